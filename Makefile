@@ -1,0 +1,90 @@
+# `make run` and `make test` are the two to know. Each sets up what it needs, once; `make help` lists the rest.
+
+PYTHON ?= python3
+PORT ?= 8080
+ARGS ?=
+
+# The Claude Code that the tests run.
+CLAUDE_CODE := 2.1.331
+CLAUDE_STAMP := .cache/npm/claude-code-$(CLAUDE_CODE)
+LISTEN := --mode reverse:https://api.anthropic.com --listen-host 127.0.0.1 -p $(PORT) -s addon/gateway.py
+COLUMNS_SHOWN := $(foreach column,icon method path status comment time,--set web_columns=$(column))
+
+.PHONY: help run web test check matrix bench clean
+.DELETE_ON_ERROR:
+.PRECIOUS: .venv-%/dev
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it
+	@$(say_how)
+	@exec .venv/bin/mitmdump $(LISTEN)
+
+web: .venv/runtime ## the same with mitmproxy's web page
+	@$(say_how)
+	@exec .venv/bin/mitmweb $(LISTEN) $(COLUMNS_SHOWN)
+
+test: .venv/dev $(CLAUDE_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
+	@.venv/bin/python -m pytest -n 2 $(ARGS)
+
+check: .venv/dev ## lint, format and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+matrix: matrix-3.11 matrix-3.13 ## the suite on the oldest and the newest supported mitmproxy
+
+matrix-3.11: MITMPROXY := mitmproxy==11.0.2
+matrix-3.13: MITMPROXY := mitmproxy>=12,<13
+matrix-%: .venv-%/dev $(CLAUDE_STAMP)
+	@echo "=== matrix: Python $*, $$(.venv-$*/bin/mitmdump --version | head -n 1)"
+	@.venv-$*/bin/python -m pytest -n 2 $(ARGS)
+
+bench: .venv/dev ## what the gateway costs, beside mitmproxy alone
+	@.venv/bin/python bench/run.py $(ARGS)
+
+clean: ## remove all that these commands made
+	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+
+say_how = echo 'ANTHROPIC_BASE_URL=http://127.0.0.1:$(PORT) ANTHROPIC_API_KEY=any-key claude'
+
+# Environments. A stamp is older than pyproject.toml when the packages may have changed.
+
+.venv/runtime: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.13"; exit 1; }
+	@echo "setting up .venv (once)"
+	@$(PYTHON) -m venv .venv
+	@$(call install,.venv,-e .)
+	@touch $@
+
+.venv/dev: .venv/runtime
+	@echo "setting up the development tools (once)"
+	@$(call install,.venv,-e . --group dev)
+	@touch $@
+
+.venv-%/dev: pyproject.toml
+	@python=$$($(call find_python,$*)) || { echo "no Python $* found, so the matrix cannot run on it"; exit 1; }; \
+		echo "setting up .venv-$* with $(MITMPROXY) (once)" && $$python -m venv .venv-$*
+	@$(call install,.venv-$*,-e . --group dev '$(MITMPROXY)')
+	@touch $@
+
+install = $(1)/bin/python -m pip install -q --upgrade pip && $(1)/bin/python -m pip install -q $(2)
+
+# A name on PATH may be a pyenv shim that cannot run, so each candidate has to prove its version.
+find_python = for python in python$(1) python3 "$$(pyenv root 2>/dev/null)"/versions/$(1).*/bin/python; do \
+	[ "$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != $(1) ] || \
+	{ echo $$python; exit; }; done; exit 1
+
+# Claude Code for the end-to-end tests. Without npm, or without its registry, they are skipped.
+$(CLAUDE_STAMP):
+	@mkdir -p .cache/npm
+	@if ! command -v npm >/dev/null; then \
+		echo "no npm: the tests with Claude Code will be skipped"; \
+	elif npm install --prefix .cache/npm --no-fund --no-audit --loglevel=error \
+			@anthropic-ai/claude-code@$(CLAUDE_CODE) && .cache/npm/node_modules/.bin/claude --version; then \
+		touch $@; \
+	else \
+		echo "Claude Code could not be installed: its tests will be skipped"; \
+	fi
