@@ -1,0 +1,204 @@
+"""Bounded decoders for Content-Encoding: no input makes them build much more than the caller allows."""
+
+# Every coding is an iterator of pieces of bounded size. Whoever collects the pieces counts them and stops early,
+# so a bomb costs no more than the limit, in memory and in time.
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from functools import reduce
+from typing import Any
+
+import brotli
+import zstandard
+
+# undici refuses more than five codings: each layer may blow up to the limit once more.
+MAX_CODINGS = 5
+# gzip members and zstd frames in one body. Empty ones take 10 to 20 bytes each and cost microseconds, so without a
+# bound a body of nothing else would stall the loop for a minute. Block-wise writers (bgzip: 64 KiB) stay below it.
+MAX_MEMBERS = 4096
+
+_PIECE = 256 * 1024
+_SLICE = 64 * 1024
+# 4 bytes of zstd (a run-length block) give 128 KiB, so one slice gives 16 MiB at most.
+_ZSTD_SLICE = 512
+# RFC 9659: a zstd window of more than 8 MiB need not be taken; a wider one is, while it stays within the limit.
+_ZSTD_WINDOW = 8 * 1024 * 1024
+# About 20 bytes of brotli give 16 MiB, and brotli 1.1 has no output limit: tiny slices are the only brake.
+# (32 bytes: up to two such blocks at once, and 2 ms for 100 KB of input.)
+_BROTLI_SLICE = 32
+_BROTLI_BOUNDED = hasattr(brotli.Decompressor, "can_accept_more_data")  # brotli 1.2
+
+Codec = Callable[[bytes, int], Iterator[bytes]]
+
+
+class DecodingError(ValueError):
+    """A body that cannot be decoded; its text is a short reason for the client."""
+
+
+class TooLarge(DecodingError):
+    """The decoded body would be larger than the limit."""
+
+
+class UnknownEncoding(DecodingError):
+    """A coding that is not known here, or too many of them."""
+
+
+class Corrupt(DecodingError):
+    """The data is cut off, damaged, or followed by something else."""
+
+
+def decode(data: bytes, encoding: str, limit: int) -> bytes:
+    """The plain body of at most `limit` bytes; `encoding` is the raw header value."""
+    codecs = _codecs(encoding)
+    if not codecs and len(data) > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes")
+    return reduce(lambda body, codec: _collect(codec, body, limit), codecs, data)
+
+
+def decode_prefix(data: bytes, encoding: str, limit: int) -> bytes:
+    """As much of the plain body as a cut-off or damaged one still gives, up to `limit` bytes.
+
+    Only `UnknownEncoding` is raised: then there is nothing to show.
+    """
+    return reduce(lambda body, codec: _collect_prefix(codec, body, limit), _codecs(encoding), data)[:limit]
+
+
+def _codecs(encoding: str) -> list[Codec]:
+    """The decoders in the order of their use: the last coding named was applied last."""
+    names = [name.strip().lower() for name in encoding.split(",")]
+    codings = [name for name in reversed(names) if name not in ("", "identity")]
+    if len(codings) > MAX_CODINGS:
+        raise UnknownEncoding(f"the body has more than {MAX_CODINGS} content encodings")
+    if not all(name in _CODECS for name in codings):
+        raise UnknownEncoding(f"the content encoding is not one of {', '.join(_CODECS)}")
+    return [_CODECS[name] for name in codings]
+
+
+def _collect(codec: Codec, data: bytes, limit: int) -> bytes:
+    # No body at all (HEAD, 204, an empty POST) may carry the header too.
+    if not data:
+        return data
+    # BytesIO gives its buffer away without a copy: joining a list would hold the body twice.
+    body = io.BytesIO()
+    for piece in codec(data, limit):
+        if body.tell() + len(piece) > limit:
+            raise TooLarge(f"the decoded body is larger than {limit} bytes")
+        body.write(piece)
+    return body.getvalue()
+
+
+def _collect_prefix(codec: Codec, data: bytes, limit: int) -> bytes:
+    body = io.BytesIO()
+    try:
+        for piece in codec(data, limit):
+            body.write(piece)
+            if body.tell() >= limit:
+                break
+    except DecodingError:
+        pass
+    return body.getvalue()
+
+
+def _slices(data: bytes, size: int) -> Iterator[bytes]:
+    view = memoryview(data)
+    return (bytes(view[at : at + size]) for at in range(0, len(data), size))
+
+
+def _inflate(data: bytes, wbits: int, max_members: int) -> Iterator[bytes]:
+    """The pieces of up to `max_members` streams that stand one behind the other."""
+    inflater = zlib.decompressobj(wbits)
+    members = 1
+    for chunk in _slices(data, _SLICE):
+        rest = chunk
+        # Input can be used up while output waits: the piece that is filled to the brim asks for another.
+        full = False
+        while rest or full:
+            if inflater.eof:
+                inflater = zlib.decompressobj(wbits)
+                members += 1
+            if members > max_members:
+                raise Corrupt("the compressed body has trailing data")
+            try:
+                piece = inflater.decompress(rest, _PIECE)
+            except zlib.error:
+                raise Corrupt("the compressed body is damaged") from None
+            yield piece
+            rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            full = len(piece) == _PIECE and not inflater.eof
+    if not inflater.eof:
+        raise Corrupt("the compressed body is cut off")
+
+
+def _gzip(data: bytes, _limit: int) -> Iterator[bytes]:
+    return _inflate(data, 16 + zlib.MAX_WBITS, MAX_MEMBERS)
+
+
+def _deflate(data: bytes, _limit: int) -> Iterator[bytes]:
+    """`deflate` is zlib by RFC 9110, but some senders leave the wrapper out."""
+    return _inflate(data, zlib.MAX_WBITS if _is_zlib(data) else -zlib.MAX_WBITS, 1)
+
+
+def _is_zlib(data: bytes) -> bool:
+    try:
+        zlib.decompressobj().decompress(data[:_SLICE], _PIECE)
+    except zlib.error:
+        return False
+    return True
+
+
+def _brotli(data: bytes, _limit: int) -> Iterator[bytes]:
+    decoder = brotli.Decompressor()
+    pieces = _brotli_bounded(decoder, data) if _BROTLI_BOUNDED else _brotli_sliced(decoder, data)
+    try:
+        yield from pieces
+        # Of a body that is cut off, one call gives 32 KiB at most; the rest waits inside.
+        while not decoder.is_finished() and (piece := decoder.process(b"")):
+            yield piece
+    except brotli.error:
+        raise Corrupt("the compressed body is damaged or has trailing data") from None
+    if not decoder.is_finished():
+        raise Corrupt("the compressed body is cut off")
+
+
+def _brotli_sliced(decoder: Any, data: bytes) -> Iterator[bytes]:
+    return (decoder.process(chunk) for chunk in _slices(data, _BROTLI_SLICE))
+
+
+def _brotli_bounded(decoder: Any, data: bytes) -> Iterator[bytes]:
+    for chunk in _slices(data, _SLICE):
+        yield decoder.process(chunk, output_buffer_limit=_PIECE)
+        while not decoder.can_accept_more_data():
+            yield decoder.process(b"", output_buffer_limit=_PIECE)
+
+
+def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
+    context = zstandard.ZstdDecompressor(max_window_size=max(limit, _ZSTD_WINDOW))
+    frame = context.decompressobj(write_size=_SLICE)
+    frames = 1
+    for chunk in _slices(data, _ZSTD_SLICE):
+        rest = chunk
+        while rest:
+            if frame.eof:
+                frame = context.decompressobj(write_size=_SLICE)
+                frames += 1
+            if frames > MAX_MEMBERS:
+                raise Corrupt("the compressed body has too many frames")
+            try:
+                yield frame.decompress(rest)
+            except zstandard.ZstdError:
+                raise Corrupt("the compressed body is damaged or has trailing data") from None
+            rest = frame.unused_data if frame.eof else b""
+    if not frame.eof:
+        raise Corrupt("the compressed body is cut off")
+
+
+_CODECS: dict[str, Codec] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "br": _brotli,
+    "zstd": _zstd,
+}

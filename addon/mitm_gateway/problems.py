@@ -1,0 +1,55 @@
+"""Faults in a rules file: each with its place, in one line that an editor can jump to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pos:
+    """A place in a text, counted from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a rules file; its text never holds a value that could be a secret."""
+
+    file: str
+    pos: Pos | None
+    text: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.pos.line}:{self.pos.column}" if self.pos else self.file
+        return f"{place}: {self.text}"
+
+
+class RulesError(Exception):
+    """A rules file that cannot be used, with every problem found, in file order."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+# Longer words are no slips of the pen, and comparing them takes time.
+_LONGEST_WORD = 64
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one most likely means; upper and lower case do not matter."""
+    spellings = {spelling.lower(): spelling for spelling in known}
+    if len(word) > _LONGEST_WORD:
+        return None
+    found = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.6)
+    return spellings[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The suggestion for a misspelt word, with a leading space, or an empty text."""
+    found = nearest(word, known)
+    return f' (did you mean "{found}"?)' if found else ""

@@ -1,0 +1,128 @@
+"""What is told about a handled request: one line for the eye, one for the log, the sums for `stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from .head import RequestHead
+from .plan import Plan
+from .redact import is_credential_header, masked_text
+from .usage import Usage
+
+_ERROR_STATUS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One handled request. Times are seconds; whatever is not known is None."""
+
+    time: float
+    method: str
+    host: str
+    path: str
+    rule: str | None = None
+    auth: str | None = None
+    upstream: str | None = None
+    model: str | None = None
+    model_sent: str | None = None
+    status: int | None = None
+    first_event_s: float | None = None
+    total_s: float | None = None
+    usage: Usage | None = None
+    bytes_out: int | None = None
+    bytes_in: int | None = None
+    refusal: str | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def opened(cls, head: RequestHead, now: float) -> Record:
+        """The record of a request that has just arrived; `now` in unix seconds."""
+        return cls(time=now, method=head.method, host=head.host, path=masked_text(head.path))
+
+    def planned(self, plan: Plan, head: RequestHead) -> Record:
+        """The record with what the plan will do."""
+        return replace(
+            self,
+            rule=plan.rule.name,
+            auth=auth_change(plan, head),
+            upstream="demo" if plan.demo else str(plan.destination),
+            model=plan.model,
+            model_sent=plan.model_sent,
+        )
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, `refused`, `upstream error` or `aborted`."""
+        if self.refusal is not None:
+            return "refused"
+        if self.error is not None:
+            return "aborted"
+        return "upstream error" if (self.status or 0) >= _ERROR_STATUS else "ok"
+
+    def comment(self) -> str:
+        """The line that mitmweb and the console show beside the flow."""
+        parts = [self.auth, _model_change(self.model, self.model_sent)]
+        if self.refusal is not None:
+            parts += [f"refused with {self.status}", self.refusal]
+        else:
+            parts += [str(self.status) if self.status else None, self.error, _duration(self.total_s)]
+        parts += [_tokens(self.usage), *self.notes]
+        return f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}"
+
+    def log_entry(self) -> Mapping[str, object]:
+        """The keys of a `gateway_log` line; those that say nothing are absent."""
+        usage = self.usage or Usage()
+        entry = {
+            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
+            "rule": self.rule,
+            "method": self.method,
+            "host": self.host,
+            "path": self.path,
+            "upstream": self.upstream,
+            "model": self.model,
+            "model_sent": self.model_sent,
+            "status": self.status,
+            "first_event_ms": _milliseconds(self.first_event_s),
+            "total_ms": _milliseconds(self.total_s),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_tokens": usage.cache_read_tokens,
+            "bytes_out": self.bytes_out,
+            "bytes_in": self.bytes_in,
+            "refusal": self.refusal,
+        }
+        return {key: value for key, value in entry.items() if value is not None}
+
+
+def auth_change(plan: Plan, head: RequestHead) -> str | None:
+    """Where the client's key was and how the gateway's goes out, such as `x-api-key → bearer`."""
+    if plan.auth.scheme == "keep":
+        return None
+    names = [name.decode("latin-1").lower() for name, _ in head.fields]
+    slots = list(dict.fromkeys(name for name in names if is_credential_header(name)))
+    return f"{' + '.join(slots) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
+
+
+def _model_change(model: str | None, sent: str | None) -> str | None:
+    if model is None:
+        return None
+    return f"{model} → {sent}" if sent is not None and sent != model else model
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _tokens(usage: Usage | None) -> str | None:
+    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
+        return None
+    return f"in {usage.input_tokens or 0} / out {usage.output_tokens or 0}"
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
