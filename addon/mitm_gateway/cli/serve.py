@@ -1,0 +1,61 @@
+"""`serve`: the gateway until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import OK, Commands, add_rules, default_rules, script
+
+# The comment says what the gateway did; mitmweb hides that column unless it is named.
+WEB_COLUMNS = ("tls", "icon", "path", "method", "status", "comment", "size", "time")
+
+
+def add(commands: Commands) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser("serve", help="run the gateway until interrupted")
+    parser.set_defaults(run=run)
+    add_rules(parser)
+    parser.add_argument("--web", action="store_true", help="show the traffic in mitmweb")
+    parser.add_argument(
+        "--intercept", action="store_true", help="be an HTTPS proxy instead of a reverse proxy"
+    )
+    parser.add_argument("--host", default="api.anthropic.com", help="host that clients mean (reverse proxy)")
+    parser.add_argument("--listen-host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default 8080)")
+    parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="further arguments for mitmproxy")
+
+
+def proxy_arguments(
+    rules: Path, *, mode: str, listen_host: str, port: int, web: bool, extra: list[str]
+) -> list[str]:
+    """The arguments for mitmdump or mitmweb."""
+    columns = ["--set", "web_columns=" + ",".join(WEB_COLUMNS)] if web else []
+    return [
+        *("-s", str(script())),
+        *("--mode", mode),
+        *("--listen-host", listen_host),
+        *("--listen-port", str(port)),
+        *("--set", f"gateway_rules={rules}"),
+        *columns,
+        *extra,
+    ]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves until interrupted; mitmproxy's own exit status where it fails."""
+    from mitmproxy.tools import main as tools
+
+    mode = "regular" if arguments.intercept else f"reverse:https://{arguments.host}"
+    tool = tools.mitmweb if arguments.web else tools.mitmdump
+    status = tool(
+        proxy_arguments(
+            arguments.rules or default_rules(),
+            mode=mode,
+            listen_host=arguments.listen_host,
+            port=arguments.port,
+            web=arguments.web,
+            extra=arguments.extra,
+        )
+    )
+    return status or OK

@@ -1,0 +1,1 @@
+"""Everything that knows mitmproxy; nothing here decides about rules."""

@@ -1,0 +1,355 @@
+"""The gateway as a mitmproxy addon: options, hooks and lifecycle. It orders the steps and decides nothing.
+
+Whatever goes wrong in a hook ends in a local answer: mitmproxy itself would log an exception and send the
+request on as it stands at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mitmproxy import ctx, exceptions, http, tcp
+from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client
+from mitmproxy.tls import ClientHelloData
+
+from .. import guard
+from ..addresses import Upstream, normal_host
+from ..credentials import Credentials
+from ..demo import DemoGateway
+from ..head import Arrival
+from ..load import load
+from ..matching import RuleSet
+from ..problems import RulesError
+from ..refusals import Refusal, Refused
+from . import deadman
+from .commands import Commands
+from .exchange import Exchange
+from .flows import arrival_of, head_of, refuse
+from .handling import Loaded
+from .insides import Insides, set_where_unset
+from .lastlook import LastLook, web_port
+from .listeners import bind_to_loopback, listen_ports
+from .recorder import Recorder
+from .reload import Watcher
+from .replay import is_replay
+from .settings import Settings, add_options, broken_promises
+
+logger = logging.getLogger(__name__)
+
+# What decides whether the promises hold, besides the gateway's own options.
+_WATCHED_OPTIONS = frozenset(
+    {
+        "allow_hosts",
+        "ignore_hosts",
+        "map_remote",
+        "mode",
+        "ssl_insecure",
+        "stream_large_bodies",
+        "tcp_hosts",
+        "validate_inbound_headers",
+    }
+)
+
+
+class GatewayAddon:
+    """Everything that mitmproxy calls. `default_rules` is the file where `gateway_rules` says nothing."""
+
+    name = "gateway"
+
+    def __init__(self, default_rules: Path | None = None) -> None:
+        self._default_rules = default_rules
+        self._recorder = Recorder()
+        self._exchange = Exchange(lambda: self._demo_at, self._recorder.note)
+        self._last_look = LastLook(self._exchange, self._own_ports)
+        self._insides = Insides()
+        self._watchers: list[Watcher] = []
+        self._demo: DemoGateway | None = None
+        self._demo_at: Upstream | None = None
+        self._demo_start: asyncio.Task[None] | None = None
+        self._connects: set[str] = set()
+        self._authenticated: set[str] = set()
+        self._candidate: Loaded | None = None
+        self._is_configured = False
+        self._is_running = False
+        self.addons = [Commands(self._ruleset, self.check, self.reload, self._recorder)]
+
+    # ---- lifecycle ----
+
+    def load(self, loader: Loader) -> None:
+        """Declares the options and sets those of mitmproxy's that the user left alone."""
+        add_options(loader)
+        set_where_unset(ctx.options, listen_host="127.0.0.1", keep_host_header=True)
+
+    def configure(self, updated: set[str]) -> None:
+        """Takes options over. At start a fault ends the program; later the change is rolled back."""
+        if self._is_configured and not any(
+            name.startswith("gateway_") or name in _WATCHED_OPTIONS for name in updated
+        ):
+            return
+        self._is_configured = True
+        problems = self._take_over(updated)
+        if problems and self._is_running:
+            raise exceptions.OptionsError("; ".join(problems))
+        for problem in problems:
+            logger.error(problem)
+
+    def _take_over(self, updated: set[str]) -> Sequence[str]:
+        """Reads options and rules; the problems, where the old ones must stay."""
+        try:
+            settings = Settings.read(ctx.options, self._default_rules)
+            loaded = self._candidate or self._exchange.loaded
+            if loaded is None or "gateway_rules" in updated:
+                loaded = self._read_rules(settings.rules)
+            self._recorder.write_to(settings.log)
+        except exceptions.OptionsError as fault:
+            return [str(fault)]
+        except RulesError as fault:
+            return [str(problem) for problem in fault.problems]
+        except OSError as fault:
+            return [f"gateway_log: {settings.log}: {fault.strerror}"]
+        if broken := list(broken_promises(ctx.options, loaded.ruleset)):
+            return broken
+        self._candidate, self._exchange.settings = loaded, settings
+        if self._is_running:
+            self._put_in_force()
+            self._watch()
+        return []
+
+    def running(self) -> None:
+        """Begins to serve: from here on there are rules, before there was 503."""
+        if self._candidate is None:
+            return
+        self._is_running = True
+        self._insides.install(self._exchange.body_limit, self._exchange.refuse)
+        self._put_in_force()
+        self._watch()
+        with contextlib.suppress(exceptions.AddonManagerError):
+            ctx.master.addons.add(self._last_look)
+        deadman.stand_down()
+        bind_to_loopback()
+
+    def done(self) -> None:
+        """Stops serving. Whatever comes now is answered with 503 until the gateway runs again."""
+        deadman.stand_in()
+        self._exchange.hide_all()
+        self._exchange.loaded = None
+        self._is_running = False
+        for watcher in self._watchers:
+            watcher.stop()
+        with contextlib.suppress(exceptions.AddonManagerError):
+            ctx.master.addons.remove(self._last_look)
+        self._insides.uninstall()
+        self._recorder.close()
+        if self._demo is not None:
+            self._stopping = asyncio.ensure_future(self._demo.stop())
+
+    def _put_in_force(self) -> None:
+        loaded = self._candidate
+        if loaded is None or loaded is self._exchange.loaded:
+            return
+        self._exchange.loaded = loaded
+        rules = loaded.ruleset.rules
+        if any(rule.upstream is not None for rule in rules) and set_where_unset(
+            ctx.options, connection_strategy="lazy"
+        ):
+            logger.info("connection_strategy is lazy: hosts that rules redirect are not contacted")
+        if any(rule.upstream == "demo" for rule in rules) and self._demo is None:
+            self._demo = DemoGateway()
+            self._demo_start = asyncio.get_running_loop().create_task(self._start_demo(self._demo))
+        logger.info("%s: %d rules in force", loaded.ruleset.file, len(rules))
+
+    async def _start_demo(self, demo: DemoGateway) -> None:
+        self._demo_at = Upstream("http", "127.0.0.1", await demo.start())
+
+    # ---- rules ----
+
+    def _ruleset(self) -> RuleSet | None:
+        return self._exchange.loaded.ruleset if self._exchange.loaded else None
+
+    def _read_rules(self, path: Path | None) -> Loaded:
+        if path is None:
+            raise exceptions.OptionsError("no rules file; set gateway_rules=FILE")
+        ruleset = load(path, os.environ)
+        before = self._exchange.loaded
+        credentials = Credentials(
+            ruleset.credentials, warn=logger.warning, previous=before.credentials if before else None
+        )
+        return Loaded(ruleset, credentials)
+
+    def check(self) -> Sequence[str]:
+        """The problems of the rules file as it is now."""
+        try:
+            loaded = self._read_rules(self._exchange.settings.rules)
+        except RulesError as fault:
+            return [str(problem) for problem in fault.problems]
+        except exceptions.OptionsError as fault:
+            return [str(fault)]
+        return list(broken_promises(ctx.options, loaded.ruleset))
+
+    def reload(self) -> Sequence[str]:
+        """Reads the rules file again; its problems, where the rules in force stay."""
+        problems = self.check()
+        if problems:
+            logger.error(
+                "the rules in force stay, the file has %d problem(s):\n%s", len(problems), "\n".join(problems)
+            )
+            return problems
+        self._candidate = self._read_rules(self._exchange.settings.rules)
+        self._put_in_force()
+        return []
+
+    def _watch(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+        settings = self._exchange.settings
+        watched: list[tuple[Path | None, Callable[[], object]]] = [
+            (settings.rules, self.reload),
+            (settings.clients, self._reread_clients),
+        ]
+        self._watchers = [Watcher(path, changed) for path, changed in watched if path is not None]
+        for watcher in self._watchers:
+            watcher.start()
+
+    def _reread_clients(self) -> None:
+        try:
+            self._exchange.settings = Settings.read(ctx.options, self._default_rules)
+        except exceptions.OptionsError as fault:
+            logger.error("the client keys in force stay: %s", fault)  # noqa: TRY400 - its text says it all
+
+    # ---- connections ----
+
+    def client_connected(self, client: Client) -> None:
+        """Drops peers that may not use the gateway before anything of theirs is read."""
+        if not guard.check_peer(client.peername[0], self._exchange.settings.policy):
+            client.error = "mitm-gateway: only this machine may connect; gateway_clients lets others in"
+            logger.warning("dropped a connection from %s: %s", client.peername[0], client.error)
+
+    def client_disconnected(self, client: Client) -> None:
+        """Forgets what was known of a connection."""
+        self._connects.discard(client.id)
+        self._authenticated.discard(client.id)
+
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Decides on a tunnel by the host it names."""
+        await self._or_refuse(flow, self._open_tunnel(flow))
+
+    async def _open_tunnel(self, flow: http.HTTPFlow) -> None:
+        ruleset = self._ruleset()
+        if ruleset is None:
+            raise Refused(Refusal(503, "no rules are loaded yet; try again", retry=True))
+        head = head_of(flow, self._arrival(flow))
+        knows = ruleset.knows_host(head.host, head.port)
+        policy = self._exchange.settings.policy
+        if policy.client_keys is not None:
+            if any(policy.knows_key(key) for key in guard.keys_in(head)):
+                self._authenticated.add(flow.client_conn.id)
+                flow.request.headers.pop("proxy-authorization", None)
+            elif not knows:
+                raise Refused(Refusal(401, "a client key is needed; send one as Proxy-Authorization"))
+        if not knows and ruleset.unmatched == "block":
+            raise Refused(Refusal(404, "no rule is about this host, and unmatched requests are blocked"))
+        self._connects.add(flow.client_conn.id)
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """Leaves hosts without rules undecrypted where the user wants that."""
+        ruleset = self._ruleset()
+        if ruleset is None or not self._exchange.settings.only_rule_hosts:
+            return
+        address = data.context.server.address
+        names = [name for name in (data.client_hello.sni, address[0] if address else None) if name]
+        port = address[1] if address else 443
+        data.ignore_connection = not any(_knows(ruleset, name, port) for name in names)
+
+    def tcp_start(self, flow: tcp.TCPFlow) -> None:
+        """Ends what is not HTTP on a host with rules: no rule can be followed there."""
+        ruleset, address = self._ruleset(), flow.server_conn.address
+        if ruleset is None or (address is not None and _knows(ruleset, address[0], address[1])):
+            flow.kill()
+
+    # ---- requests ----
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """The head has come: refuse it, leave it alone, or make it what the rule says."""
+        if flow.live and not flow.response:
+            await self._or_refuse(flow, self._open(flow))
+
+    async def _open(self, flow: http.HTTPFlow) -> None:
+        if self._demo_start is not None and not self._demo_start.done():
+            await asyncio.wait([self._demo_start], timeout=5)
+        await self._exchange.open(flow, self._arrival(flow))
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """The body has come: edit it."""
+        if flow.live and not flow.response:
+            await self._or_refuse(flow, self._exchange.read_body(flow))
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """The answer begins."""
+        if flow.live:
+            with _contained("an answer's head could not be looked at"):
+                self._exchange.answer(flow)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The answer is complete."""
+        with _contained("a flow could not be recorded"):
+            self._exchange.finish(flow)
+
+    error = response
+
+    async def _or_refuse(self, flow: http.HTTPFlow, step: Awaitable[None]) -> None:
+        """Takes a step; whatever it raises becomes a local answer."""
+        try:
+            await step
+        except Refused as refused:
+            self._exchange.refuse(flow, refused.refusal)
+        except asyncio.CancelledError:
+            self._refuse_fault(flow, "cancelled")
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        except Exception as fault:
+            self._refuse_fault(flow, type(fault).__name__)
+
+    def _refuse_fault(self, flow: http.HTTPFlow, kind: str) -> None:
+        # The fault's text may hold a secret, so only its kind is told.
+        logger.warning("internal fault while handling a request: %s", kind)
+        refusal = Refusal(502, f"internal fault ({kind}); nothing was sent")
+        try:
+            self._exchange.refuse(flow, refusal)
+        except Exception:
+            refuse(flow, replace(refusal, rule=None))
+
+    def _arrival(self, flow: http.HTTPFlow) -> Arrival:
+        client = flow.client_conn
+        return arrival_of(
+            client,
+            inside_connect=client.id in self._connects,
+            authenticated=client.id in self._authenticated,
+            replay=is_replay(flow),
+        )
+
+    def _own_ports(self) -> frozenset[int]:
+        web = web_port()
+        return listen_ports() | (frozenset({web}) if web else frozenset())
+
+
+def _knows(ruleset: RuleSet, name: str, port: int) -> bool:
+    try:
+        return ruleset.knows_host(normal_host(name), port)
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _contained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:
+        logger.warning("%s: %s", what, type(fault).__name__)

@@ -1,0 +1,66 @@
+"""The gateway's commands inside mitmproxy: `gateway.rules`, `.explain`, `.check`, `.reload`, `.stats`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from mitmproxy import command, exceptions
+
+from ..explain import describe_rules, explain_url
+from ..matching import RuleSet
+from .recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+class Commands:
+    """What the user may ask of a running gateway."""
+
+    name = "gateway-commands"
+
+    def __init__(
+        self,
+        ruleset: Callable[[], RuleSet | None],
+        check: Callable[[], Sequence[str]],
+        reload: Callable[[], Sequence[str]],
+        recorder: Recorder,
+    ) -> None:
+        self._ruleset = ruleset
+        self._check = check
+        self._reload = reload
+        self._recorder = recorder
+
+    @command.command("gateway.rules")
+    def rules(self) -> Sequence[str]:
+        """The rules in force, a line each."""
+        return describe_rules(self._rules())
+
+    @command.command("gateway.explain")
+    def explain(self, url: str, method: str = "POST", model: str = "") -> Sequence[str]:
+        """What would be done with a request to this URL."""
+        return explain_url(self._rules(), method, url, model=model or None).lines()
+
+    @command.command("gateway.check")
+    def check(self) -> Sequence[str]:
+        """Reads the rules file and says what is wrong with it; the rules in force stay."""
+        return self._check() or ["the rules are sound"]
+
+    @command.command("gateway.reload")
+    def reload(self) -> Sequence[str]:
+        """Reads the rules file again now."""
+        return self._reload() or [f"{len(self._rules().rules)} rules loaded"]
+
+    @command.command("gateway.stats")
+    def stats(self) -> Sequence[str]:
+        """Requests and tokens by rule since the start."""
+        return [
+            f"{rule}: " + ", ".join(f"{name} {count}" for name, count in sums.items())
+            for rule, sums in self._recorder.sums.items()
+        ]
+
+    def _rules(self) -> RuleSet:
+        ruleset = self._ruleset()
+        if ruleset is None:
+            raise exceptions.CommandError("no rules are loaded")
+        return ruleset

@@ -1,0 +1,118 @@
+"""Between mitmproxy's flows and the core's values: read a head, carry out a plan, refuse, mask."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from mitmproxy import http
+from mitmproxy.connection import Client
+
+from ..addresses import normal_host
+from ..head import Arrival, Fields, Mode, RequestHead, raw, text
+from ..headers import Secrets, outgoing
+from ..plan import Plan
+from ..redact import holds_secret, is_masked, masked_header, masked_text
+from ..refusals import Refusal
+
+logger = logging.getLogger(__name__)
+
+_MODES: dict[str, Mode] = {
+    "reverse": "reverse",
+    "transparent": "transparent",
+    "local": "transparent",
+    "wireguard": "transparent",
+}
+
+
+def arrival_of(client: Client, *, inside_connect: bool, authenticated: bool, replay: bool) -> Arrival:
+    """How a request came in."""
+    mode = client.proxy_mode
+    return Arrival(
+        mode=_MODES.get(mode.type_name, "regular"),
+        listen_host=client.sockname[0] if client.sockname else "",
+        tls=client.tls,
+        sni=client.sni,
+        inside_connect=inside_connect or mode.type_name == "socks5",
+        authenticated=authenticated,
+        replay=replay,
+    )
+
+
+def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
+    """The head of a flow's request."""
+    request = flow.request
+    host = request.host
+    if arrival.mode == "transparent" and arrival.sni:
+        host = arrival.sni  # the address says nothing; the upstream's certificate is checked for this name
+    try:
+        host = normal_host(host)
+    except ValueError:
+        host = host.lower()  # no rule has such a host
+    return RequestHead(
+        method=request.method,
+        scheme=request.scheme,
+        host=host,
+        port=request.port,
+        target=text(request.data.path),
+        fields=request.headers.fields,
+        authority=request.authority,
+    )
+
+
+def point_at(flow: http.HTTPFlow, scheme: str, host: str, port: int, target: str) -> None:
+    """Sets where a request goes. Host and `:authority` are the caller's work."""
+    data = flow.request.data
+    data.scheme = raw(scheme)
+    data.host = host
+    data.port = port
+    data.path = raw(target)
+
+
+def apply(plan: Plan, head: RequestHead, secrets: Secrets, flow: http.HTTPFlow) -> None:
+    """Carries out a plan on the head: the destination first, the secret last."""
+    fields = outgoing(plan, head, secrets)
+    destination = plan.destination
+    point_at(flow, destination.scheme, destination.host, destination.port, plan.target)
+    if flow.request.authority:
+        flow.request.data.authority = raw(destination.authority)
+    flow.request.headers.fields = fields
+
+
+def set_body(flow: http.HTTPFlow, body: bytes, *, edited: bool) -> None:
+    """Puts an edited body in, or makes sure that an unedited one is framed for the upstream."""
+    headers = flow.request.headers
+    if edited:
+        flow.request.raw_content = body
+        headers.pop("content-encoding", None)
+    if "transfer-encoding" not in headers and headers.get("content-length") != str(len(body)):
+        headers["content-length"] = str(len(body))
+
+
+def refuse(flow: http.HTTPFlow, refusal: Refusal) -> None:
+    """Answers a request here: no secret stays in it, and nothing of it is sent on."""
+    # An answer to a request that streams would hang both sides for ever.
+    flow.request.stream = False
+    body = refusal.body(flow.request.path)
+    flow.response = http.Response.make(refusal.status, body, refusal.headers)
+    logger.info("refused with %d: %s", refusal.status, refusal.message)
+
+
+def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
+    """Takes secrets out of what is kept of a message whose head has been sent."""
+    known = tuple(secrets)
+    message.headers.fields = _masked(message.headers.fields, known)
+    if isinstance(message, http.Request) and any(secret in message.path for secret in known):
+        message.path = masked_text(message.path, known)
+
+
+def _masked(fields: Fields, secrets: tuple[str, ...]) -> Fields:
+    return tuple((name, _masked_value(text(name), value, secrets)) for name, value in fields)
+
+
+def _masked_value(name: str, value: bytes, secrets: tuple[str, ...]) -> bytes:
+    shown = text(value)
+    if holds_secret(name):
+        return value if is_masked(shown) else raw(masked_header(name, shown))
+    known = any(secret in shown for secret in secrets)
+    return raw(masked_text(shown, secrets)) if known else value

@@ -1,0 +1,51 @@
+"""What the gateway remembers of a flow while it is under way."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from mitmproxy import http
+
+from ..credentials import Credentials
+from ..head import Arrival, RequestHead
+from ..headers import Secrets
+from ..matching import RuleSet
+from ..plan import Plan
+from ..record import Record
+from .stream import Tee
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of the rules and the credentials that go with it."""
+
+    ruleset: RuleSet
+    credentials: Credentials
+
+
+@dataclass(slots=True)
+class Handling:
+    """One flow's snapshot: the rules it began with, the head as it came, plan, secrets, answer."""
+
+    loaded: Loaded
+    head: RequestHead
+    arrival: Arrival
+    record: Record
+    flow: http.HTTPFlow
+    started: float = field(default_factory=time.monotonic)
+    plan: Plan | None = None
+    secrets: Secrets = field(default_factory=Secrets)
+    client_keys: tuple[str, ...] = ()
+    tee: Tee | None = None
+    answered_here: bool = False
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """All that is masked in what is kept of the flow."""
+        return (*self.secrets.values, *self.client_keys)
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether the request may not leave before its body has been seen."""
+        return self.plan is None or self.plan.rule.reads_body

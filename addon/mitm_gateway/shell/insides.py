@@ -1,0 +1,125 @@
+"""All that reaches into mitmproxy's private parts: JSON error pages and a bound on request bodies.
+
+Each part looks first whether the inside is as it expects; where it is not, it does nothing and says so
+once. The gateway stays correct without them: pages are HTML then, and bodies are measured when complete.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Generator
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.net.http import http1
+from mitmproxy.options import Options
+from mitmproxy.proxy.layers.http import HttpStream, _http1, _http2
+from mitmproxy.proxy.layers.http._events import RequestData
+
+from ..refusals import Refusal
+
+logger = logging.getLogger(__name__)
+
+# Says whether a request's body counts against a limit, in bytes; None where it does not.
+BodyLimit = Callable[[http.HTTPFlow], int | None]
+Refuse = Callable[[http.HTTPFlow, Refusal], None]
+
+_REASONS = {
+    400: "the request is not valid HTTP",
+    413: "the body is too large",
+    502: "the upstream cannot be reached or does not answer as HTTP; see the proxy's log",
+}
+
+
+class Insides:
+    """The changes made to mitmproxy, and their undoing. One at a time."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self, body_limit: BodyLimit, refuse: Refuse) -> None:
+        """Puts JSON pages and bounded bodies in place."""
+        self.uninstall()
+        for part in (self._json_pages, lambda: self._bounded_bodies(body_limit, refuse)):
+            try:
+                part()
+            except (AttributeError, TypeError, ImportError) as fault:
+                logger.warning("this mitmproxy is built otherwise than expected: %s", type(fault).__name__)
+
+    def uninstall(self) -> None:
+        """Puts mitmproxy's own parts back."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _replace(self, owner: Any, name: str, value: object) -> None:
+        before = getattr(owner, name)
+        setattr(owner, name, value)
+        self._undo.append(lambda: setattr(owner, name, before))
+
+    def _json_pages(self) -> None:
+        _expect_parameters(_http1.make_error_response, ["status_code", "message"])
+        _expect_parameters(vars(_http2)["format_error"], ["status_code", "message"])
+        self._replace(_http1, "make_error_response", _json_response)
+        self._replace(_http2, "format_error", _json_page)
+
+    def _bounded_bodies(self, body_limit: BodyLimit, refuse: Refuse) -> None:
+        original = HttpStream.state_consume_request_body
+        _expect_parameters(original, ["self", "event"])
+
+        def state_consume_request_body(self: Any, event: Any) -> Generator[Any, Any, None]:
+            """Drops what arrives of a body that is too large or already refused; the rest is mitmproxy's."""
+            if isinstance(event, RequestData):
+                flow, held = self.flow, self.request_body_buf
+                limit = body_limit(flow)
+                if limit is not None:
+                    if not flow.response and len(held) + len(event.data) > limit:
+                        refuse(flow, too_large(limit))
+                    if flow.response:
+                        held.clear()
+                        return
+            yield from original(self, event)
+
+        self._replace(HttpStream, "state_consume_request_body", state_consume_request_body)
+
+
+def too_large(limit: int) -> Refusal:
+    """The refusal of a body over the limit, in bytes."""
+    return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")
+
+
+def _expect_parameters(function: Callable[..., object], names: list[str]) -> None:
+    if list(inspect.signature(function).parameters)[: len(names)] != names:
+        raise TypeError(function.__name__)
+
+
+def _json_page(status_code: int, message: str = "") -> bytes:
+    # mitmproxy's message may quote what the peer sent, so it goes to the log only.
+    reason = _REASONS.get(status_code, "the request could not be completed; see the proxy's log")
+    return Refusal(status_code, reason, retry=status_code >= 500).body("/")
+
+
+def _json_response(status_code: int, message: str = "") -> bytes:
+    body = _json_page(status_code, message)
+    head = http.Response.make(status_code, body, {"content-type": "application/json", "connection": "close"})
+    return bytes(http1.assemble_response(head))
+
+
+def set_where_unset(options: Options, **values: Any) -> dict[str, Any]:
+    """Sets options that the user said nothing about, and gives those that were set.
+
+    mitmproxy's public `has_changed` compares with the default, so an explicit default looks unset there.
+    """
+    chosen = {name: value for name, value in values.items() if _is_unset(options, name)}
+    if chosen:
+        options.update(**chosen)
+    return chosen
+
+
+def _is_unset(options: Options, name: str) -> bool:
+    try:
+        from mitmproxy.optmanager import unset
+
+        return options._options[name].value is unset
+    except (ImportError, AttributeError, KeyError):
+        return not options.has_changed(name)

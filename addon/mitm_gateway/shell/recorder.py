@@ -1,0 +1,106 @@
+"""Where records go: the flow's comment and marker, the log file, the running sums."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import threading
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import IO
+
+from mitmproxy import http
+
+from ..record import Record
+
+logger = logging.getLogger(__name__)
+
+MARKERS = {
+    "ok": ":white_check_mark:",
+    "refused": ":no_entry:",
+    "upstream error": ":x:",
+    "aborted": ":scissors:",
+}
+
+
+class Recorder:
+    """Notes each handled flow. Writing the log never holds up the event loop."""
+
+    def __init__(self) -> None:
+        self._log: LogFile | None = None
+        self._path: Path | None = None
+        self.sums: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def write_to(self, path: Path | None) -> None:
+        """Sends records to this file from now on, or to none. Raises OSError where it cannot be opened."""
+        if path == self._path:
+            return
+        opened = LogFile(path) if path else None
+        self.close()
+        self._log, self._path = opened, path
+
+    def close(self) -> None:
+        """Writes what is left and closes the file."""
+        if self._log is not None:
+            self._log.close()
+        self._log = self._path = None
+
+    def note(self, flow: http.HTTPFlow, record: Record) -> None:
+        """Puts a record where people look."""
+        flow.comment = record.comment()
+        flow.marked = MARKERS[record.outcome]
+        if self._log is not None:
+            self._log.write(json.dumps(record.log_entry(), ensure_ascii=False))
+        self._add(record)
+
+    def _add(self, record: Record) -> None:
+        sums = self.sums[record.rule or "no rule"]
+        sums["requests"] += 1
+        sums[record.outcome] += 1
+        if record.usage is not None:
+            sums["input_tokens"] += record.usage.input_tokens or 0
+            sums["output_tokens"] += record.usage.output_tokens or 0
+            sums["cache_read_tokens"] += record.usage.cache_read_tokens or 0
+
+
+class LogFile:
+    """A log of lines, written by a thread of its own and opened again when it was moved away."""
+
+    def __init__(self, path: Path) -> None:
+        self._queue: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        self._handler = _LineHandler(path)
+        self._listener = logging.handlers.QueueListener(self._queue, self._handler)  # type: ignore[arg-type]
+        self._listener.start()
+
+    def write(self, line: str) -> None:
+        """Queues a line."""
+        self._queue.put(logging.LogRecord("gateway", logging.INFO, "", 0, line, None, None))
+
+    def close(self) -> None:
+        """Writes what is queued, then closes."""
+        self._listener.stop()
+        self._handler.close()
+
+
+class _LineHandler(logging.handlers.WatchedFileHandler):
+    """Appends lines to a file that only its owner may read; a full disk is said once and loses lines only."""
+
+    def __init__(self, path: Path) -> None:
+        self._warned = threading.Event()
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def _open(self) -> IO[str]:
+        def private(name: str, flags: int) -> int:
+            return os.open(name, flags, 0o600)
+
+        return open(self.baseFilename, "a", encoding="utf-8", opener=private)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Says once that lines are being lost."""
+        if not self._warned.is_set():
+            self._warned.set()
+            logger.warning("gateway_log: %s cannot be written; requests go on without it", self.baseFilename)

@@ -1,0 +1,84 @@
+"""Replays run the rules again from the request as the client made it, not from what was sent.
+
+What is needed for that is kept in the flow's metadata as plain values (they survive `-w`); the client's
+key is masked there, so a replay can only use credentials of the gateway.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mitmproxy import http
+
+from ..body import BodyError, edit, scan
+from ..head import RequestHead, raw, text
+from ..redact import masked_header
+from .flows import point_at
+
+ORIGINAL = "gateway_original"
+
+
+def is_replay(flow: http.HTTPFlow) -> bool:
+    """Whether the flow is sent again by the user rather than by a client."""
+    return flow.is_replay == "request"
+
+
+def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
+    """Keeps the request as it came."""
+    flow.metadata[ORIGINAL] = {
+        "scheme": head.scheme,
+        "host": flow.request.host,
+        "port": head.port,
+        "target": head.target,
+        "authority": head.authority,
+        "headers": [[text(name), masked_header(text(name), text(value))] for name, value in head.fields],
+    }
+
+
+def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
+    """Keeps what was sent instead, to tell later what the user has edited since."""
+    original = flow.metadata.get(ORIGINAL)
+    if isinstance(original, dict):
+        original["sent"] = _place(flow)
+        original["sent_headers"] = _headers(flow)
+        if model is not None and model_sent is not None and model != model_sent:
+            original["model"], original["model_sent"] = model, model_sent
+
+
+def restore_original(flow: http.HTTPFlow) -> None:
+    """Turns a flow that is sent again back into its original request; edits by the user since then stay."""
+    original = flow.metadata.get(ORIGINAL)
+    if not isinstance(original, dict):
+        return
+    if original.get("sent_headers") == _headers(flow):
+        flow.request.headers.fields = tuple((raw(name), raw(value)) for name, value in original["headers"])
+    if original.get("sent") == _place(flow):
+        point_at(flow, original["scheme"], original["host"], original["port"], original["target"])
+        flow.request.data.authority = raw(original["authority"])
+    _restore_model(flow, original)
+
+
+def _restore_model(flow: http.HTTPFlow, original: dict[str, Any]) -> None:
+    content = flow.request.raw_content
+    if "model" not in original or not content or "content-encoding" in flow.request.headers:
+        return
+    try:
+        body = scan(content)
+        if body.model == original["model_sent"]:
+            flow.request.content = edit(body, model=original["model"])
+    except BodyError:
+        return  # edited by the user into something else; the rules will say what they think of it
+
+
+def _place(flow: http.HTTPFlow) -> list[Any]:
+    request = flow.request
+    return [request.scheme, request.host, request.port, request.path]
+
+
+def _headers(flow: http.HTTPFlow) -> list[list[str]]:
+    skipped = ("content-length", "transfer-encoding", "content-encoding")
+    return [
+        [text(name), text(value)]
+        for name, value in flow.request.headers.fields
+        if text(name).lower() not in skipped
+    ]
