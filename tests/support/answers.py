@@ -1,0 +1,160 @@
+"""What an upstream under test answers, and ready-made answers of the Messages API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Header: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request as an upstream got it: header names in the client's case and order, the body unchunked."""
+
+    method: str
+    target: str
+    headers: tuple[Header, ...]
+    body: bytes
+    connection: int  # counts from 0, in the order in which connections were accepted
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    def values(self, name: str) -> list[str]:
+        """Every value of a header, in order."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return next(iter(self.values(name)), None)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer; Content-Length is added where it is not given."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Chunks sent one by one. When gated, each after the first waits for `Recorder.release()`."""
+
+    chunks: tuple[bytes, ...]
+    gated: bool = True
+    status: int = 200
+    headers: tuple[Header, ...] = (("Content-Type", "text/event-stream; charset=utf-8"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """These bytes as they are, then the connection is closed (HTTP/1 only)."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The connection is closed without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Nothing, until the client hangs up or the recorder is closed."""
+
+
+Answer: TypeAlias = Reply | Stream | Bytes | Close | Hang
+Script: TypeAlias = Answer | Callable[[Seen], Answer]
+
+
+def json_reply(body: object, status: int = 200, headers: Sequence[Header] = ()) -> Reply:
+    """A JSON answer."""
+    data = json.dumps(body).encode()
+    return Reply(status, data, (("Content-Type", "application/json"), *headers))
+
+
+def anthropic_error(status: int, kind: str, message: str) -> Reply:
+    """An error in Anthropic's form; without `x-should-retry` Claude Code would repeat a 401 for minutes."""
+    error = {"type": kind, "message": message}
+    return json_reply({"type": "error", "error": error}, status, [("x-should-retry", "false")])
+
+
+def message(model: str = "claude-test", text: str = "hello there", **changes: Any) -> dict[str, Any]:
+    """A whole answer of the Messages API."""
+    return {
+        "id": "msg_test",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 11, "output_tokens": 7},
+        **changes,
+    }
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    """One server-sent event of the Messages API."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+def message_events(
+    model: str = "claude-test", words: Sequence[str] = ("hello ", "there")
+) -> tuple[bytes, ...]:
+    """The events of a streamed answer: five around one for each word."""
+    start = message(model, content=[], stop_reason=None, usage={"input_tokens": 11, "output_tokens": 1})
+    return (
+        event("message_start", message=start),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        *(
+            event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+            for word in words
+        ),
+        event("content_block_stop", index=0),
+        event(
+            "message_delta",
+            delta={"stop_reason": "end_turn", "stop_sequence": None},
+            usage={"output_tokens": 7},
+        ),
+        event("message_stop"),
+    )
+
+
+def claude_answers(request: Seen) -> Answer:
+    """A script that satisfies Claude Code and the SDKs: messages, 200 to HEAD, 404 to the rest."""
+    if request.method == "HEAD":
+        return Reply()
+    if request.method == "POST" and request.path.endswith("/v1/messages"):
+        asked = request.json
+        if asked.get("stream"):
+            return Stream(message_events(asked["model"]), gated=False)
+        return json_reply(message(asked["model"]))
+    if request.path.endswith("/v1/messages/count_tokens"):
+        return json_reply({"input_tokens": 11})
+    return anthropic_error(404, "not_found_error", f"no {request.path} here")
+
+
+def insist_on_bearer(key: str, then: Script = claude_answers) -> Callable[[Seen], Answer]:
+    """A script that answers 401 unless the request has exactly this bearer token and no `x-api-key`."""
+
+    def answer(request: Seen) -> Answer:
+        if request.method == "HEAD":
+            return Reply()
+        if request.values("authorization") != [f"Bearer {key}"]:
+            return anthropic_error(401, "authentication_error", "wrong or missing bearer token")
+        if request.values("x-api-key"):
+            return anthropic_error(401, "authentication_error", "x-api-key is not wanted here")
+        return then(request) if callable(then) else then
+
+    return answer

@@ -1,0 +1,167 @@
+"""A real mitmdump or mitmweb, in a process and with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GATEWAY = ROOT / "addon" / "gateway.py"
+RESOLVE = Path(__file__).with_name("resolve.py")
+WEB_PASSWORD = "password-of-the-test"
+START_S = 60.0  # a loaded CI machine with two cores
+_POLL_S = 0.02
+_LISTENING = re.compile(r"listening at (?:\S+, )?(?:http://)?\S*?:(\d+)[./]")
+
+
+class Mitmdump:
+    """mitmdump with the gateway (or another `script`, or none for `None`), listening on a free loopback port.
+
+    `rules` is the text of the rule file, `names` maps "host:port" or "host" to loopback ports, `trust` is the
+    CA file for upstreams. The constructor returns when it listens; with `wait=False` at once, so it may end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *args: str,
+        rules: str | None = None,
+        modes: Sequence[str] = (),
+        script: Path | None = GATEWAY,
+        names: Mapping[str, int] | None = None,
+        trust: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        listen_host: str | None = "127.0.0.1",
+        web: bool = False,
+        wait: bool = True,
+    ) -> None:
+        self.home = folder
+        self.confdir = folder / "confdir"
+        self.rules_file = folder / "rules.yaml"
+        self.web_port = unused_port() if web else None
+        # Only one listener may have port 0.
+        self._fixed_ports = [unused_port() for _ in modes] if len(modes) > 1 else []
+        if self._fixed_ports:
+            modes = [f"{mode}@{port}" for mode, port in zip(modes, self._fixed_ports, strict=True)]
+        self._log = folder / "output.txt"
+        if rules is not None:
+            self.write_rules(rules)
+        command = [str(Path(sys.executable).with_name("mitmweb" if web else "mitmdump"))]
+        command += ["--set", f"confdir={self.confdir}", "-p", "0"]
+        command += ["--listen-host", listen_host] if listen_host else []
+        command += [argument for mode in modes for argument in ("--mode", mode)]
+        command += ["-s", str(RESOLVE)]
+        command += ["-s", str(script)] if script else []
+        command += ["--set", f"gateway_rules={self.rules_file}"] if rules is not None else []
+        command += ["--set", f"ssl_verify_upstream_trusted_ca={trust}"] if trust else []
+        if web:
+            command += ["--no-web-open-browser", "--web-port", str(self.web_port)]
+            command += ["--set", f"web_password={WEB_PASSWORD}"]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "TEST_NAMES": json.dumps(names or {}),
+            **(env or {}),
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *args],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if wait:
+            self._wait_until_it_listens()
+
+    def write_rules(self, text: str) -> None:
+        """Write the rule file at one stroke, as an editor does; nobody else may write it."""
+        draft = self.rules_file.with_suffix(".new")
+        draft.write_text(text, encoding="utf-8")
+        draft.chmod(0o600)
+        draft.replace(self.rules_file)
+
+    @property
+    def ports(self) -> list[int]:
+        """The listeners' ports, in the order of the modes; where one was bound again, the new port."""
+        return self._fixed_ports or self._logged_ports()[-1:]
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener."""
+        return self.ports[0]
+
+    @property
+    def url(self) -> str:
+        """The first listener: a base URL in reverse mode, a proxy's address otherwise."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def web_url(self) -> str:
+        """mitmweb's page, with its password where the version has one."""
+        return f"http://127.0.0.1:{self.web_port}/?token={WEB_PASSWORD}"
+
+    @property
+    def ca_cert(self) -> Path:
+        """What a client must trust in intercept mode."""
+        return self.confdir / "mitmproxy-ca-cert.pem"
+
+    def output(self) -> str:
+        """Everything written to stdout and stderr so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for_output(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
+        """The first match of a regular expression in the output."""
+        deadline = time.monotonic() + timeout
+        while not (match := re.search(pattern, self.output())):
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise TimeoutError(f"no {pattern!r} in the output:\n{self.output()}")
+            time.sleep(_POLL_S)
+        return match
+
+    def wait_for_exit(self, timeout: float = START_S) -> int:
+        """The exit status of a process that ends by itself."""
+        return self.process.wait(timeout)
+
+    def stop(self, timeout: float = 20.0) -> int:
+        """Ask it to end as Ctrl-C does, and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """End it in any case; for teardown."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def _logged_ports(self) -> list[int]:
+        lines = [line for line in self.output().splitlines() if "Web server" not in line]
+        return [int(match[1]) for line in lines if (match := _LISTENING.search(line))]
+
+    def _wait_until_it_listens(self) -> None:
+        listeners = len(self._fixed_ports) or 1
+        deadline = time.monotonic() + START_S
+        while len(self._logged_ports()) < listeners or (self.web_port and "Web server" not in self.output()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"mitmproxy does not listen:\n{self.output()}")
+            time.sleep(_POLL_S)
+
+
+def unused_port() -> int:
+    """A port that nobody listens on just now; where a port can be 0, prefer that."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -1,0 +1,283 @@
+"""Clients that show every byte: a raw socket, plain or TLS through CONNECT, and HTTP/2 on top of it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+
+from support.answers import Header
+
+TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Body bytes that arrived together, and when (`time.monotonic`)."""
+
+    at: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as it came; over HTTP/1 the chunks hold the body without its framing."""
+
+    status: int
+    headers: tuple[Header, ...]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(chunk.data for chunk in self.chunks)
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+class Wire:
+    """A client's connection: `Wire(port)` in clear, `Wire.through(...)` for TLS inside a CONNECT tunnel."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._sock: socket.socket = socket.create_connection((host, port), TIMEOUT_S)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+
+    @classmethod
+    def through(
+        cls,
+        proxy_port: int,
+        target: str,
+        ca: Path,
+        *,
+        sni: str | None = None,
+        alpn: Sequence[str] = ("http/1.1",),
+        headers: Sequence[Header] = (),
+    ) -> Self:
+        """A tunnel to `target` ("host:port") with TLS in it; `sni` is the target's host unless given."""
+        wire = cls(proxy_port)
+        host = target.rpartition(":")[0]
+        response = wire.connect(target, headers)
+        if response.status != 200:
+            wire.close()
+            raise ConnectionError(f"CONNECT {target}: {response.status} {response.body.decode()}")
+        wire.start_tls(sni or host, ca, alpn)
+        return wire
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def connect(self, target: str, headers: Sequence[Header] = ()) -> Response:
+        """Ask for a tunnel and give the proxy's answer, whatever it is."""
+        return self.request("CONNECT", target, [("Host", target), *headers])
+
+    def start_tls(self, sni: str | None, ca: Path, alpn: Sequence[str] = ("http/1.1",)) -> None:
+        """TLS from here on; `sni=None` sends none. The certificate must come from `ca`; its name is free."""
+        context = ssl.create_default_context(cafile=ca)
+        context.check_hostname = False  # tests send names that do not fit on purpose
+        context.set_alpn_protocols(list(alpn))
+        self._sock = context.wrap_socket(self._sock, server_hostname=sni)
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that TLS agreed on."""
+        return self._sock.selected_alpn_protocol() if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The peer's certificate as DER."""
+        return self._sock.getpeercert(binary_form=True) if isinstance(self._sock, ssl.SSLSocket) else None
+
+    def send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def send_request(
+        self, method: str, target: str, headers: Sequence[Header] = (), body: bytes = b""
+    ) -> None:
+        """Send an HTTP/1.1 request exactly so; Content-Length is added for a body that has no framing."""
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+        framed = {"content-length", "transfer-encoding"} & {name.lower() for name, _ in headers}
+        if body and not framed:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+
+    def request(
+        self, method: str, target: str, headers: Sequence[Header] = (), body: bytes = b""
+    ) -> Response:
+        """Send a request and read the whole response."""
+        self.send_request(method, target, headers, body)
+        return self.read_response(method)
+
+    def receive(self, timeout: float = TIMEOUT_S) -> bytes:
+        """What the next read gives, empty at the end; `TimeoutError` if nothing comes."""
+        self._sock.settimeout(timeout)
+        return self._sock.recv(65536)
+
+    def read_until(self, marker: bytes, timeout: float = TIMEOUT_S) -> bytes:
+        """All bytes up to and with `marker`, framing included."""
+        deadline = time.monotonic() + timeout
+        while (end := self._buffer.find(marker)) < 0:
+            if not (data := self.receive(max(0.001, deadline - time.monotonic()))):
+                raise ConnectionError(f"closed before {marker!r}: {self._buffer!r}")
+            self._buffer += data
+        return self._take(end + len(marker))
+
+    def read_head(self, timeout: float = TIMEOUT_S) -> tuple[int, tuple[Header, ...]]:
+        """Status and headers of the next response."""
+        start, *fields = self.read_until(b"\r\n\r\n", timeout).decode("latin-1").split("\r\n")[:-2]
+        pairs = (line.partition(":") for line in fields)
+        return int(start.split(" ", 2)[1]), tuple((name, value.strip()) for name, _, value in pairs)
+
+    def read_chunk(self, timeout: float = TIMEOUT_S) -> Chunk:
+        """The next chunk of a chunked body, empty for the last one."""
+        size = int(self.read_until(b"\r\n", timeout).partition(b";")[0], 16)
+        data = self._exactly(size + 2)[:-2]
+        return Chunk(time.monotonic(), data)
+
+    def read_response(self, method: str = "GET", timeout: float = TIMEOUT_S) -> Response:
+        """The next whole response; a body without length ends with the connection."""
+        status, headers = self.read_head(timeout)
+        response = Response(status, headers, ())
+        if method == "HEAD" or status in (204, 304) or (method == "CONNECT" and status == 200):
+            return response
+        if (response.header("transfer-encoding") or "").lower() == "chunked":
+            chunks = self._chunks(timeout)
+        elif (length := response.header("content-length")) is not None:
+            chunks = [Chunk(time.monotonic(), self._exactly(int(length)))]
+        else:
+            chunks = self._rest(timeout)
+        return Response(status, headers, tuple(chunks))
+
+    def closed_by_peer(self, timeout: float = TIMEOUT_S) -> bool:
+        """Whether the peer closes without sending anything more."""
+        try:
+            return not self._buffer and self.receive(timeout) == b""
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _chunks(self, timeout: float) -> list[Chunk]:
+        chunks = []
+        while (chunk := self.read_chunk(timeout)).data:
+            chunks.append(chunk)
+        return chunks
+
+    def _rest(self, timeout: float) -> list[Chunk]:
+        chunks = [Chunk(time.monotonic(), self._take(len(self._buffer)))]
+        while data := self.receive(timeout):
+            chunks.append(Chunk(time.monotonic(), data))
+        return chunks
+
+    def _exactly(self, length: int) -> bytes:
+        while len(self._buffer) < length:
+            if not (data := self.receive()):
+                raise ConnectionError(f"closed after {len(self._buffer)} of {length} bytes")
+            self._buffer += data
+        return self._take(length)
+
+    def _take(self, length: int) -> bytes:
+        taken, self._buffer = self._buffer[:length], self._buffer[length:]
+        return taken
+
+
+class Http2Client:
+    """HTTP/2 over a `Wire` that was opened with `alpn=("h2",)`; `headers` need the four pseudo headers."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._protocol: Any = H2Connection(H2Configuration(header_encoding="latin-1"))
+        self._heads: dict[int, tuple[Header, ...]] = {}
+        self._chunks: dict[int, list[Chunk]] = {}
+        self._ended: set[int] = set()
+        self._reset: dict[int, int] = {}
+        self._protocol.initiate_connection()
+        self._flush()
+
+    def send_request(self, headers: Sequence[Header], body: bytes = b"") -> int:
+        """Start a request and give its stream id."""
+        stream = int(self._protocol.get_next_available_stream_id())
+        self._chunks[stream] = []
+        self._protocol.send_headers(stream, list(headers), end_stream=not body)
+        self._flush()
+        while body:
+            size = min(
+                len(body),
+                self._protocol.local_flow_control_window(stream),
+                self._protocol.max_outbound_frame_size,
+            )
+            if size > 0:
+                self._protocol.send_data(stream, body[:size], end_stream=size == len(body))
+                self._flush()
+                body = body[size:]
+            else:
+                self._pump(TIMEOUT_S)
+        return stream
+
+    def read_chunk(self, stream: int, number: int, timeout: float = TIMEOUT_S) -> Chunk:
+        """The `number`-th data frame of a response, counted from 0."""
+        while len(self._chunks[stream]) <= number:
+            self._check(stream)
+            self._pump(timeout)
+        return self._chunks[stream][number]
+
+    def read_response(self, stream: int, timeout: float = TIMEOUT_S) -> Response:
+        """The whole response of a stream; `ConnectionError` if it was reset."""
+        while stream not in self._ended:
+            self._check(stream)
+            self._pump(timeout)
+        headers = self._heads[stream]
+        return Response(int(dict(headers)[":status"]), headers, tuple(self._chunks[stream]))
+
+    def request(self, headers: Sequence[Header], body: bytes = b"") -> Response:
+        """Send a request and read the whole response."""
+        return self.read_response(self.send_request(headers, body))
+
+    def reset(self, stream: int) -> None:
+        """Give a stream up, as a client does that lost interest."""
+        self._protocol.reset_stream(stream, error_code=8)
+        self._flush()
+
+    def _check(self, stream: int) -> None:
+        if stream in self._reset:
+            raise ConnectionError(f"stream {stream} was reset with error {self._reset[stream]}")
+
+    def _flush(self) -> None:
+        self._wire.send(self._protocol.data_to_send())
+
+    def _pump(self, timeout: float) -> None:
+        data = self._wire.receive(timeout)
+        if not data:
+            raise ConnectionError("the HTTP/2 connection was closed")
+        for happened in self._protocol.receive_data(data):
+            match happened:
+                case ResponseReceived(stream_id=int(stream), headers=headers):
+                    self._heads[stream] = tuple((str(name), str(value)) for name, value in headers or ())
+                case DataReceived(
+                    stream_id=int(stream), data=bytes(body), flow_controlled_length=int(length)
+                ):
+                    self._chunks[stream].append(Chunk(time.monotonic(), body))
+                    self._protocol.acknowledge_received_data(length, stream)
+                case StreamEnded(stream_id=int(stream)):
+                    self._ended.add(stream)
+                case StreamReset(stream_id=int(stream), error_code=code):
+                    self._reset[stream] = int(code or 0)
+        self._flush()
