@@ -42,7 +42,7 @@ matrix-%: .venv-%/dev $(CLAUDE_STAMP)
 	@.venv-$*/bin/python -m pytest -n 2 $(ARGS)
 
 bench: .venv/dev ## what the gateway costs, beside mitmproxy alone
-	@.venv/bin/python bench/run.py $(ARGS)
+	@PYTHONPATH=tests .venv/bin/python bench/run.py $(ARGS)
 
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist

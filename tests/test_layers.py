@@ -14,7 +14,7 @@ PACKAGE = ROOT / "addon" / "mitm_gateway"
 LAYERS = [
     {"problems", "redact", "addresses", "variables", "sse", "decoding", "body", "restore", "usage"},
     {"patterns", "refusals", "yamlnodes", "schema", "head"},
-    {"matching", "presets", "forms", "load", "guard", "respond"},
+    {"matching", "presets", "checks", "forms", "load", "guard", "respond"},
     {"plan", "headers", "record", "explain", "credentials", "demo"},
     {"shell"},
     {"cli", "script"},

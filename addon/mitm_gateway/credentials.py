@@ -193,10 +193,11 @@ class _File(_Source):
     def _read(self) -> str:
         # Without O_NONBLOCK a pipe in the file's place would hold the whole proxy.
         handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):  # looked at first: Python gives no file object for a directory
+            os.close(handle)
+            raise CredentialError("cannot be read: its file is not a regular file")
         with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise CredentialError("cannot be read: its file is not a regular file")
             if status.st_size > MAX_SECRET_BYTES:
                 raise CredentialError("cannot be read: its file is larger than 64 KiB")
             content = file.read(MAX_SECRET_BYTES + 1)

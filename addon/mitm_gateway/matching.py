@@ -14,6 +14,7 @@ from typing import Final
 from .head import RequestHead
 from .patterns import Glob
 from .schema import Credential, Match, Rule, RulesFile
+from .yamlnodes import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ class RuleSet:
         unmatched: str = "auto",
         file: str = "rules.yaml",
         listed_models: tuple[str, ...] = (),
+        document: Document | None = None,
     ) -> None:
         self.file = file
+        self.document = document
         self.rules = rules
         self.credentials = dict(credentials or {})
         self.unmatched = unmatched
@@ -59,9 +62,16 @@ class RuleSet:
         self._covering = lru_cache(maxsize=2048)(self._find_covering)
 
     @classmethod
-    def of(cls, rules_file: RulesFile, file: str) -> RuleSet:
-        """The rule set of a validated file."""
-        return cls(rules_file.rules, rules_file.credentials, rules_file.unmatched, file)
+    def of(cls, rules_file: RulesFile, file: str, document: Document | None = None) -> RuleSet:
+        """The rule set of a validated file; `document` knows where each part of it stands."""
+        return cls(
+            rules_file.rules,
+            rules_file.credentials,
+            rules_file.unmatched,
+            file,
+            rules_file.listed_models,
+            document,
+        )
 
     def knows_host(self, host: str, port: int) -> bool:
         """Whether any rule is about this host."""

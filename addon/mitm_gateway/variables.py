@@ -29,7 +29,9 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
             return _credential(found[0], found[1], allowed=credentials)
         variable = _VARIABLE.fullmatch(found[1]) if found[2] else None
         if variable is None:
-            raise VariableError('holds "${" without a name or an end; expected "${NAME}", or "$$" for a dollar')
+            raise VariableError(
+                'holds "${" without a name or an end; expected "${NAME}", or "$$" for a dollar'
+            )
         name, default = variable.groups()
         if default is not None:
             return environ.get(name) or default

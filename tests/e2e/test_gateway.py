@@ -132,7 +132,9 @@ def test_the_openai_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump
     proxy = mitmdump(rules=text, modes=["reverse:https://api.openai.com"], env=ENV)
     client = openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="dummy", max_retries=0)
     parts = list(
-        client.chat.completions.create(model="gpt-5", messages=[{"role": "user", "content": "hi"}], stream=True)
+        client.chat.completions.create(
+            model="gpt-5", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
     )
     assert "".join(part.choices[0].delta.content or "" for part in parts) == "hello"
     assert {part.model for part in parts} == {"gpt-5"}
@@ -308,7 +310,11 @@ def test_a_request_without_body_rules_keeps_every_byte(
     assert list(asked.headers) == [
         ("Host", authority), *headers[2:], ("Content-Length", str(len(body))), ("Authorization", f"Bearer {GW}"),
     ]  # fmt: skip
-    assert (answer.body, answer.header("X-Odd"), answer.header("anthropic-x")) == (b"\x00\xff answer", "a,b", "1")
+    assert (answer.body, answer.header("X-Odd"), answer.header("anthropic-x")) == (
+        b"\x00\xff answer",
+        "a,b",
+        "1",
+    )
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
@@ -487,9 +493,7 @@ def test_unmatched_requests_pass_untouched_when_intercepting(
 ) -> None:
     gateway = recorder(json_reply(message()))
     original = recorder(Reply(200, b"original"), tls=authority, names=[API])
-    proxy = mitmdump(
-        rules=rules(gateway), names={API: original.port}, trust=authority.ca_file, env=ENV
-    )
+    proxy = mitmdump(rules=rules(gateway), names={API: original.port}, trust=authority.ca_file, env=ENV)
     headers = [("Host", API), ("x-api-key", CK), ("X-Odd", "1")]
     with Wire.through(proxy.port, f"{API}:443", proxy.ca_cert) as client:
         assert client.request("POST", "/api/event_logging", headers, b"{}").body == b"original"

@@ -195,6 +195,8 @@ def test_a_process_that_must_end_is_waited_for(mitmdump: StartMitmdump, tmp_path
     proxy = mitmdump(script=broken, wait=False)
     assert proxy.wait_for_exit() == 1
     assert "out of order" in proxy.output()
+    with pytest.raises(RuntimeError, match="out of order"):
+        mitmdump(script=broken)
 
 
 def test_several_listeners_have_a_port_each(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:

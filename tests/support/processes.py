@@ -152,13 +152,19 @@ class Mitmdump:
         return [int(match[1]) for line in lines if (match := _LISTENING.search(line))]
 
     def _wait_until_it_listens(self) -> None:
-        listeners = len(self._fixed_ports) or 1
         deadline = time.monotonic() + START_S
-        while len(self._logged_ports()) < listeners or (self.web_port and "Web server" not in self.output()):
+        while not self._is_up():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"mitmproxy does not listen:\n{self.output()}")
             time.sleep(_POLL_S)
+
+    def _is_up(self) -> bool:
+        output = self.output()
+        listens = len(self._logged_ports()) >= (len(self._fixed_ports) or 1)
+        return (
+            listens and "harness: mitmproxy is up" in output and (not self.web_port or "Web server" in output)
+        )
 
 
 def unused_port() -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # Two looks that agree are needed, so an edit is taken up after 0.4 to 0.8 s; the promise is 2 s.
 POLL_S = 0.4
@@ -41,7 +44,10 @@ class Watcher:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            self.look()
+            try:
+                self.look()
+            except Exception as fault:  # a fault now must not end looking for good
+                logger.warning("%s could not be taken up: %s", self._path, type(fault).__name__)
 
     def look(self) -> None:
         """One look at the file."""

@@ -122,9 +122,10 @@ def read_client_keys(path: Path) -> tuple[bytes, ...]:
     """The keys of a gateway_clients file, one a line, without `#` comments. Raises OptionsError."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise exceptions.OptionsError(f"gateway_clients: {path} is not a regular file")
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise exceptions.OptionsError(f"gateway_clients: {path} is not a regular file")
             content = file.read(MAX_CLIENT_KEYS_BYTES + 1)
     except OSError as fault:
         raise exceptions.OptionsError(f"gateway_clients: {path}: {fault.strerror}") from None
