@@ -57,7 +57,7 @@ class Refusal:
         return json.dumps(answer, ensure_ascii=False).encode()
 
 
-class Refused(Exception):  # noqa: N818 - it is an outcome, not a fault
+class Refused(Exception):
     """Carries a refusal to the hook that answers it."""
 
     def __init__(self, refusal: Refusal) -> None:

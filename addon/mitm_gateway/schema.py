@@ -308,9 +308,9 @@ class Credential(Model):
     _value: Secret | None = PrivateAttr(default=None)
 
     @classmethod
-    def literal(cls, value: Secret) -> Self:
+    def literal(cls, value: Secret) -> Credential:
         """A credential whose value is at hand, as in a Desktop file; no rules file can write one."""
-        credential: Self = cls.model_construct()
+        credential: Credential = cls.model_construct()
         credential._value = value
         return credential
 

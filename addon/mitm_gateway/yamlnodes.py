@@ -137,7 +137,7 @@ def shown(key: str) -> str:
     return f'"{key}"'
 
 
-class _Stop(Exception):  # noqa: N818 - not an error of the program but the end of a reading
+class _Stop(Exception):
     """A fault behind which nothing can be read."""
 
     def __init__(self, pos: Pos | None, text: str) -> None:

@@ -9,8 +9,8 @@ import os
 import queue
 import threading
 from collections import Counter, defaultdict
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
 
 from mitmproxy import http
 
@@ -72,7 +72,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         self._queue: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         self._handler = _LineHandler(path)
-        self._listener = logging.handlers.QueueListener(self._queue, self._handler)  # type: ignore[arg-type]
+        self._listener = logging.handlers.QueueListener(self._queue, self._handler)
         self._listener.start()
 
     def write(self, line: str) -> None:
@@ -93,7 +93,7 @@ class _LineHandler(logging.handlers.WatchedFileHandler):
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(message)s"))
 
-    def _open(self) -> IO[str]:
+    def _open(self) -> TextIOWrapper:
         def private(name: str, flags: int) -> int:
             return os.open(name, flags, 0o600)
 
