@@ -166,10 +166,12 @@ def test_the_environment_form_becomes_one_rule() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"ANTHROPIC_AUTH_MODE": "baerer"}, 'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)'),
+        ({"ANTHROPIC_AUTH_MODE": "baerer"},
+         'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)'),
         ({"ANTHROPIC_API_KEY": ""}, "ANTHROPIC_API_KEY is not set; expected it beside ANTHROPIC_AUTH_MODE"),
         ({"ANTHROPIC_BASE_URL": "g.test"}, 'ANTHROPIC_BASE_URL is not a URL; expected "https://host[:port][/base]"'),
-        ({"ANTHROPIC_BASE_URL": "http://g.test"}, 'ANTHROPIC_BASE_URL would send the key over plain http; expected "https://…"'),
+        ({"ANTHROPIC_BASE_URL": "http://g.test"},
+         'ANTHROPIC_BASE_URL would send the key over plain http; expected "https://…"'),
     ],
 )  # fmt: skip
 def test_a_wrong_environment_form_is_told(changes: dict[str, str], expected: str) -> None:

@@ -106,11 +106,11 @@ def _json_response(status_code: int, message: str = "") -> bytes:
 
 
 def set_where_unset(options: Options, **values: Any) -> dict[str, Any]:
-    """Sets options that the user said nothing about, and gives those that were set.
+    """Sets options that exist and that the user said nothing about, and gives those that were set.
 
     mitmproxy's public `has_changed` compares with the default, so an explicit default looks unset there.
     """
-    chosen = {name: value for name, value in values.items() if _is_unset(options, name)}
+    chosen = {name: value for name, value in values.items() if name in options and _is_unset(options, name)}
     if chosen:
         options.update(**chosen)
     return chosen

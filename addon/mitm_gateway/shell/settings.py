@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import Loader
@@ -141,15 +142,15 @@ def read_client_keys(path: Path) -> tuple[bytes, ...]:
 def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
     """Why these options and these rules cannot go together, each with what to do."""
     secret = [rule for rule in ruleset.rules if _sends_secret(rule)]
-    if secret and options.ssl_insecure:
+    if secret and _get(options, "ssl_insecure", False):
         yield (
             "ssl_insecure would send credentials to unverified servers; "
             "for a private CA set ssl_verify_upstream_trusted_ca"
         )
-    if secret and not options.validate_inbound_headers:
+    if secret and not _get(options, "validate_inbound_headers", True):
         yield "validate_inbound_headers=false lets requests be smuggled past the rules; leave it on"
     reading = next((rule for rule in ruleset.rules if rule.reads_body), None)
-    if reading and options.stream_large_bodies:
+    if reading and _get(options, "stream_large_bodies", None):
         yield (
             f'stream_large_bodies would skip the body edits of rule "{reading.name}"; '
             "leave it off, answers stream anyway"
@@ -158,6 +159,11 @@ def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
     yield from _hidden_hosts(options, places)
     yield from _moved_hosts(options, ruleset, places)
     yield from _plain_targets(options, ruleset)
+
+
+def _get(options: Options, name: str, default: Any) -> Any:
+    """An option's value; the default where the addon that declares it is not loaded."""
+    return getattr(options, name) if name in options else default
 
 
 def _sends_secret(rule: Rule) -> bool:
@@ -180,12 +186,12 @@ def _sample_host(pattern: HostPattern) -> str:
 
 def _hidden_hosts(options: Options, places: list[str]) -> Iterator[str]:
     for option in ("ignore_hosts", "tcp_hosts"):
-        for pattern in getattr(options, option):
+        for pattern in _get(options, option, ()):
             for place in places:
                 if re.search(pattern, place, re.IGNORECASE):
                     yield f"{option} would let {place} pass by its rules; leave that host out of it"
                     break
-    allowed = options.allow_hosts
+    allowed = _get(options, "allow_hosts", ())
     if allowed:
         for place in places:
             if place.endswith(":443") and not any(re.search(p, place, re.IGNORECASE) for p in allowed):
@@ -198,7 +204,7 @@ def _moved_hosts(options: Options, ruleset: RuleSet, places: list[str]) -> Itera
         f"{scheme}://{place}{path}" for place in asked for scheme in DEFAULT_PORTS for path in _SAMPLE_PATHS
     ]
     urls += [f"{rule.upstream}/v1/messages" for rule in ruleset.rules if isinstance(rule.upstream, Upstream)]
-    for spec in options.map_remote:
+    for spec in _get(options, "map_remote", ()):
         with contextlib.suppress(ValueError):
             subject = parse_map_remote_spec(spec).subject
             hit = next((url for url in urls if re.search(subject.encode(), url.encode())), None)
@@ -207,7 +213,7 @@ def _moved_hosts(options: Options, ruleset: RuleSet, places: list[str]) -> Itera
 
 
 def _plain_targets(options: Options, ruleset: RuleSet) -> Iterator[str]:
-    for spec in options.mode:
+    for spec in _get(options, "mode", ()):
         with contextlib.suppress(ValueError):
             mode = mode_specs.ProxyMode.parse(spec)
             if not isinstance(mode, mode_specs.ReverseMode) or mode.scheme != "http":

@@ -1,0 +1,212 @@
+"""The addon inside mitmproxy's own machinery: options, hooks, commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy import exceptions, http
+from mitmproxy.addons.mapremote import MapRemote
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.test import taddons, tflow
+
+from mitm_gateway.shell.addon import GatewayAddon
+
+RULES = """
+credentials: {gw: {env: TEST_GW_KEY}}
+rules:
+  - name: gw
+    match: {host: api.anthropic.com, path: /v1/**}
+    upstream: https://gw.test/base
+    auth: {scheme: bearer, credential: gw}
+    models: {map: {claude-opus-4: gw-large}}
+"""
+GW = "gateway-secret-0123456789abcdef"
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    return file
+
+
+@pytest.fixture
+async def running(rules: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TEST_GW_KEY", GW)
+    addon = GatewayAddon()
+    with taddons.context(Proxyserver(), MapRemote(), addon) as context:
+        context.configure(addon, gateway_rules=str(rules))
+        addon.running()
+        yield addon, context
+        addon.done()
+
+
+def request_flow(**changes: Any) -> http.HTTPFlow:
+    flow = tflow.tflow()
+    flow.request = http.Request.make(
+        changes.get("method", "POST"),
+        changes.get("url", "https://api.anthropic.com/v1/messages"),
+        changes.get("content", b'{"model":"claude-opus-4"}'),
+        {
+            "Host": "api.anthropic.com",
+            "x-api-key": "CLIENT-KEY",
+            "Content-Length": "25",
+            **changes.get("headers", {}),
+        },
+    )
+    flow.client_conn.sni = "api.anthropic.com"
+    flow.client_conn.tls = True
+    return flow
+
+
+async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
+    await addon.requestheaders(flow)
+    await addon.request(flow)
+    return flow.request
+
+
+async def test_a_request_is_made_what_the_rule_says(running: Any) -> None:
+    addon, _ = running
+    request = await sent(addon, request_flow())
+    assert request.pretty_url == "https://gw.test/base/v1/messages"
+    assert request.headers["authorization"] == f"Bearer {GW}"
+    assert "x-api-key" not in request.headers
+    assert request.content == b'{"model":"gw-large"}'
+    assert request.headers["content-length"] == "20"
+
+
+async def test_flows_that_are_not_live_are_left_alone(running: Any) -> None:
+    addon, _ = running
+    flow = request_flow()
+    flow.live = False
+    before = flow.request.copy()
+    await sent(addon, flow)
+    addon.response(flow)
+    assert flow.request.headers == before.headers
+    assert (flow.comment, flow.metadata) == ("", {})
+
+
+async def test_an_answer_of_another_addon_stays(running: Any) -> None:
+    addon, _ = running
+    flow = request_flow()
+    flow.response = http.Response.make(418)
+    await sent(addon, flow)
+    assert flow.response.status_code == 418
+    assert flow.request.headers["x-api-key"] == "CLIENT-KEY"
+
+
+async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
+    addon, _ = running
+    flow = request_flow()
+    await sent(addon, flow)
+    flow.response = http.Response.make(200, b"", {"content-type": "application/json"})
+    addon.responseheaders(flow)
+    assert callable(flow.response.stream)
+    flow.response.stream(b'{"model":"gw-large"}')
+    flow.response.stream(b"")
+    flow.response.raw_content = None
+    addon.response(flow)
+    assert flow.response.raw_content == b'{"model":"claude-opus-4"}'
+    assert flow.request.headers["authorization"] == "Bearer ****cdef"
+    assert GW not in str(flow.get_state())
+    assert "CLIENT-KEY" not in str(flow.get_state())
+    assert flow.comment.startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200")
+
+
+@pytest.mark.parametrize("step", ["open", "read_body"])
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("S3CRET"), MemoryError(), RecursionError(), asyncio.CancelledError(),
+              exceptions.AddonHalt(), exceptions.OptionsError("S3CRET")], ids=lambda fault: type(fault).__name__
+)  # fmt: skip
+async def test_any_fault_ends_in_a_local_answer(
+    running: Any,
+    step: str,
+    fault: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    addon, _ = running
+
+    async def broken(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(addon._exchange, step, broken)
+    flow = request_flow()
+    await sent(addon, flow)
+    assert flow.response is not None
+    assert flow.response.status_code == 502
+    assert "S3CRET" not in caplog.text
+    assert b"S3CRET" not in (flow.response.content or b"")
+
+
+async def test_before_it_runs_everything_is_503(rules: Path) -> None:
+    addon = GatewayAddon()
+    with taddons.context(addon) as context:
+        context.configure(addon, gateway_rules=str(rules))
+        flow = request_flow()
+        await sent(addon, flow)
+        assert flow.response is not None
+        assert flow.response.status_code == 503
+
+
+async def test_wrong_rules_at_start_are_logged_as_errors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text("rules: []\n")
+    addon = GatewayAddon()
+    with taddons.context(addon) as context:
+        context.configure(addon, gateway_rules=str(file))
+        addon.running()
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        f'{file}:1:8: "rules" is empty; expected at least one rule'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("ssl_insecure", True),
+        ("validate_inbound_headers", False),
+        ("stream_large_bodies", "1m"),
+        ("ignore_hosts", ["anthropic"]),
+        ("map_remote", ["|api.anthropic.com|evil.test"]),
+        ("gateway_body_limit", "lots"),
+        ("gateway_capture", "-1"),
+        ("gateway_origins", "*"),
+        ("gateway_clients", "/nonexistent"),
+        ("gateway_rules", "/nonexistent"),
+    ],
+)
+async def test_an_option_that_undoes_a_promise_is_rolled_back(running: Any, option: str, value: Any) -> None:
+    addon, context = running
+    before = getattr(context.options, option)
+    with pytest.raises(exceptions.OptionsError):
+        context.options.update(**{option: value})
+    assert getattr(context.options, option) == before
+    assert (await sent(addon, request_flow())).host == "gw.test"
+
+
+async def test_options_that_the_user_left_alone_are_set(running: Any) -> None:
+    _, context = running
+    assert context.options.listen_host == "127.0.0.1"
+    assert context.options.keep_host_header is True
+    assert context.options.connection_strategy == "lazy"
+
+
+async def test_the_commands_answer(running: Any) -> None:
+    addon, context = running
+    call = context.master.commands.call
+    assert call("gateway.rules") == ["1. gw: api.anthropic.com /v1/** → https://gw.test/base"]
+    assert call("gateway.check") == ["the rules are sound"]
+    assert call("gateway.reload") == ["1 rules loaded"]
+    explained = call("gateway.explain", "https://api.anthropic.com/v1/messages")
+    assert "  rule       gw (number 1 of 1)" in explained
+    flow = request_flow()
+    await sent(addon, flow)
+    addon.response(flow)
+    assert call("gateway.stats")[0].startswith("gw: requests 1")
