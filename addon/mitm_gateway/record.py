@@ -82,7 +82,7 @@ class Record:
             "host": self.host,
             "path": self.path,
             "upstream": self.upstream,
-            "model": self.model,
+            "model": self.model or usage.model,
             "model_sent": self.model_sent,
             "status": self.status,
             "first_event_ms": _milliseconds(self.first_event_s),

@@ -418,6 +418,7 @@ def test_requests_without_a_body_pass(recorder: StartRecorder, mitmdump: StartMi
     proxy = mitmdump(rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)
     with Wire(proxy.port) as client:
         assert client.request("GET", "/v1/models", HEADERS).status == 200
+    assert upstream.requests[0].header("content-length") is None
 
 
 # ---- credentials, failing closed ----
@@ -499,6 +500,17 @@ def test_unmatched_requests_pass_untouched_when_intercepting(
         assert client.request("POST", "/api/event_logging", headers, b"{}").body == b"original"
     assert list(original.requests[0].headers)[:3] == headers
     assert_nothing_sent(gateway)
+
+
+def test_unmatched_requests_that_pass_a_reverse_listener_name_the_target(
+    recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
+    target = recorder(Reply(200, b"target"))
+    text = rules(target) + "unmatched: pass\n"
+    proxy = mitmdump(rules=text, modes=[f"reverse:{target.url}"], env=ENV)
+    with Wire(proxy.port) as client:
+        assert client.request("GET", "/other", [("Host", "localhost"), ("X-A", "1")]).body == b"target"
+    assert list(target.requests[0].headers) == [("Host", f"127.0.0.1:{target.port}"), ("X-A", "1")]
 
 
 def test_the_demo_gateway_needs_no_account(mitmdump: StartMitmdump) -> None:

@@ -33,7 +33,7 @@ from .commands import Commands
 from .exchange import Exchange
 from .flows import arrival_of, head_of, refuse
 from .handling import Loaded
-from .insides import Insides, set_where_unset
+from .insides import Insides, set_where_unset, settle_before_exit
 from .lastlook import LastLook, web_port
 from .listeners import bind_to_loopback, listen_ports
 from .recorder import Recorder
@@ -97,6 +97,8 @@ class GatewayAddon:
         problems = self._take_over(updated)
         if problems and self._is_running:
             raise exceptions.OptionsError("; ".join(problems))
+        if problems:
+            settle_before_exit()
         for problem in problems:
             logger.error(problem)
 

@@ -28,7 +28,7 @@ from ..refusals import Refusal, Refused
 from ..respond import Answer, to_body, to_head, to_probe
 from ..restore import JsonRestorer, SseRestorer
 from ..usage import Usage, reader_for
-from .flows import apply, head_of, mask, refuse, set_body
+from .flows import apply, head_of, mask, pass_on, refuse, set_body
 from .handling import Handling, Loaded
 from .insides import too_large
 from .replay import is_replay, remember, remember_sent, restore_original
@@ -113,7 +113,7 @@ class Exchange:
             case Refusal():
                 raise Refused(outcome)
             case Pass():
-                flow.request.headers.fields = handling.head.fields
+                pass_on(flow, handling.head, handling.arrival)
                 del self._handlings[flow.id]
                 self._passing[flow.id] = flow
             case Plan():
@@ -155,7 +155,8 @@ class Exchange:
             return
         content = flow.request.raw_content or b""
         if not handling.reads_body:
-            set_body(flow, content, edited=False)
+            if content:
+                set_body(flow, content, edited=False)
             handling.record = replace(handling.record, bytes_out=len(content))
             return
         body = self._body(handling.head, content)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from mitmproxy import http
 from mitmproxy.connection import Client
 
-from ..addresses import normal_host
+from ..addresses import hostport, normal_host
 from ..head import Arrival, Fields, Mode, RequestHead, raw, text
 from ..headers import Secrets, outgoing
 from ..plan import Plan
@@ -77,6 +77,18 @@ def apply(plan: Plan, head: RequestHead, secrets: Secrets, flow: http.HTTPFlow) 
     if flow.request.authority:
         flow.request.data.authority = raw(destination.authority)
     flow.request.headers.fields = fields
+
+
+def pass_on(flow: http.HTTPFlow, head: RequestHead, arrival: Arrival) -> None:
+    """Lets a request without a rule go on; a key for this gateway is out of `head` already."""
+    flow.request.headers.fields = head.fields
+    if arrival.mode == "reverse":
+        # The client named the listener; it was kept to be looked at, and is nothing to the target.
+        authority = hostport(head.host, head.port, head.scheme)
+        if flow.request.authority:
+            flow.request.data.authority = raw(authority)
+        else:
+            flow.request.headers["Host"] = authority
 
 
 def set_body(flow: http.HTTPFlow, body: bytes, *, edited: bool) -> None:
