@@ -31,6 +31,7 @@ from ..refusals import Refusal, Refused
 from . import deadman
 from .commands import Commands
 from .exchange import Exchange
+from .fast import Fast
 from .flows import arrival_of, head_of, refuse
 from .handling import Loaded
 from .insides import Insides, set_where_unset, settle_before_exit
@@ -69,6 +70,7 @@ class GatewayAddon:
         self._exchange = Exchange(lambda: self._demo_at, self._recorder.note)
         self._last_look = LastLook(self._exchange, self._own_ports)
         self._insides = Insides()
+        self._fast = Fast()
         self._watchers: list[Watcher] = []
         self._demo: DemoGateway | None = None
         self._demo_at: Upstream | None = None
@@ -122,6 +124,7 @@ class GatewayAddon:
         if self._is_running:
             self._put_in_force()
             self._watch()
+            self._set_speed()
         return []
 
     def running(self) -> None:
@@ -136,6 +139,7 @@ class GatewayAddon:
             ctx.master.addons.add(self._last_look)
         deadman.stand_down()
         bind_to_loopback()
+        self._set_speed()
 
     def done(self) -> None:
         """Stops serving. Whatever comes now is answered with 503 until the gateway runs again."""
@@ -148,9 +152,16 @@ class GatewayAddon:
         with contextlib.suppress(exceptions.AddonManagerError):
             ctx.master.addons.remove(self._last_look)
         self._insides.uninstall()
+        self._fast.uninstall()
         self._recorder.close()
         if self._demo is not None:
             self._stopping = asyncio.ensure_future(self._demo.stop())
+
+    def _set_speed(self) -> None:
+        if self._exchange.settings.fast:
+            self._fast.install(ctx.master)
+        else:
+            self._fast.uninstall()
 
     def _put_in_force(self) -> None:
         loaded = self._candidate

@@ -1,0 +1,159 @@
+"""Quicker dispatch does what mitmproxy's own does."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mitmproxy import exceptions
+from mitmproxy.proxy import server
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
+from mitmproxy.test import taddons, tflow
+
+from mitm_gateway.shell.fast import Fast
+
+
+class Listener:
+    """Notes what it is called with; may raise, and may have addons below it."""
+
+    def __init__(
+        self, name: str, calls: list[str], fault: BaseException | None = None, *below: Listener
+    ) -> None:
+        self.name = name
+        self.addons = list(below)
+        self._calls = calls
+        self._fault = fault
+
+    def request(self, flow: Any) -> None:
+        self._calls.append(f"{self.name}.request")
+        if self._fault:
+            raise type(self._fault)(*self._fault.args)
+
+    async def response(self, flow: Any) -> None:
+        self._calls.append(f"{self.name}.response")
+        if self._fault:
+            raise type(self._fault)(*self._fault.args)
+
+
+class Updated:
+    """Waits for updates."""
+
+    name = "updated"
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    def update(self, flows: Any) -> None:
+        self._calls.append("update")
+
+
+SCENARIOS: dict[str, Callable[[list[str]], list[object]]] = {
+    "order": lambda calls: [
+        Listener("a", calls, None, Listener("a1", calls, None, Listener("a2", calls)), Listener("a3", calls)),
+        Listener("b", calls),
+    ],
+    "fault": lambda calls: [
+        Listener("a", calls, None, Listener("a1", calls, ValueError("shown")), Listener("a2", calls)),
+        Listener("b", calls),
+    ],
+    "halt": lambda calls: [Listener("a", calls, exceptions.AddonHalt()), Listener("b", calls)],
+    "updates": lambda calls: [Listener("a", calls), Updated(calls)],
+    "nobody": lambda calls: [],
+}
+
+
+@pytest.fixture
+def fast() -> Iterator[Fast]:
+    made = Fast()
+    yield made
+    made.uninstall()
+
+
+async def happened(scenario: str, fast: Fast | None, caplog: pytest.LogCaptureFixture) -> tuple[Any, ...]:
+    calls: list[str] = []
+    caplog.clear()
+    with taddons.context(*SCENARIOS[scenario](calls)) as context:
+        if fast:
+            fast.install(context.master)
+        for hook in (HttpRequestHook, HttpResponseHook):
+            await context.master.addons.handle_lifecycle(hook(tflow.tflow()))
+        if fast:
+            fast.uninstall()
+    logged = [
+        (record.name, record.levelno, record.getMessage(), _frames(record))
+        for record in caplog.records
+        if record.levelno >= logging.ERROR
+    ]
+    return calls, logged
+
+
+def _frames(record: logging.LogRecord) -> list[str]:
+    trace = record.exc_info[2] if record.exc_info else None
+    names = []
+    while trace:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return names
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_the_same_happens_as_without(
+    scenario: str, fast: Fast, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await happened(scenario, fast, caplog) == await happened(scenario, None, caplog)
+
+
+async def test_addons_that_come_and_go_are_called_and_forgotten(fast: Fast) -> None:
+    calls: list[str] = []
+    with taddons.context() as context:
+        fast.install(context.master)
+        addons = context.master.addons
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        late = Listener("late", calls)
+        addons.add(late)
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        late.addons.append(Listener("below", calls))
+        context.options.update(http2=False)
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        late.addons.clear()
+        addons.remove(late)
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+    assert calls == ["late.request", "late.request", "below.request"]
+
+
+async def test_a_replaced_hook_is_the_one_that_is_called(fast: Fast) -> None:
+    calls: list[str] = []
+    listener = Listener("a", calls)
+    with taddons.context(listener) as context:
+        fast.install(context.master)
+        await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        listener.request = lambda flow: calls.append("replaced")  # type: ignore[method-assign]
+        await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+    assert calls == ["a.request", "replaced"]
+
+
+async def test_uninstalling_puts_everything_back(fast: Fast) -> None:
+    with taddons.context() as context:
+        manager, thresholds = context.master.addons, gc.get_threshold()
+        handle = server.ConnectionHandler.handle_connection
+        before = dict(vars(manager))
+        fast.install(context.master)
+        assert set(vars(manager)) > set(before)
+        fast.uninstall()
+        assert dict(vars(manager)) == before
+        assert server.ConnectionHandler.handle_connection is handle
+        assert gc.get_threshold() == thresholds
+
+
+async def test_other_insides_switch_a_part_off_and_say_so(
+    fast: Fast, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    with taddons.context() as context:
+        monkeypatch.setattr(context.master.addons, "trigger_event", lambda event, more: None)
+        fast.install(context.master)
+        assert "trigger" not in vars(context.master.addons)
+    assert "a part stays off" in caplog.text
