@@ -202,9 +202,16 @@ class Wire:
 class Http2Client:
     """HTTP/2 over a `Wire` that was opened with `alpn=("h2",)`; `headers` need the four pseudo headers."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, *, careful: bool = True) -> None:
+        """`careful=False` sends headers that no honest client would send."""
         self._wire = wire
-        self._protocol: Any = H2Connection(H2Configuration(header_encoding="latin-1"))
+        self._protocol: Any = H2Connection(
+            H2Configuration(
+                header_encoding="latin-1",
+                validate_outbound_headers=careful,
+                normalize_outbound_headers=careful,
+            )
+        )
         self._heads: dict[int, tuple[Header, ...]] = {}
         self._chunks: dict[int, list[Chunk]] = {}
         self._ended: set[int] = set()

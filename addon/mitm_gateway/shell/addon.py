@@ -32,6 +32,7 @@ from . import deadman
 from .commands import Commands
 from .exchange import Exchange
 from .fast import Fast
+from .files import make_private
 from .flows import arrival_of, head_of, refuse
 from .handling import Loaded
 from .insides import Insides, set_where_unset, settle_before_exit
@@ -40,7 +41,7 @@ from .listeners import bind_to_loopback, listen_ports
 from .recorder import Recorder
 from .reload import Watcher
 from .replay import is_replay
-from .settings import Settings, add_options, broken_promises
+from .settings import Settings, add_options, broken_promises, known_holes
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class GatewayAddon:
     def load(self, loader: Loader) -> None:
         """Declares the options and sets those of mitmproxy's that the user left alone."""
         add_options(loader)
+        make_private()
         set_where_unset(ctx.options, listen_host="127.0.0.1", keep_host_header=True)
 
     def configure(self, updated: set[str]) -> None:
@@ -140,6 +142,8 @@ class GatewayAddon:
         deadman.stand_down()
         bind_to_loopback()
         self._set_speed()
+        for advice in known_holes(ctx.options):
+            logger.warning(advice)
 
     def done(self) -> None:
         """Stops serving. Whatever comes now is answered with 503 until the gateway runs again."""

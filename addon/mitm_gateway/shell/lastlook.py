@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from ..addresses import Upstream, is_loopback
 from ..refusals import Refusal
 from .exchange import Exchange
 from .handling import Handling
+from .listeners import leads_here
 
 logger = logging.getLogger(__name__)
 
@@ -56,21 +58,39 @@ class LastLook:
         ):
             self._exchange.refuse(flow, _MOVED)
 
-    def server_connect(self, data: ServerConnectionHookData) -> None:
-        """The last moment before a connection is opened."""
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
+        """The last moment before a connection is opened. Whatever goes wrong here, none is."""
+        try:
+            data.server.error = data.server.error or await self._objection(data)
+        except Exception as fault:
+            data.server.error = f"mitm-gateway: internal fault ({type(fault).__name__})"
+        except asyncio.CancelledError:
+            data.server.error = "mitm-gateway: cancelled"
+            raise
+
+    async def _objection(self, data: ServerConnectionHookData) -> str | None:
         address = data.server.address
         if address is None:
-            return
+            return None
         host, port = address[0], address[1]
-        if port in self._own_ports() and (host == "localhost" or is_loopback(host)):
-            data.server.error = "mitm-gateway: a request must not come back to this proxy or to mitmweb"
-            return
+        if port in self._own_ports() and await leads_here(host):
+            return "mitm-gateway: a request must not come back to this proxy or to mitmweb"
         planned = self._exchange.planned_for(data.client.id)
-        if not planned or any(_leads_to(each, data) for each in planned):
-            return
+        if any(_leads_to(each, data) for each in planned):
+            return None
         passing = self._exchange.passing_for(data.client.id)
-        if not any((flow.request.host, flow.request.port) == (host, port) for flow in passing):
-            data.server.error = "mitm-gateway: the connection is not to where the rule sends the request"
+        if planned and not any((flow.request.host, flow.request.port) == (host, port) for flow in passing):
+            return "mitm-gateway: the connection is not to where the rule sends the request"
+        if self._comes_from_elsewhere(data) and await leads_here(host, nearby=True):
+            return "mitm-gateway: other machines do not reach this machine's own services"
+        return None
+
+    def _comes_from_elsewhere(self, data: ServerConnectionHookData) -> bool:
+        """Whether another machine chose the place: a reverse listener's is the user's own choice."""
+        client = data.client
+        return client.proxy_mode.type_name != "reverse" and not is_loopback(
+            client.peername[0].partition("%")[0]
+        )
 
 
 def _leads_to(handling: Handling, data: ServerConnectionHookData) -> bool:

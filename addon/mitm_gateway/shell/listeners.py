@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import socket
 
 from mitmproxy import ctx
 
@@ -16,6 +18,42 @@ def listen_ports() -> frozenset[int]:
     """The ports that this proxy listens on."""
     server = ctx.master.addons.get("proxyserver")
     return frozenset(address[1] for address in server.listen_addrs()) if server else frozenset()
+
+
+async def leads_here(host: str, *, nearby: bool = False) -> bool:
+    """Whether a name or address leads to this machine; `nearby` also counts link-local addresses.
+
+    Those hold what clouds tell about a machine, its credentials included.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # the connection will fail for the same reason
+    addresses = {str(place[0]).partition("%")[0] for *_, place in found}
+    return any(_is_here(address) or (nearby and _is_link_local(address)) for address in addresses)
+
+
+def _is_here(text: str) -> bool:
+    """Whether an address is one of this machine's: only those can be bound."""
+    address = _plain(text)
+    if address.is_loopback or address.is_unspecified:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return not address.is_multicast
+
+
+def _is_link_local(text: str) -> bool:
+    return _plain(text).is_link_local
+
+
+def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def bind_to_loopback() -> None:

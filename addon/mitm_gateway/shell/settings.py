@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import exceptions
+from mitmproxy import exceptions, version
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.mapremote import parse_map_remote_spec
 from mitmproxy.options import Options
@@ -164,6 +164,22 @@ def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
 def _get(options: Options, name: str, default: Any) -> Any:
     """An option's value; the default where the addon that declares it is not loaded."""
     return getattr(options, name) if name in options else default
+
+
+def known_holes(options: Options) -> Iterator[str]:
+    """What this version of mitmproxy leaves open and the gateway cannot close, each with what to do."""
+    if "web_port" in options and _version() < _WEB_LOGIN_FROM:
+        yield (
+            "this mitmweb has no login (CVE-2025-23217): any program on this machine can read its flows; "
+            "mitmproxy 11.1.2 and newer have one"
+        )
+
+
+_WEB_LOGIN_FROM = (11, 1, 2)
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.VERSION)[:3])
 
 
 def _sends_secret(rule: Rule) -> bool:

@@ -1,0 +1,221 @@
+"""Acceptance cases 1 to 17: a credential goes only where its rule says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from mitm_gateway.load import parse_rules
+from mitm_gateway.problems import RulesError
+from support.answers import Reply
+from support.processes import Mitmdump
+from support.relay import Relay
+from support.stage import API, BODY, CK, GW, HEADERS, OWN, RULES, Stage, answers
+
+pytestmark = pytest.mark.e2e
+
+StartStage = Callable[..., Stage]
+StartMitmdump = Callable[..., Mitmdump]
+CLIENT_KEY = ("x-api-key", CK)
+OWN_KEY = ("x-api-key", OWN)
+
+
+def test_01_a_name_that_begins_with_the_rules_host_is_another_host(stage: Stage) -> None:
+    host = f"{API}.evil.test"
+    answer = stage.ask(headers=[("Host", host), OWN_KEY], client=stage.tunnel(host))
+    assert answer.status == 200
+    assert stage.evil.requests[-1].values("x-api-key") == [OWN]
+    assert stage.evil.requests[-1].values("authorization") == []
+
+
+@pytest.mark.parametrize("host", [f"{API}/", f"{API} ", f"https://{API}", f"{API}\n", f"a{API}@b", "*.*", ""])
+def test_02_a_host_that_is_none_is_a_load_error_that_names_the_rule(host: str) -> None:
+    text = RULES.replace(f"host: {API}", f"host: {host!r}" if "\n" not in host else f'host: "{API}\\n"')
+    with pytest.raises(RulesError, match=r"host|gw"):
+        parse_rules(text.encode(), "rules.yaml", {})
+
+
+def test_03_a_plain_request_with_another_host_header_is_421(stage: Stage) -> None:
+    stage.assert_refused(stage.ask("http://evil.test/x", HEADERS, client=stage.plain()), 421)
+
+
+def test_04_an_inner_host_that_differs_from_the_tunnel_is_421(stage: Stage) -> None:
+    stage.assert_refused(stage.ask(client=stage.tunnel("evil.test")), 421)
+
+
+def test_05_an_authority_that_differs_from_the_tunnel_is_421(stage: Stage) -> None:
+    client = stage.http2("evil.test")
+    head = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", API),
+        (":path", "/v1/messages"),
+        CLIENT_KEY,
+    ]
+    stage.assert_refused(client.request(head, BODY), 421)
+
+
+def test_05_an_authority_and_another_host_is_refused(stage: Stage) -> None:
+    client = stage.http2()
+    head = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", API),
+        (":path", "/"),
+        ("host", "evil.test"),
+    ]
+    with contextlib.suppress(ConnectionError):  # h2 itself ends such a connection
+        stage.assert_refused(client.request([*head, CLIENT_KEY], BODY), 400)
+    stage.assert_silence()
+
+
+def test_06_a_server_name_that_differs_is_421(stage: Stage) -> None:
+    stage.assert_refused(stage.ask(client=stage.tunnel(sni="evil.test")), 421)
+
+
+def test_06_a_tunnel_without_a_server_name_is_served(stage: Stage) -> None:
+    assert stage.ask(client=stage.tunnel(sni=None)).status == 200
+
+
+def test_07_a_rules_host_with_another_inner_host_is_421(stage: Stage) -> None:
+    stage.assert_refused(stage.ask(headers=[("Host", "evil.test"), CLIENT_KEY]), 421)
+
+
+@pytest.mark.parametrize("hosts", [("evil.test", API), (API, "evil.test"), (API, API), ()])
+@pytest.mark.parametrize("way", ["tunnel", "plain", "reverse"])
+def test_08_exactly_one_host_or_400(stage: Stage, hosts: tuple[str, ...], way: str) -> None:
+    client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()
+    target = f"http://{API}/v1/messages" if way == "plain" else "/v1/messages"
+    answer = stage.ask(target, [*(("Host", host) for host in hosts), CLIENT_KEY], client=client)
+    stage.assert_refused(answer, 400)
+
+
+def test_09_plain_http_goes_out_encrypted(stage: Stage) -> None:
+    answer = stage.ask(f"http://{API}/v1/models", HEADERS, b"", "GET", stage.plain())
+    assert answer.status == 200
+    assert stage.asked.target == "/v1/models"
+    assert stage.gw.connections[stage.asked.connection].sni == "gw.test"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "extra", "accepted"),
+    [
+        ("http://10.0.0.5", "", False),
+        ("http://localhost.evil.test", "", False),
+        ("http://localhost", "", False),
+        ("http://127.0.0.1.evil.test", "", False),
+        ("http://127.0.0.1:9", "", True),
+        ("http://[::1]:9", "", True),
+        ("http://10.0.0.5", "    allow_http: true\n", True),
+    ],
+)
+def test_10_plain_upstreams_get_a_credential_only_where_the_contract_allows(
+    upstream: str, extra: str, accepted: bool
+) -> None:
+    text = RULES.replace("    upstream: https://gw.test\n", f"    upstream: {upstream}\n{extra}")
+    if accepted:
+        assert parse_rules(text.encode(), "rules.yaml", {}).rules
+        return
+    with pytest.raises(RulesError, match="http"):
+        parse_rules(text.encode(), "rules.yaml", {})
+
+
+def test_10_a_plain_reverse_target_gets_no_credential(mitmdump: StartMitmdump) -> None:
+    text = RULES.replace("    upstream: https://gw.test\n", "").replace(API, "10.0.0.5")
+    proxy = mitmdump(rules=text, modes=["reverse:http://10.0.0.5"], env={"GW_KEY": GW}, wait=False)
+    assert proxy.wait_for_exit() == 1
+    assert "plain http" in proxy.output()
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [
+        ("ssl_insecure=true", "ssl_insecure"),
+        ("validate_inbound_headers=false", "validate_inbound_headers"),
+        ("stream_large_bodies=2k", "stream_large_bodies"),
+        (f"ignore_hosts={API}", "ignore_hosts"),
+        (f"tcp_hosts={API}", "tcp_hosts"),
+        ("allow_hosts=evil", "allow_hosts"),
+        (f"map_remote=|https://{API}|https://evil.test", "map_remote"),
+        ("map_remote=|https://gw.test|https://evil.test", "map_remote"),
+    ],
+)
+def test_11_an_option_that_undoes_the_promise_ends_the_start(
+    mitmdump: StartMitmdump, option: str, names: str
+) -> None:
+    proxy = mitmdump("--set", option, rules=RULES, env={"GW_KEY": GW}, wait=False)
+    assert proxy.wait_for_exit() == 1
+    assert names in proxy.output()
+
+
+def test_12_nothing_in_body_or_headers_moves_a_request(stage: Stage) -> None:
+    before = [len(each.connections) for each in (stage.evil, stage.evil_plain, stage.api)]
+    headers = [*HEADERS, ("X-Forwarded-Host", "evil.test"), ("X-HTTP-Method-Override", "TRACE"),
+               ("Forwarded", "host=evil.test"), ("X-Original-URL", "https://evil.test/")]  # fmt: skip
+    answer = stage.ask(headers=headers, body=b'{"model":"claude-x","api_base":"https://evil.test"}')
+    assert answer.status == 200
+    assert stage.asked.header("host") == "gw.test"
+    assert [len(each.connections) for each in (stage.evil, stage.evil_plain, stage.api)] == before
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        f"{API}:443@evil.test",
+        f"evil.test#{API}",
+        f"{API}%00.evil.test",
+        f"{API}/",
+        f"{API}:99999",
+        "api\x0b.anthropic.com",
+        f"{API},evil.test",
+    ],
+)
+def test_13_junk_in_host_is_400(stage: Stage, host: str) -> None:
+    stage.assert_refused(stage.ask(headers=[("Host", host), CLIENT_KEY]), 400)
+
+
+@pytest.mark.parametrize("host", ["API.Anthropic.COM.", "api.anthropic.com.", "API.ANTHROPIC.COM"])
+def test_14_other_spellings_of_the_host_are_the_host(stage: Stage, host: str) -> None:
+    client = stage.tunnel(host, sni=API)
+    assert stage.ask(headers=[("Host", host), CLIENT_KEY], client=client).status == 200
+    assert stage.asked.header("host") == "gw.test"
+
+
+def test_14_full_width_letters_are_never_unmatched(stage: Stage) -> None:
+    host = "\uff41pi.anthropic.com"  # mitmproxy reads the bytes of a CONNECT as it likes
+    client = stage.plain()
+    client.send(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+    said = b""
+    with contextlib.suppress(ConnectionError):
+        said = client.receive()
+    if not said.startswith(b"HTTP/1.1 200"):
+        stage.assert_silence()
+        return
+    client.start_tls(API, stage.proxy.ca_cert)
+    answer = stage.ask(client=client)
+    assert answer.status in (200, 400, 421), answer
+    if answer.status != 200:
+        stage.assert_silence()
+
+
+def test_15_a_redirect_is_the_clients_to_follow(stage: Stage) -> None:
+    stage.gw.script = Reply(307, b"", (("Location", "https://evil.test/"),))
+    connections = len(stage.evil.connections)
+    answer = stage.ask()
+    stage.gw.script = answers
+    assert (answer.status, answer.header("location")) == (307, "https://evil.test/")
+    assert len(stage.evil.connections) == connections
+
+
+def test_16_a_host_that_does_not_resolve_is_never_dialled(stage_with: StartStage) -> None:
+    stage = stage_with(rules=RULES.replace(API, "nowhere.test"), modes=["regular"], host="nowhere.test")
+    assert stage.ask().status == 200
+
+
+def test_17_the_users_own_upstream_proxy_is_not_passed_by(relay: Relay, stage_with: StartStage) -> None:
+    stage = stage_with(modes=[f"upstream:http://127.0.0.1:{relay.port}"])
+    relay.table = {"gw.test:443": stage.gw.port}
+    assert stage.ask().status == 200
+    assert relay.targets == ["gw.test:443"]

@@ -1,0 +1,269 @@
+"""A gateway between clients and recording upstreams, with the four invariants checked after every case.
+
+I1  The client's key stands in no upstream byte when a rule fired or the request was refused.
+I2  The gateway's key appears at the rule's upstream only, under the name in its verified certificate.
+I3  Neither key stands in a byte to the client, nor afterwards in anything that is shown or kept.
+I4  What was refused sent no byte upstream, and the next request on a new connection works.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from support.answers import Answer, Header, Seen, Stream, json_reply, message, message_events
+from support.certificates import Authority
+from support.processes import Mitmdump
+from support.recorder import Recorder
+from support.wire import Http2Client, Response, Wire
+
+API = "api.anthropic.com"
+# Neither key's mark stands in what masking leaves, the last four characters.
+CK, CK_MARK = "sk-ant-client-key-0123456789abcdef", "client-key"
+GW, GW_MARK = "gateway-key-fedcba9876543210", "gateway-key"
+# What a client sends to hosts that no rule is about; the invariants do not speak of it.
+OWN = "sk-ant-own-business-0123456789"
+RULES = f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - name: gw
+    match: {{host: {API}}}
+    upstream: https://gw.test
+    auth: {{scheme: bearer, credential: gw}}
+    models: {{map: {{claude-x: gw-model}}}}
+  - name: path
+    match: {{host: path.test, path: /v1/**}}
+    upstream: https://gw.test/base
+    auth: {{scheme: bearer, credential: gw}}
+"""
+MODES = ("regular", f"reverse:https://{API}")
+JSON = ("Content-Type", "application/json")
+HEADERS: tuple[Header, ...] = (("Host", API), ("x-api-key", CK), JSON)
+BODY = b'{"model":"claude-x","messages":[]}'
+
+
+def answers(request: Seen) -> Answer:
+    """200 to everything, as events where the body asks for a stream."""
+    if b'"stream":true' in request.body:
+        return Stream(message_events("gw-model"), gated=False)
+    return json_reply(message("gw-model"))
+
+
+class Client(Wire):
+    """A client that keeps every byte it got."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.tape = bytearray()
+        super().__init__(port, host)
+
+    def receive(self, timeout: float = 20.0) -> bytes:
+        data = super().receive(timeout)
+        self.tape += data
+        return data
+
+
+class Stage:
+    """The upstreams, a gateway and its clients. Each case runs inside `case()`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        authority: Authority,
+        *args: str,
+        rules: str = RULES,
+        modes: Sequence[str] = MODES,
+        host: str = API,
+        names: Mapping[str, int] | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.host = host
+
+        def upstream(*hosts: str) -> Recorder:
+            return Recorder(answers, tls=authority, names=hosts, http2=True)
+
+        self.gw = upstream("gw.test")
+        self.evil = upstream("evil.test", f"{API}.evil.test")
+        self.api = upstream(API)
+        self.evil_plain = Recorder(answers)
+        self.folder = folder
+        self.flows, self.har, self.log = (folder / name for name in ("flows", "flows.har", "log.jsonl"))
+        self._clients: list[Client] = []
+        self._http2: list[Http2Client] = []
+        table = {
+            "gw.test:443": self.gw.port,
+            "evil.test:443": self.evil.port,
+            "evil.test:80": self.evil_plain.port,
+            f"{API}.evil.test:443": self.evil.port,
+            f"{API}:443": self.api.port,
+            f"{API}:80": self.evil_plain.port,
+            **(names or {}),
+        }
+        kept = {"hardump": self.har, "gateway_log": self.log, "flow_detail": 4}
+        sets = [part for name, value in kept.items() for part in ("--set", f"{name}={value}")]
+        self.proxy = Mitmdump(
+            folder,
+            *("-w", str(self.flows), *sets, *args),
+            rules=rules,
+            modes=modes,
+            names=table,
+            trust=authority.ca_file,
+            env={"GW_KEY": GW, **(env or {})},
+            **options,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- clients ----
+
+    def plain(self) -> Client:
+        """A connection to the intercepting listener, in clear."""
+        self._clients.append(Client(self.proxy.ports[0]))
+        return self._clients[-1]
+
+    def reverse(self) -> Client:
+        """A connection to the reverse listener."""
+        self._clients.append(Client(self.proxy.ports[-1]))
+        return self._clients[-1]
+
+    def tunnel(
+        self, host: str = "", *, sni: str | None = "", alpn: Sequence[str] = ("http/1.1",), port: int = 443
+    ) -> Client:
+        """TLS in a CONNECT tunnel; the server name is the host's unless given, `None` sends none."""
+        host = host or self.host
+        client = self.plain()
+        answer = client.connect(f"{host}:{port}")
+        assert answer.status == 200, answer.body
+        client.start_tls(host if sni == "" else sni, self.proxy.ca_cert, alpn)
+        return client
+
+    def http2(self, host: str = "", **options: Any) -> Http2Client:
+        """The same with HTTP/2 in it."""
+        self._http2.append(Http2Client(self.tunnel(host, alpn=["h2"], **options), careful=False))
+        return self._http2[-1]
+
+    def ask(
+        self,
+        target: str = "/v1/messages",
+        headers: Sequence[Header] | None = None,
+        body: bytes = BODY,
+        method: str = "POST",
+        client: Client | None = None,
+    ) -> Response:
+        """One request, through a tunnel to the API unless another client is given."""
+        sent = [("Host", self.host), ("x-api-key", CK), JSON] if headers is None else headers
+        return (client or self.tunnel()).request(method, target, sent, body)
+
+    @property
+    def asked(self) -> Seen:
+        """The last request that the rule's upstream got."""
+        return self.gw.requests[-1]
+
+    # ---- expectations ----
+
+    def assert_refused(self, answer: Response, status: int) -> None:
+        """The answer is the gateway's own, in the API's error form, and the upstreams got nothing."""
+        assert answer.status == status, (answer, self.proxy.output()[-3000:])
+        error = json.loads(answer.body)
+        assert error["error"]["message"].startswith("mitm-gateway: ")
+        assert not any(name.lower().startswith("access-control-") for name, _ in answer.headers)
+        self.assert_silence()
+
+    def assert_silence(self) -> None:
+        """No upstream has got a byte since the case began."""
+        assert self._arrived() == self._before, "a refused request left something upstream"
+
+    def assert_ends(self, client: Client, timeout: float = 5.0) -> bytes:
+        """The gateway answers or closes in time; what it said."""
+        deadline, said = time.monotonic() + timeout, b""
+        with contextlib.suppress(ConnectionError):
+            while data := client.receive(max(0.01, deadline - time.monotonic())):
+                said += data
+        return said
+
+    @contextlib.contextmanager
+    def case(self) -> Iterator[Self]:
+        """One acceptance case; the invariants are checked at its end."""
+        self._before = self._arrived()
+        del self._clients[:], self._http2[:]
+        yield self
+        self._check_clients()
+        self._check_upstreams()
+        self._check_shown()
+        self._check_next_request()
+        for client in self._clients:
+            client.close()
+
+    @property
+    def _upstreams(self) -> tuple[Recorder, ...]:
+        return self.gw, self.evil, self.api, self.evil_plain
+
+    def _arrived(self) -> list[int]:
+        return [len(upstream.raw) for upstream in self._upstreams]
+
+    def _check_clients(self) -> None:
+        for client in self._clients:
+            assert_absent(bytes(client.tape), "the client got it")
+        for http2 in self._http2:
+            assert_absent(repr((http2._heads, http2._chunks)).encode(), "the client got it")
+
+    def _check_upstreams(self) -> None:
+        for upstream in self._upstreams:
+            assert_absent(_everything_at(upstream), "it went upstream", CK_MARK)
+        for upstream in (self.evil, self.api, self.evil_plain):
+            assert_absent(_everything_at(upstream), "it went elsewhere", GW_MARK)
+        for connection in self.gw.connections:
+            assert connection.sni == "gw.test" or not connection.raw
+
+    def _check_shown(self) -> None:
+        assert_absent(self.proxy.output().encode(), "it was printed")
+        assert "Addon error" not in self.proxy.output()
+        assert "mitmproxy has crashed" not in self.proxy.output()
+        for file in (self.log, self.har, self.flows):
+            if file.exists():
+                assert_absent(file.read_bytes(), f"it stands in {file.name}")
+
+    def _check_next_request(self) -> None:
+        answer = self.ask()
+        assert answer.status == 200, (answer, self.proxy.output()[-3000:])
+        assert self.asked.values("authorization") == [f"Bearer {GW}"]
+        assert self.asked.json["model"] == "gw-model"
+
+    def close(self) -> None:
+        """Ends the gateway and looks at all that it has kept."""
+        try:
+            self.proxy.stop()
+            self._check_shown()
+        finally:
+            self.proxy.kill()
+            for upstream in self._upstreams:
+                upstream.close()
+
+
+def _everything_at(upstream: Recorder) -> bytes:
+    """All bytes that arrived, and HTTP/2's headers unpacked."""
+    return upstream.raw + repr([(seen.target, seen.headers) for seen in upstream.requests]).encode()
+
+
+def assert_absent(data: bytes, what: str, *marks: str) -> None:
+    """Neither key (or none of these marks) stands in the data, plain or in base64."""
+    for mark in marks or (CK_MARK, GW_MARK):
+        for form in (mark.encode(), *_in_base64(mark)):
+            place = data.find(form)
+            assert place < 0, (what, data[max(0, place - 60) : place + 60])
+
+
+def _in_base64(mark: str) -> Iterator[bytes]:
+    """The core of a text's base64 form, for each of the three places where it can begin."""
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + mark.encode())
+        yield encoded[4 if shift else 0 : -4]

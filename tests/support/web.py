@@ -1,0 +1,29 @@
+"""mitmweb's own pages as a script uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from support.processes import WEB_PASSWORD, Mitmdump
+
+
+class Web:
+    """A session with mitmweb, logged in where the version asks for it."""
+
+    def __init__(self, proxy: Mitmdump) -> None:
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{proxy.web_port}", trust_env=False)
+        self._client.get("/", params={"token": WEB_PASSWORD})
+        names = [name for name in self._client.cookies if "xsrf" in name]
+        self._headers = {"X-XSRFToken": self._client.cookies[names[0]]} if names else {}
+
+    def get(self, path: str) -> httpx.Response:
+        return self._client.get(path)
+
+    def post(self, path: str) -> httpx.Response:
+        return self._client.post(path, headers=self._headers)
+
+    def set_option(self, name: str, value: Any) -> httpx.Response:
+        """What the options dialog sends."""
+        return self._client.put("/options", json={name: value}, headers=self._headers)
