@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 UrlScheme = Literal["http", "https"]
@@ -23,6 +24,7 @@ _MAX_HOST_TEXT = 1024
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 
 
+@lru_cache(maxsize=4096)
 def normal_host(text: str) -> str:
     """A host name in lower case, without a final dot, as ASCII; an IP address in its shortest form.
 
@@ -66,6 +68,7 @@ def _ascii_form(name: str) -> str:
     return with_plain_dots(name).encode("idna").decode("ascii")
 
 
+@lru_cache(maxsize=4096)
 def is_loopback(host: str) -> bool:
     """Whether a host in normal form is a literal loopback address; a name never is."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
@@ -26,6 +26,12 @@ _NO_MODELS = {"count-tokens"}
 def text(value: bytes) -> str:
     """Header bytes as text; what is not UTF-8 survives the way back through `raw`."""
     return value.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=4096)
+def lower_name(name: bytes) -> str:
+    """A header's name as it is compared."""
+    return text(name).lower()
 
 
 def raw(value: str) -> bytes:
@@ -81,7 +87,7 @@ class RequestHead:
     def _values(self) -> dict[str, tuple[str, ...]]:
         values: dict[str, tuple[str, ...]] = {}
         for name, value in self.fields:
-            key = text(name).lower()
+            key = lower_name(name)
             values[key] = (*values.get(key, ()), text(value))
         return values
 

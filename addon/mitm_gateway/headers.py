@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .head import Fields, RequestHead, raw, text
+from .head import Fields, RequestHead, lower_name, raw, text
 from .plan import Plan
 from .redact import Secret, is_credential_header, normal_name
 from .schema import CREDENTIAL_REFERENCE, FRAMING_HEADERS, Auth, Beta, Headers
@@ -62,7 +62,7 @@ def _with_host(fields: Fields, head: RequestHead, plan: Plan) -> Fields:
 
 def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
     """The fields after remove, set, add and beta. `secrets` are those that `headers` names."""
-    result = [item for item in fields if not _is_removed(item, headers)]
+    result = [item for item in fields if not _is_removed(item, headers)] if headers.remove else list(fields)
     for name, value in headers.set.items():
         result = _replaced(result, raw(name), raw(_filled(value, secrets)))
     result += [(raw(name), raw(_filled(value, secrets))) for name, value in headers.add.items()]
@@ -70,17 +70,21 @@ def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping
 
 
 def _is_removed(item: Field, headers: Headers) -> bool:
-    name = text(item[0]).lower()
+    name = lower_name(item[0])
     return name not in FRAMING_HEADERS and any(glob.covers(name) for glob in headers.remove)
 
 
 def _replaced(fields: Sequence[Field], name: bytes, value: bytes) -> list[Field]:
     """The fields with this one in the place of its first namesake, or at the end."""
-    places = [number for number, item in enumerate(fields) if item[0].lower() == name.lower()]
-    if not places:
-        return [*fields, (name, value)]
-    kept = [item for item in fields if item[0].lower() != name.lower()]
-    kept.insert(places[0], (name, value))
+    wanted = name.lower()
+    kept: list[Field] = []
+    place = None
+    for item in fields:
+        if item[0].lower() != wanted:
+            kept.append(item)
+        elif place is None:
+            place = len(kept)
+    kept.insert(len(kept) if place is None else place, (name, value))
     return kept
 
 
@@ -101,7 +105,7 @@ def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
 
 def stripped(fields: Fields) -> Fields:
     """The fields without any key of the client's, in whatever spelling or slot."""
-    kept = [item for item in fields if not is_credential_header(text(item[0]))]
+    kept = [item for item in fields if not is_credential_header(lower_name(item[0]))]
     return tuple(filter(None, map(_without_websocket_key, kept)))
 
 
@@ -133,6 +137,8 @@ def auth_field(auth: Auth, secret: str) -> Field:
 
 def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
     """The fields with `Connection` no longer naming these: the next hop would take them out."""
+    if not any(item[0].lower() == b"connection" for item in fields):
+        return fields
     hidden = {normal_name(name) for name in names}
     return tuple(filter(None, (_nominating_less(item, hidden) for item in fields)))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .head import RequestHead
+from .head import RequestHead, lower_name
 from .plan import Plan
 from .redact import is_credential_header, masked_text
 from .usage import Usage
@@ -14,9 +14,9 @@ from .usage import Usage
 _ERROR_STATUS = 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
-    """One handled request. Times are seconds; whatever is not known is None."""
+    """One handled request, filled in as it goes on. Times are seconds; whatever is not known is None."""
 
     time: float
     method: str
@@ -42,16 +42,12 @@ class Record:
         """The record of a request that has just arrived; `now` in unix seconds."""
         return cls(time=now, method=head.method, host=head.host, path=masked_text(head.path))
 
-    def planned(self, plan: Plan, head: RequestHead) -> Record:
-        """The record with what the plan will do."""
-        return replace(
-            self,
-            rule=plan.rule.name,
-            auth=auth_change(plan, head),
-            upstream="demo" if plan.demo else str(plan.destination),
-            model=plan.model,
-            model_sent=plan.model_sent,
-        )
+    def plan(self, plan: Plan, head: RequestHead) -> None:
+        """Notes what the plan will do."""
+        self.rule = plan.rule.name
+        self.auth = auth_change(plan, head)
+        self.upstream = "demo" if plan.demo else str(plan.destination)
+        self.model, self.model_sent = plan.model, plan.model_sent
 
     @property
     def outcome(self) -> str:
@@ -101,7 +97,7 @@ def auth_change(plan: Plan, head: RequestHead) -> str | None:
     """Where the client's key was and how the gateway's goes out, such as `x-api-key → bearer`."""
     if plan.auth.scheme == "keep":
         return None
-    names = [name.decode("latin-1").lower() for name, _ in head.fields]
+    names = [lower_name(name) for name, _ in head.fields]
     slots = list(dict.fromkeys(name for name in names if is_credential_header(name)))
     return f"{' + '.join(slots) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 MASK = "****"
 # Four characters of twenty leave at least sixteen unknown (contract, section 4).
@@ -95,11 +96,13 @@ def normal_name(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").strip()
 
 
+@lru_cache(maxsize=4096)
 def is_credential_header(name: str) -> bool:
     """Whether a header of this name is a client's key, in whatever spelling."""
     return normal_name(name) in CREDENTIAL_HEADERS
 
 
+@lru_cache(maxsize=4096)
 def holds_secret(name: str) -> bool:
     """Whether the value of a header of this name is masked wherever it is shown."""
     normal = normal_name(name)

@@ -17,7 +17,9 @@ RULE = make_rule("copilot", upstream="https://h.test/a", auth={"scheme": "bearer
 def planned() -> Record:
     plan = decide(make_ruleset(RULE), HEAD, Arrival())
     assert isinstance(plan, Plan)
-    return Record.opened(HEAD, 0.0).planned(plan, HEAD)
+    record = Record.opened(HEAD, 0.0)
+    record.plan(plan, HEAD)
+    return record
 
 
 def test_the_comment_is_one_line_of_what_happened() -> None:

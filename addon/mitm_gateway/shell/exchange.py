@@ -118,7 +118,7 @@ class Exchange:
                 self._passing[flow.id] = flow
             case Plan():
                 handling.plan = outcome
-                handling.record = handling.record.planned(outcome, handling.head)
+                handling.record.plan(outcome, handling.head)
                 if outcome.rule.reads_body:
                     flow.request.stream = False
                 if answer := to_head(outcome.rule, handling.loaded.ruleset, handling.head):
@@ -157,7 +157,7 @@ class Exchange:
         if not handling.reads_body:
             if content:
                 set_body(flow, content, edited=False)
-            handling.record = replace(handling.record, bytes_out=len(content))
+            handling.record.bytes_out = len(content)
             return
         body = self._body(handling.head, content)
         if handling.plan is None:
@@ -201,10 +201,10 @@ class Exchange:
                 content = edited
                 set_body(flow, content, edited=True)
             if body.model is not None and record.model is None:
-                record = replace(record, model=body.model, model_sent=sent)
+                record.model, record.model_sent = body.model, sent
         if content:
             set_body(flow, content, edited=False)
-        handling.record = replace(record, bytes_out=len(content))
+        record.bytes_out = len(content)
 
     # ---- answer ----
 
@@ -278,20 +278,16 @@ class Exchange:
     def _complete(self, flow: http.HTTPFlow, handling: Handling) -> Record:
         tee, response = handling.tee, flow.response
         first = tee.first_chunk_at if tee else None
-        error = flow.error.msg if flow.error else None
-        notes = (
-            (*handling.record.notes, "the rest is not kept") if tee and tee.is_cut else handling.record.notes
-        )
-        return replace(
-            handling.record,
-            status=response.status_code if response else None,
-            total_s=time.monotonic() - handling.started,
-            first_event_s=first - handling.started if first is not None else None,
-            usage=_usage(tee, response),
-            bytes_in=tee.size if tee else None,
-            error=error,
-            notes=notes,
-        )
+        record = handling.record
+        record.status = response.status_code if response else None
+        record.total_s = time.monotonic() - handling.started
+        record.first_event_s = first - handling.started if first is not None else None
+        record.usage = _usage(tee, response)
+        record.bytes_in = tee.size if tee else None
+        record.error = flow.error.msg if flow.error else None
+        if tee and tee.is_cut:
+            record.notes = (*record.notes, "the rest is not kept")
+        return record
 
     # ---- ends ----
 
@@ -302,15 +298,14 @@ class Exchange:
             handling.answered_here = True
             rule = handling.plan.rule.name if handling.plan else refusal.rule
             refusal = replace(refusal, rule=refusal.rule or rule)
-            handling.record = replace(
-                handling.record, refusal=refusal.reason, rule=handling.record.rule or refusal.rule
-            )
+            handling.record.refusal = refusal.reason
+            handling.record.rule = handling.record.rule or refusal.rule
         refuse(flow, refusal)
 
     def _answer_here(self, flow: http.HTTPFlow, handling: Handling, answer: Answer) -> None:
         """Gives an answer that a rule lets the gateway give."""
         handling.answered_here = True
-        handling.record = replace(handling.record, notes=("answered here",))
+        handling.record.notes = ("answered here",)
         flow.request.stream = False
         flow.response = http.Response.make(answer.status, answer.body, {"content-type": answer.content_type})
 
@@ -339,7 +334,7 @@ def _restorer(flow: http.HTTPFlow, handling: Handling) -> Restorer | None:
     if not 200 <= response.status_code < 300 or flow.request.method == "HEAD" or response.status_code == 204:
         return None
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        handling.record = replace(handling.record, notes=("compressed: model not restored",))
+        handling.record.notes = ("compressed: model not restored",)
         return None
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/event-stream":

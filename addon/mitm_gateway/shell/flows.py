@@ -9,7 +9,7 @@ from mitmproxy import http
 from mitmproxy.connection import Client
 
 from ..addresses import hostport, normal_host
-from ..head import Arrival, Fields, Mode, RequestHead, raw, text
+from ..head import Arrival, Fields, Mode, RequestHead, lower_name, raw, text
 from ..headers import Secrets, outgoing
 from ..plan import Plan
 from ..redact import holds_secret, is_masked, masked_header, masked_text
@@ -119,12 +119,14 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
 
 
 def _masked(fields: Fields, secrets: tuple[str, ...]) -> Fields:
-    return tuple((name, _masked_value(text(name), value, secrets)) for name, value in fields)
+    known = [raw(secret) for secret in secrets]
+    return tuple((name, _masked_value(name, value, secrets, known)) for name, value in fields)
 
 
-def _masked_value(name: str, value: bytes, secrets: tuple[str, ...]) -> bytes:
-    shown = text(value)
-    if holds_secret(name):
-        return value if is_masked(shown) else raw(masked_header(name, shown))
-    known = any(secret in shown for secret in secrets)
-    return raw(masked_text(shown, secrets)) if known else value
+def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...], known: list[bytes]) -> bytes:
+    if holds_secret(lower_name(name)):
+        shown = text(value)
+        return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))
+    if any(secret in value for secret in known):
+        return raw(masked_text(text(value), secrets))
+    return value

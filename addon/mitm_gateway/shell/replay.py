@@ -6,16 +6,18 @@ key is masked there, so a replay can only use credentials of the gateway.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from mitmproxy import http
 
 from ..body import BodyError, edit, scan
-from ..head import RequestHead, raw, text
-from ..redact import masked_header
+from ..head import RequestHead, lower_name, raw, text
+from ..redact import holds_secret, masked_header
 from .flows import point_at
 
 ORIGINAL = "gateway_original"
+_FRAMING = (b"content-length", b"transfer-encoding", b"content-encoding")
 
 
 def is_replay(flow: http.HTTPFlow) -> bool:
@@ -31,8 +33,13 @@ def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
         "port": head.port,
         "target": head.target,
         "authority": head.authority,
-        "headers": [[text(name), masked_header(text(name), text(value))] for name, value in head.fields],
+        "headers": [[text(name), _shown(name, value)] for name, value in head.fields],
     }
+
+
+def _shown(name: bytes, value: bytes) -> str:
+    key = lower_name(name)
+    return masked_header(key, text(value)) if holds_secret(key) else text(value)
 
 
 def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
@@ -40,7 +47,7 @@ def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None
     original = flow.metadata.get(ORIGINAL)
     if isinstance(original, dict):
         original["sent"] = _place(flow)
-        original["sent_headers"] = _headers(flow)
+        original["sent_headers"] = _checksum(flow)
         if model is not None and model_sent is not None and model != model_sent:
             original["model"], original["model_sent"] = model, model_sent
 
@@ -50,7 +57,7 @@ def restore_original(flow: http.HTTPFlow) -> None:
     original = flow.metadata.get(ORIGINAL)
     if not isinstance(original, dict):
         return
-    if original.get("sent_headers") == _headers(flow):
+    if original.get("sent_headers") == _checksum(flow):
         flow.request.headers.fields = tuple((raw(name), raw(value)) for name, value in original["headers"])
     if original.get("sent") == _place(flow):
         point_at(flow, original["scheme"], original["host"], original["port"], original["target"])
@@ -75,10 +82,9 @@ def _place(flow: http.HTTPFlow) -> list[Any]:
     return [request.scheme, request.host, request.port, request.path]
 
 
-def _headers(flow: http.HTTPFlow) -> list[list[str]]:
-    skipped = ("content-length", "transfer-encoding", "content-encoding")
-    return [
-        [text(name), text(value)]
-        for name, value in flow.request.headers.fields
-        if text(name).lower() not in skipped
+def _checksum(flow: http.HTTPFlow) -> int:
+    """Tells headers that the user has edited since from those that were sent."""
+    kept = [
+        name + b":" + value for name, value in flow.request.headers.fields if name.lower() not in _FRAMING
     ]
+    return zlib.crc32(b"\n".join(kept))
