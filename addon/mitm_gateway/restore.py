@@ -16,6 +16,9 @@ _MAX_KEY_BYTES = 64
 
 _STRING_RUN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
+# A whole key and, where it is no candidate, a whole string or scalar behind it: the usual case in one step.
+_KEY = re.compile(rb'\s*"((?:[^"\\]++|\\.)*+)"\s*:\s*', re.DOTALL)
+_PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]+)\s*(?=[,}])', re.DOTALL)
 # Inside values that hold no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
@@ -57,6 +60,8 @@ class _Scanner:
                 pos, start = self._string(data, pos, start, out)
             elif self._depth > self._watched:
                 pos = self._skip(data, pos)
+            elif self._wants_key and (found := _KEY.match(data, pos)):
+                pos = self._member(data, found)
             else:
                 pos, start = self._structure(data, pos, start, out)
             if self._is_over:
@@ -76,6 +81,13 @@ class _Scanner:
     def take_held_at_line_end(self) -> bytes:
         """What a line's end cuts off: a string cannot go on over it, so the document is broken."""
         return self.take_held() if self._in_string else b""
+
+    def _member(self, data: bytes, found: re.Match[bytes]) -> int:
+        """Past a whole key, and past its value where that is whole too and none of ours."""
+        self._key = _decoded_key(found[1])
+        self._wants_key = False
+        value = None if self._key == "model" else _PLAIN_VALUE.match(data, found.end())
+        return value.end() if value else found.end()
 
     def _structure(self, data: bytes, pos: int, start: int, out: list[bytes]) -> tuple[int, int]:
         found = _STRUCTURE.search(data, pos)

@@ -213,8 +213,7 @@ class Exchange:
         handling = self._handlings.get(flow.id)
         if handling is None or handling.answered_here or not flow.response or handling.plan is None:
             return
-        if not self.settings.reveal:
-            mask(flow.request, handling.hidden)
+        self._hide(handling)
         self._note_rejection(flow.response, handling, handling.plan)
         self._hide_from_pages(flow.response, handling, handling.plan)
         if flow.response.status_code != 101:
@@ -267,10 +266,9 @@ class Exchange:
         if tee is not None and response is not None and response.raw_content is None:
             response.raw_content = tee.kept()
             streamed = True
-        if not self.settings.reveal:
-            mask(flow.request, handling.hidden)
-            if response is not None and streamed:
-                mask(response, handling.hidden)
+        self._hide(handling)
+        if response is not None and streamed and not self.settings.reveal:
+            mask(response, handling.hidden)
         if handling.plan is not None:
             remember_sent(flow, handling.record.model, handling.record.model_sent)
         self._finished(flow, self._complete(flow, handling))
@@ -312,8 +310,13 @@ class Exchange:
     def hide_all(self) -> None:
         """Masks the flows that are still under way: the program ends and writes them as they stand."""
         for handling in self._handlings.values():
-            if not self.settings.reveal:
-                mask(handling.flow.request, handling.hidden)
+            self._hide(handling)
+
+    def _hide(self, handling: Handling) -> None:
+        """Masks what is kept of a request, once."""
+        if not self.settings.reveal and not handling.is_hidden:
+            mask(handling.flow.request, handling.hidden)
+            handling.is_hidden = True
 
     def body_limit(self, flow: http.HTTPFlow) -> int | None:
         """How many bytes a request's body may have, None where the gateway does not handle it."""

@@ -119,14 +119,13 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
 
 
 def _masked(fields: Fields, secrets: tuple[str, ...]) -> Fields:
-    known = [raw(secret) for secret in secrets]
-    return tuple((name, _masked_value(name, value, secrets, known)) for name, value in fields)
+    values = b"\n".join([value for _, value in fields])
+    seen = tuple(secret for secret in secrets if raw(secret) in values)
+    return tuple([(name, _masked_value(name, value, seen)) for name, value in fields])
 
 
-def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...], known: list[bytes]) -> bytes:
+def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...]) -> bytes:
     if holds_secret(lower_name(name)):
         shown = text(value)
         return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))
-    if any(secret in value for secret in known):
-        return raw(masked_text(text(value), secrets))
-    return value
+    return raw(masked_text(text(value), secrets)) if secrets else value

@@ -39,6 +39,7 @@ class Handling:
     client_keys: tuple[str, ...] = ()
     tee: Tee | None = None
     answered_here: bool = False
+    is_hidden: bool = False
 
     @property
     def hidden(self) -> tuple[str, ...]:
