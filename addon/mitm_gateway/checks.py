@@ -12,6 +12,10 @@ from .problems import Pos, did_you_mean
 from .schema import CLIENT, CREDENTIAL_REFERENCE, Credential, Match, Rule
 from .yamlnodes import shown
 
+# Comparing rules takes a few microseconds a pair, and a reload holds up all requests: a file that needs more
+# pairs than this was generated, and is not told about rules that can never match.
+_MAX_PAIRS = 200_000
+
 Loc = tuple[str | int, ...]
 Finding = tuple[Loc, str]
 PositionOf = Callable[[Loc], Pos]
@@ -45,7 +49,8 @@ def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential |
         if name not in credentials:
             yield (
                 loc,
-                f'unknown credential "{name}" in rule "{rule.name}"{did_you_mean(name, [*credentials, CLIENT])}',
+                f"unknown credential {shown(name)} in rule {shown(rule.name)}"
+                f"{did_you_mean(name, [*credentials, CLIENT])}",
             )
             continue
         credential = credentials[name]
@@ -53,9 +58,10 @@ def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential |
             continue
         signs = rule.signs and loc[-1] == "credential"
         if credential.aws is not None and not signs:
-            yield loc, f'credential "{name}" signs requests; expected "scheme: sigv4" in rule "{rule.name}"'
+            expected = f'expected "scheme: sigv4" in rule {shown(rule.name)}'
+            yield loc, f"credential {shown(name)} signs requests; {expected}"
         if signs and credential.aws is None:
-            yield loc, f'credential "{name}" cannot sign requests; expected one with "aws"'
+            yield loc, f'credential {shown(name)} cannot sign requests; expected one with "aws"'
 
 
 def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
@@ -71,12 +77,12 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
     """A credential that would go to whoever is named by the client, or over a wire that others read."""
     sends = bool(rule.credential_names) or (rule.auth is not None and rule.auth.credential == CLIENT)
     for place, host in enumerate(rule.match.host):
-        if host.is_any and rule.credential_names and rule.upstream is None:
+        if set(host.labels) <= {"*"} and rule.credential_names and rule.upstream is None:
             loc: Loc = ("rules", number, "match", "host", place)
             yield (
                 loc,
                 (
-                    f'host "*" would send a credential of rule "{rule.name}" to any host; '
+                    f"host {shown(host.text)} would send a credential of rule {shown(rule.name)} to any host; "
                     'expected an "upstream", or hosts by name'
                 ),
             )
@@ -85,7 +91,7 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
         yield (
             ("rules", number, "upstream"),
             (
-                f'"upstream" of rule "{rule.name}" would send a credential over plain http; '
+                f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
                 'expected "https://…", or "allow_http: true" in the rule'
             ),
         )
@@ -93,17 +99,20 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
 
 def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding]:
     earlier = _Earlier()
+    pairs = 0
     for number, rule in rules.items():
-        taker = next(
-            (each for each in earlier.near(rule.match) if takes_all(rules[each].match, rule.match)), None
-        )
+        near = earlier.near(rule.match)
+        pairs += len(near)
+        if pairs > _MAX_PAIRS:
+            return
+        taker = next((each for each in near if takes_all(rules[each].match, rule.match)), None)
         if taker is not None:
             line = pos(("rules", taker)).line
             yield (
                 ("rules", number),
                 (
-                    f'rule "{rule.name}" can never match: rule "{rules[taker].name}" on line {line} '
-                    f'takes "{rule.match.host[0].text}" first'
+                    f"rule {shown(rule.name)} can never match: rule {shown(rules[taker].name)} "
+                    f"on line {line} takes {shown(rule.match.host[0].text)} first"
                 ),
             )
         earlier.add(number, rule.match)

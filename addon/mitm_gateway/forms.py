@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from .addresses import Upstream
 from .checks import Loc
 from .matching import RuleSet
-from .problems import Problem, RulesError, did_you_mean
+from .problems import Problem, RulesError, did_you_mean, in_file_order, nearest
 from .redact import Secret
 from .schema import Auth, Credential, Headers, Match, Respond, Rule, RulesFile
 from .yamlnodes import Document, shown, type_name
@@ -42,7 +43,15 @@ _READ_KEYS = (
     "inferenceCredentialKind",
 )
 # Known to Desktop, and nothing to a gateway.
-_OTHER_KEYS = ("inferenceCredentialHelperSilentRefreshEnabled", "inferenceStreamIdleTimeoutSec")
+_OTHER_KEYS = (
+    "inferenceCredentialHelperSilentRefreshEnabled", "inferenceMaxTokensPerWindow", "inferenceSessionLifetimeSec",
+    "inferenceStreamIdleTimeoutSec", "inferenceTokenWindowHours",
+)  # fmt: skip
+# The older name first, so that the newer one wins.
+_HEADER_KEYS = ("inferenceGatewayHeaders", "inferenceCustomHeaders")
+_PREFIX = "inference"
+# A key of ours with a slip in it begins so; what else is unknown came with a later release of Desktop.
+_OUR_PREFIXES = ("inferenceGateway", "inferenceCustom", "inferenceModels", "inferenceCredentialHelper")
 _OTHER_PROVIDERS = (
     "inferenceAnthropic", "inferenceBedrock", "inferenceMantle", "inferenceVertex", "inferenceFoundry",
 )  # fmt: skip
@@ -57,7 +66,7 @@ def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
     """The one rule that Desktop's keys stand for. Raises RulesError with every problem."""
     reading = _Desktop(document)
     rules_file = reading.read()
-    found = sorted([*problems, *reading.problems], key=lambda problem: str(problem.pos))
+    found = in_file_order([*problems, *reading.problems])
     if found or rules_file is None:
         raise RulesError(found)
     return RuleSet.of(rules_file, document.file, document)
@@ -85,12 +94,7 @@ class _Desktop:
         if provider != "gateway":
             self._other_provider(provider)
             return None
-        url, credential = self._text("inferenceGatewayBaseUrl"), self._credential()
-        if "inferenceGatewayBaseUrl" not in self._data:
-            self._add(
-                MARK,
-                'provider "gateway" has no "inferenceGatewayBaseUrl"; expected the address of the gateway',
-            )
+        url, credential = self._url(), self._credential()
         scheme = self._scheme()
         headers, models = self._headers(), self._models()
         if self.problems or url is None or credential is None:
@@ -103,23 +107,35 @@ class _Desktop:
         try:
             rules_file = one_rule("desktop", url, scheme, credential, headers, models)
         except ValidationError as fault:
+            # Only the headers are not looked at before.
             for error in fault.errors(include_url=False, include_input=False):
-                key = "inferenceGatewayBaseUrl" if "upstream" in error["loc"] else "inferenceCustomHeaders"
-                self._add(key, f'"{key}" {error.get("ctx", {}).get("error", "is not valid")}')
+                key = _HEADER_KEYS[0] if _HEADER_KEYS[0] in self._data else _HEADER_KEYS[1]
+                self._add(key, f'"{key}" {_reason(str(error.get("ctx", {}).get("error", "is not valid")))}')
             return None
-        if not _is_private(rules_file.rules[0]):
-            self._add(
-                "inferenceGatewayBaseUrl",
-                '"inferenceGatewayBaseUrl" would send the key over plain http; expected "https://…"',
-            )
         return rules_file
 
+    def _url(self) -> str | None:
+        key = "inferenceGatewayBaseUrl"
+        url = self._text(key)
+        if url is None:
+            if key not in self._data:
+                self._add(MARK, f'provider "gateway" has no "{key}"; expected the address of the gateway')
+            return None
+        if fault := _url_fault(url):
+            self._add(key, f'"{key}" {fault}')
+        return url
+
     def _check_keys(self) -> None:
+        known = (*_READ_KEYS, *_OTHER_KEYS)
+        # All begin alike, so that only what follows tells whether two are nearly the same.
+        endings = [key.removeprefix(_PREFIX) for key in known]
         for key in self._data:
-            known = key in _READ_KEYS or key in _OTHER_KEYS or key.startswith(_OTHER_PROVIDERS)
-            if key.startswith("inference") and not known:
-                hint = did_you_mean(key, (*_READ_KEYS, *_OTHER_KEYS))
-                self._add(key, f"unknown key {shown(key)}{hint}", at_key=True)
+            if not key.startswith(_PREFIX) or key in known or key.startswith(_OTHER_PROVIDERS):
+                continue
+            if key.startswith(_OUR_PREFIXES) or nearest(key.removeprefix(_PREFIX), endings):
+                self._add(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", at_key=True)
+        if "rules" in self._data:
+            self._add("rules", f'"rules" does not go with "{MARK}"; expected one of the two', at_key=True)
 
     def _other_provider(self, provider: object) -> None:
         if isinstance(provider, str) and provider in _PRESETS:
@@ -151,6 +167,11 @@ class _Desktop:
         helper, key = self._text("inferenceCredentialHelper"), self._text("inferenceGatewayApiKey")
         kind = self._data.get("inferenceCredentialKind")
         if helper is not None and kind != "static":
+            if not helper.startswith("/"):  # else whatever folder the proxy was started in decides what runs
+                name = "inferenceCredentialHelper"
+                self._add(
+                    name, f'"{name}" is not an absolute path; expected a form such as "/usr/local/bin/helper"'
+                )
             ttl = self._seconds("inferenceCredentialHelperTtlSec", _HELPER_TTL_S)
             timeout = self._seconds("inferenceCredentialHelperTimeoutSec", 60.0)
             return Credential.model_validate(
@@ -187,12 +208,14 @@ class _Desktop:
 
     def _headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
-        for key in ("inferenceGatewayHeaders", "inferenceCustomHeaders"):
+        for key in _HEADER_KEYS:
             value = self._structured(key)
             if value is None:
                 continue
+            if isinstance(value, list):
+                value = _from_lines(value)
             if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-                self._add(key, f'"{key}" is {type_name(value)}; expected a mapping of header names to texts')
+                self._add(key, f'"{key}" is no list of headers; expected a mapping of names to texts')
                 continue
             headers |= value
         return headers
@@ -208,6 +231,13 @@ class _Desktop:
                 '"inferenceModels" is not a list of models; expected names, or mappings with "name"',
             )
         return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _from_lines(lines: list[Any]) -> dict[str, str] | None:
+    """Headers from "Name: Value" lines, as earlier releases of Desktop wrote them."""
+    if not all(isinstance(line, str) and ":" in line for line in lines):
+        return None
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _model_name(model: object) -> str | None:
@@ -239,8 +269,18 @@ def one_rule(
     ).listing(models)
 
 
-def _is_private(rule: Rule) -> bool:
-    return rule.upstream is None or rule.upstream == "demo" or rule.upstream.is_private
+def _reason(text: str) -> str:
+    """What a validator says, without its advice where that is about rules files."""
+    return text.partition(";")[0] if '"credentials"' in text else text
+
+
+def _url_fault(url: str) -> str | None:
+    """Why a key cannot go to this address, or None."""
+    try:
+        upstream = Upstream.parse(url)
+    except ValueError as fault:
+        return _reason(str(fault))
+    return None if upstream.is_private else 'would send the key over plain http; expected "https://…"'
 
 
 def from_environment(environ: Mapping[str, str]) -> RuleSet | None:
@@ -257,18 +297,8 @@ def from_environment(environ: Mapping[str, str]) -> RuleSet | None:
         problems.append(f"ANTHROPIC_AUTH_MODE is not known; expected one of {', '.join(_SCHEMES)}{hint}")
     problems += [f"{name} is not set; expected it beside ANTHROPIC_AUTH_MODE"
                  for name, value in (("ANTHROPIC_BASE_URL", url), ("ANTHROPIC_API_KEY", key)) if not value]  # fmt: skip
+    if url and (fault := _url_fault(url)):
+        problems.append(f"ANTHROPIC_BASE_URL {fault}")
     if not problems and url and key:
-        try:
-            rules_file = one_rule("environment", url, mode, Credential.literal(Secret(key)))
-        except ValidationError as fault:
-            reason = (
-                fault.errors(include_url=False, include_input=False)[0]
-                .get("ctx", {})
-                .get("error", "is not valid")
-            )
-            problems.append(f"ANTHROPIC_BASE_URL {reason}")
-        else:
-            if _is_private(rules_file.rules[0]):
-                return RuleSet.of(rules_file, "environment")
-            problems.append('ANTHROPIC_BASE_URL would send the key over plain http; expected "https://…"')
+        return RuleSet.of(one_rule("environment", url, mode, Credential.literal(Secret(key))), "environment")
     raise RulesError(Problem("environment", None, text) for text in problems)

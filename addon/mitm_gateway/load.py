@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from . import forms, presets
 from .checks import Loc, check_rules, duplicate_names
 from .matching import RuleSet
-from .problems import Problem, RulesError, did_you_mean
+from .problems import Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .redact import looks_like_key
 from .schema import (
     AUTH_SCHEMES,
@@ -53,6 +53,8 @@ _EXPECTED = {
     "version_type": "1",
     "header_test_type": "text, a list of texts, true or false",
 }
+# Where a value may hold "${credential:NAME}", below its rule.
+_CREDENTIAL_PLACES = (("headers", "set"), ("headers", "add"))
 _NEEDED = {
     "match": 'a mapping with "host"',
     "host": 'the host that clients ask for, such as "api.anthropic.com"',
@@ -94,31 +96,25 @@ def parse_rules(text: bytes, file: str, environ: Mapping[str, str]) -> RuleSet:
         raise RulesError(problems)
     if forms.is_desktop(document.data):
         return forms.parse_desktop(document, problems)
-    reading = _Reading(document, environ)
+    reading = _Reading(document, problems, environ)
     rules_file = reading.read()
-    found = _in_file_order([*problems, *reading.problems])
+    found = in_file_order(reading.problems)
     if found or rules_file is None:
         raise RulesError(found)
     return RuleSet.of(rules_file, file, document)
 
 
-def _in_file_order(problems: list[Problem]) -> list[Problem]:
-    """The problems by place, and of several at one place the first: the others follow from it."""
-    places: dict[object, Problem] = {}
-    for problem in problems:
-        places.setdefault(problem.pos, problem)
-    return sorted(
-        places.values(), key=lambda problem: (problem.pos.line, problem.pos.column) if problem.pos else (0, 0)
-    )
-
-
 class _Reading:
     """One reading of a document: what was read, and what is wrong with it."""
 
-    def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
+    def __init__(self, document: Document, problems: list[Problem], environ: Mapping[str, str]) -> None:
         self._document = document
         self._environ = environ
-        self.problems: list[Problem] = []
+        self.problems = list(problems)
+        # Where something is wrong before the models look at it: what they say of that place follows from it.
+        self._settled: frozenset[Pos | None] = frozenset()
+        # The keys as they stand in the file, by the place of those that variables changed.
+        self._written_keys: dict[Loc, str] = {}
 
     def read(self) -> RulesFile | None:
         """The rules, or None; the problems are complete either way."""
@@ -127,26 +123,39 @@ class _Reading:
         if isinstance(rules := data.get("rules"), list):
             data["rules"] = [self._prepared(number, rule) for number, rule in enumerate(rules)]
             self._find_duplicate_names(data["rules"])
+        self._settled = frozenset(problem.pos for problem in self.problems)
+        strict = _with_null_marked(data)
         try:
-            rules_file = RulesFile.model_validate(data)
+            rules_file = RulesFile.model_validate(strict)
         except ValidationError as fault:
             errors = fault.errors(include_url=False, include_input=False)
             self._report(data, errors)
-            self._check_sound(data, {error["loc"][:2] for error in errors})
+            self._check_sound(strict, {error["loc"][:2] for error in errors})
             return None
         self._check(dict(enumerate(rules_file.rules)), dict(rules_file.credentials))
         return rules_file
 
-    def _add(self, loc: Loc, text: str, *, at_key: bool = False) -> None:
-        pos = self._document.key_pos(loc) if at_key else self._document.pos(loc)
-        self.problems.append(Problem(self._document.file, pos, text))
+    def _add(self, loc: Loc, text: str, *, at_key: bool = False, follows: bool = True) -> None:
+        written = self._written(loc)
+        pos = self._document.key_pos(written) if at_key else self._document.pos(written)
+        if not follows or pos not in self._settled:
+            self.problems.append(Problem(self._document.file, pos, text))
+
+    def _written(self, loc: Loc) -> Loc:
+        """A place with its keys as they stand in the file."""
+        if not self._written_keys:
+            return loc
+        return tuple(self._written_keys.get(loc[: end + 1], step) for end, step in enumerate(loc))
 
     # ---- before the models: secrets, variables, names, presets ----
 
     def _find_secrets(self, loc: Loc, value: object) -> None:
-        for inner, text in _texts(loc, value):
+        for inner, text, is_key in _texts(loc, value):
             if looks_like_key(text):
-                self._add(inner, f'{_quoted(inner)} holds a secret; expected its name under "credentials"')
+                place = "a key" if is_key else _quoted(inner)
+                self._add(
+                    inner, f'{place} holds a secret; expected its name under "credentials"', at_key=is_key
+                )
 
     def _find_duplicate_names(self, rules: list[object]) -> None:
         given = {number: rule.get("name") for number, rule in enumerate(rules) if isinstance(rule, dict)}
@@ -168,62 +177,84 @@ class _Reading:
             hint = did_you_mean(preset, presets.names())
             self._add((*loc, "preset"), f"unknown preset {shown(preset)} in {_rule_name(filled)}{hint}")
             return {**filled, "match": filled.get("match", {"host": "preset.invalid"})}
-        return _merged(self._filled((*loc, "preset"), presets.load(preset)), filled)
+        # Only what the rule leaves out: the preset's own variables need not be set for the rest.
+        return _merged(filled, self._filled(loc, _without(presets.load(preset), filled)))
 
     def _filled(self, loc: Loc, value: object) -> Any:
         """The value with the environment's variables in its texts, keys included."""
         match value:
             case str():
-                try:
-                    return expanded(value, self._environ, credentials="headers" in loc)
-                except VariableError as fault:
-                    self._add(loc, f"{_quoted(loc)} {fault}")
-                    return value.replace("$", "")
+                return self._expanded(loc, value, credentials=loc[2:4] in _CREDENTIAL_PLACES)
             case dict():
-                return {
-                    self._filled((*loc, key), key) if isinstance(key, str) else key: self._filled(
-                        (*loc, key), item
-                    )
-                    for key, item in value.items()
-                }
+                return self._filled_mapping(loc, value)
             case list():
                 return [self._filled((*loc, place), item) for place, item in enumerate(value)]
             case _:
                 return value
 
+    def _filled_mapping(self, loc: Loc, mapping: dict[str, object]) -> dict[str, object]:
+        filled: dict[str, object] = {}
+        for key, item in mapping.items():
+            name = self._expanded((*loc, key), key, at_key=True)
+            if name in filled:
+                line = self._document.key_pos(self._written((*loc, name))).line
+                text = f"key {shown(key)} becomes the same as the key on line {line}; expected another one"
+                # Not `_add`: the place is that of the key in the file, which may be the other one's new name.
+                place = self._document.key_pos((*self._written(loc), key))
+                self.problems.append(Problem(self._document.file, place, text))
+                continue
+            if name != key:
+                self._written_keys[*loc, name] = key
+            filled[name] = self._filled((*loc, name), item)
+        return filled
+
+    def _expanded(self, loc: Loc, text: str, *, credentials: bool = False, at_key: bool = False) -> str:
+        try:
+            return expanded(text, self._environ, credentials=credentials)
+        except VariableError as fault:
+            self._add(loc, f"{_quoted(self._written(loc))} {fault}", at_key=at_key)
+            return text.replace("$", "")
+
     # ---- what the models find ----
 
     def _report(self, data: dict[str, Any], errors: list[ErrorDetails]) -> None:
-        unknown = {
-            error["loc"][:-1]: str(error["loc"][-1]) for error in errors if error["type"] == "extra_forbidden"
+        misspelt = {
+            (*loc[:-1], nearest(str(loc[-1]), _known_keys(loc[:-1])) or "")
+            for loc in (error["loc"] for error in errors if error["type"] == "extra_forbidden")
         }
         for error in errors:
-            loc = error["loc"]
-            if error["type"] == "missing" and did_you_mean(str(loc[-1]), [unknown.get(loc[:-1], "")]):
-                continue  # a misspelt required key is one fault, not two
-            self._report_one(data, error)
+            # A misspelt required key is one fault, not two.
+            if error["type"] != "missing" or error["loc"] not in misspelt:
+                self._report_one(data, error)
 
     def _report_one(self, data: dict[str, Any], error: ErrorDetails) -> None:
         loc, kind = error["loc"], error["type"]
+        written = self._written(loc)
         if kind == "extra_forbidden":
-            key = str(loc[-1])
+            key = str(written[-1])
             hint = did_you_mean(key, _known_keys(loc[:-1]))
             self._add(loc, f"unknown key {shown(key)}{_where(loc[:-1], data)}{hint}", at_key=True)
         elif kind == "missing":
             needed = _NEEDED.get(str(loc[-1]))
             expected = f"; expected {needed}" if needed else ""
-            self._add(loc[:-1], f'{_subject(loc[:-1], data)} has no "{loc[-1]}"{expected}')
+            owner = _owner(loc[:-1], data)
+            subject = f"{_subject(loc[:-1], data)} of {owner}" if owner else _subject(loc[:-1], data)
+            text = f'{subject} has no "{loc[-1]}"{expected}'
+            # Its place is where the mapping begins, and so where its first key may be at fault too.
+            self._add(loc[:-1], text, follows=False)
         elif loc and loc[-1] == "[key]":
-            self._add(loc[:-1], f"{shown(str(loc[-2]))} {_reason(error)}", at_key=True)
+            key = _quoted(self._written(loc[:-1]))
+            self._add(loc[:-1], f"{key} {_reason(error, loc[:-1], data)}", at_key=True)
         elif kind == "value_error":
-            self._add(loc, f"{_subject(loc, data)} {_reason(error)}")
+            self._add(loc, f"{_subject(written, data)} {_reason(error, loc, data)}")
         elif kind in ("literal_error", "enum"):
             self._add(loc, self._not_one_of(loc, data, error))
         else:
             value = _value_at(data, loc)
             self._add(
                 loc,
-                f"{_quoted(loc)} is {type_name(value)}; expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}",
+                f"{_quoted(written)} is {type_name(value)}; "
+                f"expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}",
             )
 
     def _not_one_of(self, loc: Loc, data: dict[str, Any], error: ErrorDetails) -> str:
@@ -255,23 +286,56 @@ class _Reading:
             self._add(loc, text)
 
 
-def _texts(loc: Loc, value: object) -> Iterator[tuple[Loc, str]]:
+# Stands for an empty value, so that a model refuses it even where the key may be left out.
+_NULL = object()
+
+
+def _with_null_marked(data: dict[str, Any]) -> dict[str, Any]:
+    """The data with each empty value marked, but for those that go into a request's body."""
+
+    def marked(loc: Loc, value: object) -> object:
+        match value:
+            case None:
+                return _NULL
+            case dict() if loc[2:] != ("body", "set"):
+                return {key: marked((*loc, key), item) for key, item in value.items()}
+            case list():
+                return [marked((*loc, place), item) for place, item in enumerate(value)]
+            case _:
+                return value
+
+    return {key: marked((key,), value) for key, value in data.items()}
+
+
+def _texts(loc: Loc, value: object) -> Iterator[tuple[Loc, str, bool]]:
+    """All texts with their places, and whether each is a key."""
     match value:
         case str():
-            yield loc, value
+            yield loc, value, False
         case dict():
             for key, item in value.items():
+                yield (*loc, key), key, True
                 yield from _texts((*loc, key), item)
         case list():
             for place, item in enumerate(value):
                 yield from _texts((*loc, place), item)
 
 
-def _merged(low: Any, high: Any) -> Any:
-    """Two values where the second wins; mappings are merged key by key."""
-    if isinstance(low, dict) and isinstance(high, dict):
-        return {**low, **{key: _merged(low.get(key), item) for key, item in high.items()}}
-    return high
+def _without(low: Any, high: Any) -> Any:
+    """What the first mapping holds and the second does not, key by key."""
+    return {
+        key: _without(item, high[key]) if key in high else item
+        for key, item in low.items()
+        if key not in high or (isinstance(item, dict) and isinstance(high[key], dict))
+    }
+
+
+def _merged(high: Any, low: Any) -> Any:
+    """Two mappings, key by key; the first comes first and wins."""
+    return {
+        **{key: _merged(item, low[key]) if key in low else item for key, item in high.items()},
+        **{key: item for key, item in low.items() if key not in high},
+    }
 
 
 def _model_at(loc: Loc) -> type[BaseModel] | None:
@@ -291,6 +355,17 @@ def _model_at(loc: Loc) -> type[BaseModel] | None:
 def _known_keys(loc: Loc) -> list[str]:
     model = _model_at(loc)
     return list(model.model_fields) if model else []
+
+
+def _owner(loc: Loc, data: dict[str, Any]) -> str:
+    """The rule or credential that a part belongs to; empty elsewhere, and for these themselves."""
+    match loc:
+        case ("rules", int() as number, _, *_):
+            return _rule_name(data["rules"][number])
+        case ("credentials", name, _, *_):
+            return f"credential {shown(str(name))}"
+        case _:
+            return ""
 
 
 def _rule_name(rule: object) -> str:
@@ -330,8 +405,11 @@ def _quoted(loc: Loc) -> str:
     return shown(next((str(step) for step in reversed(loc) if isinstance(step, str)), "the file"))
 
 
-def _reason(error: ErrorDetails) -> str:
-    return str(error.get("ctx", {}).get("error", "is not valid"))
+def _reason(error: ErrorDetails, loc: Loc, data: dict[str, Any]) -> str:
+    """What a validator says, with the rule's name behind it where the place alone does not tell it."""
+    reason = str(error.get("ctx", {}).get("error", "is not valid"))
+    owner = _owner(loc, data)
+    return f"{reason} (in {owner})" if owner else reason
 
 
 def _alternatives(names: list[str]) -> str:

@@ -36,6 +36,11 @@ class RulesError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, by its place; those of the whole file first."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem.pos or Pos(0, 0))
+
+
 # Longer words are no slips of the pen, and comparing them takes time.
 _LONGEST_WORD = 64
 

@@ -34,7 +34,7 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
             )
         name, default = variable.groups()
         if default is not None:
-            return environ.get(name) or default
+            return environ.get(name) or default.replace("$$", "$")
         if name not in environ:
             raise VariableError(
                 f'needs the environment variable "{name}", which is not set; '
