@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from . import sigv4
 from .redact import Secret
 from .schema import HEADER_NAME, Credential
 
@@ -35,12 +37,16 @@ class CredentialError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A usable secret, further headers that a helper asks for, and when it was read."""
+    """A usable secret, further headers that a helper asks for, and when it was read.
+
+    `signing` are AWS keys, which sign a request instead of standing in it.
+    """
 
     secret: Secret
     headers: tuple[tuple[str, Secret], ...] = ()
     read_at: float = 0.0
     stale_at: float | None = None
+    signing: sigv4.AwsKeys | None = None
 
 
 def clean(text: str) -> str:
@@ -129,7 +135,7 @@ def _source(
         return _File(name, Path(credential.file).expanduser(), now, warn)
     if credential.command is not None:
         return _Helper(_with_home(credential.command), credential.ttl, credential.timeout, environ, now, wall)
-    return _Aws()
+    return _Aws(credential.aws or "default", now)
 
 
 def _with_home(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -147,11 +153,35 @@ class _Fixed(_Source):
         return Value(Secret(clean(self.secret.reveal())), read_at=self.now())
 
 
+# botocore renews what runs out; a profile that was edited is seen after this time.
+_AWS_TTL_S = 300.0
+
+
+@dataclass(slots=True)
 class _Aws(_Source):
-    """The AWS chain signs requests; it has no value to put into a header."""
+    profile: str
+    now: Callable[[], float]
+    _provider: Any = None
+    _stale_at: float = 0.0
+    _failure: tuple[float, str] | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def get(self) -> Value:
-        raise CredentialError("signs requests and has no value of its own")
+        async with self._turn:
+            now = self.now()
+            if self._failure is not None and now < self._failure[0] + FAILURE_TTL_S:
+                raise CredentialError(self._failure[1])
+            try:
+                keys = await asyncio.to_thread(self._keys, now)
+            except sigv4.AwsError as fault:
+                self._failure = (self.now(), str(fault))
+                raise CredentialError(str(fault)) from None
+        return Value(keys.secret_key, read_at=now, signing=keys)
+
+    def _keys(self, now: float) -> sigv4.AwsKeys:
+        if self._provider is None or now >= self._stale_at:
+            self._provider, self._stale_at = sigv4.provider(self.profile), now + _AWS_TTL_S
+        return sigv4.frozen(self._provider)
 
 
 @dataclass(slots=True)

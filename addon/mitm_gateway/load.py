@@ -168,7 +168,8 @@ class _Reading:
             hint = did_you_mean(preset, presets.names())
             self._add((*loc, "preset"), f"unknown preset {shown(preset)} in {_rule_name(filled)}{hint}")
             return {**filled, "match": filled.get("match", {"host": "preset.invalid"})}
-        return _merged(self._filled((*loc, "preset"), presets.load(preset)), filled)
+        left_out = _left_out(presets.load(preset), filled)
+        return _merged(self._filled((*loc, "preset"), left_out), filled)
 
     def _filled(self, loc: Loc, value: object) -> Any:
         """The value with the environment's variables in its texts, keys included."""
@@ -267,10 +268,22 @@ def _texts(loc: Loc, value: object) -> Iterator[tuple[Loc, str]]:
                 yield from _texts((*loc, place), item)
 
 
+def _left_out(preset: dict[str, Any], rule: dict[Any, Any]) -> dict[str, Any]:
+    """What of a preset the rule does not say itself: the variables of the rest need not be set."""
+    return {
+        key: _left_out(value, rule[key]) if isinstance(value, dict) and isinstance(rule.get(key), dict) else value
+        for key, value in preset.items()
+        if key not in rule or (isinstance(value, dict) and isinstance(rule[key], dict))
+    }
+
+
 def _merged(low: Any, high: Any) -> Any:
-    """Two values where the second wins; mappings are merged key by key."""
+    """Two values where the second wins and comes first (in `models.map` order decides); mappings are merged
+    key by key."""
     if isinstance(low, dict) and isinstance(high, dict):
-        return {**low, **{key: _merged(low.get(key), item) for key, item in high.items()}}
+        return {**{key: _merged(low.get(key), item) for key, item in high.items()}, **{
+            key: item for key, item in low.items() if key not in high
+        }}  # fmt: skip
     return high
 
 
