@@ -81,9 +81,7 @@ def _rules_for(ruleset: RuleSet, host: str, path: str) -> bool:
 def sends_own_key(rules: tuple[Rule, ...]) -> bool:
     """Whether any of these rules lives on the client's own key."""
     return any(
-        rule.auth.credential == CLIENT or rule.auth.scheme == "keep"
-        if rule.auth
-        else rule.upstream is None
+        rule.auth.credential == CLIENT or rule.auth.scheme == "keep" if rule.auth else rule.upstream is None
         for rule in rules
     )
 
@@ -123,7 +121,10 @@ def intercept(
     put |= {name: str(bundle if environ.get(name) else ca) for name in _EXTRA_CA}
     put |= dict.fromkeys(_WHOLE_CA, str(bundle))
     gone = [*_FORM, *_PROVIDERS, "ANTHROPIC_BASE_URL", *gateway_keys(ruleset, environ, secrets)]
-    for host, keys, name in ((ANTHROPIC, _KEYS, "ANTHROPIC_AUTH_TOKEN"), (OPENAI, _OPENAI_KEYS, "OPENAI_API_KEY")):
+    for host, keys, name in (
+        (ANTHROPIC, _KEYS, "ANTHROPIC_AUTH_TOKEN"),
+        (OPENAI, _OPENAI_KEYS, "OPENAI_API_KEY"),
+    ):
         rules = ruleset.on_host(host, 443)
         if rules and not sends_own_key(rules):
             gone += keys
@@ -135,7 +136,9 @@ def intercept(
     return Changes(put, _without(gone, put))
 
 
-def gateway_keys(ruleset: RuleSet, environ: Mapping[str, str], secrets: Sequence[str] = ()) -> tuple[str, ...]:
+def gateway_keys(
+    ruleset: RuleSet, environ: Mapping[str, str], secrets: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Variables that hold a key of the gateway's: those that credentials name, and others of the same value.
 
     `secrets` are further keys that are known by value.

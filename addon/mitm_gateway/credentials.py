@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +31,13 @@ FAILURE_TTL_S = 5.0
 _REFRESH_SHARE, _REFRESH_MARGIN_S = 0.1, 60.0
 # A token is not used up to its last second: the request has to get there.
 _EXPIRY_MARGIN_S = 5.0
+
+
+OWN_COMMAND = "mitm-gateway"
+_OWN_START = (
+    f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r}); "
+    "from mitm_gateway.cli import main; sys.exit(main())"
+)
 
 
 class CredentialError(Exception):
@@ -134,7 +143,8 @@ def _source(
     if credential.file is not None:
         return _File(name, Path(credential.file).expanduser(), now, warn)
     if credential.command is not None:
-        return _Helper(_with_home(credential.command), credential.ttl, credential.timeout, environ, now, wall)
+        argv = _findable(_with_home(credential.command), environ)
+        return _Helper(argv, credential.ttl, credential.timeout, environ, now, wall)
     return _Aws(credential.aws or "default", now)
 
 
@@ -142,6 +152,14 @@ def _with_home(argv: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         str(Path(argument).expanduser()) if argument.startswith("~/") else argument for argument in argv
     )
+
+
+def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The helper, or where it is our own command and not on the path, this Python that can run it too."""
+    if argv[0] != OWN_COMMAND or shutil.which(OWN_COMMAND, path=environ.get("PATH")):
+        return argv
+    # Without the current directory on the path (-P): nothing there may be imported.
+    return (sys.executable, "-P", "-c", _OWN_START, *argv[1:])
 
 
 @dataclass(slots=True)

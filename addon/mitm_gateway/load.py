@@ -271,7 +271,9 @@ def _texts(loc: Loc, value: object) -> Iterator[tuple[Loc, str]]:
 def _left_out(preset: dict[str, Any], rule: dict[Any, Any]) -> dict[str, Any]:
     """What of a preset the rule does not say itself: the variables of the rest need not be set."""
     return {
-        key: _left_out(value, rule[key]) if isinstance(value, dict) and isinstance(rule.get(key), dict) else value
+        key: _left_out(value, rule[key])
+        if isinstance(value, dict) and isinstance(rule.get(key), dict)
+        else value
         for key, value in preset.items()
         if key not in rule or (isinstance(value, dict) and isinstance(rule[key], dict))
     }

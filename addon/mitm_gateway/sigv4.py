@@ -86,9 +86,7 @@ def signed(
         data=body,
         headers={text(name): text(value) for name, value in kept if name.lower() in _SIGNED},
     )
-    own = Credentials(
-        keys.access_key, keys.secret_key.reveal(), keys.token.reveal() if keys.token else None
-    )
+    own = Credentials(keys.access_key, keys.secret_key.reveal(), keys.token.reveal() if keys.token else None)
     SigV4Auth(own, service, region).add_auth(request)
     added = [
         (raw(name), raw(value)) for name, value in request.headers.items() if raw(name).lower() in _REPLACED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import presets
@@ -26,6 +26,11 @@ class Command:
     def key(self) -> str:
         """Its words in one."""
         return " ".join(self.words)
+
+    @property
+    def following(self) -> tuple[str, ...]:
+        """The words that may come next."""
+        return (*self.choices, *(name for name, _ in self.options))
 
 
 def add(commands: Commands, parser: argparse.ArgumentParser) -> None:
@@ -67,8 +72,7 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str
 
 def _bash(commands: Sequence[Command]) -> str:
     cases = "\n".join(
-        f"    {shlex.quote(each.key)}) words={shlex.quote(' '.join([*each.choices, *(name for name, _ in each.options)]))} ;;"
-        for each in commands
+        f"    {shlex.quote(each.key)}) words={shlex.quote(' '.join(each.following))} ;;" for each in commands
     )
     return f"""\
 _mitm_gateway() {{
@@ -93,22 +97,32 @@ def _zsh(commands: Sequence[Command]) -> str:
 
 
 def _fish(commands: Sequence[Command]) -> str:
-    lines = [f"complete -c {_PROGRAM} -f -n __fish_use_subcommand"]
+    lines = [f"complete -c {_PROGRAM} -f"]
+    helps = {each.words: each.help for each in commands}
     for each in commands:
-        if not each.words:
-            condition = "__fish_use_subcommand"
-        else:
-            condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in each.words)
-        texts = {other.words[-1]: other.help for other in commands if other.words[:-1] == each.words and other.words}
-        for choice in each.choices:
-            text = f" -d {_fish_quoted(texts[choice])}" if texts.get(choice) else ""
-            lines.append(f"complete -c {_PROGRAM} -n {_fish_quoted(condition)} -a {_fish_quoted(choice)}{text}")
-        for option, text in each.options:
-            kind = "-l" if option.startswith("--") else "-s"
-            lines.append(
-                f"complete -c {_PROGRAM} -n {_fish_quoted(condition)} {kind} {option.lstrip('-')} -d {_fish_quoted(text)}"
-            )
+        condition = _fish_quoted(_fish_condition(each))
+        begin = f"complete -c {_PROGRAM} -n {condition}"
+        lines += [
+            f"{begin} -a {_fish_quoted(choice)}{_fish_help(helps, each, choice)}"
+            for choice in each.choices
+        ]
+        lines += [
+            f"{begin} -l {option.lstrip('-')} -d {_fish_quoted(text)}"
+            for option, text in each.options
+            if option.startswith("--")
+        ]
     return "\n".join(lines)
+
+
+def _fish_condition(command: Command) -> str:
+    if not command.words:
+        return "__fish_use_subcommand"
+    return "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.words)
+
+
+def _fish_help(helps: Mapping[tuple[str, ...], str], command: Command, choice: str) -> str:
+    text = helps.get((*command.words, choice))
+    return f" -d {_fish_quoted(text)}" if text else ""
 
 
 def _fish_quoted(text: str) -> str:

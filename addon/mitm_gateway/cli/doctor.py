@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import os
 import re
+import shlex
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from .. import claudesettings, clientenv, forms
-from ..addresses import is_loopback, normal_host
+from ..addresses import Upstream, is_loopback, normal_host
 from ..credentials import CredentialError, Credentials
 from ..load import load
 from ..matching import RuleSet
@@ -32,6 +33,8 @@ from .common import FAULT, OK, Commands, add_rules, default_rules
 _MITMWEB_SAFE = (11, 1, 2)
 _CA_WARNING = datetime.timedelta(days=14)
 _TIMEOUT_S = 2.0
+# A gateway refuses it always, by name, and sends nothing on.
+_TRACE = b"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
 _PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")
 _BASE_URLS = ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL")
 
@@ -138,7 +141,10 @@ def _credentials(ruleset: RuleSet, patient: Patient) -> Findings:
 
     async def resolve() -> list[Finding]:
         credentials = Credentials(ruleset.credentials, patient.environ, warn=told.append)
-        found = [await _resolved(credentials, name) for name in ruleset.credentials]
+        found = [
+            await _resolved(credentials, name, credential.command)
+            for name, credential in ruleset.credentials.items()
+        ]
         await credentials.close()
         return found
 
@@ -151,11 +157,12 @@ def _credentials(ruleset: RuleSet, patient: Patient) -> Findings:
             yield Fault(f'credential "{name}" is used by no rule', "name it in a rule's auth, or take it out")
 
 
-async def _resolved(credentials: Credentials, name: str) -> Finding:
+async def _resolved(credentials: Credentials, name: str, helper: tuple[str, ...] | None) -> Finding:
     try:
         value = await credentials.get(name)
     except CredentialError as fault:
-        return Fault(str(fault), "see the credential's env, file, command or aws in the rules file")
+        fix = f"run it by hand, it says why: {shlex.join(helper)}" if helper else f'see "{name}" in the rules'
+        return Fault(str(fault), fix)
     return Good(f'credential "{name}" has a value, fingerprint {fingerprint(value.secret)}')
 
 
@@ -179,7 +186,7 @@ def _options(ruleset: RuleSet, patient: Patient) -> Findings:
 
 
 async def _option_faults(file: Path, ruleset: RuleSet) -> list[Finding]:
-    from mitmproxy import exceptions, optmanager, options
+    from mitmproxy import exceptions, options, optmanager
     from mitmproxy.addonmanager import Loader
     from mitmproxy.tools.dump import DumpMaster
 
@@ -196,9 +203,11 @@ async def _option_faults(file: Path, ruleset: RuleSet) -> list[Finding]:
     except exceptions.OptionsError as fault:
         return [Fault(f"{file}: {fault}", fix)]
     found: list[Finding] = [Fault(text, fix) for text in broken_promises(given, ruleset)]
-    for name in given.deferred:
-        if name.startswith("gateway"):
-            found.append(Fault(f"{file}: there is no option {name}{did_you_mean(name, ours)}", fix))
+    found += [
+        Fault(f"{file}: there is no option {name}{did_you_mean(name, ours)}", fix)
+        for name in given.deferred
+        if name.startswith("gateway")
+    ]
     if settings.reveal:
         found.append(Fault("gateway_reveal shows and stores keys unmasked", f"take it out of {file}"))
     if not _is_loopback_name(given.listen_host) and given.listen_host and settings.clients is None:
@@ -258,7 +267,7 @@ def _goes_to_a_proxy(host: str, environ: Mapping[str, str]) -> bool:
 def _exposure(ruleset: RuleSet) -> Findings:
     for rule in ruleset.rules:
         upstream = rule.upstream
-        if rule.allow_http and upstream not in (None, "demo") and not upstream.is_private:
+        if rule.allow_http and isinstance(upstream, Upstream) and not upstream.is_private:
             yield Fault(
                 f'rule "{rule.name}" sends its credential over plain http to {upstream.host}',
                 "use https, and take allow_http out",
@@ -284,7 +293,7 @@ def _asked(port: int) -> bytes | None:
         with socket.create_connection(("127.0.0.1", port), _TIMEOUT_S) as connection:
             connection.settimeout(_TIMEOUT_S)
             with contextlib.suppress(OSError):
-                connection.sendall(f"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+                connection.sendall(_TRACE % port)
                 return b"".join(iter(lambda: connection.recv(4096), b""))
             return b""
     except OSError:
@@ -324,7 +333,7 @@ def _client_trust(patient: Patient, ca: Path) -> Findings:
             yield Good(f"{name} holds the proxy's CA")
         else:
             clients = "Node, Bun and Claude Code" if name.startswith("NODE") else "Python and curl"
-            yield Fault(f"{clients} do not trust the proxy's CA", "eval \"$(mitm-gateway env --intercept)\"")
+            yield Fault(f"{clients} do not trust the proxy's CA", 'eval "$(mitm-gateway env --intercept)"')
 
 
 def _body(pem: str) -> str:

@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
             return wrong_usage(f"{ca} is not there yet; start the gateway once")
         bundle = config_folder() / "ca-bundle.pem"
         bundle.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        bundle.write_bytes(ca_bundle(ca, {name: value for name, value in os.environ.items() if value != str(bundle)}))
+        bundle.write_bytes(
+            ca_bundle(ca, {name: value for name, value in os.environ.items() if value != str(bundle)})
+        )
         changes = clientenv.intercept(ruleset, url, ca, bundle, os.environ)
     else:
         targets = clientenv.targets(ruleset, os.environ)

@@ -24,9 +24,7 @@ def add(commands: Commands) -> None:
     init = commands.add_parser("init", help="write a rules file that begins with a preset")
     init.set_defaults(run=_init)
     init.add_argument("preset", metavar="PRESET", help=", ".join(presets.names()))
-    init.add_argument(
-        "--rules", type=Path, metavar="FILE", help=f"file to write (default {default_rules()})"
-    )
+    init.add_argument("--rules", type=Path, metavar="FILE", help=f"file to write (default {default_rules()})")
     init.add_argument("--force", action="store_true", help="write over an existing file")
 
 
@@ -68,7 +66,9 @@ def _wrapped(label: str, text: str) -> list[str]:
 def starter(name: str) -> str:
     """The rules file that `init` writes for a preset."""
     data = presets.describe(name)
-    comments = [f"{data['title']}, as known on {data['date']}; `mitm-gateway presets {name}` shows all of it."]
+    comments = [
+        f"{data['title']}, as known on {data['date']}; `mitm-gateway presets {name}` shows all of it."
+    ]
     comments += [f"Unverified: {fact}" for fact in data["unverified"]]
     comments += data["notes"]
     lines = [line for text in comments for line in textwrap.wrap(text, _WIDTH, break_long_words=False)]

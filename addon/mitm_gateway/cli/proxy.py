@@ -38,16 +38,22 @@ class Proxy:
     """mitmdump or mitmweb with the gateway; it ends with `stop`, or with this process."""
 
     def __init__(
-        self, arguments: Sequence[str], ports: Sequence[int], log: Path, environ: Mapping[str, str], *, web: bool
+        self,
+        arguments: Sequence[str],
+        ports: Sequence[int],
+        log: Path,
+        environ: Mapping[str, str],
+        *,
+        web: bool,
     ) -> None:
         self._ports = ports
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         package = str(Path(__file__).resolve().parents[2])
+        tool = "mitmweb" if web else "mitmdump"
         with _private(log) as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", STARTER.format(parent=package)]
-                + ["mitmweb" if web else "mitmdump", *arguments],
+                [sys.executable, "-P", "-c", STARTER.format(parent=package), tool, *arguments],
                 env={**environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.PIPE,
                 stdout=output,

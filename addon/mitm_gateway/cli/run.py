@@ -54,7 +54,9 @@ def add(commands: Commands) -> None:
         "--intercept", action="store_true", help="be an HTTPS proxy: for clients that ignore base URLs"
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="the gateway's log (default: a new file)")
-    parser.add_argument("client", nargs="+", metavar="-- CLIENT ARGUMENT", help="the client and its arguments")
+    parser.add_argument(
+        "client", nargs="+", metavar="-- CLIENT ARGUMENT", help="the client and its arguments"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -94,9 +96,7 @@ def find_rules(file: Path | None, environ: Mapping[str, str], folder: Path) -> S
     if (ruleset := forms.from_environment(environ)) is not None:
         written = folder / "rules.yaml"
         written.write_text(json.dumps(_environment_form(environ)))
-        return Source(
-            ruleset, written, "ANTHROPIC_AUTH_MODE", {_KEY_VARIABLE: environ["ANTHROPIC_API_KEY"]}
-        )
+        return Source(ruleset, written, "ANTHROPIC_AUTH_MODE", {_KEY_VARIABLE: environ["ANTHROPIC_API_KEY"]})
     if (settings := claudesettings.desktop_rules(environ)) is not None:
         return Source(load(settings, environ), settings, str(settings))
     return Source(load(default_rules(), environ), default_rules(), str(default_rules()))
@@ -227,16 +227,22 @@ def _wait_for_client(client: str, argv: Sequence[str], environ: Mapping[str, str
 
 @contextmanager
 def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, _: object) -> None:
+    def pass_on(number: int, frame: object) -> None:
         process.send_signal(number)
 
-    def leave(_: int, __: object) -> None:
+    def leave(number: int, frame: object) -> None:
         """The terminal has sent it to the client already."""
 
     # Handlers and not SIG_IGN, which the client would inherit.
-    of_terminal: Callable[[int, object], None] = leave if os.isatty(0) else pass_on
-    handlers = {signal.SIGTERM: pass_on, signal.SIGHUP: pass_on, signal.SIGUSR1: pass_on, signal.SIGUSR2: pass_on}
-    handlers |= {signal.SIGINT: of_terminal, signal.SIGQUIT: of_terminal}
+    of_terminal = leave if os.isatty(0) else pass_on
+    handlers: dict[signal.Signals, Callable[[int, object], None]] = {
+        signal.SIGTERM: pass_on,
+        signal.SIGHUP: pass_on,
+        signal.SIGUSR1: pass_on,
+        signal.SIGUSR2: pass_on,
+        signal.SIGINT: of_terminal,
+        signal.SIGQUIT: of_terminal,
+    }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

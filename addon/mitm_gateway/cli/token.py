@@ -104,9 +104,7 @@ def _keep(file: Path, token: str) -> None:
 
 def _oauth2(arguments: argparse.Namespace) -> dict[str, Any]:
     parameters = {
-        name: value
-        for name, value in (("scope", arguments.scope), ("audience", arguments.audience))
-        if value
+        name: value for name, value in (("scope", arguments.scope), ("audience", arguments.audience)) if value
     }
     return oauth2.client_credentials(
         arguments.token_url,

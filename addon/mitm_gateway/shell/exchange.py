@@ -207,7 +207,7 @@ class Exchange:
         handling.record = replace(record, bytes_out=len(content))
 
     def sign(self, flow: http.HTTPFlow) -> None:
-        """Signs what will leave, where the rule says so: the very last step. A failure refuses the request."""
+        """Signs what will leave, where the rule says so: the very last step. What fails is refused."""
         handling = self._handlings.get(flow.id)
         if handling is None or handling.plan is None or handling.secrets.signing is None:
             return

@@ -1,1 +1,1 @@
-"""Helper programs of our own: what turns a sign-in into a short-lived token, so that the addon never calls out."""
+"""Helper programs of our own: a sign-in becomes a short-lived token, and the addon never calls out."""

@@ -72,16 +72,14 @@ def _refusal(answer: Answer) -> str:
     said = details.get("message") if isinstance(details, dict) else answer.text("message")
     text = f"GitHub gave no Copilot token (status {answer.status})"
     if isinstance(said, str) and said.isprintable() and said:
-        text += f": {said[:200]}"
-    if answer.status in (401, 403, 404):
-        text += "; is Copilot part of this account? Another account: `mitm-gateway token github-copilot --login`"
+        text += "; has this account Copilot? `mitm-gateway token github-copilot --login` takes another one"
     return text
 
 
 def device_flow(
     say: Callable[[str], None], sleep: Callable[[float], None], github_url: str = GITHUB_URL
 ) -> str:
-    """A GitHub token after the user has typed a code into a browser; `say` tells which, and that it goes on."""
+    """A GitHub token, after the user has typed a code into a browser; `say` tells which."""
     started = ask(
         f"{github_url}/login/device/code", form={"client_id": _CLIENT_ID, "scope": _SCOPE}, headers=_EDITOR
     )
