@@ -13,9 +13,9 @@ PACKAGE = ROOT / "addon" / "mitm_gateway"
 # Each layer may import from itself and from those before it.
 LAYERS = [
     {"problems", "redact", "addresses", "variables", "sse", "decoding", "body", "restore", "usage"},
-    {"patterns", "refusals", "yamlnodes", "schema", "head"},
+    {"patterns", "refusals", "yamlnodes", "schema", "head", "sigv4"},
     {"matching", "presets", "checks", "forms", "load", "guard", "respond"},
-    {"plan", "headers", "record", "explain", "credentials", "demo"},
+    {"plan", "headers", "record", "explain", "credentials", "demo", "clientenv", "claudesettings", "tokens"},
     {"shell"},
     {"cli", "script"},
 ]

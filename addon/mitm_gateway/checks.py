@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from . import sigv4
 from .addresses import Upstream
 from .patterns import Glob, HostPattern, PathGlob
 from .problems import Pos, did_you_mean
@@ -31,6 +32,8 @@ def check_rules(
     for number, rule in rules.items():
         yield from _credentials(number, rule, credentials)
         yield from _exposed(number, rule)
+        if rule.signs and not sigv4.is_available():
+            yield ("rules", number, "auth", "scheme"), f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
     yield from _unreachable(rules, pos)
 
 

@@ -10,14 +10,18 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from . import sigv4
 from .redact import Secret
 from .schema import HEADER_NAME, Credential
 
@@ -29,18 +33,29 @@ _REFRESH_SHARE, _REFRESH_MARGIN_S = 0.1, 60.0
 _EXPIRY_MARGIN_S = 5.0
 
 
+OWN_COMMAND = "mitm-gateway"
+_OWN_START = (
+    f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r}); "
+    "from mitm_gateway.cli import main; sys.exit(main())"
+)
+
+
 class CredentialError(Exception):
     """A credential that cannot be used. The text says which and why, and holds nothing of its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A usable secret, further headers that a helper asks for, and when it was read."""
+    """A usable secret, further headers that a helper asks for, and when it was read.
+
+    `signing` are AWS keys, which sign a request instead of standing in it.
+    """
 
     secret: Secret
     headers: tuple[tuple[str, Secret], ...] = ()
     read_at: float = 0.0
     stale_at: float | None = None
+    signing: sigv4.AwsKeys | None = None
 
 
 def clean(text: str) -> str:
@@ -128,14 +143,23 @@ def _source(
     if credential.file is not None:
         return _File(name, Path(credential.file).expanduser(), now, warn)
     if credential.command is not None:
-        return _Helper(_with_home(credential.command), credential.ttl, credential.timeout, environ, now, wall)
-    return _Aws()
+        argv = _findable(_with_home(credential.command), environ)
+        return _Helper(argv, credential.ttl, credential.timeout, environ, now, wall)
+    return _Aws(credential.aws or "default", now)
 
 
 def _with_home(argv: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         str(Path(argument).expanduser()) if argument.startswith("~/") else argument for argument in argv
     )
+
+
+def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The helper, or where it is our own command and not on the path, this Python that can run it too."""
+    if argv[0] != OWN_COMMAND or shutil.which(OWN_COMMAND, path=environ.get("PATH")):
+        return argv
+    # Without the current directory on the path (-P): nothing there may be imported.
+    return (sys.executable, "-P", "-c", _OWN_START, *argv[1:])
 
 
 @dataclass(slots=True)
@@ -147,11 +171,35 @@ class _Fixed(_Source):
         return Value(Secret(clean(self.secret.reveal())), read_at=self.now())
 
 
+# botocore renews what runs out; a profile that was edited is seen after this time.
+_AWS_TTL_S = 300.0
+
+
+@dataclass(slots=True)
 class _Aws(_Source):
-    """The AWS chain signs requests; it has no value to put into a header."""
+    profile: str
+    now: Callable[[], float]
+    _provider: Any = None
+    _stale_at: float = 0.0
+    _failure: tuple[float, str] | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def get(self) -> Value:
-        raise CredentialError("signs requests and has no value of its own")
+        async with self._turn:
+            now = self.now()
+            if self._failure is not None and now < self._failure[0] + FAILURE_TTL_S:
+                raise CredentialError(self._failure[1])
+            try:
+                keys = await asyncio.to_thread(self._keys, now)
+            except sigv4.AwsError as fault:
+                self._failure = (self.now(), str(fault))
+                raise CredentialError(str(fault)) from None
+        return Value(keys.secret_key, read_at=now, signing=keys)
+
+    def _keys(self, now: float) -> sigv4.AwsKeys:
+        if self._provider is None or now >= self._stale_at:
+            self._provider, self._stale_at = sigv4.provider(self.profile), now + _AWS_TTL_S
+        return sigv4.frozen(self._provider)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from .head import Fields, RequestHead, lower_name, raw, text
 from .plan import Plan
 from .redact import Secret, is_credential_header, normal_name
 from .schema import CREDENTIAL_REFERENCE, FRAMING_HEADERS, Auth, Beta, Headers
+from .sigv4 import AwsKeys
 
 _BETA = b"anthropic-beta"
 _WEBSOCKET_KEY = "openai-insecure-api-key."
@@ -18,16 +19,20 @@ Field = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The secrets that one request takes along: for its auth header, by name for `headers`, from a helper."""
+    """The secrets that one request takes along: for its auth header, by name for `headers`, from a helper.
+
+    With `signing` it takes none of them, but a signature over its final bytes.
+    """
 
     auth: Secret | None = None
     named: Mapping[str, Secret] = field(default_factory=dict)
     extra: tuple[tuple[str, Secret], ...] = ()
+    signing: AwsKeys | None = None
 
     @property
     def values(self) -> tuple[str, ...]:
         """All of them, for masking."""
-        own = [self.auth] if self.auth else []
+        own = [*([self.auth] if self.auth else ()), *(self.signing.secrets if self.signing else ())]
         return tuple(
             secret.reveal() for secret in (*own, *self.named.values(), *(secret for _, secret in self.extra))
         )

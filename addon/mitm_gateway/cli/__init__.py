@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..problems import RulesError
-from . import rules, serve
+from . import completion, doctor, env, presets, rules, run, serve, token
 from .common import FAULT, INTERRUPTED, default_rules
 
 __all__ = ["default_rules", "main"]
 
-_PARTS = (serve, rules)
+_PARTS = (run, serve, rules, presets, env, doctor, token)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,4 +42,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for part in _PARTS:
         part.add(commands)
+    completion.add(commands, parser)
     return parser

@@ -15,10 +15,15 @@ OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def config_folder() -> Path:
+    """Where this user's settings of ours lie."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "mitm-gateway"
+
+
 def default_rules() -> Path:
     """Where the installed command looks for rules: never in the current directory."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "mitm-gateway" / "rules.yaml"
+    return config_folder() / "rules.yaml"
 
 
 def script() -> Path:

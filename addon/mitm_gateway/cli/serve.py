@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from .common import OK, Commands, add_rules, default_rules, script
@@ -27,13 +28,13 @@ def add(commands: Commands) -> None:
 
 
 def proxy_arguments(
-    rules: Path, *, mode: str, listen_host: str, port: int, web: bool, extra: list[str]
+    rules: Path, *, modes: Sequence[str], listen_host: str, port: int, web: bool, extra: Sequence[str] = ()
 ) -> list[str]:
     """The arguments for mitmdump or mitmweb."""
     columns = ["--set", "web_columns=" + ",".join(WEB_COLUMNS)] if web else []
     return [
         *("-s", str(script())),
-        *("--mode", mode),
+        *(argument for mode in modes for argument in ("--mode", mode)),
         *("--listen-host", listen_host),
         *("--listen-port", str(port)),
         *("--set", f"gateway_rules={rules}"),
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     status = tool(
         proxy_arguments(
             arguments.rules or default_rules(),
-            mode=mode,
+            modes=[mode],
             listen_host=arguments.listen_host,
             port=arguments.port,
             web=arguments.web,

@@ -35,3 +35,9 @@ def load(name: str) -> dict[str, Any]:
     """The part of a rule that a preset fills. Raises KeyError where there is none of this name."""
     rule: dict[str, Any] = describe(name)["rule"]
     return rule
+
+
+def rule_text(name: str) -> str:
+    """The part of a preset's file that fills a rule, as it is written there."""
+    text = (resources.files(__package__) / (name + _SUFFIX)).read_text(encoding="utf-8")
+    return "rule:" + text.partition("\nrule:")[2].partition("\nstarter:")[0]

@@ -28,7 +28,7 @@ from ..refusals import Refusal, Refused
 from ..respond import Answer, to_body, to_head, to_probe
 from ..restore import JsonRestorer, SseRestorer
 from ..usage import Usage, reader_for
-from .flows import apply, head_of, mask, pass_on, refuse, set_body
+from .flows import apply, head_of, mask, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
 from .replay import is_replay, remember, remember_sent, restore_original
@@ -145,8 +145,9 @@ class Exchange:
             raise Refused(Refusal(502, "the credential took too long", plan.rule.name)) from None
         name = plan.auth.credential
         extra = named[name].headers if name in named else ()
-        auth = own or (named[name].secret if name in named else None)
-        return Secrets(auth, {key: value.secret for key, value in named.items()}, extra)
+        auth = own or (named[name].secret if name in named and not plan.rule.signs else None)
+        signing = named[name].signing if name in named and plan.rule.signs else None
+        return Secrets(auth, {key: value.secret for key, value in named.items()}, extra, signing)
 
     async def read_body(self, flow: http.HTTPFlow) -> None:
         """Everything that needs the request's body, which is complete now. Raises Refused."""
@@ -205,6 +206,17 @@ class Exchange:
         if content:
             set_body(flow, content, edited=False)
         record.bytes_out = len(content)
+
+    def sign(self, flow: http.HTTPFlow) -> None:
+        """Signs what will leave, where the rule says so: the very last step. What fails is refused."""
+        handling = self._handlings.get(flow.id)
+        if handling is None or handling.plan is None or handling.secrets.signing is None:
+            return
+        try:
+            sign(flow, handling.plan, handling.secrets.signing)
+        except Exception as fault:
+            refusal = Refusal(502, f"the request could not be signed ({type(fault).__name__})")
+            self.refuse(flow, replace(refusal, rule=handling.plan.rule.name))
 
     # ---- answer ----
 

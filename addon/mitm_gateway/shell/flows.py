@@ -14,6 +14,7 @@ from ..headers import Secrets, outgoing
 from ..plan import Plan
 from ..redact import holds_secret, is_masked, masked_header, masked_text
 from ..refusals import Refusal
+from ..sigv4 import AwsKeys, signed
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,24 @@ def set_body(flow: http.HTTPFlow, body: bytes, *, edited: bool) -> None:
         headers.pop("content-encoding", None)
     if "transfer-encoding" not in headers and headers.get("content-length") != str(len(body)):
         headers["content-length"] = str(len(body))
+
+
+def sign(flow: http.HTTPFlow, plan: Plan, keys: AwsKeys) -> None:
+    """Puts an AWS signature over the request as it stands."""
+    auth, request = plan.auth, flow.request
+    url = f"{plan.destination.scheme}://{plan.destination.authority}{text(request.data.path)}"
+    fields = signed(
+        request.headers.fields,
+        request.method,
+        url,
+        request.raw_content or b"",
+        keys,
+        service=auth.service or "",
+        region=auth.region or "",
+    )
+    if request.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
+        fields = tuple((name.lower(), value) for name, value in fields)
+    request.headers.fields = fields
 
 
 def refuse(flow: http.HTTPFlow, refusal: Refusal) -> None:

@@ -44,6 +44,8 @@ class LastLook:
         if handling is None or not flow.live:
             return
         self._check(flow, handling)
+        if not flow.response:
+            self._exchange.sign(flow)
         handling.answered_here = flow.response is not None
 
     def _check(self, flow: http.HTTPFlow, handling: Handling) -> None:

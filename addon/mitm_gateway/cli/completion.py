@@ -1,0 +1,135 @@
+"""`completion`: what a shell needs to complete our commands, made from their own definition."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .. import presets
+from .common import OK, Commands
+
+_PROGRAM = "mitm-gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand (of a subcommand): its words, its help, the options and words that may follow."""
+
+    words: tuple[str, ...]
+    help: str
+    options: tuple[tuple[str, str], ...]
+    choices: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Its words in one."""
+        return " ".join(self.words)
+
+    @property
+    def following(self) -> tuple[str, ...]:
+        """The words that may come next."""
+        return (*self.choices, *(name for name, _ in self.options))
+
+
+def add(commands: Commands, parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand; `parser` is what it completes."""
+    completion = commands.add_parser("completion", help="print the completion script of a shell")
+    completion.add_argument("shell", choices=tuple(_SCRIPTS))
+
+    def run(arguments: argparse.Namespace) -> int:
+        print(script(parser, arguments.shell))
+        return OK
+
+    completion.set_defaults(run=run)
+
+
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The completion script for bash, zsh or fish."""
+    return _SCRIPTS[shell](tuple(_commands(parser, (), "")))
+
+
+def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str) -> Iterator[Command]:
+    options: list[tuple[str, str]] = []
+    choices: list[str] = []
+    below: list[Command] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            texts = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, inner in action.choices.items():
+                choices.append(name)
+                below += _commands(inner, (*words, name), texts.get(name, ""))
+        elif action.option_strings:
+            options += [(option, action.help or "") for option in action.option_strings if option != "-h"]
+        elif action.choices:
+            choices += map(str, action.choices)
+        elif action.metavar == "PRESET":
+            choices += presets.names()
+    yield Command(words, text, tuple(options), tuple(choices))
+    yield from below
+
+
+def _bash(commands: Sequence[Command]) -> str:
+    cases = "\n".join(
+        f"    {shlex.quote(each.key)}) words={shlex.quote(' '.join(each.following))} ;;" for each in commands
+    )
+    return f"""\
+_mitm_gateway() {{
+  local word key="" words="" current="${{COMP_WORDS[COMP_CWORD]}}"
+  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    case "$word" in --) COMPREPLY=($(compgen -c -f -- "$current")); return ;; -*) ;; *)
+      case "|{_all(commands)}|" in *"|${{key:+$key }}$word|"*) key="${{key:+$key }}$word" ;; esac ;;
+    esac
+  done
+  case "$key" in
+{cases}
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+  [[ $current == -* || ${{#COMPREPLY[@]}} -gt 0 ]] || COMPREPLY=($(compgen -f -- "$current"))
+}}
+complete -o filenames -F _mitm_gateway {_PROGRAM}"""
+
+
+def _zsh(commands: Sequence[Command]) -> str:
+    # zsh runs completions written for bash; `bashcompinit` is part of it.
+    return f"autoload -U +X bashcompinit && bashcompinit\n{_bash(commands)}"
+
+
+def _fish(commands: Sequence[Command]) -> str:
+    lines = [f"complete -c {_PROGRAM} -f"]
+    helps = {each.words: each.help for each in commands}
+    for each in commands:
+        condition = _fish_quoted(_fish_condition(each))
+        begin = f"complete -c {_PROGRAM} -n {condition}"
+        lines += [
+            f"{begin} -a {_fish_quoted(choice)}{_fish_help(helps, each, choice)}" for choice in each.choices
+        ]
+        lines += [
+            f"{begin} -l {option.lstrip('-')} -d {_fish_quoted(text)}"
+            for option, text in each.options
+            if option.startswith("--")
+        ]
+    return "\n".join(lines)
+
+
+def _fish_condition(command: Command) -> str:
+    if not command.words:
+        return "__fish_use_subcommand"
+    return "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.words)
+
+
+def _fish_help(helps: Mapping[tuple[str, ...], str], command: Command, choice: str) -> str:
+    text = helps.get((*command.words, choice))
+    return f" -d {_fish_quoted(text)}" if text else ""
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _all(commands: Sequence[Command]) -> str:
+    return "|".join(each.key for each in commands if each.words)
+
+
+_SCRIPTS: dict[str, Callable[[Sequence[Command]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}

@@ -1,0 +1,118 @@
+"""A gateway in a process of its own, for as long as a client needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+from .proxied import STARTER
+
+START_S = 60.0
+_STOP_S = 5.0
+_POLL_S = 0.02
+_IN_FORCE = " rules in force"
+_TAKEN = "address already in use"
+_WEB = re.compile(r"Web server listening at (\S+)")
+
+
+class ProxyError(Exception):
+    """The gateway did not start; the text is what it said."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on just now."""
+    with contextlib.ExitStack() as probes:
+        opened = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in opened]
+
+
+class Proxy:
+    """mitmdump or mitmweb with the gateway; it ends with `stop`, or with this process."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        ports: Sequence[int],
+        log: Path,
+        environ: Mapping[str, str],
+        *,
+        web: bool,
+    ) -> None:
+        self._ports = ports
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        package = str(Path(__file__).resolve().parents[2])
+        tool = "mitmweb" if web else "mitmdump"
+        with _private(log) as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", STARTER.format(parent=package), tool, *arguments],
+                env={**environ, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # A session of its own: Ctrl-C in the terminal is for the client.
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
+    @property
+    def web_url(self) -> str | None:
+        """The address of mitmweb's page, with what lets one in."""
+        found = _WEB.search(self._said())
+        return found[1] if found else None
+
+    def wait_until_it_serves(self) -> None:
+        """Returns when rules are in force and every port is open. Raises ProxyError."""
+        deadline = time.monotonic() + START_S
+        while not (_IN_FORCE in self._said() and all(map(_is_open, self._ports))):
+            if self.has_ended:
+                raise ProxyError(self._said().strip() or "it ended without a word")
+            if time.monotonic() > deadline:
+                raise ProxyError(f"it does not serve after {START_S:g} s; its log is {self._log}")
+            time.sleep(_POLL_S)
+
+    def lost_a_port(self) -> bool:
+        """Whether another program took a port between the choice and the start."""
+        return _TAKEN in self._said()
+
+    def stop(self) -> None:
+        """Ends the process, by force where it does not go by itself."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _said(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+def _private(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")
+
+
+def _is_open(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

@@ -1,0 +1,134 @@
+"""`token`: helper programs for tokens that need an exchange; each prints the JSON that `command` expects."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..tokens import copilot, google, oauth2
+from ..tokens.web import TokenError
+from .common import FAULT, OK, Commands, config_folder
+
+# As GitHub's own Copilot CLI reads them.
+_GITHUB_VARIABLES = ("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN")
+
+
+def add(commands: Commands) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser("token", help="print a token that needs an exchange (a helper program)")
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+
+    github = kinds.add_parser("github-copilot", help="GitHub token to Copilot token")
+    github.set_defaults(run=_run, token=_copilot)
+    github.add_argument("--login", action="store_true", help="sign in with a code in a browser first")
+    github.add_argument("--api-url", default=copilot.API_URL, metavar="URL", help="GitHub's API")
+    github.add_argument("--github-url", default=copilot.GITHUB_URL, metavar="URL", help="GitHub itself")
+
+    client = kinds.add_parser("oauth2", help="OAuth 2.0 client credentials")
+    client.set_defaults(run=_run, token=_oauth2)
+    client.add_argument("--token-url", required=True, metavar="URL")
+    client.add_argument("--client-id", required=True, metavar="ID")
+    secret = client.add_mutually_exclusive_group(required=True)
+    secret.add_argument("--secret-env", metavar="NAME", help="environment variable that holds the secret")
+    secret.add_argument("--secret-file", type=Path, metavar="FILE", help="file that holds the secret")
+    client.add_argument("--scope")
+    client.add_argument("--audience")
+    client.add_argument(
+        "--in-body", action="store_true", help="send id and secret in the body, not as HTTP Basic"
+    )
+
+    adc = kinds.add_parser("google", help="Google access token from the application default credentials")
+    adc.set_defaults(run=_run, token=_google)
+    adc.add_argument("--scope", default=google.CLOUD_PLATFORM)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        result: dict[str, Any] = arguments.token(arguments)
+    except TokenError as fault:
+        _say(str(fault))
+        return FAULT
+    print(json.dumps(result))
+    return OK
+
+
+def _say(text: str) -> None:
+    print(f"mitm-gateway token: {text}", file=sys.stderr, flush=True)
+
+
+def _copilot(arguments: argparse.Namespace) -> dict[str, Any]:
+    kept = config_folder() / "github-copilot.token"
+    token = None if arguments.login else github_token(os.environ, kept)
+    if token is None:
+        if not arguments.login and not sys.stdin.isatty():
+            raise TokenError(
+                f"no GitHub token: sign in once with `mitm-gateway token github-copilot --login`, "
+                f"or set {_GITHUB_VARIABLES[0]}"
+            )
+        token = copilot.device_flow(_say, time.sleep, arguments.github_url)
+        _keep(kept, token)
+    return copilot.exchange(token, time.time(), arguments.api_url)
+
+
+def github_token(environ: Mapping[str, str], kept: Path) -> str | None:
+    """A GitHub token from the environment, from an earlier sign-in, or from `gh`."""
+    for name in _GITHUB_VARIABLES:
+        if environ.get(name):
+            return environ[name].strip()
+    if kept.is_file():
+        return kept.read_text().strip() or None
+    if gh := shutil.which("gh", path=environ.get("PATH")):
+        done = subprocess.run([gh, "auth", "token"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip() or None
+    return None
+
+
+def _keep(file: Path, token: str) -> None:
+    """Writes the token where only its owner reads it."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as opened:
+        os.fchmod(handle, 0o600)
+        opened.write(token + "\n")
+    _say(f"the sign-in is kept in {file}")
+
+
+def _oauth2(arguments: argparse.Namespace) -> dict[str, Any]:
+    parameters = {
+        name: value for name, value in (("scope", arguments.scope), ("audience", arguments.audience)) if value
+    }
+    return oauth2.client_credentials(
+        arguments.token_url,
+        arguments.client_id,
+        _secret(arguments),
+        in_body=arguments.in_body,
+        parameters=parameters,
+    )
+
+
+def _secret(arguments: argparse.Namespace) -> str:
+    if arguments.secret_env:
+        secret = os.environ.get(arguments.secret_env, "")
+        place = f"the environment variable {arguments.secret_env}"
+    else:
+        place = str(arguments.secret_file)
+        try:
+            secret = arguments.secret_file.expanduser().read_text()
+        except OSError as fault:
+            raise TokenError(f"{place}: {fault.strerror}") from None
+    if not secret.strip():
+        raise TokenError(f"{place} holds no secret")
+    return secret.strip()
+
+
+def _google(arguments: argparse.Namespace) -> dict[str, Any]:
+    return google.access_token(arguments.scope)
