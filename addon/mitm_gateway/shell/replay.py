@@ -12,6 +12,7 @@ from mitmproxy import http
 
 from ..body import BodyError, edit, scan
 from ..head import RequestHead, raw, text
+from ..plan import masked_target
 from ..redact import masked_header
 from .flows import point_at
 
@@ -29,7 +30,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
         "scheme": head.scheme,
         "host": flow.request.host,
         "port": head.port,
-        "target": head.target,
+        "target": masked_target(head.target),
         "authority": head.authority,
         "headers": [[text(name), masked_header(text(name), text(value))] for name, value in head.fields],
     }
