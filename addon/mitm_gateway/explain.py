@@ -12,11 +12,11 @@ from .guard import Policy, check
 from .head import Arrival, Fields, RequestHead, raw, text
 from .headers import Secrets, outgoing
 from .matching import Asked, NeedsBody, RuleSet
-from .plan import Pass, Plan, decide
+from .plan import Pass, Plan, body_edits, decide, masked_target
 from .record import auth_change
 from .redact import Secret, masked_header, masked_text
 from .refusals import Refusal
-from .schema import Match, Rule
+from .schema import Match
 
 _DEMO = Upstream("http", "127.0.0.1", 1)
 Verdict = Literal["forward", "pass", "refuse"]
@@ -146,15 +146,13 @@ def _forwarded(
             for name, value in after.items()
             if before.get(name) != value and name.lower() != "host"
         ),
-        body=_body_edits(rule),
+        body=body_edits(rule),
         place=f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}",
     )
 
 
 def _url(plan: Plan) -> str:
-    path, mark, _ = plan.target.partition("?")
-    query = f"?{plan.target.partition('?')[2]}" if mark else ""
-    return f"{plan.destination.scheme}://{plan.destination.authority}{masked_text(path)}{masked_text(query)}"
+    return f"{plan.destination.scheme}://{plan.destination.authority}{masked_target(plan.target)}"
 
 
 def _shown(fields: Fields) -> dict[str, str]:
@@ -166,12 +164,6 @@ def _named_only(plan: Plan) -> Secrets:
     stand_in = {name: Secret(f"<{name}>") for name in plan.rule.credential_names}
     own = plan.auth.credential
     return Secrets(Secret(f"<{own}>") if own and plan.auth.scheme != "sigv4" else None, stand_in)
-
-
-def _body_edits(rule: Rule) -> tuple[str, ...]:
-    edits = [f"remove {path}" for path in rule.body.remove]
-    edits += [f"set {path}" for path in rule.body.set]
-    return tuple(edits)
 
 
 def _reasons(ruleset: RuleSet, head: RequestHead, model: str | None) -> tuple[str, ...]:

@@ -286,7 +286,7 @@ def _url_fault(url: str) -> str | None:
 def from_environment(environ: Mapping[str, str]) -> RuleSet | None:
     """The rule that `ANTHROPIC_AUTH_MODE`, `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` stand for.
 
-    None where the variables are not all there. Raises RulesError where they cannot be used.
+    None without the first of them. Raises RulesError where they cannot be used.
     """
     mode, url, key = (environ.get(f"ANTHROPIC_{name}") for name in ("AUTH_MODE", "BASE_URL", "API_KEY"))
     if not mode:

@@ -115,6 +115,8 @@ class _Reading:
         self._settled: frozenset[Pos | None] = frozenset()
         # The keys as they stand in the file, by the place of those that variables changed.
         self._written_keys: dict[Loc, str] = {}
+        # Rules whose preset is not known: what they leave out may well stand there.
+        self._unfilled: set[Loc] = set()
 
     def read(self) -> RulesFile | None:
         """The rules, or None; the problems are complete either way."""
@@ -176,7 +178,8 @@ class _Reading:
         if preset not in presets.names():
             hint = did_you_mean(preset, presets.names())
             self._add((*loc, "preset"), f"unknown preset {shown(preset)} in {_rule_name(filled)}{hint}")
-            return {**filled, "match": filled.get("match", {"host": "preset.invalid"})}
+            self._unfilled.add(loc)
+            return filled
         # Only what the rule leaves out: the preset's own variables need not be set for the rest.
         return _merged(filled, self._filled(loc, _without(presets.load(preset), filled)))
 
@@ -224,7 +227,8 @@ class _Reading:
         }
         for error in errors:
             # A misspelt required key is one fault, not two.
-            if error["type"] != "missing" or error["loc"] not in misspelt:
+            is_known = error["loc"] in misspelt or error["loc"][:2] in self._unfilled
+            if error["type"] != "missing" or not is_known:
                 self._report_one(data, error)
 
     def _report_one(self, data: dict[str, Any], error: ErrorDetails) -> None:
@@ -253,7 +257,7 @@ class _Reading:
             value = _value_at(data, loc)
             self._add(
                 loc,
-                f"{_quoted(written)} is {type_name(value)}; "
+                f"{_entry(written)} is {type_name(value)}; "
                 f"expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}",
             )
 
@@ -355,6 +359,14 @@ def _model_at(loc: Loc) -> type[BaseModel] | None:
 def _known_keys(loc: Loc) -> list[str]:
     model = _model_at(loc)
     return list(model.model_fields) if model else []
+
+
+def _entry(loc: Loc) -> str:
+    match loc:
+        case ("rules", int() as number):
+            return f"rule {number + 1}"
+        case _:
+            return _quoted(loc)
 
 
 def _owner(loc: Loc, data: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from .body import Body, edit
 from .guard import bare_key
 from .head import Arrival, RequestHead
 from .matching import NEEDS_BODY, Asked, NeedsBody, RuleSet
-from .redact import MASK
+from .redact import MASK, masked_text
 from .refusals import Refusal
 from .schema import Auth, Rule
 
@@ -191,6 +191,22 @@ def _sent_query(head: RequestHead, auth: Auth) -> str:
 def is_query_secret(pair: str) -> bool:
     """Whether a `name=value` of a query is a client's key."""
     return unquote(pair.partition("=")[0].replace("+", " ")).strip().lower() in _QUERY_SECRETS
+
+
+def masked_target(target: str) -> str:
+    """A path and query as they may be shown."""
+    path, mark, query = target.partition("?")
+    pairs = [
+        f"{pair.partition('=')[0]}={MASK}" if is_query_secret(pair) else pair for pair in query.split("&")
+    ]
+    return masked_text(path + mark + "&".join(pairs))
+
+
+def body_edits(rule: Rule) -> tuple[str, ...]:
+    """What a rule edits in a body, in words; the model's name apart."""
+    edits = [f"remove {path}" for path in rule.body.remove]
+    edits += [f"set {path}" for path in rule.body.set]
+    return tuple(edits)
 
 
 def body_bytes(rule: Rule, body: Body) -> tuple[bytes, str | None]:

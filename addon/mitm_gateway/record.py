@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .head import RequestHead, lower_name
-from .plan import Plan
+from .plan import Plan, body_edits
 from .redact import is_credential_header, masked_text
 from .usage import Usage
 
 _ERROR_STATUS = 400
+ANSWERED_HERE = "answered here"
 
 
 @dataclass(slots=True)
@@ -36,11 +37,24 @@ class Record:
     refusal: str | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    credential: str | None = None
+    credential_age_s: float | None = None
+    edits: tuple[str, ...] = ()
+    bytes_came: int | None = None
+    retry: str | None = None
+    hint: str | None = None
 
     @classmethod
     def opened(cls, head: RequestHead, now: float) -> Record:
         """The record of a request that has just arrived; `now` in unix seconds."""
-        return cls(time=now, method=head.method, host=head.host, path=masked_text(head.path))
+        retry = head.get("x-stainless-retry-count")
+        return cls(
+            time=now,
+            method=head.method,
+            host=head.host,
+            path=masked_text(head.path),
+            retry=retry if retry is not None and retry.isdecimal() and retry != "0" else None,
+        )
 
     def plan(self, plan: Plan, head: RequestHead) -> None:
         """Notes what the plan will do."""
@@ -48,6 +62,13 @@ class Record:
         self.auth = auth_change(plan, head)
         self.upstream = "demo" if plan.demo else str(plan.destination)
         self.model, self.model_sent = plan.model, plan.model_sent
+        self.credential = plan.auth.credential
+        self.edits = body_edits(plan.rule)
+
+    @property
+    def is_answered_here(self) -> bool:
+        """Whether nothing was sent to an upstream."""
+        return self.refusal is not None or ANSWERED_HERE in self.notes
 
     @property
     def outcome(self) -> str:
@@ -65,7 +86,7 @@ class Record:
             parts += [f"refused with {self.status}", self.refusal]
         else:
             parts += [str(self.status) if self.status else None, self.error, _duration(self.total_s)]
-        parts += [_tokens(self.usage), *self.notes]
+        parts += [_tokens(self.usage), *self.notes, self.hint]
         return f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}"
 
     def log_entry(self) -> Mapping[str, object]:
@@ -89,8 +110,28 @@ class Record:
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
             "refusal": self.refusal,
+            "hint": self.hint,
         }
         return {key: value for key, value in entry.items() if value is not None}
+
+    def facts(self) -> dict[str, object]:
+        """What the Gateway view tells, as plain values; those that say nothing are absent."""
+        usage = self.usage or Usage()
+        facts = {
+            **self.log_entry(),
+            "outcome": self.outcome if self.total_s is not None else "under way",
+            "auth": self.auth,
+            "credential": self.credential,
+            "credential_age_s": self.credential_age_s,
+            "edits": list(self.edits),
+            "bytes_came": self.bytes_came,
+            "cache_creation_tokens": usage.cache_creation_tokens,
+            "retry": self.retry,
+            "error": self.error,
+            "notes": list(self.notes),
+            "is_answered_here": self.is_answered_here,
+        }
+        return {key: value for key, value in facts.items() if value is not None}
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:

@@ -28,7 +28,7 @@ from ..load import load
 from ..matching import RuleSet
 from ..problems import RulesError
 from ..refusals import Refusal, Refused
-from . import deadman
+from . import deadman, views
 from .commands import Commands
 from .exchange import Exchange
 from .fast import Fast
@@ -68,7 +68,7 @@ class GatewayAddon:
     def __init__(self, default_rules: Path | None = None) -> None:
         self._default_rules = default_rules
         self._recorder = Recorder()
-        self._exchange = Exchange(lambda: self._demo_at, self._recorder.note)
+        self._exchange = Exchange(lambda: self._demo_at, self._recorder.progress, self._recorder.note)
         self._last_look = LastLook(self._exchange, self._own_ports)
         self._insides = Insides()
         self._fast = Fast()
@@ -79,6 +79,7 @@ class GatewayAddon:
         self._connects: set[str] = set()
         self._authenticated: set[str] = set()
         self._candidate: Loaded | None = None
+        self._remove_views: Callable[[], None] = lambda: None
         self._is_configured = False
         self._is_running = False
         self.addons = [Commands(self._ruleset, self.check, self.reload, self._recorder)]
@@ -89,6 +90,7 @@ class GatewayAddon:
         """Declares the options and sets those of mitmproxy's that the user left alone."""
         add_options(loader)
         make_private()
+        self._remove_views = views.add()
         set_where_unset(ctx.options, listen_host="127.0.0.1", keep_host_header=True)
 
     def configure(self, updated: set[str]) -> None:
@@ -155,6 +157,7 @@ class GatewayAddon:
             watcher.stop()
         with contextlib.suppress(exceptions.AddonManagerError):
             ctx.master.addons.remove(self._last_look)
+        self._remove_views()
         self._insides.uninstall()
         self._fast.uninstall()
         self._recorder.close()

@@ -20,9 +20,11 @@ from ..credentials import CredentialError
 from ..decoding import DecodingError, TooLarge, decode, decode_prefix
 from ..head import Arrival, RequestHead
 from ..headers import Secrets
+from ..hints import MAX_BODY, hint
+from ..hints import Answer as Answered
 from ..matching import Asked, NeedsBody
 from ..plan import Pass, Plan, body_bytes, client_key, decide
-from ..record import Record
+from ..record import ANSWERED_HERE, Record
 from ..redact import Secret
 from ..refusals import Refusal, Refused
 from ..respond import Answer, to_body, to_head, to_probe
@@ -31,6 +33,7 @@ from ..usage import Usage, reader_for
 from .flows import apply, head_of, mask, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
+from .live import Live
 from .replay import is_replay, remember, remember_sent, restore_original
 from .settings import Settings
 from .stream import Restorer, Tee
@@ -46,12 +49,17 @@ class Exchange:
     """The flows under way, and what is done with them. `demo` gives the demo gateway's address."""
 
     def __init__(
-        self, demo: Callable[[], Upstream | None], finished: Callable[[http.HTTPFlow, Record], None]
+        self,
+        demo: Callable[[], Upstream | None],
+        progressed: Callable[[http.HTTPFlow, Record], None],
+        finished: Callable[[http.HTTPFlow, Record], None],
     ) -> None:
         self.loaded: Loaded | None = None
         self.settings = Settings()
         self._demo = demo
+        self._progressed = progressed
         self._finished = finished
+        self._live = Live(self._show)
         self._handlings: dict[str, Handling] = {}
         self._passing: dict[str, http.HTTPFlow] = {}
 
@@ -127,6 +135,7 @@ class Exchange:
                 handling.secrets = await self._secrets(handling, outcome)
                 remember(flow, handling.head)
                 apply(outcome, handling.head, handling.secrets, flow)
+                self._progressed(flow, handling.under_way("waiting"))
 
     async def _secrets(self, handling: Handling, plan: Plan) -> Secrets:
         """The secrets that a plan needs. Raises Refused: without them the request does not leave."""
@@ -144,6 +153,9 @@ class Exchange:
         except TimeoutError:
             raise Refused(Refusal(502, "the credential took too long", plan.rule.name)) from None
         name = plan.auth.credential
+        if name in named:
+            age = time.monotonic() - named[name].read_at
+            handling.record.credential_age_s = round(age, 1)
         extra = named[name].headers if name in named else ()
         auth = own or (named[name].secret if name in named and not plan.rule.signs else None)
         signing = named[name].signing if name in named and plan.rule.signs else None
@@ -199,6 +211,7 @@ class Exchange:
             except BodyError as fault:
                 raise Refused(Refusal(400, str(fault), plan.rule.name)) from None
             if edited is not body.raw:
+                record.bytes_came = len(content)
                 content = edited
                 set_body(flow, content, edited=True)
             if body.model is not None and record.model is None:
@@ -206,6 +219,7 @@ class Exchange:
         if content:
             set_body(flow, content, edited=False)
         record.bytes_out = len(content)
+        self._progressed(flow, handling.under_way("waiting"))
 
     def sign(self, flow: http.HTTPFlow) -> None:
         """Signs what will leave, where the rule says so: the very last step. What fails is refused."""
@@ -266,7 +280,16 @@ class Exchange:
                 response.headers["transfer-encoding"] = "chunked"
         encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
         usage = None if encoded else reader_for(response.headers.get("content-type", ""))
-        return Tee(self.settings.capture, restorer, usage)
+        return Tee(self.settings.capture, restorer, usage, lambda: self._live.changed(flow))
+
+    def _show(self, flow: http.HTTPFlow) -> bool:
+        """Makes what has passed so far visible; whether there is anything to show."""
+        handling, response = self._handlings.get(flow.id), flow.response
+        if handling is None or handling.tee is None or response is None:
+            return False
+        response.raw_content = handling.tee.kept()
+        self._progressed(flow, handling.under_way("streaming"))
+        return True
 
     def finish(self, flow: http.HTTPFlow) -> None:
         """The flow has ended, well or not: keep what passed, say what happened, hide every secret."""
@@ -274,8 +297,10 @@ class Exchange:
         handling = self._handlings.pop(flow.id, None)
         if handling is None:
             return
+        self._live.ended(flow)
         tee, response, streamed = handling.tee, flow.response, False
-        if tee is not None and response is not None and response.raw_content is None:
+        # Another addon may have put an answer of its own in the place of the one that was to stream.
+        if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
             response.raw_content = tee.kept()
             streamed = True
         self._hide(handling)
@@ -297,6 +322,7 @@ class Exchange:
         record.error = flow.error.msg if flow.error else None
         if tee and tee.is_cut:
             record.notes = (*record.notes, "the rest is not kept")
+        record.hint = _hint(handling, response)
         return record
 
     # ---- ends ----
@@ -315,7 +341,7 @@ class Exchange:
     def _answer_here(self, flow: http.HTTPFlow, handling: Handling, answer: Answer) -> None:
         """Gives an answer that a rule lets the gateway give."""
         handling.answered_here = True
-        handling.record.notes = ("answered here",)
+        handling.record.notes = (ANSWERED_HERE,)
         flow.request.stream = False
         flow.response = http.Response.make(answer.status, answer.body, {"content-type": answer.content_type})
 
@@ -365,3 +391,23 @@ def _usage(tee: Tee | None, response: http.Response | None) -> Usage | None:
     reader = reader_for(response.headers.get("content-type", ""))
     reader.feed(decode_prefix(tee.kept(), response.headers.get("content-encoding", ""), 8 << 20))
     return reader.finish()
+
+
+def _hint(handling: Handling, response: http.Response | None) -> str | None:
+    """What to put into the rule, where the upstream's answer tells it."""
+    plan, tee = handling.plan, handling.tee
+    if plan is None or tee is None or response is None:
+        return None
+    body = decode_prefix(tee.kept()[:MAX_BODY], response.headers.get("content-encoding", ""), MAX_BODY)
+    return hint(
+        Answered(
+            status=response.status_code,
+            content_type=response.headers.get("content-type", ""),
+            body=body,
+            path=handling.head.path,
+            location=response.headers.get("location", ""),
+            scheme=plan.auth.scheme,
+            credential=plan.auth.credential if plan.auth.credential != "client" else None,
+            model=handling.record.model_sent,
+        )
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mitmproxy import http
 
@@ -50,3 +50,13 @@ class Handling:
     def reads_body(self) -> bool:
         """Whether the request may not leave before its body has been seen."""
         return self.plan is None or self.plan.rule.reads_body
+
+    def under_way(self, state: str) -> Record:
+        """The record as it stands before the end."""
+        response = self.flow.response
+        return replace(
+            self.record,
+            status=response.status_code if response else None,
+            bytes_in=self.tee.size if self.tee else None,
+            notes=(*self.record.notes, state),
+        )

@@ -18,6 +18,8 @@ from ..record import Record
 
 logger = logging.getLogger(__name__)
 
+# Where in a flow's metadata the facts of the Gateway view are.
+FACTS = "gateway"
 MARKERS = {
     "ok": ":white_check_mark:",
     "refused": ":no_entry:",
@@ -32,6 +34,7 @@ class Recorder:
     def __init__(self) -> None:
         self._log: LogFile | None = None
         self._path: Path | None = None
+        self._told_hints: set[tuple[str | None, str]] = set()
         self.sums: dict[str, Counter[str]] = defaultdict(Counter)
 
     def write_to(self, path: Path | None) -> None:
@@ -48,13 +51,26 @@ class Recorder:
             self._log.close()
         self._log = self._path = None
 
-    def note(self, flow: http.HTTPFlow, record: Record) -> None:
-        """Puts a record where people look."""
+    def progress(self, flow: http.HTTPFlow, record: Record) -> None:
+        """Puts a record of a flow that is under way where people look."""
         flow.comment = record.comment()
+        flow.marked = ""
+        flow.metadata[FACTS] = record.facts()
+
+    def note(self, flow: http.HTTPFlow, record: Record) -> None:
+        """Puts the record of a flow that has ended where people look."""
+        self.progress(flow, record)
+        self._tell_hint(record)
         flow.marked = MARKERS[record.outcome]
         if self._log is not None:
             self._log.write(json.dumps(record.log_entry(), ensure_ascii=False))
         self._add(record)
+
+    def _tell_hint(self, record: Record) -> None:
+        """Logs a hint once for each rule: clients repeat what fails."""
+        if record.hint and (record.rule, record.hint) not in self._told_hints:
+            self._told_hints.add((record.rule, record.hint))
+            logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
 
     def _add(self, record: Record) -> None:
         sums = self.sums[record.rule or "no rule"]

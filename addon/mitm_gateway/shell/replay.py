@@ -13,6 +13,7 @@ from mitmproxy import http
 
 from ..body import BodyError, edit, scan
 from ..head import RequestHead, lower_name, raw, text
+from ..plan import masked_target
 from ..redact import holds_secret, masked_header
 from .flows import point_at
 
@@ -31,7 +32,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
         "scheme": head.scheme,
         "host": flow.request.host,
         "port": head.port,
-        "target": head.target,
+        "target": masked_target(head.target),
         "authority": head.authority,
         "headers": [[text(name), _shown(name, value)] for name, value in head.fields],
     }

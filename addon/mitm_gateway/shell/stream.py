@@ -80,6 +80,11 @@ class Tee:
         """Whether more passed than is kept."""
         return self.size > len(self._kept)
 
+    @property
+    def has_fed(self) -> bool:
+        """Whether the response came this way at all."""
+        return self.first_chunk_at is not None
+
     def kept(self) -> bytes:
         """What passed so far, up to the limit."""
         return bytes(self._kept)

@@ -1,0 +1,72 @@
+"""AWS's binary event stream (`application/vnd.amazon.eventstream`), as Bedrock answers with, to JSON events.
+
+A frame is total length, length of the headers, a checksum of these two, headers, payload, checksum: big endian,
+https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html. Checksums are the wire's business.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+CONTENT_TYPE = "application/vnd.amazon.eventstream"
+_PRELUDE = struct.Struct(">IIi")
+_CHECKSUM_SIZE = 4
+# The service's own bound on a frame; a larger one is rubbish.
+_MAX_FRAME = 16 << 20
+# Sizes of the header values of fixed length: true, false, byte, short, integer, long, timestamp, UUID.
+_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+_BYTES, _TEXT = 6, 7
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message of the stream; only headers that are text are kept."""
+
+    headers: dict[str, str]
+    payload: bytes
+
+
+def frames(data: bytes) -> tuple[list[Frame], int]:
+    """The complete frames, and how many bytes behind them are none."""
+    found, at = [], 0
+    while len(data) - at >= _PRELUDE.size:
+        total, headers_size, _ = _PRELUDE.unpack_from(data, at)
+        head_end, end = at + _PRELUDE.size + headers_size, at + total
+        if total > _MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > len(data):
+            break
+        headers = data[at + _PRELUDE.size : head_end]
+        found.append(Frame(dict(_headers(headers)), data[head_end : end - _CHECKSUM_SIZE]))
+        at = end
+    return found, len(data) - at
+
+
+def _headers(data: bytes) -> Iterator[tuple[str, str]]:
+    at = 0
+    while at < len(data):
+        name_end = at + 1 + data[at]
+        name, kind, at = data[at + 1 : name_end], data[name_end : name_end + 1], name_end + 1
+        if kind and kind[0] in (_BYTES, _TEXT):
+            value_end = at + 2 + int.from_bytes(data[at : at + 2])
+            if kind[0] == _TEXT:
+                yield name.decode("utf-8", "replace"), data[at + 2 : value_end].decode("utf-8", "replace")
+            at = value_end
+        elif kind and kind[0] in _FIXED:
+            at += _FIXED[kind[0]]
+        else:
+            return
+
+
+def event(frame: Frame) -> Any:
+    """The event in a frame: the model's own one, or an error. Raises ValueError where there is none."""
+    payload = json.loads(frame.payload)
+    if frame.headers.get(":message-type") in ("exception", "error"):
+        kind = frame.headers.get(":exception-type") or frame.headers.get(":error-code") or "error"
+        return {"type": "error", "error": {"type": kind, **(payload if isinstance(payload, dict) else {})}}
+    if isinstance(payload, dict) and isinstance(payload.get("bytes"), str):
+        return json.loads(base64.b64decode(payload["bytes"]))
+    return payload

@@ -1,0 +1,95 @@
+"""The text of the Gateway view: what came, what went, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from .shown import indented, size, visible
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it may be shown: secrets are masked already."""
+
+    line: str
+    headers: Headers
+
+
+def render(facts: Mapping[str, Any], came: Request, went: Request | None) -> str:
+    """The report on one flow. `facts` are those of `record.Record.facts`; `went` is None where nothing was sent."""
+    sections = [_summary(facts), _places(came, went), _edits(facts), _headers(came, went), _figures(facts)]
+    return visible("\n\n".join("\n".join(lines) for section in sections if (lines := list(section))))
+
+
+def _summary(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"rule: {facts.get('rule', 'none')}"
+    outcome = [facts.get("outcome"), facts.get("status"), facts.get("error")]
+    yield f"outcome: {', '.join(str(part) for part in outcome if part)}"
+    for name in ("refusal", "hint"):
+        if name in facts:
+            yield f"{name}: {facts[name]}"
+    for note in facts.get("notes", ()):
+        yield f"note: {note}"
+
+
+def _places(came: Request, went: Request | None) -> Iterator[str]:
+    yield f"came: {came.line}"
+    yield f"went: {went.line if went else 'nothing was sent'}"
+
+
+def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
+    if "auth" in facts:
+        yield f"auth: {facts['auth']}"
+    if "credential" in facts:
+        age = facts.get("credential_age_s")
+        yield f"credential: {facts['credential']}" + (f", read {_age(age)} before" if age is not None else "")
+    if "model" in facts:
+        sent = facts.get("model_sent", facts["model"])
+        yield f"model: {facts['model']}" + (f" → {sent}" if sent != facts["model"] else ", unchanged")
+    if edits := facts.get("edits"):
+        yield "body edits of the rule:"
+        yield from map(indented, edits)
+    if "bytes_out" in facts:
+        came, out = facts.get("bytes_came", facts["bytes_out"]), facts["bytes_out"]
+        yield f"body: {came:,} → {out:,} bytes" if "bytes_came" in facts else f"body: {size(out)}, unchanged"
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _headers(came: Request, went: Request | None) -> Iterator[str]:
+    yield "headers:"
+    after = list(went.headers) if went else list(came.headers)
+    for name, value in came.headers:
+        same = next((pair for pair in after if pair[0].lower() == name.lower() and pair[1] == value), None)
+        if same is None:
+            yield f"  - {name}: {value}"
+        else:
+            after.remove(same)
+            yield f"    {name}: {value}"
+    yield from (f"  + {name}: {value}" for name, value in after)
+
+
+def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
+    first, total = facts.get("first_event_ms"), facts.get("total_ms")
+    times = [("first event", first, "ms"), ("total", total, "ms")]
+    told = [f"{name} {value:,.0f} {unit}" for name, value, unit in times if value is not None]
+    tokens = facts.get("output_tokens")
+    if tokens and first is not None and total is not None and total > first:
+        told.append(f"{tokens / (total - first) * 1000:,.0f} tokens per second")
+    if told:
+        yield f"timing: {', '.join(told)}"
+    names = {"input_tokens": "in", "output_tokens": "out", "cache_read_tokens": "cache read",
+             "cache_creation_tokens": "cache written"}  # fmt: skip
+    counts = [f"{shown} {facts[name]:,}" for name, shown in names.items() if name in facts]
+    if counts:
+        yield f"tokens: {', '.join(counts)}"
+    if "bytes_in" in facts:
+        yield f"answer: {size(facts['bytes_in'])}"
+    if facts.get("retry"):
+        yield f"retry: the client's number {facts['retry']}"

@@ -1,0 +1,50 @@
+"""Shows answers in mitmweb and the console while they stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mitmproxy import ctx, http
+from mitmproxy.hooks import UpdateHook
+
+logger = logging.getLogger(__name__)
+
+# mitmweb hashes and sends the whole body each time, so not for every chunk.
+INTERVAL_S = 1.0
+
+
+class Live:
+    """Updates the view of flows under way, each at most once in an interval and never later than that.
+
+    `show` makes visible what a flow has so far, and says whether there is anything.
+    """
+
+    def __init__(self, show: Callable[[http.HTTPFlow], bool]) -> None:
+        self._show = show
+        self._next: dict[str, float] = {}
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
+
+    def changed(self, flow: http.HTTPFlow) -> None:
+        """Notes that more has arrived."""
+        if flow.id in self._waiting or ctx.master.addons.get("view") is None:
+            return
+        loop = asyncio.get_running_loop()
+        due = max(self._next.get(flow.id, 0.0), loop.time())
+        self._waiting[flow.id] = loop.call_at(due, self._update, flow)
+
+    def ended(self, flow: http.HTTPFlow) -> None:
+        """Forgets a flow; its end is shown by mitmproxy itself."""
+        self._next.pop(flow.id, None)
+        if timer := self._waiting.pop(flow.id, None):
+            timer.cancel()
+
+    def _update(self, flow: http.HTTPFlow) -> None:
+        del self._waiting[flow.id]
+        self._next[flow.id] = asyncio.get_running_loop().time() + INTERVAL_S
+        try:
+            if self._show(flow):
+                ctx.master.addons.trigger(UpdateHook([flow]))
+        except Exception as fault:
+            logger.warning("a flow under way could not be shown: %s", type(fault).__name__)

@@ -1,0 +1,60 @@
+"""Text from elsewhere as it may be shown: escape sequences visible instead of executed, long parts folded."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# Control characters but newline and tab, the ones of C1, marks that reverse the direction of what follows,
+# and lone surrogates, which no terminal and no page can encode.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_PICTURES = 0x2400
+
+
+def visible(text: str) -> str:
+    """The text with a picture or an escape in the place of every character that acts on a terminal."""
+    return _UNSAFE.sub(_picture, text.replace("\r\n", "\n"))
+
+
+def _picture(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(_CONTROL_PICTURES + code)
+    return "\u2421" if code == 0x7F else f"\\u{code:04x}"
+
+
+def folded(text: str, limit: int) -> str:
+    """The text, or its beginning and a line with the size of the rest."""
+    # A tail that is hardly longer than the line that would stand for it is shown.
+    if len(text) <= limit + 100:
+        return text
+    return f"{text[:limit]}\n… {len(text) - limit:,} more characters"
+
+
+def indented(text: str) -> str:
+    """The text two columns further in."""
+    return "  " + text.replace("\n", "\n  ")
+
+
+def size(count: int) -> str:
+    """A number of bytes for the eye."""
+    if count < 1000:
+        return f"{count} bytes"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def compact(value: Any) -> str:
+    """Plain data on a line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def listed(value: Any) -> str:
+    """Plain data with a line for each key of an object; text stays as it is."""
+    if not isinstance(value, dict):
+        return compact(value)
+    return "\n".join(_entry(str(key), compact(item)) for key, item in value.items())
+
+
+def _entry(key: str, text: str) -> str:
+    return f"{key}:\n{indented(text)}" if "\n" in text else f"{key}: {text}"
