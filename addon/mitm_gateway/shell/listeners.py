@@ -6,12 +6,16 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections.abc import Callable
 
 from mitmproxy import ctx
+from mitmproxy.addons.proxyserver import Proxyserver
 
 logger = logging.getLogger(__name__)
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})
+
+_ATTEMPTS, _RELEASE_S = 5, 0.1
 
 
 def listen_ports() -> frozenset[int]:
@@ -69,11 +73,33 @@ def bind_to_loopback() -> None:
     exposed = [address for address in server.listen_addrs() if address[0] in _EVERYWHERE]
     if exposed:
         logger.info("binding again, to %s only", host)
-        asyncio.get_running_loop().call_soon(_bind_again, exposed[0][1])
+        global _rebinding  # kept, or the loop would forget the task
+        _rebinding = asyncio.get_running_loop().create_task(_bind_again(server, exposed[0][1]))
 
 
-def _bind_again(port: int) -> None:
-    ctx.options.update(server=False)
+_rebinding: asyncio.Task[None] | None = None
+
+
+async def _bind_again(server: Proxyserver, port: int) -> None:
     if ctx.options.listen_port == 0:
         ctx.options.update(listen_port=port)  # what was said to the user still holds
-    ctx.options.update(server=True)
+    for _ in range(_ATTEMPTS):
+        ctx.options.update(server=False)
+        await _until(lambda: not server.listen_addrs())
+        # The native UDP socket of an https listener is free only a moment after it is said to be stopped.
+        await asyncio.sleep(_RELEASE_S)
+        ctx.options.update(server=True)
+        if await _until(lambda: bool(server.listen_addrs())):
+            return
+    logger.error(
+        "the port %d could not be bound again; start with --listen-host %s", port, ctx.options.listen_host
+    )
+
+
+async def _until(holds: Callable[[], bool]) -> bool:
+    """Waits until something holds, at most two seconds; whether it does."""
+    for _ in range(100):
+        if holds():
+            return True
+        await asyncio.sleep(0.02)
+    return holds()
