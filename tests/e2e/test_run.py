@@ -1,0 +1,394 @@
+"""`mitm-gateway run`: the client gets its gateway, and everything else as if it were started directly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.answers import claude_answers, insist_on_bearer, json_reply, message
+from support.launcher import Command, names
+from support.recorder import Recorder
+
+pytestmark = pytest.mark.e2e
+
+KEY = "gho_0123456789abcdef0123"
+StartRecorder = Callable[..., Recorder]
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path / "home")
+
+
+def environment_form(upstream: Recorder, mode: str = "bearer") -> dict[str, str]:
+    return {"ANTHROPIC_AUTH_MODE": mode, "ANTHROPIC_BASE_URL": upstream.url, "ANTHROPIC_API_KEY": KEY}
+
+
+def desktop(upstream: Recorder, **keys: object) -> str:
+    return json.dumps(
+        {
+            "inferenceProvider": "gateway",
+            "inferenceGatewayBaseUrl": upstream.url,
+            "inferenceGatewayApiKey": KEY,
+            **keys,
+        }
+    )
+
+
+def rules(upstream: Recorder, host: str = "api.anthropic.com") -> str:
+    return f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - match: {{host: {host}, path: /v1/**}}
+    upstream: {upstream.url}
+    auth: {{scheme: bearer, credential: gw}}
+"""
+
+
+def python(code: str) -> list[str]:
+    """A client that is a few lines of Python."""
+    return [sys.executable, "-c", code]
+
+
+def processes_with(word: str) -> list[int]:
+    """Processes whose command line holds a word."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdecimal() and word.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+# ---- Claude Code ----
+
+
+def test_the_environment_form_with_claude_code(
+    recorder: StartRecorder, command: Command, claude: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    done = command.run("run", "--", claude, "-p", "hi", env=environment_form(upstream))
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    assert upstream.wait_for_request("/v1/messages").values("authorization") == [f"Bearer {KEY}"]
+    # One line says what is going on; the gateway's own words are in the log.
+    assert done.stderr.splitlines() == [
+        f"mitm-gateway: rules from ANTHROPIC_AUTH_MODE, log in {command.logs[0]}"
+    ]
+    assert "1 rules in force" in command.logs[0].read_text()
+    assert KEY not in command.logs[0].read_text()
+
+
+def test_a_desktop_file_with_claude_code(
+    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    file = tmp_path / "desktop.json"
+    file.write_text(desktop(upstream))
+    done = command.run("run", "--rules", file, "--", claude, "-p", "hi")
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_desktop_keys_in_claude_codes_settings(
+    recorder: StartRecorder, command: Command, claude: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    settings = command.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(desktop(upstream, theme="dark"))
+    done = command.run("run", "--", claude, "-p", "hi")
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_intercepting_claude_code(recorder: StartRecorder, command: Command, claude: Path) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    done = command.run("run", "--intercept", "--", claude, "-p", "hi", env=environment_form(upstream))
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_model_discovery_of_claude_code_is_answered_here(
+    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    file = tmp_path / "desktop.json"
+    file.write_text(desktop(upstream, inferenceModels=["claude-mine-1", {"name": "claude-mine-2[1m]"}]))
+    env = {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
+    done = command.run("run", "--rules", file, "--", claude, "-p", "hi", env=env)
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    log = command.logs[0].read_text()
+    assert re.search(r"GET https://api\.anthropic\.com/v1/models\?limit=1000\n\s*<< 200", log), log
+    assert {request.path for request in upstream.requests} == {"/v1/messages"}
+    kept = "\n".join(
+        each.read_text(errors="replace") for each in command.home.rglob("*.json") if each.is_file()
+    )
+    assert "claude-mine-1" in kept, "Claude Code keeps the list that it found"
+    assert "claude-mine-2" in kept
+
+
+class Terminal:
+    """A client in a terminal of its own: what it shows, and keys for it."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str], folder: Path) -> None:
+        self.shown = ""
+        self.pid, self._file = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.execve(argv[0], argv, environment)
+        self._status: int | None = None
+
+    def wait_for(self, pattern: str) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not re.search(pattern, self.plain()):
+            assert time.monotonic() < deadline, (pattern, self.plain()[-3000:])
+            if select.select([self._file], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    self.shown += os.read(self._file, 65536).decode(errors="replace")
+
+    def plain(self) -> str:
+        """What was shown, without colours, and with moves of the cursor as blanks."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", self.shown).replace("\r", "\n")
+
+    def type(self, text: str) -> None:
+        os.write(self._file, text.encode())
+
+    def exit_status(self) -> int:
+        """The status of the client that ends by itself; what it shows is read meanwhile."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            assert time.monotonic() < deadline, self.plain()[-3000:]
+            if select.select([self._file], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):
+                    self.shown += os.read(self._file, 65536).decode(errors="replace")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._file)
+
+
+@pytest.fixture
+def terminal(command: Command) -> Iterator[Callable[..., Terminal]]:
+    """Starts `mitm-gateway ARGS` in a terminal."""
+    started: list[Terminal] = []
+
+    def start(*args: str | Path, env: dict[str, str] | None = None) -> Terminal:
+        environment = {**command.environment(env), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+        started.append(Terminal(command.argv(*args), environment, command.home))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_interactive_claude_code(
+    recorder: StartRecorder, command: Command, claude: Path, terminal: Callable[..., Terminal]
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY, lambda request: claude_answers(request)))
+    # The questions of a first start, answered beforehand.
+    state = {
+        "hasCompletedOnboarding": True,
+        "theme": "dark",
+        "projects": {str(command.home): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}},
+    }
+    (command.home / ".claude.json").write_text(json.dumps(state))
+    screen = terminal("run", "--", claude, env=environment_form(upstream))
+    screen.wait_for(r"❯|>\s")
+    screen.type("say hello")
+    screen.wait_for(r"say\s+hello")
+    screen.type("\r")
+    screen.wait_for(r"hello\s+there")
+    assert upstream.wait_for_request("/v1/messages").json["stream"] is True
+    screen.type("/exit")
+    screen.wait_for(r"/exit")
+    screen.type("\r")
+    assert screen.exit_status() == 0
+    assert "client connect" not in screen.shown, "the gateway's log is not for the client's screen"
+
+
+# ---- what a client gets ----
+
+
+def test_input_output_and_exit_status_pass_through(recorder: StartRecorder, command: Command) -> None:
+    client = python("import sys; print(sys.stdin.read().upper()); print('err', file=sys.stderr); sys.exit(7)")
+    done = command.run("run", "--", *client, env=environment_form(recorder()), text="hello")
+    assert (done.returncode, done.stdout) == (7, "HELLO\n")
+    assert done.stderr.endswith("\nerr\n")
+
+
+def test_the_client_never_sees_the_key(recorder: StartRecorder, command: Command) -> None:
+    upstream = recorder()
+    command.write_rules(rules(upstream))
+    for env, args in (
+        (environment_form(upstream), ()),
+        ({"GW_KEY": KEY, "OTHER_NAME_OF_IT": KEY}, ()),
+        ({"GW_KEY": KEY, "ANTHROPIC_API_KEY": KEY}, ("--intercept",)),
+    ):
+        done = command.run("run", *args, "--", "env", env=env)
+        assert done.returncode == 0, done
+        assert KEY not in done.stdout + done.stderr
+        assert "ANTHROPIC_AUTH_TOKEN=placeholder" in done.stdout
+
+
+def test_conflicting_variables_are_unset(recorder: StartRecorder, command: Command) -> None:
+    conflicting = {
+        "ANTHROPIC_AUTH_TOKEN": "other",
+        "CLAUDE_CODE_USE_BEDROCK": "1",
+        "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat-0123456789abcdef",
+    }
+    env = {**environment_form(recorder()), **conflicting, "UNRELATED": "kept"}
+    done = command.run("run", "--", "env", env=env)
+    words = [*conflicting, "ANTHROPIC_AUTH_MODE", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "UNRELATED"]
+    assert names(words, done.stdout) == {"ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "UNRELATED"}
+    assert "ANTHROPIC_AUTH_TOKEN=placeholder" in done.stdout
+    assert re.search(r"^ANTHROPIC_BASE_URL=http://127\.0\.0\.1:\d+$", done.stdout, re.MULTILINE)
+
+
+def test_openai_clients_get_a_listener_of_their_own(recorder: StartRecorder, command: Command) -> None:
+    upstream = recorder(lambda request: json_reply({"path": request.path, "data": [], "object": "list"}))
+    command.write_rules(
+        rules(upstream) + rules(upstream, "api.openai.com").partition("rules:\n")[2].rstrip() + "\n"
+    )
+    client = python("import openai; print(openai.OpenAI(max_retries=0).models.list().path)")
+    done = command.run("run", "--", *client, env={"GW_KEY": KEY})
+    assert (done.returncode, done.stdout) == (0, "/v1/models\n"), done
+    assert upstream.requests[0].values("authorization") == [f"Bearer {KEY}"]
+
+
+def test_curl_and_python_trust_the_gateway_when_it_intercepts(
+    recorder: StartRecorder, command: Command
+) -> None:
+    upstream = recorder(json_reply(message()))
+    url = "https://api.anthropic.com/v1/messages"
+    fetch = f"import urllib.request as u; print(u.urlopen(u.Request({url!r}, b'{{}}')).status)"
+    requests = f"import requests; print(requests.post({url!r}, json={{}}).status_code)"
+    for client in (
+        ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}\n", "-d", "{}", url],
+        python(fetch),
+        python(requests),
+    ):
+        done = command.run(
+            "run", "--intercept", "--", *client, env={**environment_form(upstream), "NO_PROXY": "*"}
+        )
+        assert (done.returncode, done.stdout) == (0, "200\n"), done
+
+
+def test_mitmweb_shows_the_traffic(recorder: StartRecorder, command: Command) -> None:
+    client = python(
+        "import os, urllib.request as u; "
+        "u.urlopen(u.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages', b'{}'))"
+    )
+    upstream = recorder(json_reply(message()))
+    done = command.run("run", "--web", "--no-browser", "--", *client, env=environment_form(upstream))
+    assert done.returncode == 0, done
+    assert re.search(r"the traffic is at http://127\.0\.0\.1:\d+/", done.stderr)
+
+
+# ---- ends ----
+
+
+def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Command) -> None:
+    done = command.run("run", "--", "true", env=environment_form(recorder()))
+    assert done.returncode == 0
+    assert gateways(command) == []
+
+
+def gateways(command: Command) -> list[int]:
+    """The proxies that run with this command's home."""
+    found = []
+    for number in processes_with("mitm_gateway.cli.proxied"):
+        with contextlib.suppress(OSError):
+            if f"HOME={command.home}\0".encode() in Path(f"/proc/{number}/environ").read_bytes():
+                found.append(number)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_reach_the_client(recorder: StartRecorder, command: Command, number: signal.Signals) -> None:
+    client = python(
+        f"import signal, sys; signal.signal({number.value}, lambda *_: sys.exit(9)); "
+        "print('ready', flush=True); signal.pause()"
+    )
+    running = command.start("run", "--", *client, env=environment_form(recorder()))
+    assert running.stdout
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(number)
+    assert running.wait(WAIT_S) == 9
+    assert gateways(command) == []
+
+
+def test_a_client_that_is_killed_gives_its_signal(recorder: StartRecorder, command: Command) -> None:
+    client = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    done = command.run("run", "--", *client, env=environment_form(recorder()))
+    assert done.returncode == 128 + signal.SIGKILL
+    assert gateways(command) == []
+
+
+def test_the_gateway_ends_when_the_launcher_is_killed(recorder: StartRecorder, command: Command) -> None:
+    client = python("import sys; print('ready', flush=True); sys.stdin.read()")
+    running = command.start(
+        "run", "--", *client, env=environment_form(recorder()), stdin=subprocess.PIPE
+    )
+    assert running.stdout
+    assert running.stdout.readline() == "ready\n"
+    assert len(gateways(command)) == 1
+    running.kill()
+    running.wait(WAIT_S)
+    wait_until(lambda: gateways(command) == [], "the gateway is still there")
+    running.communicate()
+
+
+# ---- what can be wrong ----
+
+
+def test_an_unknown_client_is_said(command: Command) -> None:
+    done = command.run("run", "--", "no-such-client-here")
+    assert done.returncode == 127
+    assert done.stderr == "mitm-gateway: no-such-client-here: no such program\n"
+
+
+def test_without_rules_the_way_to_some_is_said(command: Command) -> None:
+    done = command.run("run", "--", "true")
+    assert done.returncode == 1
+    assert "there is no such file; expected a rules file" in done.stderr
+
+
+def test_settings_that_lead_past_the_gateway_are_said(recorder: StartRecorder, command: Command) -> None:
+    settings = command.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(
+        json.dumps({"env": {"ANTHROPIC_BASE_URL": "https://elsewhere.example.com"}, "forceLoginMethod": "console"})
+    )
+    done = command.run("run", "--", "true", env=environment_form(recorder()))
+    assert f'"env" in {settings} sets ANTHROPIC_BASE_URL, which beats what this command sets' in done.stderr
+    assert f'"forceLoginMethod" in {settings} keeps gateway keys out' in done.stderr
+
+
+def test_the_environment_form_tells_what_is_missing(command: Command) -> None:
+    done = command.run("run", "--", "true", env={"ANTHROPIC_AUTH_MODE": "baerer"})
+    assert done.returncode == 1
+    assert 'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)' in done.stderr
+    assert "ANTHROPIC_API_KEY is not set" in done.stderr

@@ -1,0 +1,90 @@
+"""`mitm-gateway` as its users run it: in a process, with a home of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from support.processes import ROOT
+
+TIMEOUT_S = 90.0
+
+
+class Command:
+    """The command in a folder of its own; `env` is added to a bare environment."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def config(self) -> Path:
+        """Where the command looks for rules."""
+        return self.home / ".config" / "mitm-gateway"
+
+    @property
+    def logs(self) -> list[Path]:
+        """The logs of the runs, the oldest first."""
+        return sorted((self.home / ".local" / "state" / "mitm-gateway").glob("run-*.log"))
+
+    def argv(self, *args: str | Path) -> list[str]:
+        """The command line that runs the command of this working copy."""
+        start = f"import sys; sys.path.insert(0, {str(ROOT / 'addon')!r}); "
+        start += "from mitm_gateway.cli import main; sys.exit(main())"
+        return [sys.executable, "-P", "-c", start, *map(str, args)]
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What the command finds in its environment."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "DISABLE_AUTOUPDATER": "1",
+            "CLAUDE_CODE_MAX_RETRIES": "0",
+            **(env or {}),
+        }
+
+    def start(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
+        """The command, running."""
+        return subprocess.Popen(
+            self.argv(*args),
+            cwd=self.home,
+            env=self.environment(env),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, text: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """The command after its end; `text` is its input."""
+        return subprocess.run(
+            self.argv(*args),
+            cwd=self.home,
+            env=self.environment(env),
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    def write_rules(self, text: str) -> Path:
+        """Writes the default rules file."""
+        self.config.mkdir(parents=True, exist_ok=True)
+        file = self.config / "rules.yaml"
+        file.write_text(text)
+        return file
+
+
+def names(words: Sequence[str], environment: str) -> set[str]:
+    """Which of these variables an `env` listing holds."""
+    held = {line.partition("=")[0] for line in environment.splitlines()}
+    return held & set(words)
