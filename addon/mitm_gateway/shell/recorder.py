@@ -6,9 +6,8 @@ import json
 import logging
 import logging.handlers
 import os
-import queue
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -20,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 # Where in a flow's metadata the facts of the Gateway view are.
 FACTS = "gateway"
+
+# How long lines are gathered before they are written together.
+_GATHERING_S = 0.05
+
 MARKERS = {
     "ok": ":white_check_mark:",
     "refused": ":no_entry:",
@@ -86,19 +89,39 @@ class LogFile:
     """A log of lines, written by a thread of its own and opened again when it was moved away."""
 
     def __init__(self, path: Path) -> None:
-        self._queue: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        self._lines: deque[str] = deque()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
         self._handler = _LineHandler(path)
-        self._listener = logging.handlers.QueueListener(self._queue, self._handler)
-        self._listener.start()
+        self._thread = threading.Thread(target=self._run, name="gateway_log", daemon=True)
+        self._thread.start()
 
     def write(self, line: str) -> None:
         """Queues a line."""
-        self._queue.put(logging.LogRecord("gateway", logging.INFO, "", 0, line, None, None))
+        self._lines.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
 
     def close(self) -> None:
         """Writes what is queued, then closes."""
-        self._listener.stop()
+        self._closing.set()
+        self._wake.set()
+        self._thread.join()
         self._handler.close()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait()
+            # A thread that woke for each line would take the interpreter from the event loop each time.
+            self._closing.wait(_GATHERING_S)
+            self._wake.clear()
+            self._write_queued()
+
+    def _write_queued(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if lines:
+            text = "\n".join(lines)
+            self._handler.handle(logging.LogRecord("gateway", logging.INFO, "", 0, text, None, None))
 
 
 class _LineHandler(logging.handlers.WatchedFileHandler):
