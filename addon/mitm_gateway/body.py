@@ -223,13 +223,17 @@ def edit(
     is not there, nothing happens. BodyError: an edit touches a repeated top-level key, `set_` a repeated key anywhere.
     """
     edits = _Document(body)
-    if model is not None and body.model is not None and model != body.model:
-        edits.replace(_MODEL, _json(model))
-    if betas:
-        edits.map_betas(betas)
-    edits.remove([path.steps for path in remove])
-    for path, value in set_:
-        edits.set(path.steps, value)
+    try:
+        if model is not None and body.model is not None and model != body.model:
+            edits.replace(_MODEL, _json(model))
+        if betas:
+            edits.map_betas(betas)
+        edits.remove([path.steps for path in remove])
+        for path, value in set_:
+            edits.set(path.steps, value)
+    except RecursionError:
+        # The scan had a little more of the stack left.
+        raise BodyError("the body is nested too deep") from None
     return _spliced_bytes(body, edits.all())
 
 
@@ -421,7 +425,7 @@ def _assigned(text: str, steps: _Steps, value: str) -> str:
 
 def _spliced(text: str, edits: Iterable[_Edit], start: int, end: int) -> str:
     pieces = []
-    for edit in sorted(edits, key=_start):
+    for edit in sorted(edits, key=_place):
         pieces += [text[start : edit.start], edit.text]
         start = edit.end
     return "".join([*pieces, text[start:end]])
@@ -430,7 +434,7 @@ def _spliced(text: str, edits: Iterable[_Edit], start: int, end: int) -> str:
 def _spliced_bytes(body: Body, edits: Sequence[_Edit]) -> bytes:
     if not edits:
         return body.raw
-    ordered = sorted(edits, key=_start)
+    ordered = sorted(edits, key=_place)
     marks = _byte_marks(body, [mark for edit in ordered for mark in (edit.start, edit.end)])
     raw = memoryview(body.raw)
     pieces: list[bytes | memoryview] = []
@@ -442,8 +446,9 @@ def _spliced_bytes(body: Body, edits: Sequence[_Edit]) -> bytes:
     return b"".join([*pieces, raw[done:]])
 
 
-def _start(edit: _Edit) -> int:
-    return edit.start
+def _place(edit: _Edit) -> tuple[int, int]:
+    """An insertion stands before the cut that starts at the same place."""
+    return edit.start, edit.end
 
 
 def _byte_marks(body: Body, marks: list[int]) -> list[int]:

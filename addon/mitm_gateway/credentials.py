@@ -29,6 +29,8 @@ MAX_SECRET_BYTES = 64 * 1024
 FAILURE_TTL_S = 5.0
 # A value is fetched anew when a tenth of its life is left, at most a minute before its end.
 _REFRESH_SHARE, _REFRESH_MARGIN_S = 0.1, 60.0
+# How long the end of a killed helper is waited for.
+_END_S = 2.0
 # A token is not used up to its last second: the request has to get there.
 _EXPIRY_MARGIN_S = 5.0
 
@@ -383,8 +385,15 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
     """Ends the helper and whatever it started: all of its process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode is None:
-        await process.wait()
+    if process.returncode is not None:
+        return
+    # asyncio counts a process as ended only when its output has been read to the end; a child of the helper
+    # that left the group may hold the pipe open, which is nobody's reason to wait.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_S):
+            while process.stdout is not None and await process.stdout.read(MAX_SECRET_BYTES):
+                pass
+            await process.wait()
 
 
 def parse_helper_output(output: bytes, ttl_s: float, now: float, wall: float) -> Value:

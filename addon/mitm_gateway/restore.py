@@ -15,6 +15,8 @@ MAX_HELD_BYTES = 4096
 _MAX_KEY_BYTES = 64
 
 _STRING_RUN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+# One search for both: looking for each alone reads the rest of the chunk again for every line.
+_LINE_END = re.compile(rb"[\r\n]")
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 # A whole key and, where it is no candidate, a whole string or scalar behind it: the usual case in one step.
 _KEY = re.compile(rb'\s*"((?:[^"\\]++|\\.)*+)"\s*:\s*', re.DOTALL)
@@ -304,13 +306,12 @@ class SseRestorer:
 
 
 def _line_end(chunk: bytes, pos: int) -> int:
-    newline, carriage = chunk.find(b"\n", pos), chunk.find(b"\r", pos)
-    ends = [place for place in (newline, carriage) if place >= 0]
-    return min(ends) if ends else len(chunk)
+    found = _LINE_END.search(chunk, pos)
+    return found.start() if found else len(chunk)
 
 
 def _holds_no_model(chunk: bytes) -> bool:
     """Whether a chunk is whole events in which no key can be `model`, not even one with escapes."""
     return (
-        chunk.endswith(b"\n\n") and b'"model"' not in chunk and b"\\u00" not in chunk and b"\r" not in chunk
+        chunk.endswith(b"\n\n") and b'"model"' not in chunk and b"\\u006" not in chunk and b"\r" not in chunk
     )

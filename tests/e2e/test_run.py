@@ -212,7 +212,9 @@ def test_interactive_claude_code(
     state = {
         "hasCompletedOnboarding": True,
         "theme": "dark",
-        "projects": {str(command.home): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}},
+        "projects": {
+            str(command.home): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+        },
     }
     (command.home / ".claude.json").write_text(json.dumps(state))
     screen = terminal("run", "--", claude, env=environment_form(upstream))
@@ -349,9 +351,7 @@ def test_a_client_that_is_killed_gives_its_signal(recorder: StartRecorder, comma
 
 def test_the_gateway_ends_when_the_launcher_is_killed(recorder: StartRecorder, command: Command) -> None:
     client = python("import sys; print('ready', flush=True); sys.stdin.read()")
-    running = command.start(
-        "run", "--", *client, env=environment_form(recorder()), stdin=subprocess.PIPE
-    )
+    running = command.start("run", "--", *client, env=environment_form(recorder()), stdin=subprocess.PIPE)
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
     assert len(gateways(command)) == 1
@@ -380,7 +380,9 @@ def test_settings_that_lead_past_the_gateway_are_said(recorder: StartRecorder, c
     settings = command.home / ".claude" / "settings.json"
     settings.parent.mkdir()
     settings.write_text(
-        json.dumps({"env": {"ANTHROPIC_BASE_URL": "https://elsewhere.example.com"}, "forceLoginMethod": "console"})
+        json.dumps(
+            {"env": {"ANTHROPIC_BASE_URL": "https://elsewhere.example.com"}, "forceLoginMethod": "console"}
+        )
     )
     done = command.run("run", "--", "true", env=environment_form(recorder()))
     assert f'"env" in {settings} sets ANTHROPIC_BASE_URL, which beats what this command sets' in done.stderr
@@ -390,5 +392,8 @@ def test_settings_that_lead_past_the_gateway_are_said(recorder: StartRecorder, c
 def test_the_environment_form_tells_what_is_missing(command: Command) -> None:
     done = command.run("run", "--", "true", env={"ANTHROPIC_AUTH_MODE": "baerer"})
     assert done.returncode == 1
-    assert 'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)' in done.stderr
+    assert (
+        'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)'
+        in done.stderr
+    )
     assert "ANTHROPIC_API_KEY is not set" in done.stderr

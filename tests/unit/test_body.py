@@ -115,6 +115,12 @@ def test_fields_are_set(before: bytes, path: str, after: bytes) -> None:
     assert json.loads(edit(scan(before), set_=[(parse_path(path), "5")])) == json.loads(after)
 
 
+def test_the_last_member_goes_while_another_is_added() -> None:
+    body = scan(b'{"model":"m","context_management":{"a":1}}')
+    edited = edit(body, remove=[parse_path("context_management")], set_=[(parse_path("max_tokens"), "5")])
+    assert edited == b'{"model":"m","max_tokens":5}'
+
+
 def test_betas_in_the_body_are_edited() -> None:
     body = scan(b'{"x":1.0,"anthropic_beta":["a","b"],"y":2}')
     assert edit(body, betas=lambda names: names) is body.raw
@@ -192,6 +198,25 @@ def test_removing_is_the_same_on_parsed_data(data: dict[str, Any], path: str, in
     edited = edit(scan(raw), remove=[parse_path(path)])
     assert json.loads(edited) == expected
     assert (edited is raw) == (expected == data)
+
+
+@given(OBJECTS, st.lists(PATHS, max_size=2), st.sampled_from(["a", "new", "tools[*].new", "é.a"]))
+def test_removing_and_setting_is_the_same_on_parsed_data(
+    data: dict[str, Any], removed: list[str], added: str
+) -> None:
+    raw = json.dumps(data).encode()
+    expected = copy.deepcopy(data)
+    for path in removed:
+        without(expected, parse_path(path).steps)
+    step_by_step = raw
+    if removed:
+        step_by_step = edit(scan(step_by_step), remove=[parse_path(path) for path in removed])
+        assert json.loads(step_by_step) == expected or len(removed) > 1
+    step_by_step = edit(scan(step_by_step), set_=[(parse_path(added), '"x"')])
+    at_once = edit(
+        scan(raw), remove=[parse_path(path) for path in removed], set_=[(parse_path(added), '"x"')]
+    )
+    assert json.loads(at_once) == json.loads(step_by_step)
 
 
 @given(st.binary(max_size=120))

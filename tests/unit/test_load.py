@@ -211,3 +211,26 @@ def test_a_secret_in_the_file_is_never_shown(text: str) -> None:
         parse_rules(text.encode(), "f", {})
     except RulesError as fault:
         assert "S3CRET" not in str(fault)  # noqa: PT017
+
+
+# ---- presets ----
+
+
+def test_the_rule_wins_over_its_preset_and_need_not_set_the_presets_variables() -> None:
+    text = (
+        "rules:\n- preset: litellm\n  upstream: https://own.test\n  auth: {credential: client}\n"
+        "  models: {map: {claude-*: own}}\n"
+    )
+    (rule,) = parse_rules(text.encode(), "f", {}).rules
+    assert str(rule.upstream) == "https://own.test"
+    assert rule.auth is not None
+    assert (rule.auth.scheme, rule.auth.credential) == ("bearer", "client")
+    assert rule.models is not None
+    assert rule.models.sent_for("claude-sonnet-4-6") == "own"
+
+
+def test_a_variable_that_a_preset_needs_is_told_at_the_rule() -> None:
+    (problem,) = problems_of("rules:\n- preset: litellm\n  auth: {credential: client}\n")
+    assert problem.startswith(
+        'f:2:3: "upstream" needs the environment variable "LITELLM_URL", which is not set'
+    )
