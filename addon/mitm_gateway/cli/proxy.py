@@ -79,10 +79,13 @@ class Proxy:
         found = _WEB.search(self._said())
         return found[1] if found else None
 
-    def wait_until_it_serves(self) -> None:
-        """Returns when rules are in force and every port is open. Raises ProxyError."""
+    def wait_until_it_serves(self, ca: Path | None = None) -> None:
+        """Returns when rules are in force, every port is open and the CA's certificate, if asked for, is
+        written: on its first start mitmproxy makes one after it has begun to listen. Raises ProxyError."""
         deadline = time.monotonic() + START_S
-        while not (_IN_FORCE in self._said() and all(map(_is_open, self._ports))):
+        while not (
+            _IN_FORCE in self._said() and all(map(_is_open, self._ports)) and (ca is None or _is_written(ca))
+        ):
             if self.has_ended:
                 raise ProxyError(self._said().strip() or "it ended without a word")
             if time.monotonic() > deadline:
@@ -110,6 +113,12 @@ class Proxy:
 
 def _private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")
+
+
+def _is_written(certificate: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return certificate.read_text().rstrip().endswith("-----END CERTIFICATE-----")
+    return False
 
 
 def _is_open(port: int) -> bool:

@@ -138,7 +138,7 @@ def _serving(
         proxy = _start(arguments, source, targets, log, ports, web_port)
         with proxy:
             try:
-                proxy.wait_until_it_serves()
+                proxy.wait_until_it_serves(_ca() if arguments.intercept else None)
             except ProxyError:
                 if attempt < _STARTS and proxy.lost_a_port():
                     continue
@@ -179,12 +179,16 @@ def _changes(
     if not arguments.intercept:
         urls = [(target, f"http://127.0.0.1:{port}") for target, port in zip(targets, ports, strict=True)]
         return clientenv.reverse(source.ruleset, urls, os.environ, tuple(source.secrets.values()))
-    ca = Path.home() / ".mitmproxy" / "mitmproxy-ca-cert.pem"
+    ca = _ca()
     bundle = folder / "ca-bundle.pem"
     bundle.write_bytes(ca_bundle(ca, os.environ))
     return clientenv.intercept(
         source.ruleset, f"http://127.0.0.1:{ports[0]}", ca, bundle, os.environ, tuple(source.secrets.values())
     )
+
+
+def _ca() -> Path:
+    return Path.home() / ".mitmproxy" / "mitmproxy-ca-cert.pem"
 
 
 def ca_bundle(ca: Path, environ: Mapping[str, str]) -> bytes:
