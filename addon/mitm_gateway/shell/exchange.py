@@ -336,7 +336,10 @@ class Exchange:
             refusal = replace(refusal, rule=refusal.rule or rule)
             handling.record.refusal = refusal.reason
             handling.record.rule = handling.record.rule or refusal.rule
-        refuse(flow, refusal)
+        if refusal.status == 413:
+            # mitmproxy's views would unpack it whole.
+            flow.request.raw_content = None
+        refuse(flow, refusal, reveal=self.settings.reveal)
 
     def _answer_here(self, flow: http.HTTPFlow, handling: Handling, answer: Answer) -> None:
         """Gives an answer that a rule lets the gateway give."""
