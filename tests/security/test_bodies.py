@@ -67,7 +67,9 @@ def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
     stage.assert_refused(stage.ask(headers=[*HEADERS, ("Content-Encoding", "gzip, gzip")], body=bomb), 413)
 
 
-@pytest.mark.parametrize("body", [b'{"model":"claude-x","model":"other"}', b'{"model":"a","\\u006dodel":"claude-x"}'])
+@pytest.mark.parametrize(
+    "body", [b'{"model":"claude-x","model":"other"}', b'{"model":"a","\\u006dodel":"claude-x"}']
+)
 def test_45_two_models_are_400(stage: Stage, body: bytes) -> None:
     stage.assert_refused(stage.ask(body=body), 400)
 
@@ -98,7 +100,9 @@ def test_47_what_cannot_be_read_is_400(stage: Stage, body: bytes) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "snappy", "gzip, snappy"])
 def test_47_what_is_not_what_it_says_is_400(stage: Stage, encoding: str) -> None:
-    stage.assert_refused(stage.ask(headers=[*HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400)
+    stage.assert_refused(
+        stage.ask(headers=[*HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400
+    )
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
@@ -108,7 +112,9 @@ def test_47_requests_without_a_body_pass(stage: Stage, method: str) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("target", ["/v1/messages", "/v1/../x"])
-def test_48_a_huge_body_is_refused_in_bounded_memory(stage_with: StartStage, chunked: bool, target: str) -> None:
+def test_48_a_huge_body_is_refused_in_bounded_memory(
+    stage_with: StartStage, chunked: bool, target: str
+) -> None:
     stage = stage_with("--set", "gateway_body_limit=16MiB")
     assert stage.ask().status == 200
     stage.warmed_up()

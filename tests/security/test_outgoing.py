@@ -118,9 +118,7 @@ def test_32_33_bad_rules_while_running_keep_the_good_ones(stage_with: StartStage
 
 
 @pytest.mark.parametrize("how", ["does not import", "raises", "deleted", "hollow"])
-def test_34_a_broken_script_answers_503(
-    stage_with: StartStage, tmp_path: Path, how: str
-) -> None:
+def test_34_a_broken_script_answers_503(stage_with: StartStage, tmp_path: Path, how: str) -> None:
     addon = tmp_path / "addon"
     shutil.copytree(ROOT / "addon", addon, ignore=shutil.ignore_patterns("__pycache__"))
     script = addon / "gateway.py"
@@ -173,7 +171,9 @@ def test_35_over_http2(stage: Stage) -> None:
     assert auth_fields(stage) == [("authorization", f"Bearer {GW}")]
 
 
-@pytest.mark.parametrize("name", ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key"])
+@pytest.mark.parametrize(
+    "name", ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key"]
+)
 def test_36_keys_in_the_query_go_and_the_rest_stays_to_the_byte(stage: Stage, name: str) -> None:
     target = f"/v1/x?a=%7e&{name}={CK}&alt=sse&&b=+"
     assert stage.ask(target).status == 200
@@ -187,7 +187,12 @@ def test_36_keys_in_the_query_are_shown_nowhere_when_refused(stage: Stage) -> No
 
 @pytest.mark.parametrize(
     "field",
-    [f"X-A: a\rx-api-key: {CK}", f"X-A: a\r\n authorization: Bearer {CK}", f"X-A: a\r\n\tx-api-key: {CK}", f"X-A: \0{CK}"],
+    [
+        f"X-A: a\rx-api-key: {CK}",
+        f"X-A: a\r\n authorization: Bearer {CK}",
+        f"X-A: a\r\n\tx-api-key: {CK}",
+        f"X-A: \0{CK}",
+    ],
 )
 def test_37_line_breaks_and_nul_in_header_values_are_400(stage: Stage, field: str) -> None:
     client = stage.tunnel()
@@ -196,7 +201,9 @@ def test_37_line_breaks_and_nul_in_header_values_are_400(stage: Stage, field: st
     stage.assert_silence()
 
 
-@pytest.mark.parametrize("value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"])
+@pytest.mark.parametrize(
+    "value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"]
+)
 def test_38_the_auth_header_is_not_nominated(stage: Stage, value: str) -> None:
     assert stage.ask(headers=[*HEADERS, ("Connection", value)]).status == 200
     assert "authorization" not in ",".join(stage.asked.values("connection")).lower()
@@ -207,7 +214,9 @@ UNUSABLE = {"crlf": b"abc\r\nX-Evil: 1", "two": b"abc\n\ndef", "blank": b"a b", 
             "empty": b"", "newline": b"\n", "two-newlines": b"abc\n\n"}  # fmt: skip
 
 
-def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(stage_with: StartStage, tmp_path: Path) -> None:
+def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(
+    stage_with: StartStage, tmp_path: Path
+) -> None:
     key = tmp_path / "key"
     key.write_bytes(GW.encode())
     key.chmod(0o600)
@@ -291,7 +300,9 @@ def test_42_raw_bytes_to_a_host_without_rules_pass(stage: Stage) -> None:
     client.close()
 
 
-def test_43_a_replay_goes_the_same_way(stage_with: StartStage, mitmdump: StartMitmdump, tmp_path: Path) -> None:
+def test_43_a_replay_goes_the_same_way(
+    stage_with: StartStage, mitmdump: StartMitmdump, tmp_path: Path
+) -> None:
     stage = stage_with()
     assert stage.ask(f"/v1/messages?beta=true&key={CK}").status == 200
     first = stage.asked
@@ -299,7 +310,9 @@ def test_43_a_replay_goes_the_same_way(stage_with: StartStage, mitmdump: StartMi
     kept = tmp_path / "recorded"
     shutil.copy(stage.flows, kept)
     stage.restart("-C", str(kept), "--set", "client_replay_concurrency=1")
-    again = stage.gw.wait_for_request(count=len(stage.gw.requests) + 1) if stage.asked is first else stage.asked
+    again = (
+        stage.gw.wait_for_request(count=len(stage.gw.requests) + 1) if stage.asked is first else stage.asked
+    )
     assert (again.method, again.target, again.body) == (first.method, first.target, first.body)
     assert [value for name, value in again.headers if normal_name(name) in AUTH] == [f"Bearer {GW}"]
     assert again.header("host") == "gw.test"
@@ -330,5 +343,3 @@ def test_a_websocket_goes_out_with_the_gateways_key_only(stage: Stage) -> None:
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
     client.close()
     stage.gw.script = answers
-
-

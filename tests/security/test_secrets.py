@@ -33,7 +33,9 @@ SECRET_ARGUMENT = "argument-of-the-helper"
 
 @e2e
 @pytest.mark.parametrize("end", ["interrupt", "terminate"])
-@pytest.mark.parametrize("extra", [(), ("-v",), ("-v", "--set", "proxy_debug=true")], ids=["", "verbose", "debug"])
+@pytest.mark.parametrize(
+    "extra", [(), ("-v",), ("-v", "--set", "proxy_debug=true")], ids=["", "verbose", "debug"]
+)
 def test_50_nothing_kept_holds_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
     stage = stage_with(*extra, "--set", "termlog_verbosity=debug" if extra else "termlog_verbosity=info")
     assert stage.ask(f"/v1/messages?api_key={CK}").status == 200
@@ -132,7 +134,9 @@ def helper(tmp_path: Path, body: str) -> str:
 @e2e
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("stream", ["stderr", "stdout"])
-def test_52_53_a_failing_helper_tells_nothing(stage_with: StartStage, tmp_path: Path, code: int, stream: str) -> None:
+def test_52_53_a_failing_helper_tells_nothing(
+    stage_with: StartStage, tmp_path: Path, code: int, stream: str
+) -> None:
     to = " >&2" if stream == "stderr" else "; echo second line"
     stage = stage_with("-v", rules=helper(tmp_path, f"echo {shlex.quote(GW)}{to}\nexit {code}"))
     stage.ends_refusing = True
@@ -186,7 +190,9 @@ async def test_55_a_key_file_that_is_none_is_an_error_at_once(tmp_path: Path, ki
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True)])
-async def test_55_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path, mode: int, warned: bool) -> None:
+async def test_55_a_key_file_that_others_can_read_is_warned_of(
+    tmp_path: Path, mode: int, warned: bool
+) -> None:
     path, warnings = tmp_path / "key", []
     path.write_text("abc\n")
     path.chmod(mode)
@@ -211,7 +217,8 @@ def credentials_of(path: Path, warn: Callable[..., None] = lambda *_: None) -> C
 BOMBS = {
     "aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n"
     + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8)),
-    "merge": "a: &a {x: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [{','.join(['*a'] * 50)}]}}\n" for n in range(500)),
+    "merge": "a: &a {x: 1}\n"
+    + "".join(f"m{n}: &m{n} {{<<: [{','.join(['*a'] * 50)}]}}\n" for n in range(500)),
     "loop": "rules: &a [*a]\n",
     "tag": "rules: !!python/object/apply:os.system [id]\n",
     "deep": "rules: " + "[" * 20_000,
@@ -230,7 +237,10 @@ def test_56_a_bomb_is_a_load_error_within_a_second(text: str) -> None:
 
 MISTAKES = {
     "second rules": (RULES + "rules: []\n", r'rules\.yaml:\d+:1: duplicate key "rules"'),
-    "hots": (RULES.replace("match: {host: api", "match: {hots: api"), r'rules\.yaml:\d+:\d+: unknown key "hots"'),
+    "hots": (
+        RULES.replace("match: {host: api", "match: {hots: api"),
+        r'rules\.yaml:\d+:\d+: unknown key "hots"',
+    ),
     "no": (RULES.replace(f"host: {API}", "host: no"), r"rules\.yaml:\d+:\d+: .*boolean"),
     "two documents": (RULES + "---\nrules: []\n", r"rules\.yaml:\d+:\d+: "),
 }
@@ -284,7 +294,9 @@ def test_58_rules_of_another_user_are_refused(tmp_path: Path) -> None:
         load(file, {})
 
 
-@pytest.mark.parametrize("key", ["sk-ant-api03-0123456789abcdef", "ghp_0123456789abcdef0123456789", "AIza" + "x" * 35])
+@pytest.mark.parametrize(
+    "key", ["sk-ant-api03-0123456789abcdef", "ghp_0123456789abcdef0123456789", "AIza" + "x" * 35]
+)
 @pytest.mark.parametrize("place", ["credentials: {gw: {env: KEY}}", "Editor-Version: KEY", "name: KEY"])
 def test_59_a_key_in_the_rules_is_refused_and_not_printed(key: str, place: str) -> None:
     text = RULES.replace("credentials: {gw: {env: GW_KEY}}", "credentials: {gw: {env: GW_KEY}}\n" if "name" in place else
@@ -310,7 +322,11 @@ def test_60_the_script_defines_nothing_that_could_be_a_hook(script: str) -> None
              if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}  # fmt: skip
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not names & HOOKS
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)]
+    assert not [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+    ]
 
 
 def test_60_nothing_that_mitmproxy_imports_can_end_the_process() -> None:
@@ -321,5 +337,3 @@ def test_60_nothing_that_mitmproxy_imports_can_end_the_process() -> None:
             if isinstance(node, ast.Attribute):
                 assert node.attr not in ("exit", "_exit", "abort"), file
             assert not (isinstance(node, ast.Name) and node.id in ("exit", "quit", "SystemExit")), file
-
-
