@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -60,10 +61,8 @@ def test_30_a_refused_request_that_another_addon_streams_is_answered(
     body = b"a" * (5 << 20)
     framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
     client.send_request("POST", "/v1/../x", [("Host", API), CLIENT_KEY, framing])
-    try:
+    with contextlib.suppress(ConnectionError):
         client.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
-    except (BrokenPipeError, ConnectionError):
-        pass
     stage.assert_refused(client.read_response(timeout=5), 400)
 
 
@@ -83,7 +82,7 @@ def test_31_requests_while_it_starts_never_leave_with_the_clients_key(stage_with
     from support.processes import unused_port
 
     port = unused_port()
-    stage = stage_with("-p", str(port), modes=["regular"], wait=False)
+    stage_with("-p", str(port), modes=["regular"], wait=False)
     answers = []
     deadline = time.monotonic() + 30
     while 200 not in answers and time.monotonic() < deadline:
@@ -227,8 +226,8 @@ def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(
         answer = stage.ask_anyway()
         assert (answer.status, stage.arrived()) == (502, sent), value
     assert "X-Evil" not in stage.proxy.output()
-    for value in (GW, f"{GW}\n", f"{GW}\r\n", f"Bearer {GW}\n"):
-        key.write_text(value, newline="")
+    for usable in (GW, f"{GW}\n", f"{GW}\r\n", f"Bearer {GW}\n"):
+        key.write_bytes(usable.encode())
         assert stage.ask().status == 200
         assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
 

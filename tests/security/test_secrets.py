@@ -193,7 +193,8 @@ async def test_55_a_key_file_that_is_none_is_an_error_at_once(tmp_path: Path, ki
 async def test_55_a_key_file_that_others_can_read_is_warned_of(
     tmp_path: Path, mode: int, warned: bool
 ) -> None:
-    path, warnings = tmp_path / "key", []
+    path = tmp_path / "key"
+    warnings: list[str] = []
     path.write_text("abc\n")
     path.chmod(mode)
     found = await credentials_of(path, warnings.append).get("gw")
