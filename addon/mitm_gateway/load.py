@@ -84,9 +84,24 @@ def _read(path: Path) -> bytes:
         os.close(handle)
         raise problem("this is not a regular file; expected a rules file")
     with os.fdopen(handle, "rb") as file:
-        if mode & stat.S_IWOTH:
-            raise problem("other users may write this file, which decides where keys go; expected chmod o-w")
+        if why := _open_to_others(path, os.fstat(handle)):
+            raise problem(f"{why}, and the file decides where keys go")
         return file.read(MAX_BYTES + 1)
+
+
+def _open_to_others(path: Path, status: os.stat_result) -> str | None:
+    """Why somebody else could change the rules (POSIX); None where nobody could."""
+    if os.name != "posix":
+        return None
+    if status.st_uid not in (0, os.geteuid()):
+        return "the file belongs to another user; expected your own"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others may write this file; expected chmod go-w"
+    folder = path.resolve().parent.stat()
+    # In a sticky folder such as /tmp nobody can put another file in its place.
+    if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
+        return "others may write its folder; expected chmod o-w there"
+    return None
 
 
 def parse_rules(text: bytes, file: str, environ: Mapping[str, str]) -> RuleSet:

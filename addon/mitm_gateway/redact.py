@@ -27,6 +27,7 @@ CREDENTIAL_HEADERS = frozenset(
 # Shown masked as well, though no key of a client's: they hold tokens of other parties.
 _MASKED_HEADERS = CREDENTIAL_HEADERS | {
     "setcookie",
+    "secwebsocketprotocol",
     "xlitellmapikey",
     "xportkeyapikey",
     "cfaigauthorization",
@@ -34,6 +35,8 @@ _MASKED_HEADERS = CREDENTIAL_HEADERS | {
     "xamzsecuritytoken",
 }
 _AUTH_SCHEME = re.compile(r"(?i)(bearer|basic|token|key|negotiate|digest)(\s+)(.*)", re.DOTALL)
+# What a browser's WebSocket carries a key in, as it cannot set headers.
+_WEBSOCKET_KEY = re.compile(r"(?i)(openai-insecure-api-key\.)([^\s,]+)")
 _MASKED = re.compile(rf"(?:\w+\s+)?{re.escape(MASK)}.{{0,{SHOWN_CHARACTERS}}}")
 # Prefixes that the well-known issuers give to their keys. "sk-" begins one only where no word ends in it
 # (desk-booking-service), so it stands at the start, behind punctuation or behind a percent-encoded character.
@@ -111,6 +114,8 @@ def holds_secret(name: str) -> bool:
 
 def masked_header(name: str, value: str) -> str:
     """A header's value as it may be shown: the auth scheme stays, the secret goes."""
+    if normal_name(name) == "secwebsocketprotocol":
+        return _WEBSOCKET_KEY.sub(lambda found: found[1] + masked(found[2]), value)
     if not holds_secret(name):
         return masked_text(value)
     if scheme := _AUTH_SCHEME.fullmatch(value):

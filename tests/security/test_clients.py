@@ -14,7 +14,7 @@ from support.stage import API, BODY, CK, JSON, OWN, RULES, Client, Stage
 pytestmark = pytest.mark.e2e
 
 StartStage = Callable[..., Stage]
-PASS = "client-pass-0123456789abcdef"
+PASS = "client-key-of-a-colleague-0123456789"  # holds the mark that may stand nowhere
 CLIENT_KEY = ("x-api-key", CK)
 REVERSE = ("Host", "localhost")
 

@@ -114,6 +114,14 @@ class Recorder:
             raise TimeoutError(f"no request {count} to {path or 'any path'} in {timeout} s; seen: {seen}")
         return request
 
+    def wait_for_bytes(self, marker: bytes, timeout: float = WAIT_S) -> None:
+        """Return when these bytes have arrived, HTTP or not."""
+        deadline = time.monotonic() + timeout
+        while marker not in self.raw:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {marker!r} in {timeout} s")
+            time.sleep(_POLL_S)
+
     def wait_for_hangup(self, *, count: int = 1, timeout: float = WAIT_S) -> None:
         """Return when so many clients have left in the middle of a `Stream` or a `Hang`."""
         with self._changed:

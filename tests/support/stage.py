@@ -13,6 +13,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,11 +79,16 @@ class Stage:
         rules: str = RULES,
         modes: Sequence[str] = MODES,
         host: str = API,
+        ready: bytes = BODY.replace(b"claude-x", b"gw-model"),
         names: Mapping[str, int] | None = None,
         env: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         self.host = host
+        self._shown: dict[Path, int] = {}
+        self._ready = ready  # what the upstream gets in the request after a case
+        self.ends_refusing = False
+        self.may_crash = False  # mitmproxy does on trailers, and sends nothing
 
         def upstream(*hosts: str) -> Recorder:
             return Recorder(answers, tls=authority, names=hosts, http2=True)
@@ -106,9 +112,10 @@ class Stage:
         }
         kept = {"hardump": self.har, "gateway_log": self.log, "flow_detail": 4}
         sets = [part for name, value in kept.items() for part in ("--set", f"{name}={value}")]
-        self.proxy = Mitmdump(
+        self._start = partial(
+            Mitmdump,
             folder,
-            *("-w", str(self.flows), *sets, *args),
+            *("-w", str(self.flows), *sets),
             rules=rules,
             modes=modes,
             names=table,
@@ -116,12 +123,20 @@ class Stage:
             env={"GW_KEY": GW, **(env or {})},
             **options,
         )
+        self.proxy = self._start(*args)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def restart(self, *args: str) -> None:
+        """The gateway once more, with other arguments."""
+        self.proxy.stop()
+        self._check_shown()
+        self._shown = {}
+        self.proxy = self._start(*args)
 
     # ---- clients ----
 
@@ -163,6 +178,12 @@ class Stage:
         sent = [("Host", self.host), ("x-api-key", CK), JSON] if headers is None else headers
         return (client or self.tunnel()).request(method, target, sent, body)
 
+    def ask_anyway(self, target: str = "/v1/messages") -> Response:
+        """One plain request through the intercepting listener, which needs no tunnel first."""
+        headers = [("Host", self.host), ("x-api-key", CK), JSON]
+        with self.plain() as client:
+            return client.request("POST", f"http://{self.host}{target}", headers, BODY)
+
     @property
     def asked(self) -> Seen:
         """The last request that the rule's upstream got."""
@@ -180,7 +201,7 @@ class Stage:
 
     def assert_silence(self) -> None:
         """No upstream has got a byte since the case began."""
-        assert self._arrived() == self._before, "a refused request left something upstream"
+        assert self.arrived() == self._before, "a refused request left something upstream"
 
     def assert_ends(self, client: Client, timeout: float = 5.0) -> bytes:
         """The gateway answers or closes in time; what it said."""
@@ -193,7 +214,8 @@ class Stage:
     @contextlib.contextmanager
     def case(self) -> Iterator[Self]:
         """One acceptance case; the invariants are checked at its end."""
-        self._before = self._arrived()
+        self.warmed_up()
+        self._shown = {file: file.stat().st_size for file in self._kept if file.exists()}
         del self._clients[:], self._http2[:]
         yield self
         self._check_clients()
@@ -203,11 +225,16 @@ class Stage:
         for client in self._clients:
             client.close()
 
+    def warmed_up(self) -> None:
+        """What arrived upstream before now is no matter of the case."""
+        self._before = self.arrived()
+
     @property
     def _upstreams(self) -> tuple[Recorder, ...]:
         return self.gw, self.evil, self.api, self.evil_plain
 
-    def _arrived(self) -> list[int]:
+    def arrived(self) -> list[int]:
+        """How many bytes each upstream has got so far."""
         return [len(upstream.raw) for upstream in self._upstreams]
 
     def _check_clients(self) -> None:
@@ -225,23 +252,33 @@ class Stage:
             assert connection.sni == "gw.test" or not connection.raw
 
     def _check_shown(self) -> None:
-        assert_absent(self.proxy.output().encode(), "it was printed")
-        assert "Addon error" not in self.proxy.output()
-        assert "mitmproxy has crashed" not in self.proxy.output()
-        for file in (self.log, self.har, self.flows):
+        """What was printed or written since the case began holds no key."""
+        for file in self._kept:
             if file.exists():
-                assert_absent(file.read_bytes(), f"it stands in {file.name}")
+                with file.open("rb") as opened:
+                    opened.seek(self._shown.get(file, 0))
+                    data = opened.read()
+                assert_absent(data, f"it stands in {file.name}")
+                assert b"Addon error" not in data
+                assert self.may_crash or b"mitmproxy has crashed" not in data
+
+    @property
+    def _kept(self) -> list[Path]:
+        return [self.flows, self.har, self.log, self.folder / "output.txt"]
 
     def _check_next_request(self) -> None:
+        if self.proxy.process.poll() is not None or self.ends_refusing:
+            return
         answer = self.ask()
         assert answer.status == 200, (answer, self.proxy.output()[-3000:])
         assert self.asked.values("authorization") == [f"Bearer {GW}"]
-        assert self.asked.json["model"] == "gw-model"
+        assert self.asked.body == self._ready
 
     def close(self) -> None:
         """Ends the gateway and looks at all that it has kept."""
         try:
             self.proxy.stop()
+            self._shown = {}
             self._check_shown()
         finally:
             self.proxy.kill()

@@ -13,7 +13,9 @@ class Web:
     """A session with mitmweb, logged in where the version asks for it."""
 
     def __init__(self, proxy: Mitmdump) -> None:
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{proxy.web_port}", trust_env=False)
+        self._client = httpx.Client(
+            base_url=f"http://127.0.0.1:{proxy.web_port}", trust_env=False, follow_redirects=True
+        )
         self._client.get("/", params={"token": WEB_PASSWORD})
         names = [name for name in self._client.cookies if "xsrf" in name]
         self._headers = {"X-XSRFToken": self._client.cookies[names[0]]} if names else {}

@@ -90,7 +90,8 @@ class Wire:
         """TLS from here on; `sni=None` sends none. The certificate must come from `ca`; its name is free."""
         context = ssl.create_default_context(cafile=ca)
         context.check_hostname = False  # tests send names that do not fit on purpose
-        context.set_alpn_protocols(list(alpn))
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
         self._sock = context.wrap_socket(self._sock, server_hostname=sni)
 
     @property

@@ -91,7 +91,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_bytes((DATA / "good" / "smallest.yaml").read_bytes())
     file.chmod(0o646)
-    with pytest.raises(RulesError, match="other users may write this file"):
+    with pytest.raises(RulesError, match="others may write this file"):
         load(file, {})
     file.chmod(0o644)
     assert load(file, {}).rules

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mitmproxy import ctx, exceptions, http, tcp
+from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.tls import ClientHelloData
 
 from .. import guard
-from ..addresses import Upstream, normal_host
+from ..addresses import Upstream
 from ..credentials import Credentials
 from ..demo import DemoGateway
 from ..head import Arrival
@@ -33,11 +33,12 @@ from .commands import Commands
 from .exchange import Exchange
 from .fast import Fast
 from .files import make_private
-from .flows import arrival_of, head_of, refuse
+from .flows import arrival_of, head_of, mask, refuse
 from .handling import Loaded
 from .insides import Insides, set_where_unset, settle_before_exit
-from .lastlook import LastLook, web_port
+from .lastlook import LastLook, knows, web_port
 from .listeners import bind_to_loopback, listen_ports
+from .logs import quote_peers, unquote_peers
 from .recorder import Recorder
 from .reload import Watcher
 from .replay import is_replay
@@ -45,6 +46,8 @@ from .settings import Settings, add_options, broken_promises, known_holes
 
 logger = logging.getLogger(__name__)
 
+# Far longer than a start takes; where rules are missing for good the program has ended by then.
+START_PATIENCE_S = 5.0
 # What decides whether the promises hold, besides the gateway's own options.
 _WATCHED_OPTIONS = frozenset(
     {
@@ -76,6 +79,7 @@ class GatewayAddon:
         self._demo: DemoGateway | None = None
         self._demo_at: Upstream | None = None
         self._demo_start: asyncio.Task[None] | None = None
+        self._in_force = asyncio.Event()
         self._connects: set[str] = set()
         self._authenticated: set[str] = set()
         self._candidate: Loaded | None = None
@@ -125,6 +129,7 @@ class GatewayAddon:
         if broken := list(broken_promises(ctx.options, loaded.ruleset)):
             return broken
         self._candidate, self._exchange.settings = loaded, settings
+        quote_peers() if settings.reveal else unquote_peers()
         if self._is_running:
             self._put_in_force()
             self._watch()
@@ -175,6 +180,7 @@ class GatewayAddon:
         if loaded is None or loaded is self._exchange.loaded:
             return
         self._exchange.loaded = loaded
+        self._in_force.set()
         rules = loaded.ruleset.rules
         if any(rule.upstream is not None for rule in rules) and set_where_unset(
             ctx.options, connection_strategy="lazy"
@@ -247,7 +253,12 @@ class GatewayAddon:
 
     def client_connected(self, client: Client) -> None:
         """Drops peers that may not use the gateway before anything of theirs is read."""
-        if not guard.check_peer(client.peername[0], self._exchange.settings.policy):
+        try:
+            may_speak = guard.check_peer(client.peername[0], self._exchange.settings.policy)
+        except Exception as fault:
+            logger.warning("a peer could not be checked: %s", type(fault).__name__)
+            may_speak = False
+        if not may_speak:
             client.error = "mitm-gateway: only this machine may connect; gateway_clients lets others in"
             logger.warning("dropped a connection from %s: %s", client.peername[0], client.error)
 
@@ -259,8 +270,19 @@ class GatewayAddon:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Decides on a tunnel by the host it names."""
         await self._or_refuse(flow, self._open_tunnel(flow))
+        # A CONNECT's own headers end here, so the key for the tunnel is not kept either.
+        flow.request.headers.pop("proxy-authorization", None)
+        mask(flow.request, (), thorough=True)
+
+    async def _until_in_force(self) -> None:
+        """Lets what comes while the program starts (a replay, say) wait for the rules, for a moment."""
+        if self._in_force.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._in_force.wait(), START_PATIENCE_S)
 
     async def _open_tunnel(self, flow: http.HTTPFlow) -> None:
+        await self._until_in_force()
         ruleset = self._ruleset()
         if ruleset is None:
             raise Refused(Refusal(503, "no rules are loaded yet; try again", retry=True))
@@ -270,7 +292,6 @@ class GatewayAddon:
         if policy.client_keys is not None:
             if any(policy.knows_key(key) for key in guard.keys_in(head)):
                 self._authenticated.add(flow.client_conn.id)
-                flow.request.headers.pop("proxy-authorization", None)
             elif not knows:
                 raise Refused(Refusal(401, "a client key is needed; send one as Proxy-Authorization"))
         if not knows and ruleset.unmatched == "block":
@@ -285,13 +306,7 @@ class GatewayAddon:
         address = data.context.server.address
         names = [name for name in (data.client_hello.sni, address[0] if address else None) if name]
         port = address[1] if address else 443
-        data.ignore_connection = not any(_knows(ruleset, name, port) for name in names)
-
-    def tcp_start(self, flow: tcp.TCPFlow) -> None:
-        """Ends what is not HTTP on a host with rules: no rule can be followed there."""
-        ruleset, address = self._ruleset(), flow.server_conn.address
-        if ruleset is None or (address is not None and _knows(ruleset, address[0], address[1])):
-            flow.kill()
+        data.ignore_connection = not any(knows(ruleset, name, port) for name in names)
 
     # ---- requests ----
 
@@ -301,6 +316,7 @@ class GatewayAddon:
             await self._or_refuse(flow, self._open(flow))
 
     async def _open(self, flow: http.HTTPFlow) -> None:
+        await self._until_in_force()
         if self._demo_start is not None and not self._demo_start.done():
             await asyncio.wait([self._demo_start], timeout=5)
         await self._exchange.open(flow, self._arrival(flow))
@@ -358,13 +374,6 @@ class GatewayAddon:
     def _own_ports(self) -> frozenset[int]:
         web = web_port()
         return listen_ports() | (frozenset({web}) if web else frozenset())
-
-
-def _knows(ruleset: RuleSet, name: str, port: int) -> bool:
-    try:
-        return ruleset.knows_host(normal_host(name), port)
-    except ValueError:
-        return False
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ class Exchange:
                 set_body(flow, content, edited=False)
             handling.record.bytes_out = len(content)
             return
-        body = self._body(handling.head, content)
+        body = self._body(flow, handling.head, content)
         if handling.plan is None:
             asked = Asked(body.model if body else None)
             outcome = decide(handling.loaded.ruleset, handling.head, handling.arrival, asked, self._demo())
@@ -187,7 +187,7 @@ class Exchange:
         else:
             self._edit(flow, handling, handling.plan, content, body)
 
-    def _body(self, head: RequestHead, content: bytes) -> Body | None:
+    def _body(self, flow: http.HTTPFlow, head: RequestHead, content: bytes) -> Body | None:
         """The request body taken apart; None where there is none, or where it is a form with files."""
         if not content or (head.get("content-type") or "").lower().startswith("multipart/"):
             return None
@@ -198,7 +198,11 @@ class Exchange:
             return scan(decode(content, head.get("content-encoding") or "", limit))
         except TooLarge:
             raise Refused(too_large(limit)) from None
-        except (DecodingError, BodyError) as fault:
+        except DecodingError as fault:
+            # What could not be unpacked here, mitmproxy's views and its HAR export would stumble over.
+            flow.request.headers.pop("content-encoding", None)
+            raise Refused(Refusal(400, str(fault))) from None
+        except BodyError as fault:
             raise Refused(Refusal(400, str(fault))) from None
 
     def _edit(
@@ -336,7 +340,10 @@ class Exchange:
             refusal = replace(refusal, rule=refusal.rule or rule)
             handling.record.refusal = refusal.reason
             handling.record.rule = handling.record.rule or refusal.rule
-        refuse(flow, refusal)
+        if refusal.status == 413:
+            # mitmproxy's views would unpack it whole.
+            flow.request.raw_content = None
+        refuse(flow, refusal, reveal=self.settings.reveal)
 
     def _answer_here(self, flow: http.HTTPFlow, handling: Handling, answer: Answer) -> None:
         """Gives an answer that a rule lets the gateway give."""

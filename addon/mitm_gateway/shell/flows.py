@@ -11,7 +11,7 @@ from mitmproxy.connection import Client
 from ..addresses import hostport, normal_host
 from ..head import Arrival, Fields, Mode, RequestHead, lower_name, raw, text
 from ..headers import Secrets, outgoing
-from ..plan import Plan
+from ..plan import Plan, masked_target
 from ..redact import holds_secret, is_masked, masked_header, masked_text
 from ..refusals import Refusal
 from ..sigv4 import AwsKeys, signed
@@ -120,31 +120,36 @@ def sign(flow: http.HTTPFlow, plan: Plan, keys: AwsKeys) -> None:
     request.headers.fields = fields
 
 
-def refuse(flow: http.HTTPFlow, refusal: Refusal) -> None:
+def refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool = False) -> None:
     """Answers a request here: no secret stays in it, and nothing of it is sent on."""
     # An answer to a request that streams would hang both sides for ever.
     flow.request.stream = False
     body = refusal.body(flow.request.path)
+    if not reveal:
+        mask(flow.request, (), thorough=True)
     flow.response = http.Response.make(refusal.status, body, refusal.headers)
     logger.info("refused with %d: %s", refusal.status, refusal.message)
 
 
-def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
-    """Takes secrets out of what is kept of a message whose head has been sent."""
+def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thorough: bool = False) -> None:
+    """Takes secrets out of what is kept of a message whose head has been sent.
+
+    `thorough` looks for the shapes of keys in every header: a refused request may hold one anywhere.
+    """
     known = tuple(secrets)
-    message.headers.fields = _masked(message.headers.fields, known)
-    if isinstance(message, http.Request) and any(secret in message.path for secret in known):
-        message.path = masked_text(message.path, known)
+    message.headers.fields = _masked(message.headers.fields, known, thorough)
+    if isinstance(message, http.Request):
+        message.path = masked_text(masked_target(message.path), known)
 
 
-def _masked(fields: Fields, secrets: tuple[str, ...]) -> Fields:
+def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:
     values = b"\n".join([value for _, value in fields])
     seen = tuple(secret for secret in secrets if raw(secret) in values)
-    return tuple([(name, _masked_value(name, value, seen)) for name, value in fields])
+    return tuple([(name, _masked_value(name, value, seen, thorough)) for name, value in fields])
 
 
-def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...]) -> bytes:
+def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...], thorough: bool) -> bytes:
     if holds_secret(lower_name(name)):
         shown = text(value)
         return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))
-    return raw(masked_text(text(value), secrets)) if secrets else value
+    return raw(masked_text(text(value), secrets)) if secrets or thorough else value

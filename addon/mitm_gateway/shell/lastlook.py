@@ -7,9 +7,13 @@ import logging
 from collections.abc import Callable
 
 from mitmproxy import ctx, http
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import HttpLayer, TCPLayer
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from ..addresses import Upstream, is_loopback
+from ..addresses import Upstream, is_loopback, normal_host
+from ..matching import RuleSet
 from ..refusals import Refusal
 from .exchange import Exchange
 from .handling import Handling
@@ -60,6 +64,21 @@ class LastLook:
         ):
             self._exchange.refuse(flow, _MOVED)
 
+    def next_layer(self, data: NextLayer) -> None:
+        """Has everything read as HTTP where rules decide, so that what is none is refused and not relayed."""
+        layer = data.layer
+        # Without a flow it is a tunnel that the user wants undecrypted.
+        if isinstance(layer, TCPLayer) and layer.flow is not None and self._must_be_http(data):
+            data.layer = HttpLayer(data.context, HTTPMode.transparent)
+
+    def _must_be_http(self, data: NextLayer) -> bool:
+        loaded, address = self._exchange.loaded, data.context.server.address
+        if loaded is None or loaded.ruleset.unmatched == "block":
+            return True
+        names = [name for name in (address and address[0], data.context.client.sni) if name]
+        port = address[1] if address else 443
+        return any(knows(loaded.ruleset, name, port) for name in names)
+
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         """The last moment before a connection is opened. Whatever goes wrong here, none is."""
         try:
@@ -109,6 +128,14 @@ def _is_at(place: Upstream, data: ServerConnectionHookData) -> bool:
         address[1],
         data.server.tls,
     )
+
+
+def knows(ruleset: RuleSet, name: str, port: int) -> bool:
+    """Whether a rule is about a host, as mitmproxy names it."""
+    try:
+        return ruleset.knows_host(normal_host(name), port)
+    except ValueError:
+        return False
 
 
 def web_port() -> int | None:

@@ -1,0 +1,87 @@
+"""What must hold for any bytes at all: the body editor, the event stream's readers, the rules loader.
+
+Each target takes bytes and raises where a promise is broken. `run.py` lets a coverage-guided fuzzer look for
+such bytes; the suite runs the targets over the seeds and over what Hypothesis makes up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mitm_gateway.body import BodyError, edit, parse_path, scan
+from mitm_gateway.load import parse_rules
+from mitm_gateway.problems import RulesError
+from mitm_gateway.redact import looks_like_key
+from mitm_gateway.restore import JsonRestorer, SseRestorer
+from mitm_gateway.sse import Event, EventReader
+from mitm_gateway.usage import reader_for
+
+_DATA = Path(__file__).parents[1] / "data"
+_CORPUS = Path(__file__).parent / "corpus"
+_PATHS = (parse_path("metadata.user_id"), parse_path("tools[*].defer_loading"))
+
+
+def body(data: bytes) -> None:
+    """A body is refused with a reason, or its model changes and nothing else does."""
+    try:
+        found = scan(data)
+    except BodyError:
+        return
+    before = json.loads(data.decode("utf-8-sig"))
+    assert isinstance(before, dict)
+    assert before.get("model") == found.model
+    assert edit(found, model=found.model) is found.raw
+    if found.model is not None:
+        renamed = edit(found, model=f"{found.model}x")
+        assert json.loads(renamed.decode("utf-8-sig")) == {**before, "model": f"{found.model}x"}
+        assert edit(scan(renamed), model=found.model).startswith(data[: data.find(b"{")])
+    try:
+        scan(edit(found, model="m", remove=_PATHS, set_=((parse_path("a.b"), "1"),)))
+    except BodyError:
+        return
+
+
+def events(data: bytes) -> None:
+    """However a stream is cut, its events, its edited bytes and its usage are the same."""
+    cut, data = (data[0] % 7 + 1, data[1:]) if data else (1, data)
+    pieces = [data[place : place + cut] for place in range(0, len(data), cut)]
+    assert _read(pieces) == _read([data])
+    for restorer in (SseRestorer, JsonRestorer):
+        assert _restored(restorer("client"), pieces) == _restored(restorer("client"), [data])
+    for kind in ("text/event-stream", "application/json"):
+        whole, cut_up = reader_for(kind), reader_for(kind)
+        assert whole is not None
+        assert cut_up is not None
+        whole.feed(data)
+        for piece in pieces:
+            cut_up.feed(piece)
+        assert whole.finish() == cut_up.finish()
+
+
+def _read(pieces: list[bytes]) -> list[Event]:
+    reader = EventReader(limit=64)
+    return [event for piece in pieces for event in reader.feed(piece)] + reader.finish()
+
+
+def _restored(restorer: SseRestorer | JsonRestorer, pieces: list[bytes]) -> bytes:
+    return b"".join(map(restorer.feed, pieces)) + restorer.flush()
+
+
+def rules(data: bytes) -> None:
+    """A file gives rules or problems; no problem quotes what has the shape of a key."""
+    told: list[str] = []
+    try:
+        assert parse_rules(data, "rules.yaml", {"NAME": "value"}).rules
+    except RulesError as fault:
+        told = [str(problem) for problem in fault.problems] or [""]
+    assert all(text and not looks_like_key(text) for text in told)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"body": body, "events": events, "rules": rules}
+SEEDS: dict[str, list[Path]] = {
+    "body": sorted((_CORPUS / "body").iterdir()),
+    "events": sorted((_DATA / "streams").glob("*.sse")),
+    "rules": sorted((_DATA / "rules").rglob("*.yaml")),
+}

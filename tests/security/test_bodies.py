@@ -1,0 +1,165 @@
+"""Acceptance cases 44 to 49: bodies that are made to hurt."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.answers import Seen, Stream
+from support.stage import API, BODY, CK, HEADERS, Stage, answers
+
+pytestmark = pytest.mark.e2e
+
+StartStage = Callable[..., Stage]
+GZIP = ("Content-Encoding", "gzip")
+
+
+def peak_mb(stage: Stage) -> float:
+    """The most memory that the proxy has held so far."""
+    status = Path(f"/proc/{stage.proxy.process.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+@contextmanager
+def others_go_on(stage: Stage, within_s: float = 1.5) -> Iterator[None]:
+    """Meanwhile other clients are served in time: half a second, and some more on a busy machine."""
+    slowest, done = [0.0], threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            began = time.monotonic()
+            assert stage.ask_anyway().status == 200
+            slowest.append(time.monotonic() - began)
+
+    other = threading.Thread(target=ask)
+    other.start()
+    yield
+    done.set()
+    other.join()
+    assert max(slowest) < within_s, slowest
+
+
+def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
+    stage = stage_with()
+    assert stage.ask().status == 200
+    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = press.compress(b'{"model":"')
+    bomb += b"".join(press.compress(b"a" * (1 << 20)) for _ in range(300)) + press.flush()
+    before = peak_mb(stage)
+    with others_go_on(stage):
+        began = time.monotonic()
+        answer = stage.ask(headers=[*HEADERS, GZIP], body=bomb)
+        took = time.monotonic() - began
+    assert answer.status == 413
+    assert took < 1
+    assert peak_mb(stage) - before < 100
+
+
+def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
+    bomb = gzip.compress(gzip.compress(b"a" * (80 << 20)))
+    stage.assert_refused(stage.ask(headers=[*HEADERS, ("Content-Encoding", "gzip, gzip")], body=bomb), 413)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model":"claude-x","model":"other"}', b'{"model":"a","\\u006dodel":"claude-x"}']
+)
+def test_45_two_models_are_400(stage: Stage, body: bytes) -> None:
+    stage.assert_refused(stage.ask(body=body), 400)
+
+
+def test_46_an_escaped_key_is_the_key(stage: Stage) -> None:
+    assert stage.ask(body=b'{"\\u006dodel":"claude-x","other":1.0}').status == 200
+    assert stage.asked.body == b'{"\\u006dodel":"gw-model","other":1.0}'
+
+
+UNREADABLE = {
+    "array": b'["model"]',
+    "list": b'{"model":["claude-x"]}',
+    "digits": b'{"model":"claude-x","n":' + b"9" * 5000 + b"}",
+    "deep": b'{"model":"claude-x","n":' + b"[" * 100_000,
+    "bytes": b'{"model":"claude-x\xff"}',
+    "utf-16": '{"model":"claude-x"}'.encode("utf-16"),
+    "cut": b'{"model":"claude-x"',
+    "tail": b'{"model":"claude-x"} {}',
+    "text": b"model=claude-x",
+    "null": b'{"model":null}',
+}
+
+
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+def test_47_what_cannot_be_read_is_400(stage: Stage, body: bytes) -> None:
+    stage.assert_refused(stage.ask(body=body), 400)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "snappy", "gzip, snappy"])
+def test_47_what_is_not_what_it_says_is_400(stage: Stage, encoding: str) -> None:
+    stage.assert_refused(
+        stage.ask(headers=[*HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400
+    )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_47_requests_without_a_body_pass(stage: Stage, method: str) -> None:
+    assert stage.ask(body=b"", method=method).status == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("target", ["/v1/messages", "/v1/../x"])
+def test_48_a_huge_body_is_refused_in_bounded_memory(
+    stage_with: StartStage, chunked: bool, target: str
+) -> None:
+    stage = stage_with("--set", "gateway_body_limit=16MiB")
+    assert stage.ask().status == 200
+    stage.warmed_up()
+    before = peak_mb(stage)
+    client, piece = stage.tunnel(), b"a" * (1 << 20)
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(200 << 20))
+    client.send_request("POST", target, [("Host", API), ("x-api-key", CK), framing])
+    try:
+        for _ in range(200):
+            client.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        client.send(b"0\r\n\r\n" if chunked else b"")
+    except ConnectionError:
+        pass
+    stage.assert_refused(client.read_response(), 413 if target == "/v1/messages" else 400)
+    assert peak_mb(stage) - before < 80
+
+
+def test_48_a_slow_body_holds_nobody_up(stage: Stage) -> None:
+    client = stage.tunnel()
+    client.send_request("POST", "/v1/messages", [*HEADERS, ("Content-Length", str(len(BODY)))])
+    with others_go_on(stage):
+        for place in range(len(BODY)):
+            client.send(BODY[place : place + 1])
+    assert client.read_response().status == 200
+
+
+def test_49_a_giant_event_arrives_as_it_comes_and_in_bounded_memory(stage_with: StartStage) -> None:
+    stage = stage_with()
+    assert stage.ask().status == 200
+    piece, before = b"a" * (1 << 20), peak_mb(stage)
+
+    def giant(request: Seen) -> Stream:
+        return Stream((b'data: {"type":"x","model":"gw-model","t":"', *[piece] * 50, b'"}\n\n'), gated=False)
+
+    stage.gw.script = giant
+    began = time.monotonic()
+    client = stage.tunnel()
+    client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x","stream":true}')
+    client.read_head()
+    assert client.read_chunk().data
+    assert time.monotonic() - began < 1
+    size = 0
+    while chunk := client.read_chunk().data:
+        size += len(chunk)
+    client.tape.clear()
+    stage.gw.script = answers
+    assert size > 50 << 20
+    assert peak_mb(stage) - before < 80

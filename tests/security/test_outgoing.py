@@ -1,0 +1,344 @@
+"""Acceptance cases 28 to 43: what leaves, and what never does."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mitm_gateway.redact import normal_name
+from support.processes import ROOT, Mitmdump
+from support.stage import API, BODY, CK, CK_MARK, GW, HEADERS, JSON, RULES, Client, Stage, assert_absent
+
+pytestmark = pytest.mark.e2e
+
+StartStage = Callable[..., Stage]
+StartMitmdump = Callable[..., Mitmdump]
+CLIENT_KEY = ("x-api-key", CK)
+AUTH = {"authorization", "xapikey", "apikey", "xgoogapikey", "anthropicapikey", "ocpapimsubscriptionkey",
+        "proxyauthorization", "cookie"}  # fmt: skip
+
+
+def auth_fields(stage: Stage) -> list[tuple[str, str]]:
+    """Every header of the last request upstream that can hold a key."""
+    return [(name, value) for name, value in stage.asked.headers if normal_name(name) in AUTH]
+
+
+# Case 28 is one of the failure matrix: test_faults.py.
+
+
+def test_29_a_large_body_goes_to_a_rule_that_does_not_read_it(stage_with: StartStage) -> None:
+    text = RULES.replace("    models: {map: {claude-x: gw-model}}\n", "")
+    stage = stage_with("--set", "stream_large_bodies=2k", rules=text, ready=BODY)
+    for size in (2047, 2048, 2049, 5000):
+        body = b'{"x":"' + b"a" * (size - 8) + b'"}'
+        assert stage.ask(body=body).status == 200
+        assert stage.asked.body == body
+        assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+
+
+STREAMING = """
+class Streaming:
+    def requestheaders(self, flow):
+        flow.request.stream = True
+
+addons = [Streaming()]
+"""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_30_a_refused_request_that_another_addon_streams_is_answered(
+    stage_with: StartStage, tmp_path: Path, chunked: bool
+) -> None:
+    other = tmp_path / "streaming.py"
+    other.write_text(STREAMING)
+    stage = stage_with("-s", str(other))
+    client = stage.tunnel()
+    body = b"a" * (5 << 20)
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
+    client.send_request("POST", "/v1/../x", [("Host", API), CLIENT_KEY, framing])
+    with contextlib.suppress(ConnectionError):
+        client.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
+    stage.assert_refused(client.read_response(timeout=5), 400)
+
+
+def test_31_a_request_waits_for_a_slow_helper(stage_with: StartStage, tmp_path: Path) -> None:
+    helper = tmp_path / "helper.sh"
+    helper.write_text(f"#!/bin/sh\nsleep 1\necho {GW}\n")
+    helper.chmod(0o700)
+    stage = stage_with(rules=RULES.replace("{env: GW_KEY}", f"{{command: [{helper}]}}"))
+    began = time.monotonic()
+    assert stage.ask().status == 200
+    assert time.monotonic() - began > 0.9
+    assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+
+
+def test_31_requests_while_it_starts_never_leave_with_the_clients_key(stage_with: StartStage) -> None:
+    """A client that hammers the port from before it is open."""
+    from support.processes import unused_port
+
+    port = unused_port()
+    stage_with("-p", str(port), modes=["regular"], wait=False)
+    answers = []
+    deadline = time.monotonic() + 30
+    while 200 not in answers and time.monotonic() < deadline:
+        try:
+            with Client(port) as client:
+                answer = client.request("GET", f"http://{API}/", HEADERS)
+                answers.append(answer.status)
+        except ConnectionError:
+            continue
+    assert set(answers) <= {200, 503}
+    assert answers[-1] == 200
+
+
+@pytest.mark.parametrize("how", ["garbage", "deleted"])
+def test_32_33_bad_rules_while_running_keep_the_good_ones(stage_with: StartStage, how: str) -> None:
+    stage = stage_with()
+    if how == "garbage":
+        stage.proxy.write_rules("rules: [\x00")
+    else:
+        stage.proxy.rules_file.unlink()
+    stage.proxy.wait_for_output("the rules in force stay")
+    assert stage.ask().status == 200
+    stage.proxy.write_rules(RULES.replace("scheme: bearer", "scheme: x-api-key"))
+    began = time.monotonic()
+    stage.proxy.wait_for_output(r"(?s)stay.*rules in force")
+    assert time.monotonic() - began < 2
+    assert stage.ask().status == 200
+    assert auth_fields(stage) == [("x-api-key", GW)]
+    stage.proxy.write_rules(RULES)
+    stage.proxy.wait_for_output(r"(?s)stay.*rules in force.*rules in force")
+    assert stage.proxy.output().count("the rules in force stay") == 1
+
+
+@pytest.mark.parametrize("how", ["does not import", "raises", "deleted", "hollow"])
+def test_34_a_broken_script_answers_503(stage_with: StartStage, tmp_path: Path, how: str) -> None:
+    addon = tmp_path / "addon"
+    shutil.copytree(ROOT / "addon", addon, ignore=shutil.ignore_patterns("__pycache__"))
+    script = addon / "gateway.py"
+    good = script.read_text()
+    stage = stage_with(script=script)
+    assert stage.ask().status == 200
+    broken = {
+        "does not import": "import nowhere_at_all\n",
+        "raises": "raise ValueError\n",
+        "hollow": "",
+    }
+    if how == "deleted":
+        script.unlink()
+    else:
+        script.write_text(broken[how])
+    # mitmproxy looks once a second; what is asked meanwhile is still served by the rules.
+    deadline = time.monotonic() + 15
+    while (answer := stage.ask_anyway()).status != 503:
+        assert answer.status == 200
+        assert time.monotonic() < deadline
+    sent = stage.arrived()
+    for target in ("/v1/messages", "/x"):
+        assert stage.ask_anyway(target).status == 503
+    assert stage.arrived() == sent
+    if how == "deleted":
+        stage.ends_refusing = True  # until a restart
+        return
+    script.write_text(good)
+    deadline = time.monotonic() + 15
+    while (answer := stage.ask_anyway()).status != 200:
+        assert answer.status == 503
+        assert time.monotonic() < deadline
+
+
+def test_35_keys_in_every_spelling_leave_as_one_header(stage: Stage) -> None:
+    names = ["x-api-key", "X-API-KEY", "authorization", "AUTHORIZATION", "api-key", "Api_Key", "X_Api_Key",
+             "x-goog-api-key", "anthropic-api-key", "Ocp-Apim-Subscription-Key", "Cookie", "Proxy-Authorization",
+             "XApiKey", "x--api--key"]  # fmt: skip
+    headers = [("Host", API), JSON, *((name, f"{CK}-{number}") for number, name in enumerate(names))]
+    headers += [("Sec-WebSocket-Protocol", f"realtime, openai-insecure-api-key.{CK}")]
+    assert stage.ask(headers=headers).status == 200
+    assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+    assert stage.asked.values("sec-websocket-protocol") == ["realtime"]
+
+
+def test_35_over_http2(stage: Stage) -> None:
+    head = [(":method", "POST"), (":scheme", "https"), (":authority", API), (":path", "/v1/messages")]
+    keys = [("x-api-key", CK), ("authorization", f"Bearer {CK}"), ("authorization", CK), ("cookie", CK)]
+    assert stage.http2().request([*head, *keys], BODY).status == 200
+    assert auth_fields(stage) == [("authorization", f"Bearer {GW}")]
+
+
+@pytest.mark.parametrize(
+    "name", ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key"]
+)
+def test_36_keys_in_the_query_go_and_the_rest_stays_to_the_byte(stage: Stage, name: str) -> None:
+    target = f"/v1/x?a=%7e&{name}={CK}&alt=sse&&b=+"
+    assert stage.ask(target).status == 200
+    assert stage.asked.target == "/v1/x?a=%7e&alt=sse&&b=+"
+
+
+def test_36_keys_in_the_query_are_shown_nowhere_when_refused(stage: Stage) -> None:
+    headers = [("Host", "evil.test"), CLIENT_KEY]
+    stage.assert_refused(stage.ask(f"/v1/x?key={CK}", headers), 421)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        f"X-A: a\rx-api-key: {CK}",
+        f"X-A: a\r\n authorization: Bearer {CK}",
+        f"X-A: a\r\n\tx-api-key: {CK}",
+        f"X-A: \0{CK}",
+    ],
+)
+def test_37_line_breaks_and_nul_in_header_values_are_400(stage: Stage, field: str) -> None:
+    client = stage.tunnel()
+    client.send(f"GET /v1/x HTTP/1.1\r\nHost: {API}\r\n{field}\r\n\r\n".encode())
+    assert client.read_response().status == 400
+    stage.assert_silence()
+
+
+@pytest.mark.parametrize(
+    "value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"]
+)
+def test_38_the_auth_header_is_not_nominated(stage: Stage, value: str) -> None:
+    assert stage.ask(headers=[*HEADERS, ("Connection", value)]).status == 200
+    assert "authorization" not in ",".join(stage.asked.values("connection")).lower()
+    assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+
+
+UNUSABLE = {"crlf": b"abc\r\nX-Evil: 1", "two": b"abc\n\ndef", "blank": b"a b", "nul": b"a\0b", "accent": "é".encode(),
+            "empty": b"", "newline": b"\n", "two-newlines": b"abc\n\n"}  # fmt: skip
+
+
+def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(
+    stage_with: StartStage, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(GW.encode())
+    key.chmod(0o600)
+    stage = stage_with(rules=RULES.replace("{env: GW_KEY}", f"{{file: {key}}}"))
+    for value in UNUSABLE.values():
+        key.write_bytes(value)
+        sent = stage.arrived()
+        answer = stage.ask_anyway()
+        assert (answer.status, stage.arrived()) == (502, sent), value
+    assert "X-Evil" not in stage.proxy.output()
+    for usable in (GW, f"{GW}\n", f"{GW}\r\n", f"Bearer {GW}\n"):
+        key.write_bytes(usable.encode())
+        assert stage.ask().status == 200
+        assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+
+
+def test_40_a_key_in_a_trailer_goes_nowhere(stage_with: StartStage) -> None:
+    stage = stage_with()
+    stage.may_crash = True
+    client = stage.tunnel()
+    client.send(
+        f"POST /v1/x HTTP/1.1\r\nHost: {API}\r\nTransfer-Encoding: chunked\r\nTrailer: x-api-key\r\n\r\n"
+        f"2\r\n{{}}\r\n0\r\nx-api-key: {CK}\r\n\r\n".encode()
+    )
+    stage.proxy.wait_for_output("NotImplementedError")
+    stage.assert_silence()
+
+
+FRAMINGS = {
+    "cl-te": "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    "two-cl": "Content-Length: 2\r\nContent-Length: 3",
+    "plus": "Content-Length: +2",
+    "identity": "Transfer-Encoding: chunked, identity",
+    "te-odd": "Transfer-Encoding: xchunked",
+    "te-space": "Transfer-Encoding : chunked",
+    "cl-minus": "Content-Length: -1",
+    "cl-hex": "Content-Length: 0x2",
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+@pytest.mark.parametrize("way", ["tunnel", "reverse"])
+def test_41_requests_of_unclear_length_are_400(stage: Stage, framing: str, way: str) -> None:
+    client = stage.tunnel() if way == "tunnel" else stage.reverse()
+    client.send(f"POST /v1/x HTTP/1.1\r\nHost: {API}\r\nx-api-key: {CK}\r\n{framing}\r\n\r\n{{}}".encode())
+    said = stage.assert_ends(client)
+    assert said == b"" or said.startswith(b"HTTP/1.1 400"), said
+    stage.assert_silence()
+
+
+def test_41_http10_with_chunks_is_400(stage: Stage) -> None:
+    client = stage.tunnel()
+    client.send(f"POST /v1/x HTTP/1.0\r\nHost: {API}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode())
+    assert stage.assert_ends(client).startswith(b"HTTP/1.1 400")
+    stage.assert_silence()
+
+
+NOT_HTTP = [f"SSH-2.0-{CK}\r\n".encode(), b"\x00\x01" + CK.encode(), f"{CK}\r\n\r\n".encode()]
+
+
+@pytest.mark.parametrize("data", NOT_HTTP)
+@pytest.mark.parametrize("alpn", [("http/1.1",), (), ("other/1",), None])
+def test_42_what_is_not_http_goes_nowhere_on_a_rules_host(
+    stage: Stage, data: bytes, alpn: tuple[str, ...] | None
+) -> None:
+    if alpn is not None:
+        client = stage.tunnel(alpn=alpn)
+    else:
+        client = stage.plain()
+        assert client.connect(f"{API}:443").status == 200
+    client.send(data + b"\r\n\r\n")
+    said = stage.assert_ends(client)
+    assert said == b"" or said.startswith(b"HTTP/1.1 400"), said
+    stage.assert_silence()
+
+
+def test_42_raw_bytes_to_a_host_without_rules_pass(stage: Stage) -> None:
+    client = stage.tunnel("evil.test", alpn=())
+    client.send(b"\x00\x01 not HTTP")
+    stage.evil.wait_for_bytes(b"not HTTP")
+    client.close()
+
+
+def test_43_a_replay_goes_the_same_way(
+    stage_with: StartStage, mitmdump: StartMitmdump, tmp_path: Path
+) -> None:
+    stage = stage_with()
+    assert stage.ask(f"/v1/messages?beta=true&key={CK}").status == 200
+    first = stage.asked
+    stage.proxy.stop()
+    kept = tmp_path / "recorded"
+    shutil.copy(stage.flows, kept)
+    stage.restart("-C", str(kept), "--set", "client_replay_concurrency=1")
+    again = (
+        stage.gw.wait_for_request(count=len(stage.gw.requests) + 1) if stage.asked is first else stage.asked
+    )
+    assert (again.method, again.target, again.body) == (first.method, first.target, first.body)
+    assert [value for name, value in again.headers if normal_name(name) in AUTH] == [f"Bearer {GW}"]
+    assert again.header("host") == "gw.test"
+    assert_absent(stage.gw.raw, "replayed", CK_MARK)
+
+
+def test_a_client_that_sends_what_a_mask_looks_like_is_served(stage: Stage) -> None:
+    headers = [("Host", API), JSON, ("x-api-key", "****cdef"), ("authorization", f"Bearer **** {CK}")]
+    assert stage.ask(headers=headers).status == 200
+    assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+
+
+def test_a_websocket_goes_out_with_the_gateways_key_only(stage: Stage) -> None:
+    from support.answers import Bytes
+    from support.stage import answers
+
+    accept = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    stage.gw.script = Bytes(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n\x81\x02hi"
+    )
+    headers = [("Host", API), CLIENT_KEY, ("Connection", "Upgrade"), ("Upgrade", "websocket"),
+               ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]  # fmt: skip
+    client = stage.tunnel()
+    client.send_request("GET", "/v1/realtime", headers)
+    assert client.read_head()[0] == 101
+    stage.gw.wait_for_request("/v1/realtime")
+    assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
+    client.close()
+    stage.gw.script = answers

@@ -1,0 +1,340 @@
+"""Acceptance cases 50 to 60: keys at rest, in logs, in files, in rules."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shlex
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mitm_gateway.credentials import Credentials
+from mitm_gateway.load import load, parse_rules
+from mitm_gateway.problems import RulesError
+from mitm_gateway.redact import looks_like_key
+from support.answers import Close, Hang, Stream, message_events
+from support.processes import ROOT, Mitmdump
+from support.stage import API, CK, GW, HEADERS, RULES, Stage, answers, assert_absent
+from support.web import Web
+
+StartStage = Callable[..., Stage]
+StartMitmdump = Callable[..., Mitmdump]
+e2e = pytest.mark.e2e
+SECRET_ARGUMENT = "argument-of-the-helper"
+
+
+# ---- 50, 51: recordings ----
+
+
+@e2e
+@pytest.mark.parametrize("end", ["interrupt", "terminate"])
+@pytest.mark.parametrize(
+    "extra", [(), ("-v",), ("-v", "--set", "proxy_debug=true")], ids=["", "verbose", "debug"]
+)
+def test_50_nothing_kept_holds_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
+    stage = stage_with(*extra, "--set", "termlog_verbosity=debug" if extra else "termlog_verbosity=info")
+    assert stage.ask(f"/v1/messages?api_key={CK}").status == 200
+    stage.gw.script = Close()
+    assert stage.ask().status == 502
+    stage.gw.script = Stream(message_events("gw-model"))
+    with stage.tunnel() as leaving:
+        leaving.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x","stream":true}')
+        leaving.read_head()
+        leaving.read_chunk()
+    stage.gw.wait_for_hangup()
+    stage.ask(headers=[("Host", "evil.test"), ("x-api-key", CK), ("Cookie", f"a={CK}")])
+    # And one that is still under way at the end.
+    stage.gw.script = Hang()
+    hanging = stage.tunnel()
+    seen = len(stage.gw.requests)
+    hanging.send_request("POST", f"/v1/messages?key={CK}", HEADERS, b'{"model":"claude-x"}')
+    stage.gw.wait_for_request(count=seen + 1)
+    stage.proxy.process.send_signal(signal.SIGTERM if end == "terminate" else signal.SIGINT)
+    stage.proxy.process.wait(20)
+    stage.gw.script = answers
+    assert stage.flows.stat().st_size > 0
+
+
+@e2e
+def test_50_recordings_are_their_owners_alone(stage_with: StartStage) -> None:
+    stage = stage_with()
+    assert stage.ask().status == 200
+    stage.proxy.stop()
+    for file in (stage.flows, stage.har, stage.log):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+@e2e
+def test_51_mitmweb_holds_no_key_after_completion(shared_web: Stage) -> None:
+    assert shared_web.ask(f"/v1/messages?key={CK}").status == 200
+    shared_web.ask(headers=[("Host", "evil.test"), ("x-api-key", CK)])
+    web = Web(shared_web.proxy)
+    flows = web.get("/flows")
+    assert flows.status_code == 200
+    assert len(flows.json()) >= 2
+    assert_absent(flows.content, "mitmweb shows it")
+    for flow in flows.json():
+        for view in ("request/content.data", "request/content/auto.json", "response/content.data"):
+            assert_absent(web.get(f"/flows/{flow['id']}/{view}").content, "mitmweb shows it")
+    assert_absent(web.get("/events").content, "the event log holds it")
+    assert_absent(web.get("/flows/dump").content, "a saved file holds it")
+
+
+@e2e
+def test_51_a_replay_from_mitmweb_uses_the_gateways_key(shared_web: Stage) -> None:
+    assert shared_web.ask().status == 200
+    first, web = shared_web.asked, Web(shared_web.proxy)
+    sent = [flow for flow in web.get("/flows").json() if flow["request"]["path"] == "/v1/messages"]
+    seen = len(shared_web.gw.requests)
+    assert web.post(f"/flows/{sent[-1]['id']}/replay").status_code == 200
+    again = shared_web.gw.wait_for_request(count=seen + 1)
+    assert (again.target, again.body) == (first.target, first.body)
+    assert again.values("authorization") == [f"Bearer {GW}"]
+    assert again.values("x-api-key") == []
+
+
+@e2e
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("ssl_insecure", True),
+        ("validate_inbound_headers", False),
+        ("stream_large_bodies", "2k"),
+        ("ignore_hosts", [API]),
+        ("tcp_hosts", [API]),
+        ("allow_hosts", ["evil"]),
+        ("map_remote", [f"|https://{API}|https://evil.test"]),
+        ("gateway_rules", "/nowhere/rules.yaml"),
+        ("gateway_clients", "/nowhere/clients"),
+        ("gateway_body_limit", "much"),
+    ],
+)
+def test_11_options_set_in_mitmweb_are_rolled_back(shared_web: Stage, option: str, value: object) -> None:
+    web = Web(shared_web.proxy)
+    before = web.get("/options").json()[option]["value"]
+    assert web.set_option(option, value).status_code == 400
+    assert web.get("/options").json()[option]["value"] == before
+
+
+# ---- 52 to 54: helpers ----
+
+
+def helper(tmp_path: Path, body: str) -> str:
+    script = tmp_path / "helper.sh"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o700)
+    return RULES.replace("{env: GW_KEY}", f"{{command: [{script}, --token={SECRET_ARGUMENT}], timeout: 2s}}")
+
+
+@e2e
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("stream", ["stderr", "stdout"])
+def test_52_53_a_failing_helper_tells_nothing(
+    stage_with: StartStage, tmp_path: Path, code: int, stream: str
+) -> None:
+    to = " >&2" if stream == "stderr" else "; echo second line"
+    stage = stage_with("-v", rules=helper(tmp_path, f"echo {shlex.quote(GW)}{to}\nexit {code}"))
+    stage.ends_refusing = True
+    answer = stage.ask()
+    stage.assert_refused(answer, 502)
+    assert SECRET_ARGUMENT.encode() not in answer.body
+    assert SECRET_ARGUMENT not in stage.proxy.output()
+
+
+@e2e
+def test_54_a_helper_that_hangs_runs_once_and_holds_up_nobody(stage_with: StartStage, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    stage = stage_with(rules=helper(tmp_path, f"echo run >> {runs}\nexec sleep 60"))
+    stage.ends_refusing = True
+    clients = [stage.tunnel() for _ in range(5)]
+    began = time.monotonic()
+    for client in clients:
+        client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x"}')
+    with stage.plain() as other:
+        asked = time.monotonic()
+        assert other.request("GET", "http://evil.test/", [("Host", "evil.test")]).status == 200
+        assert time.monotonic() - asked < 0.5
+    stage.warmed_up()
+    for client in clients:
+        stage.assert_refused(client.read_response(), 502)
+    assert 1.5 < time.monotonic() - began < 6
+    assert runs.read_text() == "run\n"
+
+
+# ---- 55: key files ----
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory", "large", "socket"])
+async def test_55_a_key_file_that_is_none_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "key"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path = Path("/dev/zero")
+        case "directory":
+            path.mkdir()
+        case "large":
+            path.write_bytes(b"a" * (1 << 20))
+        case "socket":
+            path = Path("/proc/self/fd/0")
+    began = time.monotonic()
+    with pytest.raises(Exception, match="credential"):
+        await credentials_of(path).get("gw")
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True)])
+async def test_55_a_key_file_that_others_can_read_is_warned_of(
+    tmp_path: Path, mode: int, warned: bool
+) -> None:
+    path = tmp_path / "key"
+    warnings: list[str] = []
+    path.write_text("abc\n")
+    path.chmod(mode)
+    found = await credentials_of(path, warnings.append).get("gw")
+    assert found.secret.reveal() == "abc"
+    assert bool(warnings) == warned
+    assert "abc" not in "".join(warnings)
+
+
+def credentials_of(path: Path, warn: Callable[..., None] = lambda *_: None) -> Credentials:
+    text = RULES.replace("{env: GW_KEY}", f"{{file: {path}}}")
+    ruleset = parse_rules(text.encode(), "rules.yaml", {})
+
+    def told(text: str, *arguments: object) -> None:
+        warn(text % arguments if arguments else text)
+
+    return Credentials(ruleset.credentials, warn=told)
+
+
+# ---- 56 to 60: rules and script ----
+
+BOMBS = {
+    "aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8)),
+    "merge": "a: &a {x: 1}\n"
+    + "".join(f"m{n}: &m{n} {{<<: [{','.join(['*a'] * 50)}]}}\n" for n in range(500)),
+    "loop": "rules: &a [*a]\n",
+    "tag": "rules: !!python/object/apply:os.system [id]\n",
+    "deep": "rules: " + "[" * 20_000,
+    "deep-block": "".join(" " * n + "- \n" for n in range(3000)),
+    "long": "rules: " + "a" * (300 << 10),
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_56_a_bomb_is_a_load_error_within_a_second(text: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(RulesError):
+        parse_rules(text.encode(), "rules.yaml", {})
+    assert time.monotonic() - began < 1
+
+
+MISTAKES = {
+    "second rules": (RULES + "rules: []\n", r'rules\.yaml:\d+:1: duplicate key "rules"'),
+    "hots": (
+        RULES.replace("match: {host: api", "match: {hots: api"),
+        r'rules\.yaml:\d+:\d+: unknown key "hots"',
+    ),
+    "no": (RULES.replace(f"host: {API}", "host: no"), r"rules\.yaml:\d+:\d+: .*boolean"),
+    "two documents": (RULES + "---\nrules: []\n", r"rules\.yaml:\d+:\d+: "),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_57_a_mistake_is_told_with_its_place(text: str, expected: str) -> None:
+    with pytest.raises(RulesError, match=expected):
+        parse_rules(text.encode(), "rules.yaml", {})
+
+
+@e2e
+def test_58_rules_in_the_current_directory_are_not_used(mitmdump: StartMitmdump, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    script = tmp_path / "elsewhere" / "addon"
+    script.mkdir(parents=True)
+    (script / "gateway.py").write_text((ROOT / "addon" / "gateway.py").read_text())
+    (script / "mitm_gateway").symlink_to(ROOT / "addon" / "mitm_gateway")
+    proxy = mitmdump(script=script / "gateway.py", wait=False)
+    assert proxy.wait_for_exit() == 1
+    assert "there is no such file" in proxy.output()
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o666, 0o620])
+def test_58_rules_that_others_may_write_are_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    file.chmod(mode)
+    with pytest.raises(RulesError, match="may write"):
+        load(file, {})
+
+
+def test_58_rules_in_a_folder_that_others_may_write_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    file.chmod(0o600)
+    tmp_path.chmod(0o777)
+    with pytest.raises(RulesError, match="may write"):
+        load(file, {})
+    tmp_path.chmod(0o1777)  # as in /tmp: others cannot put another file in its place
+    assert load(file, {}).rules
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_58_rules_of_another_user_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    file.chmod(0o600)
+    os.chown(file, 4711, -1)
+    with pytest.raises(RulesError, match="another user"):
+        load(file, {})
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-ant-api03-0123456789abcdef", "ghp_0123456789abcdef0123456789", "AIza" + "x" * 35]
+)
+@pytest.mark.parametrize("place", ["credentials: {gw: {env: KEY}}", "Editor-Version: KEY", "name: KEY"])
+def test_59_a_key_in_the_rules_is_refused_and_not_printed(key: str, place: str) -> None:
+    text = RULES.replace("credentials: {gw: {env: GW_KEY}}", "credentials: {gw: {env: GW_KEY}}\n" if "name" in place else
+                         place if "credentials" in place else "credentials: {gw: {env: GW_KEY}}")  # fmt: skip
+    if "Editor" in place:
+        text = text.replace("    models:", f"    headers: {{set: {{{place}}}}}\n    models:")
+    if "name" in place:
+        text = text.replace("name: gw", place)
+    with pytest.raises(RulesError) as refused:
+        parse_rules(text.replace("KEY", key).encode(), "rules.yaml", {})
+    assert key not in str(refused.value)
+    assert not looks_like_key(str(refused.value))
+
+
+HOOKS = {"load", "configure", "running", "done", "request", "response", "requestheaders", "responseheaders", "error",
+         "update", "client_connected", "server_connect", "http_connect", "tcp_start", "next_layer", "options"}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", ["addon/gateway.py", "addon/mitm_gateway/script/gateway.py"])
+def test_60_the_script_defines_nothing_that_could_be_a_hook(script: str) -> None:
+    tree = ast.parse((ROOT / script).read_text())
+    names = {alias.asname or alias.name for node in ast.walk(tree)
+             if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}  # fmt: skip
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not names & HOOKS
+    assert not [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+    ]
+
+
+def test_60_nothing_that_mitmproxy_imports_can_end_the_process() -> None:
+    for file in (ROOT / "addon" / "mitm_gateway").rglob("*.py"):
+        if "cli" in file.relative_to(ROOT).parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("exit", "_exit", "abort"), file
+            assert not (isinstance(node, ast.Name) and node.id in ("exit", "quit", "SystemExit")), file
