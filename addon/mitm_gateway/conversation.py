@@ -4,8 +4,8 @@ JSON, event streams and Bedrock's frames, whole, still running, cut off or damag
 shown and the rest is a note. Nothing here raises on rubbish.
 """
 
-# Speed is a promise (10 MB in 200 ms), hence no incremental reader: `sse.EventReader` and a `json.loads` for each
-# event take four times as long as one regular expression and one `json.loads` for a thousand events.
+# Speed is a promise (10 MB in 200 ms), hence no incremental reader: `sse.EventReader` and a `json.loads` for
+# each event take four times as long as one regular expression and one `json.loads` for a thousand events.
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ Part: TypeAlias = str
 FOLD_SYSTEM, FOLD_PART, FOLD_ANSWER = 1_500, 4_000, 100_000
 # A stream longer than this is read at its beginning and at its end only.
 STREAM_HEAD, STREAM_TAIL = 3 << 20, 1 << 20
-# Text beyond this is cut out of the middle: the system prompt and the newest messages are what people look for.
+# Text beyond this is cut out of the middle: people look for the system prompt and the newest messages.
 MAX_TEXT = 1 << 20
 # How much of a damaged JSON text is looked through for its readable part.
 MAX_REPAIRED = 1 << 20
 _BATCH = 1000
-_DATA = re.compile(rb"^data:[ ]?(.*(?:\ndata:.*)*)", re.MULTILINE)
-_MORE_DATA = re.compile(rb"\ndata:[ ]?")
+_DATA = re.compile(rb"^data:[ ]?(.*(?:\n.+)*)", re.MULTILINE)
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*("?)|[\[\]{},]', re.DOTALL)
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -108,29 +107,34 @@ def _parsed(data: bytes, notes: list[str]) -> Any:
 def _repaired(data: bytes) -> Any:
     """The readable part of a JSON text that is cut off: what is open at its end gets closed. Else None."""
     text = data[:MAX_REPAIRED].decode("utf-8", "replace")
-    closing: list[str] = []
-    safe, safe_closing = 0, ""
-    end, in_string = len(text), False
-    for token in _TOKENS.finditer(text):
-        mark = token[0]
-        if mark in ("{", "["):
-            closing.append(_CLOSING[mark])
-            safe, safe_closing = token.end(), "".join(reversed(closing))
-        elif mark in ("}", "]"):
-            if not closing or closing.pop() != mark:
-                break
-        elif mark == ",":
-            safe, safe_closing = token.start(), "".join(reversed(closing))
-        elif not token[1]:
-            in_string = True
-    tail = "".join(reversed(closing))
-    if in_string:
-        tail = '"' + tail
-        end = _before_escape(text)
-    for candidate in (text[:end] + tail, text[:safe] + safe_closing):
+    closing, safe, in_string = _open_ends(text)
+    end = _before_escape(text) if in_string else len(text)
+    candidates = [text[:end] + ('"' if in_string else "") + closing]
+    # A key without its value cannot be closed, the text before it can.
+    candidates.append(text[:safe] + _open_ends(text[:safe])[0])
+    for candidate in candidates:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(candidate, strict=False)
     return None
+
+
+def _open_ends(text: str) -> tuple[str, int, bool]:
+    """The brackets that close what is open, where a value last ended or began, whether a string is open."""
+    closing: list[str] = []
+    safe, in_string = 0, False
+    for token in _TOKENS.finditer(text):
+        mark = token[0]
+        if mark in _CLOSING:
+            closing.append(_CLOSING[mark])
+            safe = token.end()
+        elif mark == ",":
+            safe = token.start()
+        elif mark in ("}", "]"):
+            if not closing or closing.pop() != mark:
+                break
+        elif not token[1]:
+            in_string = True
+    return "".join(reversed(closing)), safe, in_string
 
 
 def _before_escape(text: str) -> int:
@@ -163,7 +167,14 @@ def event_data(stream: bytes) -> list[bytes]:
     """The data of each event, the one that is cut off included."""
     if b"\r" in stream:
         stream = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return [_MORE_DATA.sub(b"\n", text) if b"\n" in text else text for text in _DATA.findall(stream)]
+    return [_joined(text) if b"\n" in text else text for text in _DATA.findall(stream)]
+
+
+def _joined(text: bytes) -> bytes:
+    """The data of an event with several lines, from the first line of data on."""
+    first, *lines = text.split(b"\n")
+    data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+    return b"\n".join([first, *data])
 
 
 def _event(text: bytes, notes: list[str]) -> Any:
@@ -325,7 +336,8 @@ def _call(identity: Any, call: Mapping[str, Any], limit: int) -> list[str]:
     if isinstance(arguments, str):
         arguments = _decoded(arguments)
     name = " ".join(str(part) for part in (call.get("name") or call.get("type"), identity) if part)
-    return _titled(f"tool call {name}", listed(arguments) if arguments else "(no arguments)", limit)
+    shown = "(no arguments)" if arguments in ("", {}, None) else listed(arguments)
+    return _titled(f"tool call {name}", shown, limit)
 
 
 def _decoded(arguments: str) -> Any:
@@ -372,7 +384,7 @@ def _answer(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"stop: {stop}"
     if usage := _usage(body):
         yield f"usage: {usage}"
-    if not body.keys() & {"content", "choices", "output", "error", "usage"} and body:
+    if body and not body.keys() & {"content", "choices", "output", "error", "usage", "input_tokens"}:
         yield folded(listed(dict(body)), FOLD_PART)
 
 

@@ -1,7 +1,8 @@
 """AWS's binary event stream (`application/vnd.amazon.eventstream`), as Bedrock answers with, to JSON events.
 
-A frame is total length, length of the headers, a checksum of these two, headers, payload, checksum: big endian,
-https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html. Checksums are the wire's business.
+A frame is total length, length of the headers, a checksum of these two, headers, payload, checksum, all big
+endian: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html.
+Checksums are the wire's business.
 """
 
 from __future__ import annotations

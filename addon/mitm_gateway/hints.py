@@ -17,11 +17,11 @@ _BETA = re.compile(r"anthropic[-_]beta|\bbeta (?:flag|header|feature)|invalid be
 _BETA_NAME = re.compile(r"\b[a-z][a-z0-9-]*-20\d\d-\d\d-\d\d\b")
 _EXTRA = re.compile(r"([a-z_][\w.]*): Extra inputs are not permitted", re.IGNORECASE)
 _UNKNOWN_FIELD = re.compile(
-    r"(?:unknown|unrecognized|unexpected)(?: request)? (?:parameter|field|argument|name)\W{1,4}([a-z_][\w.]*)",
+    r"(?:unknown|unexpected) (?:request )?(?:parameter|field|argument)\W{1,4}([a-z_][\w.]*)",
     re.IGNORECASE,
 )
-# "model: claude-x", "The model `x` does not exist", "model_not_found", "The provided model identifier is invalid",
-# "The requested model is not supported", "Invalid model name passed in model=x".
+# "model: claude-x", "The model `x` does not exist", "model_not_found", "Invalid model name passed in model=x",
+# "The provided model identifier is invalid", "The requested model is not supported".
 _MODEL = re.compile(
     r"model_not_found|not_found_error.{0,80}\bmodel:|\bmodel\b.{0,120}?(?:not exist|not found|not supported"
     r"|not available|unknown|is invalid|unsupported)|(?:invalid|unknown|unsupported) model|no such model"
@@ -99,18 +99,16 @@ def _beta(text: str) -> str | None:
     if not _BETA.search(text):
         return None
     names = list(dict.fromkeys(_BETA_NAME.findall(text)))[:5]
-    return (
-        f"the upstream does not know a beta: put beta: {{drop: [{', '.join(names) or 'NAME'}]}} into the rule"
-    )
+    drop = ", ".join(names) or "NAME"
+    return f"the upstream does not know a beta: put beta: {{drop: [{drop}]}} into the rule"
 
 
 def _extra_field(text: str) -> str | None:
     found = _EXTRA.search(text) or _UNKNOWN_FIELD.search(text)
     if not found:
         return None
-    return (
-        f'the upstream does not know a field: put body: {{remove: ["{_body_path(found[1])}"]}} into the rule'
-    )
+    path = _body_path(found[1])
+    return f'the upstream does not know a field: put body: {{remove: ["{path}"]}} into the rule'
 
 
 def _body_path(place: str) -> str:

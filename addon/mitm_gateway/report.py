@@ -20,7 +20,7 @@ class Request:
 
 
 def render(facts: Mapping[str, Any], came: Request, went: Request | None) -> str:
-    """The report on one flow. `facts` are those of `record.Record.facts`; `went` is None where nothing was sent."""
+    """The report on one flow, from `record.Record.facts`; `went` is None where nothing was sent."""
     sections = [_summary(facts), _places(came, went), _edits(facts), _headers(came, went), _figures(facts)]
     return visible("\n\n".join("\n".join(lines) for section in sections if (lines := list(section))))
 
@@ -46,7 +46,7 @@ def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"auth: {facts['auth']}"
     if "credential" in facts:
         age = facts.get("credential_age_s")
-        yield f"credential: {facts['credential']}" + (f", read {_age(age)} before" if age is not None else "")
+        yield f"credential: {facts['credential']}" + (f", {_age(age)}" if age is not None else "")
     if "model" in facts:
         sent = facts.get("model_sent", facts["model"])
         yield f"model: {facts['model']}" + (f" → {sent}" if sent != facts["model"] else ", unchanged")
@@ -59,7 +59,9 @@ def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _age(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds < 1:
+        return "read just then"
+    return f"read {seconds:.0f} s before" if seconds < 120 else f"read {seconds / 60:.0f} min before"
 
 
 def _headers(came: Request, went: Request | None) -> Iterator[str]:

@@ -9,9 +9,10 @@ from typing import Any
 from mitmproxy import contentviews, flow, http
 
 from .. import conversation, report
+from ..addresses import hostport
 from ..head import text
 from ..plan import masked_target
-from ..redact import masked_header
+from ..redact import is_masked, masked_header
 from .recorder import FACTS
 from .replay import ORIGINAL
 
@@ -64,16 +65,22 @@ def _gateway_priority(shown: Shown) -> float:
 
 
 def _came(method: str, original: dict[str, Any]) -> report.Request:
-    url = f"{original['scheme']}://{original['host']}:{original['port']}{original['target']}"
+    place = hostport(original["host"], original["port"], original["scheme"])
+    url = f"{original['scheme']}://{place}{original['target']}"
     return report.Request(f"{method} {url}", [(name, value) for name, value in original["headers"]])
 
 
 def _sent(handled: http.HTTPFlow) -> report.Request:
     # The real key stands in the request until the upstream answers, so it is masked here too.
     request = handled.request
-    headers = [(text(name), masked_header(text(name), text(value))) for name, value in request.headers.fields]
-    url = f"{request.scheme}://{request.host}:{request.port}{masked_target(request.path)}"
+    headers = [(text(name), _masked(text(name), text(value))) for name, value in request.headers.fields]
+    place = hostport(request.host, request.port, request.scheme)
+    url = f"{request.scheme}://{place}{masked_target(request.path)}"
     return report.Request(f"{request.method} {url}", headers)
+
+
+def _masked(name: str, value: str) -> str:
+    return value if is_masked(value) else masked_header(name, value)
 
 
 VIEWS = (View("LLM", _llm, _llm_priority), View("Gateway", _gateway, _gateway_priority))

@@ -1,0 +1,219 @@
+"""What mitmweb shows of a real exchange, while it streams and afterwards: views, comment, marker, replay."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.answers import Stream, anthropic_error, message_events
+from support.processes import WEB_PASSWORD, Mitmdump
+from support.recorder import Recorder
+from support.wire import Wire
+
+pytestmark = pytest.mark.e2e
+
+StartRecorder = Callable[..., Recorder]
+StartMitmdump = Callable[..., Mitmdump]
+
+REVERSE = ["reverse:https://api.anthropic.com"]
+CK = "sk-ant-client-0123456789abcdef"
+GW = "gateway-secret-0123456789abcdef"
+HEADERS = [("Host", "localhost"), ("x-api-key", CK), ("Content-Type", "application/json")]
+BODY = json.dumps(
+    {
+        "model": "claude-opus-4",
+        "context_management": {"edits": []},
+        "messages": [{"role": "user", "content": "say \x1b[31mred"}],
+    }
+).encode()
+WAIT_S = 20.0
+
+
+def rules(upstream: Recorder) -> str:
+    return f"""
+credentials:
+  gw: {{env: GW_KEY}}
+rules:
+  - name: gw
+    match: {{host: api.anthropic.com, path: /v1/**}}
+    upstream: {upstream.url}/base
+    auth: {{scheme: bearer, credential: gw}}
+    body: {{remove: [context_management]}}
+    models: {{map: {{claude-opus-*: gw-large}}}}
+"""
+
+
+def start(mitmdump: StartMitmdump, upstream: Recorder, *options: str) -> Mitmdump:
+    return mitmdump(*options, rules=rules(upstream), modes=REVERSE, env={"GW_KEY": GW}, web=True)
+
+
+def web(proxy: Mitmdump, path: str, method: str = "GET") -> Any:
+    """What mitmweb's page gets from its own interface."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{proxy.web_port}{path}",
+        # What changes something needs the same token twice, as mitmweb's own page sends it.
+        headers={
+            "Authorization": f"Bearer {WEB_PASSWORD}",
+            "Cookie": "_xsrf=abcdef",
+            "X-XSRFToken": "abcdef",
+        },
+        method=method,
+    )
+    with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def wait_for_flow(proxy: Mitmdump, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first flow in mitmweb that fits."""
+    deadline = time.monotonic() + WAIT_S
+    while not (found := [flow for flow in web(proxy, "/flows") if fits(flow)]):
+        if time.monotonic() > deadline:
+            raise TimeoutError(json.dumps(web(proxy, "/flows"), indent=1))
+        time.sleep(0.05)
+    flow: dict[str, Any] = found[0]
+    return flow
+
+
+def has_ended(flow: dict[str, Any]) -> bool:
+    return bool(flow["marked"])
+
+
+def view(proxy: Mitmdump, flow: dict[str, Any], part: str, name: str) -> str:
+    """The text of a content view; mitmproxy 11 gives lines, 12 the text."""
+    shown = web(proxy, f"/flows/{flow['id']}/{part}/content/{name}.json")
+    if "text" in shown:
+        return str(shown["text"])
+    return "\n".join("".join(text for _, text in line) for line in shown["lines"])
+
+
+def post(proxy: Mitmdump) -> None:
+    with Wire(proxy.port) as client:
+        client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
+
+
+def test_both_views_and_the_comment(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+    proxy = start(mitmdump, upstream)
+    post(proxy)
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["comment"].startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
+    assert flow["comment"].endswith("in 11 / out 7")
+    assert flow["marked"] == "✅"
+    for name in ("LLM", "Auto"):
+        assert view(proxy, flow, "request", name) == "model: gw-large\n\nuser:\n  say ␛[31mred"
+        assert view(proxy, flow, "response", name) == (
+            "model: claude-opus-4\n\nassistant:\n  hello there\n\nstop: end_turn\n\nusage: in 11, out 7"
+        )
+    report = view(proxy, flow, "request", "Gateway").splitlines()
+    for line in (
+        "rule: gw",
+        "outcome: ok, 200",
+        "came: POST https://api.anthropic.com/v1/messages?beta=true",
+        f"went: POST {upstream.url}/base/v1/messages?beta=true",
+        "auth: x-api-key → bearer",
+        "credential: gw, read just then",
+        "model: claude-opus-4 → gw-large",
+        "  remove context_management",
+        "  - x-api-key: ****cdef",
+        "    Content-Type: application/json",
+        "  + Authorization: Bearer ****cdef",
+        "tokens: in 11, out 7",
+    ):
+        assert line in report, (line, report)
+    assert CK not in "\n".join(report)
+    assert GW not in "\n".join(report)
+
+
+def test_mitmweb_shows_what_has_arrived_while_it_streams(
+    recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
+    upstream = recorder(Stream(message_events("gw-large", ["one ", "two ", "three"])))
+    proxy = start(mitmdump, upstream)
+    with Wire(proxy.port) as client:
+        client.send_request("POST", "/v1/messages", HEADERS, BODY)
+        upstream.wait_for_request()
+        client.read_head()
+        client.read_chunk()
+        upstream.release(2)
+        flow = wait_for_flow(proxy, lambda flow: flow["comment"].endswith("200, streaming"))
+        for _ in range(2):
+            client.read_chunk()
+        expected = "assistant:\n  one "
+        deadline = time.monotonic() + WAIT_S
+        while expected not in (text := view(proxy, flow, "response", "LLM")):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+        assert "two" not in text
+        assert "note: the stream has not ended" in text
+        assert not flow["marked"]
+        upstream.release(10)
+        while client.read_chunk().data:
+            pass
+    flow = wait_for_flow(proxy, has_ended)
+    assert "  one two three\n" in view(proxy, flow, "response", "LLM")
+
+
+def test_a_client_that_hangs_up_is_marked(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    upstream = recorder(Stream(message_events("gw-large")))
+    proxy = start(mitmdump, upstream)
+    with Wire(proxy.port) as client:
+        client.send_request("POST", "/v1/messages", HEADERS, BODY)
+        client.read_head()
+        client.read_chunk()
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["marked"].startswith("✂")
+    assert "assistant:" in view(proxy, flow, "response", "LLM")
+
+
+def test_an_error_comes_with_a_hint_in_comment_and_log(
+    recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
+    error = anthropic_error(
+        400, "invalid_request_error", "tools.0.custom.defer_loading: Extra inputs are not permitted"
+    )
+    proxy = start(mitmdump, recorder(error), "--set", "gateway_log=log.jsonl")
+    for _ in range(2):
+        post(proxy)
+    hint = 'the upstream does not know a field: put body: {remove: ["tools[*].defer_loading"]} into the rule'
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["marked"] == "❌"
+    assert flow["comment"].endswith(hint)
+    assert f"hint: {hint}" in view(proxy, flow, "response", "Gateway")
+    assert view(proxy, flow, "response", "LLM").startswith("error:\n  invalid_request_error: tools.0")
+    proxy.stop()
+    assert proxy.output().count(f"gw: answered with 400: {hint}") == 1
+    entries = [json.loads(line) for line in (proxy.home / "log.jsonl").read_text().splitlines()]
+    assert [entry["hint"] for entry in entries] == [hint, hint]
+
+
+def test_a_refusal_is_marked_and_told(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    upstream = recorder()
+    proxy = mitmdump(rules=rules(upstream), modes=REVERSE, web=True)
+    post(proxy)
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["marked"] == "⛔"
+    report = view(proxy, flow, "response", "Gateway")
+    assert "went: nothing was sent" in report
+    assert 'refusal: credential "gw" is not there: set the environment variable GW_KEY' in report
+    assert CK not in report
+    assert upstream.raw == b""
+
+
+def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+    proxy = start(mitmdump, upstream)
+    post(proxy)
+    flow = wait_for_flow(proxy, has_ended)
+    web(proxy, f"/flows/{flow['id']}/replay", "POST")
+    again = upstream.wait_for_request(count=2)
+    first = upstream.requests[0]
+    assert (again.target, again.body, again.header("authorization")) == (
+        first.target, first.body, f"Bearer {GW}",
+    )  # fmt: skip
+    assert again.header("x-api-key") is None
+    wait_for_flow(proxy, lambda flow: has_ended(flow) and flow["is_replay"] == "request")

@@ -1,0 +1,91 @@
+"""The text of the Gateway view."""
+
+from __future__ import annotations
+
+from mitm_gateway.report import Request, render
+
+CAME = Request(
+    "POST https://api.anthropic.com/v1/messages",
+    [("Host", "api.anthropic.com"), ("x-api-key", "****1a2b"), ("Accept", "*/*"), ("Content-Length", "812")],
+)
+WENT = Request(
+    "POST https://h.test/a/v1/messages",
+    [("Host", "h.test"), ("accept", "*/*"), ("Content-Length", "790"), ("Authorization", "Bearer ****9f3c")],
+)
+FACTS = {
+    "rule": "copilot",
+    "outcome": "ok",
+    "status": 200,
+    "auth": "x-api-key → bearer",
+    "credential": "gw",
+    "credential_age_s": 12.3,
+    "model": "claude-opus-4-8",
+    "model_sent": "claude-opus-4.6",
+    "edits": ["remove context_management"],
+    "bytes_came": 812,
+    "bytes_out": 790,
+    "bytes_in": 4321,
+    "first_event_ms": 350.0,
+    "total_ms": 1350.0,
+    "input_tokens": 812,
+    "output_tokens": 96,
+    "cache_read_tokens": 4096,
+    "retry": "2",
+    "notes": ["the rest is not kept"],
+}
+
+
+def test_what_came_and_what_went() -> None:
+    assert (
+        render(FACTS, CAME, WENT)
+        == """\
+rule: copilot
+outcome: ok, 200
+note: the rest is not kept
+
+came: POST https://api.anthropic.com/v1/messages
+went: POST https://h.test/a/v1/messages
+
+auth: x-api-key → bearer
+credential: gw, read 12 s before
+model: claude-opus-4-8 → claude-opus-4.6
+body edits of the rule:
+  remove context_management
+body: 812 → 790 bytes
+
+headers:
+  - Host: api.anthropic.com
+  - x-api-key: ****1a2b
+    Accept: */*
+  - Content-Length: 812
+  + Host: h.test
+  + Content-Length: 790
+  + Authorization: Bearer ****9f3c
+
+timing: first event 350 ms, total 1,350 ms, 96 tokens per second
+tokens: in 812, out 96, cache read 4,096
+answer: 4.3 kB
+retry: the client's number 2"""
+    )
+
+
+def test_a_refused_request_went_nowhere() -> None:
+    facts = {"rule": "gw", "outcome": "refused", "status": 502, "refusal": 'credential "gw" is not there'}
+    text = render(facts, Request("POST https://h.test/", [("Host", "h.test")]), None)
+    assert (
+        text
+        == """\
+rule: gw
+outcome: refused, 502
+refusal: credential "gw" is not there
+
+came: POST https://h.test/
+went: nothing was sent
+
+headers:
+    Host: h.test"""
+    )
+
+
+def test_escape_sequences_in_headers_are_shown() -> None:
+    assert "␛[2J" in render({}, Request("GET http://h.test/", [("x", "\x1b[2J")]), None)
