@@ -1,0 +1,218 @@
+"""`mitm-gateway token`: what it asks of recorded servers, and the JSON that it prints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mitm_gateway.credentials import parse_helper_output
+from mitm_gateway.tokens import copilot
+from mitm_gateway.tokens.web import TokenError, ask
+from support.answers import Answer, Reply, Seen, json_reply
+from support.launcher import Command
+from support.recorder import Recorder
+
+pytestmark = pytest.mark.e2e
+
+StartRecorder = Callable[..., Recorder]
+GITHUB = "gho_0123456789abcdef0123"
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path / "home")
+
+
+def form(request: Seen) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+
+
+def github_answers(request: Seen) -> Answer:
+    if request.path == "/copilot_internal/v2/token":
+        if request.values("authorization") != [f"token {GITHUB}"]:
+            return json_reply({"error_details": {"message": "no access here"}}, 403)
+        return json_reply(
+            {
+                "token": "tid=abc;exp=1",
+                "expires_at": int(time.time()) + 1800,
+                "refresh_in": 1500,
+                "endpoints": {"api": "https://api.business.githubcopilot.com"},
+            }
+        )
+    return json_reply({"message": "not found"}, 404)
+
+
+def test_copilot_exchanges_a_github_token(recorder: StartRecorder, command: Command) -> None:
+    upstream = recorder(github_answers)
+    done = command.run(
+        "token", "github-copilot", "--api-url", upstream.url, env={"COPILOT_GITHUB_TOKEN": GITHUB}
+    )
+    assert done.returncode == 0, done
+    printed = json.loads(done.stdout)
+    assert (printed["token"], printed["api"]) == ("tid=abc;exp=1", "https://api.business.githubcopilot.com")
+    assert 1400 < printed["expires_at"] - time.time() <= 1500
+    (request,) = upstream.requests
+    assert request.header("x-github-api-version") == "2025-04-01"
+    assert (request.header("editor-version") or "").startswith("vscode/1.")
+    value = parse_helper_output(done.stdout.encode(), 300, 0.0, time.time())
+    assert value.secret.reveal() == "tid=abc;exp=1"
+
+
+@pytest.mark.parametrize("token", ["ghp_0123456789abcdef", "github_pat_0123456789", "ghs_0123456789abcdef"])
+def test_copilot_refuses_what_github_would_refuse(command: Command, token: str) -> None:
+    # Nothing listens at the URL: the kind of token is enough.
+    done = command.run(
+        "token", "github-copilot", "--api-url", "http://127.0.0.1:9", env={"GH_TOKEN": token}
+    )
+    assert done.returncode == 1
+    assert "Copilot does not take" in done.stderr
+    assert token not in done.stdout + done.stderr
+
+
+def test_copilot_says_why_an_account_gets_none(recorder: StartRecorder, command: Command) -> None:
+    upstream = recorder(github_answers)
+    env = {"GITHUB_TOKEN": "gho_of_another_account"}
+    done = command.run("token", "github-copilot", "--api-url", upstream.url, env=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "status 403): no access here; has this account Copilot?" in done.stderr
+    assert env["GITHUB_TOKEN"] not in done.stderr
+
+
+def test_copilot_without_a_token_tells_how_to_sign_in(command: Command) -> None:
+    done = command.run("token", "github-copilot", env={"PATH": "/nowhere"})
+    assert done.returncode == 1
+    assert "sign in once with `mitm-gateway token github-copilot --login`" in done.stderr
+
+
+def test_copilot_signs_in_with_a_code_and_keeps_the_token(recorder: StartRecorder, command: Command) -> None:
+    polls = iter(
+        [{"error": "authorization_pending"}, {"error": "authorization_pending"}, {"access_token": GITHUB}]
+    )
+
+    def answers(request: Seen) -> Answer:
+        if request.path == "/login/device/code":
+            return json_reply(
+                {
+                    "device_code": "device-1",
+                    "user_code": "ABCD-1234",
+                    "verification_uri": "https://github.com/login/device",
+                    "interval": 0.01,
+                    "expires_in": 900,
+                }
+            )
+        if request.path == "/login/oauth/access_token":
+            assert form(request)["device_code"] == "device-1"
+            return json_reply(next(polls))
+        return github_answers(request)
+
+    upstream = recorder(answers)
+    urls = ("--api-url", upstream.url, "--github-url", upstream.url)
+    done = command.run("token", "github-copilot", "--login", *urls)
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)["token"] == "tid=abc;exp=1"
+    assert "Open https://github.com/login/device and type the code ABCD-1234" in done.stderr
+    assert "waiting for you" in done.stderr
+    assert GITHUB not in done.stderr
+    kept = command.config / "github-copilot.token"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    again = command.run("token", "github-copilot", *urls)
+    assert json.loads(again.stdout)["token"] == "tid=abc;exp=1"
+
+
+def test_the_device_flow_slows_down_and_ends(recorder: StartRecorder) -> None:
+    polls = iter([{"error": "slow_down"}, {"error": "expired_token"}])
+
+    def answers(request: Seen) -> Answer:
+        if request.path == "/login/device/code":
+            return json_reply({"device_code": "d", "verification_uri": "https://x", "interval": 5})
+        return json_reply(next(polls))
+
+    pauses: list[float] = []
+    with pytest.raises(TokenError, match="ran out before it was typed"):
+        copilot.device_flow(lambda text: None, pauses.append, recorder(answers).url)
+    assert pauses == [5, 10]
+
+
+def test_oauth2_client_credentials(recorder: StartRecorder, command: Command) -> None:
+    upstream = recorder(json_reply({"access_token": "at-1", "expires_in": 600, "token_type": "Bearer"}))
+    args = ("--token-url", f"{upstream.url}/oauth/token", "--client-id", "my:id", "--secret-env", "S")
+    more = ("--scope", "gateway.use", "--audience", "https://gw")
+    done = command.run("token", "oauth2", *args, *more, env={"S": "p/w"})
+    assert json.loads(done.stdout) == {"token": "at-1", "expires_in": 600}
+    (request,) = upstream.requests
+    # RFC 6749, 2.3.1: base64 of "my%3Aid:p%2Fw"
+    assert request.header("authorization") == "Basic bXklM0FpZDpwJTJGdw=="
+    assert form(request) == {
+        "grant_type": "client_credentials", "scope": "gateway.use", "audience": "https://gw"
+    }  # fmt: skip
+
+
+def test_oauth2_with_the_secret_in_the_body(
+    recorder: StartRecorder, command: Command, tmp_path: Path
+) -> None:
+    upstream = recorder(json_reply({"access_token": "at-1"}))
+    file = tmp_path / "secret"
+    file.write_text("p/w\n")
+    args = ("--token-url", upstream.url, "--client-id", "id", "--secret-file", file, "--in-body")
+    assert json.loads(command.run("token", "oauth2", *args).stdout) == {"token": "at-1"}
+    assert upstream.requests[0].header("authorization") is None
+    assert form(upstream.requests[0])["client_secret"] == "p/w"
+
+
+def test_oauth2_tells_a_refusal_without_the_secret(recorder: StartRecorder, command: Command) -> None:
+    secret = "very-secret-0123456789"
+    upstream = recorder(json_reply({"error": "invalid_client", "error_description": secret}, 401))
+    args = ("--token-url", upstream.url, "--client-id", "id", "--secret-env", "S")
+    done = command.run("token", "oauth2", *args, env={"S": secret})
+    assert done.returncode == 1
+    assert done.stderr == "mitm-gateway token: the token server said invalid_client (status 401)\n"
+
+
+def test_a_secret_goes_nowhere_in_clear_or_by_a_redirect(recorder: StartRecorder) -> None:
+    with pytest.raises(TokenError, match="in clear"):
+        ask("http://idp.example.com/token", form={"client_secret": "x"})
+    other = recorder(json_reply({"access_token": "stolen"}))
+    moved = recorder(Reply(302, headers=(("Location", other.url),)))
+    assert ask(moved.url, headers={"Authorization": "token x"}).status == 302
+    assert other.raw == b""
+
+
+def test_google_application_default_credentials(
+    recorder: StartRecorder, command: Command, tmp_path: Path
+) -> None:
+    upstream = recorder(json_reply({"access_token": "ya29.test", "expires_in": 3600}))
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = tmp_path / "account.json"
+    account.write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "p",
+                "private_key": key.decode(),
+                "client_email": "a@p.iam.gserviceaccount.com",
+                "token_uri": f"{upstream.url}/token",
+            }
+        )
+    )
+    done = command.run("token", "google", env={"GOOGLE_APPLICATION_CREDENTIALS": str(account)})
+    assert done.returncode == 0, done
+    printed = json.loads(done.stdout)
+    assert printed["token"] == "ya29.test"
+    assert 3500 < printed["expires_at"] - time.time() <= 3601
+    assert form(upstream.requests[0])["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+def test_google_without_credentials_tells_how_to_get_some(command: Command) -> None:
+    env = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json", "PATH": "/nowhere", "NO_GCE_CHECK": "true"}
+    done = command.run("token", "google", env=env)
+    assert done.returncode == 1
+    assert "gcloud auth application-default login" in done.stderr
