@@ -106,7 +106,7 @@ def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
             id="credential",
         ),
         pytest.param(
-            lambda p: with_rules(p, RULES.replace("{env: GW_KEY}", "{command: [false]}")),
+            lambda p: with_rules(p, RULES.replace("{env: GW_KEY}", "{command: ['false']}")),
             'has a helper "false" that failed with exit status 1',
             id="helper",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import textwrap
 from pathlib import Path
@@ -84,7 +85,7 @@ def _init(arguments: argparse.Namespace) -> int:
     try:
         _write(path, starter(arguments.preset), over=arguments.force)
     except FileExistsError:
-        print(f"{path}: there is a file already; --force writes over it")
+        print(f"{path}: there is a file already; --force writes over it", file=sys.stderr)
         return FAULT
     print(f"{path}: written; fill in what its comments ask for, then")
     rules = f" --rules {path}" if arguments.rules else ""

@@ -72,6 +72,8 @@ def _refusal(answer: Answer) -> str:
     said = details.get("message") if isinstance(details, dict) else answer.text("message")
     text = f"GitHub gave no Copilot token (status {answer.status})"
     if isinstance(said, str) and said.isprintable() and said:
+        text += f": {said[:200]}"
+    if answer.status in (401, 403, 404):
         text += "; has this account Copilot? `mitm-gateway token github-copilot --login` takes another one"
     return text
 
