@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway import presets
-from mitm_gateway.clientenv import Changes
 from mitm_gateway.cli.env import lines, shell_of
+from mitm_gateway.clientenv import Changes
 from support.launcher import Command
 from support.processes import Mitmdump
 
@@ -133,7 +133,8 @@ def completed(command: Command, words: list[str]) -> list[str]:
     """What bash offers for the last word."""
     script = command.run("completion", "bash").stdout
     line = " ".join(f"'{word}'" for word in words)
-    code = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _mitm_gateway\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+    show = "printf '%s\\n' \"${COMPREPLY[@]}\""
+    code = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _mitm_gateway\n{show}"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, cwd=command.home)
     assert done.stderr == ""
     return done.stdout.split()

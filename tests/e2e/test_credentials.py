@@ -58,7 +58,11 @@ def only_token_2(request: Seen) -> Answer:
     """An upstream for which the first token has run out."""
     if request.values("authorization") == ["Bearer token-2"]:
         if request.path.endswith("/chat/completions"):
-            choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": "hello"},
+                "finish_reason": "stop",
+            }
             return json_reply(
                 {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
             )
@@ -155,7 +159,7 @@ def test_many_requests_wait_for_one_run_and_others_do_not_wait(
         (f"print('{NEVER_SHOWN}'); print('second')", "holds blanks, line breaks, control or non-ASCII"),
         (f"print('{NEVER_SHOWN}\\x1b[31m')", "holds blanks, line breaks, control or non-ASCII"),
         (f"print('{NEVER_SHOWN}' * 50000)", "printed more than 64 KiB"),
-        (f"print('{{\"token\": 1, \"x\": \"{NEVER_SHOWN}\"}}')", 'JSON without a text "token"'),
+        (f'print(\'{{"token": 1, "x": "{NEVER_SHOWN}"}}\')', 'JSON without a text "token"'),
         ("", "is empty"),
     ],
     ids=["fails", "hangs", "two-lines", "control", "megabyte", "rubbish", "nothing"],

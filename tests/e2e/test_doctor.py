@@ -87,7 +87,9 @@ def test_a_credential_is_shown_by_its_fingerprint(healthy: Patient) -> None:
 
 
 def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
-    (fault, *_) = [each for each in findings(replace(healthy, rules=tmp_path / "none")) if isinstance(each, Fault)]
+    (fault, *_) = [
+        each for each in findings(replace(healthy, rules=tmp_path / "none")) if isinstance(each, Fault)
+    ]
     assert "there is no such file" in fault.text
     assert fault.fix == "`mitm-gateway init PRESET` writes one"
 
@@ -126,7 +128,9 @@ def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
             lambda p: with_config(p, "ssl_insecure: true\n"), "ssl_insecure would send", id="ssl_insecure"
         ),
         pytest.param(
-            lambda p: with_config(p, "ignore_hosts: [anthropic]\n"), "ignore_hosts would let", id="ignore_hosts"
+            lambda p: with_config(p, "ignore_hosts: [anthropic]\n"),
+            "ignore_hosts would let",
+            id="ignore_hosts",
         ),
         pytest.param(
             lambda p: with_config(p, "gateway_rule: x\n"), 'did you mean "gateway_rules"?', id="option's name"
@@ -163,7 +167,9 @@ def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
             id="CA file",
         ),
         pytest.param(
-            lambda p: replace(p, mitmproxy="11.0.2"), "mitmproxy 11.0.2: mitmweb shows its flows", id="version"
+            lambda p: replace(p, mitmproxy="11.0.2"),
+            "mitmproxy 11.0.2: mitmweb shows its flows",
+            id="version",
         ),
         pytest.param(
             lambda p: with_env(p, ANTHROPIC_API_KEY="a", ANTHROPIC_AUTH_TOKEN="b"),
@@ -207,7 +213,10 @@ def test_trust_of_clients_behind_an_https_proxy(healthy: Patient, authority: Aut
     ca.write_bytes(authority.ca_file.read_bytes())
     patient = with_env(healthy, HTTPS_PROXY="http://127.0.0.1:8080", NODE_EXTRA_CA_CERTS=str(ca))
     # The CA of the tests lives a week, so that it also ends soon.
-    assert faults(patient) == [f"{ca}: the certificate ends soon", "Python and curl do not trust the proxy's CA"]
+    assert faults(patient) == [
+        f"{ca}: the certificate ends soon",
+        "Python and curl do not trust the proxy's CA",
+    ]
 
 
 def test_a_port_that_another_program_has(healthy: Patient) -> None:
@@ -232,7 +241,10 @@ def test_the_command_prints_fixes_and_exits_with_1(tmp_path: Path) -> None:
     command.write_rules(RULES)
     done = command.run("doctor", "--port", str(unused_port()))
     assert done.returncode == 1
-    assert 'FAULT  credential "gw" is not there: set the environment variable GW_KEY\n       fix: ' in done.stdout
+    assert (
+        'FAULT  credential "gw" is not there: set the environment variable GW_KEY\n       fix: '
+        in done.stdout
+    )
 
 
 def test_a_certificate_that_cannot_be_read_counts_as_ended(tmp_path: Path) -> None:

@@ -68,9 +68,7 @@ def test_copilot_exchanges_a_github_token(recorder: StartRecorder, command: Comm
 @pytest.mark.parametrize("token", ["ghp_0123456789abcdef", "github_pat_0123456789", "ghs_0123456789abcdef"])
 def test_copilot_refuses_what_github_would_refuse(command: Command, token: str) -> None:
     # Nothing listens at the URL: the kind of token is enough.
-    done = command.run(
-        "token", "github-copilot", "--api-url", "http://127.0.0.1:9", env={"GH_TOKEN": token}
-    )
+    done = command.run("token", "github-copilot", "--api-url", "http://127.0.0.1:9", env={"GH_TOKEN": token})
     assert done.returncode == 1
     assert "Copilot does not take" in done.stderr
     assert token not in done.stdout + done.stderr
