@@ -1,68 +1,440 @@
-"""What the gateway costs: small requests straight, through mitmdump alone, and with the gateway.
+"""The benchmark: the gateway beside mitmdump without it, beside fast proxies and other LLM gateways.
 
-The upstream is a thread of this process, so only the differences between the lines mean anything.
+All contestants run at once on loopback and are measured in turn, in rounds; the rounds' medians are told
+with the least and the most. Times of two runs differ with what else the machine does, so bars are ratios to
+mitmdump in the same rounds, and CPU seconds stand beside the times.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from support.answers import json_reply, message
-from support.processes import GATEWAY, Mitmdump
-from support.recorder import Recorder
-from support.wire import Wire
+import contestants
+from contestants import CACHE, CONTESTANTS, HERE, Start, Unavailable
 
-WARM_UP = 50
-REQUESTS = 500
-BODY = b'{"model": "claude-opus-4-8", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}'
-RULES = """
-credentials: {bench: {env: BENCH_KEY}}
-rules:
-  - name: bench
-    match: {host: 127.0.0.1, path: /v1/**}
-    auth: {scheme: bearer, credential: bench}
-    models: {map: {claude-opus-4-8: claude-opus-4.6}}
-"""
-
-
-def milliseconds(port: int) -> list[float]:
-    """How long each request took, sorted."""
-    host = [("Host", f"127.0.0.1:{port}"), ("x-api-key", "client-key"), ("content-type", "application/json")]
-    taken = []
-    with Wire(port) as client:
-        for _ in range(WARM_UP + REQUESTS):
-            start = time.perf_counter()
-            answer = client.request("POST", "/v1/messages", host, BODY)
-            taken.append((time.perf_counter() - start) * 1000)
-            if answer.status != 200:
-                raise SystemExit(f"{answer.status}: {answer.body.decode()}")
-    return sorted(taken[WARM_UP:])
+Values = dict[str, dict[str, list[float]]]
+SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
+WORDS = (
+    "def",
+    "return",
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    '"model":',
+    "\\",
+    "{}",
+    "[]",
+    "naïve",
+    "import",
+    "self",
+)
 
 
-def report(name: str, port: int) -> None:
-    """Measure and print one line."""
-    taken = milliseconds(port)
-    p95 = taken[int(len(taken) * 0.95)]
-    print(f"{name:24}  median {statistics.median(taken):6.2f} ms   95 % below {p95:6.2f} ms", flush=True)
+# ---- what is sent ----
+
+
+def body(size: int, model: str, wish: str = "") -> bytes:
+    """A request in the shape of a coding client's, of about this many bytes."""
+    chance = random.Random(size)
+    message: dict[str, Any] = {"model": model, "metadata": {"user_id": wish or "bench"}, "max_tokens": 1024}
+    message["messages"] = []
+    room = size - len(json.dumps(message))
+    while room > 60:
+        text = " ".join(chance.choices(WORDS, k=2000))[: min(room - 60, 8000)]
+        message["messages"].append({"role": "user", "content": [{"type": "text", "text": text}]})
+        room = size - sum(len(each["content"][0]["text"]) + 70 for each in message["messages"]) - 150
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+# ---- processes ----
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def built(name: str) -> Path:
+    """A program of this folder, compiled where it is newer than what is there."""
+    source, program = HERE / f"{name}.c", CACHE / name
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cc", "-O2", "-o", program, source, "-lpthread"], check=True)
+    return program
+
+
+@dataclass
+class Running:
+    """A contestant under way."""
+
+    name: str
+    start: Start
+    port: int
+    home: Path
+    process: subprocess.Popen[bytes]
+    started_s: float = 0.0
+
+    def pids(self) -> list[int]:
+        """The process and all below it."""
+        below = defaultdict(list)
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            below[parent].append(int(folder.name))
+        found = [self.process.pid]
+        for pid in found:
+            found += below[pid]
+        return found
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that all its threads have used."""
+        used = 0
+        for pid in self.pids():
+            for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    used += int(file.read_text().split()[0])
+                except OSError:
+                    continue
+        return used / 1e9
+
+    def memory_mb(self, field: str) -> float:
+        """A memory figure of /proc/PID/status, in MB."""
+        total = 0
+        for pid in self.pids():
+            try:
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            except OSError:
+                continue
+            total += sum(int(line.split()[1]) for line in lines if line.startswith(field))
+        return total / 1024
+
+    def load(self, data: bytes, connections: int, seconds: float, requests: int) -> dict[str, float]:
+        """Runs clients against it."""
+        file = self.home / "body"
+        file.write_bytes(data)
+        counts = [str(self.port), str(connections), str(seconds), str(requests)]
+        command = [str(built("load")), *counts, str(file), *self.start.headers]
+        before = self.cpu_s()
+        answer = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 120)
+        found: dict[str, float] = json.loads(answer.stdout)
+        if found["done"]:
+            found["cpu"] = (self.cpu_s() - before) / found["done"] * 1000
+        return found
+
+    def stop(self) -> None:
+        """Ends it."""
+        pids = self.pids()
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            for pid in pids:
+                try:
+                    os.kill(pid, sign)
+                except ProcessLookupError:
+                    continue
+            try:
+                self.process.wait(3)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def begin(name: str, make: Any, folder: Path, upstream: int) -> Running:
+    """Starts a contestant and waits for its first answer."""
+    port, home = free_port(), Path(tempfile.mkdtemp(dir=folder))
+    start = make(home, port, upstream)
+    began = time.monotonic()
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            start.command, env=os.environ | start.env, stdout=log, stderr=log, cwd=home
+        )
+    running = Running(name, start, port, home, process)
+    while time.monotonic() - began < 90:
+        if process.poll() is not None:
+            raise Unavailable(f"ended with {process.returncode}; see {home / 'log'}")
+        if _listens(port) and running.load(body(1024, start.model), 1, 5, 1)["done"] == 1:
+            running.started_s = time.monotonic() - began
+            return running
+        time.sleep(0.01)
+    running.stop()
+    raise Unavailable("gave no answer within 90 s")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# ---- measures ----
+
+
+def measure_once(running: Running, note: Any) -> None:
+    """One round of one contestant: each measure a second or so."""
+    model = running.start.model
+    for name, size in SIZES.items():
+        data = body(size, model)
+        found = running.load(data, 1, 1.0 if size < 1 << 20 else 1.6, 2000)
+        note(f"time {name}", found.get("request_p50"))
+        note(f"cpu {name}", found.get("cpu"))
+    found = running.load(body(1024, model), 16, 1.2, 100_000)
+    note("requests/s", found["per_second"])
+    note("cpu 16", found.get("cpu"))
+    found = running.load(body(1500, model, "events=50,every=20"), 20, 5, 20)
+    for name in ("first_p50", "delay_p50", "delay_p99"):
+        note(name, found.get(name))
+
+
+def measure_memory(running: Running, note: Any, requests: int) -> None:
+    """Peak with 8 x 10 MB at once, and what many small requests leave behind."""
+    small = body(1024, running.start.model)
+    running.load(small, 8, 20, 1000)
+    before = running.memory_mb("VmRSS")
+    if requests:
+        running.load(small, 8, 120, requests)
+        note("grown MB", running.memory_mb("VmRSS") - before)
+    for pid in running.pids():
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    running.load(body(10 << 20, running.start.model), 8, 30, 16)
+    note("peak MB", running.memory_mb("VmHWM"))
+
+
+def measure_edit() -> dict[str, float]:
+    """Milliseconds of the body edit alone: check all of it, change the model."""
+    sys.path.insert(0, str(HERE.parent / "addon"))
+    from mitm_gateway.body import edit, scan
+
+    best = {}
+    for name, size in list(SIZES.items())[1:]:
+        data = body(size, contestants.ASKED)
+        times = []
+        for _ in range(15):
+            began = time.thread_time()
+            edit(scan(data), model=contestants.SENT)
+            times.append((time.thread_time() - began) * 1000)
+        best[name] = statistics.median(times)
+    return best
+
+
+# ---- the run ----
+
+
+class Bench:
+    """Contestants, rounds and what was found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.values: Values = defaultdict(lambda: defaultdict(list))
+        self.notes: list[str] = []
+        self.upstream = free_port()
+        self._process = subprocess.Popen([built("upstream"), str(self.upstream)])
+        self.running: list[Running] = []
+
+    def start(self, makers: dict[str, Any]) -> None:
+        """Starts all that are there."""
+        for name, make in makers.items():
+            try:
+                running = begin(name, make, self.folder, self.upstream)
+            except (Unavailable, OSError) as fault:
+                self.notes.append(f"{name} is left out: {fault}")
+                continue
+            self.values[name]["start s"].append(running.started_s)
+            self.running.append(running)
+
+    def rounds(self, count: int, measure: Any) -> None:
+        """Measures all in turn, in another order each round."""
+        for number in range(count):
+            began = time.monotonic()
+            for running in random.Random(number).sample(self.running, len(self.running)):
+                measure(running, self._noter(running.name))
+            print(
+                f"round {number + 1}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
+
+    def _noter(self, name: str) -> Any:
+        return lambda key, value: self.values[name][key].append(value) if value is not None else None
+
+    def stop(self) -> None:
+        """Ends everything."""
+        for running in self.running:
+            running.stop()
+        self.running.clear()
+
+    def close(self) -> None:
+        """Ends the upstream too."""
+        self.stop()
+        self._process.kill()
+        self._process.wait()
+
+
+# ---- telling ----
+
+COLUMNS = [
+    *((f"time {name}", f"{name}, ms") for name in SIZES),
+    ("requests/s", "requests/s, 16 conn."),
+    ("cpu 1 KB", "CPU s / 1000, 1 KB"),
+    ("first_p50", "first event, ms"),
+    ("delay_p99", "event delay p99, ms"),
+    ("peak MB", "peak MB, 8 × 10 MB"),
+    ("start s", "start, s"),
+]
+
+
+def shown(value: float) -> str:
+    """A number with three digits that say something."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def cell(values: Sequence[float]) -> str:
+    """Median, and least and most."""
+    if not values:
+        return "–"
+    middle = shown(statistics.median(values))
+    return f"{middle} ({shown(min(values))}–{shown(max(values))})" if len(values) > 1 else middle
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def ratio(values: Values, key: str, name: str = "gateway", other: str = "mitmdump") -> float | None:
+    """The median over the rounds of one contestant's figure by another's in the same round."""
+    pairs = list(zip(values[name][key], values[other][key], strict=False))
+    return statistics.median(a / b for a, b in pairs) if pairs else None
+
+
+def bars(values: Values, edits: dict[str, float]) -> list[tuple[str, str, float | None, bool]]:
+    """What is to be reached: name, bar, what was measured, whether lower is better."""
+    median = {key: statistics.median(found) for key, found in values["gateway"].items() if found}
+    stock = {key: statistics.median(found) for key, found in values["mitmdump"].items() if found}
+    late = median["start s"] - stock["start s"]
+    grown = median.get("grown MB")
+    return [
+        ("time 1 KB, of mitmdump's", "0.6", ratio(values, "time 1 KB"), True),
+        ("time 100 KB", "0.7", ratio(values, "time 100 KB"), True),
+        ("time 1 MB", "0.95", ratio(values, "time 1 MB"), True),
+        ("time 10 MB", "1.1", ratio(values, "time 10 MB"), True),
+        ("requests/s, 16 connections", "1.6", ratio(values, "requests/s"), False),
+        ("CPU, 1 KB", "0.65", ratio(values, "cpu 1 KB"), True),
+        ("CPU, 100 KB (decides where time is noisy)", "0.7", ratio(values, "cpu 100 KB"), True),
+        ("CPU, 1 MB", "0.95", ratio(values, "cpu 1 MB"), True),
+        ("CPU, 10 MB", "1.1", ratio(values, "cpu 10 MB"), True),
+        ("first event, ms", "5", median.get("first_p50"), True),
+        ("delay per event p99, ms", "1.5", median.get("delay_p99"), True),
+        ("10,000 rules by 1, CPU", "1.05", ratio(values, "cpu 1 KB", "10,000 rules"), True),
+        ("body edit 100 KB, ms", "0.5", edits["100 KB"], True),
+        ("body edit 1 MB, ms", "4", edits["1 MB"], True),
+        ("body edit 10 MB, ms", "45", edits["10 MB"], True),
+        ("peak memory, 8 × 10 MB", "1.1", ratio(values, "peak MB"), True),
+        ("growth over 20,000 requests, MB", "5", grown, True),
+        ("start, s over mitmdump", "0.5", late, True),
+    ]
+
+
+def report(bench: Bench, edits: dict[str, float], rules: float | None) -> str:
+    """All of it in Markdown."""
+    values = bench.values
+    version = subprocess.run([contestants.MITMDUMP, "--version"], capture_output=True, text=True, check=True)
+    mitmproxy = version.stdout.split("\n")[0].removeprefix("Mitmproxy: ")
+    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ": unknown")
+    rows = [
+        [name, *(cell(values[name][key]) for key, _ in COLUMNS)]
+        for name in values
+        if name in CONTESTANTS and values[name]["time 1 KB"]
+    ]
+    judged = []
+    for name, bar, found, lower in bars(values, edits):
+        if name.startswith("10,000"):
+            found = rules
+        if found is None:
+            continue
+        met = found <= float(bar) if lower else found >= float(bar)
+        judged.append([name, f"{'≤' if lower else '≥'} {bar}", shown(found), "met" if met else "**not met**"])
+    return "\n".join(
+        [
+            f"mitmproxy {mitmproxy}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
+            f"{os.cpu_count()} cores ({cpu.partition(': ')[2]}), load {os.getloadavg()[0]:.1f}. "
+            "Medians over the rounds, with least and most.",
+            "",
+            table(["", *(title for _, title in COLUMNS)], rows),
+            "",
+            table(["bar", "", "measured", ""], judged),
+            "",
+            *(f"- {note}" for note in bench.notes),
+        ]
+    )
 
 
 def main() -> None:
-    """Measure the three ways one after the other."""
-    with tempfile.TemporaryDirectory() as folder, Recorder(json_reply(message())) as upstream:
-        report("straight", upstream.port)
-        for name, script in (("mitmdump", None), ("mitmdump with gateway", GATEWAY)):
-            home = Path(folder, name)
-            home.mkdir()
-            rules = RULES if script else None
-            modes = [f"reverse:{upstream.url}"]
-            proxy = Mitmdump(home, rules=rules, modes=modes, script=script, env={"BENCH_KEY": "bench-key"})
-            try:
-                report(name, proxy.port)
-            finally:
-                proxy.kill()
+    """Measure and tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", help="contestants, separated by semicolons")
+    parser.add_argument(
+        "--growth", type=int, default=20_000, help="requests of the memory measure; 0 for none"
+    )
+    parser.add_argument("--curves", action="store_true", help="the growth curves instead of the table")
+    parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        bench = Bench(Path(folder))
+        try:
+            if options.curves:
+                from curves import draw
+
+                print(draw(bench))
+                return
+            names = options.only.split(";") if options.only else list(CONTESTANTS)
+            bench.start({name: CONTESTANTS[name] for name in names})
+            bench.rounds(options.rounds, measure_once)
+            bench.stop()
+            for name in ("mitmdump", "gateway", *(n for n in names if n not in ("mitmdump", "gateway"))):
+                bench.start({name: CONTESTANTS[name]})
+                for running in bench.running:
+                    measure_memory(running, bench._noter(name), options.growth if name == "gateway" else 0)
+                bench.stop()
+            rules = by_rules(bench, options.rounds * 2)
+            print(report(bench, measure_edit(), rules))
+            if options.out:
+                options.out.write_text(json.dumps(bench.values, indent=1))
+        finally:
+            bench.close()
+
+
+def by_rules(bench: Bench, rounds: int) -> float | None:
+    """CPU of a small request with 10,000 rules by that with one."""
+    many, one = "10,000 rules", "1 rule"
+    bench.start({one: contestants.gateway(1), many: contestants.gateway(10_000)})
+
+    def measure(running: Running, note: Any) -> None:
+        note("cpu 1 KB", running.load(body(1024, running.start.model), 4, 2, 600).get("cpu"))
+
+    bench.rounds(rounds, measure)
+    bench.stop()
+    return ratio(bench.values, "cpu 1 KB", many, one)
 
 
 if __name__ == "__main__":

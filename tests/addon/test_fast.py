@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from mitmproxy.proxy import server
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.shell.fast import Fast
+from mitm_gateway.shell.fast import Cork, Fast
 
 
 class Listener:
@@ -157,3 +158,70 @@ async def test_other_insides_switch_a_part_off_and_say_so(
         fast.install(context.master)
         assert "trigger" not in vars(context.master.addons)
     assert "a part stays off" in caplog.text
+
+
+class Transport:
+    """Notes what is written, and when the connection's half is ended."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def write_eof(self) -> None:
+        self.written.append(b"<end>")
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def writer_to(transport: Transport) -> asyncio.StreamWriter:
+    return asyncio.StreamWriter(transport, None, None, asyncio.get_running_loop())  # type: ignore[arg-type]
+
+
+async def test_pieces_leave_together_and_in_order() -> None:
+    transport = Transport()
+    writer = writer_to(transport)
+    cork = Cork(writer)
+    for piece in (b"head", b"body"):
+        writer.write(piece)
+    assert transport.written == []
+    cork.flush()
+    cork.flush()
+    assert transport.written == [b"headbody"]
+
+
+async def test_large_pieces_are_not_copied() -> None:
+    transport = Transport()
+    writer = writer_to(transport)
+    cork = Cork(writer)
+    body = bytes(1 << 20)
+    writer.write(b"head")
+    writer.write(body)
+    cork.flush()
+    assert transport.written == [b"head", body]
+    assert transport.written[1] is body
+
+
+async def test_what_is_held_leaves_before_the_end_and_when_taken_out() -> None:
+    transport = Transport()
+    writer = writer_to(transport)
+    cork = Cork(writer)
+    writer.write(b"last")
+    writer.write_eof()
+    writer.write(b"more")
+    cork.take_out()
+    writer.write(b"free")
+    assert transport.written == [b"last", b"<end>", b"more", b"free"]
+
+
+async def test_options_keep_their_values_and_lists_stay_copies(fast: Fast) -> None:
+    with taddons.context() as context:
+        fast.install(context.master)
+        context.options.update(mode=["regular"], http2=False)
+        context.options.mode.append("socks5")
+        assert (context.options.mode, context.options.http2) == (["regular"], False)
+        assert context.options.listen_port is None
+        context.options.reset()
+        assert context.options.http2 is True

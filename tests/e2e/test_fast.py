@@ -1,0 +1,140 @@
+"""Quicker dispatch takes nothing away: what mitmproxy can do by itself works beside the gateway.
+
+Each feature is switched on at start and, in mitmweb, while requests are being served.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy import http, io
+
+from support.answers import Reply
+from support.processes import Mitmdump
+from support.recorder import Recorder
+from support.web import Web
+from support.wire import Response, Wire
+
+pytestmark = pytest.mark.e2e
+
+RULES = "rules: [{name: r, match: {host: 127.0.0.1}, auth: {scheme: keep}}]"
+LATE = """
+class Late:
+    def responseheaders(self, flow):
+        flow.response.headers["x-late"] = "1"
+addons = [Late()]
+"""
+
+
+def baked(seen: Any) -> Reply:
+    return Reply(200, b"from upstream", (("Set-Cookie", "crumb=1; path=/"),))
+
+
+def ask(proxy: Mitmdump, path: str = "/v1/x", extra: tuple[tuple[str, str], ...] = ()) -> Response:
+    with Wire(proxy.port) as wire:
+        return wire.request("GET", path, [("Host", "localhost"), *extra])
+
+
+def until(found: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + 20
+    while not (value := found()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return value
+
+
+def options(folder: Path) -> dict[str, Any]:
+    """A feature each, with what it needs."""
+    (folder / "local").write_text("from the disk")
+    (folder / "late.py").write_text(LATE)
+    return {
+        "modify_headers": ["/~q/x-added/1"],
+        "map_local": [f"|/mapped|{folder / 'local'}"],
+        "block_list": ["|/blocked|418"],
+        "stickycookie": ".*",
+        "scripts": [str(folder / "late.py")],
+        "save_stream_file": str(folder / "saved"),
+    }
+
+
+def check(proxy: Mitmdump, upstream: Recorder) -> None:
+    first = ask(proxy)
+    assert (first.status, first.body, first.header("x-late")) == (200, b"from upstream", "1")
+    ask(proxy, "/v1/second")
+    seen = upstream.wait_for_request("/v1/second")
+    assert seen.header("x-added") == "1"
+    assert seen.header("cookie") == "crumb=1"
+    assert ask(proxy, "/mapped").body == b"from the disk"
+    assert ask(proxy, "/blocked").status == 418
+
+
+def saved(file: Path) -> list[str]:
+    with file.open("rb") as stream:
+        return [
+            flow.request.path for flow in io.FlowReader(stream).stream() if isinstance(flow, http.HTTPFlow)
+        ]
+
+
+def test_features_that_are_on_at_start_work(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+) -> None:
+    upstream = recorder(baked)
+    arguments = []
+    for name, value in options(tmp_path).items():
+        for each in value if isinstance(value, list) else [value]:
+            arguments += ["-s", each] if name == "scripts" else ["--set", f"{name}={each}"]
+    proxy = mitmdump(*arguments, "--set", "flow_detail=2", rules=RULES, modes=[f"reverse:{upstream.url}"])
+    check(proxy, upstream)
+    proxy.wait_for_output(r"client connect")
+    proxy.wait_for_output(r"GET .*/v1/second")
+    proxy.wait_for_output(r"(?i)x-late: 1")
+    proxy.stop()
+    assert "/v1/second" in saved(tmp_path / "saved")
+
+
+def test_features_that_are_switched_on_while_running_work(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+) -> None:
+    upstream = recorder(baked)
+    proxy = mitmdump(rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
+    assert ask(proxy).header("x-late") is None
+    web = Web(proxy)
+    scripts = web.get("/options").json()["scripts"]["value"]
+    for name, value in options(tmp_path).items():
+        wanted = [*scripts, *value] if name == "scripts" else value
+        assert web.set_option(name, wanted).status_code == 200, name
+    check(proxy, upstream)
+    paths = until(
+        lambda: [flow["request"]["path"] for flow in web.get("/flows").json()], "no flows in mitmweb"
+    )
+    assert {"/v1/second", "/mapped"} <= set(paths)
+    until(lambda: "client connect" in web.get("/events").text, "nothing in the event log")
+    assert web.set_option("save_stream_file", None).status_code == 200
+    assert "/v1/second" in saved(tmp_path / "saved")
+
+
+def test_intercepting_while_running_holds_a_request_until_it_is_let_go(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
+) -> None:
+    upstream = recorder(baked)
+    proxy = mitmdump(rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
+    ask(proxy)
+    web = Web(proxy)
+    assert web.set_option("intercept", "~u /held & ~q").status_code == 200
+    answers: list[Response] = []
+    client = threading.Thread(target=lambda: answers.append(ask(proxy, "/held")))
+    client.start()
+
+    def held() -> list[str]:
+        return [flow["id"] for flow in web.get("/flows").json() if flow["intercepted"]]
+
+    [flow] = until(held, "nothing is held")
+    assert not answers
+    assert web.post(f"/flows/{flow}/resume").status_code < 300
+    client.join(20)
+    assert [answer.status for answer in answers] == [200]
