@@ -41,8 +41,8 @@ matrix-%: .venv-%/dev $(CLAUDE_STAMP)
 	@echo "=== matrix: Python $*, $$(.venv-$*/bin/mitmdump --version | head -n 1)"
 	@.venv-$*/bin/python -m pytest -n 2 $(ARGS)
 
-bench: .venv/dev ## what the gateway costs, beside mitmproxy alone
-	@PYTHONPATH=tests .venv/bin/python bench/run.py $(ARGS)
+bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies and other gateways; ARGS=--curves
+	@.venv/bin/python bench/run.py $(ARGS)
 
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist

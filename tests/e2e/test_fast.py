@@ -23,6 +23,8 @@ from support.wire import Response, Wire
 pytestmark = pytest.mark.e2e
 
 RULES = "rules: [{name: r, match: {host: 127.0.0.1}, auth: {scheme: keep}}]"
+# Masked cookies in a finished flow are all that stickycookie would see.
+REVEAL = ("--set", "gateway_reveal=true")
 LATE = """
 class Late:
     def responseheaders(self, flow):
@@ -88,7 +90,9 @@ def test_features_that_are_on_at_start_work(
     for name, value in options(tmp_path).items():
         for each in value if isinstance(value, list) else [value]:
             arguments += ["-s", each] if name == "scripts" else ["--set", f"{name}={each}"]
-    proxy = mitmdump(*arguments, "--set", "flow_detail=2", rules=RULES, modes=[f"reverse:{upstream.url}"])
+    proxy = mitmdump(
+        *arguments, *REVEAL, "--set", "flow_detail=2", rules=RULES, modes=[f"reverse:{upstream.url}"]
+    )
     check(proxy, upstream)
     proxy.wait_for_output(r"client connect")
     proxy.wait_for_output(r"GET .*/v1/second")
@@ -101,7 +105,7 @@ def test_features_that_are_switched_on_while_running_work(
     recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
 ) -> None:
     upstream = recorder(baked)
-    proxy = mitmdump(rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
+    proxy = mitmdump(*REVEAL, rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
     assert ask(proxy).header("x-late") is None
     web = Web(proxy)
     scripts = web.get("/options").json()["scripts"]["value"]
@@ -122,7 +126,7 @@ def test_intercepting_while_running_holds_a_request_until_it_is_let_go(
     recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
 ) -> None:
     upstream = recorder(baked)
-    proxy = mitmdump(rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
+    proxy = mitmdump(*REVEAL, rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
     ask(proxy)
     web = Web(proxy)
     assert web.set_option("intercept", "~u /held & ~q").status_code == 200

@@ -17,6 +17,7 @@ class Web:
             base_url=f"http://127.0.0.1:{proxy.web_port}", trust_env=False, follow_redirects=True
         )
         self._client.get("/", params={"token": WEB_PASSWORD})
+        self._client.get("/updates")  # where mitmproxy 12 gives the token that changes need
         names = [name for name in self._client.cookies if "xsrf" in name]
         self._headers = {"X-XSRFToken": self._client.cookies[names[0]]} if names else {}
 
