@@ -16,7 +16,8 @@ LAYERS = [
     {"problems", "redact", "addresses", "variables", "sse", "decoding", "body", "restore", "usage"},
     {"patterns", "refusals", "yamlnodes", "schema", "head", "sigv4"},
     {"matching", "presets", "checks", "forms", "load", "guard", "respond"},
-    {"plan", "headers", "record", "explain", "credentials", "demo", "clientenv", "claudesettings", "tokens"},
+    {"plan", "headers", "record", "explain", "credentials", "demo", "clientenv", "claudesettings", "tokens",
+     "export"},
     {"shell"},
     {"cli", "script"},
 ]

@@ -42,10 +42,10 @@ def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> Answer | None:
         return None
     names = listed_models(rule, ruleset)
     if path.endswith(_MODEL_PATHS):
-        return _json(200, _model_list(names))
+        return _json(200, model_list(names))
     parent, _, name = path.rpartition("/")
     if parent.endswith(_MODEL_PATHS) and name in names:
-        return _json(200, _model(name))
+        return _json(200, one_model(name))
     return None
 
 
@@ -92,16 +92,18 @@ def _characters(value: Any) -> int:
             return len(str(value))
 
 
-def _model_list(names: tuple[str, ...]) -> dict[str, Any]:
+def model_list(names: tuple[str, ...]) -> dict[str, Any]:
+    """The answer to `GET /v1/models`."""
     return {
-        "data": [_model(name) for name in names],
+        "data": [one_model(name) for name in names],
         "has_more": False,
         "first_id": names[0] if names else None,
         "last_id": names[-1] if names else None,
     }
 
 
-def _model(name: str) -> dict[str, str]:
+def one_model(name: str) -> dict[str, str]:
+    """The answer to `GET /v1/models/NAME`."""
     return {"type": "model", "id": name, "display_name": name, "created_at": _CREATED_AT}
 
 

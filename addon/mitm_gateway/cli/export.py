@@ -1,0 +1,75 @@
+"""`export`: the same rules as a configuration of Envoy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..addresses import normal_host
+from ..export import Listener, Options, check, files
+from ..export.options import DEFAULT_CA, parse_address
+from ..problems import RulesError
+from ..schema import parse_size
+from .common import OK, Commands, add_rules, read_rules, wrong_usage
+
+
+def add(commands: Commands) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser("export", help="write the same rules as a configuration of Envoy")
+    parser.set_defaults(run=run)
+    parser.add_argument("engine", choices=["envoy"])
+    add_rules(parser)
+    parser.add_argument(
+        "--listen", action="append", metavar="[ADDRESS:]PORT[=HOST]",
+        help="where Envoy listens, and the host that clients mean there (default 8080=api.anthropic.com)",
+    )  # fmt: skip
+    parser.add_argument("--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="Envoy's admin pages")
+    parser.add_argument("--metrics", metavar="ADDRESS:PORT", help="serve /stats/prometheus and /ready here")
+    parser.add_argument("-o", "--output", type=Path, default=Path("envoy"), metavar="DIR", help="where to write")
+    parser.add_argument("--config-dir", metavar="DIR", help="where Envoy finds these files (default: DIR of -o)")
+    parser.add_argument(
+        "--secrets", default="/run/secrets/mitm-gateway", metavar="DIR",
+        help="where Envoy finds a file for each credential; `token-files` writes it",
+    )  # fmt: skip
+    parser.add_argument("--clients", metavar="FILE", help="file of client keys; needed beyond this machine")
+    parser.add_argument("--gateway-host", action="append", default=[], metavar="NAME", help="further Host name")
+    parser.add_argument("--origin", action="append", default=[], metavar="URL", help="web origin that is let in")
+    parser.add_argument("--body-limit", default="64MiB", metavar="SIZE", help="largest request body")
+    parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="authorities of upstreams")
+    parser.add_argument("--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the files; the problems where the rules cannot be exported."""
+    try:
+        options = _options(arguments)
+    except ValueError as fault:
+        return wrong_usage(str(fault))
+    ruleset = read_rules(arguments.rules)
+    if problems := check(ruleset, options):
+        raise RulesError(problems)
+    for name, text in files(ruleset, options).items():
+        file = arguments.output / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        print(file)
+    return OK
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    listeners = tuple(map(Listener.parse, arguments.listen or ["8080"]))
+    if not arguments.clients and not all(listener.is_local for listener in listeners):
+        raise ValueError("a listener that others can reach needs --clients FILE with a key for each of them")
+    return Options(
+        listeners=listeners,
+        admin=parse_address(arguments.admin),
+        metrics=parse_address(arguments.metrics) if arguments.metrics else None,
+        config_dir=arguments.config_dir or str(arguments.output.resolve()),
+        secrets_dir=str(Path(arguments.secrets).absolute()),
+        clients=str(Path(arguments.clients).absolute()) if arguments.clients else None,
+        hosts=tuple(map(normal_host, arguments.gateway_host)),
+        origins=tuple(origin.strip().lower().rstrip("/") for origin in arguments.origin),
+        body_limit=parse_size(arguments.body_limit),
+        ca=arguments.ca,
+        log=arguments.log,
+    )

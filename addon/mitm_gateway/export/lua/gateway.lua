@@ -1,0 +1,555 @@
+-- The rules at work: who is let in, which rule it is, the edits of the request, the model's name in the answer.
+-- Envoy's routes decide which rule takes a request; LISTENER holds what its rules do, in the order of the file.
+
+local MAX_PATH_BYTES = 8192
+local PATH, MODEL = "x-mitm-gateway-path", "x-mitm-gateway-model"
+local NO_MODEL = "-"
+-- Read again at most this often, so that a changed file of client keys is in force within two seconds.
+local CLIENTS_TTL_S = 1
+
+local ERROR_TYPES = {
+  [400] = "invalid_request_error", [401] = "authentication_error", [403] = "permission_error",
+  [404] = "not_found_error", [413] = "request_too_large", [502] = "api_error",
+}
+local OPENAI_PATHS = {
+  "chat/completions", "completions", "responses", "embeddings", "images", "audio", "moderations",
+}
+
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+local CREDENTIAL_HEADERS = set_of({
+  "authorization", "proxyauthorization", "xapikey", "apikey", "xgoogapikey", "anthropicapikey",
+  "ocpapimsubscriptionkey", "cookie",
+})
+local QUERY_SECRETS = set_of({ "key", "api_key", "access_token" })
+local PLACEHOLDERS = set_of({
+  "", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed",
+})
+local FRAMING_HEADERS = set_of({ "host", "content-length", "transfer-encoding", "connection", "trailer", "te" })
+
+local function refuse(status, reason, retry)
+  error({ status = status, reason = reason, retry = retry }, 0)
+end
+
+-- ---- texts ----
+
+-- A glob as its literals between the stars; the time grows with the text, not with its power.
+local function covers(literals, text)
+  local count = #literals
+  if count == 1 then return literals[1] == text end
+  local first, last = literals[1], literals[count]
+  local limit = #text - #last
+  if #first > limit or text:sub(1, #first) ~= first or text:sub(limit + 1) ~= last then return false end
+  local at = #first + 1
+  for place = 2, count - 1 do
+    local start, finish = text:find(literals[place], at, true)
+    if not start or finish > limit then return false end
+    at = finish + 1
+  end
+  return true
+end
+
+local function any_covers(globs, text)
+  for _, literals in ipairs(globs) do
+    if covers(literals, text) then return true end
+  end
+  return false
+end
+
+local function trimmed(text) return text:match("^%s*(.-)%s*$") end
+
+local function unquoted(text)
+  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function quoted(text)
+  return (text:gsub("[^%w%-._~:@]", function(byte) return string.format("%%%02X", byte:byte()) end))
+end
+
+-- A text as a header's value that Envoy's routes can be matched on.
+local function as_value(text)
+  return (text:gsub("[^!-$&-~]", function(byte) return string.format("%%%02X", byte:byte()) end))
+end
+
+-- A text as a log may hold it: the model of a path can be any bytes.
+local function printable(text)
+  return (text:gsub("[^ -~]", function(byte) return string.format("%%%02X", byte:byte()) end))
+end
+
+-- The path with needlessly encoded letters, digits and -._~ decoded (RFC 3986, 6.2.2.2).
+local function normal_path(path)
+  if not path:find("%", 1, true) then return path end
+  return (path:gsub("%%(%x%x)", function(hex)
+    local character = string.char(tonumber(hex, 16))
+    return character:find("[%w%-._~]") and character or nil
+  end))
+end
+
+-- Whether a path has dot segments or empty segments, also percent-encoded once or twice. A final slash is no empty
+-- segment, a backslash counts as a slash, and "..;x" as a dot segment.
+local function has_odd_segments(path)
+  if not path:find("//", 1, true) and not path:find("/.", 1, true) and not path:find("[%%\\]") then return false end
+  for _ = 1, 3 do
+    local rest = path:gsub("\\", "/"):match("^[^/]*/(.*)$")
+    if rest then
+      for segment in (rest:gsub("/$", "") .. "/"):gmatch("([^/]*)/") do
+        local name = segment:match("^[^;]*")
+        if (name == "" or name == "." or name == "..") and segment:sub(1, 1) ~= ";" and rest ~= "" then return true end
+      end
+    end
+    if not path:find("%", 1, true) then return false end
+    path = unquoted(path)
+  end
+  return false
+end
+
+-- The model that a path names, and where it stands: Bedrock; Vertex and Gemini; Azure.
+local function path_model(path)
+  local first, last = path:match("/model/()[^/]+()/invoke[^/]*$")
+  if not first then
+    first, last = path:match("/models/()[^/:]+@?[^/:]*():%a+$")
+  end
+  if not first then
+    first, last = path:match("/deployments/()[^/]+()/")
+  end
+  if not first or path:sub(first, last - 1) == "count-tokens" then return nil end
+  return unquoted(path:sub(first, last - 1)), first, last
+end
+
+-- ---- local answers ----
+
+local function is_openai(path)
+  for _, name in ipairs(OPENAI_PATHS) do
+    local first, last = path:find("/" .. name, 1, true)
+    while first do
+      if last == #path or path:sub(last + 1, last + 1) == "/" then return true end
+      first, last = path:find("/" .. name, last, true)
+    end
+  end
+  return false
+end
+
+local function answer(handle, refusal, path, rule)
+  local kind = ERROR_TYPES[refusal.status] or "api_error"
+  local message = "mitm-gateway: " .. refusal.reason
+  if rule then message = message .. ' (rule "' .. rule.name .. '")' end
+  local text = json.quoted(message)
+  local body
+  if is_openai(path) then
+    body = '{"error": {"message": ' .. text .. ', "type": "' .. kind .. '", "param": null, "code": null}}'
+  else
+    body = '{"type": "error", "error": {"type": "' .. kind .. '", "message": ' .. text .. "}}"
+  end
+  local headers = { [":status"] = tostring(refusal.status), ["content-type"] = "application/json" }
+  if not refusal.retry then headers["x-should-retry"] = "false" end
+  handle:respond(headers, body)
+end
+
+-- ---- who is let in ----
+
+local function is_listed(origin)
+  return LISTENER.origins[(trimmed(origin):lower():gsub("/+$", ""))]
+end
+
+local function check_origin(headers)
+  local origin = headers:get("origin")
+  if origin and not is_listed(origin) then
+    refuse(403, "web pages may not use this gateway; export with --origin to allow one")
+  end
+  local site = headers:get("sec-fetch-site")
+  if not origin and site and site:lower():find("cross-site", 1, true) then
+    refuse(403, "cross-site requests of web pages may not use this gateway")
+  end
+end
+
+local function check_path(path)
+  if #path > MAX_PATH_BYTES then refuse(400, "the path is longer than " .. MAX_PATH_BYTES .. " characters") end
+  if has_odd_segments(path) then refuse(400, "the path has dot or empty segments") end
+end
+
+local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+local function from_base64(text)
+  local out, bits, count = {}, 0, 0
+  for character in text:gsub("=+$", ""):gmatch(".") do
+    local value = ALPHABET:find(character, 1, true)
+    if not value then return "" end
+    bits, count = bits * 64 + value - 1, count + 6
+    if count >= 8 then
+      count = count - 8
+      out[#out + 1] = string.char(math.floor(bits / 2 ^ count))
+      bits = bits % 2 ^ count
+    end
+  end
+  return table.concat(out)
+end
+
+-- A key without its auth scheme; the password of a Basic one.
+local function bare_key(value)
+  value = trimmed(value)
+  local scheme, rest = value:match("^(%a+) (.*)$")
+  scheme = scheme and scheme:lower()
+  if scheme == "bearer" or scheme == "token" then return trimmed(rest) end
+  if scheme == "basic" then return from_base64(rest):match(":(.*)$") or "" end
+  return value
+end
+
+local clients = { keys = {}, read_at = -CLIENTS_TTL_S }
+
+local function client_keys()
+  local now = os.time()
+  if now - clients.read_at >= CLIENTS_TTL_S then
+    clients.read_at = now
+    local file = io.open(LISTENER.clients, "rb")
+    if file then
+      local keys = {}
+      for line in file:read("*a"):gmatch("[^\r\n]+") do
+        line = trimmed(line)
+        if line ~= "" and line:sub(1, 1) ~= "#" then keys[#keys + 1] = line end
+      end
+      file:close()
+      clients.keys = keys
+    end
+  end
+  return clients.keys
+end
+
+-- Whether a value is a client's key, in a time that does not depend on which or how nearly.
+local function knows_key(value)
+  local found = false
+  for _, key in ipairs(client_keys()) do
+    local differing = bit.bxor(#key, #value)
+    for place = 1, #key do
+      differing = bit.bor(differing, bit.bxor(key:byte(place), value:byte(place) or 0))
+    end
+    found = found or differing == 0
+  end
+  return found
+end
+
+local KEY_SLOTS = { "x-api-key", "authorization", "proxy-authorization" }
+
+-- Asks for a client's key where keys are configured, and takes it out: it is nobody else's business.
+local function check_client_key(headers, is_probe)
+  if not LISTENER.clients then return end
+  local known = false
+  for _, name in ipairs(KEY_SLOTS) do
+    local value = headers:get(name)
+    if value and knows_key(bare_key(value)) then
+      known = true
+      headers:remove(name)
+    end
+  end
+  if not known and not is_probe then refuse(401, "a client key is needed; ask whoever runs this gateway for one") end
+end
+
+-- ---- edits of the head ----
+
+-- The client's own key; a placeholder is none.
+local function client_key(headers, prefer)
+  local names = prefer == "authorization" and { "authorization", "x-api-key" } or { "x-api-key", "authorization" }
+  for _, name in ipairs(names) do
+    local value = headers:get(name)
+    local key = value and bare_key(value)
+    if key and not PLACEHOLDERS[key:lower()] then return key end
+  end
+end
+
+-- The client's key for a rule that moves it. Refused: there is none, or it is another vendor's.
+local function moved_key(headers, rule)
+  local key = client_key(headers, rule.client.prefer)
+  if not key then
+    refuse(401, "this rule moves the client's key, and the client sent none in x-api-key or Authorization")
+  end
+  if rule.client.refuses_anthropic and key:sub(1, 7) == "sk-ant-" then
+    refuse(403, "an Anthropic key does not go to another vendor; name a credential, or allow_anthropic_key: true")
+  end
+  return key
+end
+
+local function strip_websocket_key(headers)
+  local value = headers:get("sec-websocket-protocol")
+  if not value or not value:lower():find("openai-insecure-api-key.", 1, true) then return end
+  local kept = {}
+  for part in value:gmatch("[^,]+") do
+    if not trimmed(part):lower():find("^openai%-insecure%-api%-key%.") then kept[#kept + 1] = trimmed(part) end
+  end
+  if #kept == 0 then headers:remove("sec-websocket-protocol") end
+  if #kept > 0 then headers:replace("sec-websocket-protocol", table.concat(kept, ", ")) end
+end
+
+local function take_out(headers, rule)
+  local names = {}
+  for name in pairs(headers) do
+    local strips = rule.strips and CREDENTIAL_HEADERS[(name:gsub("[-_]", ""))]
+    -- What Envoy itself takes orders from is not the client's to say.
+    local removes = not FRAMING_HEADERS[name] and name:sub(1, 1) ~= ":" and any_covers(rule.remove, name)
+    if strips or removes or name:sub(1, 8) == "x-envoy-" then names[#names + 1] = name end
+  end
+  for _, name in ipairs(names) do headers:remove(name) end
+  if rule.strips then strip_websocket_key(headers) end
+end
+
+local function edited_betas(beta, names)
+  local kept, seen, changed = {}, {}, false
+  local function add(name)
+    if not seen[name] then
+      seen[name] = true
+      kept[#kept + 1] = name
+    end
+  end
+  for _, name in ipairs(names) do
+    local stays = (not beta.keep or any_covers(beta.keep, name)) and not any_covers(beta.drop, name)
+    if stays then add(beta.rename[name] or name) end
+  end
+  for _, name in ipairs(beta.add) do add(name) end
+  changed = #kept ~= #names
+  for place, name in ipairs(names) do changed = changed or kept[place] ~= name end
+  return kept, changed
+end
+
+local function edit_beta_header(headers, beta)
+  local names = {}
+  for name in (headers:get("anthropic-beta") or ""):gmatch("[^,]+") do
+    if trimmed(name) ~= "" then names[#names + 1] = trimmed(name) end
+  end
+  local kept, changed = edited_betas(beta, names)
+  if not changed then return end
+  if #kept == 0 then headers:remove("anthropic-beta") else headers:replace("anthropic-beta", table.concat(kept, ",")) end
+end
+
+local function edit_headers(headers, rule)
+  take_out(headers, rule)
+  for _, field in ipairs(rule.set) do headers:replace(field[1], field[2]) end
+  for _, field in ipairs(rule.add) do headers:add(field[1], field[2]) end
+  if rule.beta then edit_beta_header(headers, rule.beta) end
+  -- The answer's model name is edited as it streams by, which a compressed stream does not allow.
+  if rule.restores and headers:get("accept-encoding") then headers:replace("accept-encoding", "identity") end
+end
+
+local function sent_for(models, name)
+  if models.exact[name] then return models.exact[name] end
+  for _, glob in ipairs(models.globs) do
+    if covers(glob[1], name) then return glob[2] end
+  end
+  return models.default or name
+end
+
+-- The query byte for byte, but for the client's keys in it.
+local function sent_query(query, rule)
+  if query == "" or not rule.strips then return query end
+  local kept, gone = {}, false
+  for pair in (query:sub(2) .. "&"):gmatch("([^&]*)&") do
+    local name = unquoted((pair:match("^[^=]*"):gsub("+", " ")))
+    if QUERY_SECRETS[trimmed(name):lower()] then gone = true else kept[#kept + 1] = pair end
+  end
+  if not gone then return query end
+  return #kept > 0 and "?" .. table.concat(kept, "&") or ""
+end
+
+-- A request path behind the upstream's base path: no "//", no version segment twice.
+local function joined(rule, path)
+  if path:sub(1, 1) ~= "/" then return path end
+  local version = rule.version
+  if version and path:sub(1, #version) == version then
+    local following = path:sub(#version + 1, #version + 1)
+    if following == "" or following == "/" then path = path:sub(#version + 1) end
+  end
+  local whole = rule.base .. path
+  return whole:sub(1, 1) == "/" and whole or "/" .. whole
+end
+
+local function edit_path(headers, rule, request)
+  local path = request.path
+  if request.first and rule.models then
+    local sent = sent_for(rule.models, request.model)
+    if sent ~= request.model then
+      path = path:sub(1, request.first - 1) .. quoted(sent) .. path:sub(request.last)
+    end
+    request.sent = sent
+  end
+  local target = joined(rule, path) .. sent_query(request.query, rule)
+  if target ~= request.path .. request.query then headers:replace(":path", target) end
+end
+
+-- ---- the body ----
+
+local function check_size(bytes)
+  if bytes > LISTENER.body_limit then refuse(413, "the body is larger than " .. LISTENER.body_limit .. " bytes") end
+end
+
+-- Notes the request's body and its text, checked, unless there is none or it is a form with files. Gives the headers:
+-- Envoy takes back those that were got before it waited for the body.
+local function read_body(handle, headers, request)
+  if request.body or request.has_no_body then return headers end
+  local kind = headers:get("content-type")
+  local body = not (kind and kind:lower():find("^multipart/")) and handle:body()
+  if not body or body:length() == 0 then
+    request.has_no_body = true
+    return handle:headers()
+  end
+  headers = handle:headers()
+  check_size(body:length())
+  local encoding = headers:get("content-encoding")
+  if encoding and trimmed(encoding):lower() ~= "identity" then
+    refuse(400, "a compressed body cannot be read here; send it without content-encoding")
+  end
+  request.body, request.text = body, body:getBytes(0, body:length())
+  request.body_model, request.model_start, request.model_end = json.scan(request.text)
+  return headers
+end
+
+local function edit_body(rule, request)
+  local text = request.text
+  if rule.models and request.body_model then
+    local sent = sent_for(rule.models, request.body_model)
+    if sent ~= request.body_model then
+      text = text:sub(1, request.model_start) .. json.quoted(sent) .. text:sub(request.model_end + 1)
+    end
+    if not request.first then request.sent = sent end
+  end
+  if rule.beta then
+    text = json.map_betas(text, function(names) return edited_betas(rule.beta, names) end)
+  end
+  if #rule.body_remove > 0 then text = json.remove(text, rule.body_remove) end
+  for _, field in ipairs(rule.body_set) do text = json.set(text, field[1], field[2]) end
+  if text ~= request.text then request.body:setBytes(text) end
+end
+
+local function asks_for_count(headers, request)
+  local path = request.path:gsub("/+$", "")
+  return headers:get(":method"):upper() == "POST" and path:sub(-22) == "/messages/count_tokens"
+end
+
+-- ---- hooks ----
+
+-- What the answer's way back and the access log need to know.
+local function note(handle, request, rule, refusal)
+  local noted = { path = printable(request.path), rule = rule and rule.name, refusal = refusal }
+  if request.model then
+    noted.model, noted.model_sent = printable(request.model), printable(request.sent or request.model)
+  end
+  if rule and not refusal then
+    if rule.restores and request.model and request.method ~= "HEAD" then noted.restored = json.quoted(request.model) end
+    noted.hides_from_pages = rule.has_credential and not request.is_listed_origin
+  end
+  handle:streamInfo():dynamicMetadata():set("mitm_gateway", "request", noted)
+end
+
+-- `handle:metadata()` would give the first route's again where nothing was waited for since.
+local function chosen_rule(handle)
+  handle:clearRouteCache()
+  local route = handle:route():metadata()
+  return LISTENER.rules[route:get("rule") or 0], route:get("needs_model")
+end
+
+-- Lets Envoy's routes find the rule; a route that must know the model is asked again when the body is there.
+local function find_rule(handle, headers, request)
+  headers:replace(PATH, normal_path(request.path))
+  headers:remove(MODEL)
+  if request.model then headers:replace(MODEL, "=" .. as_value(request.model)) end
+  local rule, needs_model = chosen_rule(handle)
+  if needs_model then
+    headers = read_body(handle, headers, request)
+    headers:replace(MODEL, request.body_model and "=" .. as_value(request.body_model) or NO_MODEL)
+    rule = chosen_rule(handle)
+  end
+  return rule, headers
+end
+
+local function let_in(headers, request)
+  if request.method:upper() == "TRACE" then refuse(403, "TRACE is not forwarded: it would show the credential") end
+  check_origin(headers)
+  check_path(request.path)
+  check_size(tonumber(headers:get("content-length")) or 0)
+  check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
+end
+
+local function serve(handle, headers, request)
+  let_in(headers, request)
+  local rule
+  rule, headers = find_rule(handle, headers, request)
+  if not rule then return note(handle, request) end
+  request.rule = rule
+  local key = rule.client and moved_key(headers, rule)
+  if rule.reads_body then
+    headers = read_body(handle, headers, request)
+    request.model = request.model or request.body_model
+    if rule.counts_tokens and asks_for_count(headers, request) then
+      local tokens = request.text and json.estimated_tokens(request.text) or 1
+      note(handle, request, rule)
+      return handle:respond(
+        { [":status"] = "200", ["content-type"] = "application/json" }, '{"input_tokens": ' .. tokens .. "}"
+      )
+    end
+    if request.text then edit_body(rule, request) end
+  end
+  edit_path(headers, rule, request)
+  edit_headers(headers, rule)
+  if key then
+    local value = rule.client.is_basic and handle:base64Escape(key) or key
+    headers:replace(rule.client.header, rule.client.prefix .. value)
+  end
+  note(handle, request, rule)
+end
+
+local function request_of(headers)
+  local target = headers:get(":path") or "*"
+  local path, query = target:match("^([^?]*)(.*)$")
+  local model, first, last = path_model(path)
+  local origin = headers:get("origin")
+  return {
+    method = headers:get(":method"), path = path, query = query, model = model, first = first, last = last,
+    is_listed_origin = origin and is_listed(origin) or false,
+  }
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local request = request_of(headers)
+  local done, fault = pcall(serve, handle, headers, request)
+  if done then return end
+  if type(fault) ~= "table" then
+    handle:logErr("mitm-gateway: " .. tostring(fault))
+    fault = { status = 502, reason = "an internal fault; the log of Envoy says more" }
+  end
+  note(handle, request, request.rule, fault.reason)
+  answer(handle, fault, request.path, request.rule)
+end
+
+local function hide_from_pages(headers)
+  local names = {}
+  for name in pairs(headers) do
+    if name:sub(1, 15) == "access-control-" then names[#names + 1] = name end
+  end
+  for _, name in ipairs(names) do headers:remove(name) end
+end
+
+local function restorer_for(headers, replacement)
+  local status = tonumber(headers:get(":status"))
+  if status < 200 or status >= 300 or status == 204 then return nil end
+  if (headers:get("content-encoding") or "identity"):lower() ~= "identity" then return nil end
+  local kind = trimmed((headers:get("content-type") or ""):match("^[^;]*")):lower()
+  if kind == "text/event-stream" then return restore.sse(replacement) end
+  if kind == "application/json" or kind:sub(-5) == "+json" then return restore.json(replacement) end
+end
+
+function envoy_on_response(handle)
+  local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway")
+  local request = noted and noted.request
+  if not request then return end
+  local headers = handle:headers()
+  if request.hides_from_pages then hide_from_pages(headers) end
+  local restorer = request.restored and restorer_for(headers, request.restored)
+  if not restorer then return end
+  headers:remove("content-length") -- the name's length differs
+  for chunk in handle:bodyChunks() do
+    local size = chunk:length()
+    local text = size > 0 and restorer:feed(chunk:getBytes(0, size)) or restorer:flush()
+    if size > 0 or text ~= "" then chunk:setBytes(text) end
+  end
+end

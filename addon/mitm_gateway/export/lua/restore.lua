@@ -1,0 +1,220 @@
+-- Puts the client's model name back into an answer while it streams, editing no other byte.
+-- A scanner walks the JSON as it comes and knows only where it is: how deep, and behind which key. Nothing is held
+-- back but the one string that is edited, from its opening quote to its closing one.
+
+local restore = {}
+
+-- A model's name is short; a longer string is passed as it is rather than held.
+local MAX_HELD_BYTES = 4096
+-- "model" with all of its letters escaped has 32 bytes.
+local MAX_KEY_BYTES = 64
+-- Anthropic's message_start has the model in "message", OpenAI's response.* events in "response".
+local PARENTS = { message = true, response = true }
+
+local Scanner = {}
+Scanner.__index = Scanner
+
+local function new_scanner(replacement, parents)
+  return setmetatable({ replacement = replacement, parents = parents }, Scanner):reset()
+end
+
+function Scanner:reset()
+  self.depth, self.watched = 0, 0 -- `watched`: how many of the open containers are objects that may hold a model
+  self.key, self.wants_key = nil, false
+  self.in_string, self.escaped = false, false
+  self.captured, self.is_target, self.is_over, self.overlong = nil, false, false, false
+  return self
+end
+
+-- What is held back, unedited: the document is broken or the stream is over.
+function Scanner:take_held()
+  local held = self.in_string and self.is_target and self.captured or ""
+  self.is_target, self.captured, self.is_over = false, nil, true
+  return held
+end
+
+function Scanner:open(mark)
+  local watches = mark == "{"
+    and (self.depth == 0 or (self.depth == 1 and self.watched == 1 and self.parents[self.key or ""]))
+  self.depth = self.depth + 1
+  if watches then self.watched, self.wants_key = self.depth, true end
+  self.key = nil
+end
+
+function Scanner:close()
+  self.depth = self.depth - 1
+  self.watched = math.min(self.watched, self.depth)
+  self.key, self.wants_key = nil, false
+  self.is_over = self.depth <= 0
+end
+
+-- Where the string that is open at `at` ends (its quote), or nil where the piece ends first.
+function Scanner:quote_in(data, at)
+  if self.escaped then
+    self.escaped = false
+    at = at + 1
+  end
+  while true do
+    local place = data:find('["\\]', at)
+    if not place then return nil end
+    if data:byte(place) == 34 then return place end
+    if place == #data then
+      self.escaped = true
+      return nil
+    end
+    at = place + 2
+  end
+end
+
+function Scanner:capture(data, first, last, out)
+  local is_key = self.captured and self.wants_key and #self.captured <= MAX_KEY_BYTES
+  if not self.is_target and not is_key then return end
+  self.captured = self.captured .. data:sub(first, last)
+  if self.is_target and #self.captured > MAX_HELD_BYTES then
+    out[#out + 1] = self.captured
+    self.captured, self.overlong = "", true
+  end
+end
+
+-- The key in a string's bytes, nil where it cannot be one that matters.
+local function key_in(text)
+  if #text > MAX_KEY_BYTES then return nil end
+  return json.decoded(text)
+end
+
+function Scanner:end_string(out)
+  self.in_string = false
+  if self.is_target then
+    out[#out + 1] = self.overlong and self.captured .. '"' or self.replacement
+    self.is_target, self.overlong, self.key = false, false, nil
+  elseif self.wants_key and self.captured then
+    self.key = key_in(self.captured)
+  end
+  self.captured = nil
+end
+
+-- Goes on inside a string; gives where to go on, and where what may leave begins.
+function Scanner:string(data, at, start, out)
+  local quote = self:quote_in(data, at)
+  self:capture(data, at, quote and quote - 1 or #data, out)
+  if not quote then return #data + 1, self.is_target and #data + 1 or start end
+  if self.is_target then start = quote + 1 end
+  self:end_string(out)
+  return quote + 1, start
+end
+
+function Scanner:structure(data, at, start, out)
+  local watched = self.depth <= self.watched
+  local place = data:find(watched and '["{}%[%]:,]' or '["{}%[%]]', at)
+  if not place then return #data + 1, start end
+  local mark = data:sub(place, place)
+  if mark == '"' then
+    self.in_string = true
+    self.is_target = watched and self.depth > 0 and self.depth == self.watched and not self.wants_key and self.key == "model"
+    self.captured = watched and "" or nil
+    if self.is_target then
+      out[#out + 1] = data:sub(start, place - 1)
+      self.captured, start = '"', place + 1
+    end
+  elseif mark == "{" or mark == "[" then
+    self:open(mark)
+  elseif mark == "}" or mark == "]" then
+    self:close()
+  elseif mark == "," then
+    self.wants_key = self.depth == self.watched
+  else
+    self.wants_key = false
+  end
+  return place + 1, start
+end
+
+function Scanner:feed(data)
+  if self.is_over then return data end
+  local out, start, at = {}, 1, 1
+  while at <= #data and not self.is_over do
+    if self.in_string then
+      at, start = self:string(data, at, start, out)
+    else
+      at, start = self:structure(data, at, start, out)
+    end
+  end
+  if not (self.is_target and self.in_string) then out[#out + 1] = data:sub(start) end
+  return table.concat(out)
+end
+
+local JsonRestorer = {}
+JsonRestorer.__index = JsonRestorer
+
+-- `replacement` is the name as a JSON string.
+function restore.json(replacement)
+  return setmetatable({ scanner = new_scanner(replacement, {}) }, JsonRestorer)
+end
+
+function JsonRestorer:feed(chunk) return self.scanner:feed(chunk) end
+function JsonRestorer:flush() return self.scanner:take_held() end
+
+local SseRestorer = {}
+SseRestorer.__index = SseRestorer
+
+function restore.sse(replacement)
+  return setmetatable({
+    scanner = new_scanner(replacement, PARENTS),
+    field = "", in_data = false, in_name = true, line_is_empty = true, after_cr = false, is_first_line = true,
+  }, SseRestorer)
+end
+
+function SseRestorer:flush() return self.scanner:take_held() end
+
+-- Whether a chunk is whole events in which no key can be "model", not even one with escapes.
+local function holds_no_model(chunk)
+  return chunk:sub(-2) == "\n\n" and not chunk:find('"model"', 1, true)
+    and not chunk:find("\\u00", 1, true) and not chunk:find("\r", 1, true)
+end
+
+-- Part of a line: of a field's name, of data, or of something that is left alone.
+function SseRestorer:piece(piece)
+  self.line_is_empty = false
+  if self.in_data then return self.scanner:feed(piece) end
+  if not self.in_name then return piece end
+  local colon = piece:find(":", 1, true)
+  if #self.field <= 8 then self.field = self.field .. piece:sub(1, math.min((colon or #piece + 1) - 1, 16)) end
+  if not colon then return piece end
+  self.in_name = false
+  local field = self.field
+  if self.is_first_line and field:sub(1, 3) == "\239\187\191" then field = field:sub(4) end
+  self.in_data = field == "data"
+  local rest = piece:sub(colon + 1)
+  return piece:sub(1, colon) .. (self.in_data and self.scanner:feed(rest) or rest)
+end
+
+function SseRestorer:line_end(mark)
+  if mark == "\n" and self.after_cr then -- the second half of CR LF
+    self.after_cr = false
+    return mark
+  end
+  self.after_cr = mark == "\r"
+  local held = ""
+  if self.in_data and self.scanner.in_string then held = self.scanner:take_held() end
+  if self.line_is_empty then self.scanner:reset() end
+  self.field, self.in_data, self.is_first_line = "", false, false
+  self.in_name, self.line_is_empty = true, true
+  return held .. mark
+end
+
+function SseRestorer:feed(chunk)
+  if self.line_is_empty and not self.after_cr and not self.is_first_line and holds_no_model(chunk) then
+    self.scanner:reset()
+    return chunk
+  end
+  local out, at = {}, 1
+  while at <= #chunk do
+    local stop = chunk:find("[\r\n]", at) or #chunk + 1
+    if stop > at then
+      out[#out + 1] = self:piece(chunk:sub(at, stop - 1))
+      self.after_cr = false
+    end
+    if stop <= #chunk then out[#out + 1] = self:line_end(chunk:sub(stop, stop)) end
+    at = stop + 1
+  end
+  return table.concat(out)
+end

