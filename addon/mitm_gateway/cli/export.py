@@ -23,20 +23,32 @@ def add(commands: Commands) -> None:
         "--listen", action="append", metavar="[ADDRESS:]PORT[=HOST]",
         help="where Envoy listens, and the host that clients mean there (default 8080=api.anthropic.com)",
     )  # fmt: skip
-    parser.add_argument("--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="Envoy's admin pages")
+    parser.add_argument(
+        "--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="Envoy's admin pages"
+    )
     parser.add_argument("--metrics", metavar="ADDRESS:PORT", help="serve /stats/prometheus and /ready here")
-    parser.add_argument("-o", "--output", type=Path, default=Path("envoy"), metavar="DIR", help="where to write")
-    parser.add_argument("--config-dir", metavar="DIR", help="where Envoy finds these files (default: DIR of -o)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("envoy"), metavar="DIR", help="where to write"
+    )
+    parser.add_argument(
+        "--config-dir", metavar="DIR", help="where Envoy finds these files (default: DIR of -o)"
+    )
     parser.add_argument(
         "--secrets", default="/run/secrets/mitm-gateway", metavar="DIR",
         help="where Envoy finds a file for each credential; `token-files` writes it",
     )  # fmt: skip
     parser.add_argument("--clients", metavar="FILE", help="file of client keys; needed beyond this machine")
-    parser.add_argument("--gateway-host", action="append", default=[], metavar="NAME", help="further Host name")
-    parser.add_argument("--origin", action="append", default=[], metavar="URL", help="web origin that is let in")
+    parser.add_argument(
+        "--gateway-host", action="append", default=[], metavar="NAME", help="further Host name"
+    )
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="web origin that is let in"
+    )
     parser.add_argument("--body-limit", default="64MiB", metavar="SIZE", help="largest request body")
     parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="authorities of upstreams")
-    parser.add_argument("--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request")
+    parser.add_argument(
+        "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,15 @@ Finding = tuple[Loc, str]
 
 # Envoy takes these out, or writes them itself, before any route is tried.
 _ENVOYS_OWN = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade", "x-forwarded-proto"}
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "te",
+        "upgrade",
+        "x-forwarded-proto",
+    }
 )
 
 
@@ -36,9 +44,7 @@ def _pos(ruleset: RuleSet, loc: Loc) -> Pos | None:
 def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Iterator[Finding]:
     loc: Loc = ("rules", number)
     name = f'rule "{rule.name}"'
-    if not any(
-        rule in ruleset.on_host(listener.host, listener.host_port) for listener in options.listeners
-    ):
+    if not any(rule in ruleset.on_host(listener.host, listener.host_port) for listener in options.listeners):
         yield (
             (*loc, "match", "host"),
             f'{name} is about a host that no listener stands for; expected "--listen PORT=HOST"',

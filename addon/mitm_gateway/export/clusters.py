@@ -18,7 +18,9 @@ PRESERVE_CASE = {
     "header_key_format": {
         "stateful_formatter": {
             "name": "preserve_case",
-            "typed_config": {"@type": f"{_API}http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"},
+            "typed_config": {
+                "@type": f"{_API}http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+            },
         }
     }
 }
@@ -32,7 +34,12 @@ def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
     for number, rule in enumerate(ruleset.rules, start=1):
         listener = listener_of(rule, ruleset, options)
         found.append(
-            _cluster(cluster_name(number), destination(rule, listener), _injectors(rule, listener, options), options)
+            _cluster(
+                cluster_name(number),
+                destination(rule, listener),
+                _injectors(rule, listener, options),
+                options,
+            )
         )
     if ruleset.unmatched == "pass":
         found += [

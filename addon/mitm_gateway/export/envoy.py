@@ -38,7 +38,9 @@ def files(ruleset: RuleSet, options: Options) -> dict[str, str]:
 def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
     """The main file as plain data."""
     listeners = [
-        _listener(f"gateway{suffix(number)}", each.address, each.port, _manager(number, each, ruleset, options))
+        _listener(
+            f"gateway{suffix(number)}", each.address, each.port, _manager(number, each, ruleset, options)
+        )
         for number, each in enumerate(options.listeners)
     ]
     every = clusters(ruleset, options)
@@ -50,8 +52,15 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
         "admin": {"address": _address(*options.admin)},
         "layered_runtime": {
             # A regular expression of many globs is larger than the 100 instructions of Envoy's default.
-            "layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 1_000_000,
-                                                           "re2.max_program_size.warn_level": 1_000_000}}]
+            "layers": [
+                {
+                    "name": "static",
+                    "static_layer": {
+                        "re2.max_program_size.error_level": 1_000_000,
+                        "re2.max_program_size.warn_level": 1_000_000,
+                    },
+                }
+            ]
         },
         "overload_manager": {
             "resource_monitors": [
@@ -96,6 +105,16 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "server_header_transformation": "PASS_THROUGH",
         "generate_request_id": False,
         "preserve_external_request_id": True,
+        # What the filter tells the routes is not the client's to say.
+        "early_header_mutation_extensions": [
+            {
+                "name": "header_mutation",
+                "typed_config": {
+                    "@type": f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                    "mutations": [{"remove": name} for name in (PATH, MODEL)],
+                },
+            }
+        ],
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "http_protocol_options": PRESERVE_CASE,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
@@ -110,7 +129,9 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "local_reply_config": {"mappers": _mappers()},
         "access_log": [_access_log(listener, options)],
         "http_filters": [
-            _filter(LUA, "lua.v3.Lua", default_source_code={"inline_string": lua(ruleset, listener, options)}),
+            _filter(
+                LUA, "lua.v3.Lua", default_source_code={"inline_string": lua(ruleset, listener, options)}
+            ),
             _ROUTER,
         ],
     }
@@ -170,10 +191,21 @@ def _has_status(status: int) -> dict[str, Any]:
 
 def _mapper(refusal: Refusal, condition: dict[str, Any]) -> list[dict[str, Any]]:
     """An answer of Envoy's own in the error form of the API that was asked."""
-    asks_openai = {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": OPENAI_REGEX}}}}}
-    retry = [] if refusal.retry else [
-        {"header": {"key": "x-should-retry", "value": "false"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-    ]
+    asks_openai = {
+        "header_filter": {
+            "header": {"name": ":path", "string_match": {"safe_regex": {"regex": OPENAI_REGEX}}}
+        }
+    }
+    retry = (
+        []
+        if refusal.retry
+        else [
+            {
+                "header": {"key": "x-should-retry", "value": "false"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ]
+    )
     return [
         {
             "filter": which,
@@ -194,7 +226,8 @@ def _mapper(refusal: Refusal, condition: dict[str, Any]) -> list[dict[str, Any]]
 def _metrics() -> dict[str, Any]:
     """A listener for a scraper and a readiness probe, which may not see the rest of the admin pages."""
     routes = [
-        {"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}} for path in ("/stats/prometheus", "/ready")
+        {"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}}
+        for path in ("/stats/prometheus", "/ready")
     ]
     return {
         "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",

@@ -55,7 +55,7 @@ def _routes(ruleset: RuleSet, listener: Listener) -> list[Route]:
         if rule in rules:
             routes += _rule_routes(number, rule, ruleset, listener)
     if ruleset.unmatched == "pass":
-        return [*routes, _pass(listener)]
+        return [*routes, _pass(listener), *_refusals(BLOCKED)]
     return [*routes, *_refusals(BLOCKED)]
 
 
@@ -75,7 +75,7 @@ def _rule_routes(number: int, rule: Rule, ruleset: RuleSet, listener: Listener) 
 
 def _conditions(rule: Rule) -> list[Route]:
     match = rule.match
-    conditions = []
+    conditions: list[Route] = [_is_present(PATH, present=True)]  # without the filter nothing is forwarded
     if match.path is not None:
         conditions.append(_regex(PATH, path_regex(match.path)))
     if match.method is not None:
@@ -110,7 +110,7 @@ _PATIENCE = {"timeout": "0s", "idle_timeout": "600s"}
 def _pass(listener: Listener) -> Route:
     return {
         "name": "unmatched",
-        "match": {"prefix": "/"},
+        "match": {"prefix": "/", "headers": [_is_present(PATH, present=True)]},
         "route": {"cluster": PASS_CLUSTER, "host_rewrite_literal": listener.authority, **_PATIENCE},
     }
 
@@ -134,7 +134,12 @@ def _json(data: object, conditions: list[Route]) -> Route:
 
 def _refusals(refusal: Refusal) -> list[Route]:
     return [
-        _answer(refusal.status, refusal.body("/v1/responses").decode(), [_regex(":path", OPENAI_REGEX)], retry=False),
+        _answer(
+            refusal.status,
+            refusal.body("/v1/responses").decode(),
+            [_regex(":path", OPENAI_REGEX)],
+            retry=False,
+        ),
         _answer(refusal.status, refusal.body("/").decode(), [], retry=False),
     ]
 

@@ -146,7 +146,9 @@ def literal(value: object) -> str:
         case str():
             return _text(value)
         case Mapping():
-            fields = (f"[{literal(key)}] = {literal(item)}" for key, item in value.items() if item is not None)
+            fields = (
+                f"[{literal(key)}] = {literal(item)}" for key, item in value.items() if item is not None
+            )
             return "{ " + ", ".join(fields) + " }"
         case Sequence():
             return "{ " + ", ".join(literal(item) for item in value) + " }"

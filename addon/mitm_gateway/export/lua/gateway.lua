@@ -440,21 +440,32 @@ local function note(handle, request, rule, refusal)
   handle:streamInfo():dynamicMetadata():set("mitm_gateway", "request", noted)
 end
 
--- `handle:metadata()` would give the first route's again where nothing was waited for since.
 local function chosen_rule(handle)
   handle:clearRouteCache()
-  local route = handle:route():metadata()
+  local route = handle:metadata()
   return LISTENER.rules[route:get("rule") or 0], route:get("needs_model")
+end
+
+local function has_no_body(handle, headers, request)
+  local length = headers:get("content-length")
+  if length then return length == "0" end
+  if headers:get("transfer-encoding") then return false end
+  return handle:streamInfo():protocol() ~= "HTTP/2" or request.method == "GET" or request.method == "HEAD"
 end
 
 -- Lets Envoy's routes find the rule; a route that must know the model is asked again when the body is there.
 local function find_rule(handle, headers, request)
   headers:replace(PATH, normal_path(request.path))
-  headers:remove(MODEL)
-  if request.model then headers:replace(MODEL, "=" .. as_value(request.model)) end
+  if request.model then
+    headers:replace(MODEL, "=" .. as_value(request.model))
+  elseif has_no_body(handle, headers, request) then
+    headers:replace(MODEL, NO_MODEL)
+  end
   local rule, needs_model = chosen_rule(handle)
   if needs_model then
     headers = read_body(handle, headers, request)
+    -- Envoy gives the route anew only after it has waited.
+    if request.has_no_body then refuse(400, "the model decides here, and the request has no body to name one") end
     headers:replace(MODEL, request.body_model and "=" .. as_value(request.body_model) or NO_MODEL)
     rule = chosen_rule(handle)
   end
@@ -465,7 +476,7 @@ local function let_in(headers, request)
   if request.method:upper() == "TRACE" then refuse(403, "TRACE is not forwarded: it would show the credential") end
   check_origin(headers)
   check_path(request.path)
-  check_size(tonumber(headers:get("content-length")) or 0)
+  check_size(tonumber(headers:get("content-length") or "0") or 0)
   check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
 end
 
@@ -517,7 +528,7 @@ function envoy_on_request(handle)
     handle:logErr("mitm-gateway: " .. tostring(fault))
     fault = { status = 502, reason = "an internal fault; the log of Envoy says more" }
   end
-  note(handle, request, request.rule, fault.reason)
+  pcall(note, handle, request, request.rule, fault.reason) -- the answer must be given, whatever happens
   answer(handle, fault, request.path, request.rule)
 end
 

