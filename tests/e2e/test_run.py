@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from support.answers import claude_answers, insist_on_bearer, json_reply, message
+from support.answers import claude_answers, insist_on_bearer, json_reply, message, message_events
+from support.aws import event_stream
 from support.launcher import Command, names
 from support.recorder import Recorder
 
@@ -123,6 +124,26 @@ def test_intercepting_claude_code(recorder: StartRecorder, command: Command, cla
     upstream = recorder(insist_on_bearer(KEY))
     done = command.run("run", "--intercept", "--", claude, "-p", "hi", env=environment_form(upstream))
     assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_a_providers_own_mode_needs_nothing_to_be_set(
+    recorder: StartRecorder, command: Command, claude: Path
+) -> None:
+    upstream = recorder(lambda request: event_stream(message_events()))
+    command.write_rules(
+        f"""
+credentials: {{key: {{env: BEDROCK_API_KEY}}}}
+rules:
+  - preset: bedrock
+    upstream: {upstream.url}
+    auth: {{credential: key}}
+"""
+    )
+    done = command.run("run", "--", claude, "-p", "hi", env={"BEDROCK_API_KEY": KEY})
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    asked = next(request for request in upstream.requests if request.method == "POST")
+    assert asked.path.startswith("/model/us.anthropic.claude-")
+    assert asked.values("authorization") == [f"Bearer {KEY}"]
 
 
 def test_model_discovery_of_claude_code_is_answered_here(
