@@ -255,7 +255,7 @@ class GatewayAddon:
         """Drops peers that may not use the gateway before anything of theirs is read."""
         try:
             may_speak = guard.check_peer(client.peername[0], self._exchange.settings.policy)
-        except Exception as fault:
+        except (Exception, asyncio.CancelledError) as fault:
             logger.warning("a peer could not be checked: %s", type(fault).__name__)
             may_speak = False
         if not may_speak:

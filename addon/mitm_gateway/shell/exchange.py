@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import assert_never
 
 from mitmproxy import http
 
@@ -136,6 +137,8 @@ class Exchange:
                 remember(flow, handling.head)
                 apply(outcome, handling.head, handling.secrets, flow)
                 self._progressed(flow, handling.under_way("waiting"))
+            case _:
+                assert_never(outcome)
 
     async def _secrets(self, handling: Handling, plan: Plan) -> Secrets:
         """The secrets that a plan needs. Raises Refused: without them the request does not leave."""
@@ -301,13 +304,13 @@ class Exchange:
         handling = self._handlings.pop(flow.id, None)
         if handling is None:
             return
+        self._hide(handling)  # first: whatever fails below, no key is kept
         self._live.ended(flow)
         tee, response, streamed = handling.tee, flow.response, False
         # Another addon may have put an answer of its own in the place of the one that was to stream.
         if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
             response.raw_content = tee.kept()
             streamed = True
-        self._hide(handling)
         if response is not None and streamed and not self.settings.reveal:
             mask(response, handling.hidden)
         if handling.plan is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -137,9 +138,15 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thoro
     `thorough` looks for the shapes of keys in every header: a refused request may hold one anywhere.
     """
     known = tuple(secrets)
-    message.headers.fields = _masked(message.headers.fields, known, thorough)
-    if isinstance(message, http.Request):
-        message.path = masked_text(masked_target(message.path), known)
+    try:
+        message.headers.fields = _masked(message.headers.fields, known, thorough)
+        if isinstance(message, http.Request):
+            message.path = masked_text(masked_target(message.path), known)
+    except (Exception, asyncio.CancelledError) as fault:
+        logger.warning("a head could not be masked (%s) and is not kept", type(fault).__name__)
+        message.headers.fields = ()
+        if isinstance(message, http.Request):
+            message.path = "/"
 
 
 def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:

@@ -21,6 +21,7 @@ from .listeners import leads_here
 
 logger = logging.getLogger(__name__)
 
+_UNDECIDED = Refusal(502, "internal fault (no decision); nothing was sent")
 _MOVED = Refusal(502, "another addon moved the request away from where its rule sends it")
 
 
@@ -35,18 +36,31 @@ class LastLook:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """The head as it will leave, or as the body is waited for."""
+        self._or_refuse(flow, self._see_head)
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """The request as it will leave."""
+        self._or_refuse(flow, self._see_whole)
+
+    def _or_refuse(self, flow: http.HTTPFlow, look: Callable[[http.HTTPFlow, Handling], None]) -> None:
         handling = self._exchange.get(flow)
         if handling is None or not flow.live:
             return
+        try:
+            look(flow, handling)
+        except (Exception, asyncio.CancelledError) as fault:
+            kind = type(fault).__name__
+            logger.warning("internal fault while looking at a request: %s", kind)
+            self._exchange.refuse(flow, Refusal(502, f"internal fault ({kind}); nothing was sent"))
+
+    def _see_head(self, flow: http.HTTPFlow, handling: Handling) -> None:
         if flow.response or handling.reads_body:
             flow.request.stream = False
         self._check(flow, handling)
 
-    def request(self, flow: http.HTTPFlow) -> None:
-        """The request as it will leave."""
-        handling = self._exchange.get(flow)
-        if handling is None or not flow.live:
-            return
+    def _see_whole(self, flow: http.HTTPFlow, handling: Handling) -> None:
+        if handling.plan is None and not flow.response:
+            self._exchange.refuse(flow, _UNDECIDED)
         self._check(flow, handling)
         if not flow.response:
             self._exchange.sign(flow)
@@ -87,7 +101,9 @@ class LastLook:
             data.server.error = f"mitm-gateway: internal fault ({type(fault).__name__})"
         except asyncio.CancelledError:
             data.server.error = "mitm-gateway: cancelled"
-            raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
 
     async def _objection(self, data: ServerConnectionHookData) -> str | None:
         address = data.server.address
