@@ -380,5 +380,5 @@ class GatewayAddon:
 def _contained(what: str) -> Iterator[None]:
     try:
         yield
-    except Exception as fault:
+    except (Exception, asyncio.CancelledError) as fault:
         logger.warning("%s: %s", what, type(fault).__name__)

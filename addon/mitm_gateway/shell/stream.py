@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class Tee:
         try:
             self._keep(passed)
             self._on_chunk()
-        except Exception as fault:
+        except (Exception, asyncio.CancelledError) as fault:
             logger.warning("a response could not be recorded: %s", type(fault).__name__)
         return passed or []
 
@@ -62,7 +63,7 @@ class Tee:
             return chunk
         try:
             return restorer.feed(chunk) if chunk else restorer.flush()
-        except Exception as fault:
+        except (Exception, asyncio.CancelledError) as fault:
             logger.warning("the model's name could not be restored: %s", type(fault).__name__)
             self._restorer = None
             return chunk
