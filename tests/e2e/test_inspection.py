@@ -59,7 +59,7 @@ def web(proxy: Mitmdump, path: str, method: str = "GET") -> Any:
         # What changes something needs the same token twice, as mitmweb's own page sends it.
         headers={
             "Authorization": f"Bearer {WEB_PASSWORD}",
-            "Cookie": "_xsrf=abcdef",
+            "Cookie": "_xsrf=abcdef; _mitmproxy_xsrf=abcdef",
             "X-XSRFToken": "abcdef",
         },
         method=method,
