@@ -53,11 +53,8 @@ class Commands:
 
     @command.command("gateway.stats")
     def stats(self) -> Sequence[str]:
-        """Requests and tokens by rule since the start."""
-        return [
-            f"{rule}: " + ", ".join(f"{name} {count}" for name, count in sums.items())
-            for rule, sums in self._recorder.sums.items()
-        ]
+        """Requests, tokens and times by rule and model since the start."""
+        return self._recorder.stats.table()
 
     def _rules(self) -> RuleSet:
         ruleset = self._ruleset()

@@ -7,13 +7,14 @@ import logging
 import logging.handlers
 import os
 import threading
-from collections import Counter, defaultdict, deque
+from collections import deque
 from io import TextIOWrapper
 from pathlib import Path
 
 from mitmproxy import http
 
 from ..record import Record
+from ..stats import Stats
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Recorder:
         self._log: LogFile | None = None
         self._path: Path | None = None
         self._told_hints: set[tuple[str | None, str]] = set()
-        self.sums: dict[str, Counter[str]] = defaultdict(Counter)
+        self.stats = Stats()
 
     def write_to(self, path: Path | None) -> None:
         """Sends records to this file from now on, or to none. Raises OSError where it cannot be opened."""
@@ -65,24 +66,16 @@ class Recorder:
         self.progress(flow, record)
         self._tell_hint(record)
         flow.marked = MARKERS[record.outcome]
+        entry = record.log_entry()
         if self._log is not None:
-            self._log.write(json.dumps(record.log_entry(), ensure_ascii=False))
-        self._add(record)
+            self._log.write(json.dumps(entry, ensure_ascii=False))
+        self.stats.add(entry)
 
     def _tell_hint(self, record: Record) -> None:
         """Logs a hint once for each rule: clients repeat what fails."""
         if record.hint and (record.rule, record.hint) not in self._told_hints:
             self._told_hints.add((record.rule, record.hint))
             logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
-
-    def _add(self, record: Record) -> None:
-        sums = self.sums[record.rule or "no rule"]
-        sums["requests"] += 1
-        sums[record.outcome] += 1
-        if record.usage is not None:
-            sums["input_tokens"] += record.usage.input_tokens or 0
-            sums["output_tokens"] += record.usage.output_tokens or 0
-            sums["cache_read_tokens"] += record.usage.cache_read_tokens or 0
 
 
 class LogFile:

@@ -1,0 +1,106 @@
+"""Sums by rule and model over the lines of a `gateway_log`, as a table."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# Percentiles of a gateway that runs for months are those of its latest requests.
+MAX_TIMES = 100_000
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
+_TITLES = ("rule", "model", "requests", "errors", "in", "out", "cached",
+           "first p50", "first p95", "total p50", "total p95")  # fmt: skip
+_TEXT_COLUMNS = 2
+
+
+def _times() -> deque[float]:
+    return deque(maxlen=MAX_TIMES)
+
+
+@dataclass(slots=True)
+class _Sums:
+    requests: int = 0
+    errors: int = 0
+    tokens: list[int] = field(default_factory=lambda: [0, 0, 0])
+    first: deque[float] = field(default_factory=_times)
+    total: deque[float] = field(default_factory=_times)
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        self.requests += 1
+        status = entry.get("status")
+        # Without a status no answer came at all.
+        self.errors += not isinstance(status, int) or status >= 400
+        for position, name in enumerate(_TOKENS):
+            count = entry.get(name)
+            self.tokens[position] += count if isinstance(count, int) else 0
+        for times, name in ((self.first, "first_event_ms"), (self.total, "total_ms")):
+            if isinstance(value := entry.get(name), int | float):
+                times.append(value)
+
+    def row(self, rule: str, model: str) -> tuple[str, ...]:
+        times = [
+            _duration(_percentile(times, share)) for times in (self.first, self.total) for share in (50, 95)
+        ]
+        return (rule, model, *(f"{count:,}" for count in (self.requests, self.errors, *self.tokens)), *times)
+
+
+class Stats:
+    """The sums so far."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], _Sums] = {}
+        self.unreadable = 0
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Takes the entry of one request."""
+        key = (str(entry.get("rule", "no rule")), str(entry.get("model_sent", entry.get("model", "-"))))
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = _Sums()
+        sums.add(entry)
+
+    def add_lines(self, lines: Iterable[bytes]) -> None:
+        """Takes lines of a log; those that are none are counted in `unreadable`."""
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                entry = None
+            if isinstance(entry, dict):
+                self.add(entry)
+            elif line.strip():
+                self.unreadable += 1
+
+    def table(self) -> list[str]:
+        """The table, a line each, the rules in alphabetical order."""
+        if not self._sums:
+            return ["no requests"]
+        rows = [
+            _TITLES,
+            *(sums.row(*key) for key, sums in sorted(self._sums.items(), key=lambda item: item[0])),
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return [_aligned(row, widths) for row in rows]
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.ljust(width) if column < _TEXT_COLUMNS else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _percentile(values: Iterable[float], share: int) -> float | None:
+    """The smallest value that so many percent do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[-(-len(ordered) * share // 100) - 1] if ordered else None
+
+
+def _duration(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "-"
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
