@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 
 from ..explain import explain_url
 from ..schema import json_schema
+from ..shown import visible
 from .common import OK, Commands, add_rules, default_rules, read_rules, script, wrong_usage
 
 
@@ -53,8 +56,24 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(explanation.as_json(), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(explanation.lines()))
+        lines = visible("\n".join(explanation.lines())).split("\n")
+        print("\n".join(map(_coloured, lines) if _wants_colour() else lines))
     return OK
+
+
+# How a line of an explanation looks, by its first word; the request itself is bold.
+_COLOURS = {"remove": "31", "refused": "31", "set": "32", "goes": "36", "not": "2", "rule": "1"}
+
+
+def _wants_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _coloured(line: str) -> str:
+    if not line.startswith("  "):
+        return f"\x1b[1m{line}\x1b[0m"
+    colour = _COLOURS.get(line.split()[0])
+    return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
 
 
 def _schema(_: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from ..head import Arrival
 from ..load import load
 from ..matching import RuleSet
 from ..problems import RulesError
+from ..record import Record
 from ..refusals import Refusal, Refused
 from . import deadman, views
 from .commands import Commands
@@ -36,6 +37,7 @@ from .files import make_private
 from .flows import arrival_of, head_of, mask, refuse
 from .handling import Loaded
 from .insides import Insides, set_where_unset, settle_before_exit
+from .keeping import Keeper
 from .lastlook import LastLook, knows, web_port
 from .listeners import bind_to_loopback, listen_ports
 from .logs import quote_peers, unquote_peers
@@ -71,7 +73,8 @@ class GatewayAddon:
     def __init__(self, default_rules: Path | None = None) -> None:
         self._default_rules = default_rules
         self._recorder = Recorder()
-        self._exchange = Exchange(lambda: self._demo_at, self._recorder.progress, self._recorder.note)
+        self._keeper = Keeper()
+        self._exchange = Exchange(lambda: self._demo_at, self._recorder.progress, self._ended)
         self._last_look = LastLook(self._exchange, self._own_ports)
         self._insides = Insides()
         self._fast = Fast()
@@ -338,6 +341,10 @@ class GatewayAddon:
             self._exchange.finish(flow)
 
     error = response
+
+    def _ended(self, flow: http.HTTPFlow, record: Record) -> None:
+        self._recorder.note(flow, record)
+        self._keeper.ended(flow, self._exchange.settings.keep)
 
     async def _or_refuse(self, flow: http.HTTPFlow, step: Awaitable[None]) -> None:
         """Takes a step; whatever it raises becomes a local answer."""

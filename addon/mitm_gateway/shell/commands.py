@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from mitmproxy import command, exceptions
+from mitmproxy import command, ctx, exceptions, http
+from mitmproxy.flow import Flow
 
-from ..explain import describe_rules, explain_url
+from ..explain import describe_rules, explain, explain_url
 from ..matching import RuleSet
-from .recorder import Recorder
+from .flows import arrival_of, head_of
+from .recorder import FACTS, Recorder
+from .replay import original_head
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +41,22 @@ class Commands:
 
     @command.command("gateway.explain")
     def explain(self, url: str, method: str = "POST", model: str = "") -> Sequence[str]:
-        """What would be done with a request to this URL."""
-        return explain_url(self._rules(), method, url, model=model or None).lines()
+        """What would be done with a request to this URL, or with the flows that `@focus` or a filter names."""
+        if url.startswith(("@", "~")):
+            flows = ctx.master.commands.call("view.flows.resolve", url)
+            return [line for flow in flows for line in self._explain_flow(flow)]
+        try:
+            return explain_url(self._rules(), method, url, model=model or None).lines()
+        except ValueError as fault:
+            raise exceptions.CommandError(str(fault)) from None
+
+    def _explain_flow(self, flow: Flow) -> list[str]:
+        if not isinstance(flow, http.HTTPFlow):
+            return ["this is no HTTP flow"]
+        arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
+        head = original_head(flow) or head_of(flow, arrival)
+        facts = flow.metadata.get(FACTS, {})
+        return explain(self._rules(), head, facts.get("model"), arrival).lines()
 
     @command.command("gateway.check")
     def check(self) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -100,7 +101,9 @@ class LogFile:
         self._closing.set()
         self._wake.set()
         self._thread.join()
-        self._handler.close()
+        # What a full disk did not take is flushed once more, in vain.
+        with contextlib.suppress(OSError):
+            self._handler.close()
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -130,6 +133,13 @@ class _LineHandler(logging.handlers.WatchedFileHandler):
             return os.open(name, flags, 0o600)
 
         return open(self.baseFilename, "a", encoding="utf-8", opener=private)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record; the library leaves faults of reopening to the caller."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         """Says once that lines are being lost."""

@@ -43,6 +43,22 @@ def _shown(name: bytes, value: bytes) -> str:
     return masked_header(key, text(value)) if holds_secret(key) else text(value)
 
 
+def original_head(flow: http.HTTPFlow) -> RequestHead | None:
+    """The head as it came, its secrets masked; None where no rule has handled the flow."""
+    original = flow.metadata.get(ORIGINAL)
+    if not isinstance(original, dict):
+        return None
+    return RequestHead(
+        flow.request.method,
+        original["scheme"],
+        original["host"],
+        original["port"],
+        original["target"],
+        tuple((raw(name), raw(value)) for name, value in original["headers"]),
+        original["authority"],
+    )
+
+
 def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
     """Keeps what was sent instead, to tell later what the user has edited since."""
     original = flow.metadata.get(ORIGINAL)

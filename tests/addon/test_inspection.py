@@ -1,0 +1,88 @@
+"""Flows that go, the log that survives, and `gateway.explain` on a flow, inside a mitmproxy of the test."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from mitmproxy.addons.view import View
+from mitmproxy.test import taddons, tflow
+
+from mitm_gateway.shell.commands import Commands
+from mitm_gateway.shell.keeping import Keeper
+from mitm_gateway.shell.recorder import LogFile, Recorder
+from mitm_gateway.shell.replay import remember
+from support.core import make_head, make_rule, make_ruleset
+
+
+def test_the_oldest_handled_flows_go() -> None:
+    view, keeper = View(), Keeper()
+    with taddons.context(view):
+        flows = [tflow.tflow(resp=True, live=False) for _ in range(5)]
+        loaded = tflow.tflow(resp=True, live=False)
+        view.add([loaded, *flows])
+        for flow in flows:
+            keeper.ended(flow, 2)
+        assert set(view) == {loaded, *flows[3:]}
+        keeper.ended(flows[3], 2)
+        assert set(view) == {loaded, *flows[3:]}
+
+
+def test_nothing_goes_by_default() -> None:
+    view, keeper = View(), Keeper()
+    with taddons.context(view):
+        flows = [tflow.tflow(resp=True, live=False) for _ in range(5)]
+        view.add(flows)
+        for flow in flows:
+            keeper.ended(flow, 0)
+        assert list(view) == flows
+
+
+def test_a_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    log = LogFile(path)
+    log.write("one")
+    log.close()
+    log = LogFile(path)
+    path.rename(moved)
+    log.write("two")
+    log.close()
+    assert (moved.read_text(), path.read_text()) == ("one\n", "two\n")
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    link = tmp_path / "log"
+    link.symlink_to("/dev/full")
+    log = LogFile(link)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            log.write("line")
+            log._write_queued()
+        log.close()
+    told = [record.message for record in caplog.records if "cannot be written" in record.message]
+    assert told == [f"gateway_log: {link} cannot be written; requests go on without it"]
+
+
+def test_explain_tells_about_a_flow_as_it_came() -> None:
+    rule = make_rule(
+        "gw",
+        upstream="https://h.test",
+        match={"path": "/v1/**"},
+        auth={"scheme": "bearer", "credential": "gw"},
+    )
+    ruleset = make_ruleset(rule, credentials={"gw": {"env": "GW"}})
+    view = View()
+    commands = Commands(lambda: ruleset, list, list, Recorder())
+    with taddons.context(view, commands) as context:
+        flow = tflow.tflow(resp=True)
+        flow.request.host = "api.anthropic.com"
+        remember(flow, make_head("/v1/messages?beta=true", {"x-api-key": "CLIENT-KEY-0123456789abcdef"}))
+        view.add([flow])
+        lines = context.master.commands.call("gateway.explain", "@all", "POST", "")
+    assert lines[0].endswith("https://api.anthropic.com/v1/messages")
+    assert "  goes to    https://h.test/v1/messages?beta=true" in lines
+    assert "  auth       x-api-key → bearer (credential gw)" in lines
+    assert not any("CLIENT-KEY" in line for line in lines)
