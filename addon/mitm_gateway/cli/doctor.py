@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import socket
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -128,12 +127,7 @@ def _rules(patient: Patient) -> tuple[RuleSet | None, list[Finding]]:
         fix = "`mitm-gateway init PRESET` writes one" if missing else "edit the file there; README.md, Rules"
         return None, [Fault(str(problem), fix) for problem in fault.problems]
     count = len(ruleset.rules)
-    told: list[Finding] = [Good(f"{ruleset.file}: {count} {'rule' if count == 1 else 'rules'}")]
-    if environment is None and path.stat().st_mode & stat.S_IWGRP:
-        told.append(
-            Fault(f"{path}: the group may write this file, which decides where keys go", f"chmod g-w {path}")
-        )
-    return ruleset, told
+    return ruleset, [Good(f"{ruleset.file}: {count} {'rule' if count == 1 else 'rules'}")]
 
 
 def _credentials(ruleset: RuleSet, patient: Patient) -> Findings:
