@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..problems import RulesError
-from . import completion, doctor, env, export, presets, rules, run, serve, stats, token
+from . import completion, doctor, env, export, presets, rules, run, serve, stats, token, token_files
 from .common import FAULT, INTERRUPTED, default_rules
 
 __all__ = ["default_rules", "main"]
 
-_PARTS = (run, serve, rules, presets, env, doctor, token, export, stats)
+_PARTS = (run, serve, rules, presets, env, doctor, token, export, stats, token_files)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

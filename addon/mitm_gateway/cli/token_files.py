@@ -1,0 +1,130 @@
+"""`token-files`: keeps a file for each credential fresh, for an Envoy that watches them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..credentials import CredentialError, Credentials
+from ..matching import RuleSet
+from ..schema import parse_duration
+from .common import FAULT, OK, Commands, add_rules, read_rules, wrong_usage
+
+# A helper's value is asked for again well before its end; looking once a second is early enough.
+_PAUSE_S = 1.0
+
+
+def add(commands: Commands) -> None:
+    """Adds the subcommand."""
+    parser = commands.add_parser("token-files", help="keep a file for each credential fresh, for Envoy")
+    parser.set_defaults(run=run)
+    add_rules(parser)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the files are")
+    parser.add_argument("--once", action="store_true", help="write them and end")
+    parser.add_argument(
+        "--patience", default="1m", metavar="TIME", help="end when a credential cannot be had for so long"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes until interrupted; status 1 where a credential stays unusable."""
+    try:
+        patience_s = 0.0 if arguments.once else parse_duration(arguments.patience)
+    except ValueError as fault:
+        return wrong_usage(f"--patience {fault}")
+    ruleset = read_rules(arguments.rules)
+    arguments.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return asyncio.run(_keep(ruleset, arguments.folder, once=arguments.once, patience_s=patience_s))
+
+
+def basic_names(ruleset: RuleSet) -> frozenset[str]:
+    """The credentials that a rule sends as `Basic`; their base64 form has a file of its own."""
+    return frozenset(
+        rule.auth.credential
+        for rule in ruleset.rules
+        if rule.auth and rule.auth.scheme == "basic" and rule.auth.credential
+    )
+
+
+async def _keep(ruleset: RuleSet, folder: Path, *, once: bool, patience_s: float) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    credentials = Credentials(ruleset.credentials)
+    used = tuple(dict.fromkeys(name for rule in ruleset.rules for name in rule.credential_names))
+    writer = Writer(folder, basic_names(ruleset), patience_s)
+    try:
+        while not stopped.is_set():
+            for name in used:
+                await writer.refresh(name, credentials)
+            if once:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), _PAUSE_S)
+    except CredentialError as fault:
+        print(f"mitm-gateway token-files: {fault}", file=sys.stderr)
+        return FAULT
+    finally:
+        await credentials.close()
+    return OK
+
+
+class Writer:
+    """The files of one folder: each is replaced at one stroke, and only where its secret changed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        basic: frozenset[str],
+        patience_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._basic = basic
+        self._patience_s = patience_s
+        self._now = now
+        self._written: dict[str, str] = {}
+        self._failing_since: dict[str, float] = {}
+
+    async def refresh(self, name: str, credentials: Credentials) -> None:
+        """Writes a credential's files. Raises CredentialError once it was unusable for longer than is bearable."""
+        try:
+            value = await credentials.get(name)
+        except CredentialError as fault:
+            self._note_failure(name, fault)
+            return
+        if value.headers:
+            raise CredentialError(
+                f'credential "{name}" has a helper that asks for further headers, which a file cannot hold'
+            )
+        self._failing_since.pop(name, None)
+        secret = value.secret.reveal()
+        self._write(name, secret)
+        if name in self._basic:
+            self._write(f"{name}.basic", base64.b64encode(secret.encode()).decode())
+
+    def _note_failure(self, name: str, fault: CredentialError) -> None:
+        if name not in self._failing_since:
+            print(f"mitm-gateway token-files: {fault}; trying again", file=sys.stderr)
+        since = self._failing_since.setdefault(name, self._now())
+        if self._now() - since >= self._patience_s:
+            raise fault
+
+    def _write(self, file: str, text: str) -> None:
+        if self._written.get(file) == text:
+            return
+        # Created with mode 0600, and beside its final place: a rename is seen whole or not at all.
+        handle, draft = tempfile.mkstemp(prefix=f".{file}-", dir=self._folder)
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(text)
+        Path(draft).replace(self._folder / file)
+        self._written[file] = text
