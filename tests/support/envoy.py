@@ -58,6 +58,7 @@ class Envoy:
         env: Mapping[str, str],
         host: str,
         body_limit: int = 64 << 20,
+        clients: str | None = None,
     ) -> None:
         self.port, self.admin_port = unused_port(), unused_port()
         self.folder = folder
@@ -68,6 +69,7 @@ class Envoy:
             config_dir=str(folder),
             secrets_dir=str(self.secrets),
             body_limit=body_limit,
+            clients=clients,
             log=str(folder / "access.log"),
         )
         file = write_export(folder, rules, env, options)
