@@ -32,7 +32,7 @@ def _by_size(bench: Bench) -> str:
             found = running.load(body(size, running.start.model), 1, seconds, 1000)
             _keep(bench, running.name, f"size {size}", found.get("request_p50"))
 
-    bench.rounds(3, measure)
+    bench.rounds(2, measure)
     points = {name: _points(bench, name, "size", SIZES) for name in COLOURS}
     _picture("size", "body, bytes", "ms per request", points)
     return _table(bench, "size", SIZES, "ms, {:,} bytes")
@@ -47,7 +47,7 @@ def _by_streams(bench: Bench) -> str:
             for key in ("first_p50", "delay_p50", "delay_p99"):
                 _keep(bench, running.name, f"{key} {count}", found.get(key))
 
-    bench.rounds(3, measure)
+    bench.rounds(2, measure)
     keys = ("first_p50", "delay_p50", "delay_p99")
     rows = [[str(n), *(cell(bench.values["gateway"][f"{key} {n}"]) for key in keys)] for n in STREAMS]
     curves = {"gateway": _points(bench, "gateway", "delay_p50", STREAMS)}
@@ -62,7 +62,7 @@ def _by_rules(bench: Bench) -> str:
         found = running.load(body(1024, running.start.model), 4, 2, 500)
         _keep(bench, running.name, "cpu", found.get("cpu"))
 
-    bench.rounds(5, measure)
+    bench.rounds(4, measure)
     bench.stop()
     columns = ["rules", "CPU s / 1000 requests", "start, s"]
     values = bench.values
