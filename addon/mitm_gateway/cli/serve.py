@@ -31,7 +31,7 @@ def proxy_arguments(
     rules: Path, *, modes: Sequence[str], listen_host: str, port: int, web: bool, extra: Sequence[str] = ()
 ) -> list[str]:
     """The arguments for mitmdump or mitmweb."""
-    columns = ["--set", "web_columns=" + ",".join(WEB_COLUMNS)] if web else []
+    columns = [part for column in WEB_COLUMNS for part in ("--set", f"web_columns={column}")] if web else []
     return [
         *("-s", str(script())),
         *(argument for mode in modes for argument in ("--mode", mode)),
