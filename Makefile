@@ -10,7 +10,11 @@ CLAUDE_STAMP := .cache/npm/claude-code-$(CLAUDE_CODE)
 LISTEN := --mode reverse:https://api.anthropic.com --listen-host 127.0.0.1 -p $(PORT) -s addon/gateway.py
 COLUMNS_SHOWN := $(foreach column,icon method path status comment time,--set web_columns=$(column))
 
-.PHONY: help run web test check matrix bench clean
+# What drives Chromium in the test of mitmweb.
+PLAYWRIGHT := 1.65.1
+PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
+
+.PHONY: help run web screenshots test check matrix bench clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -25,7 +29,7 @@ web: .venv/runtime ## the same with mitmproxy's web page
 	@$(say_how)
 	@exec .venv/bin/mitmweb $(LISTEN) $(COLUMNS_SHOWN)
 
-test: .venv/dev $(CLAUDE_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
+test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
 	@.venv/bin/python -m pytest -n 2 $(ARGS)
 
 check: .venv/dev ## lint, format and types
@@ -37,12 +41,15 @@ matrix: matrix-3.11 matrix-3.13 ## the suite on the oldest and the newest suppor
 
 matrix-3.11: MITMPROXY := mitmproxy==11.0.2
 matrix-3.13: MITMPROXY := mitmproxy>=12,<13
-matrix-%: .venv-%/dev $(CLAUDE_STAMP)
+matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP)
 	@echo "=== matrix: Python $*, $$(.venv-$*/bin/mitmdump --version | head -n 1)"
 	@.venv-$*/bin/python -m pytest -n 2 $(ARGS)
 
 bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies and other gateways; ARGS=--curves
 	@.venv/bin/python bench/run.py $(ARGS)
+
+screenshots: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## docs/*.png, from mitmweb on mitmproxy 12 in Chromium
+	@SCREENSHOTS=$(CURDIR)/docs .venv/bin/python -m pytest tests/e2e/test_browser.py
 
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
@@ -87,4 +94,12 @@ $(CLAUDE_STAMP):
 		touch $@; \
 	else \
 		echo "Claude Code could not be installed: its tests will be skipped"; \
+	fi
+
+$(PLAYWRIGHT_STAMP): $(CLAUDE_STAMP)
+	@if command -v npm >/dev/null && npm install --prefix .cache/npm --no-fund --no-audit --loglevel=error \
+			playwright-core@$(PLAYWRIGHT); then \
+		touch $@; \
+	else \
+		echo "playwright-core could not be installed: the test in a browser will be skipped"; \
 	fi

@@ -21,7 +21,7 @@ class Request:
 
 def render(facts: Mapping[str, Any], came: Request, went: Request | None) -> str:
     """The report on one flow, from `record.Record.facts`; `went` is None where nothing was sent."""
-    sections = [_summary(facts), _places(came, went), _edits(facts), _headers(came, went), _figures(facts)]
+    sections = [_summary(facts), _places(came, went), _edits(facts), _figures(facts), _headers(came, went)]
     return visible("\n\n".join("\n".join(lines) for section in sections if (lines := list(section))))
 
 

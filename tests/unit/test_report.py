@@ -53,6 +53,11 @@ body edits of the rule:
   remove context_management
 body: 812 → 790 bytes
 
+timing: first event 350 ms, total 1,350 ms, 96 tokens per second
+tokens: in 812, out 96, cache read 4,096
+answer: 4.3 kB
+retry: the client's number 2
+
 headers:
   - Host: api.anthropic.com
   - x-api-key: ****1a2b
@@ -60,12 +65,7 @@ headers:
   - Content-Length: 812
   + Host: h.test
   + Content-Length: 790
-  + Authorization: Bearer ****9f3c
-
-timing: first event 350 ms, total 1,350 ms, 96 tokens per second
-tokens: in 812, out 96, cache read 4,096
-answer: 4.3 kB
-retry: the client's number 2"""
+  + Authorization: Bearer ****9f3c"""
     )
 
 

@@ -1,0 +1,50 @@
+// Drives mitmweb in Chromium: the flow and its comment, both views, a replay. Prints what it saw as JSON.
+// node mitmweb.mjs PLAYWRIGHT CHROMIUM URL [FOLDER FOR SCREENSHOTS]
+import { createRequire } from "node:module";
+
+const [playwright, executablePath, url, folder] = process.argv.slice(2);
+const { chromium } = createRequire(import.meta.url)(playwright);
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const page = await browser.newPage({ viewport: { width: 1400, height: 620 } });
+page.setDefaultTimeout(20000);
+
+async function shoot(name) {
+  if (folder) await page.screenshot({ path: `${folder}/${name}.png` });
+}
+
+async function chooseView(current, wanted) {
+  await page.getByText(`View: ${current}`, { exact: false }).first().click();
+  await page.locator("a, button, li").getByText(wanted, { exact: true }).first().click();
+}
+
+async function content(text) {
+  await page.locator(".cm-content, .contentview pre, .contentview").filter({ hasText: text }).first().waitFor();
+  return page.locator(".contentview, .flow-detail").first().innerText();
+}
+
+try {
+  await page.goto(url);
+  const row = page.locator("tr", { hasText: "/v1/messages" }).first();
+  await row.waitFor();
+  const seen = { row: await row.innerText() };
+  await shoot("flows");
+  await row.click();
+  await page.getByText("Request", { exact: true }).first().click();
+  seen.request = await content("user:");
+  await page.getByText("Response", { exact: true }).first().click();
+  seen.response = await content("assistant:");
+  await chooseView("", "gateway");
+  seen.gateway = await content("rule:");
+  await shoot("gateway");
+  const before = await page.locator("tr", { hasText: "/v1/messages" }).count();
+  await page.getByText("Flow", { exact: true }).first().click();
+  await page.getByText("Replay", { exact: true }).first().click();
+  await page.waitForFunction((count) => document.querySelectorAll("tbody tr").length > count || document.querySelector(".fa-repeat"), before);
+  seen.replayed = true;
+  console.log(JSON.stringify(seen));
+} catch (fault) {
+  if (folder) await page.screenshot({ path: `${folder}/failed.png` });
+  throw fault;
+} finally {
+  await browser.close();
+}

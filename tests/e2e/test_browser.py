@@ -1,0 +1,75 @@
+"""mitmweb in a real browser after a real Claude Code call; `SCREENSHOTS=FOLDER` keeps what it looked like."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mitmproxy import version
+
+from mitm_gateway.cli.serve import WEB_COLUMNS
+from support.answers import insist_on_bearer
+from support.clients import Finished
+from support.processes import ROOT, Mitmdump
+from support.recorder import Recorder
+
+pytestmark = pytest.mark.e2e
+
+SCRIPT = ROOT / "tests" / "browser" / "mitmweb.mjs"
+CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
+RULES = """
+credentials:
+  gateway: {{env: GW_KEY}}
+rules:
+  - name: gateway
+    match: {{host: api.anthropic.com, path: /v1/**}}
+    upstream: {}/anthropic
+    auth: {{scheme: bearer, credential: gateway}}
+    models: {{default: gateway-large}}
+    respond: {{head: true}}
+"""
+
+
+def find_playwright() -> Path:
+    """playwright-core: `PLAYWRIGHT_CORE`, or what `make test` installed under `.cache/npm`."""
+    default = ROOT / ".cache" / "npm" / "node_modules" / "playwright-core"
+    return Path(os.environ.get("PLAYWRIGHT_CORE") or default)
+
+
+@pytest.mark.skipif(version.VERSION.startswith("11"), reason="mitmweb is driven on mitmproxy 12")
+@pytest.mark.skipif(not find_playwright().exists(), reason="playwright-core is not installed")
+@pytest.mark.skipif(not shutil.which("chromium") or not shutil.which("node"), reason="no chromium or no node")
+def test_mitmweb_shows_a_claude_code_call(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], run_claude: Callable[..., Finished]
+) -> None:
+    upstream = recorder(insist_on_bearer(GW))
+    proxy = mitmdump(
+        *(part for column in WEB_COLUMNS for part in ("--set", f"web_columns={column}")),
+        rules=RULES.format(upstream.url),
+        modes=["reverse:https://api.anthropic.com"],
+        env={"GW_KEY": GW},
+        web=True,
+    )
+    done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK})
+    assert done.stdout == "hello there\n", done
+    sent = len(upstream.requests)
+    command = ["node", SCRIPT, find_playwright(), shutil.which("chromium"), proxy.web_url]
+    command += [os.environ["SCREENSHOTS"]] if "SCREENSHOTS" in os.environ else []
+    driven = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert driven.returncode == 0, driven.stderr
+    seen = json.loads(driven.stdout)
+    assert "gateway: x-api-key → bearer, " in seen["row"]
+    assert "user:" in seen["request"]
+    assert "hello there" in seen["response"]
+    assert "Authorization: Bearer ****cdef" in seen["gateway"]
+    assert CK not in driven.stdout
+    assert GW not in driven.stdout
+    again = upstream.wait_for_request(count=sent + 1)
+    assert again.header("authorization") == f"Bearer {GW}"
