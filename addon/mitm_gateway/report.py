@@ -82,7 +82,8 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
     times = [("first event", first, "ms"), ("total", total, "ms")]
     told = [f"{name} {value:,.0f} {unit}" for name, value, unit in times if value is not None]
     tokens = facts.get("output_tokens")
-    if tokens and first is not None and total is not None and total > first:
+    # An answer that came in one piece has no speed.
+    if tokens and first is not None and total is not None and total - first >= 100:
         told.append(f"{tokens / (total - first) * 1000:,.0f} tokens per second")
     if told:
         yield f"timing: {', '.join(told)}"

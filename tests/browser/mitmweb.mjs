@@ -27,12 +27,12 @@ try {
   const row = page.locator("tr", { hasText: "/v1/messages" }).first();
   await row.waitFor();
   const seen = { row: await row.innerText() };
-  await shoot("flows");
   await row.click();
   await page.getByText("Request", { exact: true }).first().click();
   seen.request = await content("user:");
   await page.getByText("Response", { exact: true }).first().click();
   seen.response = await content("assistant:");
+  await shoot("llm");
   await chooseView("", "gateway");
   seen.gateway = await content("rule:");
   await shoot("gateway");
