@@ -14,7 +14,7 @@ COLUMNS_SHOWN := $(foreach column,icon method path status comment time,--set web
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
-.PHONY: help run web screenshots test check matrix bench clean
+.PHONY: help run web screenshots test check matrix bench fuzz soak clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -51,10 +51,25 @@ bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies a
 screenshots: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## docs/*.png, from mitmweb on mitmproxy 12 in Chromium
 	@SCREENSHOTS=$(CURDIR)/docs .venv/bin/python -m pytest tests/e2e/test_browser.py
 
+fuzz: .venv-fuzz ## coverage-guided fuzzing, 30 s a target; FUZZ_S=600 for longer
+	@for target in rules body events; do \
+		.venv-fuzz/bin/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_S) || exit 1; done
+
+soak: .venv/dev ## 500 parallel streams, clients that leave, upstreams that fail: nothing may grow
+	@ulimit -n 8192; PYTHONPATH=addon:tests .venv/bin/python tests/security/soak.py $(ARGS)
+
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 
 say_how = echo 'ANTHROPIC_BASE_URL=http://127.0.0.1:$(PORT) ANTHROPIC_API_KEY=any-key claude'
+
+# The fuzzer has no wheels for the newest Python, so it gets an environment of its own.
+FUZZ_S ?= 30
+.venv-fuzz: pyproject.toml
+	@python=$$($(call find_python,3.11)) || python=$$($(call find_python,3.12)) || { echo "fuzzing needs Python 3.11 or 3.12"; exit 1; }; \
+		echo "setting up .venv-fuzz (once)" && $$python -m venv $@
+	@$(call install,.venv-fuzz,atheris pyyaml pydantic)
+	@touch $@
 
 # Environments. A stamp is older than pyproject.toml when the packages may have changed.
 

@@ -1,0 +1,140 @@
+"""Many parallel streams, clients that leave, upstreams that fail; at the end nothing may have grown.
+
+`make soak ARGS="STREAMS ROUNDS"` prints what it measured and ends with 1 where something grew.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
+from support.processes import Mitmdump
+from support.recorder import Recorder
+
+RULES = """
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - name: gw
+    match: {{host: api.anthropic.com}}
+    upstream: {url}
+    auth: {{scheme: bearer, credential: gw}}
+    models: {{map: {{claude-x: gw-model}}}}
+"""
+HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"
+BODY = b'{"model":"claude-x","stream":true}'
+REQUEST = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+# A process that has served many keeps some of what it was given; what grows with each round is more than this.
+MAX_GROWTH_MB = 24
+
+
+class Upstream:
+    """Answers streams; between rounds it fails in every way."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self._count = 0
+
+    def __call__(self, _: Seen) -> Answer:
+        self._count += 1
+        if not self.fails:
+            return Stream(message_events("gw-model", ["word "] * 20))
+        faults: list[Answer] = [Close(), Bytes(b"nonsense\r\n\r\n"), Reply(500, b"no"), Reply(401, b"no")]
+        return faults[self._count % len(faults)]
+
+
+def figures(pid: int) -> tuple[float, int]:
+    """Memory in MB and open files."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    memory = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    return memory, len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def settle(pid: int, files: int) -> tuple[float, int]:
+    """The figures when the connections have been closed, or after 20 s."""
+    deadline = time.monotonic() + 20
+    while (now := figures(pid))[1] > files and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return now
+
+
+def one_round(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: int) -> None:
+    """All streams at once; half of the clients leave in the middle, the others stay to the end."""
+    script.fails = False
+    seen = len(upstream.requests)
+    clients = [socket.create_connection(("127.0.0.1", proxy.port), 60) for _ in range(streams)]
+    for client in clients:
+        client.sendall(REQUEST)
+    upstream.wait_for_request(count=seen + streams, timeout=120)
+    for client in clients:
+        assert client.recv(1), "an answer begins while the others stream"
+    for client in clients[::2]:
+        client.close()
+    upstream.release(streams * 40)
+    for client in clients[1::2]:
+        drain(client)
+    script.fails = True
+    others = [threading.Thread(target=fail_once, args=(proxy.port,)) for _ in range(40)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+
+
+def drain(client: socket.socket) -> None:
+    """Reads to the end of the answer."""
+    data = b""
+    while not data.endswith(b"0\r\n\r\n"):
+        data = data[-8:] + client.recv(65536)
+    client.close()
+
+
+def fail_once(port: int) -> None:
+    """A request that the upstream fails."""
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(REQUEST)
+        assert client.recv(65536).startswith(b"HTTP/1.1 ")
+
+
+def main(streams: int = 500, rounds: int = 6) -> int:
+    """Runs it; 0 where memory and files end as they were after the first rounds."""
+    script = Upstream()
+    with tempfile.TemporaryDirectory() as folder, Recorder(script) as upstream:
+        proxy = Mitmdump(
+            Path(folder),
+            *("--set", "flow_detail=0"),
+            rules=RULES.format(url=upstream.url),
+            modes=["reverse:https://api.anthropic.com"],
+            env={"GW_KEY": "gateway-key"},
+        )
+        try:
+            return watch(proxy, upstream, script, streams, rounds)
+        finally:
+            proxy.kill()
+
+
+def watch(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: int, rounds: int) -> int:
+    """The rounds, with the figures after each."""
+    pid = proxy.process.pid
+    memory, files = figures(pid)
+    print(f"start: {memory:.0f} MB, {files} files")
+    after: list[float] = []
+    for number in range(rounds):
+        one_round(proxy, upstream, script, streams)
+        upstream.requests.clear()
+        memory, now = settle(pid, files)
+        after.append(memory)
+        print(f"round {number + 1}: {streams} streams, {memory:.0f} MB, {now} files", flush=True)
+    # Mitmdump keeps no flows, so two rounds are enough to reach the level that is then held.
+    growth = after[-1] - after[1]
+    print(f"growth since round 2: {growth:.1f} MB, {now - files} files")
+    crashed = "Traceback" in proxy.output()
+    return int(growth > MAX_GROWTH_MB or now > files or crashed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
