@@ -96,7 +96,8 @@ def nginx(home: Path, port: int, upstream: int) -> Start:
         f"http {{ access_log off; {temporary}\n"
         f"upstream u {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
         f"server {{ listen 127.0.0.1:{port}; client_max_body_size 100m; keepalive_requests 1000000;\n"
-        "location / { proxy_pass http://u; proxy_http_version 1.1; proxy_buffering off;\n"
+        "location / { proxy_pass http://u; proxy_http_version 1.1;\n"
+        "proxy_buffering off; proxy_request_buffering off;\n"
         'proxy_set_header Connection ""; proxy_set_header x-api-key "";\n'
         f'proxy_set_header Authorization "Bearer {KEY}"; }} }} }}\n'
     )
