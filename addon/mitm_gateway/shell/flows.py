@@ -156,7 +156,8 @@ def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:
 
 
 def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...], thorough: bool) -> bytes:
-    if holds_secret(lower_name(name)):
+    # A cookie that the upstream sets is no key of ours or the client's, and mitmproxy's stickycookie reads it.
+    if name.lower() != b"set-cookie" and holds_secret(lower_name(name)):
         shown = text(value)
         return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))
     return raw(masked_text(text(value), secrets)) if secrets or thorough else value

@@ -16,6 +16,8 @@ from ..redact import is_masked, masked_header
 from .recorder import FACTS
 from .replay import ORIGINAL
 
+# What mitmproxy 11 has and 12 has not.
+_legacy: Any = contentviews
 _HAS_NEW_VIEWS = hasattr(contentviews, "Contentview")
 # The built-in views that fit say 1.
 _PREFERRED, _ON_REQUEST, _UNFIT = 2.0, 0.0, -1.0
@@ -99,8 +101,8 @@ def _remove_legacy() -> None:
     """mitmproxy 11 refuses to add a name twice; 12 replaces the view and has nothing to remove."""
     if not _HAS_NEW_VIEWS:
         for name in (view.name for view in VIEWS):
-            if known := contentviews.get(name):
-                contentviews.remove(known)
+            if known := _legacy.get(name):
+                _legacy.remove(known)
 
 
 def _adapted(view: View) -> Any:
@@ -125,7 +127,7 @@ def _contentview(view: View) -> Any:
 
 
 def _legacy_view(view: View) -> Any:
-    class Adapter(contentviews.View):
+    class Adapter(_legacy.View):  # type: ignore[misc]
         name = view.name
 
         def __call__(
@@ -136,9 +138,9 @@ def _legacy_view(view: View) -> Any:
             flow: flow.Flow | None = None,
             http_message: http.Message | None = None,
             **unknown: Any,
-        ) -> contentviews.TViewResult:
+        ) -> Any:
             drawn = view.render(Shown(data, content_type or "", flow))
-            return view.name, contentviews.format_text(drawn)
+            return view.name, _legacy.format_text(drawn)
 
         def render_priority(
             self,
