@@ -6,6 +6,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,3 +218,22 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
     )  # fmt: skip
     assert again.header("x-api-key") is None
     wait_for_flow(proxy, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
+
+
+def test_a_replay_from_a_file_runs_the_rules_again(
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
+) -> None:
+    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+    options = {"rules": rules(upstream), "env": {"GW_KEY": GW}}
+    file = tmp_path / "flows"
+    proxy = mitmdump("-w", str(file), modes=REVERSE, **options)
+    post(proxy)
+    proxy.stop()
+    kept = file.read_bytes()
+    again_proxy = mitmdump("-C", str(file), **options)
+    again = upstream.wait_for_request(count=2)
+    again_proxy.stop()
+    first = upstream.requests[0]
+    assert (again.target, again.body) == (first.target, first.body)
+    assert again.values("authorization") == [f"Bearer {GW}"]
+    assert file.read_bytes() == kept
