@@ -136,7 +136,7 @@ class Exchange:
                 handling.secrets = await self._secrets(handling, outcome)
                 remember(flow, handling.head)
                 apply(outcome, handling.head, handling.secrets, flow)
-                self._progressed(flow, handling.under_way("waiting"))
+                self._show_state(flow, handling, "waiting")
             case _:
                 assert_never(outcome)
 
@@ -226,7 +226,12 @@ class Exchange:
         if content:
             set_body(flow, content, edited=False)
         record.bytes_out = len(content)
-        self._progressed(flow, handling.under_way("waiting"))
+        self._show_state(flow, handling, "waiting")
+
+    def _show_state(self, flow: http.HTTPFlow, handling: Handling, state: str) -> None:
+        """Puts what is known so far where people look, if anybody looks."""
+        if self._live.is_watched:
+            self._progressed(flow, handling.under_way(state))
 
     def sign(self, flow: http.HTTPFlow) -> None:
         """Signs what will leave, where the rule says so: the very last step. What fails is refused."""
@@ -407,6 +412,8 @@ def _hint(handling: Handling, response: http.Response | None) -> str | None:
     """What to put into the rule, where the upstream's answer tells it."""
     plan, tee = handling.plan, handling.tee
     if plan is None or tee is None or response is None:
+        return None
+    if 200 <= response.status_code < 300:
         return None
     body = decode_prefix(tee.kept()[:MAX_BODY], response.headers.get("content-encoding", ""), MAX_BODY)
     return hint(

@@ -26,9 +26,14 @@ class Live:
         self._next: dict[str, float] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody sees flows that are under way: mitmdump shows them at their end only."""
+        return ctx.master.addons.get("view") is not None
+
     def changed(self, flow: http.HTTPFlow) -> None:
         """Notes that more has arrived."""
-        if flow.id in self._waiting or ctx.master.addons.get("view") is None:
+        if flow.id in self._waiting or not self.is_watched:
             return
         loop = asyncio.get_running_loop()
         due = max(self._next.get(flow.id, 0.0), loop.time())
