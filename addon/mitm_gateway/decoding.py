@@ -12,7 +12,16 @@ from functools import reduce
 from typing import Any
 
 import brotli
-import zstandard
+
+# brotli and one of these are mitmproxy's own dependencies; which one of these changed with 12.3.
+try:
+    from compression import zstd  # Python 3.14
+except ImportError:
+    try:
+        from backports import zstd
+    except ImportError:
+        zstd = None
+        import zstandard
 
 # undici refuses more than five codings: each layer may blow up to the limit once more.
 MAX_CODINGS = 5
@@ -175,24 +184,34 @@ def _brotli_bounded(decoder: Any, data: bytes) -> Iterator[bytes]:
 
 
 def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
-    context = zstandard.ZstdDecompressor(max_window_size=max(limit, _ZSTD_WINDOW))
-    frame = context.decompressobj(write_size=_SLICE)
+    new_frame, fault = _zstd_frames(max(limit, _ZSTD_WINDOW))
+    frame = new_frame()
     frames = 1
     for chunk in _slices(data, _ZSTD_SLICE):
         rest = chunk
         while rest:
             if frame.eof:
-                frame = context.decompressobj(write_size=_SLICE)
+                frame = new_frame()
                 frames += 1
             if frames > MAX_MEMBERS:
                 raise Corrupt("the compressed body has too many frames")
             try:
                 yield frame.decompress(rest)
-            except zstandard.ZstdError:
+            except fault:
                 raise Corrupt("the compressed body is damaged or has trailing data") from None
             rest = frame.unused_data if frame.eof else b""
     if not frame.eof:
         raise Corrupt("the compressed body is cut off")
+
+
+def _zstd_frames(window: int) -> tuple[Callable[[], Any], type[Exception]]:
+    """What makes a decoder for one frame, and what that raises; `window` in bytes is the most it may keep."""
+    if zstd is None:
+        context = zstandard.ZstdDecompressor(max_window_size=window)
+        return lambda: context.decompressobj(write_size=_SLICE), zstandard.ZstdError
+    # The limit is a power of two, and 2 GiB at most.
+    options = {zstd.DecompressionParameter.window_log_max: min(window.bit_length() - 1, 31)}
+    return lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError
 
 
 _CODECS: dict[str, Codec] = {
