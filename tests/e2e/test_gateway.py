@@ -513,6 +513,28 @@ def test_unmatched_requests_that_pass_a_reverse_listener_name_the_target(
     assert list(target.requests[0].headers) == [("Host", f"127.0.0.1:{target.port}"), ("X-A", "1")]
 
 
+def test_hosts_without_rules_may_stay_undecrypted(
+    recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority
+) -> None:
+    gateway = recorder(json_reply(message()))
+    other = recorder(Reply(200, b"other"), tls=authority, names=["other.test"])
+    proxy = mitmdump(
+        *("--set", "gateway_intercept=rules"),
+        rules=rules(gateway),
+        names={"other.test": other.port},
+        trust=authority.ca_file,
+        env=ENV,
+    )
+    # The other host's own certificate comes through; the proxy's stands for the rule's host only.
+    with Wire.through(proxy.port, "other.test:443", authority.ca_file) as client:
+        assert client.request("GET", "/", [("Host", "other.test")]).body == b"other"
+    with Wire.through(proxy.port, f"{API}:443", proxy.ca_cert) as client:
+        headers = [("Host", API), ("x-api-key", CK)]
+        assert client.request("POST", "/v1/messages", headers, b"{}").status == 200
+    assert gateway.requests[0].header("authorization") == f"Bearer {GW}"
+    assert CK.encode() not in gateway.raw
+
+
 def test_the_demo_gateway_needs_no_account(mitmdump: StartMitmdump) -> None:
     shipped = Path(__file__).resolve().parents[2] / "rules.yaml"
     proxy = mitmdump(rules=shipped.read_text(), modes=REVERSE)
