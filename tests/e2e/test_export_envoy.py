@@ -106,15 +106,23 @@ rules:
             draft.write_text("late-secret")
             draft.replace(envoy.secrets / "gw")
             if client_key == "team-key":
-                with Wire(envoy.port) as client:
-                    deadline = time.monotonic() + 20
-                    while client.request("POST", "/v1/messages", headers, b"{}").status != 200:
-                        assert time.monotonic() < deadline
+                deadline = time.monotonic() + 20
+                while _status(envoy.port, headers) != 200:
+                    assert time.monotonic() < deadline
                 asked = upstream.requests[0]
                 assert asked.header("authorization") == "Bearer late-secret"
                 assert asked.header("x-api-key") is None
         finally:
             envoy.kill()
+
+
+def _status(port: int, headers: list[tuple[str, str]]) -> int | None:
+    """The status of one request on a connection of its own; None where Envoy ends it to take a secret over."""
+    try:
+        with Wire(port) as client:
+            return client.request("POST", "/v1/messages", headers, b"{}").status
+    except ConnectionError:
+        return None
 
 
 def test_the_manifests_say_what_the_guide_says() -> None:
