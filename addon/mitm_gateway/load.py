@@ -95,13 +95,26 @@ def _open_to_others(path: Path, status: os.stat_result) -> str | None:
         return None
     if status.st_uid not in (0, os.geteuid()):
         return "the file belongs to another user; expected your own"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own_group(status)):
         return "others may write this file; expected chmod go-w"
     folder = path.resolve().parent.stat()
     # In a sticky folder such as /tmp nobody can put another file in its place.
     if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
         return "others may write its folder; expected chmod o-w there"
     return None
+
+
+def _is_own_group(status: os.stat_result) -> bool:
+    """Whether the file's group is its owner's private one, as many systems make for each user: there, files
+    of a fresh clone may be written by the group."""
+    import grp
+    import pwd
+
+    try:
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return group.gr_name == owner.pw_name and set(group.gr_mem) <= {owner.pw_name}
 
 
 def parse_rules(text: bytes, file: str, environ: Mapping[str, str]) -> RuleSet:

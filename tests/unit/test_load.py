@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 from pathlib import Path
 
 import jsonschema
@@ -231,3 +233,16 @@ def test_a_variable_that_a_preset_needs_is_told_at_the_rule() -> None:
     assert problem.startswith(
         'f:2:3: "upstream" needs the environment variable "LITELLM_URL", which is not set'
     )
+
+
+def test_the_owners_own_group_may_write_a_file_and_a_shared_one_may_not(tmp_path: Path) -> None:
+    # Many systems give each user a group of the same name, and a fresh clone files that it may write.
+    file = tmp_path / "rules.yaml"
+    file.write_bytes((DATA / "good" / "smallest.yaml").read_bytes())
+    file.chmod(0o664)
+    if grp.getgrgid(file.stat().st_gid).gr_name == pwd.getpwuid(file.stat().st_uid).pw_name:
+        assert load(file, {}).rules
+    if os.geteuid() == 0:
+        os.chown(file, 0, grp.getgrnam("daemon").gr_gid)
+        with pytest.raises(RulesError, match="others may write this file"):
+            load(file, {})
