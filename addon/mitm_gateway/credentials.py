@@ -15,6 +15,7 @@ import signal
 import stat
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -117,11 +118,12 @@ class Credentials:
             await source.close()
 
 
-class _Source:
+class _Source(ABC):
     """One place that secrets come from."""
 
+    @abstractmethod
     async def get(self) -> Value:
-        raise NotImplementedError
+        """The value as it is now. Raises CredentialError."""
 
     def reject(self, secret: Secret) -> bool:
         return False
