@@ -204,7 +204,7 @@ def test_files_that_others_may_write_or_read(healthy: Patient, tmp_path: Path) -
     texts = faults(healthy)
     assert texts[0] == 'the file of credential "gw" can be read by other users'
     assert "others may read the key of the CA" in texts[1]
-    healthy.rules.chmod(0o664)
+    healthy.rules.chmod(0o666)
     assert "others may write this file" in faults(healthy)[0]
 
 
