@@ -105,6 +105,13 @@ class Credentials:
         except CredentialError as fault:
             raise CredentialError(f'credential "{name}" {fault}') from None
 
+    def at_hand(self, name: str) -> Value | None:
+        """The value of a credential where nobody has to wait for it, else None. Raises CredentialError."""
+        try:
+            return self._sources[name].at_hand()
+        except CredentialError as fault:
+            raise CredentialError(f'credential "{name}" {fault}') from None
+
     def reject(self, name: str, secret: Secret) -> bool:
         """Notes that the upstream answered 401; whether a request sent again may bring a fresh value.
 
@@ -119,11 +126,19 @@ class Credentials:
 
 
 class _Source(ABC):
-    """One place that secrets come from."""
+    """One place that secrets come from: `at_hand` without waiting, or after waiting for `_fetched`."""
 
-    @abstractmethod
     async def get(self) -> Value:
         """The value as it is now. Raises CredentialError."""
+        value = self.at_hand()
+        return await self._fetched() if value is None else value
+
+    @abstractmethod
+    def at_hand(self) -> Value | None:
+        """The value, or None where it has to be waited for. Raises CredentialError."""
+
+    async def _fetched(self) -> Value:
+        raise AssertionError("what is at hand is not fetched")
 
     def reject(self, secret: Secret) -> bool:
         return False
@@ -171,7 +186,7 @@ class _Fixed(_Source):
     secret: Secret
     now: Callable[[], float]
 
-    async def get(self) -> Value:
+    def at_hand(self) -> Value:
         return Value(Secret(clean(self.secret.reveal())), read_at=self.now())
 
 
@@ -188,7 +203,10 @@ class _Aws(_Source):
     _failure: tuple[float, str] | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def get(self) -> Value:
+    def at_hand(self) -> None:
+        return None
+
+    async def _fetched(self) -> Value:
         async with self._turn:
             now = self.now()
             if self._failure is not None and now < self._failure[0] + FAILURE_TTL_S:
@@ -213,7 +231,7 @@ class _Environment(_Source):
     environ: Mapping[str, str]
     now: Callable[[], float]
 
-    async def get(self) -> Value:
+    def at_hand(self) -> Value:
         text = self.environ.get(self.variable) or self.default
         if text is None:
             raise CredentialError(f"is not there: set the environment variable {self.variable}")
@@ -229,7 +247,7 @@ class _File(_Source):
     _stamp: tuple[int, ...] = ()
     _value: Value | None = None
 
-    async def get(self) -> Value:
+    def at_hand(self) -> Value:
         try:
             status = self.path.stat()
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns)
@@ -288,7 +306,7 @@ class _Helper(_Source):
     _run: asyncio.Task[Value] | None = None
     _rejected: set[Secret] = field(default_factory=set)
 
-    async def get(self) -> Value:
+    def at_hand(self) -> Value | None:
         now = self.now()
         value = self._value
         if value is not None and (value.stale_at is None or now < value.stale_at):
@@ -297,6 +315,9 @@ class _Helper(_Source):
             return value
         if self._has_failed(now) and self._run is None and self._failure:
             raise CredentialError(self._failure[1])
+        return None
+
+    async def _fetched(self) -> Value:
         # Shielded: a client that hangs up must not end the run that others wait for.
         return await asyncio.shield(self._start())
 

@@ -156,6 +156,21 @@ async def test_a_client_that_leaves_does_not_end_the_run_of_others(tmp_path: Pat
     assert await staying == "secret"
 
 
+async def test_only_the_first_request_has_to_wait_for_a_helper(tmp_path: Path) -> None:
+    credentials = make({"command": helper(tmp_path, "echo secret"), "ttl": 100})
+    assert credentials.at_hand("c") is None
+    assert runs(tmp_path) == 0
+    await credentials.get("c")
+    at_hand = credentials.at_hand("c")
+    assert at_hand is not None and at_hand.secret.reveal() == "secret"
+    assert runs(tmp_path) == 1
+
+
+def test_what_is_not_there_is_known_without_waiting() -> None:
+    with pytest.raises(CredentialError, match='credential "c" is not there'):
+        make({"env": "ABSENT"}).at_hand("c")
+
+
 async def test_a_value_serves_for_its_ttl(tmp_path: Path) -> None:
     clock = Clock()
     argv = helper(tmp_path, f"print('secret%d' % len(open({str(tmp_path / 'runs')!r}).read()))")
