@@ -157,7 +157,7 @@ async def test_a_client_that_leaves_does_not_end_the_run_of_others(tmp_path: Pat
 
 
 async def test_only_the_first_request_has_to_wait_for_a_helper(tmp_path: Path) -> None:
-    credentials = make({"command": helper(tmp_path, "print('secret')"), "ttl": 100})
+    credentials = make({"command": helper(tmp_path, "print('secret')"), "ttl": "100s"})
     assert credentials.at_hand("c") is None
     assert runs(tmp_path) == 0
     await credentials.get("c")
