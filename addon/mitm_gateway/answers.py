@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 Answer: TypeAlias = dict[str, Any]
 
-# Where the events of the Messages API put the pieces of a block.
+# Where the events of the Messages API have the pieces of a block, and of what type such a block is.
 _PIECES = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
-    "input_json_delta": ("partial_json", "partial_json"),
+    "input_json_delta": ("partial_json", "tool_use"),
 }
 # Which part of an item of the Responses API grows by which event.
 _GROWING = {
@@ -79,7 +79,11 @@ class Assembly:
         found = _PIECES.get(str(delta.get("type")))
         self._answer.setdefault("content", [])
         if found:
-            self._grow(str(event.get("index")), found[1], delta.get(found[0]))
+            name, block_type = found
+            key = str(event.get("index"))
+            # Bedrock's Converse does not announce a block of text, and an announcement may be lost.
+            self._blocks.setdefault(key, {"type": block_type})
+            self._grow(key, name, delta.get(name))
 
     def _add_message_event(self, kind: Any, event: Mapping[str, Any]) -> None:
         if kind == "message_start" and isinstance(event.get("message"), Mapping):

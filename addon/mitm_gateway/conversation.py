@@ -1,4 +1,4 @@
-"""The text of the LLM view: a request or an answer of the Messages, chat completions or Responses API.
+"""The text of the LLM view: a request or an answer of the Messages, chat completions, Responses or Converse API.
 
 JSON, event streams and Bedrock's frames, whole, still running, cut off or damaged: the readable part is
 shown and the rest is a note. Nothing here raises on rubbish.
@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import eventstream
+from . import converse, eventstream
 from .answers import Assembly
 from .shown import compact, folded, indented, listed, size, visible
 
@@ -189,7 +189,7 @@ def _frame_events(data: bytes, notes: list[str]) -> Iterator[list[Any]]:
     frames, rest = eventstream.frames(data)
     for frame in frames:
         try:
-            yield [eventstream.event(frame)]
+            yield converse.events(eventstream.event(frame))
         except (ValueError, RecursionError):
             notes.append(f"a frame of {size(len(frame.payload))} is damaged")
     if rest:
@@ -217,9 +217,9 @@ def _body(body: Any) -> Iterator[str]:
     elif not isinstance(body, Mapping):
         yield folded(compact(body), FOLD_PART) if body is not None else ""
     elif _is_request(body):
-        yield from _request(body)
+        yield from _request(converse.body(body))
     else:
-        yield from _answer(body)
+        yield from _answer(converse.body(body))
 
 
 def _is_request(body: Mapping[str, Any]) -> bool:
@@ -297,6 +297,7 @@ def _part(part: Any, limit: int) -> list[str]:
     """A piece of content as lines of text."""
     if not isinstance(part, Mapping):
         return [folded(compact(part), limit)]
+    part = converse.part(part)
     kind = compact(part.get("type") or "part")
     match kind:
         case "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text":
@@ -310,7 +311,9 @@ def _part(part: Any, limit: int) -> list[str]:
             return _titled("thinking", summary or "(encrypted)", limit)
         case "refusal":
             return _titled("refusal", compact(part.get("refusal") or ""), limit)
-        case "image" | "document" | "image_url" | "input_image" | "input_file" | "file" | "input_audio":
+        case "image" | "image_url" | "input_image" | "document" | "input_file" | "file":
+            return [_media(kind, part)]
+        case "input_audio" | "audio" | "video":
             return [_media(kind, part)]
         case _ if kind.endswith(("_result", "_output")):
             return _result(part, limit)

@@ -32,7 +32,7 @@ class Frame:
     payload: bytes
 
 
-def frames(data: bytes) -> tuple[list[Frame], int]:
+def frames(data: bytes | bytearray) -> tuple[list[Frame], int]:
     """The complete frames, and how many bytes behind them are none."""
     found, at = [], 0
     while len(data) - at >= _PRELUDE.size:
@@ -40,8 +40,8 @@ def frames(data: bytes) -> tuple[list[Frame], int]:
         head_end, end = at + _PRELUDE.size + headers_size, at + total
         if total > _MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > len(data):
             break
-        headers = data[at + _PRELUDE.size : head_end]
-        found.append(Frame(dict(_headers(headers)), data[head_end : end - _CHECKSUM_SIZE]))
+        headers = bytes(data[at + _PRELUDE.size : head_end])
+        found.append(Frame(dict(_headers(headers)), bytes(data[head_end : end - _CHECKSUM_SIZE])))
         at = end
     return found, len(data) - at
 
@@ -70,4 +70,6 @@ def event(frame: Frame) -> Any:
         return {"type": "error", "error": {"type": kind, **(payload if isinstance(payload, dict) else {})}}
     if isinstance(payload, dict) and isinstance(payload.get("bytes"), str):
         return json.loads(base64.b64decode(payload["bytes"]))
-    return payload
+    name = frame.headers.get(":event-type")
+    # The events of Converse are named in the frame only.
+    return {**payload, "type": name} if name and isinstance(payload, dict) else payload

@@ -7,10 +7,11 @@ A plan names credentials and never holds one; the client's own key stays in the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, unquote
 
 from .addresses import Upstream
-from .body import Body, edit
+from .body import Body, BodyError, edit
 from .guard import bare_key
 from .head import Arrival, RequestHead
 from .matching import NEEDS_BODY, Asked, NeedsBody, RuleSet
@@ -207,6 +208,21 @@ def body_edits(rule: Rule) -> tuple[str, ...]:
     edits = [f"remove {path}" for path in rule.body.remove]
     edits += [f"set {path}" for path in rule.body.set]
     return tuple(edits)
+
+
+def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:
+    """Those of a rule's edits that change this body, in words; the model's name apart. For display: each is tried."""
+    tried = {f"remove {path}": _changes(body, remove=(path,)) for path in rule.body.remove}
+    tried |= {f"set {path}": _changes(body, set_=((path, value),)) for path, value in rule.body.set_texts}
+    tried["edit anthropic_beta"] = rule.beta is not None and _changes(body, betas=rule.beta.edited)
+    return tuple(words for words, changes in tried.items() if changes)
+
+
+def _changes(body: Body, **edits: Any) -> bool:
+    try:
+        return edit(body, **edits) != body.raw
+    except BodyError:
+        return True  # possible only after the edits before it, which have been made
 
 
 def body_bytes(rule: Rule, body: Body) -> tuple[bytes, str | None]:

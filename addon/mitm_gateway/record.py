@@ -40,6 +40,7 @@ class Record:
     credential: str | None = None
     credential_age_s: float | None = None
     edits: tuple[str, ...] = ()
+    applied: tuple[str, ...] | None = None
     bytes_came: int | None = None
     retry: str | None = None
     hint: str | None = None
@@ -77,7 +78,12 @@ class Record:
             return "refused"
         if self.error is not None:
             return "aborted"
-        return "upstream error" if (self.status or 0) >= _ERROR_STATUS else "ok"
+        return "upstream error" if (self.status or 0) >= _ERROR_STATUS or self.late_error else "ok"
+
+    @property
+    def late_error(self) -> str | None:
+        """The error inside an answer whose status had been a good one: streams fail like that."""
+        return self.usage.error if self.usage and (self.status or 0) < _ERROR_STATUS else None
 
     def comment(self) -> str:
         """The line that mitmweb and the console show beside the flow."""
@@ -85,7 +91,8 @@ class Record:
         if self.refusal is not None:
             parts += [f"refused with {self.status}", self.refusal]
         else:
-            parts += [str(self.status) if self.status else None, self.error, _duration(self.total_s)]
+            status = str(self.status) if self.status else None
+            parts += [status, self.late_error, self.error, _duration(self.total_s)]
         parts += [_tokens(self.usage), *self.notes, self.hint]
         return f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}"
 
@@ -124,6 +131,7 @@ class Record:
             "credential": self.credential,
             "credential_age_s": self.credential_age_s,
             "edits": list(self.edits),
+            "applied": None if self.applied is None else list(self.applied),
             "bytes_came": self.bytes_came,
             "cache_creation_tokens": usage.cache_creation_tokens,
             "retry": self.retry,

@@ -50,12 +50,22 @@ def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
     if "model" in facts:
         sent = facts.get("model_sent", facts["model"])
         yield f"model: {facts['model']}" + (f" → {sent}" if sent != facts["model"] else ", unchanged")
-    if edits := facts.get("edits"):
-        yield "body edits of the rule:"
-        yield from map(indented, edits)
+    yield from _body_edits(facts)
     if "bytes_out" in facts:
         came, out = facts.get("bytes_came", facts["bytes_out"]), facts["bytes_out"]
         yield f"body: {came:,} → {out:,} bytes" if "bytes_came" in facts else f"body: {size(out)}, unchanged"
+
+
+def _body_edits(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The rule's edits, and which of them found something to do, where that is known."""
+    applied = facts.get("applied")
+    if applied is None and "bytes_out" in facts and "bytes_came" not in facts:
+        applied = ()  # the very bytes that came went on
+    edits = list(dict.fromkeys([*facts.get("edits", ()), *(applied or ())]))
+    if edits:
+        yield "body edits of the rule:" if applied is None else "body edits:"
+    for edit in edits:
+        yield indented(edit if applied is None or edit in applied else f"{edit}: nothing to do here")
 
 
 def _age(seconds: float) -> str:

@@ -1,23 +1,36 @@
-"""What an answer says of itself: model, tokens, why it stopped; from passing events or whole JSON."""
+"""What an answer says of itself: model, tokens, why it stopped; from passing events or whole JSON.
+
+Upstreams are not trusted: a count that cannot be one and a name that is none are passed over.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from . import converse, eventstream
 from .sse import EventReader
 
-# An answer longer than this is not parsed for its usage.
+# An answer longer than this is not parsed for its usage; nor is what lies behind a longer frame.
 MAX_JSON_BYTES = 8 << 20
+MAX_FRAME_BYTES = 1 << 20
+# Far beyond any model's context.
+MAX_TOKENS = 1_000_000_000
+# What APIs call errors and reasons to stop, and their models (ARNs included).
+_NAME = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_MODEL = re.compile(r"[\w.:/@+ \[\]()-]{1,256}", re.ASCII)
 # No other event holds what is looked for.
 _TELLING = (b'"usage"', b'"model"', b'"stop_reason"', b'"finish_reason"', b'"error"')
+# What the Responses API says of an answer that is not finished.
+_UNDER_WAY = {"in_progress", "queued"}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the API reports them; None where it says nothing."""
+    """Tokens as the API reports them; None where it says nothing. `is_stream` where it came as events."""
 
     model: str | None = None
     input_tokens: int | None = None
@@ -26,6 +39,7 @@ class Usage:
     cache_creation_tokens: int | None = None
     stop_reason: str | None = None
     error: str | None = None
+    is_stream: bool = False
 
     def updated(self, data: object) -> Usage:
         """The usage with what an event or an answer adds; rubbish adds nothing."""
@@ -40,8 +54,8 @@ class Usage:
 
 def _with_part(usage: Usage, part: Mapping[str, Any]) -> Usage:
     found: dict[str, Any] = {
-        "model": _text(part.get("model")),
-        "stop_reason": _text(part.get("stop_reason")) or _finish_reason(part),
+        "model": _text(part.get("model"), _MODEL),
+        "stop_reason": _name(part.get("stop_reason")) or _finish_reason(part) or _status(part),
         "error": _error(part.get("error")),
     }
     if isinstance(tokens := part.get("usage"), Mapping):
@@ -65,23 +79,38 @@ def _first(tokens: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= MAX_TOKENS else None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(value: object, form: re.Pattern[str]) -> str | None:
+    return value if isinstance(value, str) and form.fullmatch(value) else None
+
+
+def _name(value: object) -> str | None:
+    return _text(value, _NAME)
 
 
 def _finish_reason(part: Mapping[str, Any]) -> str | None:
     choices = part.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
-        return _text(choices[0].get("finish_reason"))
+        return _name(choices[0].get("finish_reason"))
     return None
+
+
+def _status(part: Mapping[str, Any]) -> str | None:
+    """Why an answer of the Responses API ended: what it lacks, or its status."""
+    if part.get("object") != "response" or part.get("status") in _UNDER_WAY:
+        return None
+    details = part.get("incomplete_details")
+    reason = _name(details.get("reason")) if isinstance(details, Mapping) else None
+    return reason or _name(part.get("status"))
 
 
 def _error(value: object) -> str | None:
     if isinstance(value, Mapping):
-        return _text(value.get("type")) or _text(value.get("code")) or "error"
+        return _name(value.get("type")) or _name(value.get("code")) or "error"
     return None
 
 
@@ -97,14 +126,18 @@ class UsageReader(Protocol):
 
 def reader_for(content_type: str) -> UsageReader:
     """The reader for answers of this Content-Type."""
-    kind = content_type.partition(";")[0].strip().lower()
-    return _EventUsage() if kind == "text/event-stream" else _JsonUsage()
+    match content_type.partition(";")[0].strip().lower():
+        case "text/event-stream":
+            return _EventUsage()
+        case eventstream.CONTENT_TYPE:
+            return _FrameUsage()
+    return _JsonUsage()
 
 
 class _EventUsage:
     def __init__(self) -> None:
         self._events = EventReader()
-        self._usage = Usage()
+        self._usage = Usage(is_stream=True)
 
     def feed(self, chunk: bytes) -> None:
         for event in self._events.feed(chunk):
@@ -120,6 +153,39 @@ class _EventUsage:
             self._usage = self._usage.updated(_parsed(data))
 
 
+class _FrameUsage:
+    """Reads Bedrock's binary event stream, of either of its APIs."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._is_lost = False
+        self._usage = Usage(is_stream=True)
+
+    def feed(self, chunk: bytes) -> None:
+        if self._is_lost:
+            return
+        self._rest += chunk
+        found, size = eventstream.frames(self._rest)
+        del self._rest[: len(self._rest) - size]
+        for frame in found:
+            self._take(frame)
+        # A frame that long is rubbish, or one of many to come: where the next one begins is not known.
+        self._is_lost = size > MAX_FRAME_BYTES
+        if self._is_lost:
+            self._rest.clear()
+
+    def finish(self) -> Usage:
+        return self._usage
+
+    def _take(self, frame: eventstream.Frame) -> None:
+        try:
+            events = converse.events(eventstream.event(frame))
+        except (ValueError, RecursionError):
+            return
+        for event in events:
+            self._usage = self._usage.updated(event)
+
+
 class _JsonUsage:
     def __init__(self) -> None:
         self._body = bytearray()
@@ -133,7 +199,8 @@ class _JsonUsage:
             self._body += chunk
 
     def finish(self) -> Usage:
-        return Usage().updated(_parsed(bytes(self._body)))
+        answer = _parsed(bytes(self._body))
+        return Usage().updated(converse.body(answer) if isinstance(answer, Mapping) else answer)
 
 
 def _parsed(data: bytes) -> object:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from support.answers import Stream, anthropic_error, message_events
+from mitm_gateway.eventstream import CONTENT_TYPE as EVENT_STREAM
+from support.answers import Stream, anthropic_error, event, message_events
+from support.eventstreams import converse_events
 from support.processes import WEB_PASSWORD, Mitmdump
 from support.recorder import Recorder
 from support.wire import Wire
@@ -190,6 +192,37 @@ def test_an_error_comes_with_a_hint_in_comment_and_log(
     assert proxy.output().count(f"gw: answered with 400: {hint}") == 1
     entries = [json.loads(line) for line in (proxy.home / "log.jsonl").read_text().splitlines()]
     assert [entry["hint"] for entry in entries] == [hint, hint]
+
+
+def test_a_stream_that_fails_is_marked(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    late = event("error", error={"type": "overloaded_error", "message": "busy"})
+    proxy = start(mitmdump, recorder(Stream((*message_events("gw-large")[:3], late), gated=False)))
+    post(proxy)
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["marked"] == "❌"
+    assert ", 200, overloaded_error, " in flow["comment"]
+    assert "error:\n  overloaded_error: busy" in view(proxy, flow, "response", "LLM")
+
+
+def test_a_converse_stream_of_bedrock(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    frames = Stream(
+        converse_events("hello ", "there"), gated=False, headers=(("Content-Type", EVENT_STREAM),)
+    )
+    upstream = recorder(frames)
+    proxy = start(mitmdump, upstream, "--set", "gateway_log=log.jsonl")
+    body = json.dumps({"messages": [{"role": "user", "content": [{"text": "hi"}]}]}).encode()
+    with Wire(proxy.port) as client:
+        client.request("POST", "/v1/model/us.some-model/converse-stream", HEADERS, body)
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["comment"].endswith("in 11 / out 7")
+    assert view(proxy, flow, "request", "Auto") == "user:\n  hi"
+    text = view(proxy, flow, "response", "Auto")
+    assert "  hello there\n  tool call Bash tooluse_1:\n    command: ls" in text
+    assert "usage: in 11, out 7, cache read 5" in text
+    proxy.stop()
+    entry = json.loads((proxy.home / "log.jsonl").read_text())
+    tokens = (entry["input_tokens"], entry["output_tokens"], entry["cache_read_tokens"])
+    assert tokens == (11, 7, 5)
 
 
 def test_a_refusal_is_marked_and_told(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:

@@ -27,3 +27,35 @@ def chunk(event: dict[str, Any]) -> bytes:
     inner = base64.b64encode(json.dumps(event).encode()).decode()
     payload = json.dumps({"bytes": inner, "p": "abc"}).encode()
     return frame(payload, event_type="chunk", content_type="application/json", message_type="event")
+
+
+def converse(kind: str, **payload: Any) -> bytes:
+    """An event as `ConverseStream` sends it."""
+    data = json.dumps({**payload, "p": "abc"}).encode()
+    return frame(data, event_type=kind, content_type="application/json", message_type="event")
+
+
+def converse_events(*words: str) -> tuple[bytes, ...]:
+    """A streamed answer of Converse with a thought, a text and a tool call."""
+    return (
+        converse("messageStart", role="assistant"),
+        converse("contentBlockDelta", contentBlockIndex=0, delta={"reasoningContent": {"text": "a thought"}}),
+        converse("contentBlockDelta", contentBlockIndex=0, delta={"reasoningContent": {"signature": "c2ln"}}),
+        converse("contentBlockStop", contentBlockIndex=0),
+        *(converse("contentBlockDelta", contentBlockIndex=1, delta={"text": word}) for word in words),
+        converse("contentBlockStop", contentBlockIndex=1),
+        converse(
+            "contentBlockStart",
+            contentBlockIndex=2,
+            start={"toolUse": {"toolUseId": "tooluse_1", "name": "Bash"}},
+        ),
+        converse("contentBlockDelta", contentBlockIndex=2, delta={"toolUse": {"input": '{"command": '}}),
+        converse("contentBlockDelta", contentBlockIndex=2, delta={"toolUse": {"input": '"ls"}'}}),
+        converse("contentBlockStop", contentBlockIndex=2),
+        converse("messageStop", stopReason="tool_use"),
+        converse(
+            "metadata",
+            usage={"inputTokens": 11, "outputTokens": 7, "totalTokens": 23, "cacheReadInputTokens": 5},
+            metrics={"latencyMs": 12},
+        ),
+    )

@@ -11,7 +11,7 @@ from mitm_gateway.body import scan
 from mitm_gateway.head import Arrival
 from mitm_gateway.headers import Secrets, outgoing
 from mitm_gateway.matching import NEEDS_BODY, Asked
-from mitm_gateway.plan import Pass, Plan, body_bytes, client_key, decide
+from mitm_gateway.plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from mitm_gateway.redact import Secret
 from mitm_gateway.refusals import Refusal
 from mitm_gateway.schema import Auth
@@ -313,6 +313,23 @@ def test_exact_names_win_then_file_order_then_the_default(asked: str, expected: 
 def test_a_body_without_edits_is_the_same_object() -> None:
     raw = b'{"model": "m"}'
     assert body_bytes(make_rule(models={"map": {"x": "y"}}), scan(raw))[0] is raw
+
+
+def test_only_edits_that_change_the_body_are_told() -> None:
+    rule = make_rule(
+        body={"remove": ["a", "tools[*].x"], "set": {"b": 2, "c": 3}},
+        beta={"drop": ["x-*"]},
+        models={"default": "m"},
+    )
+    body = scan(b'{"model":"n","b":2,"tools":[{"x":1}],"anthropic_beta":["x-1","y"]}')
+    assert applied_edits(rule, body) == ("remove tools[*].x", "set c", "edit anthropic_beta")
+    assert applied_edits(rule, scan(b'{"b":2,"c":3}')) == ()
+
+
+def test_an_edit_that_only_works_after_another_has_been_made() -> None:
+    rule = make_rule(body={"remove": ["a"], "set": {"a": 1}})
+    body = scan(b'{"a":{"b":1,"b":2}}')
+    assert applied_edits(rule, body) == ("remove a", "set a")
 
 
 def test_deciding_by_model_waits_for_the_body() -> None:

@@ -61,4 +61,7 @@ def test_the_log_entry_leaves_out_what_says_nothing() -> None:
 def test_outcomes() -> None:
     assert replace(planned(), status=200).outcome == "ok"
     assert replace(planned(), status=529).outcome == "upstream error"
+    late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))
+    assert late.outcome == "upstream error"
+    assert late.comment() == "copilot: x-api-key → bearer, 200, overloaded_error, 500 ms"
     assert replace(planned(), status=200, error="Client disconnected.").outcome == "aborted"

@@ -89,3 +89,26 @@ headers:
 
 def test_escape_sequences_in_headers_are_shown() -> None:
     assert "␛[2J" in render({}, Request("GET http://h.test/", [("x", "\x1b[2J")]), None)
+
+
+def edits_shown(facts: dict[str, object]) -> list[str]:
+    lines = render({**FACTS, "edits": ["remove a", "set b"], **facts}, CAME, WENT).splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("body edits"))
+    return lines[start : lines.index(next(line for line in lines if line.startswith("body: ")))]
+
+
+def test_edits_that_found_nothing_to_do_are_told_apart() -> None:
+    assert edits_shown({"applied": ["set b", "edit anthropic_beta"]}) == [
+        "body edits:", "  remove a: nothing to do here", "  set b", "  edit anthropic_beta",
+    ]  # fmt: skip
+
+
+def test_a_body_that_went_on_as_it_came_was_not_edited() -> None:
+    facts = {name: value for name, value in FACTS.items() if name != "bytes_came"}
+    lines = render({**facts, "edits": ["remove a"]}, CAME, WENT).splitlines()
+    assert "  remove a: nothing to do here" in lines
+    assert "body: 790 bytes, unchanged" in lines
+
+
+def test_without_a_view_only_the_rules_edits_are_known() -> None:
+    assert edits_shown({}) == ["body edits of the rule:", "  remove a", "  set b"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway.eventstream import CONTENT_TYPE
 from mitm_gateway.usage import MAX_JSON_BYTES, Usage, reader_for
+from support.eventstreams import chunk
 
 
 def usage_of(content_type: str, *chunks: bytes) -> Usage:
     reader = reader_for(content_type)
-    for chunk in chunks:
-        reader.feed(chunk)
+    for piece in chunks:
+        reader.feed(piece)
     return reader.finish()
 
 
@@ -35,7 +38,7 @@ def test_the_messages_api_in_a_stream() -> None:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 96}},
     )
     assert usage_of("text/event-stream; charset=utf-8", events[:70], events[70:]) == Usage(
-        "m", 8, 96, 5, 3, "end_turn"
+        "m", 8, 96, 5, 3, "end_turn", is_stream=True
     )
 
 
@@ -53,13 +56,49 @@ def test_chat_completions() -> None:
         {"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
         {"model": "m", "choices": [], "usage": tokens},
     )
-    assert usage_of("text/event-stream", events, b"data: [DONE]\n\n") == Usage("m", 8, 9, 5, None, "stop")
+    assert usage_of("text/event-stream", events, b"data: [DONE]\n\n") == Usage(
+        "m", 8, 9, 5, None, "stop", is_stream=True
+    )
 
 
 def test_the_responses_api() -> None:
     tokens = {"input_tokens": 8, "output_tokens": 9, "input_tokens_details": {"cached_tokens": 5}}
-    events = stream({"type": "response.completed", "response": {"model": "m", "usage": tokens}})
-    assert usage_of("text/event-stream", events) == Usage("m", 8, 9, 5)
+    answer = {"object": "response", "status": "completed", "model": "m", "usage": tokens}
+    begun = {"object": "response", "status": "in_progress", "model": "m"}
+    events = stream(
+        {"type": "response.created", "response": begun}, {"type": "response.completed", "response": answer}
+    )
+    told = Usage("m", 8, 9, 5, None, "completed")
+    assert usage_of("text/event-stream", events) == replace(told, is_stream=True)
+    assert usage_of("application/json", json.dumps(answer).encode()) == told
+    cut = {**answer, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    assert usage_of("application/json", json.dumps(cut).encode()).stop_reason == "max_output_tokens"
+    assert usage_of("text/event-stream", stream({"response": begun})).stop_reason is None
+
+
+@pytest.mark.parametrize("count", [-1, 10**12, 10**400, 1.5, "8", None, True])
+def test_counts_that_cannot_be_are_passed_over(count: object) -> None:
+    tokens = {"input_tokens": 8, "output_tokens": count, "cache_read_input_tokens": count}
+    assert usage_of("application/json", json.dumps({"usage": tokens}).encode()) == Usage(input_tokens=8)
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "two words", "\x1b[31m", "é", ""])
+def test_names_that_are_none_are_passed_over(name: str) -> None:
+    answer = {"stop_reason": name, "error": {"type": name, "code": name}}
+    assert usage_of("application/json", json.dumps(answer).encode()) == Usage(error="error")
+    assert usage_of("application/json", json.dumps({"model": name * 10 + "\n"}).encode()) == Usage()
+
+
+def test_bedrocks_frames() -> None:
+    events = [
+        {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+    ]
+    data = b"".join(map(chunk, events))
+    told = Usage("m", 8, 9, stop_reason="end_turn", is_stream=True)
+    assert usage_of(CONTENT_TYPE, data[:50], data[50:]) == told
+    # What is no frame ends the reading, and keeps no memory.
+    assert usage_of(CONTENT_TYPE, data, b"\xff" * 2_000_000, data) == told
 
 
 def test_an_error_tells_its_type() -> None:
@@ -70,7 +109,7 @@ def test_an_error_tells_its_type() -> None:
 
 def test_a_cut_stream_tells_what_had_come() -> None:
     events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
-    assert usage_of("text/event-stream", events + b'data: {"usage":{"outp') == Usage("m", 8)
+    assert usage_of("text/event-stream", events + b'data: {"usage":{"outp') == Usage("m", 8, is_stream=True)
 
 
 def test_a_very_long_answer_is_not_kept() -> None:
@@ -84,9 +123,11 @@ def test_a_very_long_answer_is_not_kept() -> None:
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 def test_rubbish_tells_nothing(kind: str, body: bytes) -> None:
     data = b"data: " + body + b"\n\n" if kind == "text/event-stream" else body
-    assert usage_of(kind, data) == Usage()
+    assert usage_of(kind, data) == Usage(is_stream=kind == "text/event-stream")
 
 
-@given(st.binary(max_size=200), st.sampled_from(["application/json", "text/event-stream", "", "x"]))
+@given(
+    st.binary(max_size=200), st.sampled_from(["application/json", "text/event-stream", CONTENT_TYPE, "", "x"])
+)
 def test_nothing_raises(body: bytes, kind: str) -> None:
     assert isinstance(usage_of(kind, body), Usage)

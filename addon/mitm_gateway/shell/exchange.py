@@ -24,7 +24,7 @@ from ..headers import Secrets
 from ..hints import MAX_BODY, hint
 from ..hints import Answer as Answered
 from ..matching import Asked, NeedsBody
-from ..plan import Pass, Plan, body_bytes, client_key, decide
+from ..plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from ..record import ANSWERED_HERE, Record
 from ..redact import Secret
 from ..refusals import Refusal, Refused
@@ -219,6 +219,7 @@ class Exchange:
                 raise Refused(Refusal(400, str(fault), plan.rule.name)) from None
             if edited is not body.raw:
                 record.bytes_came = len(content)
+                record.applied = applied_edits(plan.rule, body) if self._live.is_watched else None
                 content = edited
                 set_body(flow, content, edited=True)
             if body.model is not None and record.model is None:

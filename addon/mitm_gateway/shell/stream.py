@@ -52,6 +52,9 @@ class Tee:
         passed = self._restored(chunk)
         try:
             self._keep(passed)
+            # As the upstream sent it: its own name of the model is the one that is told.
+            if self._usage is not None and chunk:
+                self._usage.feed(chunk)
             self._on_chunk()
         except (Exception, asyncio.CancelledError) as fault:
             logger.warning("a response could not be recorded: %s", type(fault).__name__)
@@ -73,8 +76,6 @@ class Tee:
         room = self._limit - len(self._kept)
         if room > 0:
             self._kept += passed if len(passed) <= room else passed[:room]
-        if self._usage is not None and passed:
-            self._usage.feed(passed)
 
     @property
     def is_cut(self) -> bool:

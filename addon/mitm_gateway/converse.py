@@ -1,0 +1,100 @@
+"""Bedrock's Converse API in the form of the Messages API, so that what reads the one reads the other.
+
+Its parts have no `type`: each is an object whose one key says what it is. What is nothing of Converse, rubbish
+included, is given back as it is.
+Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and …_ConverseStream.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Data: TypeAlias = Mapping[str, Any]
+
+_MEDIA = {"image", "document", "video", "audio"}
+_TOKENS = {
+    "inputTokens": "input_tokens",
+    "outputTokens": "output_tokens",
+    "cacheReadInputTokens": "cache_read_input_tokens",
+    "cacheWriteInputTokens": "cache_creation_input_tokens",
+}
+
+
+def body(value: Data) -> Data:
+    """A request or an answer."""
+    tools, message = _known(value.get("toolConfig")).get("tools"), _known(value.get("output")).get("message")
+    if isinstance(tools, list):
+        rest = {name: item for name, item in value.items() if name != "toolConfig"}
+        return {**rest, "tools": [_known(tool).get("toolSpec", tool) for tool in tools]}
+    if isinstance(message, Mapping):
+        return {**message, "stop_reason": value.get("stopReason"), "usage": usage(value.get("usage"))}
+    return value
+
+
+def usage(value: Any) -> Data:
+    """Counts of tokens, whichever API's they are."""
+    return {_TOKENS.get(name, name): count for name, count in _known(value).items()}
+
+
+def part(value: Data) -> Data:
+    """A part of a message."""
+    if "type" in value or len(value) != 1:
+        return value
+    [(kind, inner)] = value.items()
+    known = _known(inner)
+    match kind:
+        case "text" | "json":
+            return {"type": "text", "text": inner}
+        case "toolUse":
+            return {**known, "type": "tool_use", "id": known.get("toolUseId")}
+        case "toolResult":
+            failed = known.get("status") == "error"
+            return {**known, "type": "tool_result", "tool_use_id": known.get("toolUseId"), "is_error": failed}
+        case "reasoningContent" if "redactedContent" in known:
+            return {"type": "redacted_thinking", "data": known["redactedContent"]}
+        case "reasoningContent":
+            return {"type": "thinking", "thinking": _known(known.get("reasoningText")).get("text")}
+        case _ if kind in _MEDIA:
+            return _media(kind, known)
+    return value
+
+
+def _media(kind: str, value: Data) -> Data:
+    source = _known(value.get("source"))
+    where = _known(source.get("s3Location")).get("uri")
+    told = {"media_type": value.get("format"), "data": source.get("bytes"), "url": where}
+    return {"type": kind, "title": value.get("name"), "source": told}
+
+
+def events(event: Any) -> list[Any]:
+    """The events that say what one of the stream says; those of other APIs as they are."""
+    known = _known(event)
+    index = known.get("contentBlockIndex")
+    match known.get("type"):
+        case "messageStart":
+            return [{"type": "message_start", "message": {"role": known.get("role")}}]
+        case "contentBlockStart":
+            block = part(_known(known.get("start")))
+            return [{"type": "content_block_start", "index": index, "content_block": block}]
+        case "contentBlockDelta":
+            delta = _delta(_known(known.get("delta")))
+            return [{"type": "content_block_delta", "index": index, "delta": delta}]
+        case "messageStop":
+            delta = {"stop_reason": known.get("stopReason")}
+            return [{"type": "message_delta", "delta": delta}, {"type": "message_stop"}]
+        case "metadata":
+            return [{"type": "message_delta", "usage": usage(known.get("usage"))}]
+    return [event]
+
+
+def _delta(delta: Data) -> Data:
+    if "text" in delta:
+        return {"type": "text_delta", "text": delta["text"]}
+    if "toolUse" in delta:
+        return {"type": "input_json_delta", "partial_json": _known(delta["toolUse"]).get("input")}
+    return {"type": "thinking_delta", "thinking": _known(delta.get("reasoningContent")).get("text")}
+
+
+def _known(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
