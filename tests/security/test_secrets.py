@@ -19,7 +19,7 @@ from mitm_gateway.problems import RulesError
 from mitm_gateway.redact import looks_like_key
 from support.answers import Close, Hang, Stream, message_events
 from support.processes import ROOT, Mitmdump
-from support.stage import API, CK, GW, HEADERS, RULES, Stage, answers, assert_absent
+from support.stage import API, BODY, CK, GW, HEADERS, RULES, Stage, answers, assert_absent
 from support.web import Web
 
 StartStage = Callable[..., Stage]
@@ -39,6 +39,8 @@ SECRET_ARGUMENT = "argument-of-the-helper"
 def test_50_nothing_kept_holds_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
     stage = stage_with(*extra, "--set", "termlog_verbosity=debug" if extra else "termlog_verbosity=info")
     assert stage.ask(f"/v1/messages?api_key={CK}").status == 200
+    head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+    assert stage.http2().request([*head, ("x-api-key", CK)], BODY).status == 200
     stage.gw.script = Close()
     assert stage.ask().status == 502
     stage.gw.script = Stream(message_events("gw-model"))
