@@ -162,7 +162,8 @@ async def test_only_the_first_request_has_to_wait_for_a_helper(tmp_path: Path) -
     assert runs(tmp_path) == 0
     await credentials.get("c")
     at_hand = credentials.at_hand("c")
-    assert at_hand is not None and at_hand.secret.reveal() == "secret"
+    assert at_hand is not None
+    assert at_hand.secret.reveal() == "secret"
     assert runs(tmp_path) == 1
 
 
