@@ -22,6 +22,8 @@ LAYERS = [
         "record",
         "explain",
         "credentials",
+        "helper",
+        "values",
         "demo",
         "clientenv",
         "claudesettings",

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from mitm_gateway.credentials import parse_helper_output
+from mitm_gateway.helper import parse_output
 from mitm_gateway.tokens import copilot
 from mitm_gateway.tokens.web import TokenError, ask
 from support.answers import Answer, Reply, Seen, json_reply
@@ -61,7 +61,7 @@ def test_copilot_exchanges_a_github_token(recorder: StartRecorder, command: Comm
     (request,) = upstream.requests
     assert request.header("x-github-api-version") == "2025-04-01"
     assert (request.header("editor-version") or "").startswith("vscode/1.")
-    value = parse_helper_output(done.stdout.encode(), 300, 0.0, time.time())
+    value = parse_output(done.stdout.encode(), 300, 0.0, time.time())
     assert value.secret.reveal() == "tid=abc;exp=1"
 
 

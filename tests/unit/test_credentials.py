@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.credentials import CredentialError, Credentials, clean, parse_helper_output
+from mitm_gateway.credentials import Credentials
+from mitm_gateway.helper import parse_output
 from mitm_gateway.redact import Secret
 from mitm_gateway.schema import Credential
+from mitm_gateway.values import CredentialError, clean
 
 
 class Clock:
@@ -274,13 +276,13 @@ def _is_alive(pid: int) -> bool:
     ],
 )
 def test_the_life_of_a_value(data: dict[str, Any], life: float) -> None:
-    found = parse_helper_output(json.dumps(data).encode(), 300, now=10, wall=5000)
+    found = parse_output(json.dumps(data).encode(), 300, now=10, wall=5000)
     assert found.stale_at == 10 + life
 
 
 def test_a_helper_may_ask_for_further_headers() -> None:
     output = json.dumps({"token": "t", "headers": {"X-Org": "o"}}).encode()
-    assert parse_helper_output(output, 300, 0, 0).headers == (("X-Org", Secret("o")),)
+    assert parse_output(output, 300, 0, 0).headers == (("X-Org", Secret("o")),)
 
 
 async def test_a_rejected_value_is_dropped_once(tmp_path: Path) -> None:

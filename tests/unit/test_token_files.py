@@ -9,8 +9,9 @@ import pytest
 
 from mitm_gateway.cli import main
 from mitm_gateway.cli.token_files import Writer
-from mitm_gateway.credentials import CredentialError, Credentials
+from mitm_gateway.credentials import Credentials
 from mitm_gateway.schema import Credential
+from mitm_gateway.values import CredentialError
 
 RULES = """
 credentials: {a: {file: FILE}}

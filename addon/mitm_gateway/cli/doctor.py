@@ -21,11 +21,12 @@ from cryptography import x509
 
 from .. import claudesettings, clientenv, forms
 from ..addresses import Upstream, is_loopback, normal_host
-from ..credentials import CredentialError, Credentials
+from ..credentials import Credentials
 from ..load import load
 from ..matching import RuleSet
 from ..problems import RulesError, did_you_mean
 from ..redact import Secret
+from ..values import CredentialError
 from .common import FAULT, OK, Commands, add_rules, default_rules
 
 # mitmweb before it had no login, and served the flows through the proxy as well (CVE-2025-23217).

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..credentials import CredentialError, Credentials
+from ..credentials import Credentials
 from ..matching import RuleSet
 from ..schema import parse_duration
+from ..values import CredentialError
 from .common import FAULT, OK, Commands, add_rules, read_rules, wrong_usage
 
 # A helper's value is asked for again well before its end; looking once a second is early enough.

@@ -17,7 +17,6 @@ from mitmproxy import http
 from .. import guard
 from ..addresses import Upstream
 from ..body import Body, BodyError, scan
-from ..credentials import CredentialError
 from ..decoding import DecodingError, TooLarge, decode, decode_prefix
 from ..head import Arrival, RequestHead
 from ..headers import Secrets
@@ -31,6 +30,7 @@ from ..refusals import Refusal, Refused
 from ..respond import Answer, to_body, to_head, to_probe
 from ..restore import JsonRestorer, SseRestorer
 from ..usage import Usage, reader_for
+from ..values import CredentialError
 from .flows import apply, head_of, mask, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
