@@ -20,6 +20,8 @@ LAYERS = [
         "plan",
         "headers",
         "record",
+        "telemetry",
+        "otel",
         "explain",
         "credentials",
         "helper",

@@ -123,6 +123,7 @@ class GatewayAddon:
             if loaded is None or "gateway_rules" in updated:
                 loaded = self._read_rules(settings.rules)
             self._recorder.write_to(settings.log)
+            self._recorder.report_to(settings.otel, settings.metrics)
         except exceptions.OptionsError as fault:
             return [str(fault)]
         except RulesError as fault:

@@ -16,6 +16,7 @@ from mitmproxy import http
 
 from ..record import Record
 from ..stats import Stats
+from .reporting import Reporter
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class Recorder:
         self._log: LogFile | None = None
         self._path: Path | None = None
         self._told_hints: set[tuple[str | None, str]] = set()
+        self._reporter = Reporter()
+        self.report_to = self._reporter.report_to
         self.stats = Stats()
 
     def write_to(self, path: Path | None) -> None:
@@ -47,11 +50,15 @@ class Recorder:
         if path == self._path:
             return
         opened = LogFile(path) if path else None
-        self.close()
+        self._close_log()
         self._log, self._path = opened, path
 
     def close(self) -> None:
-        """Writes what is left and closes the file."""
+        """Writes and delivers what is left."""
+        self._close_log()
+        self._reporter.close()
+
+    def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
         self._log = self._path = None
@@ -71,6 +78,7 @@ class Recorder:
         if self._log is not None:
             self._log.write(json.dumps(entry, ensure_ascii=False))
         self.stats.add(entry)
+        self._reporter.note(record)
 
     def _tell_hint(self, record: Record) -> None:
         """Logs a hint once for each rule: clients repeat what fails."""

@@ -17,7 +17,7 @@ from mitmproxy.addons.mapremote import parse_map_remote_spec
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
 
-from ..addresses import DEFAULT_PORTS, Authority, Upstream, is_loopback, normal_host
+from ..addresses import DEFAULT_PORTS, Authority, Upstream, is_loopback, normal_host, parse_port
 from ..guard import Policy
 from ..matching import RuleSet
 from ..patterns import HostPattern
@@ -35,6 +35,8 @@ def add_options(loader: Loader) -> None:
     add("gateway_origins", str, "", "Web origins whose pages may use a listener, separated by commas.")
     add("gateway_hosts", str, "", "Further Host names of a reverse listener, separated by commas.")
     add("gateway_log", str, "", "File that gets one JSON line per handled request.")
+    add("gateway_otel", bool, False, "Send OpenTelemetry spans and metrics where the OTEL_* variables say.")
+    add("gateway_metrics", str, "", "Address that serves metrics to Prometheus, such as 127.0.0.1:9464.")
     add("gateway_capture", str, "8MiB", "How much of each response is kept for display.")
     add("gateway_reveal", bool, False, "Show and keep secrets unmasked.")
     add("gateway_clients", str, "", "File of client keys, one a line; every request then needs one.")
@@ -57,6 +59,8 @@ class Settings:
     body_limit: int = 64 << 20
     capture: int = 8 << 20
     log: Path | None = None
+    otel: bool = False
+    metrics: tuple[str, int] | None = None
     reveal: bool = False
     clients: Path | None = None
     only_rule_hosts: bool = False
@@ -73,6 +77,8 @@ class Settings:
             body_limit=_size("gateway_body_limit", options.gateway_body_limit),
             capture=_size("gateway_capture", options.gateway_capture),
             log=_path(options.gateway_log),
+            otel=options.gateway_otel,
+            metrics=_address("gateway_metrics", options.gateway_metrics),
             reveal=options.gateway_reveal,
             clients=clients,
             only_rule_hosts=options.gateway_intercept == "rules",
@@ -95,6 +101,19 @@ def _size(option: str, text: str) -> int:
         return parse_size(text)
     except ValueError as fault:
         raise exceptions.OptionsError(f"{option} {fault}") from None
+
+
+def _address(option: str, text: str) -> tuple[str, int] | None:
+    """Host and port to listen on; port 0 is any free one."""
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    try:
+        return normal_host(host), 0 if port == "0" else parse_port(port)
+    except ValueError:
+        raise exceptions.OptionsError(
+            f'{option} is no address to listen on; expected one such as "127.0.0.1:9464"'
+        ) from None
 
 
 def _listed(text: str) -> list[str]:
