@@ -90,13 +90,14 @@ def _collect(codec: Codec, data: bytes, limit: int) -> bytes:
     # No body at all (HEAD, 204, an empty POST) may carry the header too.
     if not data:
         return data
-    # BytesIO gives its buffer away without a copy: joining a list would hold the body twice.
-    body = io.BytesIO()
-    for piece in codec(data, limit):
-        if body.tell() + len(piece) > limit:
-            raise TooLarge(f"the decoded body is larger than {limit} bytes")
-        body.write(piece)
-    return body.getvalue()
+    # BytesIO gives its buffer away without a copy: joining a list would hold the body twice. It is closed, as the
+    # traceback of a fault keeps this frame alive for as long as anything keeps the fault.
+    with io.BytesIO() as body:
+        for piece in codec(data, limit):
+            if body.tell() + len(piece) > limit:
+                raise TooLarge(f"the decoded body is larger than {limit} bytes")
+            body.write(piece)
+        return body.getvalue()
 
 
 def _collect_prefix(codec: Codec, data: bytes, limit: int) -> bytes:

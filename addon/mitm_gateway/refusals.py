@@ -14,6 +14,7 @@ _ERROR_TYPES = {
     404: "not_found_error",
     413: "request_too_large",
     421: "invalid_request_error",
+    431: "request_too_large",
     502: "api_error",
     503: "api_error",
 }

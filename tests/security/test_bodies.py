@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.answers import Seen, Stream
+from support.answers import Bytes, Hang, Seen, Stream
 from support.stage import API, BODY, CK, HEADERS, Stage, answers
 
 pytestmark = pytest.mark.e2e
@@ -28,22 +29,26 @@ def peak_mb(stage: Stage) -> float:
 
 
 @contextmanager
-def others_go_on(stage: Stage, within_s: float = 1.5) -> Iterator[None]:
-    """Meanwhile other clients are served in time: half a second, and some more on a busy machine."""
-    slowest, done = [0.0], threading.Event()
+def others_ask(stage: Stage) -> Iterator[list[float]]:
+    """Meanwhile another client asks again and again; how long it waited each time."""
+    waited, done = list[float](), threading.Event()
 
     def ask() -> None:
         while not done.is_set():
             began = time.monotonic()
             assert stage.ask_anyway().status == 200
-            slowest.append(time.monotonic() - began)
+            waited.append(time.monotonic() - began)
 
     other = threading.Thread(target=ask)
     other.start()
-    yield
+    yield waited
     done.set()
     other.join()
-    assert max(slowest) < within_s, slowest
+
+
+# On a busy machine a look may be late for reasons of the machine; what the gateway holds up is late each time.
+LOOKS = 3
+OTHERS_WAIT_S = 0.5
 
 
 def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
@@ -52,13 +57,16 @@ def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
     press = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = press.compress(b'{"model":"')
     bomb += b"".join(press.compress(b"a" * (1 << 20)) for _ in range(300)) + press.flush()
-    before = peak_mb(stage)
-    with others_go_on(stage):
-        began = time.monotonic()
-        answer = stage.ask(headers=[*HEADERS, GZIP], body=bomb)
-        took = time.monotonic() - began
-    assert answer.status == 413
-    assert took < 1
+    before, looks = peak_mb(stage), []
+    for _ in range(LOOKS):
+        client = stage.tunnel()
+        with others_ask(stage) as waited:
+            began = time.monotonic()
+            assert stage.ask(headers=[*HEADERS, GZIP], body=bomb, client=client).status == 413
+            took = time.monotonic() - began
+        looks.append((took, max(waited)))
+    assert min(took for took, _ in looks) < 1, looks
+    assert min(waited for _, waited in looks) < OTHERS_WAIT_S, looks
     assert peak_mb(stage) - before < 100
 
 
@@ -135,14 +143,19 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
 def test_48_a_slow_body_holds_nobody_up(stage: Stage) -> None:
     client = stage.tunnel()
     client.send_request("POST", "/v1/messages", [*HEADERS, ("Content-Length", str(len(BODY)))])
-    with others_go_on(stage):
-        for place in range(len(BODY)):
-            client.send(BODY[place : place + 1])
+    looks = []
+    for part in (BODY[:10], BODY[10:20], BODY[20:]):
+        with others_ask(stage) as waited:
+            for place in range(len(part)):
+                client.send(part[place : place + 1])
+        looks.append(max(waited))
+    assert min(looks) < OTHERS_WAIT_S, looks
     assert client.read_response().status == 200
 
 
 def test_49_a_giant_event_arrives_as_it_comes_and_in_bounded_memory(stage_with: StartStage) -> None:
-    stage = stage_with()
+    # What is kept, this dumper prints in full, which costs more memory than the event does; so little is kept.
+    stage = stage_with("--set", "gateway_capture=64KiB")
     assert stage.ask().status == 200
     piece, before = b"a" * (1 << 20), peak_mb(stage)
 
@@ -162,5 +175,56 @@ def test_49_a_giant_event_arrives_as_it_comes_and_in_bounded_memory(stage_with: 
     client.tape.clear()
     stage.gw.script = answers
     assert size > 50 << 20
-    # mitmproxy itself queues what a client has not taken yet; the gateway adds a window of a few kB and the capture.
-    assert peak_mb(stage) - before < 200
+    assert peak_mb(stage) - before < 40
+
+
+HEAD_WITHOUT_END = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nx-a: " + b"a" * (1 << 20)
+
+
+def test_a_head_without_end_ends_the_connection(stage: Stage) -> None:
+    client = stage.reverse()
+    with contextlib.suppress(ConnectionError):
+        client.send(HEAD_WITHOUT_END + b"a" * (1 << 20))
+    stage.assert_refused(client.read_response(), 431)
+
+
+@pytest.mark.parametrize("end", [b"1;", b"0\r\n"], ids=["chunk", "trailers"])
+def test_a_chunked_body_without_end_ends_the_connection(stage: Stage, end: bytes) -> None:
+    client = stage.reverse()
+    client.send_request(
+        "POST", "/v1/messages", [("Host", "localhost"), ("Transfer-Encoding", "chunked")], end
+    )
+    with contextlib.suppress(ConnectionError):
+        for _ in range(400):
+            client.send(b"a" * 65536)
+        stage.assert_ends(client)
+        pytest.fail("the connection took 25 MB without a word")
+    stage.assert_silence()
+
+
+def test_what_a_client_sends_far_ahead_ends_the_connection(stage: Stage) -> None:
+    stage.gw.script = Hang()
+    client, seen = stage.tunnel(), len(stage.gw.requests)
+    client.send_request("POST", "/v1/messages", HEADERS, BODY)
+    stage.gw.wait_for_request(count=seen + 1)
+    before = peak_mb(stage)
+    with contextlib.suppress(OSError):
+        for _ in range(1000):
+            client.send(b"GET /v1/models HTTP/1.1\r\n" + b"x: y\r\n" * 10_000)
+        pytest.fail("the connection took 60 MB ahead")
+    stage.gw.script = answers
+    assert peak_mb(stage) - before < 40
+
+
+def test_an_answer_with_a_head_without_end_is_502(stage: Stage) -> None:
+    stage.gw.script = Bytes(b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * (3 << 20))
+    answer = stage.ask()
+    stage.gw.script = answers
+    assert answer.status == 502
+    assert answer.body.startswith(b'{"type": "error"')
+
+
+def test_a_head_as_large_as_servers_take_passes(stage: Stage) -> None:
+    large = ("x-large", "a" * 900_000)
+    assert stage.ask(headers=[*HEADERS, large]).status == 200
+    assert stage.asked.header("x-large") == large[1]

@@ -11,8 +11,22 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.redact import normal_name
+from support.answers import Stream, message_events
 from support.processes import ROOT, Mitmdump
-from support.stage import API, BODY, CK, CK_MARK, GW, HEADERS, JSON, RULES, Client, Stage, assert_absent
+from support.stage import (
+    API,
+    BODY,
+    CK,
+    CK_MARK,
+    GW,
+    HEADERS,
+    JSON,
+    RULES,
+    Client,
+    Stage,
+    answers,
+    assert_absent,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -232,16 +246,46 @@ def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(
         assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
 
 
-def test_40_a_key_in_a_trailer_goes_nowhere(stage_with: StartStage) -> None:
-    stage = stage_with()
-    stage.may_crash = True
+CHUNKED = ("Transfer-Encoding", "chunked")
+IN_TRAILER = f"2\r\n{{}}\r\n0\r\nx-api-key: {CK}\r\n\r\n".encode()
+HTTP2 = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+
+
+@pytest.mark.parametrize("target", ["/v1/messages", "/v1/x"])
+def test_40_a_key_in_a_trailer_goes_nowhere(stage: Stage, target: str) -> None:
     client = stage.tunnel()
-    client.send(
-        f"POST /v1/x HTTP/1.1\r\nHost: {API}\r\nTransfer-Encoding: chunked\r\nTrailer: x-api-key\r\n\r\n"
-        f"2\r\n{{}}\r\n0\r\nx-api-key: {CK}\r\n\r\n".encode()
-    )
-    stage.proxy.wait_for_output("NotImplementedError")
-    stage.assert_silence()
+    client.send_request("POST", target, [("Host", API), CHUNKED], IN_TRAILER)
+    stage.assert_refused(client.read_response(), 400)
+    assert stage.ask(client=client).status == 200  # the connection is as good as before
+
+
+@pytest.mark.parametrize("body", [BODY, b""], ids=["body", "empty"])
+def test_40_over_http2(stage: Stage, body: bytes) -> None:
+    client = stage.http2()
+    stage.assert_refused(client.read_response(client.send_request(HTTP2, body, [("x-api-key", CK)])), 400)
+    assert client.request([*HTTP2, CLIENT_KEY], BODY).status == 200
+
+
+def test_40_without_a_rule_a_request_goes_on_without_its_trailers(stage: Stage) -> None:
+    client = stage.plain()
+    client.send_request("POST", "http://evil.test/x", [("Host", "evil.test"), CHUNKED], IN_TRAILER)
+    assert client.read_response().status == 200
+    assert stage.evil_plain.requests[-1].body == b"{}"
+
+
+@pytest.mark.parametrize("over", ["http/1.1", "h2"])
+def test_an_answers_trailers_hold_nothing_up_and_nothing_of_them_is_kept(stage: Stage, over: str) -> None:
+    trailers = (("x-seen", f"Bearer {GW}"), ("server-timing", "total;dur=1"))
+    stage.gw.script = Stream(message_events("gw-model"), gated=False, trailers=trailers)
+    if over == "h2":
+        answer = stage.http2().request([*HTTP2, CLIENT_KEY], BODY)
+        assert b"message_stop" in answer.body
+    else:
+        client = stage.tunnel()
+        assert b"message_stop" in stage.ask(client=client).body
+        stage.gw.script = answers
+        assert stage.ask(client=client).status == 200
+    stage.gw.script = answers
 
 
 FRAMINGS = {

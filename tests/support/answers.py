@@ -54,6 +54,7 @@ class Stream:
     gated: bool = True
     status: int = 200
     headers: tuple[Header, ...] = (("Content-Type", "text/event-stream; charset=utf-8"),)
+    trailers: tuple[Header, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

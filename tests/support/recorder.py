@@ -21,6 +21,7 @@ from h2.events import (
     RequestReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
     WindowUpdated,
 )
 
@@ -204,7 +205,7 @@ class Recorder:
                     if answer.gated and position:
                         self._wait(exchange, self._gate)
                     exchange.chunk(chunk)
-                exchange.end()
+                exchange.end(answer.trailers)
             case Hang():
                 self._wait(exchange, threading.Semaphore(0))
             case Bytes():
@@ -227,7 +228,7 @@ class _Exchange(Protocol):
     def whole(self, reply: Reply) -> None: ...
     def head(self, status: int, headers: Sequence[Header]) -> None: ...
     def chunk(self, data: bytes) -> None: ...
-    def end(self) -> None: ...
+    def end(self, trailers: Sequence[Header] = ()) -> None: ...
     def bytes(self, data: bytes) -> None: ...
     def gone(self) -> bool: ...
 
@@ -316,8 +317,9 @@ class _Http1:
     def chunk(self, data: bytes) -> None:
         self._peer.send(b"%x\r\n%b\r\n" % (len(data), data))
 
-    def end(self) -> None:
-        self._peer.send(b"0\r\n\r\n")
+    def end(self, trailers: Sequence[Header] = ()) -> None:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+        self._peer.send(b"0\r\n" + lines.encode("latin-1") + b"\r\n")
 
 
 def _http1_head(status: int, headers: Sequence[Header]) -> bytes:
@@ -367,6 +369,8 @@ class _Http2:
             case RequestReceived(stream_id=int(stream), headers=headers):
                 self._heads[stream] = tuple((str(name), str(value)) for name, value in headers or ())
                 self._bodies[stream] = b""
+            case TrailersReceived(stream_id=int(stream), headers=headers):
+                self._heads[stream] += tuple((str(name), str(value)) for name, value in headers or ())
             case DataReceived(stream_id=int(stream), data=bytes(data), flow_controlled_length=int(length)):
                 self._bodies[stream] += data
                 self.protocol.acknowledge_received_data(length, stream)
@@ -423,11 +427,15 @@ class _Http2Stream:
                 else:
                     lock.wait(_POLL_S)
 
-    def end(self) -> None:
+    def end(self, trailers: Sequence[Header] = ()) -> None:
         with self._connection.window_opened:
-            if not self.gone():
+            if self.gone():
+                return
+            if trailers:
+                self._connection.protocol.send_headers(self._stream, trailers, end_stream=True)
+            else:
                 self._connection.protocol.end_stream(self._stream)
-                self._connection.flush()
+            self._connection.flush()
 
     def bytes(self, data: bytes) -> None:
         raise NotImplementedError("raw bytes are for HTTP/1")

@@ -220,11 +220,13 @@ class Http2Client:
         self._protocol.initiate_connection()
         self._flush()
 
-    def send_request(self, headers: Sequence[Header], body: bytes = b"") -> int:
+    def send_request(
+        self, headers: Sequence[Header], body: bytes = b"", trailers: Sequence[Header] = ()
+    ) -> int:
         """Start a request and give its stream id."""
         stream = int(self._protocol.get_next_available_stream_id())
         self._chunks[stream] = []
-        self._protocol.send_headers(stream, list(headers), end_stream=not body)
+        self._protocol.send_headers(stream, list(headers), end_stream=not body and not trailers)
         self._flush()
         while body:
             size = min(
@@ -233,11 +235,14 @@ class Http2Client:
                 self._protocol.max_outbound_frame_size,
             )
             if size > 0:
-                self._protocol.send_data(stream, body[:size], end_stream=size == len(body))
+                self._protocol.send_data(stream, body[:size], end_stream=size == len(body) and not trailers)
                 self._flush()
                 body = body[size:]
             else:
                 self._pump(TIMEOUT_S)
+        if trailers:
+            self._protocol.send_headers(stream, list(trailers), end_stream=True)
+            self._flush()
         return stream
 
     def read_chunk(self, stream: int, number: int, timeout: float = TIMEOUT_S) -> Chunk:

@@ -142,9 +142,14 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thoro
         message.headers.fields = _masked(message.headers.fields, known, thorough)
         if isinstance(message, http.Request):
             message.path = masked_text(masked_target(message.path), known)
+        if message.trailers:
+            # They may have their way to the client before them, so nothing but keys is taken out.
+            message.trailers.fields = tuple(
+                (name, raw(masked_text(text(value), known))) for name, value in message.trailers.fields
+            )
     except (Exception, asyncio.CancelledError) as fault:
         logger.warning("a head could not be masked (%s) and is not kept", type(fault).__name__)
-        message.headers.fields = ()
+        message.headers.fields, message.trailers = (), None
         if isinstance(message, http.Request):
             message.path = "/"
 

@@ -1,4 +1,4 @@
-"""All that reaches into mitmproxy's private parts: JSON error pages and a bound on request bodies.
+"""All that reaches into mitmproxy's private parts: JSON error pages, a bound on request bodies, `framing`.
 
 Each part looks first whether the inside is as it expects; where it is not, it does nothing and says so
 once. The gateway stays correct without them: pages are HTML then, and bodies are measured when complete.
@@ -17,9 +17,10 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.options import Options
 from mitmproxy.proxy.layers.http import HttpStream, _http1, _http2
-from mitmproxy.proxy.layers.http._events import RequestData
+from mitmproxy.proxy.layers.http._events import RequestData, RequestTrailers
 
 from ..refusals import Refusal
+from . import framing
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,12 @@ Refuse = Callable[[http.HTTPFlow, Refusal], None]
 _REASONS = {
     400: "the request is not valid HTTP",
     413: "the body is too large",
+    431: "the request's head is too large",
     502: "the upstream cannot be reached or does not answer as HTTP; see the proxy's log",
 }
+
+
+NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
 
 
 class Insides:
@@ -43,7 +48,13 @@ class Insides:
     def install(self, body_limit: BodyLimit, refuse: Refuse) -> None:
         """Puts JSON pages and bounded bodies in place."""
         self.uninstall()
-        for part in (self._json_pages, lambda: self._bounded_bodies(body_limit, refuse)):
+        parts = (
+            self._json_pages,
+            lambda: self._bounded_bodies(body_limit, refuse),
+            lambda: framing.end_at_trailers(self._replace),
+            lambda: framing.bound_heads(self._replace),
+        )
+        for part in parts:
             try:
                 part()
             except (AttributeError, TypeError, ImportError) as fault:
@@ -71,15 +82,16 @@ class Insides:
 
         def state_consume_request_body(self: Any, event: Any) -> Generator[Any, Any, None]:
             """Drops what arrives of a body that is too large or already refused; the rest is mitmproxy's."""
-            if isinstance(event, RequestData):
-                flow, held = self.flow, self.request_body_buf
-                limit = body_limit(flow)
-                if limit is not None:
-                    if not flow.response and len(held) + len(event.data) > limit:
-                        refuse(flow, too_large(limit))
-                    if flow.response:
-                        held.clear()
-                        return
+            flow, held = self.flow, self.request_body_buf
+            limit = body_limit(flow)
+            if isinstance(event, RequestTrailers) and limit is not None and not flow.response:
+                refuse(flow, NO_TRAILERS)
+            if isinstance(event, RequestData) and limit is not None:
+                if not flow.response and len(held) + len(event.data) > limit:
+                    refuse(flow, too_large(limit))
+                if flow.response:
+                    held.clear()
+                    return
             yield from original(self, event)
 
         self._replace(HttpStream, "state_consume_request_body", state_consume_request_body)

@@ -17,6 +17,7 @@ from ..matching import RuleSet
 from ..refusals import Refusal
 from .exchange import Exchange
 from .handling import Handling
+from .insides import NO_TRAILERS
 from .listeners import leads_here
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,11 @@ class LastLook:
         self._check(flow, handling)
 
     def _see_whole(self, flow: http.HTTPFlow, handling: Handling) -> None:
+        if flow.request.trailers:
+            # A key could stand in one. Where another addon had the request stream, the head has left already.
+            flow.request.trailers = None
+            if not flow.request.stream and not flow.response:
+                self._exchange.refuse(flow, NO_TRAILERS)
         if handling.plan is None and not flow.response:
             self._exchange.refuse(flow, _UNDECIDED)
         self._check(flow, handling)

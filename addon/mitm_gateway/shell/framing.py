@@ -1,0 +1,101 @@
+"""Where a message over HTTP/1 ends though mitmproxy would hang or wait for ever: trailers, endless heads.
+
+All of it reaches into mitmproxy's private parts, so each part looks first whether they are as it expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
+
+# Puts a value in the place of an owner's attribute until it is undone.
+Replace = Callable[[Any, str, object], None]
+Steps = Generator[Any, Any, None]
+
+# As much as Go's server takes; nginx and Node take less.
+MAX_HEAD_BYTES = 1 << 20
+# What a client may send ahead while its first request is being answered.
+MAX_AHEAD_BYTES = 8 << 20
+
+
+def end_at_trailers(replace: Replace) -> None:
+    """Lets a message with trailers end; mitmproxy raises, and both sides wait.
+
+    A request then has trailers in its flow, empty ones, for the gateway to refuse. An answer's are dropped, and
+    so is what HTTP/2 brings for HTTP/1: whoever passes a message on may do that (RFC 9110, 6.5.1).
+    """
+    connection, server, client = _http1.Http1Connection, _http1.Http1Server, _http1.Http1Client
+    read_body = connection.read_body
+    if not any("trailers are not implemented" in str(each) for each in read_body.__code__.co_consts):
+        raise TypeError("read_body")
+
+    def read_body_with_trailers(self: Any, event: Any) -> Steps:
+        try:
+            yield from read_body(self, event)
+        except NotImplementedError:  # raised when the body has been passed on
+            yield from _end_message(self)
+
+    replace(connection, "read_body", read_body_with_trailers)
+    for owner, trailers in ((server, ResponseTrailers), (client, RequestTrailers)):
+        replace(owner, "send", _without(owner.send, trailers))
+
+
+def _end_message(connection: Any) -> Steps:
+    is_request = isinstance(connection, _http1.Http1Server)
+    if is_request:
+        yield ReceiveHttp(RequestTrailers(connection.stream_id, http.Headers()))
+    yield ReceiveHttp(connection.ReceiveEndOfMessage(connection.stream_id))
+    yield from connection.mark_done(request=is_request, response=not is_request)
+
+
+def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, Any], Steps]:
+    def send_without(self: Any, event: Any) -> Steps:
+        if not isinstance(event, kind):
+            yield from send(self, event)
+
+    return send_without
+
+
+def bound_heads(replace: Replace) -> None:
+    """Ends a connection whose peer sends a head, a chunk's head or trailers without end, or far ahead."""
+    connection = _http1.Http1Connection
+    handle = connection._handle_event
+    if not {"read_headers", "read_body", "wait", "done"} <= {
+        *dir(_http1.Http1Server),
+        *dir(_http1.Http1Client),
+    }:
+        raise AttributeError("read_headers")
+
+    def handle_event(self: Any, event: Any) -> Steps:
+        yield from handle(self, event)
+        # What is held now is neither a whole head nor a body: those have been taken out of the buffer.
+        if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
+            yield from _give_up(self)
+
+    replace(connection, "_handle_event", handle_event)
+
+
+def _is_overfull(connection: Any) -> bool:
+    if connection.state == connection.wait:
+        return len(connection.buf) > MAX_AHEAD_BYTES
+    return connection.state in (connection.read_headers, connection.read_body)
+
+
+def _give_up(connection: Any) -> Steps:
+    is_first = connection.state == connection.read_headers
+    connection.state = connection.done
+    if isinstance(connection, _http1.Http1Server) and is_first:
+        # No flow knows of it yet.
+        yield commands.SendData(connection.conn, _http1.make_error_response(431))
+        yield commands.CloseConnection(connection.conn)
+        yield commands.Log("a request's head is too large")
+        return
+    kind = connection.ReceiveProtocolError
+    yield commands.CloseConnection(connection.conn)
+    yield ReceiveHttp(kind(connection.stream_id, "a message's head is too large", code=kind.code))
