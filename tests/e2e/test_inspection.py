@@ -250,7 +250,10 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
         first.target, first.body, f"Bearer {GW}",
     )  # fmt: skip
     assert again.header("x-api-key") is None
-    wait_for_flow(proxy, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
+    flow = wait_for_flow(proxy, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
+    # The rules saw the model that the client had asked for, and put it back into the answer.
+    assert "claude-opus-4 → gw-large, 200, " in flow["comment"]
+    assert view(proxy, flow, "response", "LLM").startswith("model: claude-opus-4\n")
 
 
 def test_a_replay_from_a_file_runs_the_rules_again(

@@ -35,7 +35,7 @@ from .flows import apply, head_of, mask, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
 from .live import Live
-from .replay import is_replay, remember, remember_sent, restore_original
+from .replay import is_replay, remember, remember_sent, restore_original, restore_original_model
 from .settings import Settings
 from .stream import Restorer, Tee
 
@@ -169,6 +169,8 @@ class Exchange:
         handling = self._handlings.get(flow.id)
         if handling is None:
             return
+        if is_replay(flow):
+            restore_original_model(flow)
         content = flow.request.raw_content or b""
         if not handling.reads_body:
             if content:

@@ -27,8 +27,11 @@ def is_replay(flow: http.HTTPFlow) -> bool:
 
 
 def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
-    """Keeps the request as it came."""
+    """Keeps the request as it came; of a replay's model what the client had asked for, its body is still to come."""
+    before = flow.metadata.get(ORIGINAL)
+    models = before if is_replay(flow) and isinstance(before, dict) else {}
     flow.metadata[ORIGINAL] = {
+        **{name: models[name] for name in ("model", "model_sent") if name in models},
         "scheme": head.scheme,
         "host": flow.request.host,
         "port": head.port,
@@ -70,7 +73,7 @@ def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None
 
 
 def restore_original(flow: http.HTTPFlow) -> None:
-    """Turns a flow that is sent again back into its original request; edits by the user since then stay."""
+    """Gives a flow that is sent again its original head; edits by the user since then stay."""
     original = flow.metadata.get(ORIGINAL)
     if not isinstance(original, dict):
         return
@@ -79,12 +82,17 @@ def restore_original(flow: http.HTTPFlow) -> None:
     if original.get("sent") == _place(flow):
         point_at(flow, original["scheme"], original["host"], original["port"], original["target"])
         flow.request.data.authority = raw(original["authority"])
-    _restore_model(flow, original)
 
 
-def _restore_model(flow: http.HTTPFlow, original: dict[str, Any]) -> None:
+def restore_original_model(flow: http.HTTPFlow) -> None:
+    """Puts the client's model back into the body of a flow that is sent again. Before its body has come, mitmproxy
+    would put what was sent in its place.
+    """
+    original = flow.metadata.get(ORIGINAL)
     content = flow.request.raw_content
-    if "model" not in original or not content or "content-encoding" in flow.request.headers:
+    if not isinstance(original, dict) or "model" not in original:
+        return
+    if not content or "content-encoding" in flow.request.headers:
         return
     try:
         body = scan(content)

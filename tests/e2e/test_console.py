@@ -1,0 +1,111 @@
+"""mitmproxy's console in a real terminal: both views, the comment, a replay, `gateway.explain @focus`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.answers import Stream, message_events
+from support.console import Console
+from support.recorder import Recorder
+from support.wire import Wire
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed"),
+]
+
+CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
+RULES = """
+credentials:
+  gw: {{env: GW_KEY}}
+rules:
+  - name: gw
+    match: {{host: api.anthropic.com, path: /v1/**}}
+    upstream: {}/base
+    auth: {{scheme: bearer, credential: gw}}
+    body: {{remove: [context_management, metadata]}}
+    models: {{map: {{claude-opus-*: gw-large}}}}
+"""
+HEADERS = [("Host", "localhost"), ("x-api-key", CK), ("Content-Type", "application/json")]
+BODY = b'{"model":"claude-opus-4","context_management":{},"messages":[{"role":"user","content":"say \\u001b[31mred"}]}'
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Callable[..., Console]]:
+    started: list[Console] = []
+
+    def start(*args: str, rules: str) -> Console:
+        started.append(Console(tmp_path, *args, rules=rules, env={"GW_KEY": GW}))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_a_call_is_read_replayed_and_explained(
+    recorder: Callable[..., Recorder], console: Callable[..., Console]
+) -> None:
+    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+    terminal = console("--mode", "reverse:https://api.anthropic.com", rules=RULES.format(upstream.url))
+    with Wire(terminal.port) as client:
+        client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
+    terminal.wait_for("POST.*✅")
+    terminal.press("Enter")
+    terminal.wait_for(r"user:\s+say ␛\[31mred")
+    terminal.press("Right")
+    terminal.wait_for(r"LLM.*\s+model: claude-opus-4\s+assistant:\s+hello there\s+stop: end_turn")
+    terminal.press("Right")
+    terminal.wait_for(r"Comment: gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, .*in 11 / out 7")
+    terminal.press("Right")
+    terminal.wait_for("say ␛")
+    terminal.press("m")
+    terminal.press(terminal.wait_for(r"(\w)\) gateway ")[1])
+    for line in (
+        r"went: POST http://127\.0\.0\.1:\d+/base/v1/messages\?beta=true",
+        r"  remove context_management\s",
+        r"  remove metadata: nothing to do here",
+        r"  - x-api-key: \*\*\*\*cdef",
+        r"  \+ Authorization: Bearer \*\*\*\*cdef",
+    ):
+        terminal.wait_for(line)
+    shown = list(terminal.seen)
+    terminal.press("r")
+    again = upstream.wait_for_request(count=2)
+    first = upstream.requests[0]
+    assert (again.target, again.body, again.header("authorization")) == (
+        first.target,
+        first.body,
+        f"Bearer {GW}",
+    )
+    assert again.header("x-api-key") is None
+    # Until the upstream answers, the request stands there as it is sent.
+    terminal.wait_for("↺✅")
+    terminal.seen.clear()
+    terminal.press("q")
+    terminal.wait_for(">>.*POST.*↺✅")
+    terminal.type(":")
+    terminal.wait_for(r"(?m)^:")
+    terminal.type("gateway.explain @focus")
+    terminal.press("Enter")
+    terminal.wait_for(r"rule +gw \(number 1 of 1\)")
+    terminal.wait_for(r"auth +x-api-key → bearer \(credential gw\)")
+    terminal.wait_for(r"model +claude-opus-4 → gw-large")
+    terminal.press("q")
+    terminal.press("q")
+    terminal.wait_for("Quit")
+    terminal.press("y")
+    assert terminal.wait_for_exit() == 0
+    shown += terminal.seen
+    assert not any(secret in screen for secret in (CK, GW) for screen in shown)
+
+
+def test_a_start_that_is_refused_leaves_the_reason_on_the_screen(console: Callable[..., Console]) -> None:
+    with pytest.raises(TimeoutError, match=re.escape("(exit status 1)")) as ended:
+        console(rules="rules: [{match: {host: h.test}, upsteam: https://h.test}]")
+    assert 'unknown key "upsteam"' in str(ended.value)
