@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.certificates import Authority
-from support.stage import API, BODY, HEADERS, Stage
+from support.processes import GATEWAY, Mitmdump
+from support.recorder import Recorder
+from support.stage import API, BODY, GW, GW_MARK, HEADERS, RULES, Client, Stage, answers
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +28,9 @@ ON_THE_WAY_OUT = (
     "find", "decide", "credential", "remember", "outgoing", "apply", "point_at", "own_ports", "decode", "scan",
     "edit", "set_body", "look", "leads",
 )  # fmt: skip
-ON_THE_WAY_BACK = ("mask", "tee", "restorer", "keep", "usage", "complete", "note", "log", "limit")
+ON_THE_WAY_BACK = ("mask", "tee", "restorer", "keep", "usage", "complete", "note", "log", "limit", "answer")
+# These run at the start and when a file has changed, not for each request.
+AT_TIMES = ("load", "demo")
 # What says "nothing" by being empty: nothing against the request, nothing to look at, nothing to change.
 MAY_BE_EMPTY = {"guard", "client_key", "probe", "remember", "set_body", "look", "knows_host"}
 # An empty answer of these is not told from a true one: no rule is about the request;
@@ -112,6 +117,78 @@ def test_28_a_fault_on_the_way_back_shows_no_key(
         assert outcome(stage, second, fault, step, how) in (200, 502, None)
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_28_a_fault_while_rules_are_loaded_at_the_start_lets_nothing_through(
+    authority: Authority, tmp_path: Path, mitmdump: Callable[..., Mitmdump], how: str
+) -> None:
+    fault = tmp_path / "fault"
+    fault.write_text(f"load {how}")
+    with Recorder(answers) as upstream:
+        proxy = mitmdump(
+            *("-s", str(GATEWAY)),
+            script=SCRIPT,  # first, so that it is there when the rules are loaded
+            rules=RULES.replace("https://gw.test", upstream.url),
+            names={f"{API}:80": upstream.port},
+            env={"TEST_FAULT": str(fault), "GW_KEY": GW, "PYTHONPATH": str(GATEWAY.parent)},
+            wait=False,
+        )
+        answer, deadline = None, time.monotonic() + 60
+        while answer is None and proxy.process.poll() is None:
+            assert time.monotonic() < deadline, proxy.output()
+            with contextlib.suppress(OSError, IndexError), Client(proxy.port) as client:
+                answer = client.request("POST", f"http://{API}/v1/messages", HEADERS, BODY)
+        # It ends; and where a fault did not end it, it serves nothing.
+        assert answer.status == 503 if answer else proxy.process.returncode == 1
+        assert upstream.raw == b""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_28_a_fault_while_rules_are_loaded_again_leaves_the_old_ones(
+    breaking_stage: Stage, fault: Path, how: str
+) -> None:
+    with breaking_stage.case() as stage:
+        before = stage.proxy.rules_file.read_text()
+        with broken(fault, "load", how):
+            stage.proxy.write_rules(before.replace("gw-model", "other-model"))
+            stage.proxy.wait_for_output(rf"(?s)(could not be taken up.*){{{HOWS.index(how) + 1}}}")
+            assert stage.ask().status == 200
+            assert stage.asked.json["model"] == "gw-model"
+        stage.proxy.write_rules(before.replace("gw-model", "third-model"))
+        wait_for_model(stage, "third-model")
+        stage.proxy.write_rules(before)
+        wait_for_model(stage, "gw-model")
+
+
+def wait_for_model(stage: Stage, model: str) -> None:
+    """Asks until the rules that name this model are in force."""
+    deadline = time.monotonic() + 20
+    while stage.ask().status != 200 or stage.asked.json["model"] != model:
+        assert time.monotonic() < deadline, stage.proxy.output()[-2000:]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_28_a_demo_gateway_that_does_not_start_is_a_local_answer(
+    authority: Authority, tmp_path: Path, mitmdump: Callable[..., Mitmdump], how: str
+) -> None:
+    fault = tmp_path / "fault"
+    fault.write_text(f"demo {how}")
+    with Recorder(answers) as upstream:
+        proxy = mitmdump(
+            *("-s", str(SCRIPT)),
+            rules=RULES.replace("https://gw.test\n", "demo\n"),
+            names={f"{API}:80": upstream.port, f"{API}:443": upstream.port},
+            env={"TEST_FAULT": str(fault), "GW_KEY": GW},
+        )
+        for _ in range(1 if how == "hang" else 2):
+            with Client(proxy.port) as client:
+                answer = client.request("POST", f"http://{API}/v1/messages", HEADERS, BODY)
+            assert answer.status in (502, 503), answer
+            assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
+        assert upstream.raw == b""
+        assert GW_MARK not in proxy.output()
+
+
 def test_the_matrix_knows_every_step() -> None:
     text = SCRIPT.read_text()
-    assert all(f'"{step}": (' in text for step in (*ON_THE_WAY_OUT, *ON_THE_WAY_BACK))
+    assert all(f'"{step}": (' in text for step in (*ON_THE_WAY_OUT, *ON_THE_WAY_BACK, *AT_TIMES))

@@ -14,6 +14,7 @@ from typing import Any
 
 from mitm_gateway import guard
 from mitm_gateway.credentials import Credentials
+from mitm_gateway.demo import DemoGateway
 from mitm_gateway.matching import RuleSet
 from mitm_gateway.shell import addon, exchange, flows, insides, lastlook, recorder, stream
 
@@ -50,6 +51,9 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "note": (recorder.Recorder, "note", False),
     "log": (recorder.LogFile, "write", False),
     "limit": (insides, "too_large", False),
+    "answer": (exchange.Exchange, "answer", False),
+    "load": (addon, "load", True),
+    "demo": (DemoGateway, "start", True),
 }
 HOWS = ("raise", "hang", "empty", "cancelled")
 HANG_S = 0.1  # what is not async holds everything up while it hangs, so it hangs for a while only

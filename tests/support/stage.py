@@ -42,6 +42,8 @@ rules:
     upstream: https://gw.test/base
     auth: {{scheme: bearer, credential: gw}}
 """
+# An address of the attacker's, of a range for documentation (RFC 5737).
+ELSEWHERE = "203.0.113.7"
 MODES = ("regular", f"reverse:https://{API}")
 JSON = ("Content-Type", "application/json")
 HEADERS: tuple[Header, ...] = (("Host", API), ("x-api-key", CK), JSON)
@@ -88,6 +90,7 @@ class Stage:
         self._shown: dict[Path, int] = {}
         self._ready = ready  # what the upstream gets in the request after a case
         self.ends_refusing = False
+        self.is_transparent = list(modes) == ["transparent"]
         self.may_crash = False  # mitmproxy does on trailers, and sends nothing
 
         def upstream(*hosts: str) -> Recorder:
@@ -106,6 +109,8 @@ class Stage:
             "evil.test:443": self.evil.port,
             "evil.test:80": self.evil_plain.port,
             f"{API}.evil.test:443": self.evil.port,
+            f"{ELSEWHERE}:443": self.evil.port,
+            f"{ELSEWHERE}:80": self.evil_plain.port,
             f"{API}:443": self.api.port,
             f"{API}:80": self.evil_plain.port,
             **(names or {}),
@@ -153,11 +158,15 @@ class Stage:
     def tunnel(
         self, host: str = "", *, sni: str | None = "", alpn: Sequence[str] = ("http/1.1",), port: int = 443
     ) -> Client:
-        """TLS in a CONNECT tunnel; the server name is the host's unless given, `None` sends none."""
+        """TLS in a CONNECT tunnel, or without one to a transparent listener.
+
+        The server name is the host's unless given, `None` sends none.
+        """
         host = host or self.host
         client = self.plain()
-        answer = client.connect(f"{host}:{port}")
-        assert answer.status == 200, answer.body
+        if not self.is_transparent:
+            answer = client.connect(f"{host}:{port}")
+            assert answer.status == 200, answer.body
         client.start_tls(host if sni == "" else sni, self.proxy.ca_cert, alpn)
         return client
 

@@ -46,7 +46,10 @@ class Watcher:
             await asyncio.sleep(POLL_S)
             try:
                 self.look()
-            except Exception as fault:  # a fault now must not end looking for good
+            # A fault now must not end looking for good; being cancelled from outside does.
+            except (Exception, asyncio.CancelledError) as fault:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
                 logger.warning("%s could not be taken up: %s", self._path, type(fault).__name__)
 
     def look(self) -> None:

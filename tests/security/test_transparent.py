@@ -1,0 +1,90 @@
+"""A transparent listener: the client names no target, so the address it wanted and the TLS name say where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from support.certificates import Authority
+from support.stage import API, BODY, CK, ELSEWHERE, GW, JSON, OWN, RULES, Stage
+
+pytestmark = pytest.mark.e2e
+
+SCRIPT = Path(__file__).parents[1] / "support" / "diverted.py"
+# Besides the usual rules one whose requests stay on their host.
+STAYS = """
+  - name: stays
+    match: {host: gw.test}
+    auth: {scheme: bearer, credential: gw}
+"""
+
+
+@pytest.fixture(scope="module")
+def diverted_to(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[int], Stage]]:
+    """A gateway that gets what its clients sent to a port of `ELSEWHERE`."""
+    with ExitStack() as opened:
+
+        @cache
+        def start(port: int) -> Stage:
+            stage = Stage(
+                tmp_path_factory.mktemp(f"diverted-{port}"),
+                authority,
+                *("-s", str(SCRIPT)),
+                modes=["transparent"],
+                rules=RULES + STAYS,
+                env={"TEST_DIVERTED": f"{ELSEWHERE}:{port}"},
+            )
+            stage.ends_refusing = port != 443
+            return opened.enter_context(stage)
+
+        yield start
+
+
+@pytest.fixture
+def https(diverted_to: Callable[[int], Stage]) -> Iterator[Stage]:
+    """Connections that were meant for port 443."""
+    with diverted_to(443).case() as stage:
+        yield stage
+
+
+def test_the_tls_name_says_which_rule_fires_and_the_address_is_not_dialled(https: Stage) -> None:
+    assert https.ask().status == 200
+    assert https.asked.values("authorization") == [f"Bearer {GW}"]
+    assert https.evil.raw == b""
+
+
+def test_a_request_that_stays_on_its_host_goes_to_the_name_and_not_to_the_address(https: Stage) -> None:
+    answer = https.ask(headers=[("Host", "gw.test"), ("x-api-key", CK)], client=https.tunnel("gw.test"))
+    assert answer.status == 200
+    assert https.asked.values("authorization") == [f"Bearer {GW}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "host"), [("evil.test", API), (API, "evil.test"), (API, ELSEWHERE), (None, API), ("x.test", API)]
+)
+def test_names_that_disagree_are_421(https: Stage, name: str | None, host: str) -> None:
+    client = https.tunnel(sni=name)
+    https.assert_refused(https.ask(headers=[("Host", host), ("x-api-key", CK)], client=client), 421)
+
+
+def test_over_http2_names_that_disagree_are_421(https: Stage) -> None:
+    head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+    https.assert_refused(https.http2("evil.test").request([*head, ("x-api-key", CK)], BODY), 421)
+
+
+def test_what_no_rule_is_about_goes_where_it_was_meant_for(https: Stage) -> None:
+    headers = [("Host", "evil.test"), ("x-api-key", OWN), JSON]
+    assert https.ask(headers=headers, client=https.tunnel("evil.test")).status == 200
+    assert https.evil.requests[-1].values("x-api-key") == [OWN]
+
+
+def test_in_clear_a_host_is_only_a_claim(diverted_to: Callable[[int], Stage]) -> None:
+    with diverted_to(80).case() as stage:
+        stage.assert_refused(stage.ask(client=stage.plain()), 421)
+        stage.assert_refused(stage.ask(f"http://{API}/v1/messages", client=stage.plain()), 421)
