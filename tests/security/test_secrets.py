@@ -63,6 +63,21 @@ def test_50_nothing_kept_holds_a_key(stage_with: StartStage, end: str, extra: tu
 
 
 @e2e
+def test_50_an_answer_that_is_under_way_at_the_end_is_kept_without_what_it_echoes(
+    stage_with: StartStage,
+) -> None:
+    stage = stage_with()
+    stage.gw.script = Stream(message_events("gw-model"), headers=(("X-Seen", f"{GW} {CK}"),))
+    client = stage.tunnel()
+    client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x","stream":true}')
+    assert client.read_head()[0] == 200
+    client.tape.clear()  # what an upstream echoes, its client gets
+    stage.proxy.process.send_signal(signal.SIGTERM)
+    stage.proxy.process.wait(20)
+    assert b"X-Seen" in stage.flows.read_bytes()
+
+
+@e2e
 def test_50_recordings_are_their_owners_alone(stage_with: StartStage) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
@@ -98,6 +113,41 @@ def test_51_a_replay_from_mitmweb_uses_the_gateways_key(shared_web: Stage) -> No
     assert (again.target, again.body) == (first.target, first.body)
     assert again.values("authorization") == [f"Bearer {GW}"]
     assert again.values("x-api-key") == []
+
+
+@e2e
+@pytest.mark.parametrize("moment", ["waiting", "streaming"])
+def test_51_undoing_an_edit_brings_no_key_back(shared_web: Stage, moment: str) -> None:
+    stage, web, known = (
+        shared_web,
+        Web(shared_web.proxy),
+        {flow["id"] for flow in Web(shared_web.proxy).get("/flows").json()},
+    )
+    stage.gw.script = (
+        Stream(message_events("gw-model"), headers=(("X-Seen", f"{GW} {CK}"),))
+        if moment == "streaming"
+        else Hang()
+    )
+    client, seen = stage.tunnel(), len(stage.gw.requests)
+    client.send_request("POST", f"/v1/messages?key={CK}", HEADERS, b'{"model":"claude-x","stream":true}')
+    stage.gw.wait_for_request(count=seen + 1)
+    if moment == "streaming":
+        client.read_head()
+    edited = next(
+        flow["id"]
+        for flow in web.get("/flows").json()
+        if flow["id"] not in known and flow["request"]["method"] == "POST"
+    )
+    # mitmproxy keeps the flow as it stands before the first edit, and saves that with the flow.
+    assert web.put(f"/flows/{edited}", {"comment": "edited"}).status_code == 200
+    client.tape.clear()
+    client.close()
+    stage.gw.wait_for_hangup()
+    stage.gw.script = answers
+    assert stage.ask().status == 200
+    assert_absent(web.get("/flows/dump").content, "a saved file holds it")
+    assert web.post(f"/flows/{edited}/revert").status_code == 200
+    assert_absent(web.get("/flows").content, "mitmweb shows it")
 
 
 @e2e

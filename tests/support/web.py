@@ -27,6 +27,10 @@ class Web:
     def post(self, path: str) -> httpx.Response:
         return self._client.post(path, headers=self._headers)
 
+    def put(self, path: str, changes: dict[str, Any]) -> httpx.Response:
+        """What an edit of a flow sends."""
+        return self._client.put(path, json=changes, headers=self._headers)
+
     def set_option(self, name: str, value: Any) -> httpx.Response:
         """What the options dialog sends."""
-        return self._client.put("/options", json={name: value}, headers=self._headers)
+        return self.put("/options", {name: value})

@@ -31,7 +31,7 @@ from ..respond import Answer, to_body, to_head, to_probe
 from ..restore import JsonRestorer, SseRestorer
 from ..usage import Usage, reader_for
 from ..values import CredentialError
-from .flows import apply, head_of, mask, pass_on, refuse, set_body, sign
+from .flows import apply, head_of, mask, mask_backup, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
 from .live import Live
@@ -367,10 +367,15 @@ class Exchange:
         """Masks the flows that are still under way: the program ends and writes them as they stand."""
         for handling in self._handlings.values():
             self._hide(handling)
+            if handling.flow.response is not None and not self.settings.reveal:
+                mask(handling.flow.response, handling.hidden)
 
     def _hide(self, handling: Handling) -> None:
-        """Masks what is kept of a request, once."""
-        if not self.settings.reveal and not handling.is_hidden:
+        """Masks what is kept of a request, once, and what a user's edit has put aside, again and again."""
+        if self.settings.reveal:
+            return
+        mask_backup(handling.flow, handling.hidden)
+        if not handling.is_hidden:
             mask(handling.flow.request, handling.hidden)
             handling.is_hidden = True
 

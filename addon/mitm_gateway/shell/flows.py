@@ -154,6 +154,26 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thoro
             message.path = "/"
 
 
+def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
+    """Masks the flow as it stood before a user edited it: mitmproxy keeps that, saves it and can bring it back."""
+    state = getattr(flow, "_backup", None)
+    if not state:
+        return
+    known = tuple(secrets)
+    try:
+        before = http.HTTPFlow.from_state(state)
+        assert isinstance(before, http.HTTPFlow)
+        mask(before.request, known)
+        if before.response is not None:
+            mask(before.response, known)
+        flow._backup = before.get_state()
+    except (Exception, asyncio.CancelledError) as fault:
+        logger.warning(
+            "the flow before an edit could not be masked (%s) and is not kept", type(fault).__name__
+        )
+        flow._backup = None
+
+
 def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:
     values = b"\n".join([value for _, value in fields])
     seen = tuple(secret for secret in secrets if raw(secret) in values)
