@@ -5,8 +5,8 @@ import { createRequire } from "node:module";
 const [playwright, executablePath, url, folder] = process.argv.slice(2);
 const { chromium } = createRequire(import.meta.url)(playwright);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-const page = await browser.newPage({ viewport: { width: 1400, height: 620 } });
-page.setDefaultTimeout(20000);
+const page = await browser.newPage({ viewport: { width: 1400, height: 720 } });
+page.setDefaultTimeout(60000);
 
 async function shoot(name) {
   if (folder) await page.screenshot({ path: `${folder}/${name}.png` });
@@ -18,13 +18,14 @@ async function chooseView(current, wanted) {
 }
 
 async function content(text) {
-  await page.locator(".cm-content, .contentview pre, .contentview").filter({ hasText: text }).first().waitFor();
-  return page.locator(".contentview, .flow-detail").first().innerText();
+  const shown = page.locator(".contentview, .flow-detail").filter({ hasText: text }).first();
+  await shown.waitFor();
+  return shown.innerText();
 }
 
 try {
   await page.goto(url);
-  const row = page.locator("tr", { hasText: "/v1/messages" }).first();
+  const row = page.locator("tr", { hasText: "/v1/messages" }).filter({ hasText: /gateway: .*200, / }).first();
   await row.waitFor();
   const seen = { row: await row.innerText() };
   await row.click();
@@ -36,11 +37,11 @@ try {
   await chooseView("", "gateway");
   seen.gateway = await content("rule:");
   await shoot("gateway");
-  const before = await page.locator("tr", { hasText: "/v1/messages" }).count();
   await page.getByText("Flow", { exact: true }).first().click();
+  // The page may close only when mitmweb has taken the replay.
+  const taken = page.waitForResponse((response) => response.url().endsWith("/replay") && response.ok());
   await page.getByText("Replay", { exact: true }).first().click();
-  await page.waitForFunction((count) => document.querySelectorAll("tbody tr").length > count || document.querySelector(".fa-repeat"), before);
-  seen.replayed = true;
+  await taken;
   console.log(JSON.stringify(seen));
 } catch (fault) {
   if (folder) await page.screenshot({ path: `${folder}/failed.png` });

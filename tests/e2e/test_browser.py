@@ -13,7 +13,7 @@ import pytest
 from mitmproxy import version
 
 from mitm_gateway.cli.serve import WEB_COLUMNS
-from support.answers import insist_on_bearer
+from support.answers import Stream, event, insist_on_bearer, message
 from support.clients import Finished
 from support.processes import ROOT, Mitmdump
 from support.recorder import Recorder
@@ -30,9 +30,34 @@ rules:
     match: {{host: api.anthropic.com, path: /v1/**}}
     upstream: {}/anthropic
     auth: {{scheme: bearer, credential: gateway}}
+    headers: {{remove: [x-stainless-*]}}
+    body: {{remove: [metadata, context_management]}}
     models: {{default: gateway-large}}
     respond: {{head: true}}
 """
+
+
+PROMPT = "hi"  # longer ones make Claude Code ask for a title too
+TEXT = "Hello! Which rule shall we look at?"
+TOKENS = {"input_tokens": 812, "cache_read_input_tokens": 20_480, "output_tokens": 1}
+EVENTS = (
+    event("message_start", message=message("gateway-large", content=[], stop_reason=None, usage=TOKENS)),
+    event(
+        "content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""}
+    ),
+    event(
+        "content_block_delta",
+        index=0,
+        delta={"type": "thinking_delta", "thinking": "A greeting; ask what they are after."},
+    ),
+    event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "c2ln"}),
+    event("content_block_stop", index=0),
+    event("content_block_start", index=1, content_block={"type": "text", "text": ""}),
+    event("content_block_delta", index=1, delta={"type": "text_delta", "text": TEXT}),
+    event("content_block_stop", index=1),
+    event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 96}),
+    event("message_stop"),
+)
 
 
 def find_playwright() -> Path:
@@ -47,7 +72,7 @@ def find_playwright() -> Path:
 def test_mitmweb_shows_a_claude_code_call(
     recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], run_claude: Callable[..., Finished]
 ) -> None:
-    upstream = recorder(insist_on_bearer(GW))
+    upstream = recorder(insist_on_bearer(GW, Stream(EVENTS, gated=False)))
     proxy = mitmdump(
         *(part for column in WEB_COLUMNS for part in ("--set", f"web_columns={column}")),
         rules=RULES.format(upstream.url),
@@ -55,8 +80,8 @@ def test_mitmweb_shows_a_claude_code_call(
         env={"GW_KEY": GW},
         web=True,
     )
-    done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK})
-    assert done.stdout == "hello there\n", done
+    done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK}, PROMPT)
+    assert done.stdout == f"{TEXT}\n", done
     sent = len(upstream.requests)
     command = ["node", SCRIPT, find_playwright(), shutil.which("chromium"), proxy.web_url]
     command += [os.environ["SCREENSHOTS"]] if "SCREENSHOTS" in os.environ else []
@@ -67,7 +92,9 @@ def test_mitmweb_shows_a_claude_code_call(
     seen = json.loads(driven.stdout)
     assert "gateway: x-api-key → bearer, " in seen["row"]
     assert "user:" in seen["request"]
-    assert "hello there" in seen["response"]
+    assert "remove metadata" in seen["gateway"]
+    assert f"  {PROMPT}\n" in seen["request"]
+    assert TEXT in seen["response"]
     assert "Authorization: Bearer ****cdef" in seen["gateway"]
     assert CK not in driven.stdout
     assert GW not in driven.stdout
