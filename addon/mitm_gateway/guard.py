@@ -22,7 +22,9 @@ MAX_PATH_CHARACTERS = 8192
 
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
-_BLANK = re.compile(rb"[\x00-\x20\x7f]")
+# What is no token of RFC 9110, 5.6.2: what a name or a method cannot hold.
+_BLANK = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
+_BLANK_IN_LINE = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def check(
     return (
         _check_names(head, arrival, policy)
         or _check_origin(head, policy)
+        or _check_line(head)
         or _check_characters(head)
         or _check_path(head)
     )
@@ -179,6 +182,16 @@ def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
 def listed_origin(origin: str, policy: Policy) -> bool:
     """Whether the user lets pages of this origin use a listener."""
     return origin.strip().lower().rstrip("/") in policy.origins
+
+
+def _check_line(head: RequestHead) -> Refusal | None:
+    """Over HTTP/2 method and target are free text; an upstream over HTTP/1 would read them as a line."""
+    if _BLANK.search(head.method.encode("utf-8", "surrogateescape")):
+        return Refusal(400, "the method is not a word")
+    is_path = head.target.startswith("/") or (head.target == "*" and head.method == "OPTIONS")
+    if not is_path or _BLANK_IN_LINE.search(head.target):
+        return Refusal(400, "the request target is not a path, or holds a blank or a control character")
+    return None
 
 
 def _check_characters(head: RequestHead) -> Refusal | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mitm_gateway.redact import normal_name
 from support.answers import Stream, message_events
+from support.certificates import Authority
 from support.processes import ROOT, Mitmdump
 from support.stage import (
     API,
@@ -286,6 +287,49 @@ def test_an_answers_trailers_hold_nothing_up_and_nothing_of_them_is_kept(stage: 
         stage.gw.script = answers
         assert stage.ask(client=client).status == 200
     stage.gw.script = answers
+
+
+@pytest.fixture(scope="module")
+def old_upstream(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Stage(tmp_path_factory.mktemp("http1"), authority, http2=False) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage_over_http1(old_upstream: Stage) -> Iterator[Stage]:
+    """A gateway whose upstreams speak HTTP/1 only, whatever its clients speak."""
+    with old_upstream.case():
+        yield old_upstream
+
+
+ODD_LINES = {
+    "break-in-path": (":path", "/v1/x HTTP/1.1\r\nx-evil: 1"),
+    "feed-in-path": (":path", "/v1/x\nx-evil: 1"),
+    "blank-in-path": (":path", "/v1/x HTTP/1.1"),
+    "tab-in-path": (":path", "/v1/x\ty"),
+    "no-slash": (":path", "@evil.test/x"),
+    "star": (":path", "*"),
+    "break-in-method": (":method", "POST /admin HTTP/1.1\r\n\r\nPOST"),
+    "blank-in-method": (":method", "POST /admin"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), ODD_LINES.values(), ids=ODD_LINES)
+def test_41_over_http2_nothing_can_be_put_into_the_request_line(
+    stage_over_http1: Stage, name: str, value: str
+) -> None:
+    # The upstream speaks HTTP/1, where the line is text: "POST /admin" as a method reaches another path there.
+    stage, client = stage_over_http1, stage_over_http1.http2()
+    head = [(each, value if each == name else usual) for each, usual in HTTP2]
+    with contextlib.suppress(ConnectionError):  # mitmproxy 12 ends the connection for some of them
+        stage.assert_refused(client.request([*head, CLIENT_KEY], BODY), 400)
+
+
+@pytest.mark.parametrize("header", ["authorization:bearer", "x-api-key:", "x-api-key\xa0", "x(y)"])
+def test_41_a_header_name_that_is_none_is_refused(stage_over_http1: Stage, header: str) -> None:
+    stage, client = stage_over_http1, stage_over_http1.http2()
+    with contextlib.suppress(ConnectionError):
+        stage.assert_refused(client.request([*HTTP2, (header, CK)], BODY), 400)
 
 
 FRAMINGS = {

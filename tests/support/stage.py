@@ -84,6 +84,7 @@ class Stage:
         ready: bytes = BODY.replace(b"claude-x", b"gw-model"),
         names: Mapping[str, int] | None = None,
         env: Mapping[str, str] | None = None,
+        http2: bool = True,
         **options: Any,
     ) -> None:
         self.host = host
@@ -94,7 +95,7 @@ class Stage:
         self.may_crash = False  # mitmproxy does on trailers, and sends nothing
 
         def upstream(*hosts: str) -> Recorder:
-            return Recorder(answers, tls=authority, names=hosts, http2=True)
+            return Recorder(answers, tls=authority, names=hosts, http2=http2)
 
         self.gw = upstream("gw.test")
         self.evil = upstream("evil.test", f"{API}.evil.test")
