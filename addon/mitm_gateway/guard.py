@@ -84,7 +84,7 @@ def check(
     head: RequestHead, arrival: Arrival, policy: Policy, knows_host: Callable[[str, int], bool]
 ) -> Refusal | None:
     """The refusal that a request earns by itself, or None. Hosts without rules are left alone."""
-    if head.method.upper() == "TRACE":
+    if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
         return Refusal(403, "TRACE is not forwarded: it would show the credential")
     if not _concerns_rules(head, arrival, knows_host):
         return None

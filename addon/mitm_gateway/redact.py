@@ -125,10 +125,15 @@ def masked_header(name: str, value: str) -> str:
 
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
     """A text in which the given secrets, and whatever has the shape of a key, are masked."""
+    return _KEY_SHAPES.sub(lambda found: masked(found[0]), masked_exactly(text, secrets))
+
+
+def masked_exactly(text: str, secrets: Iterable[str]) -> str:
+    """A text in which the given secrets, and nothing else, are masked."""
     # The longest first: a secret that begins like another one must not leave the other's tail.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, masked(secret))
-    return _KEY_SHAPES.sub(lambda found: masked(found[0]), text)
+    return text
 
 
 def looks_like_key(text: str) -> bool:

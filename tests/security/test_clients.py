@@ -219,7 +219,7 @@ def test_25_unmatched_tunnels_are_blocked(stage_with: StartStage) -> None:
         stage.assert_refused(answer, 404)
 
 
-@pytest.mark.parametrize("method", ["TRACE", "trace", "Trace"])
+@pytest.mark.parametrize("method", ["TRACE", "trace", "Trace", "TRACK"])
 @pytest.mark.parametrize("way", ["tunnel", "reverse", "plain"])
 def test_26_trace_is_refused(stage: Stage, method: str, way: str) -> None:
     client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()

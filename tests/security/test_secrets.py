@@ -17,7 +17,7 @@ from mitm_gateway.credentials import Credentials
 from mitm_gateway.load import load, parse_rules
 from mitm_gateway.problems import RulesError
 from mitm_gateway.redact import looks_like_key
-from support.answers import Close, Hang, Stream, message_events
+from support.answers import Close, Hang, Reply, Stream, message_events
 from support.processes import ROOT, Mitmdump
 from support.stage import API, BODY, CK, GW, HEADERS, RULES, Stage, answers, assert_absent
 from support.web import Web
@@ -75,6 +75,19 @@ def test_50_an_answer_that_is_under_way_at_the_end_is_kept_without_what_it_echoe
     stage.proxy.process.send_signal(signal.SIGTERM)
     stage.proxy.process.wait(20)
     assert b"X-Seen" in stage.flows.read_bytes()
+
+
+@e2e
+@pytest.mark.parametrize("status", [200, 204, 307, 401])
+def test_50_an_answer_without_a_body_is_kept_without_what_its_head_echoes(stage: Stage, status: int) -> None:
+    stage.gw.script = Reply(
+        status, b"", (("Location", f"https://evil.test/?key={GW}"), ("X-Token", "another's"))
+    )
+    answer = stage.ask()
+    stage.gw.script = answers
+    assert answer.status == status
+    assert answer.header("location") == "https://evil.test/?key=****3210"
+    assert answer.header("x-token") == "another's"
 
 
 @e2e

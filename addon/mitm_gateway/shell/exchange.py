@@ -31,7 +31,7 @@ from ..respond import Answer, to_body, to_head, to_probe
 from ..restore import JsonRestorer, SseRestorer
 from ..usage import Usage, reader_for
 from ..values import CredentialError
-from .flows import apply, head_of, mask, mask_backup, pass_on, refuse, set_body, sign
+from .flows import apply, head_of, mask, mask_backup, mask_echo, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
 from .live import Live
@@ -319,8 +319,9 @@ class Exchange:
         if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
             response.raw_content = tee.kept()
             streamed = True
-        if response is not None and streamed and not self.settings.reveal:
-            mask(response, handling.hidden)
+        if response is not None and not self.settings.reveal:
+            # What did not stream is sent after this, so nothing but the keys themselves is taken out of it.
+            mask(response, handling.hidden) if streamed else mask_echo(response, handling.hidden)
         if handling.plan is not None:
             remember_sent(flow, handling.record.model, handling.record.model_sent)
         self._finished(flow, self._complete(flow, handling))

@@ -13,7 +13,7 @@ from ..addresses import hostport, normal_host
 from ..head import Arrival, Fields, Mode, RequestHead, lower_name, raw, text
 from ..headers import Secrets, outgoing
 from ..plan import Plan, masked_target
-from ..redact import holds_secret, is_masked, masked_header, masked_text
+from ..redact import holds_secret, is_masked, masked_exactly, masked_header, masked_text
 from ..refusals import Refusal
 from ..sigv4 import AwsKeys, signed
 
@@ -152,6 +152,14 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thoro
         message.headers.fields, message.trailers = (), None
         if isinstance(message, http.Request):
             message.path = "/"
+
+
+def mask_echo(response: http.Response, secrets: Iterable[str]) -> None:
+    """Takes the very secrets out of the head of an answer that has yet to be sent."""
+    known = tuple(secrets)
+    response.headers.fields = tuple(
+        (name, raw(masked_exactly(text(value), known))) for name, value in response.headers.fields
+    )
 
 
 def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
