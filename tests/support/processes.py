@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -167,7 +169,13 @@ class Mitmdump:
         )
 
 
+# Linux gives clients ports from 32768 on, others from 49152: below, no connection of a test takes a port meanwhile.
+_PORTS = range(10_000, 32_000)
+
+
 def unused_port() -> int:
     """A port that nobody listens on just now; where a port can be 0, prefer that."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
