@@ -87,6 +87,7 @@ class Authority:
     port: int | None
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> Authority:
         """The authority in a Host header or request target. Raises ValueError for anything else."""
         host, port = text, None
@@ -106,6 +107,7 @@ def parse_port(text: str) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=4096)
 def hostport(host: str, port: int, scheme: str) -> str:
     """The value of a Host header: the port only where it is not the URL scheme's own."""
     name = f"[{host}]" if ":" in host else host

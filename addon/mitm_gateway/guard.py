@@ -195,11 +195,11 @@ def _check_line(head: RequestHead) -> Refusal | None:
 
 
 def _check_characters(head: RequestHead) -> Refusal | None:
-    for name, value in head.fields:
-        if _LINE_BREAK.search(value):
-            return Refusal(400, "a header value holds a line break or NUL")
-        if not name or _BLANK.search(name):
-            return Refusal(400, "a header name holds a blank or a control character")
+    names, values = zip(*head.fields, strict=True) if head.fields else ((), ())
+    if _LINE_BREAK.search(b"".join(values)):
+        return Refusal(400, "a header value holds a line break or NUL")
+    if not all(names) or _BLANK.search(b"".join(names)):
+        return Refusal(400, "a header name holds a blank or a control character")
     return None
 
 

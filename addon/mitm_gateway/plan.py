@@ -197,6 +197,8 @@ def is_query_secret(pair: str) -> bool:
 def masked_target(target: str) -> str:
     """A path and query as they may be shown."""
     path, mark, query = target.partition("?")
+    if not mark:
+        return masked_text(path)
     pairs = [
         f"{pair.partition('=')[0]}={MASK}" if is_query_secret(pair) else pair for pair in query.split("&")
     ]

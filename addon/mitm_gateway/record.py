@@ -121,11 +121,11 @@ class Record:
         }
         return {key: value for key, value in entry.items() if value is not None}
 
-    def facts(self) -> dict[str, object]:
-        """What the Gateway view tells, as plain values; those that say nothing are absent."""
+    def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
+        """What the Gateway view tells besides the log entry, as plain values; what says nothing is absent."""
         usage = self.usage or Usage()
         facts = {
-            **self.log_entry(),
+            **entry,
             "outcome": self.outcome if self.total_s is not None else "under way",
             "auth": self.auth,
             "credential": self.credential,

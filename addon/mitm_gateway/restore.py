@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 
 # A model's name is short; a longer string is passed as it is rather than held.
 MAX_HELD_BYTES = 4096
@@ -21,6 +22,10 @@ _STRUCTURE = re.compile(rb'["{}\[\],:]')
 # A whole key and, where it is no candidate, a whole string or scalar behind it: the usual case in one step.
 _KEY = re.compile(rb'\s*"((?:[^"\\]++|\\.)*+)"\s*:\s*', re.DOTALL)
 _PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]+)\s*(?=[,}])', re.DOTALL)
+# Any number of such members, with the comma behind each: none of these keys is "model" in any spelling.
+_MEMBERS = re.compile(
+    rb'(?:\s*"(?!model")[^"\\]*+"\s*:\s*(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*,)++', re.DOTALL
+)
 # Inside values that hold no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
@@ -62,6 +67,8 @@ class _Scanner:
                 pos, start = self._string(data, pos, start, out)
             elif self._depth > self._watched:
                 pos = self._skip(data, pos)
+            elif self._wants_key and (members := _MEMBERS.match(data, pos)):
+                pos = members.end()
             elif self._wants_key and (found := _KEY.match(data, pos)):
                 pos = self._member(data, found)
             else:
@@ -214,6 +221,7 @@ def _decoded_key(text: bytes) -> str | None:
     return key if isinstance(key, str) else None
 
 
+@lru_cache(maxsize=256)
 def _json_string(text: str) -> bytes:
     try:
         return json.dumps(text, ensure_ascii=False).encode()

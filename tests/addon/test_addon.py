@@ -64,8 +64,9 @@ def request_flow(**changes: Any) -> http.HTTPFlow:
 
 
 async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
-    await addon.requestheaders(flow)
-    await addon.request(flow)
+    for hook in (addon.requestheaders, addon.request):
+        if waiting := hook(flow):
+            await waiting
     return flow.request
 
 
@@ -117,6 +118,7 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     assert flow.comment.startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200")
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("step", ["open", "read_body"])
 @pytest.mark.parametrize(
     "fault", [RuntimeError("S3CRET"), MemoryError(), RecursionError(), asyncio.CancelledError(),
@@ -126,15 +128,19 @@ async def test_any_fault_ends_in_a_local_answer(
     running: Any,
     step: str,
     fault: BaseException,
+    waits: bool,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     addon, _ = running
 
-    async def broken(*_: object) -> None:
+    def broken(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(addon._exchange, step, broken)
+    async def broken_later(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(addon._exchange, step, broken_later if waits else broken)
     flow = request_flow()
     await sent(addon, flow)
     assert flow.response is not None

@@ -14,7 +14,8 @@ from mitmproxy.proxy import server
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.shell.fast import Cork, Fast
+from mitm_gateway.shell.fast import Fast
+from mitm_gateway.shell.fast.wire import Cork
 
 
 class Listener:
@@ -175,6 +176,9 @@ class Transport:
     def is_closing(self) -> bool:
         return False
 
+    def close(self) -> None:
+        self.written.append(b"<closed>")
+
 
 def writer_to(transport: Transport) -> asyncio.StreamWriter:
     return asyncio.StreamWriter(transport, None, None, asyncio.get_running_loop())  # type: ignore[arg-type]
@@ -183,10 +187,11 @@ def writer_to(transport: Transport) -> asyncio.StreamWriter:
 async def test_pieces_leave_together_and_in_order() -> None:
     transport = Transport()
     writer = writer_to(transport)
-    cork = Cork(writer)
+    holding: list[Cork] = []
+    cork = Cork(writer, holding)
     for piece in (b"head", b"body"):
         writer.write(piece)
-    assert transport.written == []
+    assert (transport.written, holding) == ([], [cork])
     cork.flush()
     cork.flush()
     assert transport.written == [b"headbody"]
@@ -195,7 +200,7 @@ async def test_pieces_leave_together_and_in_order() -> None:
 async def test_large_pieces_are_not_copied() -> None:
     transport = Transport()
     writer = writer_to(transport)
-    cork = Cork(writer)
+    cork = Cork(writer, [])
     body = bytes(1 << 20)
     writer.write(b"head")
     writer.write(body)
@@ -207,7 +212,7 @@ async def test_large_pieces_are_not_copied() -> None:
 async def test_what_is_held_leaves_before_the_end_and_when_taken_out() -> None:
     transport = Transport()
     writer = writer_to(transport)
-    cork = Cork(writer)
+    cork = Cork(writer, [])
     writer.write(b"last")
     writer.write_eof()
     writer.write(b"more")

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import pty
-import re
 import shutil
 import subprocess
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +13,7 @@ from mitm_gateway import presets
 from mitm_gateway.cli.env import lines, shell_of
 from mitm_gateway.clientenv import Changes
 from support.launcher import Command
-from support.processes import ROOT, WEB_PASSWORD, Mitmdump, unused_port
+from support.processes import Mitmdump
 
 RULES = """
 credentials: {gw: {env: GW_KEY}}
@@ -75,78 +69,6 @@ def test_presets_are_listed_with_date_source_and_what_is_unverified(command: Com
     assert "UNVERIFIED: all of it; the vendor's own pages were not read" in done.stdout
     one = command.run("presets", "zai")
     assert "upstream: https://api.z.ai/api/anthropic" in one.stdout
-
-
-# ---- explain ----
-
-
-def explained_on_a_terminal(command: Command, env: dict[str, str]) -> str:
-    """What `explain` writes where its output is a terminal."""
-    ours, its = pty.openpty()
-    done = subprocess.run(
-        command.argv("explain", "POST", "https://api.anthropic.com/v1/messages", "-H", "x-api-key: CK"),
-        env=command.environment({"GW_KEY": "k", **env}),
-        stdout=its,
-        check=True,
-        timeout=60,
-    )
-    os.close(its)
-    assert done.returncode == 0
-    shown = b""
-    # The last read ends with b"" on some systems and with an error on others.
-    with contextlib.suppress(OSError):
-        while piece := os.read(ours, 65536):
-            shown += piece
-    os.close(ours)
-    return shown.decode().replace("\r\n", "\n")
-
-
-def test_explain_is_coloured_on_a_terminal_only(command: Command) -> None:
-    command.write_rules(RULES)
-    plain = command.run(
-        "explain", "POST", "https://api.anthropic.com/v1/messages", "-H", "x-api-key: CK", env={"GW_KEY": "k"}
-    ).stdout
-    assert "\x1b" not in plain
-    coloured = explained_on_a_terminal(command, {})
-    assert "\x1b[31m  remove     x-api-key\x1b[0m\n" in coloured
-    assert "\x1b[32m  set        Authorization: Bearer ****\x1b[0m\n" in coloured
-    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
-    assert explained_on_a_terminal(command, {"NO_COLOR": "1"}) == plain
-
-
-# ---- serve ----
-
-
-@pytest.mark.e2e
-def test_serve_web_shows_the_comment(command: Command) -> None:
-    command.write_rules(RULES)
-    port, web_port = unused_port(), unused_port()
-    started = command.start(
-        "serve", "--web", "--port", str(port), "--", "--no-web-open-browser", "--web-port", str(web_port),
-        "--set", f"web_password={WEB_PASSWORD}", env={"GW_KEY": "k", "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    try:
-        assert started.stdout is not None
-        said = ""
-        while "Web server listening" not in said:
-            line = started.stdout.readline()
-            assert line, said
-            said += line
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{web_port}/options", headers={"Authorization": f"Bearer {WEB_PASSWORD}"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            options = json.loads(answer.read())
-        assert "comment" in options["web_columns"]["value"]
-    finally:
-        started.kill()
-        started.communicate()
-
-
-def test_make_web_shows_the_comment() -> None:
-    done = subprocess.run(["make", "-n", "web"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "mitmweb" in done.stdout
-    assert "--set web_columns=comment" in done.stdout
 
 
 # ---- env ----

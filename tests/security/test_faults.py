@@ -25,14 +25,17 @@ SCRIPT = Path(__file__).parents[1] / "support" / "faults.py"
 HOWS = ("raise", "hang", "empty", "cancelled")
 ON_THE_WAY_OUT = (
     "check_peer", "arrival_of", "head_of", "knows_host", "guard", "client_key", "without_client_key", "probe",
-    "find", "decide", "credential", "remember", "outgoing", "apply", "point_at", "own_ports", "decode", "scan",
+    "find", "decide", "credential", "fetched", "remember", "outgoing", "apply", "point_at", "own_ports", "decode", "scan",
     "edit", "set_body", "look", "leads",
 )  # fmt: skip
 ON_THE_WAY_BACK = ("mask", "tee", "restorer", "keep", "usage", "complete", "note", "log", "limit", "answer")
 # These run at the start and when a file has changed, not for each request.
 AT_TIMES = ("load", "demo")
 # What says "nothing" by being empty: nothing against the request, nothing to look at, nothing to change.
-MAY_BE_EMPTY = {"guard", "client_key", "probe", "remember", "set_body", "look", "knows_host"}
+MAY_BE_EMPTY = {
+    *("guard", "client_key", "probe", "remember", "set_body", "look", "knows_host"),
+    "credential",  # not at hand, so it is fetched
+}
 # An empty answer of these is not told from a true one: no rule is about the request;
 # there is no body; nothing is to be masked.
 UNTOLD = {("find", "empty"), ("mask", "empty"), ("scan", "empty")}
@@ -51,7 +54,9 @@ def breaking_stage(
     authority: Authority, tmp_path_factory: pytest.TempPathFactory, fault: Path
 ) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("faults")
-    with Stage(folder, authority, "-s", str(SCRIPT), env={"TEST_FAULT": str(fault)}) as stage:
+    # A helper whose value runs out at once is asked for each request.
+    rules = RULES.replace("{env: GW_KEY}", "{command: [/bin/sh, -c, 'echo $GW_KEY'], ttl: 1ms}")
+    with Stage(folder, authority, "-s", str(SCRIPT), rules=rules, env={"TEST_FAULT": str(fault)}) as stage:
         yield stage
 
 

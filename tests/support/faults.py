@@ -16,7 +16,7 @@ from mitm_gateway import guard
 from mitm_gateway.credentials import Credentials
 from mitm_gateway.demo import DemoGateway
 from mitm_gateway.matching import RuleSet
-from mitm_gateway.shell import addon, exchange, flows, insides, lastlook, recorder, stream
+from mitm_gateway.shell import addon, answering, exchange, flows, insides, lastlook, recorder, stream
 
 # Where each step stands, and whether it is on a request's way out: then a fault in it must end the request.
 STEPS: dict[str, tuple[Any, str, bool]] = {
@@ -30,7 +30,8 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "probe": (exchange, "to_probe", True),
     "find": (RuleSet, "find", True),
     "decide": (exchange, "decide", True),
-    "credential": (Credentials, "get", True),
+    "credential": (Credentials, "at_hand", True),
+    "fetched": (Credentials, "get", True),
     "remember": (exchange, "remember", True),
     "outgoing": (flows, "outgoing", True),
     "apply": (exchange, "apply", True),
@@ -43,11 +44,11 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "look": (lastlook.LastLook, "_check", True),
     "leads": (lastlook, "_leads_to", True),
     "mask": (flows, "_masked", False),
-    "tee": (exchange, "Tee", False),
-    "restorer": (exchange, "_restorer", False),
+    "tee": (answering, "Tee", False),
+    "restorer": (answering, "restorer_for", False),
     "keep": (stream.Tee, "_keep", False),
-    "usage": (exchange, "_usage", False),
-    "complete": (exchange.Exchange, "_complete", False),
+    "usage": (answering, "usage_of", False),
+    "complete": (exchange, "completed", False),
     "note": (recorder.Recorder, "note", False),
     "log": (recorder.LogFile, "write", False),
     "limit": (insides, "too_large", False),

@@ -273,7 +273,7 @@ class GatewayAddon:
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Decides on a tunnel by the host it names."""
-        await self._or_refuse(flow, self._open_tunnel(flow))
+        await self._finished(flow, self._open_tunnel(flow))
         # A CONNECT's own headers end here, so the key for the tunnel is not kept either.
         flow.request.headers.pop("proxy-authorization", None)
         mask(flow.request, (), thorough=True)
@@ -314,21 +314,24 @@ class GatewayAddon:
 
     # ---- requests ----
 
-    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+    def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The head has come: refuse it, leave it alone, or make it what the rule says."""
-        if flow.live and not flow.response:
-            await self._or_refuse(flow, self._open(flow))
+        return self._or_refuse(flow, self._open) if flow.live and not flow.response else None
 
-    async def _open(self, flow: http.HTTPFlow) -> None:
+    def _open(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        is_ready = self._in_force.is_set() and (self._demo_start is None or self._demo_start.done())
+        return self._exchange.open(flow, self._arrival(flow)) if is_ready else self._open_later(flow)
+
+    async def _open_later(self, flow: http.HTTPFlow) -> None:
         await self._until_in_force()
         if self._demo_start is not None and not self._demo_start.done():
-            await asyncio.wait([self._demo_start], timeout=5)
-        await self._exchange.open(flow, self._arrival(flow))
+            await asyncio.wait([self._demo_start], timeout=START_PATIENCE_S)
+        if waiting := self._exchange.open(flow, self._arrival(flow)):
+            await waiting
 
-    async def request(self, flow: http.HTTPFlow) -> None:
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The body has come: edit it."""
-        if flow.live and not flow.response:
-            await self._or_refuse(flow, self._exchange.read_body(flow))
+        return self._or_refuse(flow, self._exchange.read_body) if flow.live and not flow.response else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """The answer begins."""
@@ -347,10 +350,23 @@ class GatewayAddon:
         self._recorder.note(flow, record)
         self._keeper.ended(flow, self._exchange.settings.keep)
 
-    async def _or_refuse(self, flow: http.HTTPFlow, step: Awaitable[None]) -> None:
-        """Takes a step; whatever it raises becomes a local answer."""
+    def _or_refuse(
+        self, flow: http.HTTPFlow, step: Callable[[http.HTTPFlow], Awaitable[None] | None]
+    ) -> Awaitable[None] | None:
+        """Takes a step, or gives what it has to wait for; whatever it raises becomes a local answer."""
+        with self._refusing(flow):
+            waiting = step(flow)
+            return self._finished(flow, waiting) if waiting else None
+        return None
+
+    async def _finished(self, flow: http.HTTPFlow, waiting: Awaitable[None]) -> None:
+        with self._refusing(flow):
+            await waiting
+
+    @contextlib.contextmanager
+    def _refusing(self, flow: http.HTTPFlow) -> Iterator[None]:
         try:
-            await step
+            yield
         except Refused as refused:
             self._exchange.refuse(flow, refused.refusal)
         except asyncio.CancelledError:

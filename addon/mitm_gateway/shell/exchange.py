@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -17,27 +17,23 @@ from mitmproxy import http
 from .. import guard
 from ..addresses import Upstream
 from ..body import Body, BodyError, scan
-from ..decoding import DecodingError, TooLarge, decode, decode_prefix
+from ..decoding import DecodingError, TooLarge, decode
 from ..head import Arrival, RequestHead
 from ..headers import Secrets
-from ..hints import MAX_BODY, hint
-from ..hints import Answer as Answered
 from ..matching import Asked, NeedsBody
 from ..plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from ..record import ANSWERED_HERE, Record
 from ..redact import Secret
 from ..refusals import Refusal, Refused
 from ..respond import Answer, to_body, to_head, to_probe
-from ..restore import JsonRestorer, SseRestorer
-from ..usage import Usage, reader_for
-from ..values import CredentialError
+from ..values import CredentialError, Value
+from .answering import completed, hide_from_pages, note_rejection, tee_for
 from .flows import apply, head_of, mask, mask_backup, mask_echo, pass_on, refuse, set_body, sign
 from .handling import Handling, Loaded
 from .insides import too_large
 from .live import Live
 from .replay import is_replay, remember, remember_sent, restore_original, restore_original_model
 from .settings import Settings
-from .stream import Restorer, Tee
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +75,8 @@ class Exchange:
 
     # ---- request ----
 
-    async def open(self, flow: http.HTTPFlow, arrival: Arrival) -> None:
-        """Everything that the head alone decides. Raises Refused."""
+    def open(self, flow: http.HTTPFlow, arrival: Arrival) -> Awaitable[None] | None:
+        """Everything that the head alone decides; gives what has to be waited for. Raises Refused."""
         if is_replay(flow):
             restore_original(flow)
         if self.loaded is None:
@@ -93,12 +89,12 @@ class Exchange:
         self._check_announced_size(handling)
         if probe := to_probe(self.loaded.ruleset, handling.head):
             self._answer_here(flow, handling, probe)
-            return
+            return None
         outcome = decide(self.loaded.ruleset, handling.head, arrival, demo=self._demo())
         if isinstance(outcome, NeedsBody):
             flow.request.stream = False
-            return
-        await self._follow(flow, handling, outcome)
+            return None
+        return self._follow(flow, handling, outcome)
 
     def _let_in(self, handling: Handling) -> None:
         policy, ruleset = self.settings.policy, handling.loaded.ruleset
@@ -117,7 +113,9 @@ class Exchange:
         if too_long and handling.loaded.ruleset.knows_host(handling.head.host, handling.head.port):
             raise Refused(too_large(self.settings.body_limit))
 
-    async def _follow(self, flow: http.HTTPFlow, handling: Handling, outcome: Plan | Refusal | Pass) -> None:
+    def _follow(
+        self, flow: http.HTTPFlow, handling: Handling, outcome: Plan | Refusal | Pass
+    ) -> Awaitable[None] | None:
         match outcome:
             case Refusal():
                 raise Refused(outcome)
@@ -125,50 +123,42 @@ class Exchange:
                 pass_on(flow, handling.head, handling.arrival)
                 del self._handlings[flow.id]
                 self._passing[flow.id] = flow
+                return None
             case Plan():
-                handling.plan = outcome
-                handling.record.plan(outcome, handling.head)
-                if outcome.rule.reads_body:
-                    flow.request.stream = False
-                if answer := to_head(outcome.rule, handling.loaded.ruleset, handling.head):
-                    self._answer_here(flow, handling, answer)
-                    return
-                handling.secrets = await self._secrets(handling, outcome)
-                remember(flow, handling.head)
-                apply(outcome, handling.head, handling.secrets, flow)
-                self._show_state(flow, handling, "waiting")
+                return self._carry_out(flow, handling, outcome)
             case _:
                 assert_never(outcome)
 
-    async def _secrets(self, handling: Handling, plan: Plan) -> Secrets:
-        """The secrets that a plan needs. Raises Refused: without them the request does not leave."""
-        if plan.auth.credential == "client":
-            key = client_key(handling.head, plan.auth)
-            own = Secret(key) if key else None
-        else:
-            own = None
-        credentials = handling.loaded.credentials
-        try:
-            async with asyncio.timeout(credentials.patience_s + CREDENTIAL_MARGIN_S):
-                named = {name: await credentials.get(name) for name in plan.rule.credential_names}
-        except CredentialError as fault:
-            raise Refused(Refusal(502, str(fault), plan.rule.name)) from None
-        except TimeoutError:
-            raise Refused(Refusal(502, "the credential took too long", plan.rule.name)) from None
-        name = plan.auth.credential
-        if name in named:
-            age = time.monotonic() - named[name].read_at
-            handling.record.credential_age_s = round(age, 1)
-        extra = named[name].headers if name in named else ()
-        auth = own or (named[name].secret if name in named and not plan.rule.signs else None)
-        signing = named[name].signing if name in named and plan.rule.signs else None
-        return Secrets(auth, {key: value.secret for key, value in named.items()}, extra, signing)
+    def _carry_out(self, flow: http.HTTPFlow, handling: Handling, plan: Plan) -> Awaitable[None] | None:
+        handling.plan = plan
+        handling.record.plan(plan, handling.head)
+        if plan.rule.reads_body:
+            flow.request.stream = False
+        if answer := to_head(plan.rule, handling.loaded.ruleset, handling.head):
+            self._answer_here(flow, handling, answer)
+            return None
+        values = _at_hand(handling, plan)
+        if values is None:
+            return self._carry_out_later(flow, handling, plan)
+        self._apply(flow, handling, plan, values)
+        return None
 
-    async def read_body(self, flow: http.HTTPFlow) -> None:
-        """Everything that needs the request's body, which is complete now. Raises Refused."""
+    async def _carry_out_later(self, flow: http.HTTPFlow, handling: Handling, plan: Plan) -> None:
+        self._apply(flow, handling, plan, await _fetched(handling, plan))
+
+    def _apply(
+        self, flow: http.HTTPFlow, handling: Handling, plan: Plan, values: Mapping[str, Value]
+    ) -> None:
+        handling.secrets = _secrets(handling, plan, values)
+        remember(flow, handling.head)
+        apply(plan, handling.head, handling.secrets, flow)
+        self._show_state(flow, handling, "waiting")
+
+    def read_body(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Everything that needs the request's body, which is complete now. As `open`."""
         handling = self._handlings.get(flow.id)
         if handling is None:
-            return
+            return None
         if is_replay(flow):
             restore_original_model(flow)
         content = flow.request.raw_content or b""
@@ -176,14 +166,30 @@ class Exchange:
             if content:
                 set_body(flow, content, edited=False)
             handling.record.bytes_out = len(content)
-            return
+            return None
         body = self._body(flow, handling.head, content)
         if handling.plan is None:
             asked = Asked(body.model if body else None)
             outcome = decide(handling.loaded.ruleset, handling.head, handling.arrival, asked, self._demo())
             if isinstance(outcome, NeedsBody):
                 raise AssertionError("a body was read and is still needed")
-            await self._follow(flow, handling, outcome)
+            if waiting := self._follow(flow, handling, outcome):
+                return self._send_after(waiting, flow, handling, content, body)
+        self._send_body(flow, handling, content, body)
+        return None
+
+    async def _send_after(
+        self,
+        waiting: Awaitable[None],
+        flow: http.HTTPFlow,
+        handling: Handling,
+        content: bytes,
+        body: Body | None,
+    ) -> None:
+        await waiting
+        self._send_body(flow, handling, content, body)
+
+    def _send_body(self, flow: http.HTTPFlow, handling: Handling, content: bytes, body: Body | None) -> None:
         if handling.plan is None or flow.response:
             return
         answer = to_body(handling.plan.rule, handling.head, body.raw if body else b"")
@@ -255,47 +261,11 @@ class Exchange:
         if handling is None or handling.answered_here or not flow.response or handling.plan is None:
             return
         self._hide(handling)
-        self._note_rejection(flow.response, handling, handling.plan)
-        self._hide_from_pages(flow.response, handling, handling.plan)
+        note_rejection(flow.response, handling, handling.plan)
+        hide_from_pages(flow.response, handling, handling.plan, self.settings)
         if flow.response.status_code != 101:
-            handling.tee = self._tee(flow, handling)
+            handling.tee = tee_for(flow, handling, self.settings, lambda: self._live.changed(flow))
             flow.response.stream = handling.tee.feed
-
-    def _note_rejection(self, response: http.Response, handling: Handling, plan: Plan) -> None:
-        """After a 401, has the value dropped, and the client try again where that may bring a fresh one."""
-        if response.status_code != 401:
-            return
-        credentials = handling.loaded.credentials
-        fresh = [
-            credentials.reject(name, secret)
-            for name, secret in handling.secrets.named.items()
-            if name == plan.auth.credential
-        ]
-        if any(fresh):
-            response.headers["x-should-retry"] = "true"
-
-    def _hide_from_pages(self, response: http.Response, handling: Handling, plan: Plan) -> None:
-        origin = handling.head.get("origin")
-        listed = origin is not None and guard.listed_origin(origin, self.settings.policy)
-        if plan.puts_in_credential and not listed:
-            response.headers.fields = tuple(
-                (name, value)
-                for name, value in response.headers.fields
-                if not name.lower().startswith(b"access-control-")
-            )
-
-    def _tee(self, flow: http.HTTPFlow, handling: Handling) -> Tee:
-        response = flow.response
-        assert response is not None
-        restorer = _restorer(flow, handling)
-        if restorer is not None:
-            # The name's length differs, so the answer's length is not known before its end.
-            response.headers.pop("content-length", None)
-            if flow.request.http_version == "HTTP/1.1":
-                response.headers["transfer-encoding"] = "chunked"
-        encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
-        usage = None if encoded else reader_for(response.headers.get("content-type", ""))
-        return Tee(self.settings.capture, restorer, usage, lambda: self._live.changed(flow))
 
     def _show(self, flow: http.HTTPFlow) -> bool:
         """Makes what has passed so far visible; whether there is anything to show."""
@@ -324,22 +294,7 @@ class Exchange:
             mask(response, handling.hidden) if streamed else mask_echo(response, handling.hidden)
         if handling.plan is not None:
             remember_sent(flow, handling.record.model, handling.record.model_sent)
-        self._finished(flow, self._complete(flow, handling))
-
-    def _complete(self, flow: http.HTTPFlow, handling: Handling) -> Record:
-        tee, response = handling.tee, flow.response
-        first = tee.first_chunk_at if tee else None
-        record = handling.record
-        record.status = response.status_code if response else None
-        record.total_s = time.monotonic() - handling.started
-        record.first_event_s = first - handling.started if first is not None else None
-        record.usage = _usage(tee, response)
-        record.bytes_in = tee.size if tee else None
-        record.error = flow.error.msg if flow.error else None
-        if tee and tee.is_cut:
-            record.notes = (*record.notes, "the rest is not kept")
-        record.hint = _hint(handling, response)
-        return record
+        self._finished(flow, completed(flow, handling))
 
     # ---- ends ----
 
@@ -385,55 +340,41 @@ class Exchange:
         return self.settings.body_limit if flow.id in self._handlings else None
 
 
-def _restorer(flow: http.HTTPFlow, handling: Handling) -> Restorer | None:
-    """What puts the client's model name back, or None where there is nothing to put back."""
-    plan, response, model = handling.plan, flow.response, handling.record.model
-    if (
-        plan is None
-        or response is None
-        or model is None
-        or not plan.rule.models
-        or not plan.rule.models.restore
-    ):
-        return None
-    if not 200 <= response.status_code < 300 or flow.request.method == "HEAD" or response.status_code == 204:
-        return None
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        handling.record.notes = ("compressed: model not restored",)
-        return None
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "text/event-stream":
-        return SseRestorer(model)
-    return JsonRestorer(model) if kind == "application/json" or kind.endswith("+json") else None
+def _at_hand(handling: Handling, plan: Plan) -> Mapping[str, Value] | None:
+    """The credentials that a plan needs, or None where one has to be waited for. Raises Refused."""
+    values = {}
+    try:
+        for name in plan.rule.credential_names:
+            value = handling.loaded.credentials.at_hand(name)
+            if value is None:
+                return None
+            values[name] = value
+    except CredentialError as fault:
+        raise Refused(Refusal(502, str(fault), plan.rule.name)) from None
+    return values
 
 
-def _usage(tee: Tee | None, response: http.Response | None) -> Usage | None:
-    if tee is None or response is None:
-        return None
-    if usage := tee.usage():
-        return usage
-    reader = reader_for(response.headers.get("content-type", ""))
-    reader.feed(decode_prefix(tee.kept(), response.headers.get("content-encoding", ""), 8 << 20))
-    return reader.finish()
+async def _fetched(handling: Handling, plan: Plan) -> Mapping[str, Value]:
+    """The credentials that a plan needs, waited for. Raises Refused: without them the request does not leave."""
+    credentials = handling.loaded.credentials
+    try:
+        async with asyncio.timeout(credentials.patience_s + CREDENTIAL_MARGIN_S):
+            return {name: await credentials.get(name) for name in plan.rule.credential_names}
+    except CredentialError as fault:
+        raise Refused(Refusal(502, str(fault), plan.rule.name)) from None
+    except TimeoutError:
+        raise Refused(Refusal(502, "the credential took too long", plan.rule.name)) from None
 
 
-def _hint(handling: Handling, response: http.Response | None) -> str | None:
-    """What to put into the rule, where the upstream's answer tells it."""
-    plan, tee = handling.plan, handling.tee
-    if plan is None or tee is None or response is None:
-        return None
-    if 200 <= response.status_code < 300:
-        return None
-    body = decode_prefix(tee.kept()[:MAX_BODY], response.headers.get("content-encoding", ""), MAX_BODY)
-    return hint(
-        Answered(
-            status=response.status_code,
-            content_type=response.headers.get("content-type", ""),
-            body=body,
-            path=handling.head.path,
-            location=response.headers.get("location", ""),
-            scheme=plan.auth.scheme,
-            credential=plan.auth.credential if plan.auth.credential != "client" else None,
-            model=handling.record.model_sent,
-        )
-    )
+def _secrets(handling: Handling, plan: Plan, values: Mapping[str, Value]) -> Secrets:
+    """What a planned request takes along; a key of the client's is one of its secrets too."""
+    named = {name: value.secret for name, value in values.items()}
+    if plan.auth.credential == "client":
+        key = client_key(handling.head, plan.auth)
+        return Secrets(Secret(key) if key else None, named)
+    if (own := values.get(plan.auth.credential or "")) is None:
+        return Secrets(None, named)
+    handling.record.credential_age_s = round(time.monotonic() - own.read_at, 1)
+    if plan.rule.signs:
+        return Secrets(None, named, own.headers, own.signing)
+    return Secrets(own.secret, named, own.headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 
 from mitmproxy import http
 from mitmproxy.connection import Client
@@ -137,11 +138,11 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thoro
 
     `thorough` looks for the shapes of keys in every header: a refused request may hold one anywhere.
     """
-    known = tuple(secrets)
+    known = tuple(filter(None, secrets))
     try:
         message.headers.fields = _masked(message.headers.fields, known, thorough)
         if isinstance(message, http.Request):
-            message.path = masked_text(masked_target(message.path), known)
+            message.data.path = raw(masked_text(masked_target(text(message.data.path)), known))
         if message.trailers:
             # They may have their way to the client before them, so nothing but keys is taken out.
             message.trailers.fields = tuple(
@@ -183,14 +184,19 @@ def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
 
 
 def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:
-    values = b"\n".join([value for _, value in fields])
-    seen = tuple(secret for secret in secrets if raw(secret) in values)
-    return tuple([(name, _masked_value(name, value, seen, thorough)) for name, value in fields])
+    result = [(name, _masked_value(name, value)) if _hides(name) else (name, value) for name, value in fields]
+    rest = b"\n".join([value for _, value in result])
+    if thorough or any(raw(secret) in rest for secret in secrets):
+        result = [(name, raw(masked_text(text(value), secrets))) for name, value in result]
+    return tuple(result)
 
 
-def _masked_value(name: bytes, value: bytes, secrets: tuple[str, ...], thorough: bool) -> bytes:
+@lru_cache(maxsize=4096)
+def _hides(name: bytes) -> bool:
     # A cookie that the upstream sets is no key of ours or the client's, and mitmproxy's stickycookie reads it.
-    if name.lower() != b"set-cookie" and holds_secret(lower_name(name)):
-        shown = text(value)
-        return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))
-    return raw(masked_text(text(value), secrets)) if secrets or thorough else value
+    return name.lower() != b"set-cookie" and holds_secret(lower_name(name))
+
+
+def _masked_value(name: bytes, value: bytes) -> bytes:
+    shown = text(value)
+    return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))

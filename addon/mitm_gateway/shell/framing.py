@@ -14,8 +14,8 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
 
-# Puts a value in the place of an owner's attribute until it is undone.
-Replace = Callable[[Any, str, object], None]
+from .patches import Patches
+
 Steps = Generator[Any, Any, None]
 
 # As much as Go's server takes; nginx and Node take less.
@@ -24,7 +24,7 @@ MAX_HEAD_BYTES = 1 << 20
 MAX_AHEAD_BYTES = 8 << 20
 
 
-def end_at_trailers(replace: Replace) -> None:
+def end_at_trailers(patches: Patches) -> None:
     """Lets a message with trailers end; mitmproxy raises, and both sides wait.
 
     A request then has trailers in its flow, empty ones, for the gateway to refuse. An answer's are dropped, and
@@ -41,9 +41,9 @@ def end_at_trailers(replace: Replace) -> None:
         except NotImplementedError:  # raised when the body has been passed on
             yield from _end_message(self)
 
-    replace(connection, "read_body", read_body_with_trailers)
+    patches.set(connection, "read_body", read_body_with_trailers)
     for owner, trailers in ((server, ResponseTrailers), (client, RequestTrailers)):
-        replace(owner, "send", _without(owner.send, trailers))
+        patches.set(owner, "send", _without(owner.send, trailers))
 
 
 def _end_message(connection: Any) -> Steps:
@@ -62,7 +62,7 @@ def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, An
     return send_without
 
 
-def bound_heads(replace: Replace) -> None:
+def bound_heads(patches: Patches) -> None:
     """Ends a connection whose peer sends a head, a chunk's head or trailers without end, or far ahead."""
     connection = _http1.Http1Connection
     handle = connection._handle_event
@@ -78,7 +78,7 @@ def bound_heads(replace: Replace) -> None:
         if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
             yield from _give_up(self)
 
-    replace(connection, "_handle_event", handle_event)
+    patches.set(connection, "_handle_event", handle_event)
 
 
 def _is_overfull(connection: Any) -> bool:

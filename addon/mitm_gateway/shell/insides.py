@@ -7,7 +7,6 @@ once. The gateway stays correct without them: pages are HTML then, and bodies ar
 from __future__ import annotations
 
 import atexit
-import inspect
 import logging
 import time
 from collections.abc import Callable, Generator
@@ -21,6 +20,7 @@ from mitmproxy.proxy.layers.http._events import RequestData, RequestTrailers
 
 from ..refusals import Refusal
 from . import framing
+from .patches import Patches, expect
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Insides:
     """The changes made to mitmproxy, and their undoing. One at a time."""
 
     def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
+        self._patches = Patches()
 
     def install(self, body_limit: BodyLimit, refuse: Refuse) -> None:
         """Puts JSON pages and bounded bodies in place."""
@@ -51,8 +51,8 @@ class Insides:
         parts = (
             self._json_pages,
             lambda: self._bounded_bodies(body_limit, refuse),
-            lambda: framing.end_at_trailers(self._replace),
-            lambda: framing.bound_heads(self._replace),
+            lambda: framing.end_at_trailers(self._patches),
+            lambda: framing.bound_heads(self._patches),
         )
         for part in parts:
             try:
@@ -62,23 +62,17 @@ class Insides:
 
     def uninstall(self) -> None:
         """Puts mitmproxy's own parts back."""
-        while self._undo:
-            self._undo.pop()()
-
-    def _replace(self, owner: Any, name: str, value: object) -> None:
-        before = getattr(owner, name)
-        setattr(owner, name, value)
-        self._undo.append(lambda: setattr(owner, name, before))
+        self._patches.undo()
 
     def _json_pages(self) -> None:
-        _expect_parameters(_http1.make_error_response, ["status_code", "message"])
-        _expect_parameters(vars(_http2)["format_error"], ["status_code", "message"])
-        self._replace(_http1, "make_error_response", _json_response)
-        self._replace(_http2, "format_error", _json_page)
+        expect(_http1.make_error_response, "status_code", "message")
+        expect(vars(_http2)["format_error"], "status_code", "message")
+        self._patches.set(_http1, "make_error_response", _json_response)
+        self._patches.set(_http2, "format_error", _json_page)
 
     def _bounded_bodies(self, body_limit: BodyLimit, refuse: Refuse) -> None:
         original = HttpStream.state_consume_request_body
-        _expect_parameters(original, ["self", "event"])
+        expect(original, "self", "event")
 
         def state_consume_request_body(self: Any, event: Any) -> Generator[Any, Any, None]:
             """Drops what arrives of a body that is too large or already refused; the rest is mitmproxy's."""
@@ -94,17 +88,12 @@ class Insides:
                     return
             yield from original(self, event)
 
-        self._replace(HttpStream, "state_consume_request_body", state_consume_request_body)
+        self._patches.set(HttpStream, "state_consume_request_body", state_consume_request_body)
 
 
 def too_large(limit: int) -> Refusal:
     """The refusal of a body over the limit, in bytes."""
     return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")
-
-
-def _expect_parameters(function: Callable[..., object], names: list[str]) -> None:
-    if list(inspect.signature(function).parameters)[: len(names)] != names:
-        raise TypeError(function.__name__)
 
 
 def _json_page(status_code: int, message: str = "") -> bytes:

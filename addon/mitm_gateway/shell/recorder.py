@@ -9,6 +9,7 @@ import logging.handlers
 import os
 import threading
 from collections import deque
+from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -25,6 +26,8 @@ FACTS = "gateway"
 
 # How long lines are gathered before they are written together.
 _GATHERING_S = 0.05
+
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 MARKERS = {
     "ok": ":white_check_mark:",
@@ -65,20 +68,22 @@ class Recorder:
 
     def progress(self, flow: http.HTTPFlow, record: Record) -> None:
         """Puts a record of a flow that is under way where people look."""
-        flow.comment = record.comment()
-        flow.marked = ""
-        flow.metadata[FACTS] = record.facts()
+        self._show(flow, record, record.log_entry(), "")
 
     def note(self, flow: http.HTTPFlow, record: Record) -> None:
         """Puts the record of a flow that has ended where people look."""
-        self.progress(flow, record)
-        self._tell_hint(record)
-        flow.marked = MARKERS[record.outcome]
         entry = record.log_entry()
+        self._show(flow, record, entry, MARKERS[record.outcome])
+        self._tell_hint(record)
         if self._log is not None:
-            self._log.write(json.dumps(entry, ensure_ascii=False))
+            self._log.write(_to_json(entry))
         self.stats.add(entry)
         self._reporter.note(record)
+
+    def _show(self, flow: http.HTTPFlow, record: Record, entry: Mapping[str, object], marker: str) -> None:
+        flow.comment = record.comment()
+        flow.marked = marker
+        flow.metadata[FACTS] = record.facts(entry)
 
     def _tell_hint(self, record: Record) -> None:
         """Logs a hint once for each rule: clients repeat what fails."""

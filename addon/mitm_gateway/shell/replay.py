@@ -12,7 +12,7 @@ from typing import Any
 from mitmproxy import http
 
 from ..body import BodyError, edit, scan
-from ..head import RequestHead, lower_name, raw, text
+from ..head import Fields, RequestHead, lower_name, raw, text
 from ..plan import masked_target
 from ..redact import holds_secret, masked_header
 from .flows import point_at
@@ -37,13 +37,13 @@ def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
         "port": head.port,
         "target": masked_target(head.target),
         "authority": head.authority,
-        "headers": [[text(name), _shown(name, value)] for name, value in head.fields],
+        "headers": tuple([(name, _shown(name, value)) for name, value in head.fields]),
     }
 
 
-def _shown(name: bytes, value: bytes) -> str:
+def _shown(name: bytes, value: bytes) -> bytes:
     key = lower_name(name)
-    return masked_header(key, text(value)) if holds_secret(key) else text(value)
+    return raw(masked_header(key, text(value))) if holds_secret(key) else value
 
 
 def original_head(flow: http.HTTPFlow) -> RequestHead | None:
@@ -57,7 +57,7 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
         original["host"],
         original["port"],
         original["target"],
-        tuple((raw(name), raw(value)) for name, value in original["headers"]),
+        _fields(original),
         original["authority"],
     )
 
@@ -78,10 +78,15 @@ def restore_original(flow: http.HTTPFlow) -> None:
     if not isinstance(original, dict):
         return
     if original.get("sent_headers") == _checksum(flow):
-        flow.request.headers.fields = tuple((raw(name), raw(value)) for name, value in original["headers"])
+        flow.request.headers.fields = _fields(original)
     if original.get("sent") == _place(flow):
         point_at(flow, original["scheme"], original["host"], original["port"], original["target"])
         flow.request.data.authority = raw(original["authority"])
+
+
+def _fields(original: dict[str, Any]) -> Fields:
+    # A flow that was read from a file has lists where there were tuples.
+    return tuple((name, value) for name, value in original["headers"])
 
 
 def restore_original_model(flow: http.HTTPFlow) -> None:
@@ -109,7 +114,5 @@ def _place(flow: http.HTTPFlow) -> list[Any]:
 
 def _checksum(flow: http.HTTPFlow) -> int:
     """Tells headers that the user has edited since from those that were sent."""
-    kept = [
-        name + b":" + value for name, value in flow.request.headers.fields if name.lower() not in _FRAMING
-    ]
-    return zlib.crc32(b"\n".join(kept))
+    kept = [field for field in flow.request.headers.fields if field[0].lower() not in _FRAMING]
+    return zlib.crc32(b"\n".join(map(b":".join, kept)))

@@ -1,0 +1,136 @@
+"""The way back of a handled flow: let the answer stream, give the client its model name, sum up what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mitmproxy import http
+
+from .. import guard
+from ..decoding import decode_prefix
+from ..hints import MAX_BODY, hint
+from ..hints import Answer as Answered
+from ..plan import Plan
+from ..record import Record
+from ..restore import JsonRestorer, SseRestorer
+from ..usage import Usage, reader_for
+from .handling import Handling
+from .settings import Settings
+from .stream import Restorer, Tee
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+# An answer longer than this is not unpacked for its usage.
+_MAX_UNPACKED = 8 << 20
+
+
+def note_rejection(response: http.Response, handling: Handling, plan: Plan) -> None:
+    """After a 401, has the value dropped, and the client try again where that may bring a fresh one."""
+    if response.status_code != 401:
+        return
+    credentials = handling.loaded.credentials
+    fresh = [
+        credentials.reject(name, secret)
+        for name, secret in handling.secrets.named.items()
+        if name == plan.auth.credential
+    ]
+    if any(fresh):
+        response.headers["x-should-retry"] = "true"
+
+
+def hide_from_pages(response: http.Response, handling: Handling, plan: Plan, settings: Settings) -> None:
+    """Takes out what would let a web page read an answer that the gateway's credential has bought."""
+    origin = handling.head.get("origin")
+    listed = origin is not None and guard.listed_origin(origin, settings.policy)
+    fields = response.headers.fields
+    kept = tuple([field for field in fields if not field[0].lower().startswith(b"access-control-")])
+    if plan.puts_in_credential and not listed and len(kept) < len(fields):
+        response.headers.fields = kept
+
+
+def tee_for(flow: http.HTTPFlow, handling: Handling, settings: Settings, changed: Callable[[], None]) -> Tee:
+    """What the answer streams through; `changed` is called for each chunk."""
+    response = flow.response
+    assert response is not None
+    restorer = restorer_for(flow, handling)
+    if restorer is not None:
+        # The name's length differs, so the answer's length is not known before its end.
+        _frame_anew(response, chunked=flow.request.http_version == "HTTP/1.1")
+    usage = None if _is_encoded(response) else reader_for(response.headers.get("content-type", ""))
+    return Tee(settings.capture, restorer, usage, changed)
+
+
+def restorer_for(flow: http.HTTPFlow, handling: Handling) -> Restorer | None:
+    """What puts the client's model name back, or None where there is nothing to put back."""
+    plan, response, model = handling.plan, flow.response, handling.record.model
+    if plan is None or response is None or model is None:
+        return None
+    if not plan.rule.models or not plan.rule.models.restore:
+        return None
+    if not 200 <= response.status_code < 300 or flow.request.method == "HEAD" or response.status_code == 204:
+        return None
+    if _is_encoded(response):
+        handling.record.notes = ("compressed: model not restored",)
+        return None
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return SseRestorer(model)
+    return JsonRestorer(model) if kind == "application/json" or kind.endswith("+json") else None
+
+
+def _frame_anew(response: http.Response, *, chunked: bool) -> None:
+    fields = tuple([field for field in response.headers.fields if field[0].lower() not in _FRAMING])
+    response.headers.fields = (*fields, (b"Transfer-Encoding", b"chunked")) if chunked else fields
+
+
+def _is_encoded(response: http.Response) -> bool:
+    encoding: str = response.headers.get("content-encoding", "identity")
+    return encoding.lower() != "identity"
+
+
+def completed(flow: http.HTTPFlow, handling: Handling) -> Record:
+    """The record of a flow that has ended, well or not."""
+    tee, response = handling.tee, flow.response
+    first = tee.first_chunk_at if tee else None
+    record = handling.record
+    record.status = response.status_code if response else None
+    record.total_s = time.monotonic() - handling.started
+    record.first_event_s = first - handling.started if first is not None else None
+    record.usage = usage_of(tee, response)
+    record.bytes_in = tee.size if tee else None
+    record.error = flow.error.msg if flow.error else None
+    if tee and tee.is_cut:
+        record.notes = (*record.notes, "the rest is not kept")
+    record.hint = hint_for(handling, response)
+    return record
+
+
+def usage_of(tee: Tee | None, response: http.Response | None) -> Usage | None:
+    """What the answer told of itself."""
+    if tee is None or response is None:
+        return None
+    if usage := tee.usage():
+        return usage
+    reader = reader_for(response.headers.get("content-type", ""))
+    reader.feed(decode_prefix(tee.kept(), response.headers.get("content-encoding", ""), _MAX_UNPACKED))
+    return reader.finish()
+
+
+def hint_for(handling: Handling, response: http.Response | None) -> str | None:
+    """What to put into the rule, where the upstream's answer tells it."""
+    plan, tee = handling.plan, handling.tee
+    if plan is None or tee is None or response is None or 200 <= response.status_code < 300:
+        return None
+    body = decode_prefix(tee.kept()[:MAX_BODY], response.headers.get("content-encoding", ""), MAX_BODY)
+    return hint(
+        Answered(
+            status=response.status_code,
+            content_type=response.headers.get("content-type", ""),
+            body=body,
+            path=handling.head.path,
+            location=response.headers.get("location", ""),
+            scheme=plan.auth.scheme,
+            credential=plan.auth.credential if plan.auth.credential != "client" else None,
+            model=handling.record.model_sent,
+        )
+    )

@@ -1,0 +1,246 @@
+"""Hooks: a table of who has which, and no task for a hook in which nobody has to wait.
+
+At each of some eight hooks a request, mitmproxy asks all of its 33 addons whether they have that hook, and
+makes a task in which they are called. Order, faults and the end by AddonHalt are mitmproxy's here too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any
+
+from mitmproxy import addonmanager, exceptions, hooks, http, log
+from mitmproxy.addons.asgiapp import ASGIApp
+from mitmproxy.addons.onboarding import Onboarding
+from mitmproxy.flow import Flow
+from mitmproxy.master import Master
+from mitmproxy.proxy import commands, events, layer, server
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+
+from ..patches import Patches, expect
+
+# Faults of addons are logged under mitmproxy's own name, as without us.
+_addon_logger = logging.getLogger("mitmproxy.addonmanager")
+
+_LIFECYCLE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
+Table = tuple[tuple[Any, ...], ...]
+# Calls the addons; yields what has to be waited for.
+Steps = Generator[Awaitable[object], None, None]
+
+
+def quick_hooks(master: Master, patches: Patches) -> None:
+    """Puts the table in the place of mitmproxy's search, and the shortcut before each connection's layers."""
+    manager, legacy = master.addons, master._legacy_log_events
+    expect(manager.trigger_event, "event")
+    expect(manager.handle_lifecycle, "event")
+    take = server.ConnectionHandler.server_event
+    expect(take, "self", "event")
+    emit = legacy.emit
+    dispatch = Dispatch(manager)
+    for name in ("register", "remove", "clear", "trigger", "invoke_addon_sync"):
+        patches.set(manager, name, dispatch.forgetting(getattr(manager, name)))
+    patches.set(manager, "trigger_event", dispatch.trigger_event)
+    patches.set(manager, "handle_lifecycle", dispatch.handle_lifecycle)
+    # The bridge for old scripts passes each log record to all addons, whether one listens or not.
+    patches.set(legacy, "emit", lambda record: emit(record) if dispatch.has("add_log") else None)
+
+    async def server_event(self: Any, event: events.Event) -> None:
+        if type(self.layer) is not Shortcut and type(self) is ProxyConnectionHandler:
+            self.layer = Shortcut(self.layer, dispatch)  # type: ignore[assignment]
+        await take(self, event)
+
+    patches.set(server.ConnectionHandler, "server_event", server_event)
+    patches.on_undo(dispatch.retire)
+
+
+class Shortcut:
+    """Stands before a connection's layers and completes their hooks at once, where nobody has to wait."""
+
+    def __init__(self, inner: layer.Layer, dispatch: Dispatch) -> None:
+        self._inner = inner
+        self._dispatch = dispatch
+        self._due: deque[events.Event] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:
+        """What is left for the connection handler to do."""
+        self._due.append(event)
+        while self._due:
+            for command in self._inner.handle_event(self._due.popleft()):
+                if isinstance(command, commands.StartHook) and self._dispatch.complete(command):
+                    if command.blocking:
+                        self._due.append(events.HookCompleted(command))
+                elif not isinstance(command, commands.Log) or self._dispatch.hears(command.level):
+                    yield command
+
+
+class Dispatch:
+    """mitmproxy's event dispatch with a table of who has which hook.
+
+    The table is made anew whenever addons come or go, or options change. A fault skips the rest of its
+    top-level addon.
+    """
+
+    def __init__(self, manager: addonmanager.AddonManager) -> None:
+        self._manager = manager
+        self._slow = manager.trigger_event
+        self._tables: dict[str, Table | None] = {}
+        self._begun: dict[hooks.Hook, tuple[Awaitable[object] | None, Steps]] = {}
+        self._is_retired = False
+
+    def retire(self) -> None:
+        """Leaves all to mitmproxy again; what has begun is still brought to its end."""
+        self._is_retired = True
+
+    def forgetting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with the tables made anew after it: addons may have come or gone."""
+
+        def forgetting(*args: Any, **named: Any) -> Any:
+            try:
+                return function(*args, **named)
+            finally:
+                events = [each for each in args if isinstance(each, hooks.Hook)]
+                if not events or isinstance(events[0], _LIFECYCLE):
+                    self._tables.clear()
+
+        return forgetting
+
+    def hears(self, level: int) -> bool:
+        """Whether anybody hears what the proxy logs at this level."""
+        logger: logging.Logger | None = server.logger
+        while logger is not None:
+            for handler in logger.handlers:
+                is_bridge = isinstance(handler, log.LegacyLogEvents)
+                if handler.level <= level and (not is_bridge or self.has("add_log")):
+                    return True
+            logger = logger.parent if logger.propagate else None
+        return False
+
+    def has(self, name: str) -> bool:
+        """Whether any addon has this hook."""
+        return self._table(name) != ()
+
+    def _table(self, name: str) -> Table | None:
+        """Those with the hook, by top-level addon; None where mitmproxy itself must look."""
+        try:
+            return self._tables[name]
+        except KeyError:
+            return self._tables.setdefault(name, self._find(name))
+
+    def _find(self, name: str) -> Table | None:
+        groups = []
+        for top in self._manager.chain:
+            having = [addon for addon in addonmanager.traverse([top]) if getattr(addon, name, None)]
+            if not all(callable(getattr(addon, name)) for addon in having):
+                return None
+            if having:
+                groups.append(tuple(having))
+        return tuple(groups)
+
+    def _steps(self, name: str, args: list[Any]) -> Steps:
+        """Calls all that have the hook, in mitmproxy's order."""
+        for group in self._table(name) or ():
+            try:
+                for addon in group:
+                    if name == "request" and _serves_nothing(addon, *args):
+                        continue
+                    result = getattr(addon, name)(*args)
+                    if result is not None and inspect.isawaitable(result):
+                        yield result
+            except exceptions.AddonHalt:
+                return
+            except exceptions.OptionsError:
+                raise
+            except Exception as fault:
+                _log(fault)
+
+    def _all_steps(self, event: hooks.Hook) -> Steps:
+        """The event, and the update that follows each event of a flow, if anybody waits for updates."""
+        args = event.args()
+        if self._table(event.name) is None:
+            yield self._slow(event)
+        else:
+            yield from self._steps(event.name, args)
+        if isinstance(args[0], Flow) and (watching := self._table("update")) != ():
+            update = hooks.UpdateHook([args[0]])
+            if watching is None:
+                yield self._slow(update)
+            else:
+                yield from self._steps(update.name, update.args())
+
+    def complete(self, hook: commands.StartHook) -> bool:
+        """Calls the addons; whether that is all. If not, `handle_lifecycle` for this hook does the rest."""
+        if self._is_retired:
+            return False
+        steps = self._all_steps(hook)
+        waiting = next(steps, None)
+        [message] = hook.args()
+        if waiting is None and not (isinstance(message, Flow) and message.intercepted):
+            return True
+        self._begun[hook] = waiting, steps
+        return False
+
+    async def trigger_event(self, event: hooks.Hook) -> None:
+        """Calls all that have the event's hook."""
+        if isinstance(event, _LIFECYCLE) or self._table(event.name) is None:
+            self._tables.clear()
+            await self._slow(event)
+            self._tables.clear()
+            return
+        steps = self._steps(event.name, event.args())
+        await _finish(next(steps, None), steps)
+
+    async def handle_lifecycle(self, event: hooks.Hook) -> None:
+        """Calls all that have the event's hook, then those that wait for updates."""
+        begun = self._begun.pop(event, None)
+        if begun is None:
+            steps = self._all_steps(event)
+            begun = next(steps, None), steps
+        await _finish(*begun)
+
+
+def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:
+    """Whether it is an app of mitmproxy's whose coroutine would find that the request is not for it."""
+    return (
+        isinstance(addon, ASGIApp)
+        and type(addon).request in (ASGIApp.request, Onboarding.request)
+        and (not _may_name(addon.host, flow.request) or not addon.should_serve(flow))
+    )
+
+
+def _may_name(host: str, request: http.Request) -> bool:
+    """Whether a request could name a host at all; reading what it names takes longer than looking for that."""
+    named = b"\n".join([request.data.authority, *(value for _, value in request.headers.fields)])
+    return host == request.host or host.lower().encode() in named.lower()
+
+
+async def _finish(waiting: Awaitable[object] | None, steps: Steps) -> None:
+    """Waits for what is to be waited for, until there is nothing more."""
+    while waiting is not None:
+        try:
+            try:
+                await waiting
+            except BaseException as fault:
+                waiting = steps.throw(fault)
+            else:
+                waiting = next(steps, None)
+        except StopIteration:
+            return
+
+
+def _log(fault: Exception) -> None:
+    """As mitmproxy logs it: with the traceback from the addon's own frame on."""
+    trace = fault.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_ours(trace):
+        trace = trace.tb_next
+    _addon_logger.error(f"Addon error: {fault}", exc_info=(type(fault), fault, trace))
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code.co_filename == __file__
