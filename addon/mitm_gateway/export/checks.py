@@ -24,6 +24,9 @@ _ENVOYS_OWN = frozenset(
         "x-forwarded-proto",
     }
 )
+# The addon never takes these out, and Envoy would.
+_KEPT = ("content-length", "trailer")
+_BETA = "anthropic-beta"
 
 
 def check(ruleset: RuleSet, options: Options) -> tuple[Problem, ...]:
@@ -54,6 +57,7 @@ def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Ite
     if rule.signs:
         yield (*loc, "auth", "scheme"), f'{name} has scheme "sigv4", which this export cannot sign with'
     yield from _matched_headers(loc, rule)
+    yield from _removed_headers(loc, rule)
     yield from _edited_headers(loc, rule)
 
 
@@ -64,6 +68,23 @@ def _matched_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
                 (*loc, "match", "header", header),
                 f'rule "{rule.name}" matches the header "{header}", which Envoy takes out before it chooses a rule',
             )
+
+
+def _removed_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+    for number, glob in enumerate(rule.headers.remove):
+        for header in _KEPT:
+            if glob.covers(header):
+                yield (
+                    (*loc, "headers", "remove", number),
+                    f'rule "{rule.name}" removes by a pattern that takes in "{header}", which must stay; '
+                    "expected a closer pattern",
+                )
+    is_set = any(name.lower() == _BETA for name in (*rule.headers.set, *rule.headers.add))
+    if rule.beta and (is_set or any(glob.covers(_BETA) for glob in rule.headers.remove)):
+        yield (
+            (*loc, "beta"),
+            f'rule "{rule.name}" edits "{_BETA}" both here and in "headers"; expected it here only',
+        )
 
 
 def _edited_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:

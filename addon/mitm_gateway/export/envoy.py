@@ -9,17 +9,20 @@ import yaml
 from ..matching import RuleSet
 from ..refusals import Refusal
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
+from .edits import MUTATION
 from .options import Listener, Options
-from .routes import LUA, MODEL, OPENAI_REGEX, PASS_CLUSTER, PATH, virtual_hosts
-from .script import lua
+from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, virtual_hosts
+from .script import DONE, KEY, LUA, MARK, MODEL, PATH, lua
 
 _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
 _DIRECT_BODY_BYTES = 1 << 20
 _MAX_CONNECTIONS = 50_000
+_KEPT_PATH = "mitm_gateway.path"
 # What Envoy answers by itself; everything else comes from a route or from the filter.
 _UNREACHABLE = Refusal(502, "the upstream cannot be reached, or broke off", retry=True)
 _NO_CREDENTIAL = Refusal(502, "a credential is not there: its file is missing or empty")
+_FAULT = Refusal(502, "an internal fault; the log of Envoy says more")
 _TOO_LARGE = Refusal(413, "the body is larger than the limit")
 _BAD_REQUEST = Refusal(400, "the request is not valid HTTP")
 _NO_ROUTE = Refusal(404, "no rule matches this request")
@@ -105,13 +108,16 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "server_header_transformation": "PASS_THROUGH",
         "generate_request_id": False,
         "preserve_external_request_id": True,
-        # What the filter tells the routes is not the client's to say.
+        # What the filter tells Envoy, and what Envoy takes orders from, is not the client's to say.
         "early_header_mutation_extensions": [
             {
                 "name": "header_mutation",
                 "typed_config": {
                     "@type": f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                    "mutations": [{"remove": name} for name in (PATH, MODEL)],
+                    "mutations": [
+                        {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
+                        for prefix in (MARK, "x-envoy-")
+                    ],
                 },
             }
         ],
@@ -123,29 +129,46 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "route_config": {
             "name": "rules",
             "max_direct_response_body_size_bytes": _DIRECT_BODY_BYTES,
-            "request_headers_to_remove": [PATH, MODEL, "x-forwarded-proto"],
+            "request_headers_to_remove": [PATH, MODEL, KEY, DONE, "x-forwarded-proto"],
             "virtual_hosts": hosts,
         },
         "local_reply_config": {"mappers": _mappers()},
         "access_log": [_access_log(listener, options)],
         "http_filters": [
+            _path_kept(),
             _filter(
                 LUA, "lua.v3.Lua", default_source_code={"inline_string": lua(ruleset, listener, options)}
             ),
+            _gate(),
+            _filter(MUTATION, "header_mutation.v3.HeaderMutation"),
             _ROUTER,
         ],
     }
 
 
+def _path_kept() -> dict[str, Any]:
+    """Keeps the path as the client asked for it, for the access log."""
+    text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
+    kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
+    return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
+
+
+def _gate() -> dict[str, Any]:
+    """Lets nothing pass that the Lua filter did not finish with, whatever became of it."""
+    done = {"header": {"name": DONE, "present_match": True}}
+    policy = {"permissions": [done], "principals": [{"any": True}]}
+    return _filter(GATE, "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"done": policy}})
+
+
 def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
-    noted = f"%DYNAMIC_METADATA({LUA}:request:{{}})%"
+    noted, of_route = f"%DYNAMIC_METADATA({LUA}:{{}})%", f"%METADATA(ROUTE:{LUA}:{{}})%"
     fields = {
         "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3f+00:00)%",
-        "rule": noted.format("rule"),
+        "rule": of_route.format("name"),
         "method": "%REQ(:METHOD)%",
         "host": listener.host,
-        "path": noted.format("path"),
-        "upstream": f"%METADATA(ROUTE:{LUA}:upstream)%",
+        "path": f"%FILTER_STATE({_KEPT_PATH}:PLAIN)%",
+        "upstream": of_route.format("upstream"),
         "model": noted.format("model"),
         "model_sent": noted.format("model_sent"),
         "status": "%RESPONSE_CODE%",
@@ -166,22 +189,26 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
 
 
 def _mappers() -> list[dict[str, Any]]:
-    failed = {
-        "extension_filter": {
-            "name": "cel",
-            "typed_config": {
-                "@type": f"{_API}access_loggers.filters.cel.v3.ExpressionFilter",
-                "expression": 'response.code_details == "failed_to_inject_credential"',
-            },
-        }
-    }
     return [
-        *_mapper(_NO_CREDENTIAL, failed),
+        *_mapper(_NO_CREDENTIAL, _has_details("failed_to_inject_credential")),
+        *_mapper(_FAULT, _has_details("rbac_access_denied")),
         *_mapper(_UNREACHABLE, {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}}),
         *_mapper(_TOO_LARGE, _has_status(413)),
         *_mapper(_BAD_REQUEST, {"response_flag_filter": {"flags": ["DPE"]}}),
         *_mapper(_NO_ROUTE, {"response_flag_filter": {"flags": ["NR"]}}),
     ]
+
+
+def _has_details(start: str) -> dict[str, Any]:
+    return {
+        "extension_filter": {
+            "name": "cel",
+            "typed_config": {
+                "@type": f"{_API}access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": f'response.code_details.startsWith("{start}")',
+            },
+        }
+    }
 
 
 def _has_status(status: int) -> dict[str, Any]:

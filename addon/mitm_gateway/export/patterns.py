@@ -29,8 +29,14 @@ def value_regex(globs: Iterable[Glob]) -> str:
 
 
 def path_regex(globs: Iterable[PathGlob]) -> str:
-    """What fits a path in normal form."""
-    return "|".join(_joined(glob.text, "[^/]*", ".*") for glob in globs)
+    """What fits a target, which is a path in normal form and maybe a query."""
+    return "(?:" + "|".join(_joined(glob.text, "[^/?]*", "[^?]*") for glob in globs) + r")(?:\?.*)?"
+
+
+def header_regex(glob: str) -> str:
+    """What fits the names that a glob covers; none of HTTP/2's pseudo-headers is among them."""
+    regex = _joined(glob, ".*", ".*")
+    return "[^:]" + regex if regex.startswith(".*") else regex
 
 
 def _joined(glob: str, star: str, stars: str) -> str:

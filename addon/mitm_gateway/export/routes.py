@@ -1,4 +1,8 @@
-"""Rules as Envoy's routes, in file order. The Lua filter names the rule it finds behind a route by `rule`."""
+"""Rules as Envoy's routes, in file order. The Lua filter finds in a route's metadata what it has to do.
+
+A request that is plain in every respect, to a rule that Envoy can carry out by itself, needs no filter: such a rule
+has one more route in front of its own, whose conditions are sufficient and not necessary.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,13 @@ from typing import Any
 from ..matching import RuleSet
 from ..refusals import Refusal
 from ..respond import listed_models, model_list, one_model
-from ..schema import Rule
+from ..schema import CLIENT, Rule
+from .edits import headers_put_in, path_edit, removals
 from .options import Listener, Options
 from .patterns import model_regex, path_regex, value_regex
-from .script import destination
+from .script import LUA, MODEL, PATH, auth_of, destination
 
-PATH, MODEL = "x-mitm-gateway-path", "x-mitm-gateway-model"
-LUA = "mitm_gateway"
+GATE = "gate"
 PASS_CLUSTER = "target"
 # Those of `refusals`, in the form of a path with or without a query.
 OPENAI_REGEX = (
@@ -40,44 +44,86 @@ def virtual_hosts(ruleset: RuleSet, listener: Listener, options: Options) -> lis
             "name": "rules",
             "domains": [domain for name in ours for domain in (name, f"{name}:*")],
             "request_body_buffer_limit": options.body_limit,
-            "routes": _routes(ruleset, listener),
+            "routes": _routes(ruleset, listener, options),
         },
         {"name": "others", "domains": ["*"], "routes": _refusals(WRONG_HOST)},
     ]
 
 
-def _routes(ruleset: RuleSet, listener: Listener) -> list[Route]:
+def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Route]:
     rules = ruleset.on_host(listener.host, listener.host_port)
-    routes: list[Route] = []
+    routes = [_encoded_path()]
     if any(rule.respond.head for rule in rules):
         routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
     for number, rule in enumerate(ruleset.rules, start=1):
         if rule in rules:
-            routes += _rule_routes(number, rule, ruleset, listener)
+            routes += _rule_routes(number, rule, ruleset, listener, options)
     if ruleset.unmatched == "pass":
-        return [*routes, _pass(listener), *_refusals(BLOCKED)]
+        routes += _with_plain(_pass(listener), options, strips=False)
     return [*routes, *_refusals(BLOCKED)]
 
 
-def _rule_routes(number: int, rule: Rule, ruleset: RuleSet, listener: Listener) -> list[Route]:
+def _encoded_path() -> Route:
+    """Rules are matched on a path in normal form, which only the filter can give."""
+    conditions = [_regex(":path", r"[^?]*%.*"), _is_present(PATH, present=False)]
+    return _answer(500, "", conditions)
+
+
+def _rule_routes(
+    number: int, rule: Rule, ruleset: RuleSet, listener: Listener, options: Options
+) -> list[Route]:
     conditions = _conditions(rule)
-    if rule.match.model is None:
-        return [*_model_answers(rule, ruleset, conditions), _forward(number, rule, listener, conditions)]
-    asking = _forward(number, rule, listener, [*conditions, _is_present(MODEL, present=False)])
-    asking["metadata"]["filter_metadata"][LUA]["needs_model"] = True
-    conditions.append(_regex(MODEL, model_regex(rule.match.model)))
-    return [
-        asking,
-        *_model_answers(rule, ruleset, conditions),
-        _forward(number, rule, listener, conditions),
+    routes: list[Route] = []
+    if rule.match.model is not None:
+        routes.append(_answer(500, "", [*conditions, _is_present(MODEL, present=False)], asks=number))
+        conditions.append(_regex(MODEL, model_regex(rule.match.model)))
+    routes += _model_answers(rule, ruleset, conditions)
+    if options.origins:
+        # A page whose origin is not listed does not get past the filter.
+        routes.append(
+            _forward(number, rule, listener, [*conditions, _is_present("origin", present=True)], is_page=True)
+        )
+    own = _forward(number, rule, listener, conditions)
+    if _needs_filter(rule, listener):
+        return [*routes, own]
+    return [*routes, *_with_plain(own, options, strips=auth_of(rule, listener).scheme != "keep")]
+
+
+def _needs_filter(rule: Rule, listener: Listener) -> bool:
+    return rule.reads_body or auth_of(rule, listener).credential == CLIENT
+
+
+# Such a path is in normal form, short, and has no odd segments; such a query has nothing encoded.
+_PLAIN_TARGET = r"(?:/[\w~:@!$&'()*+,=-][\w.~:@!$&'()*+,=-]{0,63}){1,12}/?(?:\?[\w.~:@!$'()*,;=/&-]{0,255})?"
+# A path that may name a model, or a query with what may be a client's key.
+_NOTEWORTHY_TARGET = r".*(?:/(?:models?|deployments)/|\?.*(?i:key|token)).*"
+
+
+def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
+    """A route, and before it one without the filter for requests in which the filter would find nothing to do."""
+    if options.clients:
+        return [route]
+    too_large = {"range_match": {"start": options.body_limit + 1, "end": 2**63 - 1}, "invert_match": True}
+    plain = [
+        _regex(":path", _PLAIN_TARGET),
+        _regex(":path", _NOTEWORTHY_TARGET) | {"invert_match": True},
+        _regex(":method", "(?i:trace)") | {"invert_match": True},
+        {"name": "content-length", "treat_missing_header_as_empty": True, **too_large},
+        _is_present("origin", present=False),
+        _is_present("sec-fetch-site", present=False),
+        *([_is_present("sec-websocket-protocol", present=False)] if strips else []),
     ]
+    without = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    match = route["match"] | {"headers": [*route["match"]["headers"], *plain]}
+    filters = route.get("typed_per_filter_config", {}) | {LUA: without, GATE: without}
+    return [route | {"match": match, "typed_per_filter_config": filters}, route]
 
 
 def _conditions(rule: Rule) -> list[Route]:
     match = rule.match
-    conditions: list[Route] = [_is_present(PATH, present=True)]  # without the filter nothing is forwarded
+    conditions: list[Route] = []
     if match.path is not None:
-        conditions.append(_regex(PATH, path_regex(match.path)))
+        conditions.append(_regex(":path", path_regex(match.path)))
     if match.method is not None:
         conditions.append(_regex(":method", "(?i:" + "|".join(map(re.escape, match.method)) + ")"))
     for name, wanted in (match.header or {}).items():
@@ -93,13 +139,23 @@ def cluster_name(number: int) -> str:
     return f"rule-{number}"
 
 
-def _forward(number: int, rule: Rule, listener: Listener, conditions: list[Route]) -> Route:
+def _forward(
+    number: int, rule: Rule, listener: Listener, conditions: list[Route], *, is_page: bool = False
+) -> Route:
     place = destination(rule, listener)
+    filters = removals(rule, listener, is_page=is_page)
     return {
         "name": rule.name,
         "match": {"prefix": "/", "headers": conditions},
-        "metadata": {"filter_metadata": {LUA: {"rule": number, "upstream": str(place)}}},
-        "route": {"cluster": cluster_name(number), "host_rewrite_literal": place.authority, **_PATIENCE},
+        "metadata": {"filter_metadata": {LUA: {"rule": number, "name": rule.name, "upstream": str(place)}}},
+        "route": {
+            "cluster": cluster_name(number),
+            "host_rewrite_literal": place.authority,
+            **path_edit(place),
+            **_PATIENCE,
+        },
+        "request_headers_to_add": headers_put_in(rule, listener),
+        **({"typed_per_filter_config": filters} if filters else {}),
     }
 
 
@@ -110,9 +166,12 @@ _PATIENCE = {"timeout": "0s", "idle_timeout": "600s"}
 def _pass(listener: Listener) -> Route:
     return {
         "name": "unmatched",
-        "match": {"prefix": "/", "headers": [_is_present(PATH, present=True)]},
+        "match": {"prefix": "/", "headers": []},
         "route": {"cluster": PASS_CLUSTER, "host_rewrite_literal": listener.authority, **_PATIENCE},
     }
+
+
+_END = r"/*(?:\?.*)?"
 
 
 def _model_answers(rule: Rule, ruleset: RuleSet, conditions: list[Route]) -> list[Route]:
@@ -121,11 +180,11 @@ def _model_answers(rule: Rule, ruleset: RuleSet, conditions: list[Route]) -> lis
     names = listed_models(rule, ruleset)
     asked = [*conditions, _regex(":method", "(?i:GET)")]
     single = [
-        _json(one_model(name), [*asked, _regex(PATH, ".*/models/" + re.escape(name) + "/*")])
+        _json(one_model(name), [*asked, _regex(":path", f"[^?]*/models/{re.escape(name)}{_END}")])
         for name in names
         if "/" not in name
     ]
-    return [_json(model_list(names), [*asked, _regex(PATH, ".*/models/*")]), *single]
+    return [_json(model_list(names), [*asked, _regex(":path", f"[^?]*/models{_END}")]), *single]
 
 
 def _json(data: object, conditions: list[Route]) -> Route:
@@ -144,17 +203,19 @@ def _refusals(refusal: Refusal) -> list[Route]:
     ]
 
 
-def _answer(status: int, body: str, conditions: list[Route], *, retry: bool = True) -> Route:
+def _answer(
+    status: int, body: str, conditions: list[Route], *, retry: bool = True, asks: int | None = None
+) -> Route:
     fields = {"content-type": "application/json"} | ({} if retry else {"x-should-retry": "false"})
-    route: Route = {
+    return {
         "match": {"prefix": "/", "headers": conditions},
+        **({"metadata": {"filter_metadata": {LUA: {"asks": asks}}}} if asks else {}),
         "direct_response": {"status": status, **({"body": {"inline_string": body}} if body else {})},
         "response_headers_to_add": [
             {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
             for name, value in fields.items()
         ],
     }
-    return route
 
 
 def _regex(name: str, regex: str) -> Route:

@@ -12,9 +12,13 @@ from ..addresses import Upstream
 from ..body import FieldPath
 from ..matching import RuleSet
 from ..patterns import Glob
-from ..schema import CLIENT, CREDENTIAL_REFERENCE, Auth, Beta, Models, Rule
+from ..schema import CLIENT, Auth, Beta, Models, Rule
 from .options import Listener, Options
 
+LUA = "mitm_gateway"
+# What the filter tells Envoy in a request's headers. Clients cannot: theirs of such names are taken out first.
+MARK = "x-mitm-gateway-"
+PATH, MODEL, KEY, DONE = f"{MARK}path", f"{MARK}model", f"{MARK}key", f"{MARK}done"
 _PARTS = ("json.lua", "restore.lua", "gateway.lua")
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")
@@ -52,18 +56,8 @@ def rule_data(rule: Rule, listener: Listener) -> dict[str, Any]:
     auth, place = auth_of(rule, listener), destination(rule, listener)
     return {
         "name": rule.name,
-        "base": place.base,
-        "version": _version(place.base),
         "strips": auth.scheme != "keep",
-        "has_credential": bool(rule.credential_names),
         "client": _client(rule, auth, place) if auth.credential == CLIENT else None,
-        "remove": [_literals(glob) for glob in rule.headers.remove],
-        "set": [
-            [name, value]
-            for name, value in rule.headers.set.items()
-            if not CREDENTIAL_REFERENCE.search(value)
-        ],
-        "add": [[name, value] for name, value in rule.headers.add.items()],
         "beta": _beta(rule.beta) if rule.beta else None,
         "models": _models(rule.models) if rule.models else None,
         "restores": bool(rule.models and rule.models.restore),
@@ -74,7 +68,7 @@ def rule_data(rule: Rule, listener: Listener) -> dict[str, Any]:
     }
 
 
-def _version(base: str) -> str | None:
+def version_of(base: str) -> str | None:
     """The version segment at the end of a base path, which no target has twice."""
     last = base[base.rfind("/") :] if base else ""
     return last if _VERSION.fullmatch(last) else None
@@ -96,11 +90,8 @@ def auth_header(auth: Auth) -> tuple[str, str]:
 
 
 def _client(rule: Rule, auth: Auth, place: Upstream) -> dict[str, Any]:
-    header, prefix = auth_header(auth)
     is_anthropic = place.host == "anthropic.com" or place.host.endswith(".anthropic.com")
     return {
-        "header": header.lower(),
-        "prefix": prefix,
         "prefer": auth.prefer,
         "is_basic": auth.scheme == "basic",
         "refuses_anthropic": not rule.allow_anthropic_key and not is_anthropic,

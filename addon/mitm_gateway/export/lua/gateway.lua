@@ -1,8 +1,12 @@
--- The rules at work: who is let in, which rule it is, the edits of the request, the model's name in the answer.
+-- What Envoy cannot do by itself: who is let in, the model that decides, edits of the body, the name in the answer.
 -- Envoy's routes decide which rule takes a request; LISTENER holds what its rules do, in the order of the file.
+-- Each call of a handle or of headers leaves the compiled code and costs about as much as a hundred bytes of JSON,
+-- so none is made that is not needed.
 
 local MAX_PATH_BYTES = 8192
+-- What the filter tells Envoy: the path stands in normal form, the model, the client's key, that all is done.
 local PATH, MODEL = "x-mitm-gateway-path", "x-mitm-gateway-model"
+local KEY, DONE = "x-mitm-gateway-key", "x-mitm-gateway-done"
 local NO_MODEL = "-"
 -- Read again at most this often, so that a changed file of client keys is in force within two seconds.
 local CLIENTS_TTL_S = 1
@@ -21,15 +25,10 @@ local function set_of(names)
   return set
 end
 
-local CREDENTIAL_HEADERS = set_of({
-  "authorization", "proxyauthorization", "xapikey", "apikey", "xgoogapikey", "anthropicapikey",
-  "ocpapimsubscriptionkey", "cookie",
-})
 local QUERY_SECRETS = set_of({ "key", "api_key", "access_token" })
 local PLACEHOLDERS = set_of({
   "", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed",
 })
-local FRAMING_HEADERS = set_of({ "host", "content-length", "transfer-encoding", "connection", "trailer", "te" })
 
 local function refuse(status, reason, retry)
   error({ status = status, reason = reason, retry = retry }, 0)
@@ -282,18 +281,6 @@ local function strip_websocket_key(headers)
   if #kept > 0 then headers:replace("sec-websocket-protocol", table.concat(kept, ", ")) end
 end
 
-local function take_out(headers, rule)
-  local names = {}
-  for name in pairs(headers) do
-    local strips = rule.strips and CREDENTIAL_HEADERS[(name:gsub("[-_]", ""))]
-    -- What Envoy itself takes orders from is not the client's to say.
-    local removes = not FRAMING_HEADERS[name] and name:sub(1, 1) ~= ":" and any_covers(rule.remove, name)
-    if strips or removes or name:sub(1, 8) == "x-envoy-" then names[#names + 1] = name end
-  end
-  for _, name in ipairs(names) do headers:remove(name) end
-  if rule.strips then strip_websocket_key(headers) end
-end
-
 local function edited_betas(beta, names)
   local kept, seen, changed = {}, {}, false
   local function add(name)
@@ -322,15 +309,6 @@ local function edit_beta_header(headers, beta)
   if #kept == 0 then headers:remove("anthropic-beta") else headers:replace("anthropic-beta", table.concat(kept, ",")) end
 end
 
-local function edit_headers(headers, rule)
-  take_out(headers, rule)
-  for _, field in ipairs(rule.set) do headers:replace(field[1], field[2]) end
-  for _, field in ipairs(rule.add) do headers:add(field[1], field[2]) end
-  if rule.beta then edit_beta_header(headers, rule.beta) end
-  -- The answer's model name is edited as it streams by, which a compressed stream does not allow.
-  if rule.restores and headers:get("accept-encoding") then headers:replace("accept-encoding", "identity") end
-end
-
 local function sent_for(models, name)
   if models.exact[name] then return models.exact[name] end
   for _, glob in ipairs(models.globs) do
@@ -351,29 +329,17 @@ local function sent_query(query, rule)
   return #kept > 0 and "?" .. table.concat(kept, "&") or ""
 end
 
--- A request path behind the upstream's base path: no "//", no version segment twice.
-local function joined(rule, path)
-  if path:sub(1, 1) ~= "/" then return path end
-  local version = rule.version
-  if version and path:sub(1, #version) == version then
-    local following = path:sub(#version + 1, #version + 1)
-    if following == "" or following == "/" then path = path:sub(#version + 1) end
-  end
-  local whole = rule.base .. path
-  return whole:sub(1, 1) == "/" and whole or "/" .. whole
-end
-
+-- Envoy puts the upstream's base path in front.
 local function edit_path(headers, rule, request)
   local path = request.path
   if request.first and rule.models then
-    local sent = sent_for(rule.models, request.model)
-    if sent ~= request.model then
-      path = path:sub(1, request.first - 1) .. quoted(sent) .. path:sub(request.last)
+    request.sent = sent_for(rule.models, request.model)
+    if request.sent ~= request.model then
+      path = path:sub(1, request.first - 1) .. quoted(request.sent) .. path:sub(request.last)
     end
-    request.sent = sent
   end
-  local target = joined(rule, path) .. sent_query(request.query, rule)
-  if target ~= request.path .. request.query then headers:replace(":path", target) end
+  local target = path .. sent_query(request.query, rule)
+  if target ~= request.target then headers:replace(":path", target) end
 end
 
 -- ---- the body ----
@@ -420,30 +386,22 @@ local function edit_body(rule, request)
   if text ~= request.text then request.body:setBytes(text) end
 end
 
-local function asks_for_count(headers, request)
+local function asks_for_count(request)
   local path = request.path:gsub("/+$", "")
-  return headers:get(":method"):upper() == "POST" and path:sub(-22) == "/messages/count_tokens"
+  return request.method:upper() == "POST" and path:sub(-22) == "/messages/count_tokens"
 end
 
 -- ---- hooks ----
 
--- What the answer's way back and the access log need to know.
-local function note(handle, request, rule, refusal)
-  local noted = { path = printable(request.path), rule = rule and rule.name, refusal = refusal }
-  if request.model then
-    noted.model, noted.model_sent = printable(request.model), printable(request.sent or request.model)
+-- For the access log, and for the answer's way back.
+local function note(handle, request, rule)
+  if not request.model then return end
+  local notes = handle:streamInfo():dynamicMetadata()
+  notes:set("mitm_gateway", "model", printable(request.model))
+  notes:set("mitm_gateway", "model_sent", printable(request.sent or request.model))
+  if rule.restores and request.method ~= "HEAD" then
+    notes:set("mitm_gateway.restore", "name", json.quoted(request.model))
   end
-  if rule and not refusal then
-    if rule.restores and request.model and request.method ~= "HEAD" then noted.restored = json.quoted(request.model) end
-    noted.hides_from_pages = rule.has_credential and not request.is_listed_origin
-  end
-  handle:streamInfo():dynamicMetadata():set("mitm_gateway", "request", noted)
-end
-
-local function chosen_rule(handle)
-  handle:clearRouteCache()
-  local route = handle:metadata()
-  return LISTENER.rules[route:get("rule") or 0], route:get("needs_model")
 end
 
 local function has_no_body(handle, headers, request)
@@ -453,23 +411,39 @@ local function has_no_body(handle, headers, request)
   return handle:streamInfo():protocol() ~= "HTTP/2" or request.method == "GET" or request.method == "HEAD"
 end
 
--- Lets Envoy's routes find the rule; a route that must know the model is asked again when the body is there.
-local function find_rule(handle, headers, request)
-  headers:replace(PATH, normal_path(request.path))
-  if request.model then
-    headers:replace(MODEL, "=" .. as_value(request.model))
-  elseif has_no_body(handle, headers, request) then
-    headers:replace(MODEL, NO_MODEL)
-  end
-  local rule, needs_model = chosen_rule(handle)
-  if needs_model then
+-- The route's metadata, after a header was set that routes are matched on.
+local function route_anew(handle, headers, name, value)
+  headers:replace(name, value)
+  handle:clearRouteCache()
+  return handle:metadata()
+end
+
+-- The route behind one that asks for the model. Also the headers, as Envoy takes those back that it gave before a body.
+local function route_by_model(handle, headers, request)
+  local model = request.model
+  if not model and not has_no_body(handle, headers, request) then
     headers = read_body(handle, headers, request)
     -- Envoy gives the route anew only after it has waited.
     if request.has_no_body then refuse(400, "the model decides here, and the request has no body to name one") end
-    headers:replace(MODEL, request.body_model and "=" .. as_value(request.body_model) or NO_MODEL)
-    rule = chosen_rule(handle)
+    model = request.body_model
   end
-  return rule, headers
+  return route_anew(handle, headers, MODEL, model and "=" .. as_value(model) or NO_MODEL), headers
+end
+
+local function find_rule(handle, headers, request)
+  local route, path = handle:metadata(), request.path
+  if path:find("%", 1, true) then
+    path = normal_path(path)
+    headers:replace(":path", path .. request.query)
+    route = route_anew(handle, headers, PATH, "normal")
+  end
+  local number = route:get("rule")
+  if not number and route:get("asks") then
+    route, headers = route_by_model(handle, headers, request)
+    number = route:get("rule")
+  end
+  if path ~= request.path then headers:replace(":path", request.target) end
+  return LISTENER.rules[number or 0], headers
 end
 
 local function let_in(headers, request)
@@ -484,13 +458,13 @@ local function serve(handle, headers, request)
   let_in(headers, request)
   local rule
   rule, headers = find_rule(handle, headers, request)
-  if not rule then return note(handle, request) end
+  if not rule then return headers:replace(DONE, "yes") end
   request.rule = rule
   local key = rule.client and moved_key(headers, rule)
   if rule.reads_body then
     headers = read_body(handle, headers, request)
     request.model = request.model or request.body_model
-    if rule.counts_tokens and asks_for_count(headers, request) then
+    if rule.counts_tokens and asks_for_count(request) then
       local tokens = request.text and json.estimated_tokens(request.text) or 1
       note(handle, request, rule)
       return handle:respond(
@@ -500,22 +474,21 @@ local function serve(handle, headers, request)
     if request.text then edit_body(rule, request) end
   end
   edit_path(headers, rule, request)
-  edit_headers(headers, rule)
-  if key then
-    local value = rule.client.is_basic and handle:base64Escape(key) or key
-    headers:replace(rule.client.header, rule.client.prefix .. value)
-  end
+  if rule.strips then strip_websocket_key(headers) end
+  if rule.beta then edit_beta_header(headers, rule.beta) end
+  if key then headers:replace(KEY, rule.client.is_basic and handle:base64Escape(key) or key) end
   note(handle, request, rule)
+  headers:replace(DONE, "yes")
 end
 
 local function request_of(headers)
   local target = headers:get(":path") or "*"
-  local path, query = target:match("^([^?]*)(.*)$")
+  local mark = target:find("?", 1, true) or #target + 1
+  local path = target:sub(1, mark - 1)
   local model, first, last = path_model(path)
-  local origin = headers:get("origin")
   return {
-    method = headers:get(":method"), path = path, query = query, model = model, first = first, last = last,
-    is_listed_origin = origin and is_listed(origin) or false,
+    method = headers:get(":method"), target = target, path = path, query = target:sub(mark),
+    model = model, first = first, last = last,
   }
 end
 
@@ -528,16 +501,8 @@ function envoy_on_request(handle)
     handle:logErr("mitm-gateway: " .. tostring(fault))
     fault = { status = 502, reason = "an internal fault; the log of Envoy says more" }
   end
-  pcall(note, handle, request, request.rule, fault.reason) -- the answer must be given, whatever happens
+  handle:streamInfo():dynamicMetadata():set("mitm_gateway", "refusal", fault.reason)
   answer(handle, fault, request.path, request.rule)
-end
-
-local function hide_from_pages(headers)
-  local names = {}
-  for name in pairs(headers) do
-    if name:sub(1, 15) == "access-control-" then names[#names + 1] = name end
-  end
-  for _, name in ipairs(names) do headers:remove(name) end
 end
 
 local function restorer_for(headers, replacement)
@@ -550,17 +515,15 @@ local function restorer_for(headers, replacement)
 end
 
 function envoy_on_response(handle)
-  local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway")
-  local request = noted and noted.request
-  if not request then return end
-  local headers = handle:headers()
-  if request.hides_from_pages then hide_from_pages(headers) end
-  local restorer = request.restored and restorer_for(headers, request.restored)
+  local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway.restore")
+  local headers = noted and handle:headers()
+  local restorer = noted and restorer_for(headers, noted.name)
   if not restorer then return end
   headers:remove("content-length") -- the name's length differs
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
-    local text = size > 0 and restorer:feed(chunk:getBytes(0, size)) or restorer:flush()
-    if size > 0 or text ~= "" then chunk:setBytes(text) end
+    local came = size > 0 and chunk:getBytes(0, size) or ""
+    local text = size > 0 and restorer:feed(came) or restorer:flush()
+    if text ~= came then chunk:setBytes(text) end
   end
 end
