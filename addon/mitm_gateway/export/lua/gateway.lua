@@ -74,11 +74,6 @@ local function as_value(text)
   return (text:gsub("[^!-$&-~]", function(byte) return string.format("%%%02X", byte:byte()) end))
 end
 
--- A text as a log may hold it: the model of a path can be any bytes.
-local function printable(text)
-  return (text:gsub("[^ -~]", function(byte) return string.format("%%%02X", byte:byte()) end))
-end
-
 -- The path with needlessly encoded letters, digits and -._~ decoded (RFC 3986, 6.2.2.2).
 local function normal_path(path)
   if not path:find("%", 1, true) then return path end
@@ -108,6 +103,7 @@ end
 
 -- The model that a path names, and where it stands: Bedrock; Vertex and Gemini; Azure.
 local function path_model(path)
+  if not path:find("/model", 1, true) and not path:find("/deployments/", 1, true) then return nil end
   local first, last = path:match("/model/()[^/]+()/invoke[^/]*$")
   if not first then
     first, last = path:match("/models/()[^/:]+@?[^/:]*():%a+$")
@@ -393,15 +389,14 @@ end
 
 -- ---- hooks ----
 
--- For the access log, and for the answer's way back.
+-- For the access log, and for the answer's way back. A model that is not to be restored is noted apart.
 local function note(handle, request, rule)
   if not request.model then return end
+  local restores = rule.restores and request.method ~= "HEAD"
   local notes = handle:streamInfo():dynamicMetadata()
-  notes:set("mitm_gateway", "model", printable(request.model))
-  notes:set("mitm_gateway", "model_sent", printable(request.sent or request.model))
-  if rule.restores and request.method ~= "HEAD" then
-    notes:set("mitm_gateway.restore", "name", json.quoted(request.model))
-  end
+  notes:set("mitm_gateway", "model", request.model)
+  notes:set("mitm_gateway", "model_sent", request.sent or request.model)
+  if not restores then notes:set("mitm_gateway", "stays", true) end
 end
 
 local function has_no_body(handle, headers, request)
@@ -505,19 +500,20 @@ function envoy_on_request(handle)
   answer(handle, fault, request.path, request.rule)
 end
 
-local function restorer_for(headers, replacement)
+local function restorer_for(headers, model)
   local status = tonumber(headers:get(":status"))
   if status < 200 or status >= 300 or status == 204 then return nil end
   if (headers:get("content-encoding") or "identity"):lower() ~= "identity" then return nil end
-  local kind = trimmed((headers:get("content-type") or ""):match("^[^;]*")):lower()
-  if kind == "text/event-stream" then return restore.sse(replacement) end
-  if kind == "application/json" or kind:sub(-5) == "+json" then return restore.json(replacement) end
+  local kind = (headers:get("content-type") or ""):match("^%s*([^;%s]*)"):lower()
+  if kind == "text/event-stream" then return restore.sse(json.quoted(model)) end
+  if kind == "application/json" or kind:sub(-5) == "+json" then return restore.json(json.quoted(model)) end
 end
 
 function envoy_on_response(handle)
-  local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway.restore")
-  local headers = noted and handle:headers()
-  local restorer = noted and restorer_for(headers, noted.name)
+  local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway")
+  if not noted or noted.stays or not noted.model then return end
+  local headers = handle:headers()
+  local restorer = restorer_for(headers, noted.model)
   if not restorer then return end
   headers:remove("content-length") -- the name's length differs
   for chunk in handle:bodyChunks() do

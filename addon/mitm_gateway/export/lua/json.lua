@@ -6,12 +6,13 @@ local json = {}
 
 local bytes_of = ffi.typeof("const uint8_t *")
 local QUOTE, BACKSLASH, COMMA, COLON, MINUS, DOT = 34, 92, 44, 58, 45, 46
-local OPEN_OBJECT, OPEN_ARRAY = 123, 91
+local OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY = 123, 125, 91
 -- As deep as Python's own reader goes, and as many members and digits as the addon takes.
 local MAX_DEPTH, MAX_MEMBERS, MAX_DIGITS = 990, 100000, 4300
 json.ANY = true -- the step of a path that stands for every element
 
 local NOT_JSON = "the body is not valid JSON"
+local TOO_MANY = "the body has an object or array with too many members"
 local REPEATED = "the body has a repeated key that a rule edits"
 
 local function refuse(reason)
@@ -57,12 +58,11 @@ local function is_hex(byte)
   return (byte >= 48 and byte <= 57) or (byte >= 65 and byte <= 70) or (byte >= 97 and byte <= 102)
 end
 
-local escapes = { [34] = true, [92] = true, [47] = true, [98] = true, [102] = true, [110] = true, [114] = true, [116] = true }
+local is_short_escape = ffi.new("uint8_t[256]")
+for letter in ('"\\/bfnrt'):gmatch(".") do is_short_escape[letter:byte()] = 1 end
 
 local function escape_end(p, at)
-  local byte = p[at + 1]
-  if escapes[byte] then return at + 2 end
-  if byte == 117 and is_hex(p[at + 2]) and is_hex(p[at + 3]) and is_hex(p[at + 4]) and is_hex(p[at + 5]) then
+  if p[at + 1] == 117 and is_hex(p[at + 2]) and is_hex(p[at + 3]) and is_hex(p[at + 4]) and is_hex(p[at + 5]) then
     return at + 6
   end
   refuse(NOT_JSON)
@@ -73,8 +73,11 @@ local function string_end(p, at)
   while true do
     while is_special[p[at]] == 0 do at = at + 1 end
     local byte = p[at]
-    if byte == QUOTE then return at + 1 end
-    if byte == BACKSLASH then
+    if byte == BACKSLASH and is_short_escape[p[at + 1]] == 1 then
+      at = at + 2
+    elseif byte == QUOTE then
+      return at + 1
+    elseif byte == BACKSLASH then
       at = escape_end(p, at)
     elseif byte > 127 then
       at = character_end(p, at)
@@ -198,18 +201,23 @@ local function decoded(text)
 end
 json.decoded = decoded
 
+local function escaped(character)
+  if character == "\127" then return character end
+  for letter, plain in pairs(short_escapes) do
+    if plain == character and letter ~= "/" then return "\\" .. letter end
+  end
+  return string.format("\\u%04x", character:byte())
+end
+
+local function escaped_surrogate(high, low)
+  return string.format("\\u%04x", 53248 + (high:byte() - 128) * 64 + low:byte() - 128)
+end
+
 -- A text as a JSON string.
 function json.quoted(text)
-  text = text:gsub('[%c"\\]', function(character)
-    if character == "\127" then return character end
-    for letter, plain in pairs(short_escapes) do
-      if plain == character and letter ~= "/" then return "\\" .. letter end
-    end
-    return string.format("\\u%04x", character:byte())
-  end)
-  text = text:gsub("\237([\160-\191])([\128-\191])", function(high, low)
-    return string.format("\\u%04x", 53248 + (high:byte() - 128) * 64 + low:byte() - 128)
-  end)
+  if text:find('[%c"\\\237]') then
+    text = text:gsub('[%c"\\]', escaped):gsub("\237([\160-\191])([\128-\191])", escaped_surrogate)
+  end
   return '"' .. text .. '"'
 end
 
@@ -242,7 +250,7 @@ local function walk(text, p, at, visit)
       return members
     end
     if p[at] ~= COMMA then refuse(NOT_JSON) end
-    if number >= MAX_MEMBERS then refuse("the body has an object or array with too many members") end
+    if number >= MAX_MEMBERS then refuse(TOO_MANY) end
     at = blanks_end(p, at + 1)
   end
 end
@@ -251,6 +259,12 @@ local function opening_of(p)
   local at = 0
   if p[0] == 239 and p[1] == 187 and p[2] == 191 then at = 3 end
   return blanks_end(p, at)
+end
+
+-- Whether the key whose quote is at `at` says "model", with or without escapes.
+local function is_model(text, p, at)
+  if p[at + 1] ~= 109 and p[at + 1] ~= BACKSLASH then return false end
+  return decoded(text:sub(at + 2, string_end(p, at + 1) - 1)) == "model"
 end
 
 -- Checks a body as strict JSON with at most one top-level "model"; gives the model and where its value stands.
@@ -262,16 +276,26 @@ function json.scan(text)
     if blanks_end(p, value_end(p, at)) ~= #text then refuse(NOT_JSON) end
     refuse("the body is not a JSON object")
   end
-  local members = walk(text, p, at, function(key, value)
+  local count = 0
+  at = blanks_end(p, at + 1)
+  while p[at] ~= CLOSE_OBJECT do
+    local value = value_after_key(p, at)
     local finish = value_end(p, value)
-    if key == "model" then
+    if is_model(text, p, at) then
       if model then refuse('the body has a second "model" key') end
       if p[value] ~= QUOTE then refuse('"model" is not a string') end
       model, model_start, model_end = decoded(text:sub(value + 2, finish - 1)), value, finish
     end
-    return finish
-  end)
-  if blanks_end(p, members.closing + 1) ~= #text then refuse(NOT_JSON) end
+    at, count = blanks_end(p, finish), count + 1
+    if p[at] == COMMA then
+      if count >= MAX_MEMBERS then refuse(TOO_MANY) end
+      at = blanks_end(p, at + 1)
+      if p[at] ~= QUOTE then refuse(NOT_JSON) end
+    elseif p[at] ~= CLOSE_OBJECT then
+      refuse(NOT_JSON)
+    end
+  end
+  if blanks_end(p, at + 1) ~= #text then refuse(NOT_JSON) end
   return model, model_start, model_end
 end
 

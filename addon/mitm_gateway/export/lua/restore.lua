@@ -11,6 +11,24 @@ local MAX_KEY_BYTES = 64
 -- Anthropic's message_start has the model in "message", OpenAI's response.* events in "response".
 local PARENTS = { message = true, response = true }
 
+-- Bytes are looked at one by one: compiled, that is several times as fast as a pattern.
+local bytes_of = ffi.typeof("const uint8_t *")
+local QUOTE, COMMA, OPEN_OBJECT, OPEN_ARRAY, CLOSE_OBJECT, CLOSE_ARRAY = 34, 44, 123, 91, 125, 93
+
+local function marks_of(text)
+  local marks = ffi.new("uint8_t[256]")
+  for mark in text:gmatch(".") do marks[mark:byte()] = 1 end
+  return marks
+end
+
+local IN_STRING, BRACKETS, STRUCTURE = marks_of('"\\'), marks_of('"{}[]'), marks_of('"{}[]:,')
+
+-- The place of the next of these marks from `at` on, counted from 1; behind the end where there is none.
+local function seek(p, marks, at, size)
+  while at <= size and marks[p[at - 1]] == 0 do at = at + 1 end
+  return at
+end
+
 local Scanner = {}
 Scanner.__index = Scanner
 
@@ -34,7 +52,7 @@ function Scanner:take_held()
 end
 
 function Scanner:open(mark)
-  local watches = mark == "{"
+  local watches = mark == OPEN_OBJECT
     and (self.depth == 0 or (self.depth == 1 and self.watched == 1 and self.parents[self.key or ""]))
   self.depth = self.depth + 1
   if watches then self.watched, self.wants_key = self.depth, true end
@@ -49,20 +67,20 @@ function Scanner:close()
 end
 
 -- Where the string that is open at `at` ends (its quote), or nil where the piece ends first.
-function Scanner:quote_in(data, at)
+function Scanner:quote_in(p, at, size)
   if self.escaped then
     self.escaped = false
     at = at + 1
   end
   while true do
-    local place = data:find('["\\]', at)
-    if not place then return nil end
-    if data:byte(place) == 34 then return place end
-    if place == #data then
+    at = seek(p, IN_STRING, at, size)
+    if at > size then return nil end
+    if p[at - 1] == QUOTE then return at end
+    if at == size then
       self.escaped = true
       return nil
     end
-    at = place + 2
+    at = at + 2
   end
 end
 
@@ -94,8 +112,8 @@ function Scanner:end_string(out)
 end
 
 -- Goes on inside a string; gives where to go on, and where what may leave begins.
-function Scanner:string(data, at, start, out)
-  local quote = self:quote_in(data, at)
+function Scanner:string(data, p, at, start, out)
+  local quote = self:quote_in(p, at, #data)
   self:capture(data, at, quote and quote - 1 or #data, out)
   if not quote then return #data + 1, self.is_target and #data + 1 or start end
   if self.is_target then start = quote + 1 end
@@ -103,12 +121,12 @@ function Scanner:string(data, at, start, out)
   return quote + 1, start
 end
 
-function Scanner:structure(data, at, start, out)
+function Scanner:structure(data, p, at, start, out)
   local watched = self.depth <= self.watched
-  local place = data:find(watched and '["{}%[%]:,]' or '["{}%[%]]', at)
-  if not place then return #data + 1, start end
-  local mark = data:sub(place, place)
-  if mark == '"' then
+  local place = seek(p, watched and STRUCTURE or BRACKETS, at, #data)
+  if place > #data then return place, start end
+  local mark = p[place - 1]
+  if mark == QUOTE then
     self.in_string = true
     self.is_target = watched and self.depth > 0 and self.depth == self.watched and not self.wants_key and self.key == "model"
     self.captured = watched and "" or nil
@@ -116,26 +134,24 @@ function Scanner:structure(data, at, start, out)
       out[#out + 1] = data:sub(start, place - 1)
       self.captured, start = '"', place + 1
     end
-  elseif mark == "{" or mark == "[" then
+  elseif mark == OPEN_OBJECT or mark == OPEN_ARRAY then
     self:open(mark)
-  elseif mark == "}" or mark == "]" then
+  elseif mark == CLOSE_OBJECT or mark == CLOSE_ARRAY then
     self:close()
-  elseif mark == "," then
-    self.wants_key = self.depth == self.watched
   else
-    self.wants_key = false
+    self.wants_key = mark == COMMA and self.depth == self.watched
   end
   return place + 1, start
 end
 
 function Scanner:feed(data)
   if self.is_over then return data end
-  local out, start, at = {}, 1, 1
+  local p, out, start, at = bytes_of(data), {}, 1, 1
   while at <= #data and not self.is_over do
     if self.in_string then
-      at, start = self:string(data, at, start, out)
+      at, start = self:string(data, p, at, start, out)
     else
-      at, start = self:structure(data, at, start, out)
+      at, start = self:structure(data, p, at, start, out)
     end
   end
   if not (self.is_target and self.in_string) then out[#out + 1] = data:sub(start) end
