@@ -13,11 +13,12 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from . import converse, eventstream
 from .answers import Assembly
-from .shown import compact, folded, indented, listed, size, visible
+from .shown import MAX_KEYS, compact, folded, indented, listed, size, visible
 
 Part: TypeAlias = str
 
@@ -25,10 +26,14 @@ Part: TypeAlias = str
 FOLD_SYSTEM, FOLD_PART, FOLD_ANSWER = 1_500, 4_000, 100_000
 # A stream longer than this is read at its beginning and at its end only.
 STREAM_HEAD, STREAM_TAIL = 3 << 20, 1 << 20
+# The same for frames, which take longer, and how many are looked for.
+FRAMES_HEAD, FRAMES_TAIL, MAX_FRAMES = 1 << 20, 1 << 19, 100_000
+# A stream with more events than this that are damaged is none.
+MAX_DAMAGED = 50
 # Text beyond this is cut out of the middle: people look for the system prompt and the newest messages.
 MAX_TEXT = 1 << 20
 # How much of a damaged JSON text is looked through for its readable part.
-MAX_REPAIRED = 1 << 20
+MAX_REPAIRED = 1 << 19
 _BATCH = 1000
 _DATA = re.compile(rb"^data:[ ]?(.*(?:\n.+)*)", re.MULTILINE)
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*("?)|[\[\]{},]', re.DOTALL)
@@ -161,6 +166,8 @@ def _part_events(data: bytes, notes: list[str]) -> Iterator[list[Any]]:
         except (ValueError, RecursionError):
             events = [event for text in batch if (event := _event(text, notes)) is not None]
         yield events
+        if len(notes) > MAX_DAMAGED:
+            return
 
 
 def event_data(stream: bytes) -> list[bytes]:
@@ -178,6 +185,8 @@ def _joined(text: bytes) -> bytes:
 
 
 def _event(text: bytes, notes: list[str]) -> Any:
+    if len(notes) > MAX_DAMAGED:
+        return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -186,14 +195,21 @@ def _event(text: bytes, notes: list[str]) -> Any:
 
 
 def _frame_events(data: bytes, notes: list[str]) -> Iterator[list[Any]]:
-    frames, rest = eventstream.frames(data)
-    for frame in frames:
+    spans = list(islice(eventstream.spans(data), MAX_FRAMES))
+    end = spans[-1].end if spans else 0
+    shown = [span for span in spans if span.end <= FRAMES_HEAD or span.start >= end - FRAMES_TAIL]
+    if skipped := end - sum(span.end - span.start for span in shown):
+        notes.append(f"{size(skipped)} in the middle of the stream are not shown")
+    for span in shown:
+        frame = eventstream.frame_at(data, span)
         try:
             yield converse.events(eventstream.event(frame))
         except (ValueError, RecursionError):
             notes.append(f"a frame of {size(len(frame.payload))} is damaged")
-    if rest:
-        notes.append(f"{size(rest)} at the end are no complete frame")
+        if len(notes) > MAX_DAMAGED:
+            return
+    if end < len(data):
+        notes.append(f"{size(len(data) - end)} at the end are no complete frame")
 
 
 def _streamed(batches: Iterable[list[Any]], notes: list[str]) -> Any:
@@ -203,6 +219,8 @@ def _streamed(batches: Iterable[list[Any]], notes: list[str]) -> Any:
     answer, is_complete = assembly.answer()
     if not is_complete:
         notes.append("the stream has not ended" if answer else "no event of a conversation so far")
+    if len(notes) > MAX_DAMAGED:
+        notes.insert(0, "too much of the stream is damaged; the rest is not read")
     if len(notes) > 5:
         notes[4:] = [f"and {len(notes) - 4} notes more"]
     return answer
@@ -214,6 +232,8 @@ def _streamed(batches: Iterable[list[Any]], notes: list[str]) -> Any:
 def _body(body: Any) -> Iterator[str]:
     if isinstance(body, str):
         yield folded(body, FOLD_PART)
+    elif isinstance(body, list):
+        yield folded(compact(body[:FOLD_PART]), FOLD_PART)
     elif not isinstance(body, Mapping):
         yield folded(compact(body), FOLD_PART) if body is not None else ""
     elif _is_request(body):
@@ -231,9 +251,8 @@ _TOLD_APART = {"messages", "input", "system", "instructions", "tools", "model"}
 
 def _request(body: Mapping[str, Any]) -> Iterator[str]:
     settings = [f"model: {compact(body['model'])}"] if "model" in body else []
-    settings += [
-        f"{key}: {folded(compact(value), 200)}" for key, value in body.items() if key not in _TOLD_APART
-    ]
+    others = {key: value for key, value in islice(body.items(), MAX_KEYS) if key not in _TOLD_APART}
+    settings += [f"{key}: {folded(compact(value), 200)}" for key, value in others.items()]
     if settings:
         yield "\n".join(settings)
     for key in ("system", "instructions"):

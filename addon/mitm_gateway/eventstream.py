@@ -12,7 +12,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">IIi")
@@ -32,18 +32,36 @@ class Frame:
     payload: bytes
 
 
-def frames(data: bytes | bytearray) -> tuple[list[Frame], int]:
-    """The complete frames, and how many bytes behind them are none."""
-    found, at = [], 0
+class Span(NamedTuple):
+    """Where a frame is."""
+
+    start: int
+    head_end: int
+    end: int
+
+
+def spans(data: bytes | bytearray) -> Iterator[Span]:
+    """Where the complete frames are, up to the first that is none."""
+    at = 0
     while len(data) - at >= _PRELUDE.size:
         total, headers_size, _ = _PRELUDE.unpack_from(data, at)
         head_end, end = at + _PRELUDE.size + headers_size, at + total
         if total > _MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > len(data):
-            break
-        headers = bytes(data[at + _PRELUDE.size : head_end])
-        found.append(Frame(dict(_headers(headers)), bytes(data[head_end : end - _CHECKSUM_SIZE])))
+            return
+        yield Span(at, head_end, end)
         at = end
-    return found, len(data) - at
+
+
+def frame_at(data: bytes | bytearray, span: Span) -> Frame:
+    """The frame at a place that `spans` gave."""
+    headers = bytes(data[span.start + _PRELUDE.size : span.head_end])
+    return Frame(dict(_headers(headers)), bytes(data[span.head_end : span.end - _CHECKSUM_SIZE]))
+
+
+def frames(data: bytes | bytearray) -> tuple[list[Frame], int]:
+    """The complete frames, and how many bytes behind them are none."""
+    found = list(spans(data))
+    return [frame_at(data, span) for span in found], len(data) - (found[-1].end if found else 0)
 
 
 def _headers(data: bytes) -> Iterator[tuple[str, str]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Any
 
 # Control characters but newline and tab, the ones of C1, marks that reverse the direction of what follows,
 # and lone surrogates, which no terminal and no page can encode.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _CONTROL_PICTURES = 0x2400
+# Objects with more keys are data, which nobody reads line by line.
+MAX_KEYS = 500
 
 
 def visible(text: str) -> str:
@@ -53,7 +56,9 @@ def listed(value: Any) -> str:
     """Plain data with a line for each key of an object; text stays as it is."""
     if not isinstance(value, dict):
         return compact(value)
-    return "\n".join(_entry(str(key), compact(item)) for key, item in value.items())
+    entries = [_entry(str(key), compact(item)) for key, item in islice(value.items(), MAX_KEYS)]
+    more = [f"… {len(value) - MAX_KEYS:,} more keys"] if len(value) > MAX_KEYS else []
+    return "\n".join([*entries, *more])
 
 
 def _entry(key: str, text: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mitm_gateway.conversation import event_data, is_conversation, render
 from mitm_gateway.eventstream import CONTENT_TYPE
 from mitm_gateway.sse import EventReader
-from support.eventstreams import chunk, frame
+from support.eventstreams import chunk, converse, frame
 
 STREAMS = Path(__file__).parents[1] / "data" / "streams"
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
@@ -377,6 +377,17 @@ BIG_BODIES = {
     "messages": (json.dumps({"messages": [MESSAGE] * 34_000}).encode(), JSON),
     "cut off": (json.dumps({"messages": [MESSAGE] * 34_000}).encode()[:-20], JSON),
     "one event": (delta("words " * (BIG // 6)), SSE),
+    "damaged events": (b"data: {bad, and more of the same\n\n" * (BIG // 34), SSE),
+    "frames": (
+        chunk({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word "}})
+        * 45_000,
+        CONTENT_TYPE,
+    ),
+    "frames of converse": (
+        converse("contentBlockDelta", contentBlockIndex=0, delta={"text": "word "}) * 55_000,
+        CONTENT_TYPE,
+    ),
+    "empty frames": (frame(b"") * (BIG // 16), CONTENT_TYPE),
     "rubbish": (bytes(range(256)) * (BIG // 256), JSON),
     "quotes": (b'"' * BIG, JSON),
 }
@@ -392,6 +403,30 @@ def test_ten_megabytes_are_drawn_in_200_ms(name: str) -> None:
         times.append(time.process_time() - start)
     assert text
     assert min(times) < 0.2, times
+
+
+def test_the_middle_of_many_frames_is_left_out() -> None:
+    words = [
+        converse("contentBlockDelta", contentBlockIndex=0, delta={"text": f"{n} "}) for n in range(20_000)
+    ]
+    text = render(b"".join(words), CONTENT_TYPE)
+    assert "  0 1 2 3" in text
+    assert " 19998 19999" in text
+    assert "in the middle of the stream are not shown" in text
+
+
+def test_a_stream_that_is_damaged_all_over_is_not_read_on() -> None:
+    text = render(b"data: {bad\n\n" * 1000 + delta("unread"), SSE)
+    assert "too much of the stream is damaged" in text
+    assert "unread" not in text
+    assert "too much" in render(frame(b"{") * 1000, CONTENT_TYPE)
+
+
+def test_of_very_many_keys_the_first_are_shown() -> None:
+    many = {f"key{n}": n for n in range(2000)}
+    text = shown({"content": [{"type": "tool_use", "name": "Tool", "input": many}]})
+    assert "    key499: 499\n    … 1,500 more keys" in text
+    assert len(shown({"messages": [], **many}).splitlines()) < 600
 
 
 def test_where_conversations_are() -> None:
