@@ -49,7 +49,7 @@ def plain_headers(_master: Master, patches: Patches) -> None:
             self.fields = tuple([(name, value) for name, value in fields])
 
     def values(self: Any, name: str | bytes) -> list[str]:
-        wanted = (name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")).lower()
+        wanted = (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
         return [
             value.decode("utf-8", "surrogateescape") for key, value in self.fields if key.lower() == wanted
         ]
@@ -58,8 +58,8 @@ def plain_headers(_master: Master, patches: Patches) -> None:
         found = values(self, key)
         return ", ".join(found) if found else default
 
-    def contains(self: Any, key: object) -> bool:
-        return isinstance(key, str | bytes) and bool(values(self, key))
+    def contains(self: Any, key: str | bytes) -> bool:
+        return bool(values(self, key))
 
     patches.set(headers, "__init__", init)
     patches.set(headers, "get_all", values)
