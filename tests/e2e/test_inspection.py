@@ -273,3 +273,48 @@ def test_a_replay_from_a_file_runs_the_rules_again(
     assert (again.target, again.body) == (first.target, first.body)
     assert again.values("authorization") == [f"Bearer {GW}"]
     assert file.read_bytes() == kept
+
+
+def test_flows_of_a_file_are_shown_and_not_altered(
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
+) -> None:
+    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+    file = tmp_path / "flows"
+    proxy = mitmdump("-w", str(file), rules=rules(upstream), env={"GW_KEY": GW}, modes=REVERSE)
+    post(proxy)
+    proxy.stop()
+    kept = file.read_bytes()
+    viewer = mitmdump(
+        "-r", str(file), "--set", "gateway_log=log.jsonl", rules=rules(upstream), env={"GW_KEY": GW}, web=True
+    )
+    flow = wait_for_flow(viewer, has_ended)
+    assert flow["comment"].startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
+    assert view(viewer, flow, "request", "Auto") == "model: gw-large\n\nuser:\n  say ␛[31mred"
+    report = view(viewer, flow, "response", "Gateway")
+    assert f"went: POST {upstream.url}/base/v1/messages?beta=true" in report
+    assert "  + Authorization: Bearer ****cdef" in report
+    viewer.stop()
+    assert file.read_bytes() == kept
+    assert len(upstream.requests) == 1
+    assert (viewer.home / "log.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("modes", [[], REVERSE], ids=["intercept", "reverse"])
+def test_a_flow_of_a_file_can_be_replayed(
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path, modes: list[str]
+) -> None:
+    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+    file = tmp_path / "flows"
+    options = {"rules": rules(upstream), "env": {"GW_KEY": GW}}
+    proxy = mitmdump("-w", str(file), modes=REVERSE, **options)
+    post(proxy)
+    proxy.stop()
+    viewer = mitmdump("-r", str(file), web=True, modes=modes, **options)
+    flow = wait_for_flow(viewer, has_ended)
+    web(viewer, f"/flows/{flow['id']}/replay", "POST")
+    again = upstream.wait_for_request(count=2)
+    first = upstream.requests[0]
+    assert (again.target, again.body) == (first.target, first.body)
+    assert again.values("authorization") == [f"Bearer {GW}"]
+    flow = wait_for_flow(viewer, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
+    assert "claude-opus-4 → gw-large, 200, " in flow["comment"]

@@ -18,7 +18,8 @@ from ..redact import holds_secret, masked_header
 from .flows import point_at
 
 ORIGINAL = "gateway_original"
-_FRAMING = (b"content-length", b"transfer-encoding", b"content-encoding")
+# What tells nothing of an edit by the user: `host` follows the place.
+_UNTOLD = (b"host", b"content-length", b"transfer-encoding", b"content-encoding")
 
 
 def is_replay(flow: http.HTTPFlow) -> bool:
@@ -79,7 +80,7 @@ def restore_original(flow: http.HTTPFlow) -> None:
         return
     if original.get("sent_headers") == _checksum(flow):
         flow.request.headers.fields = _fields(original)
-    if original.get("sent") == _place(flow):
+    if _is_where_it_went(flow, original):
         point_at(flow, original["scheme"], original["host"], original["port"], original["target"])
         flow.request.data.authority = raw(original["authority"])
 
@@ -107,6 +108,15 @@ def restore_original_model(flow: http.HTTPFlow) -> None:
         return  # edited by the user into something else; the rules will say what they think of it
 
 
+def _is_where_it_went(flow: http.HTTPFlow, original: dict[str, Any]) -> bool:
+    """Whether the user has not turned the flow elsewhere. Flows of a file mitmproxy itself turns back to the host that
+    a reverse listener is for.
+    """
+    *place, path = _place(flow)
+    *sent, sent_path = original.get("sent", [None])
+    return path == sent_path and place in (sent, [original[name] for name in ("scheme", "host", "port")])
+
+
 def _place(flow: http.HTTPFlow) -> list[Any]:
     request = flow.request
     return [request.scheme, request.host, request.port, request.path]
@@ -114,5 +124,5 @@ def _place(flow: http.HTTPFlow) -> list[Any]:
 
 def _checksum(flow: http.HTTPFlow) -> int:
     """Tells headers that the user has edited since from those that were sent."""
-    kept = [field for field in flow.request.headers.fields if field[0].lower() not in _FRAMING]
+    kept = [field for field in flow.request.headers.fields if field[0].lower() not in _UNTOLD]
     return zlib.crc32(b"\n".join(map(b":".join, kept)))
