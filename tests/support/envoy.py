@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mitm_gateway.export import Listener, Options, check, files
 from mitm_gateway.load import parse_rules
@@ -48,7 +50,7 @@ def validate(program: str, file: Path) -> subprocess.CompletedProcess[str]:
 
 
 class Envoy:
-    """Envoy with the export of these rules, listening on a free loopback port."""
+    """Envoy with the export of these rules, listening on a free loopback port; `edit` breaks the main file."""
 
     def __init__(
         self,
@@ -58,21 +60,23 @@ class Envoy:
         env: Mapping[str, str],
         host: str,
         body_limit: int = 64 << 20,
-        clients: str | None = None,
+        edit: Callable[[str], str] = str,
+        **more: Any,
     ) -> None:
         self.port, self.admin_port = unused_port(), unused_port()
         self.folder = folder
         self.secrets = folder / "secrets"
         options = Options(
-            listeners=(Listener("127.0.0.1", self.port, host),),
+            listeners=(Listener.parse(f"{self.port}={host}"),),
             admin=("127.0.0.1", self.admin_port),
             config_dir=str(folder),
             secrets_dir=str(self.secrets),
             body_limit=body_limit,
-            clients=clients,
             log=str(folder / "access.log"),
+            **more,
         )
         file = write_export(folder, rules, env, options)
+        file.write_text(edit(file.read_text()))
         self._output = folder / "output.txt"
         with self._output.open("wb") as log:
             self.process = subprocess.Popen(
@@ -84,6 +88,17 @@ class Envoy:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def log_line(self) -> dict[str, Any]:
+        """The first line of the access log; Envoy writes it within a second."""
+        file = self.folder / "access.log"
+        deadline = time.monotonic() + START_S
+        while not file.exists() or "\n" not in file.read_text():
+            if time.monotonic() > deadline:
+                raise TimeoutError("no line in the access log")
+            time.sleep(_POLL_S)
+        line: dict[str, Any] = json.loads(file.read_text().split("\n")[0])
+        return line
 
     def output(self) -> str:
         """Everything written to stdout and stderr so far."""

@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from mitm_gateway.addresses import Upstream
 from mitm_gateway.export import Listener, Options, check, files
-from mitm_gateway.export.patterns import model_regex, path_regex
+from mitm_gateway.export.edits import path_edit, removals
+from mitm_gateway.export.patterns import header_regex, model_regex, path_regex
 from mitm_gateway.export.script import literal
 from mitm_gateway.load import parse_rules
 from mitm_gateway.patterns import Glob, PathGlob
@@ -42,11 +44,20 @@ def problems(rule: str, top: str = TOP) -> list[str]:
             'rules.yaml:5:39: rule "a" sets "x-envoy-retry-on", which Envoy takes for an order to itself',
         ),
         (
+            '    headers: {remove: [x-a, "c*"]}',
+            'rules.yaml:5:29: rule "a" removes by a pattern that takes in "content-length", which must stay; '
+            "expected a closer pattern",
+        ),
+        (
+            '    beta: {add: [b]}\n    headers: {remove: ["anthropic-*"]}',
+            'rules.yaml:5:11: rule "a" edits "anthropic-beta" both here and in "headers"; expected it here only',
+        ),
+        (
             "  - {name: b, match: {host: other.test}}",
             'rules.yaml:5:29: rule "b" is about a host that no listener stands for; expected "--listen PORT=HOST"',
         ),
     ],
-    ids=["demo", "sigv4", "form", "order", "host"],
+    ids=["demo", "sigv4", "form", "order", "pattern", "beta", "host"],
 )  # fmt: skip
 def test_what_cannot_be_exported_is_said_with_its_place(rule: str, expected: str) -> None:
     assert problems(rule) == [expected]
@@ -82,3 +93,31 @@ def test_lua_texts_hold_any_character() -> None:
     assert literal({"a": ['q"\\\n', "\x01\x7f", None, True]}) == (
         '{ ["a"] = { "q\\"\\\\\\n", "\\001\\127", nil, true } }'
     )
+
+
+def test_what_a_rule_removes_is_no_pseudo_header_and_every_spelling_of_a_key() -> None:
+    assert not re.fullmatch(header_regex("*path"), ":path")
+    assert re.fullmatch(header_regex("x-*"), "x-stainless-os")
+    ruleset = parse_rules((TOP + "    auth: {scheme: none}\n").encode(), "rules.yaml", {})
+    mutations = removals(ruleset.rules[0], Listener("127.0.0.1", 1), is_page=False)["header_mutation"][
+        "mutations"
+    ]
+    (removal,) = mutations["request_mutations"]
+    regex = removal["remove_on_match"]["key_matcher"]["safe_regex"]["regex"]
+    assert all(
+        re.fullmatch(regex, name) for name in ("x-api-key", "x_api_key", "xapikey", "-api--key", "cookie")
+    )
+    assert not any(re.fullmatch(regex, name) for name in (":path", "x-api-keys", "content-type", "x-key"))
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1", "/v1x/a", "/messages", "/v2/v1", "/v1/"])
+@pytest.mark.parametrize("base", ["", "/a", "/a/v1", "/v1", "/a.b\\1"])
+def test_a_path_is_put_behind_the_base_as_the_addon_does(base: str, path: str) -> None:
+    place = Upstream("https", "h.test", 443, base)
+    edit = path_edit(place)
+    if rewrite := edit.get("regex_rewrite"):
+        # RE2 has \\1 and \\\\ as Python has.
+        sent = re.sub(rewrite["pattern"]["regex"], rewrite["substitution"], path)
+    else:
+        sent = edit.get("prefix_rewrite", "/") + path[1:]
+    assert sent == place.join(path)

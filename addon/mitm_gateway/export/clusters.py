@@ -133,6 +133,7 @@ def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], option
     return {
         "name": name,
         "type": "STATIC" if _is_address(place.host) else "LOGICAL_DNS",
+        "dns_lookup_family": "ALL",
         "connect_timeout": "10s",
         "circuit_breakers": {"thresholds": [limits]},
         "load_assignment": {

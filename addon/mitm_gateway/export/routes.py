@@ -107,7 +107,7 @@ def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
     plain = [
         _regex(":path", _PLAIN_TARGET),
         _regex(":path", _NOTEWORTHY_TARGET) | {"invert_match": True},
-        _regex(":method", "(?i:trace)") | {"invert_match": True},
+        _regex(":method", "(?i:trac[ek])") | {"invert_match": True},
         {"name": "content-length", "treat_missing_header_as_empty": True, **too_large},
         _is_present("origin", present=False),
         _is_present("sec-fetch-site", present=False),

