@@ -52,6 +52,11 @@ class EventReader:
         self._add(chunk[pos:])
         return events
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether what comes next begins an event; false as well before the first byte."""
+        return not (self._line or self._data or self._name or self._skips_newline or self._is_first_line)
+
     def finish(self) -> list[Event]:
         """The event in which the stream was cut off, if there is one."""
         if self._line:

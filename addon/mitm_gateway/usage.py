@@ -43,24 +43,22 @@ class Usage:
 
     def updated(self, data: object) -> Usage:
         """The usage with what an event or an answer adds; rubbish adds nothing."""
-        if not isinstance(data, Mapping):
+        if not isinstance(data, dict):
             return self
-        result = self
+        found: dict[str, Any] = {}
         for part in (data, data.get("message"), data.get("response"), data.get("delta")):
-            if isinstance(part, Mapping):
-                result = _with_part(result, part)
-        return result
+            if isinstance(part, dict):
+                found |= {name: value for name, value in _part(part).items() if value is not None}
+        return replace(self, **found) if found else self
 
 
-def _with_part(usage: Usage, part: Mapping[str, Any]) -> Usage:
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": _text(part.get("model"), _MODEL),
         "stop_reason": _name(part.get("stop_reason")) or _finish_reason(part) or _status(part),
         "error": _error(part.get("error")),
     }
-    if isinstance(tokens := part.get("usage"), Mapping):
-        found |= _tokens(tokens)
-    return replace(usage, **{name: value for name, value in found.items() if value is not None})
+    return found | _tokens(tokens) if isinstance(tokens := part.get("usage"), dict) else found
 
 
 def _tokens(tokens: Mapping[str, Any]) -> dict[str, int | None]:
@@ -140,6 +138,9 @@ class _EventUsage:
         self._usage = Usage(is_stream=True)
 
     def feed(self, chunk: bytes) -> None:
+        # Most chunks of a stream are whole events of which none tells anything.
+        if self._events.is_between_events and chunk.endswith(b"\n\n") and not _tells(chunk):
+            return
         for event in self._events.feed(chunk):
             self._take(event.data)
 
@@ -149,8 +150,12 @@ class _EventUsage:
         return self._usage
 
     def _take(self, data: bytes) -> None:
-        if any(mark in data for mark in _TELLING):
+        if _tells(data):
             self._usage = self._usage.updated(_parsed(data))
+
+
+def _tells(data: bytes) -> bool:
+    return any(mark in data for mark in _TELLING)
 
 
 class _FrameUsage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,35 @@ def test_an_error_tells_its_type() -> None:
 def test_a_cut_stream_tells_what_had_come() -> None:
     events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
     assert usage_of("text/event-stream", events + b'data: {"usage":{"outp') == Usage("m", 8, is_stream=True)
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [
+                b'data: {"type":"message_start","message":{"model":"m","usage":{"input_tokens":3}}}\n\n',
+                b'event: ping\ndata: {"type":"ping"}\n\n',
+                b'data: {"usage":{"output_tokens":5}}\r\n\r\n',
+                b'data: {"usage":\ndata: {"output_tokens":7}}\n\n',
+                b": a comment\n\n",
+                b"\xef\xbb\xbf",
+                b"\n\n",
+                b"\r",
+            ]
+        ),
+        max_size=8,
+    ),
+    cuts=st.lists(st.integers(0, 400), max_size=6),
+)
+def test_a_stream_tells_the_same_however_it_is_cut(pieces: list[bytes], cuts: list[int]) -> None:
+    whole = b"".join(pieces)
+    cut, by_piece, at_once = (reader_for("text/event-stream") for _ in range(3))
+    for start, end in pairwise([0, *sorted(cuts), len(whole)]):
+        cut.feed(whole[start:end])
+    for piece in pieces:
+        by_piece.feed(piece)
+    at_once.feed(whole)
+    assert cut.finish() == by_piece.finish() == at_once.finish()
 
 
 def test_a_very_long_answer_is_not_kept() -> None:

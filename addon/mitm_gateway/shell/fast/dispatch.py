@@ -15,6 +15,7 @@ from typing import Any
 
 from mitmproxy import addonmanager, exceptions, hooks, http, log
 from mitmproxy.addons.asgiapp import ASGIApp
+from mitmproxy.addons.maplocal import MapLocal
 from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.flow import Flow
 from mitmproxy.master import Master
@@ -206,7 +207,9 @@ class Dispatch:
 
 
 def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:
-    """Whether it is an app of mitmproxy's whose coroutine would find that the request is not for it."""
+    """Whether it is an addon of mitmproxy's that would find, after some work, that the request is not for it."""
+    if type(addon) is MapLocal:
+        return not addon.replacements
     return (
         isinstance(addon, ASGIApp)
         and type(addon).request in (ASGIApp.request, Onboarding.request)
