@@ -48,8 +48,9 @@ matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP)
 bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies and other gateways; ARGS=--curves
 	@.venv/bin/python bench/run.py $(ARGS)
 
-screenshots: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## docs/*.png, from mitmweb on mitmproxy 12 in Chromium
-	@SCREENSHOTS=$(CURDIR)/docs .venv/bin/python -m pytest tests/e2e/test_browser.py
+screenshots: MITMPROXY := mitmproxy>=12,<13
+screenshots: .venv-3.13/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## docs/*.png, from mitmweb on mitmproxy 12 in Chromium
+	@SCREENSHOTS=$(CURDIR)/docs .venv-3.13/bin/python -m pytest tests/e2e/test_browser.py
 
 fuzz: .venv-fuzz ## coverage-guided fuzzing, 30 s a target; FUZZ_S=600 for longer
 	@for target in rules body events; do \

@@ -61,7 +61,7 @@ class Operation:
 def operation(record: Record) -> Operation | None:
     """What a record tells; None for a request that calls no model."""
     kind = next((name for name, form in _OPERATIONS.items() if form.search(record.path)), None)
-    if kind is None:
+    if kind is None or record.method != "POST":
         return None
     asked, error = record.model_sent or record.model, _error(record)
     shared: Attributes = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,10 @@ def test_operations_and_providers(path: str, upstream: str, operation_name: str,
 )
 def test_what_calls_no_model_is_not_told(path: str) -> None:
     assert operation(record(path)) is None
+
+
+def test_a_probe_calls_no_model() -> None:
+    assert operation(replace(record(), method="HEAD")) is None
 
 
 @pytest.mark.parametrize(
