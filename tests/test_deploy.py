@@ -1,0 +1,51 @@
+"""The manifests in deploy/ are valid by the official schemas, and a slip in them would be seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+KUBERNETES = (DEPLOY / "kubernetes.yaml").read_text()
+COMPOSE = (DEPLOY / "compose.yaml").read_text()
+VERSION = "1.34"
+
+
+def validate_all(text: str) -> None:
+    for document in yaml.safe_load_all(text):
+        kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+def test_the_kubernetes_manifest_is_valid() -> None:
+    validate_all(KUBERNETES)
+
+
+@pytest.mark.parametrize(
+    ("part", "slip"),
+    [
+        ("readinessProbe:", "readynessProbe:"),
+        ("replicas: 3", "replicas: three"),
+        ("minReplicas:", "minReplica:"),
+    ],
+)
+def test_a_slip_in_the_kubernetes_manifest_is_seen(part: str, slip: str) -> None:
+    assert part in KUBERNETES
+    with pytest.raises(kubernetes_validate.ValidationError):
+        validate_all(KUBERNETES.replace(part, slip))
+
+
+def test_the_compose_file_is_valid() -> None:
+    assert PyCompose.from_yaml(COMPOSE).service_names() == ["token-files", "envoy"]
+
+
+@pytest.mark.parametrize(
+    ("part", "slip"), [("depends_on:", "depend_on:"), ("restart: unless-stopped", "restart: maybe")]
+)
+def test_a_slip_in_the_compose_file_is_seen(part: str, slip: str) -> None:
+    assert part in COMPOSE
+    with pytest.raises(ValueError, match="services"):
+        PyCompose.from_yaml(COMPOSE.replace(part, slip))
