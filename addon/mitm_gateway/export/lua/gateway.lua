@@ -484,9 +484,10 @@ local function request_of(headers)
   local mark = target:find("?", 1, true) or #target + 1
   local path = target:sub(1, mark - 1)
   local model, first, last = path_model(path)
-  return {
+  return { -- with what is found out later: a table that grows is made anew several times
     method = headers:get(":method"), target = target, path = path, query = target:sub(mark),
-    model = model, first = first, last = last,
+    model = model, first = first, last = last, sent = nil, rule = nil, length = nil,
+    has_no_body = nil, body = nil, text = nil, body_model = nil, model_start = nil, model_end = nil,
   }
 end
 

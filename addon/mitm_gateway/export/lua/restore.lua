@@ -32,22 +32,27 @@ end
 local Scanner = {}
 Scanner.__index = Scanner
 
+-- All fields from the start: a table that grows is made anew several times.
 local function new_scanner(replacement, parents)
-  return setmetatable({ replacement = replacement, parents = parents }, Scanner):reset()
+  return setmetatable({
+    replacement = replacement, parents = parents,
+    depth = 0, watched = 0, -- `watched`: how many of the open containers are objects that may hold a model
+    key = false, wants_key = false, in_string = false, escaped = false,
+    captured = false, is_target = false, is_over = false, overlong = false,
+  }, Scanner)
 end
 
 function Scanner:reset()
-  self.depth, self.watched = 0, 0 -- `watched`: how many of the open containers are objects that may hold a model
-  self.key, self.wants_key = nil, false
+  self.depth, self.watched = 0, 0
+  self.key, self.wants_key = false, false
   self.in_string, self.escaped = false, false
-  self.captured, self.is_target, self.is_over, self.overlong = nil, false, false, false
-  return self
+  self.captured, self.is_target, self.is_over, self.overlong = false, false, false, false
 end
 
 -- What is held back, unedited: the document is broken or the stream is over.
 function Scanner:take_held()
   local held = self.in_string and self.is_target and self.captured or ""
-  self.is_target, self.captured, self.is_over = false, nil, true
+  self.is_target, self.captured, self.is_over = false, false, true
   return held
 end
 
@@ -56,13 +61,13 @@ function Scanner:open(mark)
     and (self.depth == 0 or (self.depth == 1 and self.watched == 1 and self.parents[self.key or ""]))
   self.depth = self.depth + 1
   if watches then self.watched, self.wants_key = self.depth, true end
-  self.key = nil
+  self.key = false
 end
 
 function Scanner:close()
   self.depth = self.depth - 1
   self.watched = math.min(self.watched, self.depth)
-  self.key, self.wants_key = nil, false
+  self.key, self.wants_key = false, false
   self.is_over = self.depth <= 0
 end
 
@@ -104,11 +109,11 @@ function Scanner:end_string(out)
   self.in_string = false
   if self.is_target then
     out[#out + 1] = self.overlong and self.captured .. '"' or self.replacement
-    self.is_target, self.overlong, self.key = false, false, nil
+    self.is_target, self.overlong, self.key = false, false, false
   elseif self.wants_key and self.captured then
     self.key = key_in(self.captured)
   end
-  self.captured = nil
+  self.captured = false
 end
 
 -- Goes on inside a string; gives where to go on, and where what may leave begins.
@@ -129,7 +134,7 @@ function Scanner:structure(data, p, at, start, out)
   if mark == QUOTE then
     self.in_string = true
     self.is_target = watched and self.depth > 0 and self.depth == self.watched and not self.wants_key and self.key == "model"
-    self.captured = watched and "" or nil
+    self.captured = watched and ""
     if self.is_target then
       out[#out + 1] = data:sub(start, place - 1)
       self.captured, start = '"', place + 1
