@@ -302,6 +302,22 @@ def test_what_has_nothing_for_the_filter_meets_the_same_refusals(
 
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
+def test_a_clients_trailers_stay_here(
+    envoy: Start, recorder: StartRecorder, authority: Authority, more: str
+) -> None:
+    upstream = recorder(json_reply({}), tls=authority, names=("localhost",), http2=True)
+    proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
+    pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/v1/messages")]
+    with Wire(proxy.port) as wire:
+        client = Http2Client(wire)
+        stream = client.send_request(pseudo, b"{}", trailers=[("x-api-key", CK), ("x-else", "1")])
+        assert client.read_response(stream).status == 200
+    asked = upstream.wait_for_request("/base/v1/messages")
+    assert asked.body == b"{}"
+    assert not any(name in ("x-api-key", "x-else") for name, _ in asked.headers)
+
+
+@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
 @pytest.mark.parametrize(
     ("method", "target"),
     [

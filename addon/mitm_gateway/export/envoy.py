@@ -19,6 +19,7 @@ _ADMIN_CLUSTER = "admin"
 _DIRECT_BODY_BYTES = 1 << 20
 _MAX_CONNECTIONS = 50_000
 _KEPT_PATH = "mitm_gateway.path"
+_ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
 # What Envoy answers by itself; everything else comes from a route or from the filter.
 _UNREACHABLE = Refusal(502, "the upstream cannot be reached, or broke off", retry=True)
 _NO_CREDENTIAL = Refusal(502, "a credential is not there: its file is missing or empty")
@@ -140,7 +141,8 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
                 LUA, "lua.v3.Lua", default_source_code={"inline_string": lua(ruleset, listener, options)}
             ),
             _gate(),
-            _filter(MUTATION, "header_mutation.v3.HeaderMutation"),
+            # A rule's edits of headers are its route's. No rule reads trailers, so a client's key could travel in one.
+            _filter(MUTATION, "header_mutation.v3.HeaderMutation", mutations={"request_trailers_mutations": [_ALL]}),
             _ROUTER,
         ],
     }
