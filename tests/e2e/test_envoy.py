@@ -307,7 +307,12 @@ def test_a_clients_trailers_stay_here(
 ) -> None:
     upstream = recorder(json_reply({}), tls=authority, names=("localhost",), http2=True)
     proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
-    pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/v1/messages")]
+    pseudo = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", "/v1/messages"),
+    ]
     with Wire(proxy.port) as wire:
         client = Http2Client(wire)
         stream = client.send_request(pseudo, b"{}", trailers=[("x-api-key", CK), ("x-else", "1")])

@@ -142,7 +142,11 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
             ),
             _gate(),
             # A rule's edits of headers are its route's. No rule reads trailers, so a client's key could travel in one.
-            _filter(MUTATION, "header_mutation.v3.HeaderMutation", mutations={"request_trailers_mutations": [_ALL]}),
+            _filter(
+                MUTATION,
+                "header_mutation.v3.HeaderMutation",
+                mutations={"request_trailers_mutations": [_ALL]},
+            ),
             _ROUTER,
         ],
     }
