@@ -1,0 +1,73 @@
+"""Thousands of connections at once: idle ones, ones that send a head without an end, and one that wants an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.stage import Stage
+
+pytestmark = pytest.mark.e2e
+
+COUNT = 2000
+SLOW = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-slow: a"
+# A process that has held much keeps some of it; what a second wave adds to the first is a leak.
+MAX_GROWTH_MB = 24
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as the system lets this process and its children have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * COUNT + 500:
+        pytest.skip(f"only {hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * COUNT + 500), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def open_files(stage: Stage) -> int:
+    return len(list(Path(f"/proc/{stage.proxy.process.pid}/fd").iterdir()))
+
+
+def memory_mb(stage: Stage) -> float:
+    status = Path(f"/proc/{stage.proxy.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("many_files")
+def test_thousands_of_connections_hold_nobody_up_and_leave_nothing(
+    stage_with: Callable[..., Stage],
+) -> None:
+    stage = stage_with()
+    assert stage.ask().status == 200
+    wait_until(lambda: open_files(stage) < 100, "no quiet start")
+    before, after = open_files(stage), []
+    for _ in range(2):
+        with contextlib.ExitStack() as opened:
+            for number in range(COUNT):
+                address = ("127.0.0.1", stage.proxy.ports[number % 2])
+                client = opened.enter_context(socket.create_connection(address, 60))
+                if number % 4 == 1:
+                    client.sendall(SLOW)
+            wait_until(lambda: open_files(stage) >= before + COUNT, "not all are held")
+            for _ in range(3):
+                asked = time.monotonic()
+                assert stage.ask_anyway().status == 200
+                assert time.monotonic() - asked < 5
+        wait_until(lambda: open_files(stage) <= before + 2, "connections are left")
+        after.append(memory_mb(stage))
+    assert after[1] - after[0] < MAX_GROWTH_MB, after
