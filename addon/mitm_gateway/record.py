@@ -94,7 +94,7 @@ class Record:
             status = str(self.status) if self.status else None
             parts += [status, self.late_error, self.error, _duration(self.total_s)]
         parts += [_tokens(self.usage), *self.notes, self.hint]
-        return f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}"
+        return _plain(f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}")
 
     def log_entry(self) -> Mapping[str, object]:
         """The keys of a `gateway_log` line; those that say nothing are absent."""
@@ -119,7 +119,11 @@ class Record:
             "refusal": self.refusal,
             "hint": self.hint,
         }
-        return {key: value for key, value in entry.items() if value is not None}
+        return {
+            key: _plain(value) if isinstance(value, str) else value
+            for key, value in entry.items()
+            if value is not None
+        }
 
     def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
         """What the Gateway view tells besides the log entry, as plain values; what says nothing is absent."""
@@ -140,6 +144,11 @@ class Record:
             "is_answered_here": self.is_answered_here,
         }
         return {key: value for key, value in facts.items() if value is not None}
+
+
+def _plain(text: str) -> str:
+    """Text that can be written: a client's bytes may be no UTF-8, and a model's name half of a surrogate pair."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:

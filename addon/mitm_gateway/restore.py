@@ -29,6 +29,9 @@ _MEMBERS = re.compile(
 # Inside values that hold no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
+# What may stand before a document and between its parts; the last three are a byte order mark.
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
+
 _TOP: frozenset[str] = frozenset({"model"})
 # Anthropic's `message_start` has it in `message`, OpenAI's `response.*` events in `response`.
 _PARENTS: frozenset[str] = frozenset({"message", "response"})
@@ -69,7 +72,7 @@ class _Scanner:
                 pos = self._skip(data, pos)
             elif self._wants_key and (members := _MEMBERS.match(data, pos)):
                 pos = members.end()
-            elif self._wants_key and (found := _KEY.match(data, pos)):
+            elif self._wants_key and self._key is None and (found := _KEY.match(data, pos)):
                 pos = self._member(data, found)
             else:
                 pos, start = self._structure(data, pos, start, out)
@@ -100,10 +103,15 @@ class _Scanner:
 
     def _structure(self, data: bytes, pos: int, start: int, out: list[bytes]) -> tuple[int, int]:
         found = _STRUCTURE.search(data, pos)
-        if found is None:
+        place = found.start() if found else len(data)
+        if data[pos:place].strip(_BLANKS):
+            self._pass_scalar()
+        if found is None or self._is_over:
             return len(data), start
-        mark, place = found[0], found.start()
-        if mark == b'"':
+        mark = found[0]
+        if mark == b'"' and self._wants_key and self._key is not None:
+            self._is_over = True  # a second key without a value between is no JSON
+        elif mark == b'"':
             self._in_string = True
             self._captured = bytearray()
             self._is_target = self._at_target()
@@ -117,9 +125,17 @@ class _Scanner:
             self._close()
         elif mark == b",":
             self._wants_key = self._depth == self._watched
+            self._key = None
         else:
+            # Behind a second colon stands no value of this key.
+            self._key = self._key if self._wants_key else None
             self._wants_key = False
         return place + 1, start
+
+    def _pass_scalar(self) -> None:
+        """A number, a word or nonsense: the value of the key, if any; before the document it makes it none."""
+        self._is_over = self._depth == 0
+        self._key = None
 
     def _at_target(self) -> bool:
         if self._wants_key or self._depth != self._watched or self._depth == 0:

@@ -91,6 +91,32 @@ def test_50_an_answer_without_a_body_is_kept_without_what_its_head_echoes(stage:
 
 
 @e2e
+@pytest.mark.parametrize(
+    ("target", "header", "body"),
+    [
+        (b"/v1/m\xe9?x=\xff", b"x-a: b", b"{}"),
+        (b"/v1/messages", b"x-a: \xff\xfe", b"{}"),
+        (b"/v1/messages", b"x-a: b", rb'{"model":"\ud800"}'),
+    ],
+    ids=["target", "header", "model"],
+)
+def test_50_what_is_no_text_is_recorded_like_all_else(
+    stage_with: StartStage, target: bytes, header: bytes, body: bytes
+) -> None:
+    # Text that cannot be encoded would keep the flow, and the lines that are written with it, out of the files.
+    stage = stage_with()
+    client = stage.tunnel()
+    client.send(
+        b"POST %s HTTP/1.1\r\nHost: %s\r\nx-marked: here\r\n%s\r\nContent-Length: %d\r\n\r\n%s"
+        % (target, API.encode(), header, len(body), body)
+    )
+    assert client.read_response().status == 200
+    stage.proxy.stop()
+    assert b"x-marked" in stage.flows.read_bytes()
+    assert len(stage.log.read_text(encoding="utf-8").splitlines()) == 1
+
+
+@e2e
 def test_50_recordings_are_their_owners_alone(stage_with: StartStage) -> None:
     stage = stage_with()
     assert stage.ask().status == 200

@@ -57,10 +57,20 @@ def test_the_top_level_model_of_an_answer_is_edited(before: bytes, after: bytes)
         b"nonsense \" { : , model",
         b"",
         b'{"x":1}{"model":"y"}',
+        b'x{"model":"y"}',
+        b'nonsense {"model":"y"}',
+        b'{"a" "model":"y"}',
+        b'{"model"::"y"}',
+        b'{"model":1"y"}',
+        b'{"model":x"y"}',
+        b'{"model"x:"y"}',
+        b'{"model" "y"}',
+        b'{model:"model","a":"y"}',
     ],
 )  # fmt: skip
 def test_everything_else_in_an_answer_stays(body: bytes) -> None:
     assert as_json(body) == body
+    assert as_json(*(body[place : place + 1] for place in range(len(body)))) == body
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])

@@ -36,7 +36,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
         "scheme": head.scheme,
         "host": flow.request.host,
         "port": head.port,
-        "target": masked_target(head.target),
+        "target": raw(masked_target(head.target)),  # bytes: what is no UTF-8 could not be saved as text
         "authority": head.authority,
         "headers": tuple([(name, _shown(name, value)) for name, value in head.fields]),
     }
@@ -57,7 +57,7 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
         original["scheme"],
         original["host"],
         original["port"],
-        original["target"],
+        text(original["target"]),
         _fields(original),
         original["authority"],
     )
@@ -81,7 +81,7 @@ def restore_original(flow: http.HTTPFlow) -> None:
     if original.get("sent_headers") == _checksum(flow):
         flow.request.headers.fields = _fields(original)
     if _is_where_it_went(flow, original):
-        point_at(flow, original["scheme"], original["host"], original["port"], original["target"])
+        point_at(flow, original["scheme"], original["host"], original["port"], text(original["target"]))
         flow.request.data.authority = raw(original["authority"])
 
 
@@ -119,7 +119,7 @@ def _is_where_it_went(flow: http.HTTPFlow, original: dict[str, Any]) -> bool:
 
 def _place(flow: http.HTTPFlow) -> list[Any]:
     request = flow.request
-    return [request.scheme, request.host, request.port, request.path]
+    return [request.scheme, request.host, request.port, request.data.path]
 
 
 def _checksum(flow: http.HTTPFlow) -> int:
