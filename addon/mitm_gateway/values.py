@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from . import sigv4
@@ -28,6 +29,9 @@ class Value:
     signing: sigv4.AwsKeys | None = None
 
 
+_VISIBLE = re.compile(r"[!-~]+")
+
+
 def clean(text: str) -> str:
     """A secret without one final newline and a pasted `Bearer `. Raises CredentialError where unusable."""
     text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
@@ -35,7 +39,7 @@ def clean(text: str) -> str:
         text = text[7:].lstrip(" ")
     if not text:
         raise CredentialError("is empty")
-    if any(not "!" <= character <= "~" for character in text):
+    if not _VISIBLE.fullmatch(text):
         raise CredentialError("holds blanks, line breaks, control or non-ASCII characters")
     return text
 

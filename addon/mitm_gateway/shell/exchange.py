@@ -219,7 +219,7 @@ class Exchange:
     def _edit(
         self, flow: http.HTTPFlow, handling: Handling, plan: Plan, content: bytes, body: Body | None
     ) -> None:
-        record = handling.record
+        record, is_edited = handling.record, False
         if body is not None:
             try:
                 edited, sent = body_bytes(plan.rule, body)
@@ -228,12 +228,11 @@ class Exchange:
             if edited is not body.raw:
                 record.bytes_came = len(content)
                 record.applied = applied_edits(plan.rule, body) if self._live.is_watched else None
-                content = edited
-                set_body(flow, content, edited=True)
+                content, is_edited = edited, True
             if body.model is not None and record.model is None:
                 record.model, record.model_sent = body.model, sent
         if content:
-            set_body(flow, content, edited=False)
+            set_body(flow, content, edited=is_edited)
         record.bytes_out = len(content)
         self._show_state(flow, handling, "waiting")
 

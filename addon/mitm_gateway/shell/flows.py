@@ -96,12 +96,20 @@ def pass_on(flow: http.HTTPFlow, head: RequestHead, arrival: Arrival) -> None:
 
 def set_body(flow: http.HTTPFlow, body: bytes, *, edited: bool) -> None:
     """Puts an edited body in, or makes sure that an unedited one is framed for the upstream."""
-    headers = flow.request.headers
+    fields = flow.request.headers.fields
     if edited:
         flow.request.raw_content = body
-        headers.pop("content-encoding", None)
-    if "transfer-encoding" not in headers and headers.get("content-length") != str(len(body)):
-        headers["content-length"] = str(len(body))
+        fields = tuple([field for field in fields if field[0].lower() != b"content-encoding"])
+    names = [name.lower() for name, _ in fields]
+    length = b"%d" % len(body)
+    if b"transfer-encoding" in names:
+        pass
+    elif b"content-length" in names:
+        place = names.index(b"content-length")
+        fields = (*fields[:place], (fields[place][0], length), *fields[place + 1 :])
+    else:
+        fields = (*fields, (b"content-length", length))
+    flow.request.headers.fields = fields
 
 
 def sign(flow: http.HTTPFlow, plan: Plan, keys: AwsKeys) -> None:

@@ -5,7 +5,7 @@ All of it reaches into mitmproxy's private parts, so each part looks first wheth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from mitmproxy import http
@@ -54,10 +54,9 @@ def _end_message(connection: Any) -> Steps:
     yield from connection.mark_done(request=is_request, response=not is_request)
 
 
-def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, Any], Steps]:
-    def send_without(self: Any, event: Any) -> Steps:
-        if not isinstance(event, kind):
-            yield from send(self, event)
+def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, Any], Iterable[Any]]:
+    def send_without(self: Any, event: Any) -> Iterable[Any]:
+        return () if isinstance(event, kind) else send(self, event)
 
     return send_without
 

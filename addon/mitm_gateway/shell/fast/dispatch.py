@@ -14,8 +14,16 @@ from types import TracebackType
 from typing import Any
 
 from mitmproxy import addonmanager, exceptions, hooks, http, log
+from mitmproxy.addons import (
+    blocklist,
+    maplocal,
+    mapremote,
+    modifybody,
+    modifyheaders,
+    stickyauth,
+    stickycookie,
+)
 from mitmproxy.addons.asgiapp import ASGIApp
-from mitmproxy.addons.maplocal import MapLocal
 from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.flow import Flow
 from mitmproxy.master import Master
@@ -29,6 +37,16 @@ _addon_logger = logging.getLogger("mitmproxy.addonmanager")
 
 _LIFECYCLE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
 Table = tuple[tuple[Any, ...], ...]
+# What these addons of mitmproxy's do is in these attributes, which change with options only.
+_STATES: dict[type, str] = {
+    blocklist.BlockList: "items",
+    maplocal.MapLocal: "replacements",
+    mapremote.MapRemote: "replacements",
+    modifybody.ModifyBody: "replacements",
+    modifyheaders.ModifyHeaders: "replacements",
+    stickyauth.StickyAuth: "flt",
+    stickycookie.StickyCookie: "flt",
+}
 # Calls the addons; yields what has to be waited for.
 Steps = Generator[Awaitable[object], None, None]
 
@@ -137,7 +155,11 @@ class Dispatch:
     def _find(self, name: str) -> Table | None:
         groups = []
         for top in self._manager.chain:
-            having = [addon for addon in addonmanager.traverse([top]) if getattr(addon, name, None)]
+            having = [
+                addon
+                for addon in addonmanager.traverse([top])
+                if getattr(addon, name, None) and not _is_idle(addon)
+            ]
             if not all(callable(getattr(addon, name)) for addon in having):
                 return None
             if having:
@@ -206,10 +228,14 @@ class Dispatch:
         await _finish(*begun)
 
 
+def _is_idle(addon: object) -> bool:
+    """Whether it is an addon of mitmproxy's that was told to do nothing; options tell it otherwise."""
+    state = _STATES.get(type(addon))
+    return state is not None and not getattr(addon, state, True)
+
+
 def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:
     """Whether it is an addon of mitmproxy's that would find, after some work, that the request is not for it."""
-    if type(addon) is MapLocal:
-        return not addon.replacements
     return (
         isinstance(addon, ASGIApp)
         and type(addon).request in (ASGIApp.request, Onboarding.request)

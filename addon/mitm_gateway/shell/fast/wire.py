@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from h11._readers import ContentLengthReader
@@ -93,12 +94,8 @@ def plain_bodies(_master: Master, patches: Patches) -> None:
         if type(event) is events.DataReceived and self.state == self.read_body and not self.buf:
             reader, data = self.body_reader, event.data
             if type(reader) is ContentLengthReader and 0 < len(data) <= reader._remaining:
-                reader._remaining -= len(data)
-                yield ReceiveHttp(self.ReceiveData(self.stream_id, data))
-                if not reader._remaining:
-                    yield from self.read_body(event)  # finds the end
-                return
-        yield from original(self, event)
+                return _passed_on(self, reader, event)
+        return original(self, event)
 
     patches.set(connection, "_handle_event", handle_event)
 
@@ -134,6 +131,13 @@ def joined_writes(_master: Master, patches: Patches) -> None:
     patches.set(handler, "handle_connection", handle_connection)
     patches.set(handler, "server_event", server_event)
     patches.on_undo(undo)
+
+
+def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataReceived) -> Iterator[Any]:
+    reader._remaining -= len(event.data)
+    yield ReceiveHttp(connection.ReceiveData(connection.stream_id, event.data))
+    if not reader._remaining:
+        yield from connection.read_body(event)  # finds the end
 
 
 class Cork:
