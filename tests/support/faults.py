@@ -93,6 +93,6 @@ def _breaking(step: str, original: Any, control: Path) -> Callable[..., Any]:
 
 if "TEST_FAULT" in os.environ:
     # Small, so that a credential that never comes is given up while the test looks on.
-    exchange.CREDENTIAL_MARGIN_S = -9.5
+    exchange.CREDENTIAL_MARGIN_S = -6.0
     for _step, (_owner, _name, _) in STEPS.items():
         setattr(_owner, _name, _breaking(_step, getattr(_owner, _name), Path(os.environ["TEST_FAULT"])))
