@@ -2,6 +2,8 @@
 
 # The text is walked with the standard library's C scanner, which checks strictly while it skips values. Everything
 # outside the edited spans is copied, never re-serialised: numbers, escapes, order and blanks stay as the client wrote them.
+# Where the extra `speed` is installed, simdjson checks instead, six times as fast, and the walk is put off until an edit
+# needs to know more places than the model's. simdjson takes less than the walk does: whatever it refuses is walked too.
 
 from __future__ import annotations
 
@@ -10,9 +12,16 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-# A walk costs Python time per member; the bound keeps a hostile body from stalling the loop (0.1 s at most).
+simdjson: Any
+try:
+    import simdjson
+except (ImportError, RuntimeError):  # RuntimeError: installed, but its compiled part cannot be loaded
+    simdjson = None
+
+# A walk costs Python time per member; the bound keeps a hostile body from stalling the loop (0.1 s at most). It counts
+# what a scan walks, and again what all edits of one call walk.
 MAX_MEMBERS = 100_000
 
 _MODEL = "model"
@@ -51,16 +60,23 @@ class _Edit(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+class _Layout(NamedTuple):
+    """A body's text, and where the top-level members and the object's two braces stand in it."""
+
+    text: str
+    members: tuple[_Member, ...]
+    braces: tuple[int, int]
+
+
+@dataclass(slots=True)
 class Body:
-    """A checked JSON object with the places of its top-level members."""
+    """A checked JSON object: its bytes, its model and the keys at its top level."""
 
     raw: bytes = field(repr=False)
     model: str | None
-    text: str = field(repr=False)
-    members: tuple[_Member, ...] = field(repr=False)
-    # The places of the object's two braces in the text.
-    braces: tuple[int, int] = field(repr=False)
+    keys: frozenset[str] = field(repr=False)
+    # Found out when an edit first needs it.
+    layout: _Layout | None = field(default=None, repr=False, compare=False)
 
 
 Betas = Callable[[tuple[str, ...]], tuple[str, ...]]
@@ -114,29 +130,39 @@ def _value_end(text: str, at: int) -> int:
     return _scan_value(text, at)[1]
 
 
-def _walk(text: str, opening: int, visit: _Visit) -> tuple[tuple[_Member, ...], int]:
-    """The members of the object or array that opens there, and the place of its closing bracket.
+class _Walker:
+    """Steps over the members of objects and arrays, `MAX_MEMBERS` in all."""
 
-    `visit` gets each key and the place of its value, and gives the value's end.
-    """
-    keyed = text[opening] == "{"
-    closing = "}" if keyed else "]"
-    members: list[_Member] = []
-    at = _skip_blanks(text, opening + 1)
-    if text[at : at + 1] == closing:
-        return (), at
-    while True:
-        key, value = _key(text, at) if keyed else (len(members), at)
-        end = visit(key, value)
-        members.append(_Member(key, at, value, end))
-        at = _skip_blanks(text, end)
+    def __init__(self) -> None:
+        self._left = MAX_MEMBERS
+
+    def members(self, text: str, opening: int, visit: _Visit) -> tuple[tuple[_Member, ...], int]:
+        """The members of the object or array that opens there, and the place of its closing bracket.
+
+        `visit` gets each key and the place of its value, and gives the value's end.
+        """
+        keyed = text[opening] == "{"
+        closing = "}" if keyed else "]"
+        members: list[_Member] = []
+        at = _skip_blanks(text, opening + 1)
         if text[at : at + 1] == closing:
-            return tuple(members), at
-        if text[at : at + 1] != ",":
-            raise _not_json()
-        if len(members) >= MAX_MEMBERS:
-            raise BodyError("the body has an object or array with too many members")
-        at = _skip_blanks(text, at + 1)
+            return (), at
+        while True:
+            self._count()
+            key, value = _key(text, at) if keyed else (len(members), at)
+            end = visit(key, value)
+            members.append(_Member(key, at, value, end))
+            at = _skip_blanks(text, end)
+            if text[at : at + 1] == closing:
+                return tuple(members), at
+            if text[at : at + 1] != ",":
+                raise _not_json()
+            at = _skip_blanks(text, at + 1)
+
+    def _count(self) -> None:
+        if not self._left:
+            raise BodyError("the body has too many members")
+        self._left -= 1
 
 
 def _key(text: str, at: int) -> tuple[str, int]:
@@ -159,9 +185,32 @@ def _not_json() -> BodyError:
 
 def scan(raw: bytes) -> Body:
     """The body, checked as strict JSON with at most one top-level `model`, which is a string."""
+    return _quickly_scanned(raw) or _walked(raw)
+
+
+def _quickly_scanned(raw: bytes) -> Body | None:
+    """The body if simdjson is there and finds nothing to object to; else the walk decides, and has the words for it."""
+    if simdjson is None:
+        return None
+    try:
+        # A parser that is kept would keep the memory of the largest body, and a new one costs next to nothing.
+        top = simdjson.Parser().parse(raw)
+        if not isinstance(top, simdjson.Object) or len(top) > MAX_MEMBERS:
+            return None
+        keys = frozenset(top)
+        model = top[_MODEL] if _MODEL in keys else None
+        is_plain = len(keys) == len(top) and isinstance(model, str) == (_MODEL in keys)
+    except Exception:
+        # Whatever it is. What the walk raises then has no cause: such exceptions may hold the whole body.
+        return None
+    return Body(raw, model, keys) if is_plain else None
+
+
+def _walked(raw: bytes) -> Body:
+    """The body, with its layout."""
     # No cause is kept anywhere here: these exceptions hold the whole body.
     try:
-        return _scan(raw, raw.decode())
+        return _walk(raw, raw.decode())
     except UnicodeDecodeError:
         raise BodyError("the body is not UTF-8") from None
     except (json.JSONDecodeError, StopIteration):
@@ -175,7 +224,7 @@ def scan(raw: bytes) -> Body:
         raise BodyError("the body has a number with too many digits") from None
 
 
-def _scan(raw: bytes, text: str) -> Body:
+def _walk(raw: bytes, text: str) -> Body:
     opening = _skip_blanks(text, 1 if text.startswith("\ufeff") else 0)
     if text[opening : opening + 1] != "{":
         _expect_end(text, _value_end(text, opening))
@@ -193,9 +242,10 @@ def _scan(raw: bytes, text: str) -> Body:
             model = value
         return end
 
-    members, closing = _walk(text, opening, visit)
+    members, closing = _Walker().members(text, opening, visit)
     _expect_end(text, closing + 1)
-    return Body(raw, model, text, members, (opening, closing))
+    keys = frozenset(str(member.key) for member in members)
+    return Body(raw, model, keys, _Layout(text, members, (opening, closing)))
 
 
 def _expect_end(text: str, at: int) -> None:
@@ -222,13 +272,22 @@ def edit(
     adds it at the object's end, with the objects that lead to it; where the path meets another type or needs an array that
     is not there, nothing happens. BodyError: an edit touches a repeated top-level key, `set_` a repeated key anywhere.
     """
-    edits = _Document(body)
+    name = _json(model) if model is not None and body.model is not None and model != body.model else None
+    if _BETAS not in body.keys:
+        betas = None
+    removed = [path.steps for path in remove if path.steps[0] in body.keys]
+    if not (betas or removed or set_):
+        if name is None:
+            return body.raw
+        if span := _model_span(body.raw):
+            return _joined(body.raw, [(*span, name)])
     try:
-        if model is not None and body.model is not None and model != body.model:
-            edits.replace(_MODEL, _json(model))
+        edits = _Document(_layout(body))
+        if name is not None:
+            edits.replace(_MODEL, name)
         if betas:
             edits.map_betas(betas)
-        edits.remove([path.steps for path in remove])
+        edits.remove(removed)
         for path, value in set_:
             edits.set(path.steps, value)
     except RecursionError:
@@ -237,8 +296,42 @@ def edit(
     return _spliced_bytes(body, edits.all())
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _layout(body: Body) -> _Layout:
+    if body.layout is None:
+        body.layout = _walked(body.raw).layout
+    assert body.layout
+    return body.layout
+
+
+# --- the model's place ---
+
+_leading_model = re.compile(
+    rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")'
+).match
+_model_member = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")').match
+
+
+def _model_span(raw: bytes) -> tuple[int, int] | None:
+    """The bytes of the top-level model's value, its quotes among them, where they can be told without a walk.
+
+    The body must have been checked: it has exactly one such model.
+    """
+    found = _leading_model(raw) or _only_model(raw)
+    return found.span(1) if found else None
+
+
+def _only_model(raw: bytes) -> re.Match[bytes] | None:
+    """The model that is not the first member, where its key is written in no other place and without escapes.
+
+    Then the one place with these bytes is the key. Every other spelling has a letter of it as `\\u006…`.
+    """
+    at = raw.find(b'"model"')
+    if at < 0 or raw.find(b'"model"', at + 1) >= 0 or b"\\u006" in raw:
+        return None
+    return _model_member(raw, at)
 
 
 @dataclass(slots=True)
@@ -247,6 +340,7 @@ class _Slot:
 
     source: str
     member: _Member
+    editor: _Editor
     edits: list[_Edit] = field(default_factory=list)
     own: str | None = None
     gone: bool = False
@@ -258,9 +352,15 @@ class _Slot:
 
     def set(self, steps: _Steps, value: str) -> None:
         if not self.edits and self.own is None:
-            _assign(self.source, self.member.value, steps, value, self.edits)
+            self.editor.assign(self.source, self.member.value, steps, value, self.edits)
         else:
-            self.own = _assigned(self.text(), steps, value)
+            self.own = self.editor.assigned(self.text(), steps, value)
+
+    def remove(self, paths: Sequence[_Steps]) -> None:
+        if self.own is None:
+            self.editor.prune(self.source, self.member.value, paths, self.edits)
+        else:
+            self.own = self.editor.pruned(self.own, paths)
 
     def all(self) -> list[_Edit]:
         if self.own is None:
@@ -273,9 +373,10 @@ class _Slot:
 class _Document:
     """The edits of one body, kept by top-level member so that only the touched ones are read again."""
 
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self._slots = [_Slot(body.text, member) for member in body.members]
+    def __init__(self, layout: _Layout) -> None:
+        self._layout = layout
+        self._editor = _Editor()
+        self._slots = [_Slot(layout.text, member, self._editor) for member in layout.members]
         self._added: dict[str, str] = {}
 
     def replace(self, key: str, value: str) -> None:
@@ -302,17 +403,15 @@ class _Document:
                 continue
             if () in below:
                 slot.gone = True
-            elif slot.own is not None:
-                slot.own = _pruned(slot.own, below)
             else:
-                _prune(slot.source, slot.member.value, below, slot.edits)
+                slot.remove(below)
 
     def set(self, steps: _Steps, value: str) -> None:
         key, below = steps[0], steps[1:]
         if slot := self._slot(key):
             slot.set(below, value)
         elif isinstance(key, str) and key in self._added:
-            self._added[key] = _assigned(self._added[key], below, value)
+            self._added[key] = self._editor.assigned(self._added[key], below, value)
         elif isinstance(key, str) and (built := _wrapped(below, value)) is not None:
             self._added[key] = built
 
@@ -320,7 +419,7 @@ class _Document:
         edits = [edit for slot in self._slots if not slot.gone for edit in slot.all()]
         gone = [slot.gone for slot in self._slots]
         added = [f"{_json(key)}:{value}" for key, value in self._added.items()]
-        return edits + _membership(self._body.members, gone, added, self._body.braces)
+        return edits + _membership(self._layout.members, gone, added, self._layout.braces)
 
     def _slot(self, key: str | int | None) -> _Slot | None:
         found = [slot for slot in self._slots if slot.member.key == key]
@@ -350,53 +449,67 @@ def _membership(
     return edits
 
 
+class _Editor(_Walker):
+    """The nested edits of one call, which share its bound."""
+
+    def prune(self, text: str, at: int, paths: Sequence[_Steps], edits: list[_Edit]) -> int:
+        """Adds the edits that take the paths out of the value there; gives the value's end."""
+        if text[at] not in "{[":
+            return _value_end(text, at)
+        gone: list[bool] = []
+
+        def visit(key: str | int, value: int) -> int:
+            below = [steps[1:] for steps in paths if _fits(steps[0], key)]
+            gone.append(() in below)
+            if below and not gone[-1]:
+                return self.prune(text, value, below, edits)
+            return _value_end(text, value)
+
+        members, closing = self.members(text, at, visit)
+        edits += _membership(members, gone, (), (at, closing)) if any(gone) else ()
+        return closing + 1
+
+    def assign(self, text: str, at: int, steps: _Steps, value: str, edits: list[_Edit]) -> int:
+        """Adds the edits that set the path below the value there; gives the value's end."""
+        if not steps:
+            end = _value_end(text, at)
+            edits += [_Edit(at, end, value)] if text[at:end] != value else []
+            return end
+        if text[at] not in "{[":
+            return _value_end(text, at)
+        step, below = steps[0], steps[1:]
+        found = 0
+
+        def visit(key: str | int, place: int) -> int:
+            nonlocal found
+            if not _fits(step, key):
+                return _value_end(text, place)
+            found += 1
+            return self.assign(text, place, below, value, edits)
+
+        members, closing = self.members(text, at, visit)
+        if isinstance(step, str) and text[at] == "{":
+            if found > 1:
+                raise BodyError("the body has a repeated key that a rule edits")
+            if not found and (built := _wrapped(below, value)) is not None:
+                edits += _membership(
+                    members, [False] * len(members), [f"{_json(step)}:{built}"], (at, closing)
+                )
+        return closing + 1
+
+    def pruned(self, text: str, paths: Sequence[_Steps]) -> str:
+        edits: list[_Edit] = []
+        self.prune(text, 0, paths, edits)
+        return _spliced(text, edits, 0, len(text))
+
+    def assigned(self, text: str, steps: _Steps, value: str) -> str:
+        edits: list[_Edit] = []
+        self.assign(text, 0, steps, value, edits)
+        return _spliced(text, edits, 0, len(text))
+
+
 def _fits(step: str | int | None, key: str | int) -> bool:
     return step == key or (step is None and isinstance(key, int))
-
-
-def _prune(text: str, at: int, paths: Sequence[_Steps], edits: list[_Edit]) -> int:
-    """Adds the edits that take the paths out of the value there; gives the value's end."""
-    if text[at] not in "{[":
-        return _value_end(text, at)
-    gone: list[bool] = []
-
-    def visit(key: str | int, value: int) -> int:
-        below = [steps[1:] for steps in paths if _fits(steps[0], key)]
-        gone.append(() in below)
-        if below and not gone[-1]:
-            return _prune(text, value, below, edits)
-        return _value_end(text, value)
-
-    members, closing = _walk(text, at, visit)
-    edits += _membership(members, gone, (), (at, closing)) if any(gone) else ()
-    return closing + 1
-
-
-def _assign(text: str, at: int, steps: _Steps, value: str, edits: list[_Edit]) -> int:
-    """Adds the edits that set the path below the value there; gives the value's end."""
-    if not steps:
-        end = _value_end(text, at)
-        edits += [_Edit(at, end, value)] if text[at:end] != value else []
-        return end
-    if text[at] not in "{[":
-        return _value_end(text, at)
-    step, below = steps[0], steps[1:]
-    found = 0
-
-    def visit(key: str | int, place: int) -> int:
-        nonlocal found
-        if not _fits(step, key):
-            return _value_end(text, place)
-        found += 1
-        return _assign(text, place, below, value, edits)
-
-    members, closing = _walk(text, at, visit)
-    if isinstance(step, str) and text[at] == "{":
-        if found > 1:
-            raise BodyError("the body has a repeated key that a rule edits")
-        if not found and (built := _wrapped(below, value)) is not None:
-            edits += _membership(members, [False] * len(members), [f"{_json(step)}:{built}"], (at, closing))
-    return closing + 1
 
 
 def _wrapped(steps: _Steps, value: str) -> str | None:
@@ -409,18 +522,6 @@ def _wrapped(steps: _Steps, value: str) -> str | None:
 
 
 # --- splicing ---
-
-
-def _pruned(text: str, paths: Sequence[_Steps]) -> str:
-    edits: list[_Edit] = []
-    _prune(text, 0, paths, edits)
-    return _spliced(text, edits, 0, len(text))
-
-
-def _assigned(text: str, steps: _Steps, value: str) -> str:
-    edits: list[_Edit] = []
-    _assign(text, 0, steps, value, edits)
-    return _spliced(text, edits, 0, len(text))
 
 
 def _spliced(text: str, edits: Iterable[_Edit], start: int, end: int) -> str:
@@ -436,14 +537,19 @@ def _spliced_bytes(body: Body, edits: Sequence[_Edit]) -> bytes:
         return body.raw
     ordered = sorted(edits, key=_place)
     marks = _byte_marks(body, [mark for edit in ordered for mark in (edit.start, edit.end)])
-    raw = memoryview(body.raw)
+    texts = [edit.text for edit in ordered]
+    return _joined(body.raw, zip(marks[::2], marks[1::2], texts, strict=True))
+
+
+def _joined(raw: bytes, edits: Iterable[tuple[int, int, str]]) -> bytes:
+    view = memoryview(raw)
     pieces: list[bytes | memoryview] = []
     done = 0
-    for edit, start, end in zip(ordered, marks[::2], marks[1::2], strict=True):
+    for start, end, text in edits:
         # What comes from the client may hold lone surrogates; `\ud800` is their form in JSON too.
-        pieces += [raw[done:start], edit.text.encode(errors="backslashreplace")]
+        pieces += [view[done:start], text.encode(errors="backslashreplace")]
         done = end
-    return b"".join([*pieces, raw[done:]])
+    return b"".join([*pieces, view[done:]])
 
 
 def _place(edit: _Edit) -> tuple[int, int]:
@@ -453,10 +559,11 @@ def _place(edit: _Edit) -> tuple[int, int]:
 
 def _byte_marks(body: Body, marks: list[int]) -> list[int]:
     """Places in the text as places in the bytes; of a text beyond ASCII all but the longest run is encoded to count."""
-    if body.text.isascii():
+    text = _layout(body).text
+    if text.isascii():
         return marks
-    runs = list(pairwise([0, *marks, len(body.text)]))
+    runs = list(pairwise([0, *marks, len(text)]))
     longest = max(range(len(runs)), key=lambda at: runs[at][1] - runs[at][0])
-    sizes = [0 if at == longest else len(body.text[a:b].encode()) for at, (a, b) in enumerate(runs)]
+    sizes = [0 if at == longest else len(text[a:b].encode()) for at, (a, b) in enumerate(runs)]
     sizes[longest] = len(body.raw) - sum(sizes)
     return list(accumulate(sizes))[:-1]
