@@ -69,7 +69,7 @@ FUZZ_S ?= 30
 .venv-fuzz: pyproject.toml
 	@python=$$($(call find_python,3.11)) || python=$$($(call find_python,3.12)) || { echo "fuzzing needs Python 3.11 or 3.12"; exit 1; }; \
 		echo "setting up .venv-fuzz (once)" && $$python -m venv $@
-	@$(call install,.venv-fuzz,atheris pyyaml pydantic)
+	@$(call install,.venv-fuzz,atheris pyyaml pydantic 'pysimdjson>=7' --only-binary pysimdjson)
 	@touch $@
 
 # Environments. A stamp is older than pyproject.toml when the packages may have changed.
@@ -79,18 +79,19 @@ FUZZ_S ?= 30
 		{ echo "needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.13"; exit 1; }
 	@echo "setting up .venv (once)"
 	@$(PYTHON) -m venv .venv
-	@$(call install,.venv,-e .)
+	@# The extra where a wheel of it exists for this Python; it needs no compiler, and nothing needs it.
+	@{ $(call install,.venv,--only-binary pysimdjson -e '.[speed]'); } 2>.venv/speed.log || { $(call install,.venv,-e .); }
 	@touch $@
 
 .venv/dev: .venv/runtime
 	@echo "setting up the development tools (once)"
-	@$(call install,.venv,-e . --group dev)
+	@$(call install,.venv,--only-binary pysimdjson -e . --group dev)
 	@touch $@
 
 .venv-%/dev: pyproject.toml
 	@python=$$($(call find_python,$*)) || { echo "no Python $* found, so the matrix cannot run on it"; exit 1; }; \
 		echo "setting up .venv-$* with $(MITMPROXY) (once)" && $$python -m venv .venv-$*
-	@$(call install,.venv-$*,-e . --group dev '$(MITMPROXY)')
+	@$(call install,.venv-$*,--only-binary pysimdjson -e . --group dev '$(MITMPROXY)')
 	@touch $@
 
 install = $(1)/bin/python -m pip install -q --upgrade pip && $(1)/bin/python -m pip install -q $(2)

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any, NamedTuple, NoReturn
 
 simdjson: Any
@@ -311,7 +311,7 @@ def _layout(body: Body) -> _Layout:
 _leading_model = re.compile(
     rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")'
 ).match
-_model_member = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")').match
+_model_members = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")?').finditer
 
 
 def _model_span(raw: bytes) -> tuple[int, int] | None:
@@ -324,14 +324,13 @@ def _model_span(raw: bytes) -> tuple[int, int] | None:
 
 
 def _only_model(raw: bytes) -> re.Match[bytes] | None:
-    """The model that is not the first member, where its key is written in no other place and without escapes.
+    """The model that is not the first member, where no other place looks like its key and no key may have escapes.
 
-    Then the one place with these bytes is the key. Every other spelling has a letter of it as `\\u006…`.
+    Then the one place that does is the key: every other spelling has a letter of it as `\\u006…`.
     """
-    at = raw.find(b'"model"')
-    if at < 0 or raw.find(b'"model"', at + 1) >= 0 or b"\\u006" in raw:
-        return None
-    return _model_member(raw, at)
+    found = list(islice(_model_members(raw), 2))
+    is_sure = len(found) == 1 and found[0][1] is not None and b"\\u006" not in raw
+    return found[0] if is_sure else None
 
 
 @dataclass(slots=True)

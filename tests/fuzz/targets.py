@@ -17,6 +17,7 @@ from mitm_gateway.redact import looks_like_key
 from mitm_gateway.restore import JsonRestorer, SseRestorer
 from mitm_gateway.sse import Event, EventReader
 from mitm_gateway.usage import reader_for
+from support.bodies import assert_same_both_ways
 
 _DATA = Path(__file__).parents[1] / "data"
 _CORPUS = Path(__file__).parent / "corpus"
@@ -24,7 +25,9 @@ _PATHS = (parse_path("metadata.user_id"), parse_path("tools[*].defer_loading"))
 
 
 def body(data: bytes) -> None:
-    """A body is refused with a reason, or its model changes and nothing else does."""
+    """A body is refused with a reason, or its model changes and nothing else does; with simdjson and without."""
+    assert_same_both_ways(data, model="m")
+    assert_same_both_ways(data, model="m", remove=_PATHS, set_=((parse_path("a.b"), "1"),))
     try:
         found = scan(data)
     except BodyError:

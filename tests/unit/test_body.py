@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway import body as module
 from mitm_gateway.body import BodyError, edit, parse_path, scan
+from support.bodies import told, walked
+
+
+@pytest.fixture(autouse=True, scope="module", params=["simdjson", "walk"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here runs with simdjson and without."""
+    if request.param == "walk":
+        with walked():
+            yield "walk"
+    else:
+        pytest.importorskip("simdjson", reason="simdjson has no wheel here")
+        yield "simdjson"
+
 
 NESTED = b'"messages":[{"input":{"model":"x"},"n":[1.0,1E400,-0,12345678901234567890123]}]'
 
@@ -225,3 +240,68 @@ def test_any_bytes_scan_or_are_refused(raw: bytes) -> None:
         assert scan(raw).raw is raw
     except BodyError as fault:
         assert str(fault)  # noqa: PT017
+
+
+# --- how much is walked ---
+
+
+@pytest.fixture
+def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the members that are walked."""
+    counted = 0
+    count = module._Walker._count
+
+    def counting(walker: Any) -> None:
+        nonlocal counted
+        counted += 1
+        count(walker)
+
+    monkeypatch.setattr(module._Walker, "_count", counting)
+    return lambda: counted
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"remove": [parse_path("a[*][*].x")]},
+        {"set_": [(parse_path("a[*][*].x"), "1")]},
+        {"remove": [parse_path("b[*].x"), parse_path("c[*].x")]},
+        {
+            "set_": [
+                (parse_path("a[0][*].x"), "1"),
+                (parse_path("a[1][*].x"), "1"),
+                (parse_path("b[*].x"), "1"),
+            ]
+        },
+    ],
+    ids=["remove", "set", "two-members", "one-after-another"],
+)
+def test_all_edits_together_walk_a_bounded_number_of_members(
+    monkeypatch: pytest.MonkeyPatch, visits: Callable[[], int], edits: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBERS", 100)
+    row = b"[" + b",".join([b'{"y":0}'] * 45) + b"]"
+    body = scan(b'{"a":[' + b",".join([row] * 45) + b'],"b":' + row + b',"c":' + row + b"}")
+    before = visits()
+    with pytest.raises(BodyError, match="too many members"):
+        edit(body, **edits)
+    assert visits() - before <= 100 + len(body.keys) + 1
+
+
+@pytest.mark.parametrize(("members", "is_taken"), [(100, True), (101, False)])
+def test_the_members_at_the_top_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, members: int, is_taken: bool
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBERS", 100)
+    told_of = told(b"{" + b",".join(b'"%d":0' % number for number in range(members)) + b"}")
+    assert (told_of != "the body has too many members") == is_taken
+
+
+def test_a_rename_alone_needs_no_walk(way: str, visits: Callable[[], int]) -> None:
+    for raw in (b' {"model":"old","a":[1.0]}', b'\xef\xbb\xbf{"a":{"b":"\\"model"},"model": "old"}'):
+        body = scan(raw)
+        before = visits()
+        edited = edit(body, model="new", remove=[parse_path("b.c")], betas=lambda names: ())
+        assert edited == raw.replace(b'"old"', b'"new"')
+        if way == "simdjson":
+            assert visits() == before == 0
