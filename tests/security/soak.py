@@ -10,12 +10,14 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
 from support.processes import Mitmdump
 from support.recorder import Recorder
 
+COUNTING = Path(__file__).parents[1] / "support" / "counting.py"
 RULES = """
 credentials: {{gw: {{env: GW_KEY}}}}
 rules:
@@ -47,17 +49,35 @@ class Upstream:
         return faults[self._count % len(faults)]
 
 
-def figures(pid: int) -> tuple[float, int]:
-    """Memory in MB and open files."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    memory = int(status.split("VmRSS:")[1].split()[0]) / 1024
-    return memory, len(list(Path(f"/proc/{pid}/fd").iterdir()))
+@dataclass(frozen=True)
+class Figures:
+    """What a process holds: memory, open files, tasks of its event loop."""
+
+    memory_mb: float
+    files: int
+    tasks: int
+
+    @classmethod
+    def of(cls, proxy: Mitmdump) -> Figures:
+        """The figures now; the tasks as of a moment ago."""
+        process = Path(f"/proc/{proxy.process.pid}")
+        memory = int((process / "status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+        tasks = int((proxy.home / "tasks").read_text())
+        return cls(memory, len(list((process / "fd").iterdir())), tasks)
+
+    def exceed(self, other: Figures) -> bool:
+        """Whether there are more files or tasks than in another moment."""
+        return self.files > other.files or self.tasks > other.tasks
+
+    def __str__(self) -> str:
+        return f"{self.memory_mb:.0f} MB, {self.files} files, {self.tasks} tasks"
 
 
-def settle(pid: int, files: int) -> tuple[float, int]:
+def settle(proxy: Mitmdump, start: Figures) -> Figures:
     """The figures when the connections have been closed, or after 20 s."""
     deadline = time.monotonic() + 20
-    while (now := figures(pid))[1] > files and time.monotonic() < deadline:
+    time.sleep(0.5)  # the tasks are counted ten times a second
+    while (now := Figures.of(proxy)).exceed(start) and time.monotonic() < deadline:
         time.sleep(0.1)
     return now
 
@@ -106,10 +126,10 @@ def main(streams: int = 500, rounds: int = 6) -> int:
     with tempfile.TemporaryDirectory() as folder, Recorder(script) as upstream:
         proxy = Mitmdump(
             Path(folder),
-            *("--set", "flow_detail=0"),
+            *("--set", "flow_detail=0", "-s", str(COUNTING)),
             rules=RULES.format(url=upstream.url),
             modes=["reverse:https://api.anthropic.com"],
-            env={"GW_KEY": "gateway-key"},
+            env={"GW_KEY": "gateway-key", "TEST_TASKS": str(Path(folder) / "tasks")},
         )
         try:
             return watch(proxy, upstream, script, streams, rounds)
@@ -119,21 +139,20 @@ def main(streams: int = 500, rounds: int = 6) -> int:
 
 def watch(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: int, rounds: int) -> int:
     """The rounds, with the figures after each."""
-    pid = proxy.process.pid
-    memory, files = figures(pid)
-    print(f"start: {memory:.0f} MB, {files} files")
-    after: list[float] = []
+    time.sleep(0.5)
+    start = Figures.of(proxy)
+    print(f"start: {start}")
+    after: list[Figures] = []
     for number in range(rounds):
         one_round(proxy, upstream, script, streams)
         upstream.requests.clear()
-        memory, now = settle(pid, files)
-        after.append(memory)
-        print(f"round {number + 1}: {streams} streams, {memory:.0f} MB, {now} files", flush=True)
+        after.append(settle(proxy, start))
+        print(f"round {number + 1}: {streams} streams, {after[-1]}", flush=True)
     # Mitmdump keeps no flows, so two rounds are enough to reach the level that is then held.
-    growth = after[-1] - after[1]
-    print(f"growth since round 2: {growth:.1f} MB, {now - files} files")
+    growth = after[-1].memory_mb - after[1].memory_mb
+    print(f"growth since round 2: {growth:.1f} MB")
     crashed = "Traceback" in proxy.output()
-    return int(growth > MAX_GROWTH_MB or now > files or crashed)
+    return int(growth > MAX_GROWTH_MB or after[-1].exceed(start) or crashed)
 
 
 if __name__ == "__main__":
