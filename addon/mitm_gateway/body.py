@@ -279,7 +279,7 @@ def edit(
     if not (betas or removed or set_):
         if name is None:
             return body.raw
-        if span := _model_span(body.raw):
+        if span := _model_span(body):
             return _joined(body.raw, [(*span, name)])
     try:
         edits = _Document(_layout(body))
@@ -314,12 +314,14 @@ _leading_model = re.compile(
 _model_members = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")?').finditer
 
 
-def _model_span(raw: bytes) -> tuple[int, int] | None:
+def _model_span(body: Body) -> tuple[int, int] | None:
     """The bytes of the top-level model's value, its quotes among them, where they can be told without a walk.
 
     The body must have been checked: it has exactly one such model.
     """
-    found = _leading_model(raw) or _only_model(raw)
+    found = _leading_model(body.raw)
+    if not found and body.layout is None:
+        found = _only_model(body.raw)
     return found.span(1) if found else None
 
 
