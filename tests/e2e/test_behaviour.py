@@ -187,3 +187,14 @@ def test_claude_code_gets_its_answer(
     assert (done.code, done.stdout) == (0, "hello there\n"), (done, proxy.output())
     assert upstream.wait_for_request("/base/v1/messages").json["model"] in ("gw-small", "gw-large")
     assert CK.encode() not in upstream.raw
+
+
+def test_names_are_restored_between_events_that_hold_none(engine: Engine, recorder: StartRecorder) -> None:
+    quiet = b'event: x\ndata: {"text":"a \\"model\\" of it"}\n\n'
+    named = b'data: {"model":"gw-large","text":"\\u00e9"}\n\n'
+    # The name stands on a line of its own, which looks harmless by itself.
+    split = b'data: {"model":\ndata: "gw-large"}\n\n'
+    whole = named + quiet * 50 + split + quiet + named.replace(b"\n", b"\r\n") + quiet + named
+    upstream = recorder(Stream((whole, quiet + named), gated=False))
+    answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=b'{"model":"claude-opus-4"}'))
+    assert answer.body == (whole + quiet + named).replace(b'"gw-large"', b'"claude-opus-4"')

@@ -186,10 +186,26 @@ end
 
 function SseRestorer:flush() return self.scanner:take_held() end
 
--- Whether a chunk is whole events in which no key can be "model", not even one with escapes.
-local function holds_no_model(chunk)
-  return chunk:sub(-2) == "\n\n" and not chunk:find('"model"', 1, true)
-    and not chunk:find("\\u00", 1, true) and not chunk:find("\r", 1, true)
+-- Without these in it, no key of an event is "model", not even one with escapes, and lines end as they should.
+local SUSPECTS = { '"model"', "\\u00", "\r" }
+local EVENT_END = "\n\n"
+
+-- Where a text stands next from `at` on. `found` keeps what was found, so that a chunk is searched once.
+local function next_place(chunk, text, at, found)
+  if (found[text] or 0) < at then found[text] = chunk:find(text, at, true) or #chunk + 1 end
+  return found[text]
+end
+
+-- The last byte of the events from `at` on that are whole and without suspects; `at - 1` where there are none.
+local function harmless_end(chunk, at, found)
+  local suspect = #chunk + 1
+  for _, text in ipairs(SUSPECTS) do suspect = math.min(suspect, next_place(chunk, text, at, found)) end
+  local last, stop = at - 1, next_place(chunk, EVENT_END, at, found)
+  while stop + 1 < suspect and stop < #chunk do
+    last = stop + 1
+    stop = next_place(chunk, EVENT_END, last + 1, found)
+  end
+  return last
 end
 
 -- Part of a line: of a field's name, of data, or of something that is left alone.
@@ -222,20 +238,33 @@ function SseRestorer:line_end(mark)
   return held .. mark
 end
 
+-- Whether what comes can be looked at by itself: a line begins, and no JSON is open from those before it.
+function SseRestorer:is_between()
+  return self.line_is_empty and not self.after_cr and not self.is_first_line and self.scanner.depth == 0
+end
+
 function SseRestorer:feed(chunk)
-  if self.line_is_empty and not self.after_cr and not self.is_first_line and holds_no_model(chunk) then
-    self.scanner:reset()
-    return chunk
-  end
-  local out, at = {}, 1
+  local out, at, found = {}, 1, {}
   while at <= #chunk do
-    local stop = chunk:find("[\r\n]", at) or #chunk + 1
-    if stop > at then
-      out[#out + 1] = self:piece(chunk:sub(at, stop - 1))
-      self.after_cr = false
+    local last = self:is_between() and harmless_end(chunk, at, found) or 0
+    if last >= at then
+      self.scanner:reset()
+      out[#out + 1] = chunk:sub(at, last)
+      at = last + 1
+    else
+      at = self:line(chunk, at, out)
     end
-    if stop <= #chunk then out[#out + 1] = self:line_end(chunk:sub(stop, stop)) end
-    at = stop + 1
   end
   return table.concat(out)
+end
+
+-- Takes what there is of a line; gives where the next begins.
+function SseRestorer:line(chunk, at, out)
+  local stop = chunk:find("[\r\n]", at) or #chunk + 1
+  if stop > at then
+    out[#out + 1] = self:piece(chunk:sub(at, stop - 1))
+    self.after_cr = false
+  end
+  if stop <= #chunk then out[#out + 1] = self:line_end(chunk:sub(stop, stop)) end
+  return stop + 1
 end
