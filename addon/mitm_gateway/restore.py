@@ -58,6 +58,11 @@ class _Scanner:
         self._is_over = False
         self._overlong = False
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the document has begun and not ended: the next bytes go on with it."""
+        return self._depth > 0 and not self._is_over
+
     def feed(self, data: bytes) -> bytes:
         """The bytes that may leave."""
         if self._is_over:
@@ -274,7 +279,7 @@ class SseRestorer:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave after this chunk."""
-        if self._is_at_line_start() and _holds_no_model(chunk):
+        if self._is_at_line_start() and not self._scanner.is_inside and _holds_no_model(chunk):
             self._scanner.reset()
             return chunk
         out: list[bytes] = []

@@ -159,3 +159,12 @@ def test_bodies_leave_no_document_behind() -> None:
     assert found.layout is None
     edit(found, model="b")
     assert found.layout is None
+
+
+def test_a_very_large_body_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = b'{"model":"m","a":[0,0]}'
+    monkeypatch.setattr(body, "_MAX_QUICK_BYTES", len(raw))
+    monkeypatch.setattr(body, "_walked", lambda raw: pytest.fail("walked"))
+    assert scan(raw).model == "m"
+    monkeypatch.setattr(body, "_walked", lambda raw: "walked")
+    assert scan(raw + b" ") == "walked"

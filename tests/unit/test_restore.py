@@ -102,6 +102,12 @@ def test_data_over_several_lines_is_one_document() -> None:
     assert sse(before) == before.replace(b'"gw"', SHOWN)
 
 
+def test_a_name_on_a_line_after_its_key_is_edited_wherever_the_stream_is_cut() -> None:
+    before = b'event: x\ndata: {"message":{"model":\ndata: "gw"}}\n\n'
+    for cut in range(len(before)):
+        assert sse(before[:cut], before[cut:]) == before.replace(b'"gw"', SHOWN), cut
+
+
 def test_broken_data_passes_and_the_next_event_is_edited() -> None:
     before = b'data: {"model":"cut\n\ndata: {"a":}}}]{"model":"x"}\n\ndata: {"model":"gw"}\n\n'
     assert sse(before) == before.replace(b'"gw"', SHOWN)
@@ -142,7 +148,7 @@ def test_a_huge_event_passes_in_pieces() -> None:
 
 PIECES = st.sampled_from(
     [b'data: {"model":"gw"}', b'data: {"message":{"model":"g\\\\w"}}', b"\n", b"\r", b"\r\n", b"\n\n",
-     b": c", b'data: {"a":"\\u006d', b'\\"model\\":"x"}', b'{"model"', b':"y"', b",", b"}", b"]", b'"', b"\\", b"data",
+     b": c", b'data: {"a":"\\u006d', b'\\"model\\":"x"}', b'{"model"', b':"y"', b",", b"}", b"]", b'"', b"\\", b"data", b'data: {"model":', b'data: "gw"}',
      b'data: {"\\u006dodel":"gw","response":{"model":"gw"}}', b"\xff", b"event: message_start\n"]
 )  # fmt: skip
 
