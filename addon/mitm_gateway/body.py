@@ -2,8 +2,8 @@
 
 # The text is walked with the standard library's C scanner, which checks strictly while it skips values. Everything
 # outside the edited spans is copied, never re-serialised: numbers, escapes, order and blanks stay as the client wrote them.
-# Where the extra `speed` is installed, simdjson checks instead, up to seven times as fast, and the walk is put off until an edit
-# needs to know more places than the model's. simdjson takes less than the walk does: whatever it refuses is walked too.
+# Where the extra `speed` is installed, simdjson checks instead, up to seven times as fast, and the walk is put off until
+# an edit needs to know more places than the model's. simdjson takes less than the walk does: whatever it refuses is walked too.
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ try:
 except (ImportError, RuntimeError):  # RuntimeError: installed, but its compiled part cannot be loaded
     simdjson = None
 
-# A walk costs Python time per member; the bound keeps a hostile body from stalling the loop (half a second at most). It counts
-# what a scan walks, and again what all edits of one call walk.
+# A walk costs Python time per member; the bound keeps a hostile body from stalling the loop (half a second at most).
+# It counts what a scan walks, and again what all edits of one call walk.
 MAX_MEMBERS = 100_000
 # simdjson keeps up to thirteen times a hostile body (64 MB of "0," in a list took 832 MB), so larger ones are walked.
 _MAX_QUICK_BYTES = 16 << 20

@@ -394,7 +394,7 @@ BIG_BODIES = {
 
 
 @pytest.mark.parametrize("name", BIG_BODIES)
-def test_ten_megabytes_are_drawn_in_200_ms(name: str) -> None:
+def test_ten_megabytes_are_drawn_without_reading_all_of_them_closely(name: str) -> None:
     data, content_type = BIG_BODIES[name]
     times = []
     for _ in range(3):
@@ -402,7 +402,8 @@ def test_ten_megabytes_are_drawn_in_200_ms(name: str) -> None:
         text = render(data, content_type)
         times.append(time.process_time() - start)
     assert text
-    assert min(times) < 0.2, times
+    # Quiet machines take 0.03 to 0.15 s; reading everything closely takes five and more.
+    assert min(times) < 1, times
 
 
 def test_the_middle_of_many_frames_is_left_out() -> None:

@@ -148,7 +148,8 @@ def test_a_huge_event_passes_in_pieces() -> None:
 
 PIECES = st.sampled_from(
     [b'data: {"model":"gw"}', b'data: {"message":{"model":"g\\\\w"}}', b"\n", b"\r", b"\r\n", b"\n\n",
-     b": c", b'data: {"a":"\\u006d', b'\\"model\\":"x"}', b'{"model"', b':"y"', b",", b"}", b"]", b'"', b"\\", b"data", b'data: {"model":', b'data: "gw"}',
+     b": c", b'data: {"a":"\\u006d', b'\\"model\\":"x"}', b'{"model"', b':"y"', b",", b"}", b"]", b'"', b"\\", b"data",
+     b'data: {"model":', b'data: "gw"}',
      b'data: {"\\u006dodel":"gw","response":{"model":"gw"}}', b"\xff", b"event: message_start\n"]
 )  # fmt: skip
 
