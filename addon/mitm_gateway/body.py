@@ -3,7 +3,7 @@
 # The text is walked with the standard library's C scanner, which checks strictly while it skips values. Everything
 # outside the edited spans is copied, never re-serialised: numbers, escapes, order and blanks stay as the client wrote them.
 # Where the extra `speed` is installed, simdjson checks instead, up to seven times as fast, and the walk is put off until
-# an edit needs to know more places than the model's. simdjson takes less than the walk does: whatever it refuses is walked too.
+# an edit needs to know more places than the model's. simdjson takes less than the walk does: what it refuses is walked.
 
 from __future__ import annotations
 
