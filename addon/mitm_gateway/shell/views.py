@@ -68,7 +68,7 @@ def _gateway_priority(shown: Shown) -> float:
 
 def _came(method: str, original: dict[str, Any]) -> report.Request:
     place = hostport(original["host"], original["port"], original["scheme"])
-    url = f"{original['scheme']}://{place}{original['target']}"
+    url = f"{original['scheme']}://{place}{text(original['target'])}"
     return report.Request(
         f"{method} {url}", [(text(name), text(value)) for name, value in original["headers"]]
     )
