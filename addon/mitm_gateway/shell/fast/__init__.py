@@ -1,7 +1,7 @@
 """What makes mitmproxy quicker without taking anything of it away (`gateway_fast`).
 
-Three places: `dispatch` (who has which hook, and hooks that need not wait), `wire` (larger reads, fewer
-writes) and `values` (headers, options and checks that are looked at dozens of times a request). Everything
+Three places: `dispatch` (who has which hook, and hooks that need not wait), `wire` (reads without a detour,
+fewer writes) and `values` (headers, options and checks that are looked at dozens of times a request). Everything
 that is looked for in mitmproxy's insides is checked first; a part whose place looks otherwise stays off,
 with one line in the log.
 """

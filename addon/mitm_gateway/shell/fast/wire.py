@@ -1,4 +1,4 @@
-"""Sockets: larger reads, and one write for what belongs together."""
+"""Sockets: what arrives is handled in that moment, and what belongs together leaves in one write."""
 
 from __future__ import annotations
 
