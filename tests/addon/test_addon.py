@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -147,6 +149,30 @@ async def test_any_fault_ends_in_a_local_answer(
     assert flow.response.status_code == 502
     assert "S3CRET" not in caplog.text
     assert b"S3CRET" not in (flow.response.content or b"")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" + b"1," * 1000, b'{"model": 1}', b"\xff", b'{"model":"a","model":"b"}'],
+    ids=["broken", "no-text", "no-utf-8", "duplicate"],
+)
+@pytest.mark.parametrize("encoding", [{}, {"Content-Encoding": "gzip"}], ids=["plain", "not-gzip"])
+async def test_a_refused_body_does_not_wait_for_the_collector(
+    running: Any, body: bytes, encoding: dict[str, str]
+) -> None:
+    # The refusal's traceback held the frames that held the body, and they the refusal.
+    addon, _ = running
+    flow = request_flow(content=body, headers=encoding)
+    gc.collect()
+    gc.disable()
+    try:
+        await sent(addon, flow)
+        left = [each for each in gc.get_objects() if isinstance(each, Exception | TracebackType)]
+    finally:
+        gc.enable()
+    assert flow.response is not None
+    assert flow.response.status_code == 400
+    assert [type(each).__name__ for each in left] == []
 
 
 async def test_before_it_runs_everything_is_503(rules: Path) -> None:

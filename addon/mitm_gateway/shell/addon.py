@@ -354,28 +354,32 @@ class GatewayAddon:
         self, flow: http.HTTPFlow, step: Callable[[http.HTTPFlow], Awaitable[None] | None]
     ) -> Awaitable[None] | None:
         """Takes a step, or gives what it has to wait for; whatever it raises becomes a local answer."""
-        with self._refusing(flow):
+        try:
             waiting = step(flow)
-            return self._finished(flow, waiting) if waiting else None
-        return None
+        except (Exception, asyncio.CancelledError) as fault:
+            self._answer_fault(flow, fault)
+            return None
+        return self._finished(flow, waiting) if waiting else None
 
     async def _finished(self, flow: http.HTTPFlow, waiting: Awaitable[None]) -> None:
-        with self._refusing(flow):
-            await waiting
-
-    @contextlib.contextmanager
-    def _refusing(self, flow: http.HTTPFlow) -> Iterator[None]:
         try:
-            yield
-        except Refused as refused:
-            self._exchange.refuse(flow, refused.refusal)
-        except asyncio.CancelledError:
-            self._refuse_fault(flow, "cancelled")
+            await waiting
+        except (Exception, asyncio.CancelledError) as fault:
+            self._answer_fault(flow, fault)
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-        except Exception as fault:
-            self._refuse_fault(flow, type(fault).__name__)
+
+    # No context manager made from a generator: its frame and the fault's traceback hold each other, and both hold
+    # the request's body until the next garbage collection.
+    def _answer_fault(self, flow: http.HTTPFlow, fault: BaseException) -> None:
+        match fault:
+            case Refused():
+                self._exchange.refuse(flow, fault.refusal)
+            case asyncio.CancelledError():
+                self._refuse_fault(flow, "cancelled")
+            case _:
+                self._refuse_fault(flow, type(fault).__name__)
 
     def _refuse_fault(self, flow: http.HTTPFlow, kind: str) -> None:
         # The fault's text may hold a secret, so only its kind is told.
