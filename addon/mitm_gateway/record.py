@@ -36,6 +36,7 @@ class Record:
     bytes_in: int | None = None
     refusal: str | None = None
     error: str | None = None
+    is_aborted: bool = False
     notes: tuple[str, ...] = ()
     credential: str | None = None
     credential_age_s: float | None = None
@@ -76,14 +77,20 @@ class Record:
         """`ok`, `refused`, `upstream error` or `aborted`."""
         if self.refusal is not None:
             return "refused"
-        if self.error is not None:
+        if self.is_aborted:
             return "aborted"
-        return "upstream error" if (self.status or 0) >= _ERROR_STATUS or self.late_error else "ok"
+        failed = (self.status or 0) >= _ERROR_STATUS or self.failure or self.hint
+        return "upstream error" if failed else "ok"
 
     @property
     def late_error(self) -> str | None:
         """The error inside an answer whose status had been a good one: streams fail like that."""
         return self.usage.error if self.usage and (self.status or 0) < _ERROR_STATUS else None
+
+    @property
+    def failure(self) -> str | None:
+        """How the upstream failed where its status does not tell: it broke off, or its stream ended in an error."""
+        return None if self.is_aborted else self.error or self.late_error
 
     def comment(self) -> str:
         """The line that mitmweb and the console show beside the flow."""
@@ -98,7 +105,7 @@ class Record:
 
     def log_entry(self) -> Mapping[str, object]:
         """The keys of a `gateway_log` line; those that say nothing are absent."""
-        usage = self.usage or Usage()
+        usage, failure = self.usage or Usage(), self.failure
         entry = {
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
             "rule": self.rule,
@@ -116,7 +123,8 @@ class Record:
             "cache_read_tokens": usage.cache_read_tokens,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
-            "refusal": self.refusal,
+            # A stream can fail after its good status, and no other key says so.
+            "refusal": f"upstream: {failure}" if failure and self.refusal is None else self.refusal,
             "hint": self.hint,
         }
         return {
@@ -139,7 +147,8 @@ class Record:
             "bytes_came": self.bytes_came,
             "cache_creation_tokens": usage.cache_creation_tokens,
             "retry": self.retry,
-            "error": self.error,
+            "refusal": self.refusal,
+            "error": self.error or self.late_error,
             "notes": list(self.notes),
             "is_answered_here": self.is_answered_here,
         }

@@ -30,9 +30,7 @@ class _Sums:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         self.requests += 1
-        status = entry.get("status")
-        # Without a status no answer came at all.
-        self.errors += not isinstance(status, int) or status >= 400
+        self.errors += _is_error(entry)
         for position, name in enumerate(_TOKENS):
             count = entry.get(name)
             self.tokens[position] += count if isinstance(count, int) else 0
@@ -45,6 +43,12 @@ class _Sums:
             _duration(_percentile(times, share)) for times in (self.first, self.total) for share in (50, 95)
         ]
         return (rule, model, *(f"{count:,}" for count in (self.requests, self.errors, *self.tokens)), *times)
+
+
+def _is_error(entry: Mapping[str, Any]) -> bool:
+    """Whether a request failed: without a status no answer came, and after a good one a stream may still fail."""
+    status = entry.get("status")
+    return not isinstance(status, int) or status >= 400 or "refusal" in entry or "hint" in entry
 
 
 class Stats:

@@ -111,7 +111,7 @@ def _error(record: Record) -> str | None:
     if record.outcome in ("refused", "aborted"):
         return record.outcome
     if record.outcome == "upstream error":
-        return record.late_error or str(record.status)
+        return record.late_error or ("broken off" if record.error else str(record.status))
     return None
 
 

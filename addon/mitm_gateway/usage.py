@@ -56,7 +56,7 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": _text(part.get("model"), _MODEL),
         "stop_reason": _name(part.get("stop_reason")) or _finish_reason(part) or _status(part),
-        "error": _error(part.get("error")),
+        "error": _error(part.get("error")) or _error_event(part),
     }
     return found | _tokens(tokens) if isinstance(tokens := part.get("usage"), dict) else found
 
@@ -110,6 +110,11 @@ def _error(value: object) -> str | None:
     if isinstance(value, Mapping):
         return _name(value.get("type")) or _name(value.get("code")) or "error"
     return None
+
+
+def _error_event(part: Mapping[str, Any]) -> str | None:
+    """The error that an event of the Responses API is."""
+    return _name(part.get("code")) or "error" if part.get("type") == "error" else None
 
 
 class UsageReader(Protocol):

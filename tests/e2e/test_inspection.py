@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.request
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from mitm_gateway.eventstream import CONTENT_TYPE as EVENT_STREAM
-from support.answers import Stream, anthropic_error, event, message_events
+from mitm_gateway.stats import Stats
+from support.answers import Bytes, Close, Reply, Stream, anthropic_error, event, message_events
 from support.eventstreams import converse_events
 from support.processes import WEB_PASSWORD, Mitmdump
 from support.recorder import Recorder
@@ -34,6 +36,7 @@ BODY = json.dumps(
         "messages": [{"role": "user", "content": "say \x1b[31mred"}],
     }
 ).encode()
+FIRST = message_events("gw-large")[0]
 WAIT_S = 20.0
 
 
@@ -196,12 +199,73 @@ def test_an_error_comes_with_a_hint_in_comment_and_log(
 
 def test_a_stream_that_fails_is_marked(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     late = event("error", error={"type": "overloaded_error", "message": "busy"})
-    proxy = start(mitmdump, recorder(Stream((*message_events("gw-large")[:3], late), gated=False)))
+    upstream = recorder(Stream((*message_events("gw-large")[:3], late), gated=False))
+    proxy = start(mitmdump, upstream, "--set", "gateway_log=log.jsonl")
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "❌"
     assert ", 200, overloaded_error, " in flow["comment"]
     assert "error:\n  overloaded_error: busy" in view(proxy, flow, "response", "LLM")
+    assert "outcome: upstream error, 200, overloaded_error\n" in view(proxy, flow, "response", "Gateway")
+    proxy.stop()
+    log = proxy.home / "log.jsonl"
+    entry = json.loads(log.read_text())
+    assert (entry["status"], entry["refusal"]) == (200, "upstream: overloaded_error")
+    stats = Stats()
+    stats.add_lines(log.read_bytes().splitlines())
+    assert stats.table()[1].split()[:4] == ["gw", "gw-large", "1", "1"]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Bytes(HEAD + b"%x\r\n%b\r\n" % (len(FIRST), FIRST)), "peer closed connection without sending"),
+        (Close(), "server closed connection"),
+        (Bytes(f"NO ANSWER BUT {GW}\r\n\r\n".encode()), "Bad HTTP response line: b'…'"),
+    ],
+    ids=["cut off", "closed", "rubbish"],
+)
+def test_an_upstream_that_breaks_off_is_an_error_of_the_upstream(
+    answer: Bytes | Close, told: str, recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
+    proxy = start(mitmdump, recorder(answer), "--set", "gateway_log=log.jsonl")
+    with contextlib.suppress(ConnectionError):
+        post(proxy)
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["marked"] == "❌"
+    assert told in flow["comment"]
+    proxy.stop()
+    text = (proxy.home / "log.jsonl").read_text()
+    assert told in json.loads(text)["refusal"]
+    # What the upstream sent may hold the key.
+    assert GW not in json.dumps(flow) + text + proxy.output()
+
+
+def test_a_stream_without_its_last_events_is_told(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    proxy = start(mitmdump, recorder(Stream(message_events("gw-large")[:4], gated=False)))
+    post(proxy)
+    assert wait_for_flow(proxy, has_ended)["comment"].endswith("no stop reason came: the stream ended early")
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (Reply(302, headers=(("Location", "https://login.test/sso"),)), "redirects to https://login.test"),
+        (Reply(200, b"<html>log in", (("Content-Type", "text/html; charset=utf-8"),)), "a page of HTML"),
+    ],
+    ids=["redirect", "login"],
+)
+def test_an_answer_that_is_none_is_an_error_whatever_its_status(
+    answer: Reply, hint: str, recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
+    proxy = start(mitmdump, recorder(answer))
+    post(proxy)
+    flow = wait_for_flow(proxy, has_ended)
+    assert flow["marked"] == "❌"
+    assert hint in flow["comment"]
 
 
 def test_a_converse_stream_of_bedrock(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:

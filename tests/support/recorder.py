@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import http
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http.client import responses
 from types import TracebackType
 from typing import Protocol, Self, assert_never
 
@@ -323,8 +323,10 @@ class _Http1:
 
 
 def _http1_head(status: int, headers: Sequence[Header]) -> bytes:
+    # 529 is Anthropic's own.
+    phrase = responses.get(status, "Overloaded")
     lines = [
-        f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
+        f"HTTP/1.1 {status} {phrase}",
         *(f"{name}: {value}" for name, value in headers),
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

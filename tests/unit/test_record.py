@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from mitm_gateway.head import Arrival
 from mitm_gateway.plan import Plan, decide
@@ -64,4 +67,23 @@ def test_outcomes() -> None:
     late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))
     assert late.outcome == "upstream error"
     assert late.comment() == "copilot: x-api-key → bearer, 200, overloaded_error, 500 ms"
-    assert replace(planned(), status=200, error="Client disconnected.").outcome == "aborted"
+    gone = replace(planned(), status=200, error="Client disconnected.", is_aborted=True)
+    assert gone.outcome == "aborted"
+    assert "refusal" not in gone.log_entry()
+    assert replace(planned(), status=302, hint="the upstream redirects").outcome == "upstream error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"status": 200, "usage": Usage(error="overloaded_error")}, "overloaded_error"),
+        ({"status": 200, "error": "server closed connection"}, "server closed connection"),
+        ({"error": "server closed connection"}, "server closed connection"),
+    ],
+)
+def test_the_log_tells_an_upstream_that_fails_behind_its_status(changes: dict[str, Any], reason: str) -> None:
+    record = replace(planned(), total_s=0.1, **changes)
+    assert record.outcome == "upstream error"
+    assert record.log_entry()["refusal"] == f"upstream: {reason}"
+    facts = record.facts(record.log_entry())
+    assert (facts.get("refusal"), facts["error"]) == (None, reason)

@@ -34,10 +34,14 @@ def test_the_table_is_by_rule_and_model() -> None:
     stats.add({"rule": "copilot", "model": "haiku", "status": 529})
     stats.add({"rule": "copilot", "model": "haiku"})
     stats.add({"status": 404, "refusal": "no"})
+    stats.add({"rule": "late", "status": 200, "refusal": "upstream: overloaded_error"})
+    stats.add({"rule": "late", "status": 302, "hint": "the upstream redirects"})
+    stats.add({"rule": "late", "status": 200})
     assert [line.split("  ") and " ".join(line.split()) for line in stats.table()] == [
         "rule model requests errors in out cached first p50 first p95 total p50 total p95",
         "copilot haiku 2 2 0 0 0 - - - -",
         "copilot opus 100 0 100,000 1,000 500 50 ms 95 ms 500 ms 950 ms",
+        "late - 3 2 0 0 0 - - - -",
         "no rule - 1 1 0 0 0 - - - -",
     ]
 

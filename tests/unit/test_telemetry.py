@@ -115,7 +115,8 @@ def test_a_probe_calls_no_model() -> None:
         ({"status": 529}, "529"),
         ({"usage": Usage(error="overloaded_error")}, "overloaded_error"),
         ({"status": 502, "refusal": "credential is not there"}, "refused"),
-        ({"error": "Client disconnected."}, "aborted"),
+        ({"error": "Client disconnected.", "is_aborted": True}, "aborted"),
+        ({"error": "server closed connection"}, "broken off"),
     ],
 )
 def test_what_went_wrong_is_told_in_few_words(changes: dict[str, Any], error: str) -> None:

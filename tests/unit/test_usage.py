@@ -106,6 +106,9 @@ def test_an_error_tells_its_type() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
     assert usage_of("application/json", json.dumps(error).encode()).error == "overloaded_error"
     assert usage_of("text/event-stream", stream(error)).error == "overloaded_error"
+    for code, told in (("server_error", "server_error"), (None, "error")):
+        of_responses = {"type": "error", "code": code, "message": "busy"}
+        assert usage_of("text/event-stream", stream(of_responses)).error == told
 
 
 def test_a_cut_stream_tells_what_had_come() -> None:

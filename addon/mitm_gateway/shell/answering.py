@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from mitmproxy import http
+from mitmproxy.connection import ConnectionState
 
 from .. import guard
 from ..decoding import decode_prefix
@@ -99,10 +100,27 @@ def completed(flow: http.HTTPFlow, handling: Handling) -> Record:
     record.usage = usage_of(tee, response)
     record.bytes_in = tee.size if tee else None
     record.error = flow.error.msg if flow.error else None
+    record.is_aborted = is_aborted(flow)
     if tee and tee.is_cut:
         record.notes = (*record.notes, "the rest is not kept")
+    if record.failure is None and not record.is_aborted and _lacks_its_end(record.usage):
+        record.notes = (*record.notes, "no stop reason came: the stream ended early")
     record.hint = hint_for(handling, response)
     return record
+
+
+def is_aborted(flow: http.HTTPFlow) -> bool:
+    """Whether the client or the user gave the flow up; everything else that ends one early is the upstream's doing."""
+    if flow.error is None:
+        return False
+    if flow.error.msg == flow.error.KILLED_MESSAGE or not flow.client_conn.state & ConnectionState.CAN_READ:
+        return True
+    # mitmproxy says the same of either side's reset; an upstream has little reason to cancel.
+    return flow.request.is_http2 and "reset by client (CANCEL)" in flow.error.msg
+
+
+def _lacks_its_end(usage: Usage | None) -> bool:
+    return usage is not None and usage.is_stream and usage.model is not None and usage.stop_reason is None
 
 
 def usage_of(tee: Tee | None, response: http.Response | None) -> Usage | None:
@@ -119,13 +137,18 @@ def usage_of(tee: Tee | None, response: http.Response | None) -> Usage | None:
 def hint_for(handling: Handling, response: http.Response | None) -> str | None:
     """What to put into the rule, where the upstream's answer tells it."""
     plan, tee = handling.plan, handling.tee
-    if plan is None or tee is None or response is None or 200 <= response.status_code < 300:
+    if plan is None or tee is None or response is None:
+        return None
+    kind = response.headers.get("content-type", "")
+    # No API answers with a page, and a login in the way may do so with a good status.
+    is_page = handling.head.method == "POST" and kind.lower().startswith("text/html")
+    if 200 <= response.status_code < 300 and not is_page:
         return None
     body = decode_prefix(tee.kept()[:MAX_BODY], response.headers.get("content-encoding", ""), MAX_BODY)
     return hint(
         Answered(
             status=response.status_code,
-            content_type=response.headers.get("content-type", ""),
+            content_type=kind,
             body=body,
             path=handling.head.path,
             location=response.headers.get("location", ""),

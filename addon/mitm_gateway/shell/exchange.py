@@ -32,6 +32,7 @@ from .flows import apply, head_of, mask, mask_backup, mask_echo, pass_on, refuse
 from .handling import Handling, Loaded
 from .insides import too_large
 from .live import Live
+from .logs import unquoted
 from .replay import is_replay, remember, remember_sent, restore_original, restore_original_model
 from .settings import Settings
 
@@ -291,6 +292,9 @@ class Exchange:
         if response is not None and not self.settings.reveal:
             # What did not stream is sent after this, so nothing but the keys themselves is taken out of it.
             mask(response, handling.hidden) if streamed else mask_echo(response, handling.hidden)
+        if flow.error is not None and not self.settings.reveal:
+            # It quotes what a peer sent.
+            flow.error.msg = unquoted(flow.error.msg, handling.hidden)
         if handling.plan is not None:
             remember_sent(flow, handling.record.model, handling.record.model_sent)
         self._finished(flow, completed(flow, handling))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 
 from ..plan import masked_target
 from ..redact import masked_text
@@ -22,13 +23,14 @@ class Unquoted(logging.Filter):
         if record.exc_info:
             # mitmproxy's formatter would write it out of our reach, and it may name what came over the wire.
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        record.msg, record.args, record.exc_info = _edited(text), (), None
+        record.msg, record.args, record.exc_info = unquoted(text), (), None
         return True
 
 
-def _edited(text: str) -> str:
+def unquoted(text: str, secrets: Iterable[str] = ()) -> str:
+    """What mitmproxy says of a connection, without the bytes that a peer sent and without secrets."""
     text = _QUOTED.sub("b'…'", text)
-    return masked_text(_QUERY.sub(lambda found: masked_target(found[0]), text))
+    return masked_text(_QUERY.sub(lambda found: masked_target(found[0]), text), tuple(secrets))
 
 
 _unquoted = Unquoted()
