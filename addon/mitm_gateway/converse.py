@@ -97,4 +97,4 @@ def _delta(delta: Data) -> Data:
 
 
 def _known(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}

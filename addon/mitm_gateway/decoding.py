@@ -61,7 +61,7 @@ class Corrupt(DecodingError):
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
     """The plain body of at most `limit` bytes; `encoding` is the raw header value."""
-    codecs = _codecs(encoding)
+    codecs = _codecs(encoding) if encoding else []
     if not codecs and len(data) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
     return reduce(lambda body, codec: _collect(codec, body, limit), codecs, data)

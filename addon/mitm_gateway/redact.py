@@ -47,6 +47,8 @@ _KEY_SHAPES = re.compile(
     r"|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}"
     r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # a JSON web token
 )
+# Without one of these there is no such key, which is told much sooner.
+_KEY_MARKS = ("sk-", "gh", "AIza", "AKIA", "eyJ")
 
 
 class Secret:
@@ -125,13 +127,19 @@ def masked_header(name: str, value: str) -> str:
 
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
     """A text in which the given secrets, and whatever has the shape of a key, are masked."""
-    return _KEY_SHAPES.sub(lambda found: masked(found[0]), masked_exactly(text, secrets))
+    text = masked_exactly(text, secrets)
+    return _KEY_SHAPES.sub(_masked_match, text) if any(mark in text for mark in _KEY_MARKS) else text
+
+
+def _masked_match(found: re.Match[str]) -> str:
+    return masked(found[0])
 
 
 def masked_exactly(text: str, secrets: Iterable[str]) -> str:
     """A text in which the given secrets, and nothing else, are masked."""
+    present = [secret for secret in secrets if secret and secret in text]
     # The longest first: a secret that begins like another one must not leave the other's tail.
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    for secret in sorted(present, key=len, reverse=True):
         text = text.replace(secret, masked(secret))
     return text
 

@@ -26,6 +26,10 @@ _PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]+)\s*(?=[,}])'
 _MEMBERS = re.compile(
     rb'(?:\s*"(?!model")[^"\\]*+"\s*:\s*(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*,)++', re.DOTALL
 )
+# The model behind such members only, as answers have it.
+_LEADING_MODEL = re.compile(
+    rb"\s*\{(?:" + _MEMBERS.pattern + rb')?\s*"model"\s*:\s*("[^"\\]{0,4094}+")\s*[,}]', re.DOTALL
+)
 # Inside values that hold no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
@@ -254,15 +258,37 @@ class JsonRestorer:
     """Edits the top-level `model` of a JSON answer."""
 
     def __init__(self, name: str) -> None:
+        self._replacement = _json_string(name)
         self._scanner = _Scanner(name, frozenset())
+        self._is_first = True
+        # Passed without the scanner's help, which it must read if more comes.
+        self._unread = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave after this chunk."""
+        if self._is_first and chunk:
+            self._is_first = False
+            if span := _only_model(chunk):
+                self._unread = chunk
+                return b"".join((chunk[: span[0]], self._replacement, chunk[span[1] :]))
+        if self._unread:
+            self._scanner.feed(self._unread)
+            self._unread = b""
         return self._scanner.feed(chunk)
 
     def flush(self) -> bytes:
         """What is still held at the end."""
         return self._scanner.take_held()
+
+
+def _only_model(chunk: bytes) -> tuple[int, int] | None:
+    """Where the model's value stands in an answer's first chunk, if it is plain to see: before any nested value, and
+    nothing behind it can be such a key.
+    """
+    found = _LEADING_MODEL.match(chunk)
+    if not found or chunk.find(b'"model"', found.end()) >= 0 or b"\\u006" in chunk:
+        return None
+    return found.span(1)
 
 
 class SseRestorer:

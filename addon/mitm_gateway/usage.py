@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from . import converse, eventstream
 from .sse import EventReader
@@ -25,11 +24,10 @@ _MODEL = re.compile(r"[\w.:/@+ \[\]()-]{1,256}", re.ASCII)
 # No other event holds what is looked for.
 _TELLING = (b'"usage"', b'"model"', b'"stop_reason"', b'"finish_reason"', b'"error"')
 # What the Responses API says of an answer that is not finished.
-_UNDER_WAY = {"in_progress", "queued"}
+_UNDER_WAY = ("in_progress", "queued")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as the API reports them; None where it says nothing. `is_stream` where it came as events."""
 
     model: str | None = None
@@ -48,32 +46,38 @@ class Usage:
         found: dict[str, Any] = {}
         for part in (data, data.get("message"), data.get("response"), data.get("delta")):
             if isinstance(part, dict):
-                found |= {name: value for name, value in _part(part).items() if value is not None}
-        return replace(self, **found) if found else self
+                _collect(part, found)
+        return self._replace(**found) if found else self
 
 
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Adds to `found` what a part tells."""
+    told: dict[str, str | int | None] = {
         "model": _text(part.get("model"), _MODEL),
         "stop_reason": _name(part.get("stop_reason")) or _finish_reason(part) or _status(part),
         "error": _error(part.get("error")) or _error_event(part),
     }
-    return found | _tokens(tokens) if isinstance(tokens := part.get("usage"), dict) else found
+    if isinstance(tokens := part.get("usage"), dict):
+        told.update(_tokens(tokens))
+    found.update({name: value for name, value in told.items() if value is not None})
 
 
 def _tokens(tokens: Mapping[str, Any]) -> dict[str, int | None]:
     details = tokens.get("input_tokens_details") or tokens.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
     return {
         "input_tokens": _first(tokens, "input_tokens", "prompt_tokens"),
         "output_tokens": _first(tokens, "output_tokens", "completion_tokens"),
-        "cache_read_tokens": _first(tokens, "cache_read_input_tokens") if cached is None else _number(cached),
-        "cache_creation_tokens": _first(tokens, "cache_creation_input_tokens"),
+        "cache_read_tokens": _number(tokens.get("cache_read_input_tokens") if cached is None else cached),
+        "cache_creation_tokens": _number(tokens.get("cache_creation_input_tokens")),
     }
 
 
 def _first(tokens: Mapping[str, Any], *names: str) -> int | None:
-    return next((number for name in names if (number := _number(tokens.get(name))) is not None), None)
+    for name in names:
+        if (number := _number(tokens.get(name))) is not None:
+            return number
+    return None
 
 
 def _number(value: object) -> int | None:
@@ -92,7 +96,7 @@ def _name(value: object) -> str | None:
 
 def _finish_reason(part: Mapping[str, Any]) -> str | None:
     choices = part.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         return _name(choices[0].get("finish_reason"))
     return None
 
@@ -102,12 +106,12 @@ def _status(part: Mapping[str, Any]) -> str | None:
     if part.get("object") != "response" or part.get("status") in _UNDER_WAY:
         return None
     details = part.get("incomplete_details")
-    reason = _name(details.get("reason")) if isinstance(details, Mapping) else None
+    reason = _name(details.get("reason")) if isinstance(details, dict) else None
     return reason or _name(part.get("status"))
 
 
 def _error(value: object) -> str | None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return _name(value.get("type")) or _name(value.get("code")) or "error"
     return None
 
@@ -210,7 +214,7 @@ class _JsonUsage:
 
     def finish(self) -> Usage:
         answer = _parsed(bytes(self._body))
-        return Usage().updated(converse.body(answer) if isinstance(answer, Mapping) else answer)
+        return Usage().updated(converse.body(answer) if isinstance(answer, dict) else answer)
 
 
 def _parsed(data: bytes) -> object:

@@ -5,6 +5,7 @@ Each feature is switched on at start and, in mitmweb, while requests are being s
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
@@ -61,15 +62,21 @@ def options(folder: Path) -> dict[str, Any]:
         "stickycookie": ".*",
         "scripts": [str(folder / "late.py")],
         "save_stream_file": str(folder / "saved"),
+        "hardump": str(folder / "saved.har"),
+        "anticache": True,
+        "anticomp": True,
+        "upstream_auth": "user:word",
     }
 
 
 def check(proxy: Mitmdump, upstream: Recorder) -> None:
     first = ask(proxy)
     assert (first.status, first.body, first.header("x-late")) == (200, b"from upstream", "1")
-    ask(proxy, "/v1/second")
+    ask(proxy, "/v1/second", (("If-None-Match", '"1"'), ("Accept-Encoding", "gzip")))
     seen = upstream.wait_for_request("/v1/second")
     assert seen.header("x-added") == "1"
+    assert (seen.header("if-none-match"), seen.header("accept-encoding")) == (None, "identity")
+    assert seen.header("authorization") == "Basic " + base64.b64encode(b"user:word").decode()
     assert seen.header("cookie") == "crumb=1"
     assert ask(proxy, "/mapped").body == b"from the disk"
     assert ask(proxy, "/blocked").status == 418
@@ -89,7 +96,8 @@ def test_features_that_are_on_at_start_work(
     arguments = []
     for name, value in options(tmp_path).items():
         for each in value if isinstance(value, list) else [value]:
-            arguments += ["-s", each] if name == "scripts" else ["--set", f"{name}={each}"]
+            value_text = str(each).lower() if isinstance(each, bool) else each
+            arguments += ["-s", each] if name == "scripts" else ["--set", f"{name}={value_text}"]
     proxy = mitmdump(
         *arguments, *REVEAL, "--set", "flow_detail=2", rules=RULES, modes=[f"reverse:{upstream.url}"]
     )
@@ -99,6 +107,7 @@ def test_features_that_are_on_at_start_work(
     proxy.wait_for_output(r"(?i)x-late: 1")
     proxy.stop()
     assert "/v1/second" in saved(tmp_path / "saved")
+    assert "/v1/second" in (tmp_path / "saved.har").read_text()
 
 
 def test_features_that_are_switched_on_while_running_work(
@@ -120,6 +129,8 @@ def test_features_that_are_switched_on_while_running_work(
     until(lambda: "client connect" in web.get("/events").text, "nothing in the event log")
     assert web.set_option("save_stream_file", None).status_code == 200
     assert "/v1/second" in saved(tmp_path / "saved")
+    proxy.stop()
+    assert "/v1/second" in (tmp_path / "saved.har").read_text()
 
 
 def test_intercepting_while_running_holds_a_request_until_it_is_let_go(
@@ -142,3 +153,44 @@ def test_intercepting_while_running_holds_a_request_until_it_is_let_go(
     assert web.post(f"/flows/{flow}/resume").status_code < 300
     client.join(20)
     assert [answer.status for answer in answers] == [200]
+
+
+MAPPED = """
+rules:
+  - {name: gw, match: {path: /v1/messages}, auth: {scheme: keep}, models: {map: {mine: theirs}, restore: true}}
+"""
+
+
+def test_requests_that_are_sent_ahead_are_answered_one_after_the_other(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
+) -> None:
+    answer = b'{"id":"m","model":"theirs","at":"%s"}'
+
+    def reply(seen: Any) -> Reply:
+        return Reply(200, answer % seen.header("x-number").encode(), (("Content-Type", "application/json"),))
+
+    upstream = recorder(reply)
+    proxy = mitmdump(
+        rules=MAPPED.replace("path:", "host: 127.0.0.1, path:"), modes=[f"reverse:{upstream.url}"]
+    )
+    body = b'{"model":"mine"}'
+
+    def request(path: str, number: int) -> bytes:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Number: {number}\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    wanted = [
+        ("/v1/messages", 200),
+        ("/nowhere", 404),
+        ("/v1/messages", 200),
+        ("/nowhere", 404),
+        ("/v1/messages", 200),
+    ]
+    with Wire(proxy.port) as wire:
+        wire.send(b"".join(request(path, number) for number, (path, _) in enumerate(wanted)))
+        answers = [wire.read_response("POST") for _ in wanted]
+    assert [got.status for got in answers] == [status for _, status in wanted]
+    for number, got in enumerate(answers):
+        if got.status == 200:
+            assert got.body == answer.replace(b"theirs", b"mine") % str(number).encode()
+    assert [seen.body for seen in upstream.requests] == [b'{"model":"theirs"}'] * 3

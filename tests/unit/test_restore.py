@@ -203,3 +203,27 @@ def test_recorded_streams_change_only_in_their_models(path: Path) -> None:
     edited = sse(stream)
     assert edited.count(SHOWN) >= 1 or edited == stream
     assert sse(*(stream[place : place + 7] for place in range(0, len(stream), 7))) == edited
+
+
+_PIECES = (
+    b'{', b'{"model":"gw"', b'"model":"gw"', b'"model"', b':', b',', b'"gw"', b'"a":"x\\"model\\""', b'"a":1',
+    b'"b":[1,{"model":"y"}]',
+    b'"message":{', b'}', b'[', b']', b' ', b"\n", b'"\\u006dodel":"y"', b'"mod', b'el":"y"', b'"', b"\\", b"true", b"\xff",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=12), st.data())
+def test_an_answer_that_comes_at_once_is_edited_as_one_that_comes_byte_by_byte(
+    pieces: list[bytes], data: st.DataObject
+) -> None:
+    body = b'{"id":"m",' * data.draw(st.integers(0, 1)) + b"".join(pieces)
+    bytewise = as_json(*(body[place : place + 1] for place in range(len(body))))
+    cut = data.draw(st.integers(0, len(body)))
+    assert as_json(body) == bytewise
+    assert as_json(body[:cut], body[cut:]) == bytewise
+
+
+@pytest.mark.parametrize("length", [4094, 4095, 5000])
+def test_a_long_name_is_left_alone_however_the_answer_comes(length: int) -> None:
+    body = b'{"id":"m","model":"%s","x":1}' % (b"n" * length)
+    assert as_json(body) == as_json(*(body[place : place + 1] for place in range(len(body))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -70,7 +69,7 @@ def test_the_responses_api() -> None:
         {"type": "response.created", "response": begun}, {"type": "response.completed", "response": answer}
     )
     told = Usage("m", 8, 9, 5, None, "completed")
-    assert usage_of("text/event-stream", events) == replace(told, is_stream=True)
+    assert usage_of("text/event-stream", events) == told._replace(is_stream=True)
     assert usage_of("application/json", json.dumps(answer).encode()) == told
     cut = {**answer, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
     assert usage_of("application/json", json.dumps(cut).encode()).stop_reason == "max_output_tokens"
@@ -88,6 +87,13 @@ def test_names_that_are_none_are_passed_over(name: str) -> None:
     answer = {"stop_reason": name, "error": {"type": name, "code": name}}
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage(error="error")
     assert usage_of("application/json", json.dumps({"model": name * 10 + "\n"}).encode()) == Usage()
+
+
+@pytest.mark.parametrize("value", [[], {}, [[]], 1.5, None])
+def test_values_of_other_types_are_passed_over(value: object) -> None:
+    names = ("status", "model", "stop_reason", "choices", "usage", "incomplete_details", "message", "delta")
+    answer = {"object": "response", **dict.fromkeys(names, value)}
+    assert usage_of("application/json", json.dumps(answer).encode()) == Usage()
 
 
 def test_bedrocks_frames() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,13 +336,11 @@ class GatewayAddon:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """The answer begins."""
         if flow.live:
-            with _contained("an answer's head could not be looked at"):
-                self._exchange.answer(flow)
+            _contained(self._exchange.answer, flow, "an answer's head could not be looked at")
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer is complete."""
-        with _contained("a flow could not be recorded"):
-            self._exchange.finish(flow)
+        _contained(self._exchange.finish, flow, "a flow could not be recorded")
 
     error = response
 
@@ -404,9 +402,8 @@ class GatewayAddon:
         return listen_ports() | (frozenset({web}) if web else frozenset())
 
 
-@contextlib.contextmanager
-def _contained(what: str) -> Iterator[None]:
+def _contained(step: Callable[[http.HTTPFlow], None], flow: http.HTTPFlow, what: str) -> None:
     try:
-        yield
+        step(flow)
     except (Exception, asyncio.CancelledError) as fault:
         logger.warning("%s: %s", what, type(fault).__name__)

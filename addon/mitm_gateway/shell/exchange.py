@@ -85,7 +85,7 @@ class Exchange:
         head = head_of(flow, arrival)
         handling = Handling(self.loaded, head, arrival, Record.opened(head, time.time()), flow)
         self._handlings[flow.id] = handling
-        handling.client_keys = tuple(key for key in guard.keys_in(head) if key)
+        handling.hidden = tuple(filter(None, guard.keys_in(head)))
         self._let_in(handling)
         self._check_announced_size(handling)
         if probe := to_probe(self.loaded.ruleset, handling.head):
@@ -151,6 +151,7 @@ class Exchange:
         self, flow: http.HTTPFlow, handling: Handling, plan: Plan, values: Mapping[str, Value]
     ) -> None:
         handling.secrets = _secrets(handling, plan, values)
+        handling.hidden = (*handling.secrets.values, *handling.hidden)
         remember(flow, handling.head)
         apply(plan, handling.head, handling.secrets, flow)
         self._show_state(flow, handling, "waiting")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+from h11._readers import ChunkedReader
 from mitmproxy import http
-from mitmproxy.proxy import commands
+from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
@@ -35,11 +36,15 @@ def end_at_trailers(patches: Patches) -> None:
     if not any("trailers are not implemented" in str(each) for each in read_body.__code__.co_consts):
         raise TypeError("read_body")
 
-    def read_body_with_trailers(self: Any, event: Any) -> Steps:
+    def chunked(self: Any, event: Any) -> Steps:
         try:
             yield from read_body(self, event)
         except NotImplementedError:  # raised when the body has been passed on
             yield from _end_message(self)
+
+    def read_body_with_trailers(self: Any, event: Any) -> Steps:
+        # Only what comes in chunks can have trailers.
+        return (chunked if isinstance(self.body_reader, ChunkedReader) else read_body)(self, event)
 
     patches.set(connection, "read_body", read_body_with_trailers)
     for owner, trailers in ((server, ResponseTrailers), (client, RequestTrailers)):
@@ -71,11 +76,15 @@ def bound_heads(patches: Patches) -> None:
     }:
         raise AttributeError("read_headers")
 
-    def handle_event(self: Any, event: Any) -> Steps:
+    def watched(self: Any, event: Any) -> Steps:
         yield from handle(self, event)
         # What is held now is neither a whole head nor a body: those have been taken out of the buffer.
         if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
             yield from _give_up(self)
+
+    def handle_event(self: Any, event: Any) -> Steps:
+        more = len(event.data) if isinstance(event, events.DataReceived) else 0
+        return (watched if len(self.buf) + more > MAX_HEAD_BYTES else handle)(self, event)
 
     patches.set(connection, "_handle_event", handle_event)
 

@@ -36,15 +36,11 @@ class Handling:
     started: float = field(default_factory=time.monotonic)
     plan: Plan | None = None
     secrets: Secrets = field(default_factory=Secrets)
-    client_keys: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """All that is masked in what is kept of the flow."""
     tee: Tee | None = None
     answered_here: bool = False
     is_hidden: bool = False
-
-    @property
-    def hidden(self) -> tuple[str, ...]:
-        """All that is masked in what is kept of the flow."""
-        return (*self.secrets.values, *self.client_keys)
 
     @property
     def reads_body(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mitmproxy import http
@@ -74,7 +74,7 @@ class Insides:
         original = HttpStream.state_consume_request_body
         expect(original, "self", "event")
 
-        def state_consume_request_body(self: Any, event: Any) -> Generator[Any, Any, None]:
+        def state_consume_request_body(self: Any, event: Any) -> Iterable[Any]:
             """Drops what arrives of a body that is too large or already refused; the rest is mitmproxy's."""
             flow, held = self.flow, self.request_body_buf
             limit = body_limit(flow)
@@ -85,8 +85,9 @@ class Insides:
                     refuse(flow, too_large(limit))
                 if flow.response:
                     held.clear()
-                    return
-            yield from original(self, event)
+                    return ()
+            steps: Iterable[Any] = original(self, event)
+            return steps
 
         self._patches.set(HttpStream, "state_consume_request_body", state_consume_request_body)
 

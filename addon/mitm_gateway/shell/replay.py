@@ -7,6 +7,7 @@ key is masked there, so a replay can only use credentials of the gateway.
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 from typing import Any
 
 from mitmproxy import http
@@ -43,8 +44,12 @@ def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
 
 
 def _shown(name: bytes, value: bytes) -> bytes:
-    key = lower_name(name)
-    return raw(masked_header(key, text(value))) if holds_secret(key) else value
+    return raw(masked_header(lower_name(name), text(value))) if _is_masked(name) else value
+
+
+@lru_cache(maxsize=4096)
+def _is_masked(name: bytes) -> bool:
+    return holds_secret(lower_name(name))
 
 
 def original_head(flow: http.HTTPFlow) -> RequestHead | None:

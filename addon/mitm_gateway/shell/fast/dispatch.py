@@ -13,21 +13,33 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any
 
-from mitmproxy import addonmanager, exceptions, hooks, http, log
+from mitmproxy import addonmanager, ctx, exceptions, hooks, http, log
 from mitmproxy.addons import (
+    anticache,
+    anticomp,
     blocklist,
     maplocal,
     mapremote,
     modifybody,
     modifyheaders,
+    proxyauth,
+    save,
+    savehar,
     stickyauth,
     stickycookie,
+    upstream_auth,
 )
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.flow import Flow
 from mitmproxy.master import Master
 from mitmproxy.proxy import commands, events, layer, server
+from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+)
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from ..patches import Patches, expect
@@ -36,7 +48,9 @@ from ..patches import Patches, expect
 _addon_logger = logging.getLogger("mitmproxy.addonmanager")
 
 _LIFECYCLE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
+_IN_PLACE = frozenset({HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook})
 Table = tuple[tuple[Any, ...], ...]
+Commands = Iterable[commands.Command]
 # What these addons of mitmproxy's do is in these attributes, which change with options only.
 _STATES: dict[type, str] = {
     blocklist.BlockList: "items",
@@ -44,8 +58,17 @@ _STATES: dict[type, str] = {
     mapremote.MapRemote: "replacements",
     modifybody.ModifyBody: "replacements",
     modifyheaders.ModifyHeaders: "replacements",
+    proxyauth.ProxyAuth: "validator",
+    save.Save: "stream",
     stickyauth.StickyAuth: "flt",
     stickycookie.StickyCookie: "flt",
+    upstream_auth.UpstreamAuth: "auth",
+}
+# And these look at an option each time.
+_OPTIONS: dict[type, str] = {
+    anticache.AntiCache: "anticache",
+    anticomp.AntiComp: "anticomp",
+    savehar.SaveHar: "hardump",
 }
 # Calls the addons; yields what has to be waited for.
 Steps = Generator[Awaitable[object], None, None]
@@ -73,7 +96,29 @@ def quick_hooks(master: Master, patches: Patches) -> None:
         await take(self, event)
 
     patches.set(server.ConnectionHandler, "server_event", server_event)
+    patches.set(HttpStream, "handle_event", _hooks_in_place(HttpStream.handle_event, dispatch))
     patches.on_undo(dispatch.retire)
+
+
+def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -> Callable[..., Commands]:
+    """As `Shortcut`, in the stream itself, which saves the way up and down again through the layers.
+
+    Not for the hook at an answer's end: what follows it may be the next request, which the connections that are
+    still busy with this one are not ready for.
+    """
+    expect(handle_event, "self", "event")
+
+    def hooks_in_place(self: Any, event: events.Event) -> Commands:
+        due: events.Event | None = event
+        while due is not None:
+            event, due = due, None
+            for command in handle_event(self, event):
+                if type(command) in _IN_PLACE and dispatch.complete(command):  # type: ignore[arg-type]
+                    due = events.HookCompleted(command)  # type: ignore[arg-type]
+                else:
+                    yield command
+
+    return hooks_in_place
 
 
 class Shortcut:
@@ -87,7 +132,7 @@ class Shortcut:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:
+    def handle_event(self, event: events.Event) -> Commands:
         """What is left for the connection handler to do."""
         self._due.append(event)
         while self._due:
@@ -166,9 +211,14 @@ class Dispatch:
                 groups.append(tuple(having))
         return tuple(groups)
 
-    def _steps(self, name: str, args: list[Any]) -> Steps:
-        """Calls all that have the hook, in mitmproxy's order."""
-        for group in self._table(name) or ():
+    def _steps(self, event: hooks.Hook, args: list[Any]) -> Steps:
+        """Calls all that have the event's hook, in mitmproxy's order."""
+        name = event.name
+        table = self._table(name)
+        if table is None:
+            yield self._slow(event)
+            return
+        for group in table:
             try:
                 for addon in group:
                     if name == "request" and _serves_nothing(addon, *args):
@@ -183,28 +233,25 @@ class Dispatch:
             except Exception as fault:
                 _log(fault)
 
-    def _all_steps(self, event: hooks.Hook) -> Steps:
+    def _all_steps(self, event: hooks.Hook, args: list[Any]) -> Steps:
         """The event, and the update that follows each event of a flow, if anybody waits for updates."""
-        args = event.args()
-        if self._table(event.name) is None:
-            yield self._slow(event)
-        else:
-            yield from self._steps(event.name, args)
-        if isinstance(args[0], Flow) and (watching := self._table("update")) != ():
-            update = hooks.UpdateHook([args[0]])
-            if watching is None:
-                yield self._slow(update)
-            else:
-                yield from self._steps(update.name, update.args())
+        steps = self._steps(event, args)
+        is_followed = self.has("update") and isinstance(args[0], Flow)
+        return self._with_update(steps, args[0]) if is_followed else steps
+
+    def _with_update(self, steps: Steps, flow: Flow) -> Steps:
+        yield from steps
+        update = hooks.UpdateHook([flow])
+        yield from self._steps(update, update.args())
 
     def complete(self, hook: commands.StartHook) -> bool:
         """Calls the addons; whether that is all. If not, `handle_lifecycle` for this hook does the rest."""
-        if self._is_retired:
+        if self._is_retired or hook in self._begun:
             return False
-        steps = self._all_steps(hook)
+        args = hook.args()
+        steps = self._all_steps(hook, args)
         waiting = next(steps, None)
-        [message] = hook.args()
-        if waiting is None and not (isinstance(message, Flow) and message.intercepted):
+        if waiting is None and not getattr(args[0], "intercepted", False):
             return True
         self._begun[hook] = waiting, steps
         return False
@@ -216,21 +263,23 @@ class Dispatch:
             await self._slow(event)
             self._tables.clear()
             return
-        steps = self._steps(event.name, event.args())
+        steps = self._steps(event, event.args())
         await _finish(next(steps, None), steps)
 
     async def handle_lifecycle(self, event: hooks.Hook) -> None:
         """Calls all that have the event's hook, then those that wait for updates."""
         begun = self._begun.pop(event, None)
         if begun is None:
-            steps = self._all_steps(event)
+            steps = self._all_steps(event, event.args())
             begun = next(steps, None), steps
         await _finish(*begun)
 
 
 def _is_idle(addon: object) -> bool:
     """Whether it is an addon of mitmproxy's that was told to do nothing; options tell it otherwise."""
-    state = _STATES.get(type(addon))
+    state, option = _STATES.get(type(addon)), _OPTIONS.get(type(addon))
+    if option is not None:
+        return not getattr(ctx.options, option)
     return state is not None and not getattr(addon, state, True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from mitmproxy import hooks, http, optmanager
@@ -48,8 +48,10 @@ def plain_headers(_master: Master, patches: Patches) -> None:
         else:
             self.fields = tuple([(name, value) for name, value in fields])
 
+    lowered = lru_cache(maxsize=1024)(_lowered)
+
     def values(self: Any, name: str | bytes) -> list[str]:
-        wanted = (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
+        wanted = lowered(name)
         return [
             value.decode("utf-8", "surrogateescape") for key, value in self.fields if key.lower() == wanted
         ]
@@ -59,12 +61,17 @@ def plain_headers(_master: Master, patches: Patches) -> None:
         return ", ".join(found) if found else default
 
     def contains(self: Any, key: str | bytes) -> bool:
-        return bool(values(self, key))
+        wanted = lowered(key)
+        return wanted in [name.lower() for name, _ in self.fields]
 
     patches.set(headers, "__init__", init)
     patches.set(headers, "get_all", values)
     patches.set(headers, "get", get)
     patches.set(headers, "__contains__", contains)
+
+
+def _lowered(name: str | bytes) -> bytes:
+    return (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
 
 
 def plain_checks(_master: Master, patches: Patches) -> None:

@@ -18,6 +18,8 @@ from ..patches import Patches, expect
 
 # Pieces of a message that are written together; copying a larger one would cost more than it saves.
 _JOINED_BYTES = 128 << 10
+# Flags are compared as numbers: their own operators are slow.
+_CAN_READ = ConnectionState.CAN_READ.value
 
 
 def direct_reads(_master: Master, patches: Patches) -> None:
@@ -57,7 +59,7 @@ class DirectReader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handles a piece."""
-        if not self._connection.state & ConnectionState.CAN_READ:
+        if not self._connection.state._value_ & _CAN_READ:
             return  # closed by us a moment ago
         if self._reader._buffer or self._handler._server_event_lock.locked():  # type: ignore[attr-defined]
             self._stream.data_received(data)
