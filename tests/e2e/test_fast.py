@@ -6,6 +6,7 @@ Each feature is switched on at start and, in mitmweb, while requests are being s
 from __future__ import annotations
 
 import base64
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -194,3 +195,32 @@ def test_requests_that_are_sent_ahead_are_answered_one_after_the_other(
         if got.status == 200:
             assert got.body == answer.replace(b"theirs", b"mine") % str(number).encode()
     assert [seen.body for seen in upstream.requests] == [b'{"model":"theirs"}'] * 3
+
+
+ALIVE = """
+import gc, weakref
+flows = []
+class Alive:
+    def running(self):
+        gc.disable()
+    def requestheaders(self, flow):
+        print("alive:", sum(each() is not None for each in flows), flush=True)
+        flows.append(weakref.ref(flow))
+addons = [Alive()]
+"""
+
+
+def test_a_flow_that_has_ended_is_let_go_without_a_collection(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+) -> None:
+    upstream = recorder(
+        Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)),
+    )
+    (tmp_path / "alive.py").write_text(ALIVE)
+    rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
+    proxy = mitmdump("-s", str(tmp_path / "alive.py"), rules=rules, modes=[f"reverse:{upstream.url}"])
+    with Wire(proxy.port) as wire:
+        for path in ("/v1/messages", "/nowhere", "/v1/messages", "/v1/messages"):
+            wire.request("POST", path, [("Host", "localhost")], b'{"model":"mine"}')
+    proxy.stop()
+    assert re.findall(r"alive: (\d+)", proxy.output()) == ["0"] * 4

@@ -299,6 +299,8 @@ class Exchange:
         if handling.plan is not None:
             remember_sent(flow, handling.record.model, handling.record.model_sent)
         self._finished(flow, completed(flow, handling))
+        if tee is not None:
+            tee.close()
 
     # ---- ends ----
 

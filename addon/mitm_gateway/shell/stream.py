@@ -23,6 +23,9 @@ class Restorer(Protocol):
         """What is still held at the end."""
 
 
+def _nothing() -> None: ...
+
+
 class Tee:
     """Passes a response's chunks and keeps up to `limit` bytes of what passed.
 
@@ -35,7 +38,7 @@ class Tee:
         limit: int,
         restorer: Restorer | None,
         usage: UsageReader | None,
-        on_chunk: Callable[[], None] = lambda: None,
+        on_chunk: Callable[[], None] = _nothing,
     ) -> None:
         self._limit = limit
         self._restorer = restorer
@@ -90,6 +93,11 @@ class Tee:
     def kept(self) -> bytes:
         """What passed so far, up to the limit."""
         return bytes(self._kept)
+
+    def close(self) -> None:
+        """Lets go of what passed and of whom it told: the answer keeps the tee for as long as it is kept itself."""
+        self._kept.clear()
+        self._on_chunk = _nothing
 
     def usage(self) -> Usage | None:
         """Tokens and model as the answer told them; call once, at the end."""

@@ -34,7 +34,7 @@ from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.flow import Flow
 from mitmproxy.master import Master
 from mitmproxy.proxy import commands, events, layer, server
-from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.layers.http import DropStream, HttpStream
 from mitmproxy.proxy.layers.http._hooks import (
     HttpRequestHeadersHook,
     HttpRequestHook,
@@ -110,13 +110,19 @@ def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -
 
     def hooks_in_place(self: Any, event: events.Event) -> Commands:
         due: events.Event | None = event
+        is_over = False
         while due is not None:
             event, due = due, None
             for command in handle_event(self, event):
                 if type(command) in _IN_PLACE and dispatch.complete(command):  # type: ignore[arg-type]
                     due = events.HookCompleted(command)  # type: ignore[arg-type]
                 else:
+                    is_over = is_over or type(command) is DropStream
                     yield command
+        if is_over and not self._paused:
+            # No event comes here any more, and the stream refers to itself: until the next collection, which large
+            # bodies do not bring nearer, it would keep its flow.
+            del self.flow
 
     return hooks_in_place
 
