@@ -12,7 +12,18 @@ PACKAGE = ROOT / "addon" / "mitm_gateway"
 
 # Each layer may import from itself and from those before it.
 LAYERS = [
-    {"shown", "stats", "hints", "eventstream", "answers", "converse", "conversation", "report"},
+    {
+        "shown",
+        "stats",
+        "hints",
+        "plainjson",
+        "eventstream",
+        "answers",
+        "converse",
+        "reading",
+        "conversation",
+        "report",
+    },
     {"problems", "redact", "addresses", "variables", "sse", "decoding", "body", "restore", "usage"},
     {"patterns", "refusals", "yamlnodes", "schema", "head", "sigv4"},
     {"matching", "presets", "checks", "forms", "load", "guard", "respond"},

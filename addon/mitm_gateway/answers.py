@@ -5,9 +5,10 @@ Events may be cut off, out of order or rubbish: what can be used is used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
+
+from .plainjson import parsed
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -36,6 +37,8 @@ class Assembly:
         self._blocks: dict[Any, Answer] = {}
         self._texts: dict[tuple[Any, str], list[str]] = {}
         self._is_complete = False
+        self._usage: Answer = {}
+        self._choice: Answer | None = None
 
     def add(self, events: Iterable[Any]) -> None:
         """Takes further events."""
@@ -58,8 +61,10 @@ class Assembly:
             block = self._blocks.setdefault(key, {})
             block[name] = str(block.get(name) or "") + "".join(pieces)
         blocks = [_whole_input(block) for block in self._blocks.values()]
-        if "choices" in self._answer:
-            self._answer["choices"] = [{"message": _chat_message(self._blocks), **self._answer["choices"]}]
+        if self._usage:
+            self._answer["usage"] = self._usage
+        if self._choice is not None:
+            self._answer["choices"] = [{"message": _chat_message(self._blocks), **self._choice}]
         elif "content" in self._answer:
             self._answer["content"] = blocks
         elif blocks and not self._answer.get("output"):
@@ -89,41 +94,44 @@ class Assembly:
         if kind == "message_start" and isinstance(event.get("message"), Mapping):
             self._answer.update(event["message"])
             self._answer["content"] = []
+            self._usage = _known(event["message"].get("usage"))
         elif kind == "content_block_start" and isinstance(event.get("content_block"), Mapping):
             block = dict(event["content_block"])
             self._answer.setdefault("content", [])
             self._blocks[str(event.get("index"))] = block
         elif kind == "message_delta":
             self._answer.update(_known(event.get("delta")))
-            self._answer["usage"] = {**_known(self._answer.get("usage")), **_known(event.get("usage"))}
+            self._usage.update(_known(event.get("usage")))
         elif kind == "message_stop":
             self._is_complete = True
         elif kind == "error" or "error" in event:
             self._answer["error"] = event.get("error") or dict(event)
+            self._is_complete = True
 
     # ---- chat completions ----
 
     def _add_chunk(self, chunk: Mapping[str, Any]) -> None:
         self._answer.update({key: chunk[key] for key in ("model", "usage", "error") if chunk.get(key)})
-        chosen = self._answer.setdefault("choices", {})
-        for choice in chunk["choices"] if isinstance(chunk["choices"], list) else []:
+        if self._choice is None:
+            self._choice = {}
+        for choice in _list(chunk["choices"]):
             if not isinstance(choice, Mapping):
                 continue
             if choice.get("finish_reason"):
-                chosen["finish_reason"] = choice["finish_reason"]
+                self._choice["finish_reason"] = choice["finish_reason"]
                 self._is_complete = True
             delta = _known(choice.get("delta"))
             for name in ("content", "reasoning_content", "reasoning", "refusal"):
                 self._grow("message", name, delta.get(name))
-            for call in delta.get("tool_calls") or []:
+            for call in _list(delta.get("tool_calls")):
                 self._add_call(_known(call))
 
     def _add_call(self, call: dict[str, Any]) -> None:
         key = ("call", str(call.get("index")))
         function = _known(call.get("function"))
-        block = self._blocks.setdefault(key, {"name": ""})
+        block = self._blocks.setdefault(key, {})
         block["id"] = call.get("id") or block.get("id")
-        block["name"] += str(function.get("name") or "")
+        self._grow(key, "name", function.get("name"))
         self._grow(key, "arguments", function.get("arguments"))
 
     # ---- Responses API ----
@@ -145,13 +153,17 @@ def _known(value: Any) -> dict[str, Any]:
     )
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _whole_input(block: Answer) -> Answer:
     """A tool call with its input read, or as the text that has come of it."""
-    if "partial_json" not in block:
+    text = block.pop("partial_json", None)
+    if not isinstance(text, str):
         return block
-    text = block.pop("partial_json")
     try:
-        return {**block, "input": json.loads(text)}
+        return {**block, "input": parsed(text)}
     except (ValueError, RecursionError):
         return {**block, "input": text}
 

@@ -1,43 +1,29 @@
 """The text of the LLM view: a request or an answer of the Messages, chat completions, Responses or Converse API.
 
-JSON, event streams and Bedrock's frames, whole, still running, cut off or damaged: the readable part is
-shown and the rest is a note. Nothing here raises on rubbish.
+Of a body that is still running, cut off, damaged or hostile the readable part is shown and the rest is a note.
+Nothing here raises on rubbish.
 """
-
-# Speed is a promise (10 MB in 200 ms), hence no incremental reader: `sse.EventReader` and a `json.loads` for
-# each event take four times as long as one regular expression and one `json.loads` for a thousand events.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 from . import converse, eventstream
-from .answers import Assembly
+from .plainjson import parsed
+from .reading import read
 from .shown import MAX_KEYS, compact, folded, indented, listed, size, visible
-
-Part: TypeAlias = str
 
 # What a reader skims is folded early, what the model says late; the raw view has it all.
 FOLD_SYSTEM, FOLD_PART, FOLD_ANSWER = 1_500, 4_000, 100_000
-# A stream longer than this is read at its beginning and at its end only.
-STREAM_HEAD, STREAM_TAIL = 3 << 20, 1 << 20
-# The same for frames, which take longer, and how many are looked for.
-FRAMES_HEAD, FRAMES_TAIL, MAX_FRAMES = 1 << 20, 1 << 19, 100_000
-# A stream with more events than this that are damaged is none.
-MAX_DAMAGED = 50
-# Text beyond this is cut out of the middle: people look for the system prompt and the newest messages.
-MAX_TEXT = 1 << 20
-# How much of a damaged JSON text is looked through for its readable part.
-MAX_REPAIRED = 1 << 19
-_BATCH = 1000
-_DATA = re.compile(rb"^data:[ ]?(.*(?:\n.+)*)", re.MULTILINE)
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*("?)|[\[\]{},]', re.DOTALL)
-_CLOSING = {"{": "}", "[": "]"}
+# Text beyond this is cut out of the middle: people look for the system prompt and the newest messages. A line counts
+# for some characters, as each costs time; and so much for the parts of one message.
+MAX_TEXT, MAX_PARTS_TEXT, _LINE_WEIGHT = 1 << 20, 1 << 18, 60
+# How many names of tools are told, and how many reasons to stop.
+MAX_TOOLS, MAX_CHOICES = 500, 20
 
 _PATHS = re.compile(
     r"/messages(?:/count_tokens)?$|/chat/completions$|/responses(?:/[^/]+)?$"
@@ -51,182 +37,19 @@ def is_conversation(path: str, content_type: str) -> bool:
     return _kind(content_type) in _KINDS and bool(_PATHS.search(path.partition("?")[0]))
 
 
-def render(data: bytes, content_type: str) -> str:
-    """The conversation in a body as text."""
-    kind = _kind(content_type)
+def render(data: bytes, content_type: str, now: Callable[[], float] = time.thread_time) -> str:
+    """The conversation in a body as text; `now` is a clock of CPU time."""
     notes: list[str] = []
-    if kind == eventstream.CONTENT_TYPE:
-        body = _streamed(_frame_events(data, notes), notes)
-    elif kind == "text/event-stream" or data.lstrip()[:6] in (b"event:", b"data: "):
-        body = _streamed(_events(data, notes), notes)
-    else:
-        body = _parsed(data, notes)
+    body = read(data, _kind(content_type), notes, now)
     try:
         sections = [*_body(body), *(f"note: {note}" for note in notes)]
     except RecursionError:
         sections = ["note: nested too deep to be shown"]
-    return visible("\n\n".join(_bounded(sections)))
+    return visible("\n\n".join(filter(None, sections)))
 
 
 def _kind(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
-
-
-def _bounded(sections: Sequence[str]) -> Sequence[str]:
-    """The sections, without those in the middle where all together are too long to be read."""
-    total = sum(map(len, sections))
-    if total <= MAX_TEXT:
-        return sections
-    tail, room = len(sections), MAX_TEXT * 3 // 4
-    while tail > 0 and len(sections[tail - 1]) <= room:
-        tail -= 1
-        room -= len(sections[tail])
-    head, room = 0, MAX_TEXT // 4
-    while head < tail and len(sections[head]) <= room:
-        room -= len(sections[head])
-        head += 1
-    if tail - head == 0:
-        return sections
-    left_out = sum(map(len, sections[head:tail]))
-    return [*sections[:head], f"… {tail - head} parts with {left_out:,} characters", *sections[tail:]]
-
-
-# ---- bytes to plain data ----
-
-
-def _parsed(data: bytes, notes: list[str]) -> Any:
-    try:
-        return json.loads(data)
-    except RecursionError:
-        notes.append("nested too deep to be shown")
-        return None
-    except ValueError:
-        readable = _repaired(data)
-    if readable is None:
-        notes.append("this is not JSON")
-        return data[: FOLD_PART * 4].decode("utf-8", "replace")
-    notes.append(f"the JSON of {size(len(data))} is cut off or damaged; this is what can be read of it")
-    return readable
-
-
-def _repaired(data: bytes) -> Any:
-    """The readable part of a JSON text that is cut off: what is open at its end gets closed. Else None."""
-    text = data[:MAX_REPAIRED].decode("utf-8", "replace")
-    closing, safe, in_string = _open_ends(text)
-    end = _before_escape(text) if in_string else len(text)
-    candidates = [text[:end] + ('"' if in_string else "") + closing]
-    # A key without its value cannot be closed, the text before it can.
-    candidates.append(text[:safe] + _open_ends(text[:safe])[0])
-    for candidate in candidates:
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(candidate, strict=False)
-    return None
-
-
-def _open_ends(text: str) -> tuple[str, int, bool]:
-    """The brackets that close what is open, where a value last ended or began, whether a string is open."""
-    closing: list[str] = []
-    safe, in_string = 0, False
-    for token in _TOKENS.finditer(text):
-        mark = token[0]
-        if mark in _CLOSING:
-            closing.append(_CLOSING[mark])
-            safe = token.end()
-        elif mark == ",":
-            safe = token.start()
-        elif mark in ("}", "]"):
-            if not closing or closing.pop() != mark:
-                break
-        elif not token[1]:
-            in_string = True
-    return "".join(reversed(closing)), safe, in_string
-
-
-def _before_escape(text: str) -> int:
-    """Where a text ends without an escape that is cut off, such as `\\u00`."""
-    found = re.search(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$", text[-4096:])
-    return len(text) - len(found[1]) if found else len(text)
-
-
-def _events(data: bytes, notes: list[str]) -> Iterator[list[Any]]:
-    if len(data) > STREAM_HEAD + STREAM_TAIL:
-        skipped = len(data) - STREAM_HEAD - STREAM_TAIL
-        notes.append(f"{size(skipped)} in the middle of the stream are not shown")
-        yield from _part_events(data[:STREAM_HEAD], notes)
-        data = data[-STREAM_TAIL:].partition(b"\n\n")[2]
-    yield from _part_events(data, notes)
-
-
-def _part_events(data: bytes, notes: list[str]) -> Iterator[list[Any]]:
-    texts = [text for text in event_data(data) if text and text != b"[DONE]"]
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        try:
-            events = json.loads(b"[" + b",".join(batch) + b"]")
-        except (ValueError, RecursionError):
-            events = [event for text in batch if (event := _event(text, notes)) is not None]
-        yield events
-        if len(notes) > MAX_DAMAGED:
-            return
-
-
-def event_data(stream: bytes) -> list[bytes]:
-    """The data of each event, the one that is cut off included."""
-    if b"\r" in stream:
-        stream = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return [_joined(text) if b"\n" in text else text for text in _DATA.findall(stream)]
-
-
-def _joined(text: bytes) -> bytes:
-    """The data of an event with several lines, from the first line of data on."""
-    first, *lines = text.split(b"\n")
-    data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-    return b"\n".join([first, *data])
-
-
-def _event(text: bytes, notes: list[str]) -> Any:
-    if len(notes) > MAX_DAMAGED:
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        notes.append(f"an event of {size(len(text))} is cut off or damaged")
-        return _repaired(text)
-
-
-def _frame_events(data: bytes, notes: list[str]) -> Iterator[list[Any]]:
-    spans = list(islice(eventstream.spans(data), MAX_FRAMES))
-    end = spans[-1].end if spans else 0
-    shown = [span for span in spans if span.end <= FRAMES_HEAD or span.start >= end - FRAMES_TAIL]
-    if skipped := end - sum(span.end - span.start for span in shown):
-        notes.append(f"{size(skipped)} in the middle of the stream are not shown")
-    for span in shown:
-        frame = eventstream.frame_at(data, span)
-        try:
-            yield converse.events(eventstream.event(frame))
-        except (ValueError, RecursionError):
-            notes.append(f"a frame of {size(len(frame.payload))} is damaged")
-        if len(notes) > MAX_DAMAGED:
-            return
-    if end < len(data):
-        notes.append(f"{size(len(data) - end)} at the end are no complete frame")
-
-
-def _streamed(batches: Iterable[list[Any]], notes: list[str]) -> Any:
-    assembly = Assembly()
-    for batch in batches:
-        assembly.add(batch)
-    answer, is_complete = assembly.answer()
-    if not is_complete:
-        notes.append("the stream has not ended" if answer else "no event of a conversation so far")
-    if len(notes) > MAX_DAMAGED:
-        notes.insert(0, "too much of the stream is damaged; the rest is not read")
-    if len(notes) > 5:
-        notes[4:] = [f"and {len(notes) - 4} notes more"]
-    return answer
-
-
-# ---- plain data to text ----
 
 
 def _body(body: Any) -> Iterator[str]:
@@ -260,15 +83,34 @@ def _request(body: Mapping[str, Any]) -> Iterator[str]:
             parts = list(_parts(body[key], FOLD_SYSTEM))
             yield _section(f"system ({_length(body[key])})", parts)
     if isinstance(body.get("tools"), list):
-        names = ", ".join(_tool_name(tool) for tool in body["tools"])
+        names = ", ".join(map(_tool_name, body["tools"][:MAX_TOOLS]))
         yield _section(f"tools ({len(body['tools'])})", [folded(names, FOLD_PART)])
     messages = body.get("messages", body.get("input"))
-    for message in messages if isinstance(messages, list) else [{"role": "user", "content": messages}]:
-        yield _message(message, FOLD_PART)
+    if not isinstance(messages, list):
+        messages = [{"role": "user", "content": messages}]
+    yield from _ends(messages, lambda message: _message(message, FOLD_PART), MAX_TEXT, "messages")
+
+
+def _ends(items: Sequence[Any], render: Callable[[Any], str], room: int, name: str) -> Iterator[str]:
+    """Each item as text; of more than anybody reads the first and the last."""
+    head: list[str] = []
+    tail: list[str] = []
+    first, last = 0, len(items)
+    for texts, is_tail, left in ((tail, True, room * 3 // 4), (head, False, room // 4)):
+        while first < last and left > 0:
+            text = render(items[last - 1] if is_tail else items[first])
+            first, last = (first, last - 1) if is_tail else (first + 1, last)
+            left -= len(text) + _LINE_WEIGHT * (text.count("\n") + 2)
+            texts.append(text)
+    yield from head
+    if first < last:
+        yield f"… {last - first:,} {name} in between"
+    yield from reversed(tail)
 
 
 def _length(value: Any) -> str:
-    texts = [value] if isinstance(value, str) else [_known(part).get("text") for part in _items(value)]
+    parts = value if isinstance(value, list) else [{"text": value}]
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
     return size(sum(len(text) for text in texts if isinstance(text, str)))
 
 
@@ -282,19 +124,19 @@ def _message(message: Any, limit: int) -> str:
     message = _known(message) if isinstance(message, Mapping) else {"content": message}
     role = compact(message.get("role") or message.get("type") or "message")
     if "role" not in message and "content" not in message:
-        return "\n".join(_part(message, limit))
+        return _part(message, limit)
     parts = []
     if reasoning := message.get("reasoning_content") or message.get("reasoning"):
-        parts += _titled("thinking", compact(reasoning), limit)
+        parts.append(_titled("thinking", compact(reasoning), limit))
     content = list(_parts(message.get("content"), limit))
     if role == "tool":
         content = [f"tool result {message.get('tool_call_id', '')}".rstrip() + ":", *map(indented, content)]
     parts += content
     if message.get("refusal"):
-        parts += _titled("refusal", compact(message["refusal"]), limit)
+        parts.append(_titled("refusal", compact(message["refusal"]), limit))
     parts = [part for part in parts if part]
-    for call in _items(message.get("tool_calls")):
-        parts += _call(call.get("id"), _known(call.get("function")), limit)
+    calls = _list(message.get("tool_calls"))
+    parts += _ends(calls, lambda call: _chat_call(call, limit), MAX_PARTS_TEXT, "calls")
     return _section(role, parts or ["(empty)"])
 
 
@@ -306,34 +148,33 @@ def _parts(content: Any, limit: int) -> Iterator[str]:
     if isinstance(content, str):
         yield folded(content, limit)
     elif isinstance(content, list):
-        for part in content:
-            yield from _part(part, limit)
+        yield from _ends(content, lambda part: _part(part, limit), MAX_PARTS_TEXT, "parts")
     elif content is not None:
         yield folded(compact(content), limit)
 
 
-def _part(part: Any, limit: int) -> list[str]:
-    """A piece of content as lines of text."""
+def _part(part: Any, limit: int) -> str:
+    """A piece of content."""
     if not isinstance(part, Mapping):
-        return [folded(compact(part), limit)]
+        return folded(compact(part), limit)
     part = converse.part(part)
     kind = compact(part.get("type") or "part")
     match kind:
         case "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text":
-            return [folded(compact(part.get("text") or ""), limit)]
+            return folded(compact(part.get("text") or ""), limit)
         case "thinking":
             return _titled("thinking", compact(part.get("thinking") or ""), limit)
         case "redacted_thinking" | "compaction":
-            return [f"{kind}: {size(len(compact(part.get('data') or '')))}"]
+            return f"{kind}: {size(len(compact(part.get('data') or '')))}"
         case "reasoning":
             summary = "\n".join(_parts(part.get("summary") or part.get("content"), limit))
             return _titled("thinking", summary or "(encrypted)", limit)
         case "refusal":
             return _titled("refusal", compact(part.get("refusal") or ""), limit)
         case "image" | "image_url" | "input_image" | "document" | "input_file" | "file":
-            return [_media(kind, part)]
+            return _media(kind, part)
         case "input_audio" | "audio" | "video":
-            return [_media(kind, part)]
+            return _media(kind, part)
         case _ if kind.endswith(("_result", "_output")):
             return _result(part, limit)
         case _ if kind.endswith(("tool_use", "_call")):
@@ -341,19 +182,24 @@ def _part(part: Any, limit: int) -> list[str]:
     return _titled(kind, listed({key: value for key, value in part.items() if key != "type"}), limit)
 
 
-def _titled(title: str, text: str, limit: int) -> list[str]:
-    return [f"{title}:\n{indented(folded(text, limit))}"]
+def _titled(title: str, text: str, limit: int) -> str:
+    return f"{title}:\n{indented(folded(text, limit))}"
 
 
-def _result(part: Mapping[str, Any], limit: int) -> list[str]:
+def _result(part: Mapping[str, Any], limit: int) -> str:
     identity = part.get("tool_use_id") or part.get("call_id") or ""
     content = part.get("content", part.get("output"))
     shown = "\n".join(_parts(content, limit)) or "(empty)"
     failed = ", an error" if part.get("is_error") else ""
-    return [f"tool result {identity}".rstrip() + f"{failed}:\n{indented(shown)}"]
+    return f"tool result {identity}".rstrip() + f"{failed}:\n{indented(shown)}"
 
 
-def _call(identity: Any, call: Mapping[str, Any], limit: int) -> list[str]:
+def _chat_call(call: Any, limit: int) -> str:
+    call = _known(call)
+    return _call(call.get("id"), _known(call.get("function")), limit)
+
+
+def _call(identity: Any, call: Mapping[str, Any], limit: int) -> str:
     arguments = call.get("input", call.get("arguments", call.get("action", "")))
     if isinstance(arguments, str):
         arguments = _decoded(arguments)
@@ -364,7 +210,7 @@ def _call(identity: Any, call: Mapping[str, Any], limit: int) -> list[str]:
 
 def _decoded(arguments: str) -> Any:
     try:
-        return json.loads(arguments)
+        return parsed(arguments)
     except (ValueError, RecursionError):
         return arguments
 
@@ -396,10 +242,9 @@ def _answer(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"model: {compact(body['model'])}"
     if body.get("content") is not None:
         yield _message({"role": "assistant", **body}, FOLD_ANSWER)
-    for choice in _items(body.get("choices")):
-        yield _message({"role": "assistant", **_known(choice.get("message"))}, FOLD_ANSWER)
-    for item in _items(body.get("output")):
-        yield _message(item, FOLD_ANSWER)
+    choices, output = _list(body.get("choices")), _list(body.get("output"))
+    yield from _ends(choices, _choice, MAX_TEXT, "choices")
+    yield from _ends(output, lambda item: _message(item, FOLD_ANSWER), MAX_TEXT, "items")
     if body.get("error"):
         yield _section("error", [_error(body["error"])])
     if stop := _stop(body):
@@ -408,6 +253,10 @@ def _answer(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"usage: {usage}"
     if body and not body.keys() & {"content", "choices", "output", "error", "usage", "input_tokens"}:
         yield folded(listed(dict(body)), FOLD_PART)
+
+
+def _choice(choice: Any) -> str:
+    return _message({"role": "assistant", **_known(_known(choice).get("message"))}, FOLD_ANSWER)
 
 
 def _error(error: Any) -> str:
@@ -421,7 +270,7 @@ def _error(error: Any) -> str:
 
 def _stop(body: Mapping[str, Any]) -> str | None:
     reasons = [body.get("stop_reason")]
-    reasons += [choice.get("finish_reason") for choice in _items(body.get("choices"))]
+    reasons += [_known(choice).get("finish_reason") for choice in _list(body.get("choices"))[:MAX_CHOICES]]
     reasons += [body.get("status")] if "output" in body else []
     found = [compact(reason) for reason in reasons if reason]
     details = _known(body.get("incomplete_details")).get("reason")
@@ -439,12 +288,16 @@ def _usage(body: Mapping[str, Any]) -> str | None:
         "cache written": usage.get("cache_creation_input_tokens"),
         "thinking": thought.get("reasoning_tokens"),
     }
-    return ", ".join(f"{name} {compact(count)}" for name, count in told.items() if count is not None) or None
+    return ", ".join(f"{name} {_count(count)}" for name, count in told.items() if count is not None) or None
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else compact(value)
 
 
 def _known(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def _items(value: Any) -> list[dict[str, Any]]:
-    return [_known(item) for item in value] if isinstance(value, list) else []
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

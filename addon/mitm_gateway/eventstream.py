@@ -8,11 +8,12 @@ Checksums are the wire's business.
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
+
+from .plainjson import parsed
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">IIi")
@@ -23,6 +24,9 @@ _MAX_FRAME = 16 << 20
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _TEXT = 6, 7
 
+# Where a frame begins, where its headers end, and where it ends: streams have many, so these are plain.
+Span: TypeAlias = tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -32,36 +36,29 @@ class Frame:
     payload: bytes
 
 
-class Span(NamedTuple):
-    """Where a frame is."""
-
-    start: int
-    head_end: int
-    end: int
-
-
 def spans(data: bytes | bytearray) -> Iterator[Span]:
     """Where the complete frames are, up to the first that is none."""
-    at = 0
-    while len(data) - at >= _PRELUDE.size:
-        total, headers_size, _ = _PRELUDE.unpack_from(data, at)
-        head_end, end = at + _PRELUDE.size + headers_size, at + total
-        if total > _MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > len(data):
+    at, size, unpack, data_end = 0, _PRELUDE.size, _PRELUDE.unpack_from, len(data)
+    while data_end - at >= size:
+        total, headers_size, _ = unpack(data, at)
+        head_end, end = at + size + headers_size, at + total
+        if total > _MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > data_end:
             return
-        yield Span(at, head_end, end)
+        yield at, head_end, end
         at = end
 
 
 def frame_at(data: bytes | bytearray, span: Span) -> Frame:
     """The frame at a place that `spans` gave."""
-    headers = bytes(data[span.start + _PRELUDE.size : span.head_end])
-    return Frame(dict(_headers(headers)), bytes(data[span.head_end : span.end - _CHECKSUM_SIZE]))
+    start, head_end, end = span
+    headers = bytes(data[start + _PRELUDE.size : head_end])
+    return Frame(dict(_headers(headers)), bytes(data[head_end : end - _CHECKSUM_SIZE]))
 
 
 def frames(data: bytes | bytearray) -> tuple[list[Frame], int]:
     """The complete frames, and how many bytes behind them are none."""
     found = list(spans(data))
-    return [frame_at(data, span) for span in found], len(data) - (found[-1].end if found else 0)
+    return [frame_at(data, span) for span in found], len(data) - (found[-1][2] if found else 0)
 
 
 def _headers(data: bytes) -> Iterator[tuple[str, str]]:
@@ -82,12 +79,12 @@ def _headers(data: bytes) -> Iterator[tuple[str, str]]:
 
 def event(frame: Frame) -> Any:
     """The event in a frame: the model's own one, or an error. Raises ValueError where there is none."""
-    payload = json.loads(frame.payload)
+    payload = parsed(frame.payload)
     if frame.headers.get(":message-type") in ("exception", "error"):
         kind = frame.headers.get(":exception-type") or frame.headers.get(":error-code") or "error"
         return {"type": "error", "error": {"type": kind, **(payload if isinstance(payload, dict) else {})}}
     if isinstance(payload, dict) and isinstance(payload.get("bytes"), str):
-        return json.loads(base64.b64decode(payload["bytes"]))
+        return parsed(base64.b64decode(payload["bytes"]))
     name = frame.headers.get(":event-type")
     # The events of Converse are named in the frame only.
     return {**payload, "type": name} if name and isinstance(payload, dict) else payload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -76,15 +77,18 @@ def _age(seconds: float) -> str:
 
 def _headers(came: Request, went: Request | None) -> Iterator[str]:
     yield "headers:"
-    after = list(went.headers) if went else list(came.headers)
+    after = went.headers if went else came.headers
+    left = Counter((name.lower(), value) for name, value in after)
+    before = Counter((name.lower(), value) for name, value in came.headers)
     for name, value in came.headers:
-        same = next((pair for pair in after if pair[0].lower() == name.lower() and pair[1] == value), None)
-        if same is None:
-            yield f"  - {name}: {value}"
-        else:
-            after.remove(same)
-            yield f"    {name}: {value}"
-    yield from (f"  + {name}: {value}" for name, value in after)
+        key = (name.lower(), value)
+        yield f"  {' ' if left[key] > 0 else '-'} {name}: {value}"
+        left[key] -= 1
+    for name, value in after:
+        key = (name.lower(), value)
+        before[key] -= 1
+        if before[key] < 0:
+            yield f"  + {name}: {value}"
 
 
 def _figures(facts: Mapping[str, Any]) -> Iterator[str]:

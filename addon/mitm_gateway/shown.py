@@ -43,7 +43,7 @@ def indented(text: str) -> str:
 def size(count: int) -> str:
     """A number of bytes for the eye."""
     if count < 1000:
-        return f"{count} bytes"
+        return f"{count} bytes" if count != 1 else "1 byte"
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 

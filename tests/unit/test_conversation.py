@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.conversation import event_data, is_conversation, render
+from mitm_gateway.conversation import is_conversation, render
 from mitm_gateway.eventstream import CONTENT_TYPE
+from mitm_gateway.reading import event_data
 from mitm_gateway.sse import EventReader
 from support.eventstreams import chunk, converse, frame
 
@@ -142,8 +142,8 @@ def test_long_parts_fold_to_a_line_with_their_size() -> None:
 def test_a_conversation_that_nobody_could_read_loses_its_middle() -> None:
     messages = [{"role": "user", "content": f"{number} " + "w" * 3000} for number in range(2000)]
     text = shown({"system": "S", "messages": messages})
-    assert text.startswith("system (1 bytes):\n  S\n\nuser:\n  0 w")
-    assert "parts with" in text
+    assert text.startswith("system (1 byte):\n  S\n\nuser:\n  0 w")
+    assert "messages in between" in text
     assert "user:\n  1999 w" in text
     assert len(text) < 1_100_000
 
@@ -158,18 +158,18 @@ def test_a_conversation_that_nobody_could_read_loses_its_middle() -> None:
             "anthropic-messages",
             "model: claude-sonnet-4-6\n\nassistant:\n  thinking:\n    The user asks for a greeting. \n"
             "  Hello! How can I help?\n\nstop: end_turn\n\n"
-            "usage: in 12, out 17, cache read 4096, cache written 0",
+            "usage: in 12, out 17, cache read 4,096, cache written 0",
         ),
         (
             "anthropic-tool-use",
             "model: claude-sonnet-4-6\n\nassistant:\n  tool call Task toolu_1:\n    model: haiku\n"
             "    path: src/main.py\n\nstop: tool_use\n\n"
-            "usage: in 12, out 31, cache read 4096, cache written 0",
+            "usage: in 12, out 31, cache read 4,096, cache written 0",
         ),
         (
             "anthropic-error",
             "model: claude-sonnet-4-6\n\nassistant:\n  (empty)\n\nerror:\n  overloaded_error: Overloaded\n\n"
-            "usage: in 12, out 1, cache read 4096, cache written 0\n\nnote: the stream has not ended",
+            "usage: in 12, out 1, cache read 4,096, cache written 0",
         ),
         (
             "openai-chat",
@@ -260,9 +260,7 @@ def test_bedrocks_errors_and_a_cut_off_frame_are_told() -> None:
     error = frame(b'{"message": "slow down"}', message_type="exception", exception_type="throttlingException")
     text = render(bedrock_stream()[:400] + b"", CONTENT_TYPE)
     assert "note: " in text
-    assert render(error, CONTENT_TYPE) == (
-        "error:\n  throttlingException: slow down\n\nnote: the stream has not ended"
-    )
+    assert render(error, CONTENT_TYPE) == "error:\n  throttlingException: slow down"
     assert "at the end are no complete frame" in render(bedrock_stream()[:-3], CONTENT_TYPE)
 
 
@@ -309,6 +307,10 @@ def test_many_damaged_events_are_few_notes() -> None:
     [
         b"", b"null", b"[]", b"{}", b"\xff\xfe", b"<html>", b'{"messages": 3}',
         b'{"messages": [null, 3, [[]]]}',
+        b'{"choices": [{"delta": {"tool_calls": 3, "content": 3}, "message": {"tool_calls": 3}}]}',
+        b'{"type": "message_delta", "delta": {"usage": 3, "choices": [3], "content": 3}, "usage": 3}',
+        b'{"type": "message_start", "message": {"usage": 3, "choices": [3], "content": 3, "output": 3}}',
+        b'{"type": "response.output_item.added", "item": {"partial_json": {}, "arguments": 3, "text": {}}}',
         b'{"content": {"a": 1}}', b'{"choices": [null]}', b'{"output": [3], "usage": []}', b'{"error": []}',
         b'{"messages": [{"role": {}, "content": [{"type": []}]}], "tools": [null], "system": {"a": 1}}',
         b"[" * 100_000, b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"a": "\\ud800"}',
@@ -328,7 +330,7 @@ JSON_VALUES = st.recursive(
         st.sampled_from(
             ["type", "content", "messages", "input", "role", "text", "tools", "delta", "index", "choices",
              "message", "tool_calls", "function", "usage", "error", "item", "response", "output", "source",
-             "content_block", "thinking", "summary", "image_url", "name", "arguments"]
+             "content_block", "thinking", "summary", "image_url", "name", "arguments", "partial_json"]
         )
         , inner | st.sampled_from(["text", "image", "tool_use", "tool_result", "message_start", "reasoning",
                                    "content_block_delta", "content_block_start", "response.completed",
@@ -394,23 +396,77 @@ BIG_BODIES = {
 
 
 @pytest.mark.parametrize("name", BIG_BODIES)
-def test_ten_megabytes_are_drawn_without_reading_all_of_them_closely(name: str) -> None:
+def test_of_ten_megabytes_what_can_be_read_in_a_moment_is_shown(name: str) -> None:
     data, content_type = BIG_BODIES[name]
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        text = render(data, content_type)
-        times.append(time.process_time() - start)
+    text = render(data, content_type)
     assert text
-    # Quiet machines take 0.03 to 0.15 s; reading everything closely takes five and more.
-    assert min(times) < 1, times
+    assert len(text) < 1_500_000
+
+
+HOSTILE = {
+    "arrays": b"[" + b"[]," * 300_000 + b"[]]",
+    "messages": b'{"model": "m", "messages": [' + b"{}," * 300_000 + b"{}]}",
+    "numbers": b'{"content": [' + b"1," * 300_000 + b"1]}",
+    "keys": b"{" + b",".join(b'"%d":1' % number for number in range(200_000)) + b"}",
+    "strings": b"[" + b'"",' * 300_000 + b'""]',
+    "depth": b'{"model": "m", "a": [' + b",".join([b"[" * 900 + b"]" * 900] * 200) + b"]}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_of_very_many_values_the_first_are_read(name: str) -> None:
+    body = HOSTILE[name]
+    assert "has too many values to be shown whole; this is its beginning" in render(body, JSON)
+    event = render(b"data: " + body + b"\n\n" + delta("after it"), SSE)
+    assert "  after it\n" in event
+    assert "has too many values to be shown whole" in event
+    assert "too many values" in render(frame(body), CONTENT_TYPE)
+
+
+def test_a_long_text_with_the_marks_of_values_is_one_value() -> None:
+    code = json.dumps({"a": [1, {"b": "\\"}]}) * 30_000
+    text = shown(
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": code}]}, MESSAGE]}
+    )
+    assert "too many" not in text
+    assert text.endswith("word word ")
+
+
+def test_arguments_with_very_many_values_are_shown_as_they_are() -> None:
+    call = {"type": "tool_use", "name": "Tool", "input": "[" + "1," * 200_000 + "1]"}
+    assert "tool call Tool:\n    [1,1," in shown({"content": [call]})
+
+
+def test_a_number_of_very_many_digits_is_shown_as_text() -> None:
+    assert render(b'{"messages": [' + b"9" * 100_000 + b"]}", JSON).startswith("message:\n  9999")
+
+
+def test_a_stream_that_takes_long_is_read_at_both_ends() -> None:
+    seconds = iter(range(10_000))
+    text = render(
+        delta("start ") + delta("middle ") * 20_000 + delta("end"), SSE, lambda: next(seconds) * 0.03
+    )
+    assert "  start middle" in text
+    assert text.count("middle ") < 10_000
+    assert "middle end\n" in text
+    assert "in the middle of the stream are not shown" in text
+
+
+def test_of_very_many_parts_the_first_and_the_last_are_shown() -> None:
+    parts = [{"type": "text", "text": f"part {number}"} for number in range(20_000)]
+    text = shown({"messages": [{"role": "user", "content": parts}], "tools": [{"name": "x"}] * 5000})
+    assert "  part 0\n  part 1\n" in text
+    assert text.endswith("  part 19998\n  part 19999")
+    assert " parts in between\n" in text
+    assert len(text) < 400_000
 
 
 def test_the_middle_of_many_frames_is_left_out() -> None:
     words = [
         converse("contentBlockDelta", contentBlockIndex=0, delta={"text": f"{n} "}) for n in range(20_000)
     ]
-    text = render(b"".join(words), CONTENT_TYPE)
+    seconds = iter(range(10_000))
+    text = render(b"".join(words), CONTENT_TYPE, lambda: next(seconds) * 0.03)
     assert "  0 1 2 3" in text
     assert " 19998 19999" in text
     assert "in the middle of the stream are not shown" in text

@@ -69,6 +69,13 @@ headers:
     )
 
 
+def test_headers_that_stand_there_more_than_once_are_told_apart() -> None:
+    came = Request("GET /", [("A", "1"), ("B", "2"), ("a", "1")])
+    went = Request("GET /", [("A", "1"), ("B", "2"), ("b", "2"), ("C", "3")])
+    text = render({}, came, went)
+    assert text.endswith("headers:\n    A: 1\n    B: 2\n  - a: 1\n  + b: 2\n  + C: 3")
+
+
 def test_a_refused_request_went_nowhere() -> None:
     facts = {"rule": "gw", "outcome": "refused", "status": 502, "refusal": 'credential "gw" is not there'}
     text = render(facts, Request("POST https://h.test/", [("Host", "h.test")]), None)
