@@ -16,6 +16,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.shell.addon import GatewayAddon
+from mitm_gateway.shell.flows import mask_echo
 
 RULES = """
 credentials: {gw: {env: TEST_GW_KEY}}
@@ -173,6 +174,15 @@ async def test_a_refused_body_does_not_wait_for_the_collector(
     assert flow.response is not None
     assert flow.response.status_code == 400
     assert [type(each).__name__ for each in left] == []
+
+
+def test_masking_leaves_an_answers_framing() -> None:
+    answer = http.Response.make(
+        200, b"", {"Content-Length": "20", "Transfer-Encoding": "chunked", "X-A": "20"}
+    )
+    mask_echo(answer, ["20", "chunked"])
+    assert [answer.headers[name] for name in ("Content-Length", "Transfer-Encoding")] == ["20", "chunked"]
+    assert "20" not in answer.headers["X-A"]
 
 
 async def test_before_it_runs_everything_is_503(rules: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -41,7 +41,7 @@ ANSWER = (
 )
 EVENTS = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b'3e\r\nevent: message_start\ndata: {"message":{"model":"gw-model"}}\n\n\r\n0\r\n\r\n'
+    b'3d\r\nevent: message_start\ndata: {"message":{"model":"gw-model"}}\n\n\r\n0\r\n\r\n'
 )
 WAYS: dict[str, dict[str, Any]] = {
     "tunnel": {"target": (API, 443), "sni": API},
@@ -81,11 +81,13 @@ class Gateway:
         self._run(stop())
         self._context.__exit__(None, None, None)
 
-    def exchange(self, sent: bytes, answer: bytes, cut: int, **way: Any) -> Connection:
-        """A client sends this in pieces and hangs up; an upstream answers that."""
+    def exchange(
+        self, sent: bytes, answer: bytes, cut: int, answer_cut: int = 65536, **way: Any
+    ) -> Connection:
+        """A client sends this in pieces and hangs up; an upstream answers that, in pieces too."""
 
         async def run() -> Connection:
-            connection = Connection(self._context, answer=answer, **way)
+            connection = Connection(self._context, answer=answer, cut=answer_cut, **way)
             await connection.start()
             for place in range(0, len(sent), cut):
                 await connection.receive(sent[place : place + cut])
@@ -111,7 +113,8 @@ class Gateway:
         assert CK_MARK not in kept or (is_plain and not connection.sent.get(UPSTREAM)), "I3"
         refused = connection.got.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
         assert not refused or breaks_answer or not any(connection.sent.values()), "I4"
-        event("refused" if refused else "served" if connection.got else "silence")
+        if currently_in_test_context():
+            event("refused" if refused else "served" if connection.got else "silence")
 
     def _kept(self) -> bytes:
         assert self._save.stream is not None
@@ -202,3 +205,66 @@ def test_any_request_over_http2_is_made_what_the_rule_says_or_goes_nowhere(
     way = {**WAYS["tunnel"], "alpn": b"h2"}
     gateway.check(gateway.exchange(h2.data_to_send(), ANSWER, 4096, **way))
     gateway.serves_the_next()
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+INTERIM = {
+    "continue": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "continue without a reason": b"HTTP/1.1 100\r\n\r\n",
+    "processing": b"HTTP/1.1 102 Processing\r\n\r\n",
+    "hints": HINTS,
+    "unknown": b"HTTP/1.1 199 Odd\r\nContent-Length: 5\r\nConnection: close\r\n\r\n",
+    "line feeds": HINTS.replace(b"\r\n", b"\n"),
+    "blanks": b"HTTP/1.1  103\tHints\r\n\r\n",
+    "many": HINTS * 50,
+}
+
+
+@pytest.mark.parametrize("answer", [ANSWER, EVENTS], ids=["json", "events"])
+@pytest.mark.parametrize("cut", [1, 7, 65536])
+@pytest.mark.parametrize("name", INTERIM)
+def test_an_interim_answer_is_not_taken_for_the_answer(
+    gateway: Gateway, name: str, cut: int, answer: bytes
+) -> None:
+    sent = b"\r\n".join((LINE, KEY, REST, BODY))
+    connection = gateway.exchange(sent, INTERIM[name] + answer, 4096, answer_cut=cut, **WAYS["tunnel"])
+    gateway.check(connection)
+    alone = gateway.exchange(sent, answer, 4096, **WAYS["tunnel"])
+    assert unchunked(connection.got) == unchunked(alone.got)
+    assert alone.got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"claude-x" in alone.got
+
+
+def unchunked(message: bytes) -> tuple[bytes, bytes]:
+    """The head and the whole body of a chunked message."""
+    head, _, rest = message.partition(b"\r\n\r\n")
+    body = b""
+    while rest != b"0\r\n\r\n":
+        size, _, rest = rest.partition(b"\r\n")
+        body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    return head, body
+
+
+def test_after_an_interim_answer_the_connection_serves_the_next(gateway: Gateway) -> None:
+    sent = b"\r\n".join((LINE, KEY, REST, BODY)) * 3
+    connection = gateway.exchange(sent, HINTS + ANSWER, 4096, **WAYS["tunnel"])
+    assert connection.got.count(b"HTTP/1.1 200 OK") == connection.got.count(b"claude-x") == 3
+    assert b"HTTP/1.1 1" not in connection.got
+
+
+@pytest.mark.parametrize("cut", [1, 65536])
+def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(gateway: Gateway, cut: int) -> None:
+    # What the client sends next would go upstream as it is, its key with it.
+    sent = b"\r\n".join((LINE, KEY, REST, BODY)) * 2
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"
+    connection = gateway.exchange(sent, switch, 4096, answer_cut=cut, **WAYS["tunnel"])
+    gateway.check(connection, breaks_answer=True)
+    assert connection.got.startswith(b"HTTP/1.1 502 ")
+    gateway.serves_the_next()
+
+
+def test_a_key_that_is_a_word_of_http_does_not_spoil_the_framing(gateway: Gateway) -> None:
+    # It is masked before mitmproxy has looked whether the answer is chunked and must be ended.
+    sent = b"\r\n".join((LINE, b"x-api-key: chunked", REST, BODY)) * 2
+    connection = gateway.exchange(sent, EVENTS, 4096, **WAYS["tunnel"])
+    assert connection.got.count(b"0\r\n\r\n") == connection.got.count(b"claude-x") == 2

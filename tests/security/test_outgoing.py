@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.redact import normal_name
-from support.answers import Stream, message_events
+from support.answers import Bytes, Stream, message_events
 from support.certificates import Authority
 from support.processes import ROOT, Mitmdump
 from support.stage import (
@@ -412,10 +412,45 @@ def test_a_client_that_sends_what_a_mask_looks_like_is_served(stage: Stage) -> N
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
 
 
-def test_a_websocket_goes_out_with_the_gateways_key_only(stage: Stage) -> None:
-    from support.answers import Bytes
-    from support.stage import answers
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
 
+
+@pytest.mark.parametrize("way", ["tunnel", "reverse", "http2"])
+def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_with: StartStage, way: str) -> None:
+    stage = stage_with(http2=False)
+    final = (
+        b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"model":"gw-model"}'
+    )
+    stage.gw.script = Bytes(INTERIM + final)
+    if way == "http2":
+        head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+        answer = stage.http2().request([*head, CLIENT_KEY], BODY)
+    else:
+        answer = stage.ask(client=stage.reverse() if way == "reverse" else stage.tunnel())
+    assert (answer.status, answer.body) == (200, b'{"model":"claude-x"}')
+    assert answer.header("link") is None
+    stage.gw.script = answers
+
+
+def test_an_upstream_that_sends_interim_answers_only_holds_up_nobody_else(stage: Stage) -> None:
+    stage.gw.script = Bytes(INTERIM)
+    assert stage.ask().status == 502
+    stage.gw.script = answers
+
+
+@pytest.mark.parametrize("way", ["tunnel", "reverse"])
+def test_a_switch_of_protocols_that_nobody_asked_for_opens_no_pipe(stage: Stage, way: str) -> None:
+    # What the client sends next would go upstream as it is, its key with it.
+    stage.gw.script = Bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+    client = stage.reverse() if way == "reverse" else stage.tunnel()
+    assert stage.ask(client=client).status == 502
+    with contextlib.suppress(OSError):
+        client.send_request("POST", "/v1/messages", HEADERS, BODY)
+    assert client.closed_by_peer()
+    stage.gw.script = answers
+
+
+def test_a_websocket_goes_out_with_the_gateways_key_only(stage: Stage) -> None:
     accept = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     stage.gw.script = Bytes(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

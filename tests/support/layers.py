@@ -19,7 +19,10 @@ from mitmproxy.test import taddons
 
 
 class Connection:
-    """One client's connection. `target` is where a tunnel or a reverse listener leads, None for a plain proxy."""
+    """One client's connection. `target` is where a tunnel or a reverse listener leads, None for a plain proxy.
+
+    Upstreams answer with `answer`, in pieces of `cut` bytes.
+    """
 
     def __init__(
         self,
@@ -30,9 +33,10 @@ class Connection:
         sni: str | None = None,
         alpn: bytes | None = None,
         answer: bytes = b"",
+        cut: int = 65536,
     ) -> None:
         self._addons = gateway.master.addons
-        self._answer = answer
+        self._answer = [answer[place : place + cut] for place in range(0, len(answer), cut)]
         self.client = Client(
             peername=("127.0.0.1", 50000),
             sockname=("127.0.0.1", 8080),
@@ -104,4 +108,4 @@ class Connection:
         self.sent[address] += data
         # Answered once the head is there; a body may still come, as it may with a real server.
         is_head = b"\r\n\r\n" in data
-        return [events.DataReceived(server, self._answer)] if self._answer and is_head else []
+        return [events.DataReceived(server, piece) for piece in self._answer] if is_head else []

@@ -75,7 +75,7 @@ class Recorder:
             alpn = ("h2", "http/1.1") if http2 else ("http/1.1",)
             self._context = tls.server_context(*names, alpn=alpn)
             self._context.sni_callback = self._note_sni
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True, name=f"recorder-{self.port}").start()
 

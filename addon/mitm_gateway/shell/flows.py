@@ -167,7 +167,8 @@ def mask_echo(response: http.Response, secrets: Iterable[str]) -> None:
     """Takes the very secrets out of the head of an answer that has yet to be sent."""
     known = tuple(secrets)
     response.headers.fields = tuple(
-        (name, raw(masked_exactly(text(value), known))) for name, value in response.headers.fields
+        (name, value if _frames(name, value) else raw(masked_exactly(text(value), known)))
+        for name, value in response.headers.fields
     )
 
 
@@ -195,8 +196,21 @@ def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:
     result = [(name, _masked_value(name, value)) if _hides(name) else (name, value) for name, value in fields]
     rest = b"\n".join([value for _, value in result])
     if thorough or any(raw(secret) in rest for secret in secrets):
-        result = [(name, raw(masked_text(text(value), secrets))) for name, value in result]
+        result = [
+            (name, value if _frames(name, value) else raw(masked_text(text(value), secrets)))
+            for name, value in result
+        ]
     return tuple(result)
+
+
+def _frames(name: bytes, value: bytes) -> bool:
+    # mitmproxy looks at these again when a message has ended. A key that is such a word is none.
+    match name.lower():
+        case b"transfer-encoding":
+            return value.strip().lower() == b"chunked"
+        case b"content-length":
+            return value.isdigit()
+    return False
 
 
 @lru_cache(maxsize=4096)

@@ -1,21 +1,24 @@
-"""Where a message over HTTP/1 ends though mitmproxy would hang or wait for ever: trailers, endless heads.
+"""Where a message over HTTP/1 ends though mitmproxy would hang or wait for ever: trailers, endless heads, answers that
+are none.
 
 All of it reaches into mitmproxy's private parts, so each part looks first whether they are as it expects.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
 
-from .patches import Patches
+from .patches import Patches, expect
 
 Steps = Generator[Any, Any, None]
 
@@ -66,6 +69,38 @@ def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, An
     return send_without
 
 
+# As mitmproxy reads a status line: any blanks, leading zeros.
+_INTERIM = re.compile(rb"HTTP/\d\.\d\s+0*1\d\d\s")
+_SWITCH = re.compile(rb"HTTP/\d\.\d\s+0*101\s")
+
+
+def pass_over_interim(patches: Patches) -> None:
+    """Drops an upstream's interim answers (100, 102, 103) and waits on, as mitmproxy does over HTTP/2.
+
+    Over HTTP/1 it takes one for the answer, and the client waits. A 101 that nobody asked for ends the request: it
+    would join both sides by a pipe, and whatever the client sends next, its key too, would go upstream as it is.
+    """
+    client = _http1.Http1Client
+    read_headers = client.read_headers
+    expect(read_headers, "self", "event")
+    for needed in ("maybe_extract_lines", "__bytes__"):
+        getattr(ReceiveBuffer, needed)
+
+    def read_final_headers(self: Any, event: Any) -> Steps:
+        if self.request and isinstance(event, events.DataReceived):
+            while _INTERIM.match(head := bytes(self.buf)):
+                if _SWITCH.match(head) and "upgrade" in self.request.headers:
+                    break
+                if self.buf.maybe_extract_lines() is None:
+                    return
+                if _SWITCH.match(head):
+                    yield from _fail(self, "the upstream switches protocols unasked")
+                    return
+        yield from read_headers(self, event)
+
+    patches.set(client, "read_headers", read_final_headers)
+
+
 def bound_heads(patches: Patches) -> None:
     """Ends a connection whose peer sends a head, a chunk's head or trailers without end, or far ahead."""
     connection = _http1.Http1Connection
@@ -104,6 +139,11 @@ def _give_up(connection: Any) -> Steps:
         yield commands.CloseConnection(connection.conn)
         yield commands.Log("a request's head is too large")
         return
+    yield from _fail(connection, "a message's head is too large")
+
+
+def _fail(connection: Any, reason: str) -> Steps:
     kind = connection.ReceiveProtocolError
+    connection.state = connection.done
     yield commands.CloseConnection(connection.conn)
-    yield ReceiveHttp(kind(connection.stream_id, "a message's head is too large", code=kind.code))
+    yield ReceiveHttp(kind(connection.stream_id, reason, code=kind.code))

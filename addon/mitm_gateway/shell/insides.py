@@ -53,6 +53,7 @@ class Insides:
             lambda: self._bounded_bodies(body_limit, refuse),
             lambda: framing.end_at_trailers(self._patches),
             lambda: framing.bound_heads(self._patches),
+            lambda: framing.pass_over_interim(self._patches),
         )
         for part in parts:
             try:
