@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -148,6 +149,30 @@ async def test_uninstalling_puts_everything_back(fast: Fast) -> None:
         assert dict(vars(manager)) == before
         assert server.ConnectionHandler.handle_connection is handle
         assert gc.get_threshold() == thresholds
+
+
+class Kept:
+    """Garbage that only the collector finds; how much of it there is now, and was at most."""
+
+    now = most = 0
+
+    def __init__(self) -> None:
+        self.me = self
+        Kept.now += 1
+        Kept.most = max(Kept.most, Kept.now)
+
+    def __del__(self) -> None:
+        Kept.now -= 1
+
+
+async def test_what_outlives_a_collection_does_not_pile_up(fast: Fast) -> None:
+    # As connections do that are open for a while: most of it is no longer young when it becomes garbage.
+    with taddons.context() as context:
+        fast.install(context.master)
+        under_way = deque([Kept() for _ in range(20_000)], maxlen=20_000)
+        for _ in range(300_000):
+            under_way.append(Kept())
+    assert Kept.most < 150_000
 
 
 async def test_other_insides_switch_a_part_off_and_say_so(
