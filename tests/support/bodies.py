@@ -12,6 +12,27 @@ from mitm_gateway.body import BodyError, edit, scan
 
 Told = tuple[str | None, frozenset[str], bytes | str] | str
 TOO_DEEP = "the body is nested too deep"
+# Whatever JSON is not, or is only just; and where a model is hard to tell.
+NASTY = [
+    b'{"a":1,"a":2}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b'{"a":"\\udc00x"}', b'{"a":"\\ud800\\u0041"}', b'{"a":NaN}',
+    b'{"a":01}', b'{"a":1e999}', b'{"a":' + b"9" * 5000 + b"}", b'{"a":' + b"9" * 30 + b"}",
+    b'{"a":1.' + b"9" * 5000 + b"}", b'{"a":' + b"[" * 250 + b"]" * 250 + b"}", b'{"a":' + b"[" * 3000 + b"]" * 3000 + b"}",
+    b'{"a":"\x01"}', b"\xef\xbb\xbf{}", b"\xef\xbb\xbf\xef\xbb\xbf{}", b"{} x", b"{}{}", b'{"a":"\xed\xa0\x80"}',
+    b'{"a":-}', b'{"a":1.}', b'{"a":.5}', b'{"a":"\\x"}', b'{"a":1,}', b"{'a':1}", b'{"a":tru}', b'{"a":"\x7f"}', b"\x0b{}",
+    b'{"a":Infinity}', b'{"a":-Infinity}', b'{"a":1}\x00', b'{"a" :1}\n ', b"", b" ", b"[1]", b'"x"', b'"model"', b"7",
+    b"null", b'{"a":"\xf4\x90\x80\x80"}', b'{"a":"\xc0\x80"}', b'{"a":"\x00"}', b'{"a":"\\u0000"}', b'{"a\\u0000b":1}',
+    b'{"":1}', b'{"mod\\u0065l":"x","model":"y"}', b'{"a":1 "b":2}', b'{"a"}', b'{"a":}', b"{1:2}", b'{"a":"x\ny"}',
+    b'{"a":-0}', b'{"a":-01}', b'{"a":1e}', b'{"a":1E+}', b'{"a":0x1}', b'{"a":\xc2\xa01}', b'{"a":"\\uD83D\\uDE00"}',
+    b'{"a":"\\u12"}', b"nul", b'{"a":[1,]}', b'{"a":[,1]}', b"{,}", b'{"a":1,,"b":2}', b"\x1e{}", b'{"a":1}\xef\xbb\xbf',
+    b'{"\xed\xa0\x80":1}', b'{"a":+1}', b'{"a":1_0}', b"/*c*/{}", b'{"a":"\\/"}', b'{"a":\ttrue}', b'{"a":\x0ctrue}',
+    b'{"model":null}', b'{"model":{}}', b'{"model":["m"]}', b'{"model":7}', b'{"model":true}', b'{"model":""}',
+    b'{"model":"m","model":"m"}', b'{"model\\u0000":"m"}', b'{"model\\u0000":"m","model":"n"}',
+    b'{"Model":"m","model ":"n"}', b'{"a":"x\\"model","\\u006dodel":"m"}', b'{"x\\"model":"a","\\u006dodel":"m"}',
+    b'{"a":{"model":"m"},"model":"\\u006d"}', b'{"a":"\\"model\\":\\"m\\"","model":"m"}',
+    b'{"a":["model","m"],"model":"m"}',
+    b'{"a":"model","model":"m"}', b'{"a":{"model":"m"},"mode\\u006C":"m"}', b'{"a":{"model":"m"}}',
+    b'{"a":"\\\\","model":"m\\\\"}', b'{"anthropic_beta":["a"],"anthropic_beta":[]}', b'{"anthropic_bet\\u0061":["a"]}',
+]  # fmt: skip
 
 
 @contextmanager

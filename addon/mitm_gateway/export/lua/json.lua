@@ -4,7 +4,7 @@
 
 local json = {}
 
-local bytes_of = ffi.typeof("const uint8_t *")
+local as_bytes = ffi.typeof("const uint8_t *")
 local QUOTE, BACKSLASH, COMMA, COLON, MINUS, DOT = 34, 92, 44, 58, 45, 46
 local OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY = 123, 125, 91
 -- As deep as Python's own reader goes, and as many members and digits as the addon takes.
@@ -28,6 +28,14 @@ end
 
 local is_blank = ffi.new("uint8_t[256]")
 for _, byte in ipairs({ 32, 9, 10, 13 }) do is_blank[byte] = 1 end
+
+-- The text that is walked: one at a time, and never while Envoy waits.
+local size = 0
+
+local function bytes_of(text)
+  size = #text
+  return as_bytes(text)
+end
 
 local open_containers = ffi.new("uint8_t[?]", MAX_DEPTH + 2)
 
@@ -68,10 +76,19 @@ local function escape_end(p, at)
   refuse(NOT_JSON)
 end
 
+-- What is longer is read the quicker way from there on.
+local SHORT = 256
+
 -- Behind the closing quote of the string whose first character is at `at`.
 local function string_end(p, at)
+  local long = at + SHORT
   while true do
-    while is_special[p[at]] == 0 do at = at + 1 end
+    while is_special[p[at]] == 0 and at < long do at = at + 1 end
+    if at >= long then
+      at = strings.good_end(p, at, size)
+      long = at + SHORT
+      while is_special[p[at]] == 0 do at = at + 1 end
+    end
     local byte = p[at]
     if byte == BACKSLASH and is_short_escape[p[at + 1]] == 1 then
       at = at + 2
@@ -91,19 +108,21 @@ local function digits_end(p, at)
   local start = at
   while p[at] >= 48 and p[at] <= 57 do at = at + 1 end
   if at == start then refuse(NOT_JSON) end
-  if at - start > MAX_DIGITS then refuse("the body has a number with too many digits") end
   return at
 end
 
 local function number_end(p, at)
   if p[at] == MINUS then at = at + 1 end
+  local start = at
   if p[at] == 48 then at = at + 1 else at = digits_end(p, at) end
+  local whole = at
   if p[at] == DOT then at = digits_end(p, at + 1) end
   if p[at] == 101 or p[at] == 69 then
     at = at + 1
     if p[at] == 43 or p[at] == MINUS then at = at + 1 end
     at = digits_end(p, at)
   end
+  if at == whole and at - start > MAX_DIGITS then refuse("the body has a number with too many digits") end
   return at
 end
 
