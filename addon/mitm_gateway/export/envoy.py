@@ -130,7 +130,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "route_config": {
             "name": "rules",
             "max_direct_response_body_size_bytes": _DIRECT_BODY_BYTES,
-            "request_headers_to_remove": [PATH, MODEL, KEY, DONE, "x-forwarded-proto"],
+            "request_headers_to_remove": [PATH, MODEL, KEY, "x-forwarded-proto"],
             "virtual_hosts": hosts,
         },
         "local_reply_config": {"mappers": _mappers()},
@@ -161,8 +161,9 @@ def _path_kept() -> dict[str, Any]:
 
 def _gate() -> dict[str, Any]:
     """Lets nothing pass that the Lua filter did not finish with, whatever became of it."""
-    done = {"header": {"name": DONE, "present_match": True}}
-    policy = {"permissions": [done], "principals": [{"any": True}]}
+    done = {"filter": LUA, "path": [{"key": DONE}], "value": {"present_match": True}}
+    permission = {"sourced_metadata": {"metadata_matcher": done}}
+    policy = {"permissions": [permission], "principals": [{"any": True}]}
     return _filter(GATE, "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"done": policy}})
 
 
@@ -175,8 +176,8 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
         "host": listener.host,
         "path": f"%FILTER_STATE({_KEPT_PATH}:PLAIN)%",
         "upstream": of_route.format("upstream"),
-        "model": noted.format("model"),
-        "model_sent": noted.format("model_sent"),
+        "model": noted.format(f"{DONE}:model"),
+        "model_sent": noted.format(f"{DONE}:model_sent"),
         "status": "%RESPONSE_CODE%",
         "first_event_ms": "%RESPONSE_DURATION%",
         "total_ms": "%DURATION%",

@@ -4,9 +4,8 @@
 -- so none is made that is not needed.
 
 local MAX_PATH_BYTES = 8192
--- What the filter tells Envoy: the path stands in normal form, the model, the client's key, that all is done.
-local PATH, MODEL = "x-mitm-gateway-path", "x-mitm-gateway-model"
-local KEY, DONE = "x-mitm-gateway-key", "x-mitm-gateway-done"
+-- What the filter tells Envoy's routes: the path stands in normal form, the model, the client's key.
+local PATH, MODEL, KEY = "x-mitm-gateway-path", "x-mitm-gateway-model", "x-mitm-gateway-key"
 local NO_MODEL = "-"
 -- Read again at most this often, so that a changed file of client keys is in force within two seconds.
 local CLIENTS_TTL_S = 1
@@ -29,6 +28,10 @@ local QUERY_SECRETS = set_of({ "key", "api_key", "access_token" })
 local PLACEHOLDERS = set_of({
   "", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed",
 })
+
+-- What most requests have is looked up, before a closer look.
+local FORWARDED = set_of({ "POST", "GET", "HEAD" })
+local UNSENT = set_of({ "TRACE", "TRACK" })
 
 local function refuse(status, reason, retry)
   error({ status = status, reason = reason, retry = retry }, 0)
@@ -59,6 +62,9 @@ local function any_covers(globs, text)
   return false
 end
 
+-- Compiled, as a search by a pattern is not.
+local function has(text, part) return text:find(part, 1, true) ~= nil end
+
 local function trimmed(text) return text:match("^%s*(.-)%s*$") end
 
 local function unquoted(text)
@@ -76,7 +82,7 @@ end
 
 -- The path with needlessly encoded letters, digits and -._~ decoded (RFC 3986, 6.2.2.2).
 local function normal_path(path)
-  if not path:find("%", 1, true) then return path end
+  if not has(path, "%") then return path end
   return (path:gsub("%%(%x%x)", function(hex)
     local character = string.char(tonumber(hex, 16))
     return character:find("[%w%-._~]") and character or nil
@@ -86,7 +92,7 @@ end
 -- Whether a path has dot segments or empty segments, also percent-encoded once or twice. A final slash is no empty
 -- segment, a backslash counts as a slash, and "..;x" as a dot segment.
 local function has_odd_segments(path)
-  if not path:find("//", 1, true) and not path:find("/.", 1, true) and not path:find("[%%\\]") then return false end
+  if not has(path, "//") and not has(path, "/.") and not has(path, "%") and not has(path, "\\") then return false end
   for _ = 1, 3 do
     local rest = path:gsub("\\", "/"):match("^[^/]*/(.*)$")
     if rest then
@@ -95,7 +101,7 @@ local function has_odd_segments(path)
         if (name == "" or name == "." or name == "..") and segment:sub(1, 1) ~= ";" and rest ~= "" then return true end
       end
     end
-    if not path:find("%", 1, true) then return false end
+    if not has(path, "%") then return false end
     path = unquoted(path)
   end
   return false
@@ -103,7 +109,7 @@ end
 
 -- The model that a path names, and where it stands: Bedrock; Vertex and Gemini; Azure.
 local function path_model(path)
-  if not path:find("/model", 1, true) and not path:find("/deployments/", 1, true) then return nil end
+  if not has(path, "/model") and not has(path, "/deployments/") then return nil end
   local first, last = path:match("/model/()[^/]+()/invoke[^/]*$")
   if not first then
     first, last = path:match("/models/()[^/:]+@?[^/:]*():%a+$")
@@ -334,8 +340,8 @@ local function edit_path(headers, rule, request)
       path = path:sub(1, request.first - 1) .. quoted(request.sent) .. path:sub(request.last)
     end
   end
-  local target = path .. sent_query(request.query, rule)
-  if target ~= request.target then headers:replace(":path", target) end
+  local query = sent_query(request.query, rule)
+  if path ~= request.path or query ~= request.query then headers:replace(":path", path .. query) end
 end
 
 -- ---- the body ----
@@ -351,18 +357,20 @@ local function read_body(handle, headers, request)
   local kind = headers:get("content-type")
   -- A WebSocket's request has no length and, for Envoy, no end.
   local is_upgrade = not request.length and headers:get("upgrade")
-  local body = not is_upgrade and not (kind and kind:lower():find("^multipart/")) and handle:body()
-  if not body or body:length() == 0 then
-    request.has_no_body = true
-    return handle:headers()
-  end
+  local is_form = kind and kind ~= "application/json" and kind:lower():sub(1, 10) == "multipart/"
+  local body = not is_upgrade and not is_form and handle:body()
+  local size = body and body:length() or 0
   headers = handle:headers()
-  check_size(body:length())
+  if size == 0 then
+    request.has_no_body = true
+    return headers
+  end
+  check_size(size)
   local encoding = headers:get("content-encoding")
   if encoding and trimmed(encoding):lower() ~= "identity" then
     refuse(400, "a compressed body cannot be read here; send it without content-encoding")
   end
-  request.body, request.text = body, body:getBytes(0, body:length())
+  request.body, request.text = body, body:getBytes(0, size)
   request.body_model, request.model_start, request.model_end = json.scan(request.text)
   return headers
 end
@@ -379,8 +387,8 @@ local function edit_body(rule, request)
   if rule.beta then
     text = json.map_betas(text, function(names) return edited_betas(rule.beta, names) end)
   end
-  if #rule.body_remove > 0 then text = json.remove(text, rule.body_remove) end
-  for _, field in ipairs(rule.body_set) do text = json.set(text, field[1], field[2]) end
+  if rule.body_remove[1] then text = json.remove(text, rule.body_remove) end
+  for place = 1, #rule.body_set do text = json.set(text, rule.body_set[place][1], rule.body_set[place][2]) end
   if text ~= request.text then request.body:setBytes(text) end
 end
 
@@ -391,14 +399,14 @@ end
 
 -- ---- hooks ----
 
--- For the access log, and for the answer's way back. A model that is not to be restored is noted apart.
-local function note(handle, request, rule)
-  if not request.model then return end
-  local restores = rule.restores and request.method ~= "HEAD"
-  local notes = handle:streamInfo():dynamicMetadata()
-  notes:set("mitm_gateway", "model", request.model)
-  notes:set("mitm_gateway", "model_sent", request.sent or request.model)
-  if not restores then notes:set("mitm_gateway", "stays", true) end
+-- For the gate behind the filter, the access log, and the answer's way back.
+local function note_done(handle, request, rule)
+  local done = {}
+  if rule and request.model then
+    done.model, done.model_sent = request.model, request.sent or request.model
+    done.restores = rule.restores and request.method ~= "HEAD"
+  end
+  handle:streamInfo():dynamicMetadata():set("mitm_gateway", "done", done)
 end
 
 local function has_no_body(handle, headers, request)
@@ -428,7 +436,7 @@ end
 
 local function find_rule(handle, headers, request)
   local route, path = handle:metadata(), request.path
-  if path:find("%", 1, true) then
+  if has(path, "%") then
     path = normal_path(path)
     headers:replace(":path", path .. request.query)
     route = route_anew(handle, headers, PATH, "normal")
@@ -443,8 +451,9 @@ local function find_rule(handle, headers, request)
 end
 
 local function let_in(headers, request)
-  local method = request.method:upper()
-  if method == "TRACE" or method == "TRACK" then refuse(403, "TRACE is not forwarded: it would show the credential") end
+  if not FORWARDED[request.method] and UNSENT[request.method:upper()] then
+    refuse(403, "TRACE is not forwarded: it would show the credential")
+  end
   check_origin(headers)
   check_path(request.path)
   request.length = headers:get("content-length")
@@ -456,7 +465,7 @@ local function serve(handle, headers, request)
   let_in(headers, request)
   local rule
   rule, headers = find_rule(handle, headers, request)
-  if not rule then return headers:replace(DONE, "yes") end
+  if not rule then return note_done(handle, request) end
   request.rule = rule
   local key = rule.client and moved_key(headers, rule)
   if rule.reads_body then
@@ -464,7 +473,7 @@ local function serve(handle, headers, request)
     request.model = request.model or request.body_model
     if rule.counts_tokens and asks_for_count(request) then
       local tokens = request.text and json.estimated_tokens(request.text) or 1
-      note(handle, request, rule)
+      note_done(handle, request, rule)
       return handle:respond(
         { [":status"] = "200", ["content-type"] = "application/json" }, '{"input_tokens": ' .. tokens .. "}"
       )
@@ -475,8 +484,7 @@ local function serve(handle, headers, request)
   if rule.strips then strip_websocket_key(headers) end
   if rule.beta then edit_beta_header(headers, rule.beta) end
   if key then headers:replace(KEY, rule.client.is_basic and handle:base64Escape(key) or key) end
-  note(handle, request, rule)
-  headers:replace(DONE, "yes")
+  note_done(handle, request, rule)
 end
 
 local function request_of(headers)
@@ -504,20 +512,28 @@ function envoy_on_request(handle)
   answer(handle, fault, request.path, request.rule)
 end
 
+local RESTORERS = { ["application/json"] = restore.json, ["text/event-stream"] = restore.sse }
+
 local function restorer_for(headers, model)
-  local status = tonumber(headers:get(":status"))
-  if status < 200 or status >= 300 or status == 204 then return nil end
-  if (headers:get("content-encoding") or "identity"):lower() ~= "identity" then return nil end
-  local kind = (headers:get("content-type") or ""):match("^%s*([^;%s]*)"):lower()
-  if kind == "text/event-stream" then return restore.sse(json.quoted(model)) end
-  if kind == "application/json" or kind:sub(-5) == "+json" then return restore.json(json.quoted(model)) end
+  local status = headers:get(":status")
+  if status ~= "200" and (status:sub(1, 1) ~= "2" or status == "204") then return nil end
+  local encoding = headers:get("content-encoding")
+  if encoding and encoding:lower() ~= "identity" then return nil end
+  local kind = headers:get("content-type") or ""
+  local new = RESTORERS[kind]
+  if not new then
+    kind = kind:match("^%s*([^;%s]*)"):lower()
+    new = RESTORERS[kind] or (kind:sub(-5) == "+json" and restore.json)
+  end
+  return new and new(json.quoted(model))
 end
 
 function envoy_on_response(handle)
   local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway")
-  if not noted or noted.stays or not noted.model then return end
+  local done = noted and noted.done
+  if not done or not done.restores then return end
   local headers = handle:headers()
-  local restorer = restorer_for(headers, noted.model)
+  local restorer = restorer_for(headers, done.model)
   if not restorer then return end
   headers:remove("content-length") -- the name's length differs
   for chunk in handle:bodyChunks() do

@@ -50,7 +50,7 @@ function Scanner:reset()
 end
 
 -- What is held back, unedited: the document is broken or the stream is over.
-function Scanner:take_held()
+function Scanner:flush()
   local held = self.in_string and self.is_target and self.captured or ""
   self.is_target, self.captured, self.is_over = false, false, true
   return held
@@ -163,16 +163,8 @@ function Scanner:feed(data)
   return table.concat(out)
 end
 
-local JsonRestorer = {}
-JsonRestorer.__index = JsonRestorer
-
 -- `replacement` is the name as a JSON string.
-function restore.json(replacement)
-  return setmetatable({ scanner = new_scanner(replacement, {}) }, JsonRestorer)
-end
-
-function JsonRestorer:feed(chunk) return self.scanner:feed(chunk) end
-function JsonRestorer:flush() return self.scanner:take_held() end
+function restore.json(replacement) return new_scanner(replacement, {}) end
 
 local SseRestorer = {}
 SseRestorer.__index = SseRestorer
@@ -184,7 +176,7 @@ function restore.sse(replacement)
   }, SseRestorer)
 end
 
-function SseRestorer:flush() return self.scanner:take_held() end
+function SseRestorer:flush() return self.scanner:flush() end
 
 -- Without these in it, no key of an event is "model", not even one with escapes, and lines end as they should.
 local SUSPECTS = { '"model"', "\\u00", "\r" }
@@ -231,7 +223,7 @@ function SseRestorer:line_end(mark)
   end
   self.after_cr = mark == "\r"
   local held = ""
-  if self.in_data and self.scanner.in_string then held = self.scanner:take_held() end
+  if self.in_data and self.scanner.in_string then held = self.scanner:flush() end
   if self.line_is_empty then self.scanner:reset() end
   self.field, self.in_data, self.is_first_line = "", false, false
   self.in_name, self.line_is_empty = true, true
