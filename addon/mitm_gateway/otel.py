@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import CollectorRegistry, start_http_server
 
 from .record import Record
-from .telemetry import Operation, operation
+from .telemetry import Attributes, Operation, operation
 
 # Boundaries of the buckets: the conventions' own.
 _TOKENS = [4**power for power in range(14)]
@@ -34,6 +34,8 @@ _FIRST_CHUNK = [
 ]  # fmt: skip
 # How long the end of the program waits for what is still to be delivered.
 FLUSH_S = 3.0
+# How many combinations of model, host and kind the metrics tell apart.
+MAX_SERIES = 1000
 
 
 class Telemetry:
@@ -110,13 +112,24 @@ class _Instruments:
             explicit_bucket_boundaries_advisory=_FIRST_CHUNK,
         )  # fmt: skip
 
+        self._known: set[tuple[tuple[str, object], ...]] = set()
+
     def note(self, found: Operation) -> None:
+        shared = self._bounded(found.metric)
         failed = {key: value for key, value in found.span.items() if key == "error.type"}
-        self._duration.record(found.duration_s, {**found.metric, **failed})
+        self._duration.record(found.duration_s, {**shared, **failed})
         for kind, count in found.tokens:
-            self._tokens.record(count, {**found.metric, "gen_ai.token.type": kind})
+            self._tokens.record(count, {**shared, "gen_ai.token.type": kind})
         if found.first_chunk_s is not None:
-            self._first_chunk.record(found.first_chunk_s, found.metric)
+            self._first_chunk.record(found.first_chunk_s, shared)
+
+    def _bounded(self, metric: Attributes) -> Attributes:
+        """The attributes, or those that OpenTelemetry has for all beyond a limit: clients make models up."""
+        key = tuple(sorted(metric.items(), key=lambda item: item[0]))
+        if key not in self._known and len(self._known) >= MAX_SERIES:
+            return {"otel.metric.overflow": True}
+        self._known.add(key)
+        return metric
 
 
 def _exports(signal: str) -> bool:

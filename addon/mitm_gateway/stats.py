@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 # Percentiles of a gateway that runs for months are those of its latest requests.
-MAX_TIMES = 100_000
+MAX_TIMES = 10_000
+# Clients make names of models up; those beyond are counted together.
+MAX_ROWS = 500
+OTHERS = "(others)"
+_MAX_NAME = 200
+_LONGEST_MS = 1e12  # years; a log may hold any number
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
 _TITLES = ("rule", "model", "requests", "errors", "in", "out", "cached",
            "first p50", "first p95", "total p50", "total p95")  # fmt: skip
 _TEXT_COLUMNS = 2
 
 
-def _times() -> deque[float]:
-    return deque(maxlen=MAX_TIMES)
+class _Times:
+    """The latest times. Numbers as objects would each keep a piece of memory from being given back."""
+
+    def __init__(self) -> None:
+        self._values = array("d")
+        self._oldest = 0
+
+    def append(self, value: float) -> None:
+        if len(self._values) < MAX_TIMES:
+            self._values.append(value)
+            return
+        self._values[self._oldest] = value
+        self._oldest = (self._oldest + 1) % MAX_TIMES
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._values)
 
 
 @dataclass(slots=True)
@@ -25,8 +44,8 @@ class _Sums:
     requests: int = 0
     errors: int = 0
     tokens: list[int] = field(default_factory=lambda: [0, 0, 0])
-    first: deque[float] = field(default_factory=_times)
-    total: deque[float] = field(default_factory=_times)
+    first: _Times = field(default_factory=_Times)
+    total: _Times = field(default_factory=_Times)
 
     def add(self, entry: Mapping[str, Any]) -> None:
         self.requests += 1
@@ -35,7 +54,7 @@ class _Sums:
             count = entry.get(name)
             self.tokens[position] += count if isinstance(count, int) else 0
         for times, name in ((self.first, "first_event_ms"), (self.total, "total_ms")):
-            if isinstance(value := entry.get(name), int | float):
+            if isinstance(value := entry.get(name), int | float) and 0 <= value < _LONGEST_MS:
                 times.append(value)
 
     def row(self, rule: str, model: str) -> tuple[str, ...]:
@@ -60,11 +79,11 @@ class Stats:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Takes the entry of one request."""
-        key = (str(entry.get("rule", "no rule")), str(entry.get("model_sent", entry.get("model", "-"))))
-        sums = self._sums.get(key)
-        if sums is None:
-            sums = self._sums[key] = _Sums()
-        sums.add(entry)
+        model = str(entry.get("model_sent", entry.get("model", "-")))
+        key = (str(entry.get("rule", "no rule")), model[:_MAX_NAME])
+        if key not in self._sums and len(self._sums) >= MAX_ROWS:
+            key = (key[0], OTHERS)
+        self._sums.setdefault(key, _Sums()).add(entry)
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Takes lines of a log; those that are none are counted in `unreadable`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.cli import main
-from mitm_gateway.stats import Stats
+from mitm_gateway.stats import MAX_ROWS, MAX_TIMES, OTHERS, Stats
 
 
 def entry(number: int) -> dict[str, object]:
@@ -44,6 +44,30 @@ def test_the_table_is_by_rule_and_model() -> None:
         "late - 3 2 0 0 0 - - - -",
         "no rule - 1 1 0 0 0 - - - -",
     ]
+
+
+def test_names_that_clients_make_up_are_counted_together() -> None:
+    stats = Stats()
+    for number in range(MAX_ROWS + 100):
+        stats.add({"rule": "r", "model": f"{number}-{'x' * 10_000}", "status": 200})
+    lines = stats.table()
+    assert len(lines) == MAX_ROWS + 2
+    assert [line.split()[2] for line in lines if OTHERS in line] == ["100"]
+    assert max(map(len, lines)) < 500
+
+
+def test_percentiles_are_those_of_the_latest_requests() -> None:
+    stats = Stats()
+    for number in [5.0] * MAX_TIMES + [7.0] * MAX_TIMES + [9.0] * (MAX_TIMES // 20 + 1):
+        stats.add({"rule": "r", "status": 200, "total_ms": number})
+    assert stats.table()[1].split()[-4:] == ["7", "ms", "9", "ms"]
+
+
+def test_times_that_are_none_are_passed_over() -> None:
+    stats = Stats()
+    for value in (10**400, -1, float("nan"), float("inf"), 3):
+        stats.add({"rule": "r", "status": 200, "total_ms": value})
+    assert stats.table()[1].split()[-4:] == ["3", "ms", "3", "ms"]
 
 
 def test_no_requests() -> None:

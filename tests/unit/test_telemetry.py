@@ -135,3 +135,26 @@ def test_long_names_are_cut() -> None:
 def test_a_port_of_its_own_and_an_address_in_brackets() -> None:
     found = told(upstream="http://[::1]:8443/base")
     assert (found.span["server.address"], found.span["server.port"]) == ("::1", 8443)
+
+
+def test_models_that_clients_make_up_do_not_grow_the_metrics_without_end() -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from mitm_gateway import otel
+
+    reader = InMemoryMetricReader()
+    instruments = otel._Instruments(MeterProvider([reader]))
+    for number in range(otel.MAX_SERIES + 100):
+        instruments.note(told(model_sent=f"made-up-{number}", usage=None))
+    data = reader.get_metrics_data()
+    assert data is not None
+    (duration,) = [
+        metric
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "gen_ai.client.operation.duration"
+    ]
+    counts: list[Any] = list(duration.data.data_points)
+    assert len(counts) == otel.MAX_SERIES + 1
+    assert [point.count for point in counts if point.attributes == {"otel.metric.overflow": True}] == [100]

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 # Where in a flow's metadata the facts of the Gateway view are.
 FACTS = "gateway"
 
+# A hint names the model, and clients make such names up.
+_MAX_HINTS = 200
+
 # How long lines are gathered before they are written together.
 _GATHERING_S = 0.05
 
@@ -87,7 +90,8 @@ class Recorder:
 
     def _tell_hint(self, record: Record) -> None:
         """Logs a hint once for each rule: clients repeat what fails."""
-        if record.hint and (record.rule, record.hint) not in self._told_hints:
+        is_new = record.hint is not None and (record.rule, record.hint) not in self._told_hints
+        if record.hint and is_new and len(self._told_hints) < _MAX_HINTS:
             self._told_hints.add((record.rule, record.hint))
             logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
 
