@@ -6,6 +6,7 @@ Each feature is switched on at start and, in mitmweb, while requests are being s
 from __future__ import annotations
 
 import base64
+import platform
 import re
 import threading
 import time
@@ -224,3 +225,26 @@ def test_a_flow_that_has_ended_is_let_go_without_a_collection(
             wire.request("POST", path, [("Host", "localhost")], b'{"model":"mine"}')
     proxy.stop()
     assert re.findall(r"alive: (\d+)", proxy.output()) == ["0"] * 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_large_bodies_find_the_memory_that_the_one_before_had(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
+) -> None:
+    upstream = recorder(Reply(200, b'{"id":"m"}', (("Content-Type", "application/json"),)))
+    rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
+    proxy = mitmdump(rules=rules, modes=[f"reverse:{upstream.url}"])
+    body = b'{"model":"mine","text":"%s"}' % (b"x" * (1 << 20))
+
+    def pages() -> int:
+        """Pages that the process has had fetched so far (minflt, proc_pid_stat(5))."""
+        status = Path(f"/proc/{proxy.process.pid}/stat").read_text()
+        return int(status.rpartition(")")[2].split()[7])
+
+    with Wire(proxy.port) as wire:
+        for number in range(15):
+            if number == 5:
+                before = pages()
+            wire.request("POST", "/v1/messages", [("Host", "localhost")], body)
+    # Without that each of the ten takes a hundred or more.
+    assert pages() - before < 500
