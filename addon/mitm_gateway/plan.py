@@ -15,12 +15,12 @@ from .body import Body, BodyError, edit
 from .guard import bare_key
 from .head import Arrival, RequestHead
 from .matching import NEEDS_BODY, Asked, NeedsBody, RuleSet
-from .redact import MASK, masked_text
+from .redact import MASK, masked_text, normal_name
 from .refusals import Refusal
 from .schema import Auth, Rule
 
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
-_QUERY_SECRETS = frozenset({"key", "api_key", "access_token"})
+_QUERY_SECRETS = frozenset({"key", "apikey", "xapikey", "accesstoken"})
 # What people write where a client insists on a key that nobody needs.
 _PLACEHOLDERS = frozenset(
     {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
@@ -190,8 +190,8 @@ def _sent_query(head: RequestHead, auth: Auth) -> str:
 
 
 def is_query_secret(pair: str) -> bool:
-    """Whether a `name=value` of a query is a client's key."""
-    return unquote(pair.partition("=")[0].replace("+", " ")).strip().lower() in _QUERY_SECRETS
+    """Whether a `name=value` of a query is a client's key, in whatever spelling."""
+    return normal_name(unquote(pair.partition("=")[0].replace("+", " "))) in _QUERY_SECRETS
 
 
 def masked_target(target: str) -> str:

@@ -82,7 +82,7 @@ CASES = [
     Case("scheme none strips every spelling", auth="{scheme: none}",
          headers=(("X_Api_Key", CK), ("Cookie", "a=b"), ("proxy-authorization", CK), ("api-key", CK)),
          sent_headers={"x_api_key": None, "cookie": None, "proxy-authorization": None, "api-key": None}),
-    Case("keys in the query go, the rest stays", target="/v1/messages?a=%7e&KEY=x&api%5Fkey=y&&b",
+    Case("keys in the query go, the rest stays", target="/v1/messages?a=%7e&KEY=x&api%5Fkey=y&X-Api-Key=z&&b",
          sent_target="/base/v1/messages?a=%7e&&b"),
     Case("the client's own key moves", auth="{scheme: bearer, credential: client}", rule="allow_anthropic_key: true",
          headers=(("x-api-key", CK),), sent_headers={"authorization": f"Bearer {CK}", "x-api-key": None}),

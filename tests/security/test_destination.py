@@ -151,6 +151,16 @@ def test_11_an_option_that_undoes_the_promise_ends_the_start(
     assert names in proxy.output()
 
 
+def test_11_a_reverse_listener_that_does_not_see_its_name_ends_the_start(mitmdump: StartMitmdump) -> None:
+    # Without `keep_host_header` mitmproxy overwrites Host before any addon sees it: a page could bring its own name.
+    modes = [f"reverse:https://{API}"]
+    proxy = mitmdump(
+        "--set", "keep_host_header=false", rules=RULES, modes=modes, env={"GW_KEY": GW}, wait=False
+    )
+    assert proxy.wait_for_exit() == 1
+    assert "keep_host_header" in proxy.output()
+
+
 def test_12_nothing_in_body_or_headers_moves_a_request(stage: Stage) -> None:
     before = [len(each.connections) for each in (stage.evil, stage.evil_plain, stage.api)]
     headers = [*HEADERS, ("X-Forwarded-Host", "evil.test"), ("X-HTTP-Method-Override", "TRACE"),

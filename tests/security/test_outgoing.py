@@ -195,8 +195,10 @@ def test_35_over_http2(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key"]
-)
+    "name",
+    ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key", "apikey", "API-Key",
+     "x-api-key", "accessToken"],
+)  # fmt: skip
 def test_36_keys_in_the_query_go_and_the_rest_stays_to_the_byte(stage: Stage, name: str) -> None:
     target = f"/v1/x?a=%7e&{name}={CK}&alt=sse&&b=+"
     assert stage.ask(target).status == 200

@@ -196,6 +196,7 @@ def test_51_undoing_an_edit_brings_no_key_back(shared_web: Stage, moment: str) -
         ("ssl_insecure", True),
         ("validate_inbound_headers", False),
         ("stream_large_bodies", "2k"),
+        ("keep_host_header", False),
         ("ignore_hosts", [API]),
         ("tcp_hosts", [API]),
         ("allow_hosts", ["evil"]),

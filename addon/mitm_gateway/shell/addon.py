@@ -55,6 +55,7 @@ _WATCHED_OPTIONS = frozenset(
     {
         "allow_hosts",
         "ignore_hosts",
+        "keep_host_header",
         "map_remote",
         "mode",
         "ssl_insecure",

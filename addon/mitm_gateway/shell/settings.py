@@ -168,6 +168,11 @@ def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
         )
     if secret and not _get(options, "validate_inbound_headers", True):
         yield "validate_inbound_headers=false lets requests be smuggled past the rules; leave it on"
+    if not options.keep_host_header and any(spec.startswith("reverse:") for spec in options.mode):
+        yield (
+            "keep_host_header=false would hide the name that a client called this listener by, and let a web page "
+            "in under a name of its own; leave it on, the gateway sets the Host that goes out"
+        )
     reading = next((rule for rule in ruleset.rules if rule.reads_body), None)
     if reading and _get(options, "stream_large_bodies", None):
         yield (

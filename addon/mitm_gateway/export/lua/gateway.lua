@@ -24,7 +24,7 @@ local function set_of(names)
   return set
 end
 
-local QUERY_SECRETS = set_of({ "key", "api_key", "access_token" })
+local QUERY_SECRETS = set_of({ "key", "apikey", "xapikey", "accesstoken" })
 local PLACEHOLDERS = set_of({
   "", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed",
 })
@@ -325,7 +325,7 @@ local function sent_query(query, rule)
   local kept, gone = {}, false
   for pair in (query:sub(2) .. "&"):gmatch("([^&]*)&") do
     local name = unquoted((pair:match("^[^=]*"):gsub("+", " ")))
-    if QUERY_SECRETS[trimmed(name):lower()] then gone = true else kept[#kept + 1] = pair end
+    if QUERY_SECRETS[(trimmed(name):lower():gsub("[-_]", ""))] then gone = true else kept[#kept + 1] = pair end
   end
   if not gone then return query end
   return #kept > 0 and "?" .. table.concat(kept, "&") or ""
