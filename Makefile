@@ -50,6 +50,7 @@ bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies a
 
 screenshots: MITMPROXY := mitmproxy>=12,<13
 screenshots: .venv-3.13/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## docs/*.png, from mitmweb on mitmproxy 12 in Chromium
+	@fc-list 2>/dev/null | grep -qi emoji || echo "no font with emojis: markers will be boxes (fonts-noto-color-emoji has them)"
 	@SCREENSHOTS=$(CURDIR)/docs .venv-3.13/bin/python -m pytest tests/e2e/test_browser.py
 
 fuzz: .venv-fuzz ## coverage-guided fuzzing, 30 s a target; FUZZ_S=600 for longer

@@ -82,7 +82,7 @@ def _request(body: Mapping[str, Any]) -> Iterator[str]:
         if body.get(key):
             parts = list(_parts(body[key], FOLD_SYSTEM))
             yield _section(f"system ({_length(body[key])})", parts)
-    if isinstance(body.get("tools"), list):
+    if isinstance(body.get("tools"), list) and body["tools"]:
         names = ", ".join(map(_tool_name, body["tools"][:MAX_TOOLS]))
         yield _section(f"tools ({len(body['tools'])})", [folded(names, FOLD_PART)])
     messages = body.get("messages", body.get("input"))

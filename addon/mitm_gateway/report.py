@@ -76,19 +76,37 @@ def _age(seconds: float) -> str:
 
 
 def _headers(came: Request, went: Request | None) -> Iterator[str]:
-    yield "headers:"
-    after = went.headers if went else came.headers
-    left = Counter((name.lower(), value) for name, value in after)
-    before = Counter((name.lower(), value) for name, value in came.headers)
-    for name, value in came.headers:
-        key = (name.lower(), value)
-        yield f"  {' ' if left[key] > 0 else '-'} {name}: {value}"
-        left[key] -= 1
-    for name, value in after:
-        key = (name.lower(), value)
-        before[key] -= 1
-        if before[key] < 0:
-            yield f"  + {name}: {value}"
+    """The headers that differ, new beside old, and behind them the many that do not."""
+    before, after = came.headers, went.headers if went else came.headers
+    gone, stayed = _parted(before, _counted(before) - _counted(after))
+    new, _ = _parted(after, _counted(after) - _counted(before))
+    new_by_name: dict[str, list[str]] = {}
+    for name, value in new:
+        new_by_name.setdefault(name.lower(), []).append(f"  + {name}: {value}")
+    if gone or new:
+        yield "headers changed:"
+    for name, value in gone:
+        yield f"  - {name}: {value}"
+        yield from new_by_name.pop(name.lower(), [])
+    yield from (line for lines in new_by_name.values() for line in lines)
+    if stayed:
+        yield "headers unchanged:" if went else "headers:"
+    yield from (f"    {name}: {value}" for name, value in stayed)
+
+
+def _counted(headers: Headers) -> Counter[tuple[str, str]]:
+    return Counter((name.lower(), value) for name, value in headers)
+
+
+def _parted(headers: Headers, wanted: Counter[tuple[str, str]]) -> tuple[Headers, Headers]:
+    """So many of the headers as are wanted, and the others."""
+    found: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for name, value in headers:
+        is_wanted = wanted[name.lower(), value] > 0
+        wanted[name.lower(), value] -= is_wanted
+        (found if is_wanted else others).append((name, value))
+    return found, others
 
 
 def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -96,8 +114,14 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
     times = [("first event", first, "ms"), ("total", total, "ms")]
     told = [f"{name} {value:,.0f} {unit}" for name, value, unit in times if value is not None]
     tokens = facts.get("output_tokens")
-    # An answer that came in one piece has no speed.
-    if tokens and first is not None and total is not None and total - first >= 100:
+    # An answer that came in one piece has no speed, and of one that broke off the count is not known.
+    if (
+        tokens
+        and facts.get("outcome") == "ok"
+        and first is not None
+        and total is not None
+        and total - first >= 100
+    ):
         told.append(f"{tokens / (total - first) * 1000:,.0f} tokens per second")
     if told:
         yield f"timing: {', '.join(told)}"

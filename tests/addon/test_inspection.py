@@ -6,9 +6,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from mitmproxy import flow
 from mitmproxy.addons.view import View
+from mitmproxy.connection import ConnectionState
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.shell.answering import is_aborted
 from mitm_gateway.shell.commands import Commands
 from mitm_gateway.shell.keeping import Keeper
 from mitm_gateway.shell.recorder import LogFile, Recorder
@@ -86,3 +89,24 @@ def test_explain_tells_about_a_flow_as_it_came() -> None:
     assert "  goes to    https://h.test/v1/messages?beta=true" in lines
     assert "  auth       x-api-key → bearer (credential gw)" in lines
     assert not any("CLIENT-KEY" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("message", "version", "is_client_there", "expected"),
+    [
+        ("Client disconnected.", "HTTP/1.1", False, True),
+        ("peer closed connection", "HTTP/2.0", False, True),
+        ("stream reset by client (CANCEL)", "HTTP/2.0", True, True),
+        (flow.Error.KILLED_MESSAGE, "HTTP/1.1", True, True),
+        # mitmproxy says "client" of an upstream over HTTP/2 as well.
+        ("stream reset by client (INTERNAL_ERROR)", "HTTP/2.0", True, False),
+        ("stream reset by client (CANCEL)", "HTTP/1.1", True, False),
+        ("server closed connection", "HTTP/1.1", True, False),
+    ],
+)
+def test_who_gave_a_flow_up(message: str, version: str, is_client_there: bool, expected: bool) -> None:
+    ended = tflow.tflow(err=flow.Error(message))
+    ended.request.http_version = version
+    ended.client_conn.state = ConnectionState.OPEN if is_client_there else ConnectionState.CAN_WRITE
+    assert is_aborted(ended) is expected
+    assert not is_aborted(tflow.tflow(resp=True))

@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 const [playwright, executablePath, url, folder] = process.argv.slice(2);
 const { chromium } = createRequire(import.meta.url)(playwright);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-const page = await browser.newPage({ viewport: { width: 1400, height: 720 } });
+const page = await browser.newPage({ viewport: { width: 1400, height: 960 } });
 page.setDefaultTimeout(60000);
 
 async function shoot(name) {

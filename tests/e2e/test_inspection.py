@@ -173,6 +173,7 @@ def test_a_client_that_hangs_up_is_marked(recorder: StartRecorder, mitmdump: Sta
         client.read_chunk()
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"].startswith("✂")
+    assert ", 200, Client disconnected, " in flow["comment"]
     assert "assistant:" in view(proxy, flow, "response", "LLM")
 
 

@@ -133,6 +133,10 @@ def test_a_prompt_alone_is_a_message() -> None:
     assert shown({"model": "gpt-5", "input": "hi"}) == "model: gpt-5\n\nuser:\n  hi"
 
 
+def test_a_request_without_tools_does_not_speak_of_them() -> None:
+    assert shown({"model": "m", "tools": [], "messages": []}) == "model: m"
+
+
 def test_long_parts_fold_to_a_line_with_their_size() -> None:
     text = shown({"messages": [{"role": "user", "content": "word " * 2000}]})
     assert text.endswith("\n  … 6,000 more characters")

@@ -58,14 +58,15 @@ tokens: in 812, out 96, cache read 4,096
 answer: 4.3 kB
 retry: the client's number 2
 
-headers:
+headers changed:
   - Host: api.anthropic.com
-  - x-api-key: ****1a2b
-    Accept: */*
-  - Content-Length: 812
   + Host: h.test
+  - x-api-key: ****1a2b
+  - Content-Length: 812
   + Content-Length: 790
-  + Authorization: Bearer ****9f3c"""
+  + Authorization: Bearer ****9f3c
+headers unchanged:
+    Accept: */*"""
     )
 
 
@@ -73,7 +74,13 @@ def test_headers_that_stand_there_more_than_once_are_told_apart() -> None:
     came = Request("GET /", [("A", "1"), ("B", "2"), ("a", "1")])
     went = Request("GET /", [("A", "1"), ("B", "2"), ("b", "2"), ("C", "3")])
     text = render({}, came, went)
-    assert text.endswith("headers:\n    A: 1\n    B: 2\n  - a: 1\n  + b: 2\n  + C: 3")
+    assert text.endswith(
+        "headers changed:\n  - A: 1\n  + B: 2\n  + C: 3\nheaders unchanged:\n    B: 2\n    a: 1"
+    )
+
+
+def test_a_stream_that_broke_off_has_no_speed() -> None:
+    assert "tokens per second" not in render({**FACTS, "outcome": "aborted"}, CAME, WENT)
 
 
 def test_a_refused_request_went_nowhere() -> None:

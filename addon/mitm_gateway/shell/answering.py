@@ -99,7 +99,7 @@ def completed(flow: http.HTTPFlow, handling: Handling) -> Record:
     record.first_event_s = first - handling.started if first is not None else None
     record.usage = usage_of(tee, response)
     record.bytes_in = tee.size if tee else None
-    record.error = flow.error.msg if flow.error else None
+    record.error = flow.error.msg.rstrip(".") if flow.error else None
     record.is_aborted = is_aborted(flow)
     if tee and tee.is_cut:
         record.notes = (*record.notes, "the rest is not kept")
