@@ -46,8 +46,9 @@ def reference() -> str:
 
 
 def described(model: type[BaseModel]) -> list[tuple[str, str]]:
+    texts = schema.field_texts(model)
     return [
-        (name, " ".join((field.description or "").split()))
+        (name, " ".join(texts.get(name, "").split()))
         for name, field in model.model_fields.items()
         if not field.exclude
     ]

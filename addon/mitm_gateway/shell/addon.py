@@ -13,6 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
@@ -22,7 +23,6 @@ from mitmproxy.tls import ClientHelloData
 from .. import guard
 from ..addresses import Upstream
 from ..credentials import Credentials
-from ..demo import DemoGateway
 from ..head import Arrival
 from ..load import load
 from ..matching import RuleSet
@@ -45,6 +45,9 @@ from .recorder import Recorder
 from .reload import Watcher
 from .replay import is_replay
 from .settings import Settings, add_options, broken_promises, known_holes
+
+if TYPE_CHECKING:
+    from ..demo import DemoGateway
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +195,8 @@ class GatewayAddon:
         ):
             logger.info("connection_strategy is lazy: hosts that rules redirect are not contacted")
         if any(rule.upstream == "demo" for rule in rules) and self._demo is None:
+            from ..demo import DemoGateway  # few rules ask for it, and its server takes a while to load
+
             self._demo = DemoGateway()
             self._demo_start = asyncio.get_running_loop().create_task(self._start_demo(self._demo))
         logger.info("%s: %d rules in force", loaded.ruleset.file, len(rules))
