@@ -12,7 +12,7 @@ from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .edits import MUTATION
 from .options import Listener, Options
 from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, virtual_hosts
-from .script import DONE, KEY, LUA, MARK, MODEL, PATH, lua
+from .script import DONE, KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, lua
 
 _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
@@ -161,9 +161,12 @@ def _path_kept() -> dict[str, Any]:
 
 def _gate() -> dict[str, Any]:
     """Lets nothing pass that the Lua filter did not finish with, whatever became of it."""
-    done = {"filter": LUA, "path": [{"key": DONE}], "value": {"present_match": True}}
-    permission = {"sourced_metadata": {"metadata_matcher": done}}
-    policy = {"permissions": [permission], "principals": [{"any": True}]}
+    noted = [
+        {"filter": LUA, "path": [{"key": key}], "value": {"present_match": True}}
+        for key in (MODEL_SENT, DONE)
+    ]
+    permissions = [{"sourced_metadata": {"metadata_matcher": matcher}} for matcher in noted]
+    policy = {"permissions": permissions, "principals": [{"any": True}]}
     return _filter(GATE, "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"done": policy}})
 
 
@@ -176,8 +179,8 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
         "host": listener.host,
         "path": f"%FILTER_STATE({_KEPT_PATH}:PLAIN)%",
         "upstream": of_route.format("upstream"),
-        "model": noted.format(f"{DONE}:model"),
-        "model_sent": noted.format(f"{DONE}:model_sent"),
+        "model": noted.format("model"),
+        "model_sent": noted.format(MODEL_SENT),
         "status": "%RESPONSE_CODE%",
         "first_event_ms": "%RESPONSE_DURATION%",
         "total_ms": "%DURATION%",

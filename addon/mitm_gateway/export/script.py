@@ -19,8 +19,8 @@ LUA = "mitm_gateway"
 # What the filter tells Envoy in a request's headers. Clients cannot: theirs of such names are taken out first.
 MARK = "x-mitm-gateway-"
 PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}key"
-# What the filter notes last of all, with the names of the model.
-DONE = "done"
+# What the filter notes last of all: the one where a model was asked for, else the other.
+MODEL_SENT, DONE = "model_sent", "done"
 _PARTS = ("strings.lua", "json.lua", "restore.lua", "gateway.lua")
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")

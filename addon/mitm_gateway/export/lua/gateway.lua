@@ -39,6 +39,17 @@ end
 
 -- ---- texts ----
 
+-- Writes names as JSON strings, and keeps the last one: the next is mostly the same.
+local function new_writer()
+  local last, written
+  return function(name)
+    if name ~= last then last, written = name, json.quoted(name) end
+    return written
+  end
+end
+
+local write_sent, write_asked = new_writer(), new_writer()
+
 -- A glob as its literals between the stars; the time grows with the text, not with its power.
 local function covers(literals, text)
   local count = #literals
@@ -380,7 +391,7 @@ local function edit_body(rule, request)
   if rule.models and request.body_model then
     local sent = sent_for(rule.models, request.body_model)
     if sent ~= request.body_model then
-      text = text:sub(1, request.model_start) .. json.quoted(sent) .. text:sub(request.model_end + 1)
+      text = text:sub(1, request.model_start) .. write_sent(sent) .. text:sub(request.model_end + 1)
     end
     if not request.first then request.sent = sent end
   end
@@ -399,14 +410,14 @@ end
 
 -- ---- hooks ----
 
--- For the gate behind the filter, the access log, and the answer's way back.
+-- For the gate behind the filter, which waits for what is noted last; for the access log; and for the answer's way back.
+-- A note of several fields would cost more than several notes.
 local function note_done(handle, request, rule)
-  local done = {}
-  if rule and request.model then
-    done.model, done.model_sent = request.model, request.sent or request.model
-    done.restores = rule.restores and request.method ~= "HEAD"
-  end
-  handle:streamInfo():dynamicMetadata():set("mitm_gateway", "done", done)
+  local notes = handle:streamInfo():dynamicMetadata()
+  if not rule or not request.model then return notes:set("mitm_gateway", "done", true) end
+  if not rule.restores or request.method == "HEAD" then notes:set("mitm_gateway", "stays", true) end
+  notes:set("mitm_gateway", "model", request.model)
+  notes:set("mitm_gateway", "model_sent", request.sent or request.model)
 end
 
 local function has_no_body(handle, headers, request)
@@ -489,11 +500,12 @@ end
 
 local function request_of(headers)
   local target = headers:get(":path") or "*"
-  local mark = target:find("?", 1, true) or #target + 1
-  local path = target:sub(1, mark - 1)
+  local mark = target:find("?", 1, true)
+  local path, query = target, ""
+  if mark then path, query = target:sub(1, mark - 1), target:sub(mark) end
   local model, first, last = path_model(path)
   return { -- with what is found out later: a table that grows is made anew several times
-    method = headers:get(":method"), target = target, path = path, query = target:sub(mark),
+    method = headers:get(":method"), target = target, path = path, query = query,
     model = model, first = first, last = last, sent = nil, rule = nil, length = nil,
     has_no_body = nil, body = nil, text = nil, body_model = nil, model_start = nil, model_end = nil,
   }
@@ -525,15 +537,14 @@ local function restorer_for(headers, model)
     kind = kind:match("^%s*([^;%s]*)"):lower()
     new = RESTORERS[kind] or (kind:sub(-5) == "+json" and restore.json)
   end
-  return new and new(json.quoted(model))
+  return new and new(write_asked(model))
 end
 
 function envoy_on_response(handle)
   local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway")
-  local done = noted and noted.done
-  if not done or not done.restores then return end
+  if not noted or noted.stays or not noted.model then return end
   local headers = handle:headers()
-  local restorer = restorer_for(headers, done.model)
+  local restorer = restorer_for(headers, noted.model)
   if not restorer then return end
   headers:remove("content-length") -- the name's length differs
   for chunk in handle:bodyChunks() do
