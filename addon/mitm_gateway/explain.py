@@ -51,6 +51,9 @@ class Explanation:
             if value not in (None, ())
         }
 
+    def _model_change(self) -> str:
+        return f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
+
     def lines(self) -> list[str]:
         """The explanation as text."""
         result = [self.request]
@@ -68,7 +71,7 @@ class Explanation:
                 "auth",
                 self.auth and self.auth + (f" (credential {self.credential})" if self.credential else ""),
             ),
-            ("model", self.model and f"{self.model} → {self.model_sent}"),
+            ("model", self.model and self.model + self._model_change()),
         )
         result += [f"  {name:<10} {value}" for name, value in named if value]
         result += [f"  remove     {line}" for line in self.removed]

@@ -8,8 +8,10 @@ const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] }
 const page = await browser.newPage({ viewport: { width: 1400, height: 960 } });
 page.setDefaultTimeout(60000);
 
-async function shoot(name) {
-  if (folder) await page.screenshot({ path: `${folder}/${name}.png` });
+async function shoot(name, height) {
+  if (!folder) return;
+  await page.setViewportSize({ width: 1400, height });
+  await page.screenshot({ path: `${folder}/${name}.png` });
 }
 
 async function chooseView(current, wanted) {
@@ -33,10 +35,10 @@ try {
   seen.request = await content("user:");
   await page.getByText("Response", { exact: true }).first().click();
   seen.response = await content("assistant:");
-  await shoot("llm");
+  await shoot("llm", 540);
   await chooseView("", "gateway");
   seen.gateway = await content("rule:");
-  await shoot("gateway");
+  await shoot("gateway", 960);
   await page.getByText("Flow", { exact: true }).first().click();
   // The page may close only when mitmweb has taken the replay.
   const taken = page.waitForResponse((response) => response.url().endsWith("/replay") && response.ok());

@@ -38,6 +38,15 @@ def test_a_match_shows_every_edit_and_no_secret() -> None:
     assert "0123456789" not in "\n".join(explanation.lines())
 
 
+def test_a_model_that_stays_is_said_to_stay() -> None:
+    lines = explain_url(RULES, "POST", URL, (), "gpt-5").lines()
+    assert "  model      gpt-5, unchanged" in lines
+    assert (
+        "  model      claude-opus-4 → claude-opus-4.6"
+        in explain_url(RULES, "POST", URL, (), "claude-opus-4").lines()
+    )
+
+
 def test_no_match_says_why_not() -> None:
     explanation = explain_url(RULES, "GET", "https://api.anthropic.com/api/hello")
     assert explanation.verdict == "pass"
