@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from .addresses import Upstream
-from .body import Body, BodyError, edit
+from .body import Body, BodyError
+from .bodyedits import edit
 from .guard import bare_key
 from .head import Arrival, RequestHead
 from .matching import NEEDS_BODY, Asked, NeedsBody, RuleSet

@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from .addresses import Upstream, has_odd_segments
-from .body import FieldPath, parse_path
+from .fieldpaths import FieldPath, parse_path
 from .patterns import Glob, HostPattern, PathGlob
 from .redact import Secret, looks_like_key
 

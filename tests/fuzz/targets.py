@@ -10,7 +10,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mitm_gateway.body import BodyError, edit, parse_path, scan
+from mitm_gateway.body import BodyError, scan
+from mitm_gateway.bodyedits import edit
+from mitm_gateway.fieldpaths import parse_path
 from mitm_gateway.load import parse_rules
 from mitm_gateway.problems import RulesError
 from mitm_gateway.redact import looks_like_key

@@ -8,7 +8,8 @@ from typing import Any
 from unittest.mock import patch
 
 from mitm_gateway import body
-from mitm_gateway.body import BodyError, edit, scan
+from mitm_gateway.body import BodyError, scan
+from mitm_gateway.bodyedits import edit
 
 Told = tuple[str | None, frozenset[str], bytes | str] | str
 TOO_DEEP = "the body is nested too deep"

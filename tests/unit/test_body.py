@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway import body as module
-from mitm_gateway.body import BodyError, edit, parse_path, scan
+from mitm_gateway.body import BodyError, scan
+from mitm_gateway.bodyedits import edit
+from mitm_gateway.fieldpaths import parse_path
 from support.bodies import told, walked
 
 
@@ -249,14 +251,14 @@ def test_any_bytes_scan_or_are_refused(raw: bytes) -> None:
 def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Counts the members that are walked."""
     counted = 0
-    count = module._Walker._count
+    count = module.Walker._count
 
     def counting(walker: Any) -> None:
         nonlocal counted
         counted += 1
         count(walker)
 
-    monkeypatch.setattr(module._Walker, "_count", counting)
+    monkeypatch.setattr(module.Walker, "_count", counting)
     return lambda: counted
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from fuzz.targets import SEEDS
 from mitm_gateway import body
-from mitm_gateway.body import BodyError, edit, parse_path, scan
+from mitm_gateway.body import BodyError, scan
+from mitm_gateway.bodyedits import edit
+from mitm_gateway.fieldpaths import parse_path
 from support.bodies import NASTY, assert_same_both_ways, told
 
 pytest.importorskip("simdjson", reason="simdjson has no wheel here")

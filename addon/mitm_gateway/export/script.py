@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from ..addresses import Upstream
-from ..body import FieldPath
+from ..fieldpaths import FieldPath
 from ..matching import RuleSet
 from ..patterns import Glob
 from ..schema import CLIENT, Auth, Beta, Models, Rule

@@ -12,7 +12,8 @@ from typing import Any
 
 from mitmproxy import http
 
-from ..body import BodyError, edit, scan
+from ..body import BodyError, scan
+from ..bodyedits import edit
 from ..head import Fields, RequestHead, lower_name, raw, text
 from ..plan import masked_target
 from ..redact import holds_secret, masked_header
