@@ -268,10 +268,14 @@ def _error(error: Any) -> str:
     )
 
 
+# What the Responses API says of an answer that is not finished.
+_UNDER_WAY = ("in_progress", "queued")
+
+
 def _stop(body: Mapping[str, Any]) -> str | None:
     reasons = [body.get("stop_reason")]
     reasons += [_known(choice).get("finish_reason") for choice in _list(body.get("choices"))[:MAX_CHOICES]]
-    reasons += [body.get("status")] if "output" in body else []
+    reasons += [body.get("status")] if "output" in body and body.get("status") not in _UNDER_WAY else []
     found = [compact(reason) for reason in reasons if reason]
     details = _known(body.get("incomplete_details")).get("reason")
     return ", ".join([*found, compact(details)] if details else found) or None

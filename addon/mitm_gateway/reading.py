@@ -83,6 +83,8 @@ def _streamed(batches: Iterable[list[Any]], notes: list[str]) -> Any:
 
 def _events(data: bytes, notes: list[str], now: Now) -> Iterator[list[Any]]:
     stream = _with_plain_line_ends(data)
+    whole = stream.rfind(b"\n\n") + 2 if b"\n\n" in stream else 0
+    stream, last = stream[:whole], stream[whole : whole + _MAX_PIECE]
     tail = stream.find(b"\n\n", max(len(stream) - EVENTS_TAIL, 0))
     tail = tail if tail >= 0 and len(stream) > EVENTS_TAIL else len(stream)
     at, end = 0, now() + READ_S
@@ -95,6 +97,7 @@ def _events(data: bytes, notes: list[str], now: Now) -> Iterator[list[Any]]:
     if at < tail:
         notes.append(f"{size(tail - at)} in the middle of the stream are not shown")
     yield _events_of(stream[tail:], notes)
+    yield _events_of(last, notes, is_open=True)
 
 
 def _end_of_piece(stream: bytes, at: int, end: int) -> int:
@@ -103,12 +106,14 @@ def _end_of_piece(stream: bytes, at: int, end: int) -> int:
     return found + 2 if found >= 0 else min(at + _MAX_PIECE, end)
 
 
-def _events_of(stream: bytes, notes: list[str]) -> list[Any]:
+def _events_of(stream: bytes, notes: list[str], *, is_open: bool = False) -> list[Any]:
+    """The events in a part of a stream; one that is open may still grow."""
     texts = [text for text in event_data(stream) if text and text != b"[DONE]"]
     try:
         events: list[Any] = parsed(b"[" + b",".join(texts) + b"]")
     except (ValueError, RecursionError):
-        events = [event for text in texts if (event := _event(text, notes)) is not None]
+        fault = "has come in part" if is_open else "is cut off or damaged"
+        events = [event for text in texts if (event := _event(text, notes, fault)) is not None]
     return events
 
 
@@ -129,7 +134,7 @@ def _joined(text: bytes) -> bytes:
     return b"\n".join([first, *data])
 
 
-def _event(text: bytes, notes: list[str]) -> Any:
+def _event(text: bytes, notes: list[str], fault: str) -> Any:
     if len(notes) > MAX_DAMAGED:
         return None
     try:
@@ -137,7 +142,7 @@ def _event(text: bytes, notes: list[str]) -> Any:
     except TooManyValuesError:
         notes.append(f"an event of {size(len(text))} has too many values to be shown whole")
     except (ValueError, RecursionError):
-        notes.append(f"an event of {size(len(text))} is cut off or damaged")
+        notes.append(f"an event of {size(len(text))} {fault}")
     return readable_part(text)
 
 

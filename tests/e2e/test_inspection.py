@@ -94,7 +94,9 @@ def view(proxy: Mitmdump, flow: dict[str, Any], part: str, name: str) -> str:
     shown = web(proxy, f"/flows/{flow['id']}/{part}/content/{name}.json")
     if "text" in shown:
         return str(shown["text"])
-    return "\n".join("".join(text for _, text in line) for line in shown["lines"])
+    lines = ["".join(text for _, text in line) for line in shown["lines"]]
+    assert all(lines), "mitmweb 11 gives an empty line no height"
+    return "\n".join("" if line == " " else line for line in lines)
 
 
 def post(proxy: Mitmdump) -> None:

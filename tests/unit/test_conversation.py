@@ -197,6 +197,15 @@ def test_a_running_stream_shows_what_has_arrived() -> None:
     assert text.endswith("note: the stream has not ended")
 
 
+def test_an_event_that_is_still_coming_is_no_damage() -> None:
+    running = stream("openai-chat")
+    running = running[: running.rfind(b'"lo"') + 2]
+    text = render(running, SSE)
+    assert text.startswith("model: gpt-5\n\nassistant:\n  Hell\n\nnote: an event of ")
+    assert text.endswith(" bytes has come in part\n\nnote: the stream has not ended")
+    assert "part" not in render(running[: running.rfind(b"\n\n") + 2], SSE)
+
+
 def test_a_chat_stream_with_tool_calls() -> None:
     def event(**delta: Any) -> bytes:
         return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
@@ -225,7 +234,7 @@ def test_a_responses_stream_before_its_end() -> None:
     ]  # fmt: skip
     data = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
     assert render(data, SSE) == (
-        'model: gpt-5\n\nthinking:\n  hm\n\ntool call ls c1:\n  {"path": "/"\n\nstop: in_progress\n\n'
+        'model: gpt-5\n\nthinking:\n  hm\n\ntool call ls c1:\n  {"path": "/"\n\n'
         "note: the stream has not ended"
     )
 

@@ -142,7 +142,8 @@ def _legacy_view(view: View) -> Any:
             **unknown: Any,
         ) -> Any:
             drawn = view.render(Shown(data, content_type or "", flow))
-            return view.name, _legacy.format_text(drawn)
+            # mitmweb 11 gives a line with nothing in it no height.
+            return view.name, ([("text", line or " ")] for line in drawn.split("\n"))
 
         def render_priority(
             self,
