@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import logging.handlers
 import os
@@ -14,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from mitmproxy import http
+from pydantic_core import to_json
 
 from ..record import Record
 from ..stats import Stats
@@ -29,8 +29,6 @@ _MAX_HINTS = 200
 
 # How long lines are gathered before they are written together.
 _GATHERING_S = 0.05
-
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 MARKERS = {
     "ok": ":white_check_mark:",
@@ -79,7 +77,7 @@ class Recorder:
         self._show(flow, record, entry, MARKERS[record.outcome])
         self._tell_hint(record)
         if self._log is not None:
-            self._log.write(_to_json(entry))
+            self._log.write(to_json(entry).decode())
         self.stats.add(entry)
         self._reporter.note(record)
 
