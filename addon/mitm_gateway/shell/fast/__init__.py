@@ -36,6 +36,7 @@ class Fast:
             values.uncopied_options,
             values.plain_headers,
             values.plain_checks,
+            values.plain_forks,
             memory.rare_collections,
             memory.kept_memory,
         ):

@@ -79,8 +79,8 @@ def quick_hooks(master: Master, patches: Patches) -> None:
     manager, legacy = master.addons, master._legacy_log_events
     expect(manager.trigger_event, "event")
     expect(manager.handle_lifecycle, "event")
-    take = server.ConnectionHandler.server_event
-    expect(take, "self", "event")
+    serve = server.ConnectionHandler.handle_client
+    expect(serve, "self")
     emit = legacy.emit
     dispatch = Dispatch(manager)
     for name in ("register", "remove", "clear", "trigger", "invoke_addon_sync"):
@@ -90,12 +90,12 @@ def quick_hooks(master: Master, patches: Patches) -> None:
     # The bridge for old scripts passes each log record to all addons, whether one listens or not.
     patches.set(legacy, "emit", lambda record: emit(record) if dispatch.has("add_log") else None)
 
-    async def server_event(self: Any, event: events.Event) -> None:
-        if type(self.layer) is not Shortcut and type(self) is ProxyConnectionHandler:
+    async def handle_client(self: Any) -> None:
+        if type(self) is ProxyConnectionHandler:
             self.layer = Shortcut(self.layer, dispatch)  # type: ignore[assignment]
-        await take(self, event)
+        await serve(self)
 
-    patches.set(server.ConnectionHandler, "server_event", server_event)
+    patches.set(server.ConnectionHandler, "handle_client", handle_client)
     patches.set(HttpStream, "handle_event", _hooks_in_place(HttpStream.handle_event, dispatch))
     patches.on_undo(dispatch.retire)
 

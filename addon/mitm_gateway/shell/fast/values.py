@@ -10,6 +10,7 @@ from typing import Any
 from mitmproxy import hooks, http, optmanager
 from mitmproxy.coretypes import multidict
 from mitmproxy.master import Master
+from mitmproxy.proxy.context import Context
 
 from ..patches import Patches, expect
 
@@ -72,6 +73,21 @@ def plain_headers(_master: Master, patches: Patches) -> None:
 
 def _lowered(name: str | bytes) -> bytes:
     return (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
+
+
+def plain_forks(_master: Master, patches: Patches) -> None:
+    """Forks a context, as each request does, without making a server connection only to throw it away."""
+    fork = Context.fork
+    if set(fork.__code__.co_names) != {"Context", "client", "options", "server", "layers", "copy"}:
+        raise AttributeError("Context.fork")
+
+    def plain_fork(self: Context) -> Context:
+        forked = object.__new__(Context)
+        forked.__dict__.update(self.__dict__)
+        forked.layers = self.layers.copy()
+        return forked
+
+    patches.set(Context, "fork", plain_fork)
 
 
 def plain_checks(_master: Master, patches: Patches) -> None:
