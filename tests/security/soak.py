@@ -31,10 +31,10 @@ rules:
 HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"
 BODY = b'{"model":"claude-x","stream":true}'
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
-# Between collections garbage waits: what connections leave in mitmproxy's own cycles.
+# Between collections garbage waits: what connections leave in mitmproxy's own cycles, some 12 MB a round.
 MAX_WAITING_MB = 32
-# After one nothing may be left; the last thousand times of each model are kept for `stats`.
-MAX_GROWTH_MB = 2
+# After a collection nothing may be left: one piece of memory for each stream would be more than this.
+MAX_GROWTH = 0.005
 
 
 class Upstream:
@@ -146,29 +146,30 @@ def watch(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: int, r
     start = Figures.of(proxy)
     print(f"start: {start}")
     after: list[Figures] = []
-    before = start.memory_mb
+    before = held(proxy)
     for number in range(rounds):
         one_round(proxy, upstream, script, streams)
         upstream.requests.clear()
         after.append(settle(proxy, start))
         print(f"round {number + 1}: {streams} streams, {after[-1]}", flush=True)
         if number == 1:  # the level that is then held: mitmdump keeps no flows
-            before = needed(proxy)
-    growth, waiting = needed(proxy) - before, max(each.memory_mb for each in after) - after[1].memory_mb
-    print(f"needed after round 2: {before:.1f} MB; growth to the end: {growth:.1f} MB")
+            before = held(proxy)
+    now, waiting = held(proxy), max(each.memory_mb for each in after) - after[1].memory_mb
+    growth = now / before - 1
+    print(f"pieces of memory held: {before:,} after round 2, {now:,} at the end ({growth:+.2%})")
     crashed = "Traceback" in proxy.output()
-    grows = growth > MAX_GROWTH_MB or waiting > MAX_WAITING_MB or after[-1].exceed(start)
+    grows = growth > MAX_GROWTH or waiting > MAX_WAITING_MB or after[-1].exceed(start)
     return int(grows or crashed)
 
 
-def needed(proxy: Mitmdump) -> float:
-    """The memory when all that nobody holds has been given back, in MB."""
-    freed = proxy.home / "tasks.freed"
-    freed.unlink(missing_ok=True)
+def held(proxy: Mitmdump) -> int:
+    """How many pieces of memory are in use when all that nobody holds has been given back."""
+    file = proxy.home / "tasks.blocks"
+    file.unlink(missing_ok=True)
     proxy.process.send_signal(signal.SIGUSR1)
-    while not freed.exists():
+    while not file.exists():
         time.sleep(0.01)
-    return Figures.of(proxy).memory_mb
+    return int(file.read_text())
 
 
 if __name__ == "__main__":

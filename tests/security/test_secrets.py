@@ -19,8 +19,10 @@ from mitm_gateway.problems import RulesError
 from mitm_gateway.redact import looks_like_key
 from support.answers import Close, Hang, Reply, Stream, message_events
 from support.processes import ROOT, Mitmdump
-from support.stage import API, BODY, CK, GW, HEADERS, RULES, Stage, answers, assert_absent
+from support.recorder import Recorder
+from support.stage import API, BODY, CK, GW, HEADERS, JSON, RULES, Stage, answers, assert_absent
 from support.web import Web
+from support.wire import Wire
 
 StartStage = Callable[..., Stage]
 StartMitmdump = Callable[..., Mitmdump]
@@ -114,6 +116,32 @@ def test_50_what_is_no_text_is_recorded_like_all_else(
     stage.proxy.stop()
     assert b"x-marked" in stage.flows.read_bytes()
     assert len(stage.log.read_text(encoding="utf-8").splitlines()) == 1
+
+
+@e2e
+@pytest.mark.parametrize("ends", ["well", "in flight"])
+def test_50_a_key_that_stands_in_another_place_too_is_not_kept(
+    mitmdump: StartMitmdump, tmp_path: Path, ends: str
+) -> None:
+    # In what is remembered for a replay only the headers that hold keys were masked.
+    flows = tmp_path / "flows"
+    with Recorder(Hang() if ends == "in flight" else answers) as upstream:
+        proxy = mitmdump(
+            *("-w", str(flows), "--set", "flow_detail=4"),
+            rules=RULES.replace("https://gw.test", upstream.url),
+            modes=[f"reverse:https://{API}"],
+            env={"GW_KEY": GW},
+        )
+        with Wire(proxy.port) as client:
+            headers = [("Host", "localhost"), JSON, ("x-api-key", CK), ("X-Title", f"by {CK}")]
+            client.send_request("POST", f"/v1/messages?session={CK}", headers, BODY)
+            upstream.wait_for_request()
+            if ends == "well":
+                assert client.read_response().status == 200
+            proxy.stop()
+    assert b"/v1/messages" in flows.read_bytes()
+    assert_absent(flows.read_bytes(), "flows")
+    assert_absent(proxy.output().encode(), "output")
 
 
 @e2e

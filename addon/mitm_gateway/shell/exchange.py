@@ -152,7 +152,7 @@ class Exchange:
     ) -> None:
         handling.secrets = _secrets(handling, plan, values)
         handling.hidden = (*handling.secrets.values, *handling.hidden)
-        remember(flow, handling.head)
+        remember(flow, handling.head, handling.hidden)
         apply(plan, handling.head, handling.secrets, flow)
         self._show_state(flow, handling, "waiting")
 

@@ -7,6 +7,7 @@ key is masked there, so a replay can only use credentials of the gateway.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +17,12 @@ from ..body import BodyError, scan
 from ..bodyedits import edit
 from ..head import Fields, RequestHead, lower_name, raw, text
 from ..plan import masked_target
-from ..redact import holds_secret, masked_header
+from ..redact import holds_secret, masked_exactly, masked_header
 from .flows import point_at
 
 ORIGINAL = "gateway_original"
+# Shorter ones are placeholders, and stand in other words.
+_LEAST_KEY = 8
 # What tells nothing of an edit by the user: `host` follows the place.
 _UNTOLD = (b"host", b"content-length", b"transfer-encoding", b"content-encoding")
 
@@ -29,23 +32,35 @@ def is_replay(flow: http.HTTPFlow) -> bool:
     return flow.is_replay == "request"
 
 
-def remember(flow: http.HTTPFlow, head: RequestHead) -> None:
-    """Keeps the request as it came; of a replay's model what the client had asked for, its body is still to come."""
+def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -> None:
+    """Keeps the request as it came, without these keys wherever they stand; of a replay's model what the client had
+    asked for, its body is still to come.
+    """
     before = flow.metadata.get(ORIGINAL)
     models = before if is_replay(flow) and isinstance(before, dict) else {}
+    keys = [key for key in keys if len(key) >= _LEAST_KEY]
     flow.metadata[ORIGINAL] = {
         **{name: models[name] for name in ("model", "model_sent") if name in models},
         "scheme": head.scheme,
         "host": flow.request.host,
         "port": head.port,
-        "target": raw(masked_target(head.target)),  # bytes: what is no UTF-8 could not be saved as text
+        # Bytes: what is no UTF-8 could not be saved as text.
+        "target": raw(masked_exactly(masked_target(head.target), keys)),
         "authority": head.authority,
-        "headers": tuple([(name, _shown(name, value)) for name, value in head.fields]),
+        "headers": _shown(head.fields, keys),
     }
 
 
-def _shown(name: bytes, value: bytes) -> bytes:
-    return raw(masked_header(lower_name(name), text(value))) if _is_masked(name) else value
+def _shown(fields: Fields, keys: Sequence[str]) -> Fields:
+    shown = [
+        (name, raw(masked_header(lower_name(name), text(value))) if _is_masked(name) else value)
+        for name, value in fields
+    ]
+    rest = b"\n".join([value for _, value in shown])
+    if any(raw(key) in rest for key in keys):
+        # A client may name itself, say, by its key.
+        shown = [(name, raw(masked_exactly(text(value), keys))) for name, value in shown]
+    return tuple(shown)
 
 
 @lru_cache(maxsize=4096)
