@@ -248,3 +248,23 @@ def test_large_bodies_find_the_memory_that_the_one_before_had(
             wire.request("POST", "/v1/messages", [("Host", "localhost")], body)
     # Without that each of the ten takes a hundred or more.
     assert pages() - before < 500
+
+
+SEEN = """
+class Seen:
+    def response(self, flow):
+        print("seen:", flow.marked, flow.comment, flow.metadata["gateway"]["status"], flush=True)
+addons = [Seen()]
+"""
+
+
+def test_an_addon_behind_the_gateway_sees_what_it_noted(
+    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+) -> None:
+    upstream = recorder(Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)))
+    (tmp_path / "seen.py").write_text(SEEN)
+    rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
+    proxy = mitmdump("-s", str(tmp_path / "seen.py"), rules=rules, modes=[f"reverse:{upstream.url}"])
+    with Wire(proxy.port) as wire:
+        wire.request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"mine"}')
+    proxy.wait_for_output(r"seen: :white_check_mark: gw: mine → theirs, 200, .* 200")
