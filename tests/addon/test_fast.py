@@ -16,7 +16,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.shell.fast import Fast
-from mitm_gateway.shell.fast.wire import Cork
+from mitm_gateway.shell.fast.wire import Cork, Sending
 
 
 class Listener:
@@ -175,6 +175,12 @@ async def test_what_outlives_a_collection_does_not_pile_up(fast: Fast) -> None:
     assert Kept.most < 150_000
 
 
+async def test_each_part_finds_what_it_expects(fast: Fast, caplog: pytest.LogCaptureFixture) -> None:
+    with taddons.context() as context, caplog.at_level(logging.INFO):
+        fast.install(context.master)
+    assert "stays off" not in caplog.text
+
+
 async def test_other_insides_switch_a_part_off_and_say_so(
     fast: Fast, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,3 +261,23 @@ async def test_options_keep_their_values_and_lists_stay_copies(fast: Fast) -> No
         assert context.options.listen_port is None
         context.options.reset()
         assert context.options.http2 is True
+
+
+async def test_what_waits_for_the_answer_is_done_once_it_has_left() -> None:
+    sending, transport = Sending(), Transport()
+    done: list[list[bytes]] = []
+
+    def note() -> None:
+        done.append(list(transport.written))
+
+    sending.after(note)
+    assert done == [[]]  # no event is being answered
+    sending._is_answering = True
+    writer = writer_to(transport)
+    cork = Cork(writer, sending._holding)
+    sending.after(note)
+    writer.write(b"answer")
+    assert len(done) == 1
+    sending._send()
+    assert done[1:] == [[b"answer"]]
+    cork.take_out()

@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 # Far longer than a start takes; where rules are missing for good the program has ended by then.
 START_PATIENCE_S = 5.0
+NOT_RECORDED = "a flow could not be recorded"
 # What decides whether the promises hold, besides the gateway's own options.
 _WATCHED_OPTIONS = frozenset(
     {
@@ -78,7 +79,9 @@ class GatewayAddon:
         self._default_rules = default_rules
         self._recorder = Recorder()
         self._keeper = Keeper()
-        self._exchange = Exchange(lambda: self._demo_at, self._recorder.progress, self._ended)
+        self._exchange = Exchange(
+            lambda: self._demo_at, self._recorder.progress, self._ended, self._after_answer
+        )
         self._last_look = LastLook(self._exchange, self._own_ports)
         self._insides = Insides()
         self._fast = Fast()
@@ -342,13 +345,16 @@ class GatewayAddon:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """The answer begins."""
         if flow.live:
-            _contained(self._exchange.answer, flow, "an answer's head could not be looked at")
+            _contained(lambda: self._exchange.answer(flow), "an answer's head could not be looked at")
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer is complete."""
-        _contained(self._exchange.finish, flow, "a flow could not be recorded")
+        _contained(lambda: self._exchange.finish(flow), NOT_RECORDED)
 
     error = response
+
+    def _after_answer(self, step: Callable[[], None]) -> None:
+        self._fast.after_answer(self, lambda: _contained(step, NOT_RECORDED))
 
     def _ended(self, flow: http.HTTPFlow, record: Record) -> None:
         self._recorder.note(flow, record)
@@ -408,8 +414,8 @@ class GatewayAddon:
         return listen_ports() | (frozenset({web}) if web else frozenset())
 
 
-def _contained(step: Callable[[http.HTTPFlow], None], flow: http.HTTPFlow, what: str) -> None:
+def _contained(step: Callable[[], None], what: str) -> None:
     try:
-        step(flow)
+        step()
     except (Exception, asyncio.CancelledError) as fault:
         logger.warning("%s: %s", what, type(fault).__name__)

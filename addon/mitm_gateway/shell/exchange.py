@@ -51,12 +51,14 @@ class Exchange:
         demo: Callable[[], Upstream | None],
         progressed: Callable[[http.HTTPFlow, Record], None],
         finished: Callable[[http.HTTPFlow, Record], None],
+        after_answer: Callable[[Callable[[], None]], None],
     ) -> None:
         self.loaded: Loaded | None = None
         self.settings = Settings()
         self._demo = demo
         self._progressed = progressed
         self._finished = finished
+        self._after_answer = after_answer
         self._live = Live(self._show)
         self._handlings: dict[str, Handling] = {}
         self._passing: dict[str, http.HTTPFlow] = {}
@@ -298,9 +300,12 @@ class Exchange:
             flow.error.msg = unquoted(flow.error.msg, handling.hidden)
         if handling.plan is not None:
             remember_sent(flow, handling.record.model, handling.record.model_sent)
+        self._after_answer(lambda: self._note(flow, handling))
+
+    def _note(self, flow: http.HTTPFlow, handling: Handling) -> None:
         self._finished(flow, completed(flow, handling))
-        if tee is not None:
-            tee.close()
+        if handling.tee is not None:
+            handling.tee.close()
 
     # ---- ends ----
 

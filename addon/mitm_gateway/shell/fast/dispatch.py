@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from mitmproxy.addons import (
     anticache,
     anticomp,
     blocklist,
+    dumper,
     maplocal,
     mapremote,
     modifybody,
@@ -72,32 +74,6 @@ _OPTIONS: dict[type, str] = {
 }
 # Calls the addons; yields what has to be waited for.
 Steps = Generator[Awaitable[object], None, None]
-
-
-def quick_hooks(master: Master, patches: Patches) -> None:
-    """Puts the table in the place of mitmproxy's search, and the shortcut before each connection's layers."""
-    manager, legacy = master.addons, master._legacy_log_events
-    expect(manager.trigger_event, "event")
-    expect(manager.handle_lifecycle, "event")
-    serve = server.ConnectionHandler.handle_client
-    expect(serve, "self")
-    emit = legacy.emit
-    dispatch = Dispatch(manager)
-    for name in ("register", "remove", "clear", "trigger", "invoke_addon_sync"):
-        patches.set(manager, name, dispatch.forgetting(getattr(manager, name)))
-    patches.set(manager, "trigger_event", dispatch.trigger_event)
-    patches.set(manager, "handle_lifecycle", dispatch.handle_lifecycle)
-    # The bridge for old scripts passes each log record to all addons, whether one listens or not.
-    patches.set(legacy, "emit", lambda record: emit(record) if dispatch.has("add_log") else None)
-
-    async def handle_client(self: Any) -> None:
-        if type(self) is ProxyConnectionHandler:
-            self.layer = Shortcut(self.layer, dispatch)  # type: ignore[assignment]
-        await serve(self)
-
-    patches.set(server.ConnectionHandler, "handle_client", handle_client)
-    patches.set(HttpStream, "handle_event", _hooks_in_place(HttpStream.handle_event, dispatch))
-    patches.on_undo(dispatch.retire)
 
 
 def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -> Callable[..., Commands]:
@@ -162,11 +138,38 @@ class Dispatch:
         self._slow = manager.trigger_event
         self._tables: dict[str, Table | None] = {}
         self._begun: dict[hooks.Hook, tuple[Awaitable[object] | None, Steps]] = {}
-        self._is_retired = False
+        self._is_on = False
+
+    def quick_hooks(self, master: Master, patches: Patches) -> None:
+        """Takes the place of mitmproxy's search, and puts the shortcut before each connection's layers."""
+        manager, legacy = self._manager, master._legacy_log_events
+        expect(manager.trigger_event, "event")
+        expect(manager.handle_lifecycle, "event")
+        serve = server.ConnectionHandler.handle_client
+        expect(serve, "self")
+        emit = legacy.emit
+        for name in ("register", "remove", "clear", "trigger", "invoke_addon_sync"):
+            patches.set(manager, name, self.forgetting(getattr(manager, name)))
+        patches.set(manager, "trigger_event", self.trigger_event)
+        patches.set(manager, "handle_lifecycle", self.handle_lifecycle)
+        # The bridge for old scripts passes each log record to all addons, whether one listens or not.
+        patches.set(legacy, "emit", lambda record: emit(record) if self.has("add_log") else None)
+
+        dispatch = self
+
+        async def handle_client(self: Any) -> None:
+            if type(self) is ProxyConnectionHandler:
+                self.layer = Shortcut(self.layer, dispatch)  # type: ignore[assignment]
+            await serve(self)
+
+        patches.set(server.ConnectionHandler, "handle_client", handle_client)
+        patches.set(HttpStream, "handle_event", _hooks_in_place(HttpStream.handle_event, self))
+        patches.on_undo(self.retire)
+        self._is_on = True
 
     def retire(self) -> None:
         """Leaves all to mitmproxy again; what has begun is still brought to its end."""
-        self._is_retired = True
+        self._is_on = False
 
     def forgetting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, with the tables made anew after it: addons may have come or gone."""
@@ -195,6 +198,14 @@ class Dispatch:
     def has(self, name: str) -> bool:
         """Whether any addon has this hook."""
         return self._table(name) != ()
+
+    def is_last(self, addon: object, *names: str) -> bool:
+        """Whether nobody sees a flow in these hooks after an addon, but mitmproxy's own line on the terminal."""
+        return self._is_on and all(self._is_last(addon, name) for name in names)
+
+    def _is_last(self, addon: object, name: str) -> bool:
+        having = list(chain.from_iterable(self._table(name) or ()))
+        return addon in having and all(map(_only_prints, having[having.index(addon) + 1 :]))
 
     def _table(self, name: str) -> Table | None:
         """Those with the hook, by top-level addon; None where mitmproxy itself must look."""
@@ -252,7 +263,7 @@ class Dispatch:
 
     def complete(self, hook: commands.StartHook) -> bool:
         """Calls the addons; whether that is all. If not, `handle_lifecycle` for this hook does the rest."""
-        if self._is_retired or hook in self._begun:
+        if not self._is_on or hook in self._begun:
             return False
         args = hook.args()
         steps = self._all_steps(hook, args)
@@ -287,6 +298,10 @@ def _is_idle(addon: object) -> bool:
     if option is not None:
         return not getattr(ctx.options, option)
     return state is not None and not getattr(addon, state, True)
+
+
+def _only_prints(addon: object) -> bool:
+    return type(addon) is dumper.Dumper and not ctx.options.dumper_filter
 
 
 def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:

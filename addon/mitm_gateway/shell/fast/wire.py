@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from h11._readers import ContentLengthReader
@@ -102,37 +103,62 @@ def plain_bodies(_master: Master, patches: Patches) -> None:
     patches.set(connection, "_handle_event", handle_event)
 
 
-def joined_writes(_master: Master, patches: Patches) -> None:
-    """Sends what answers one event in one piece: a head, its body and the end, instead of three."""
-    handler = server.ConnectionHandler
-    serve, take = handler.handle_connection, handler.server_event
-    expect(serve, "self", "connection")
-    expect(take, "self", "event")
-    corks: weakref.WeakSet[Cork] = weakref.WeakSet()
-    holding: list[Cork] = []
+class Sending:
+    """What answers one event leaves in one piece: a head, its body and the end, instead of three.
 
-    async def handle_connection(self: Any, connection: Any) -> None:
-        writer = self.transports[connection].writer
-        # Lives as long as this connection is served.
-        cork = Cork(writer, holding) if isinstance(writer, asyncio.StreamWriter) else None
-        if cork is not None:
-            corks.add(cork)
-        await serve(self, connection)
+    What can wait until then, such as a log line, does.
+    """
 
-    async def server_event(self: Any, event: Any) -> None:
-        try:
-            await take(self, event)
-        finally:
-            while holding:
-                holding.pop().flush()
+    def __init__(self) -> None:
+        self._holding: list[Cork] = []
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_answering = False
 
-    def undo() -> None:
-        for cork in corks:
-            cork.take_out()
+    def join_writes(self, _master: Master, patches: Patches) -> None:
+        """Puts it between mitmproxy's connections and their sockets."""
+        handler = server.ConnectionHandler
+        serve, take = handler.handle_connection, handler.server_event
+        expect(serve, "self", "connection")
+        expect(take, "self", "event")
+        corks: weakref.WeakSet[Cork] = weakref.WeakSet()
+        sending = self
 
-    patches.set(handler, "handle_connection", handle_connection)
-    patches.set(handler, "server_event", server_event)
-    patches.on_undo(undo)
+        async def handle_connection(self: Any, connection: Any) -> None:
+            writer = self.transports[connection].writer
+            # Lives as long as this connection is served.
+            cork = Cork(writer, sending._holding) if isinstance(writer, asyncio.StreamWriter) else None
+            if cork is not None:
+                corks.add(cork)
+            await serve(self, connection)
+
+        async def server_event(self: Any, event: Any) -> None:
+            sending._is_answering = True
+            try:
+                await take(self, event)
+            finally:
+                sending._is_answering = False
+                sending._send()
+
+        def undo() -> None:
+            for cork in corks:
+                cork.take_out()
+
+        patches.set(handler, "handle_connection", handle_connection)
+        patches.set(handler, "server_event", server_event)
+        patches.on_undo(undo)
+
+    def after(self, action: Callable[[], None]) -> None:
+        """Does something that raises nothing when what answers the present event has left; at once without one."""
+        if self._is_answering:
+            self._waiting.append(action)
+        else:
+            action()
+
+    def _send(self) -> None:
+        while self._holding:
+            self._holding.pop().flush()
+        while self._waiting:
+            self._waiting.popleft()()
 
 
 def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataReceived) -> Iterator[Any]:
