@@ -17,10 +17,11 @@ from ..patches import Patches
 # at each fourth time: seldom enough to cost nothing, often enough that such memory does not pile up.
 _GC_THRESHOLDS = (20_000, 1, 1)
 
-# `mallopt` of glibc: from which size on a block is mapped by itself, which the kernel then fills with zeros page by page
-# (32 MiB is the most that it takes), and how much free memory stays with the process.
+# `mallopt` of glibc: from which size on a block is mapped by itself, and how much free memory stays with the process. What
+# is mapped the kernel fills with zeros page by page, but it can grow without being copied: usual bodies are not mapped,
+# what a bomb is unpacked to is.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MAPPED_BYTES, _KEPT_BYTES = 32 << 20, 64 << 20
+_MAPPED_BYTES, _KEPT_BYTES = 12 << 20, 64 << 20
 _GLIBC_DEFAULT_BYTES = 128 << 10
 
 
