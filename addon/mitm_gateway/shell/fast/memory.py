@@ -21,7 +21,7 @@ _GC_THRESHOLDS = (20_000, 1, 1)
 # is mapped the kernel fills with zeros page by page, but it can grow without being copied: usual bodies are not mapped,
 # what a bomb is unpacked to is.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MAPPED_BYTES, _KEPT_BYTES = 12 << 20, 64 << 20
+_MAPPED_BYTES, _KEPT_BYTES = 20 << 20, 64 << 20
 _GLIBC_DEFAULT_BYTES = 128 << 10
 
 
