@@ -26,9 +26,10 @@ _PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]+)\s*(?=[,}])'
 _MEMBERS = re.compile(
     rb'(?:\s*"(?!model")[^"\\]*+"\s*:\s*(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*,)++', re.DOTALL
 )
-# The model behind such members only, as answers have it.
+# The model behind such members only, as answers have it, with its quotes no longer than what may be held.
 _LEADING_MODEL = re.compile(
-    rb"\s*\{(?:" + _MEMBERS.pattern + rb')?\s*"model"\s*:\s*("[^"\\]{0,4094}+")\s*[,}]', re.DOTALL
+    rb'\s*\{(?:%b)?\s*"model"\s*:\s*("[^"\\]{0,%d}+")\s*[,}]' % (_MEMBERS.pattern, MAX_HELD_BYTES - 2),
+    re.DOTALL,
 )
 # Inside values that hold no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
