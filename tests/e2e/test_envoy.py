@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.answers import Bytes, Reply, json_reply, message
+from support.answers import Bytes, Reply, Stream, json_reply, message
 from support.certificates import Authority
 from support.envoy import Envoy, find_envoy
 from support.processes import unused_port
@@ -187,7 +187,7 @@ def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: Start) -> 
 
 def test_a_log_line_says_what_gateway_log_says_and_no_secret(envoy: Start, recorder: StartRecorder) -> None:
     upstream = recorder(json_reply(message("gw-model")))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), tokens=True)
     asked = json.dumps({"model": 'é"\n'}).encode()
     assert ask(proxy, ("x-api-key", CK), target="/v1/messages?key=mine", body=asked).status == 200
     line = proxy.log_line()
@@ -198,9 +198,45 @@ def test_a_log_line_says_what_gateway_log_says_and_no_secret(envoy: Start, recor
     assert line == {
         "rule": "gw", "model": 'é"\n', "method": "POST", "host": API, "path": "/v1/messages",
         "upstream": f"{upstream.url}/base", "model_sent": "gw-model", "status": 200,
+        "input_tokens": 11, "output_tokens": 7,
     }  # fmt: skip
     text = (proxy.folder / "access.log").read_text()
     assert not any(secret in text for secret in (CK, GW, "mine"))
+
+
+TOKEN_KEYS = ("model", "input_tokens", "output_tokens", "cache_read_tokens")
+START = b'data: {"type":"message_start","message":{"model":"m","usage":{"input_tokens":8,"cache_read_input_tokens":5}}}\n\n'
+END = b'data: {"type":"message_delta","usage":{"output_tokens":96}}\n\n'
+OVERLOADED = b'data: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n'
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+@pytest.mark.parametrize(
+    ("chunks", "told"),
+    [
+        ((START, END), ["m", 8, 96, 5]),
+        ((START[:90], START[90:] + END[:30], END[30:]), ["m", 8, 96, 5]),
+        ((START, OVERLOADED), ["m", 8, None, 5]),
+        ((b"data: {}\n\n",), [None] * 4),
+    ],
+    ids=["whole", "cut", "failed", "silent"],
+)
+def test_tokens_of_every_stream_are_in_the_log_where_one_asks_for_them(
+    envoy: Start,
+    recorder: StartRecorder,
+    authority: Authority,
+    http2: bool,
+    chunks: tuple[bytes, ...],
+    told: list[object],
+) -> None:
+    upstream = recorder(Stream(chunks, gated=False), tls=authority, names=("localhost",), http2=http2)
+    proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file), tokens=True)
+    answer = ask(proxy, ("Accept-Encoding", "gzip"))
+    assert (answer.status, answer.body) == (200, b"".join(chunks))
+    assert upstream.wait_for_request().header("accept-encoding") == "identity"
+    line = proxy.log_line()
+    assert [line.get(key) for key in TOKEN_KEYS] == told
+    assert line.get("refusal") == ("upstream: overloaded_error" if OVERLOADED in chunks else None)
 
 
 def test_a_log_line_says_why_a_request_was_refused(envoy: Start) -> None:

@@ -1,10 +1,11 @@
-"""How the exported filter reads bodies, in LuaJIT as Envoy runs it: as strictly as the addon, wherever a fault stands."""
+"""How the exported filter reads bodies and answers, in LuaJIT as Envoy runs it: as the addon does."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from lupa.luajit21 import LuaRuntime
 
 from mitm_gateway.body import BodyError, scan
+from mitm_gateway.usage import reader_for
 from support.bodies import NASTY
 
 Read = Callable[[bytes], tuple[bytes | None, ...]]
 Lua = Callable[[bytes], Any]
+Tell = Callable[[bytes, list[bytes]], dict[bytes, Any]]
 # Gives the model and its place, or the reason of a refusal.
 SCAN = b"""
 return function(text)
@@ -26,14 +29,33 @@ return function(text)
 end
 """
 
+# What the pieces of an answer tell.
+TELL = b"""
+return function(kind, pieces)
+  local reader, all = usage[kind](true), {}
+  local function note(told)
+    for name, value in pairs(told or {}) do all[name] = value end
+  end
+  for piece in python.iter(pieces) do note(reader:feed(piece)) end
+  note(reader:finish())
+  return all
+end
+"""
+
 
 @pytest.fixture(scope="module")
 def lua() -> Lua:
     """Runs Lua behind the filter's parts that read bodies."""
     parts = resources.files("mitm_gateway.export").joinpath("lua")
-    text = b"\n".join(parts.joinpath(name).read_bytes() for name in ("strings.lua", "json.lua"))
+    text = b"\n".join(parts.joinpath(name).read_bytes() for name in ("strings.lua", "json.lua", "usage.lua"))
     runtime = LuaRuntime(encoding=None)
     return lambda code: runtime.execute(b'local ffi = require("ffi")\n' + text + b"\n" + code)
+
+
+@pytest.fixture(scope="module")
+def tell(lua: Lua) -> Tell:
+    function: Tell = lua(TELL)
+    return function
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +137,99 @@ def test_bodies_that_something_was_done_to_are_read_alike(
         place = int(share * len(raw))
         raw = raw[:place] + odd + raw[place + length :]
     assert_read_alike(read, raw)
+
+
+COUNT_NAMES = [
+    "input_tokens", "output_tokens", "prompt_tokens", "completion_tokens", "cache_read_input_tokens",
+]  # fmt: skip
+COUNTS = st.sampled_from([0, 7, 10**9, 10**9 + 1, -1, None, 1.5, "7"])
+NAMES = st.sampled_from(
+    ["m", "claude-x", "error", "overloaded_error", "a b", "a\nb", "é", "x" * 65, "", None, 5]
+)
+CACHED = st.dictionaries(st.sampled_from(["cached_tokens", "x"]), st.integers(-1, 9), min_size=1)
+DETAILS = st.dictionaries(st.sampled_from(["input_tokens_details", "prompt_tokens_details"]), CACHED)
+TOKENS = (
+    st.builds(dict.__or__, st.dictionaries(st.sampled_from(COUNT_NAMES), COUNTS, min_size=1), DETAILS)
+    | st.none()
+)
+ERRORS = st.dictionaries(st.sampled_from(["type", "code", "x"]), NAMES) | NAMES
+PART = {"model": NAMES, "usage": TOKENS, "error": ERRORS, "type": NAMES, "code": NAMES, "x": TOKENS}
+PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(
+    lambda names: st.fixed_dictionaries({name: PART[name] for name in names})
+)
+TOLD = st.builds(
+    dict.__or__,
+    PARTS,
+    st.dictionaries(st.sampled_from(["message", "response", "delta", "x"]), PARTS | COUNTS, max_size=2),
+)
+FRAMES = [
+    "data: %s\n\n",
+    "data:%s\r\n\r\n",
+    "event: x\ndata: %s\nid: 1\n\n",
+    ": %s\n\n",
+    "\ndata: [DONE]\n\n",
+]
+# Python reads bytes of surrogates, and takes a NUL for another encoding.
+HARMS = [odd for odd in ODD if odd not in (b"\xed\xa0\x80", b"\x00")]
+BREAKS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from([b"", *HARMS])), max_size=3)
+CUTS = st.lists(st.floats(0, 1), max_size=4)
+
+
+def cut(raw: bytes, shares: list[float]) -> list[bytes]:
+    places = [0, *sorted(int(share * len(raw)) for share in shares), len(raw)]
+    return [raw[first:last] for first, last in pairwise(places)]
+
+
+def assert_told_alike(tell: Tell, kind: str, pieces: list[bytes]) -> None:
+    """The filter finds in an answer what the addon finds."""
+    reader = reader_for({"sse": "text/event-stream", "json": "application/json"}[kind])
+    for piece in pieces:
+        reader.feed(piece)
+    found = reader.finish()
+    wanted = {"model": found.model, "error": found.error, "input_tokens": found.input_tokens}
+    wanted |= {"output_tokens": found.output_tokens, "cache_read_tokens": found.cache_read_tokens}
+    told = tell(kind.encode(), pieces)
+    texts = {
+        name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in told.items()
+    }
+    assert texts == {name: value for name, value in wanted.items() if value is not None}, pieces
+
+
+@given(st.lists(st.tuples(TOLD, st.sampled_from(FRAMES)), max_size=4), st.booleans(), CUTS)
+def test_a_stream_tells_the_same(
+    tell: Tell, events: list[tuple[dict[str, Any], str]], is_open: bool, shares: list[float]
+) -> None:
+    for event, _ in events[1:]:
+        # The filter looks for the model until it has one.
+        for part in (event, *event.values()):
+            if isinstance(part, dict):
+                part.pop("model", None)
+    raw = "".join(frame.replace("%s", json.dumps(event)) for event, frame in events).encode()
+    raw = raw.rstrip(b"\n") if is_open else raw
+    assert_told_alike(tell, "sse", cut(raw, shares))
+
+
+@given(TOLD, st.booleans(), BREAKS, CUTS)
+def test_an_answer_tells_the_same(
+    tell: Tell,
+    answer: dict[str, Any],
+    is_spaced: bool,
+    edits: list[tuple[float, int, bytes]],
+    shares: list[float],
+) -> None:
+    raw = json.dumps(answer, indent=1 if is_spaced else None).encode()
+    for share, length, odd in edits:
+        place = int(share * len(raw))
+        raw = raw[:place] + odd + raw[place + length :]
+    assert_told_alike(tell, "json", cut(raw, shares))
+
+
+def test_an_endless_line_is_not_kept(lua: Lua) -> None:
+    held = lua(b"""
+return function(piece, count)
+  local reader = usage.sse(false)
+  for _ = 1, count do reader:feed(piece) end
+  return #reader.pieces, reader:feed('\\ndata: {"usage": {"input_tokens": 3}}\\n').input_tokens
+end
+""")
+    assert held(b"data: " + b"x" * 65536, 100) == (0, 3)

@@ -49,6 +49,10 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request"
     )
+    parser.add_argument(
+        "--tokens", action="store_true",
+        help="log the tokens of answers, as gateway_log does; they are read for that",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,4 +88,5 @@ def _options(arguments: argparse.Namespace) -> Options:
         body_limit=parse_size(arguments.body_limit),
         ca=arguments.ca,
         log=arguments.log,
+        tokens=arguments.tokens,
     )

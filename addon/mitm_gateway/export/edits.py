@@ -8,7 +8,7 @@ from typing import Any
 from ..addresses import Upstream
 from ..redact import CREDENTIAL_HEADERS
 from ..schema import CLIENT, CREDENTIAL_REFERENCE, Rule
-from .options import Listener
+from .options import Listener, Options
 from .patterns import header_regex
 from .script import KEY, auth_header, auth_of, version_of
 
@@ -50,7 +50,7 @@ def _remove(names: dict[str, Any]) -> dict[str, Any]:
     return {"remove_on_match": {"key_matcher": names}}
 
 
-def headers_put_in(rule: Rule, listener: Listener) -> list[dict[str, Any]]:
+def headers_put_in(rule: Rule, listener: Listener, options: Options) -> list[dict[str, Any]]:
     """The headers of a rule, but for its credentials, which come last of all: the cluster puts them in."""
     fields = [
         _field(name, _literal(value))
@@ -60,8 +60,8 @@ def headers_put_in(rule: Rule, listener: Listener) -> list[dict[str, Any]]:
     fields += [
         _field(name, _literal(value), "APPEND_IF_EXISTS_OR_ADD") for name, value in rule.headers.add.items()
     ]
-    if rule.models and rule.models.restore:
-        # The answer's model name is edited as it streams by, which a compressed stream does not allow.
+    if options.tokens or (rule.models and rule.models.restore):
+        # The answer is read, and its model's name edited, as it streams by: a compressed one cannot be.
         fields.append(_field("accept-encoding", "identity", "OVERWRITE_IF_EXISTS"))
     auth = auth_of(rule, listener)
     if auth.credential == CLIENT:

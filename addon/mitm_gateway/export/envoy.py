@@ -18,6 +18,7 @@ _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
 _DIRECT_BODY_BYTES = 1 << 20
 _MAX_CONNECTIONS = 50_000
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
 _KEPT_PATH = "mitm_gateway.path"
 _ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
 # What Envoy answers by itself; everything else comes from a route or from the filter.
@@ -184,6 +185,7 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
         "status": "%RESPONSE_CODE%",
         "first_event_ms": "%RESPONSE_DURATION%",
         "total_ms": "%DURATION%",
+        **{name: noted.format(name) for name in (_TOKENS if options.tokens else ())},
         "bytes_out": "%BYTES_RECEIVED%",
         "bytes_in": "%BYTES_SENT%",
         "refusal": noted.format("refusal"),

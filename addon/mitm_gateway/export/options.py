@@ -67,3 +67,5 @@ class Options:
     body_limit: int = 64 << 20
     ca: str = DEFAULT_CA
     log: str = "/dev/stdout"
+    tokens: bool = False
+    """Whether every answer is read for its tokens, which the log then tells."""

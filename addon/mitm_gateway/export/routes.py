@@ -81,10 +81,17 @@ def _rule_routes(
     if options.origins:
         # A page whose origin is not listed does not get past the filter.
         routes.append(
-            _forward(number, rule, listener, [*conditions, _is_present("origin", present=True)], is_page=True)
+            _forward(
+                number,
+                rule,
+                listener,
+                options,
+                [*conditions, _is_present("origin", present=True)],
+                is_page=True,
+            )
         )
-    own = _forward(number, rule, listener, conditions)
-    if _needs_filter(rule, listener):
+    own = _forward(number, rule, listener, options, conditions)
+    if _needs_filter(rule, listener) or options.tokens:
         return [*routes, own]
     return [*routes, *_with_plain(own, options, strips=auth_of(rule, listener).scheme != "keep")]
 
@@ -140,7 +147,13 @@ def cluster_name(number: int) -> str:
 
 
 def _forward(
-    number: int, rule: Rule, listener: Listener, conditions: list[Route], *, is_page: bool = False
+    number: int,
+    rule: Rule,
+    listener: Listener,
+    options: Options,
+    conditions: list[Route],
+    *,
+    is_page: bool = False,
 ) -> Route:
     place = destination(rule, listener)
     filters = removals(rule, listener, is_page=is_page)
@@ -154,7 +167,7 @@ def _forward(
             **path_edit(place),
             **_PATIENCE,
         },
-        "request_headers_to_add": headers_put_in(rule, listener),
+        "request_headers_to_add": headers_put_in(rule, listener, options),
         **({"typed_per_filter_config": filters} if filters else {}),
     }
 

@@ -21,7 +21,7 @@ MARK = "x-mitm-gateway-"
 PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}key"
 # What the filter notes last of all: the one where a model was asked for, else the other.
 MODEL_SENT, DONE = "model_sent", "done"
-_PARTS = ("strings.lua", "json.lua", "restore.lua", "gateway.lua")
+_PARTS = ("strings.lua", "json.lua", "restore.lua", "usage.lua", "gateway.lua")
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")
 
@@ -32,6 +32,7 @@ def lua(ruleset: RuleSet, listener: Listener, options: Options) -> str:
     data = {
         "origins": dict.fromkeys(options.origins, True),
         "clients": options.clients,
+        "tokens": options.tokens,
         "body_limit": options.body_limit,
         "answers_head": any(rule.respond.head for rule in rules),
         "rules": [rule_data(rule, listener) for rule in ruleset.rules],

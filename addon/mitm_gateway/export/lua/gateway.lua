@@ -524,33 +524,48 @@ function envoy_on_request(handle)
   answer(handle, fault, request.path, request.rule)
 end
 
-local RESTORERS = { ["application/json"] = restore.json, ["text/event-stream"] = restore.sse }
+local KINDS = { ["application/json"] = "json", ["text/event-stream"] = "sse" }
 
-local function restorer_for(headers, model)
+-- Whether an answer is `json` or `sse`; nil where it cannot be read.
+local function kind_of(headers)
   local status = headers:get(":status")
   if status ~= "200" and (status:sub(1, 1) ~= "2" or status == "204") then return nil end
   local encoding = headers:get("content-encoding")
   if encoding and encoding:lower() ~= "identity" then return nil end
-  local kind = headers:get("content-type") or ""
-  local new = RESTORERS[kind]
-  if not new then
-    kind = kind:match("^%s*([^;%s]*)"):lower()
-    new = RESTORERS[kind] or (kind:sub(-5) == "+json" and restore.json)
+  local given = headers:get("content-type") or ""
+  if KINDS[given] then return KINDS[given] end
+  given = given:match("^%s*([^;%s]*)"):lower()
+  return KINDS[given] or (given:sub(-5) == "+json" and "json") or nil
+end
+
+-- A stream can fail after its good status: that is told like a refusal, as no other key of the log tells of an outcome.
+local function note_told(handle, told)
+  if not told then return end
+  local notes = handle:streamInfo():dynamicMetadata()
+  if told.error then notes:set("mitm_gateway", "refusal", "upstream: " .. told.error) end
+  for _, name in ipairs({ "model", "input_tokens", "output_tokens", "cache_read_tokens" }) do
+    if told[name] then notes:set("mitm_gateway", name, told[name]) end
   end
-  return new and new(write_asked(model))
 end
 
 function envoy_on_response(handle)
   local noted = handle:streamInfo():dynamicMetadata():get("mitm_gateway")
-  if not noted or noted.stays or not noted.model then return end
+  local asked = noted and not noted.stays and noted.model
+  if not noted or not (asked or LISTENER.tokens) then return end
   local headers = handle:headers()
-  local restorer = restorer_for(headers, noted.model)
-  if not restorer then return end
-  headers:remove("content-length") -- the name's length differs
+  local kind = kind_of(headers)
+  if not kind then return end
+  local restorer = asked and restore[kind](write_asked(asked))
+  local reader = LISTENER.tokens and usage[kind](not noted.model)
+  if restorer then headers:remove("content-length") end -- the name's length differs
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
     local came = size > 0 and chunk:getBytes(0, size) or ""
-    local text = size > 0 and restorer:feed(came) or restorer:flush()
-    if text ~= came then chunk:setBytes(text) end
+    if reader then note_told(handle, reader:feed(came)) end
+    if restorer then
+      local text = size > 0 and restorer:feed(came) or restorer:flush()
+      if text ~= came then chunk:setBytes(text) end
+    end
   end
+  if reader then note_told(handle, reader:finish()) end
 end

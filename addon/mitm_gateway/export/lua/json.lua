@@ -318,6 +318,28 @@ function json.scan(text)
   return model, model_start, model_end
 end
 
+-- An object's members of these names, as they stand; none where the text is no object. Refuses what is no JSON.
+function json.fields(text, names)
+  local p, found = bytes_of(text), {}
+  local at = opening_of(p)
+  if p[at] ~= OPEN_OBJECT then return found end
+  at = blanks_end(p, at + 1)
+  while p[at] ~= CLOSE_OBJECT do
+    local value = value_after_key(p, at)
+    local finish, key = value_end(p, value), decoded(text:sub(at + 2, string_end(p, at + 1) - 1))
+    if names[key or ""] then found[key] = text:sub(value + 1, finish) end
+    at = blanks_end(p, finish)
+    if p[at] == COMMA then
+      at = blanks_end(p, at + 1)
+      if p[at] ~= QUOTE then refuse(NOT_JSON) end
+    elseif p[at] ~= CLOSE_OBJECT then
+      refuse(NOT_JSON)
+    end
+  end
+  if blanks_end(p, at + 1) ~= #text then refuse(NOT_JSON) end
+  return found
+end
+
 local function spliced(text, edits)
   if #edits == 0 then return text end
   table.sort(edits, function(a, b) return a[1] < b[1] end)
