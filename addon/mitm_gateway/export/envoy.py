@@ -12,7 +12,7 @@ from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .edits import MUTATION
 from .options import Listener, Options
 from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, virtual_hosts
-from .script import DONE, KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, lua
+from .script import DONE, KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, UNRULED, lua
 
 _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
@@ -139,7 +139,11 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "http_filters": [
             _path_kept(),
             _filter(
-                LUA, "lua.v3.Lua", default_source_code={"inline_string": lua(ruleset, listener, options)}
+                LUA,
+                "lua.v3.Lua",
+                default_source_code={"inline_string": lua(ruleset, listener, options)},
+                # What the filter edited for one rule goes by its route; a sent model could lead to another.
+                clear_route_cache=False,
             ),
             _gate(),
             # A rule's edits of headers are its route's. No rule reads trailers, so a client's key could travel in one.
@@ -161,12 +165,14 @@ def _path_kept() -> dict[str, Any]:
 
 
 def _gate() -> dict[str, Any]:
-    """Lets nothing pass that the Lua filter did not finish with, whatever became of it."""
-    noted = [
-        {"filter": LUA, "path": [{"key": key}], "value": {"present_match": True}}
-        for key in (MODEL_SENT, DONE)
-    ]
-    permissions = [{"sourced_metadata": {"metadata_matcher": matcher}} for matcher in noted]
+    """Lets nothing pass that the Lua filter did not finish with, nor by a rule's route what it found no rule for."""
+
+    def noted(key: str, source: str = "DYNAMIC") -> dict[str, Any]:
+        matcher = {"filter": LUA, "path": [{"key": key}], "value": {"present_match": True}}
+        return {"sourced_metadata": {"metadata_matcher": matcher, "metadata_source": source}}
+
+    unruled = {"and_rules": {"rules": [noted(UNRULED), {"not_rule": noted("rule", "ROUTE")}]}}
+    permissions = [noted(MODEL_SENT), noted(DONE), unruled]
     policy = {"permissions": permissions, "principals": [{"any": True}]}
     return _filter(GATE, "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"done": policy}})
 

@@ -21,6 +21,8 @@ MARK = "x-mitm-gateway-"
 PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}key"
 # What the filter notes last of all: the one where a model was asked for, else the other.
 MODEL_SENT, DONE = "model_sent", "done"
+# The same where no rule takes the request.
+UNRULED = "unruled"
 _PARTS = ("strings.lua", "json.lua", "restore.lua", "usage.lua", "gateway.lua")
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")
@@ -35,6 +37,7 @@ def lua(ruleset: RuleSet, listener: Listener, options: Options) -> str:
         "tokens": options.tokens,
         "body_limit": options.body_limit,
         "answers_head": any(rule.respond.head for rule in rules),
+        "asks_model": any(rule.match.model is not None for rule in rules),
         "rules": [rule_data(rule, listener) for rule in ruleset.rules],
     }
     parts = resources.files(__package__).joinpath("lua")

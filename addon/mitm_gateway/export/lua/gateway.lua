@@ -76,7 +76,20 @@ end
 -- Compiled, as a search by a pattern is not.
 local function has(text, part) return text:find(part, 1, true) ~= nil end
 
-local function trimmed(text) return text:match("^%s*(.-)%s*$") end
+-- Blanks beyond ASCII's, in UTF-8.
+local WIDE_BLANKS = {
+  "[%s\28-\31]", "\194[\133\160]", "\225\154\128", "\226\128[\128-\138\168\169\175]", "\226\129\159", "\227\128\128",
+}
+
+local function trimmed(text)
+  text = text:match("^%s*(.-)%s*$")
+  while text:find("^[\28-\31\128-\255]") or text:find("[\28-\31\128-\255]$") do
+    local before = text
+    for _, blank in ipairs(WIDE_BLANKS) do text = text:gsub("^" .. blank, ""):gsub(blank .. "$", "") end
+    if text == before then return text end
+  end
+  return text
+end
 
 local function unquoted(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
@@ -118,15 +131,17 @@ local function has_odd_segments(path)
   return false
 end
 
+local MODELS_IN_PATHS = {
+  "/model/()[^/]+()/invoke[^/]*$", "/models/()[^/:]+@?[^/:]*():%a+$", "/deployments/()[^/]+()/",
+}
+
 -- The model that a path names, and where it stands: Bedrock; Vertex and Gemini; Azure.
 local function path_model(path)
   if not has(path, "/model") and not has(path, "/deployments/") then return nil end
-  local first, last = path:match("/model/()[^/]+()/invoke[^/]*$")
-  if not first then
-    first, last = path:match("/models/()[^/:]+@?[^/:]*():%a+$")
-  end
-  if not first then
-    first, last = path:match("/deployments/()[^/]+()/")
+  local first, last
+  for _, pattern in ipairs(MODELS_IN_PATHS) do -- the leftmost counts
+    local start, finish = path:match(pattern)
+    if start and not (first and first <= start) then first, last = start, finish end
   end
   if not first or path:sub(first, last - 1) == "count-tokens" then return nil end
   return unquoted(path:sub(first, last - 1)), first, last
@@ -243,6 +258,13 @@ local function knows_key(value)
   return found
 end
 
+-- Each value of a header; joined they would be one key that is nobody's, or hide another vendor's.
+local function values(headers, name)
+  local all = {}
+  for place = 0, headers:getNumValues(name) - 1 do all[place + 1] = headers:getAtIndex(name, place) end
+  return all
+end
+
 local KEY_SLOTS = { "x-api-key", "authorization", "proxy-authorization" }
 
 -- Asks for a client's key where keys are configured, and takes it out: it is nobody else's business.
@@ -250,10 +272,14 @@ local function check_client_key(headers, is_probe)
   if not LISTENER.clients then return end
   local known = false
   for _, name in ipairs(KEY_SLOTS) do
-    local value = headers:get(name)
-    if value and knows_key(bare_key(value)) then
+    local others, all = {}, values(headers, name)
+    for _, value in ipairs(all) do
+      if not knows_key(bare_key(value)) then others[#others + 1] = value end
+    end
+    if #others < #all then
       known = true
       headers:remove(name)
+      for _, value in ipairs(others) do headers:add(name, value) end
     end
   end
   if not known and not is_probe then refuse(401, "a client key is needed; ask whoever runs this gateway for one") end
@@ -265,9 +291,13 @@ end
 local function client_key(headers, prefer)
   local names = prefer == "authorization" and { "authorization", "x-api-key" } or { "x-api-key", "authorization" }
   for _, name in ipairs(names) do
-    local value = headers:get(name)
-    local key = value and bare_key(value)
-    if key and not PLACEHOLDERS[key:lower()] then return key end
+    for _, field in ipairs(values(headers, name)) do
+      -- Envoy has joined several of Authorization by commas.
+      for value in (name == "authorization" and field .. "," or field):gmatch(name == "authorization" and "([^,]*)," or ".+") do
+        local key = bare_key(value)
+        if not PLACEHOLDERS[key:lower()] then return key end
+      end
+    end
   end
 end
 
@@ -414,50 +444,51 @@ end
 -- A note of several fields would cost more than several notes.
 local function note_done(handle, request, rule)
   local notes = handle:streamInfo():dynamicMetadata()
-  if not rule or not request.model then return notes:set("mitm_gateway", "done", true) end
+  if not rule then return notes:set("mitm_gateway", "unruled", true) end
+  if not request.model then return notes:set("mitm_gateway", "done", true) end
   if not rule.restores or request.method == "HEAD" then notes:set("mitm_gateway", "stays", true) end
   notes:set("mitm_gateway", "model", request.model)
   notes:set("mitm_gateway", "model_sent", request.sent or request.model)
 end
 
-local function has_no_body(handle, headers, request)
+-- Envoy has taken Transfer-Encoding out by now: without a length there may be a body.
+local function has_no_body(request)
   if request.length then return request.length == "0" end
-  if headers:get("transfer-encoding") then return false end
-  return handle:streamInfo():protocol() ~= "HTTP/2" or request.method == "GET" or request.method == "HEAD"
+  return request.method == "GET" or request.method == "HEAD"
 end
 
--- The route's metadata, after a header was set that routes are matched on.
-local function route_anew(handle, headers, name, value)
-  headers:replace(name, value)
-  handle:clearRouteCache()
+-- Envoy gives a route's metadata once, and again only after it has waited for a body: whatever is known by then about the
+-- path and the model is set before the first look, or the rule in the old metadata would not be the route's.
+local function route_at_first(handle, headers, request)
+  local knows_model = LISTENER.asks_model and (request.model or has_no_body(request))
+  local is_encoded = has(request.path, "%")
+  if is_encoded then
+    headers:replace(":path", normal_path(request.path) .. request.query)
+    headers:replace(PATH, "normal")
+  end
+  if knows_model then headers:replace(MODEL, request.model and "=" .. as_value(request.model) or NO_MODEL) end
+  if is_encoded or knows_model then handle:clearRouteCache() end
   return handle:metadata()
 end
 
--- The route behind one that asks for the model. Also the headers, as Envoy takes those back that it gave before a body.
-local function route_by_model(handle, headers, request)
-  local model = request.model
-  if not model and not has_no_body(handle, headers, request) then
-    headers = read_body(handle, headers, request)
-    -- Envoy gives the route anew only after it has waited.
-    if request.has_no_body then refuse(400, "the model decides here, and the request has no body to name one") end
-    model = request.body_model
-  end
-  return route_anew(handle, headers, MODEL, model and "=" .. as_value(model) or NO_MODEL), headers
+-- The route behind one that asks for the body's model. Also the headers, as Envoy takes back those that it gave before.
+local function route_by_body(handle, headers, request)
+  headers = read_body(handle, headers, request)
+  if request.has_no_body then refuse(400, "the model decides here, and the request has no body to name one") end
+  local model = request.body_model
+  headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL)
+  handle:clearRouteCache()
+  return handle:metadata(), headers
 end
 
 local function find_rule(handle, headers, request)
-  local route, path = handle:metadata(), request.path
-  if has(path, "%") then
-    path = normal_path(path)
-    headers:replace(":path", path .. request.query)
-    route = route_anew(handle, headers, PATH, "normal")
-  end
+  local route = route_at_first(handle, headers, request)
   local number = route:get("rule")
   if not number and route:get("asks") then
-    route, headers = route_by_model(handle, headers, request)
+    route, headers = route_by_body(handle, headers, request)
     number = route:get("rule")
   end
-  if path ~= request.path then headers:replace(":path", request.target) end
+  if has(request.path, "%") then headers:replace(":path", request.target) end
   return LISTENER.rules[number or 0], headers
 end
 
