@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import resources
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from lupa.luajit21 import LuaRuntime
 
 from mitm_gateway.body import BodyError, scan
+from mitm_gateway.export.script import library
 from mitm_gateway.usage import reader_for
 from support.bodies import NASTY
 
@@ -46,10 +46,9 @@ end
 @pytest.fixture(scope="module")
 def lua() -> Lua:
     """Runs Lua behind the filter's parts that read bodies."""
-    parts = resources.files("mitm_gateway.export").joinpath("lua")
-    text = b"\n".join(parts.joinpath(name).read_bytes() for name in ("strings.lua", "json.lua", "usage.lua"))
+    modules = library().encode()
     runtime = LuaRuntime(encoding=None)
-    return lambda code: runtime.execute(b'local ffi = require("ffi")\n' + text + b"\n" + code)
+    return lambda code: runtime.execute(modules + b"\n" + code)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,9 @@ def test_a_fault_is_seen_wherever_it_stands_in_a_long_string(read: Read, filling
 
 
 def test_a_text_that_ends_in_a_long_string_is_not_read_beyond(lua: Lua) -> None:
-    good_end = lua(b"return function(text, size) return strings.good_end(as_bytes(text), 300, size) end")
+    good_end = lua(
+        b"return function(text, size) return strings.good_end(ffi.cast('const uint8_t *', text), 300, size) end"
+    )
     for filling in (b"a", "é".encode(), "漢".encode(), b"\\n"):
         text = filling * (8000 // len(filling))
         for size in range(1200, 2400):

@@ -23,7 +23,7 @@ PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}key"
 MODEL_SENT, DONE = "model_sent", "done"
 # The same where no rule takes the request.
 UNRULED = "unruled"
-_PARTS = ("strings.lua", "json.lua", "restore.lua", "usage.lua", "gateway.lua")
+_MODULES = ("strings", "json", "restore", "usage")
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")
 
@@ -40,9 +40,18 @@ def lua(ruleset: RuleSet, listener: Listener, options: Options) -> str:
         "asks_model": any(rule.match.model is not None for rule in rules),
         "rules": [rule_data(rule, listener) for rule in ruleset.rules],
     }
-    parts = resources.files(__package__).joinpath("lua")
-    library = "\n".join(parts.joinpath(part).read_text(encoding="utf-8") for part in _PARTS)
-    return f'local ffi = require("ffi")\nlocal LISTENER = {literal(data)}\n\n{library}'
+    return f"{library()}\nlocal LISTENER = {literal(data)}\n\n{_part('gateway')}"
+
+
+def library(modules: Sequence[str] = _MODULES) -> str:
+    """These modules as Lua source, each a table that a local name holds; each may use those before it."""
+    # A function of Lua has room for 200 locals, so each module is one of its own.
+    wrapped = (f"local {name} = (function()\n{_part(name)}\nreturn {name}\nend)()\n" for name in modules)
+    return 'local ffi = require("ffi")\n' + "\n".join(wrapped)
+
+
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
 def destination(rule: Rule, listener: Listener) -> Upstream:

@@ -76,14 +76,16 @@ end
 -- Compiled, as a search by a pattern is not.
 local function has(text, part) return text:find(part, 1, true) ~= nil end
 
--- Without blanks around it, also those beyond ASCII in UTF-8. Few locals at the top: Lua has room for 200.
+-- Blanks beyond ASCII's, in UTF-8.
+local WIDE_BLANKS = {
+  "[%s\28-\31]", "\194[\133\160]", "\225\154\128", "\226\128[\128-\138\168\169\175]", "\226\129\159", "\227\128\128",
+}
+
 local function trimmed(text)
   text = text:match("^%s*(.-)%s*$")
   while text:find("^[\28-\31\128-\255]") or text:find("[\28-\31\128-\255]$") do
     local before = text
-    for _, blank in ipairs({
-      "[%s\28-\31]", "\194[\133\160]", "\225\154\128", "\226\128[\128-\138\168\169\175]", "\226\129\159", "\227\128\128",
-    }) do text = text:gsub("^" .. blank, ""):gsub(blank .. "$", "") end
+    for _, blank in ipairs(WIDE_BLANKS) do text = text:gsub("^" .. blank, ""):gsub(blank .. "$", "") end
     if text == before then return text end
   end
   return text
@@ -129,11 +131,15 @@ local function has_odd_segments(path)
   return false
 end
 
+local MODELS_IN_PATHS = {
+  "/model/()[^/]+()/invoke[^/]*$", "/models/()[^/:]+@?[^/:]*():%a+$", "/deployments/()[^/]+()/",
+}
+
 -- The model that a path names, and where it stands: Bedrock; Vertex and Gemini; Azure.
 local function path_model(path)
   if not has(path, "/model") and not has(path, "/deployments/") then return nil end
   local first, last
-  for _, pattern in ipairs({ "/model/()[^/]+()/invoke[^/]*$", "/models/()[^/:]+@?[^/:]*():%a+$", "/deployments/()[^/]+()/" }) do -- the leftmost counts
+  for _, pattern in ipairs(MODELS_IN_PATHS) do -- the leftmost counts
     local start, finish = path:match(pattern)
     if start and not (first and first <= start) then first, last = start, finish end
   end
