@@ -175,6 +175,23 @@ def test_a_websocket_is_opened_with_the_gateways_key(
     assert CK.encode() not in upstream.raw
 
 
+@pytest.mark.parametrize(("length", "status"), [(None, 101), (0, 101), (2, 400)])
+def test_a_websocket_with_a_body_that_is_to_be_edited_is_refused(
+    envoy: Start, recorder: StartRecorder, length: int | None, status: int
+) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    upstream = recorder(Bytes(head))
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
+    size = b"" if length is None else b"Content-Length: %d\r\n" % length
+    with Wire(proxy.port) as client:
+        client.send(
+            b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            + size + b"\r\n" + b"{}"[: length or 0]
+        )  # fmt: skip
+        assert client.read_until(b"\r\n").split()[1] == str(status).encode()
+    assert (upstream.raw == b"") is (status == 400)
+
+
 def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: Start) -> None:
     port = unused_port()
     envoy(rules("http://127.0.0.1:9"), metrics=("127.0.0.1", port))

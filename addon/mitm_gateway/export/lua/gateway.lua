@@ -396,8 +396,11 @@ end
 local function read_body(handle, headers, request)
   if request.body or request.has_no_body then return headers end
   local kind = headers:get("content-type")
-  -- A WebSocket's request has no length and, for Envoy, no end.
-  local is_upgrade = not request.length and headers:get("upgrade")
+  -- For Envoy, a request that asks for a WebSocket has no end.
+  local is_upgrade = headers:get("upgrade")
+  if is_upgrade and (request.length or "0") ~= "0" then
+    refuse(400, "a request for a WebSocket has no body here; send this one without Upgrade")
+  end
   local is_form = kind and kind ~= "application/json" and kind:lower():sub(1, 10) == "multipart/"
   local body = not is_upgrade and not is_form and handle:body()
   local size = body and body:length() or 0
