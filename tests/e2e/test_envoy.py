@@ -294,6 +294,25 @@ def test_a_fault_in_the_filter_sends_nothing(
     assert "planted" in proxy.output()
 
 
+@pytest.mark.parametrize("chosen", ["0", "2"], ids=["none", "another"])
+def test_what_was_edited_for_another_rule_is_not_sent(
+    envoy: Start, recorder: StartRecorder, chosen: str
+) -> None:
+    upstream = recorder(json_reply({}))
+    second = f"""
+  - name: second
+    match: {{host: "{API}"}}
+    upstream: {upstream.url}
+    auth: {{scheme: none}}
+"""
+    place = "request.number = number or 0"
+    text = rules(upstream.url, "models: {default: gw-model}") + second
+    proxy = envoy(text, edit=lambda text: text.replace(place, f"request.number = {chosen}"))
+    answer = ask(proxy, ("x-api-key", CK))
+    assert (answer.status, upstream.raw) == (502, b"")
+    assert "internal fault" in error_of(answer)
+
+
 def test_a_helpers_new_token_is_sent_without_a_restart(
     envoy: Start, recorder: StartRecorder, tmp_path: Path
 ) -> None:

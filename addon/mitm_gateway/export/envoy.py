@@ -11,8 +11,8 @@ from ..refusals import Refusal
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .edits import MUTATION
 from .options import Listener, Options
-from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, virtual_hosts
-from .script import DONE, KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, UNRULED, lua
+from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, gate_for, virtual_hosts
+from .script import KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, lua
 
 _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
@@ -145,7 +145,8 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
                 # What the filter edited for one rule goes by its route; a sent model could lead to another.
                 clear_route_cache=False,
             ),
-            _gate(),
+            # A rule's route has a gate of its own.
+            _filter(GATE, "rbac.v3.RBAC", rules=gate_for(0)),
             # A rule's edits of headers are its route's. No rule reads trailers, so a client's key could travel in one.
             _filter(
                 MUTATION,
@@ -162,19 +163,6 @@ def _path_kept() -> dict[str, Any]:
     text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
     kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
     return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
-
-
-def _gate() -> dict[str, Any]:
-    """Lets nothing pass that the Lua filter did not finish with, nor by a rule's route what it found no rule for."""
-
-    def noted(key: str, source: str = "DYNAMIC") -> dict[str, Any]:
-        matcher = {"filter": LUA, "path": [{"key": key}], "value": {"present_match": True}}
-        return {"sourced_metadata": {"metadata_matcher": matcher, "metadata_source": source}}
-
-    unruled = {"and_rules": {"rules": [noted(UNRULED), {"not_rule": noted("rule", "ROUTE")}]}}
-    permissions = [noted(MODEL_SENT), noted(DONE), unruled]
-    policy = {"permissions": permissions, "principals": [{"any": True}]}
-    return _filter(GATE, "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"done": policy}})
 
 
 def _access_log(listener: Listener, options: Options) -> dict[str, Any]:

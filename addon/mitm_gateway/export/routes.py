@@ -17,7 +17,7 @@ from ..schema import CLIENT, Rule
 from .edits import headers_put_in, path_edit, removals
 from .options import Listener, Options
 from .patterns import model_regex, path_regex, value_regex
-from .script import LUA, MODEL, PATH, auth_of, destination
+from .script import LUA, MODEL, PATH, RULE, auth_of, destination
 
 GATE = "gate"
 PASS_CLUSTER = "target"
@@ -112,6 +112,9 @@ def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
         return [route]
     too_large = {"range_match": {"start": options.body_limit + 1, "end": 2**63 - 1}, "invert_match": True}
     plain = [
+        # What the filter has begun with, it finishes with.
+        _is_present(PATH, present=False),
+        _is_present(MODEL, present=False),
         _regex(":path", _PLAIN_TARGET),
         _regex(":path", _NOTEWORTHY_TARGET) | {"invert_match": True},
         _regex(":method", "(?i:trac[ek])") | {"invert_match": True},
@@ -156,11 +159,15 @@ def _forward(
     is_page: bool = False,
 ) -> Route:
     place = destination(rule, listener)
-    filters = removals(rule, listener, is_page=is_page)
+    gate = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}
+    filters = {
+        GATE: gate | {"rbac": {"rules": gate_for(number)}},
+        **removals(rule, listener, is_page=is_page),
+    }
     return {
         "name": rule.name,
         "match": {"prefix": "/", "headers": conditions},
-        "metadata": {"filter_metadata": {LUA: {"rule": number, "name": rule.name, "upstream": str(place)}}},
+        "metadata": {"filter_metadata": {LUA: {RULE: number, "name": rule.name, "upstream": str(place)}}},
         "route": {
             "cluster": cluster_name(number),
             "host_rewrite_literal": place.authority,
@@ -168,7 +175,17 @@ def _forward(
             **_PATIENCE,
         },
         "request_headers_to_add": headers_put_in(rule, listener, options),
-        **({"typed_per_filter_config": filters} if filters else {}),
+        "typed_per_filter_config": filters,
+    }
+
+
+def gate_for(number: int) -> dict[str, Any]:
+    """Lets nothing pass that the Lua filter did not finish with for just this rule, whatever became of it."""
+    noted = {"filter": LUA, "path": [{"key": RULE}], "value": {"double_match": {"exact": number}}}
+    permission = {"sourced_metadata": {"metadata_matcher": noted}}
+    return {
+        "action": "ALLOW",
+        "policies": {"done": {"permissions": [permission], "principals": [{"any": True}]}},
     }
 
 

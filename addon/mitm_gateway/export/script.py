@@ -19,10 +19,9 @@ LUA = "mitm_gateway"
 # What the filter tells Envoy in a request's headers. Clients cannot: theirs of such names are taken out first.
 MARK = "x-mitm-gateway-"
 PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}key"
-# What the filter notes last of all: the one where a model was asked for, else the other.
-MODEL_SENT, DONE = "model_sent", "done"
-# The same where no rule takes the request.
-UNRULED = "unruled"
+MODEL_SENT = "model_sent"
+# What the filter notes last of all: the number of the rule that it finished with, 0 where there is none.
+RULE = "rule"
 _MODULES = ("strings", "json", "restore", "usage")
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")

@@ -443,15 +443,16 @@ end
 
 -- ---- hooks ----
 
--- For the gate behind the filter, which waits for what is noted last; for the access log; and for the answer's way back.
--- A note of several fields would cost more than several notes.
+-- For the access log, for the answer's way back, and last for the gate behind the filter: it lets a request pass by the
+-- route of the rule that is noted, and by no other. A note of several fields would cost more than several notes.
 local function note_done(handle, request, rule)
   local notes = handle:streamInfo():dynamicMetadata()
-  if not rule then return notes:set("mitm_gateway", "unruled", true) end
-  if not request.model then return notes:set("mitm_gateway", "done", true) end
-  if not rule.restores or request.method == "HEAD" then notes:set("mitm_gateway", "stays", true) end
-  notes:set("mitm_gateway", "model", request.model)
-  notes:set("mitm_gateway", "model_sent", request.sent or request.model)
+  if rule and request.model then
+    if not rule.restores or request.method == "HEAD" then notes:set("mitm_gateway", "stays", true) end
+    notes:set("mitm_gateway", "model", request.model)
+    notes:set("mitm_gateway", "model_sent", request.sent or request.model)
+  end
+  notes:set("mitm_gateway", "rule", request.number)
 end
 
 -- Envoy has taken Transfer-Encoding out by now: without a length there may be a body.
@@ -492,7 +493,8 @@ local function find_rule(handle, headers, request)
     number = route:get("rule")
   end
   if has(request.path, "%") then headers:replace(":path", request.target) end
-  return LISTENER.rules[number or 0], headers
+  request.number = number or 0
+  return LISTENER.rules[request.number], headers
 end
 
 local function let_in(headers, request)
@@ -540,7 +542,7 @@ local function request_of(headers)
   local model, first, last = path_model(path)
   return { -- with what is found out later: a table that grows is made anew several times
     method = headers:get(":method"), target = target, path = path, query = query,
-    model = model, first = first, last = last, sent = nil, rule = nil, length = nil,
+    model = model, first = first, last = last, sent = nil, rule = nil, number = nil, length = nil,
     has_no_body = nil, body = nil, text = nil, body_model = nil, model_start = nil, model_end = nil,
   }
 end
