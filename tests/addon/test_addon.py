@@ -240,6 +240,16 @@ async def test_options_that_the_user_left_alone_are_set(running: Any) -> None:
     assert context.options.connection_strategy == "lazy"
 
 
+async def test_no_redirected_host_is_dialled_while_the_program_starts(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_GW_KEY", GW)
+    addon = GatewayAddon()
+    with taddons.context(Proxyserver(), MapRemote(), addon) as context:
+        context.configure(addon, gateway_rules=str(rules))
+        assert context.options.connection_strategy == "lazy"  # `running` was not called
+
+
 async def test_the_commands_answer(running: Any) -> None:
     addon, context = running
     call = context.master.commands.call

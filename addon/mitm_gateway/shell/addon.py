@@ -140,6 +140,8 @@ class GatewayAddon:
         if broken := list(broken_promises(ctx.options, loaded.ruleset)):
             return broken
         self._candidate, self._exchange.settings = loaded, settings
+        # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
+        _dial_late(loaded.ruleset)
         quote_peers() if settings.reveal else unquote_peers()
         if self._is_running:
             self._put_in_force()
@@ -192,11 +194,8 @@ class GatewayAddon:
             return
         self._exchange.loaded = loaded
         self._in_force.set()
+        _dial_late(loaded.ruleset)
         rules = loaded.ruleset.rules
-        if any(rule.upstream is not None for rule in rules) and set_where_unset(
-            ctx.options, connection_strategy="lazy"
-        ):
-            logger.info("connection_strategy is lazy: hosts that rules redirect are not contacted")
         if any(rule.upstream == "demo" for rule in rules) and self._demo is None:
             from ..demo import DemoGateway  # few rules ask for it, and its server takes a while to load
 
@@ -419,3 +418,10 @@ def _contained(step: Callable[[], None], what: str) -> None:
         step()
     except (Exception, asyncio.CancelledError) as fault:
         logger.warning("%s: %s", what, type(fault).__name__)
+
+
+def _dial_late(ruleset: RuleSet) -> None:
+    """Has mitmproxy contact no host before a rule had its say, unless the user wants it otherwise."""
+    redirects = any(rule.upstream is not None for rule in ruleset.rules)
+    if redirects and set_where_unset(ctx.options, connection_strategy="lazy"):
+        logger.info("connection_strategy is lazy: hosts that rules redirect are not contacted")
