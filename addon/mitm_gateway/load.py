@@ -282,12 +282,7 @@ class _Reading:
         elif kind in ("literal_error", "enum"):
             self._add(loc, self._not_one_of(loc, data, error))
         else:
-            value = _value_at(data, loc)
-            self._add(
-                loc,
-                f"{_entry(written)} is {type_name(value)}; "
-                f"expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}",
-            )
+            self._add(loc, f"{_entry(written)} is {_other_type(loc, kind, _value_at(data, loc))}")
 
     def _not_one_of(self, loc: Loc, data: dict[str, Any], error: ErrorDetails) -> str:
         names = [name.strip("'") for name in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
@@ -454,6 +449,14 @@ def _reason(error: ErrorDetails, loc: Loc, data: dict[str, Any]) -> str:
 
 def _alternatives(names: list[str]) -> str:
     return "one of " + ", ".join(names) if len(names) > 1 else f'"{names[0]}"'
+
+
+def _other_type(loc: Loc, kind: str, value: object) -> str:
+    match loc:
+        case ("credentials", _, "ttl" | "timeout"):
+            return f'{type_name(value)}; expected a duration such as "30s"'
+        case _:
+            return f"{type_name(value)}; expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}"
 
 
 def _hint(value: object) -> str:

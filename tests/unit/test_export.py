@@ -29,7 +29,7 @@ def problems(rule: str, top: str = TOP) -> list[str]:
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ("    upstream: demo", 'rules.yaml:5:15: rule "a" has the upstream "demo", which runs inside mitmproxy only'),
+        ("    upstream: demo", 'rules.yaml:5:15: rule "a" has the upstream "demo", which runs in mitmproxy alone; expected "https://…"'),
         (
             "    auth: {scheme: sigv4, service: s, region: r, credential: w}",
             'rules.yaml:5:20: rule "a" has scheme "sigv4", which this export cannot sign with',

@@ -53,7 +53,10 @@ def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Ite
             f'{name} is about a host that no listener stands for; expected "--listen PORT=HOST"',
         )
     if rule.upstream == "demo":
-        yield (*loc, "upstream"), f'{name} has the upstream "demo", which runs inside mitmproxy only'
+        yield (
+            (*loc, "upstream"),
+            f'{name} has the upstream "demo", which runs in mitmproxy alone; expected "https://…"',
+        )
     if rule.signs:
         yield (*loc, "auth", "scheme"), f'{name} has scheme "sigv4", which this export cannot sign with'
     yield from _matched_headers(loc, rule)
