@@ -49,3 +49,11 @@ def test_a_slip_in_the_compose_file_is_seen(part: str, slip: str) -> None:
     assert part in COMPOSE
     with pytest.raises(ValueError, match="services"):
         PyCompose.from_yaml(COMPOSE.replace(part, slip))
+
+
+def test_the_image_takes_the_package_alone() -> None:
+    # Client keys and environments may lie in the folder, and what was copied stays in a layer.
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    sources = [source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]]
+    assert sources == ["pyproject.toml", "README.md", "LICENSE", "addon"]
+    assert all((DEPLOY.parent / source).exists() for source in sources)

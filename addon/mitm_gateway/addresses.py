@@ -14,6 +14,7 @@ DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
 # RFC 1123 letters, digits and hyphens; the underscore is not a host name's but container networks use it.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+/?")
 # What ends in a number is an address to resolvers: 127.1, 2130706433, 0x7f000001.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # The dots that IDNA takes for "." (RFC 3490, 3.1).
@@ -105,6 +106,13 @@ def parse_port(text: str) -> int:
     if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
         raise ValueError("not a port number")
     return int(text)
+
+
+def parse_origin(text: str) -> str:
+    """A web origin as browsers send it. Raises ValueError."""
+    if not _ORIGIN.fullmatch(text.lower()):
+        raise ValueError('not an origin; expected one such as "https://app.example.com"')
+    return text.lower().rstrip("/")
 
 
 @lru_cache(maxsize=4096)

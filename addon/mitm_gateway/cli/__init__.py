@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What reads our output is gone; without this Python would complain once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
+    except OSError as fault:
+        # A folder that is not there, a full disk: no fault of the program's, so no traceback.
+        print(f"mitm-gateway: {fault.filename or 'fault'}: {fault.strerror or fault}", file=sys.stderr)
+        return FAULT
     except KeyboardInterrupt:
         return INTERRUPTED
     return status

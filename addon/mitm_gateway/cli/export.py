@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from ..addresses import normal_host
+from ..addresses import normal_host, parse_origin
 from ..export import Listener, Options, check, files
 from ..export.options import DEFAULT_CA, parse_address
 from ..problems import RulesError
 from ..schema import parse_size
 from .common import OK, Commands, add_rules, read_rules, wrong_usage
+
+T = TypeVar("T")
 
 
 def add(commands: Commands) -> None:
@@ -76,17 +80,32 @@ def _options(arguments: argparse.Namespace) -> Options:
     listeners = tuple(map(Listener.parse, arguments.listen or ["8080"]))
     if not arguments.clients and not all(listener.is_local for listener in listeners):
         raise ValueError("a listener that others can reach needs --clients FILE with a key for each of them")
+    admin = _parsed("--admin", parse_address, arguments.admin)
+    metrics = _parsed("--metrics", parse_address, arguments.metrics) if arguments.metrics else None
+    places = [(listener.address, listener.port) for listener in listeners] + [admin, metrics]
+    if twice := next((place for place in filter(None, places) if places.count(place) > 1), None):
+        raise ValueError(
+            f"{twice[0]}:{twice[1]} is given twice; expected one for each of --listen, --admin, --metrics"
+        )
     return Options(
         listeners=listeners,
-        admin=parse_address(arguments.admin),
-        metrics=parse_address(arguments.metrics) if arguments.metrics else None,
+        admin=admin,
+        metrics=metrics,
         config_dir=arguments.config_dir or str(arguments.output.resolve()),
         secrets_dir=str(Path(arguments.secrets).absolute()),
         clients=str(Path(arguments.clients).absolute()) if arguments.clients else None,
-        hosts=tuple(map(normal_host, arguments.gateway_host)),
-        origins=tuple(origin.strip().lower().rstrip("/") for origin in arguments.origin),
-        body_limit=parse_size(arguments.body_limit),
+        hosts=tuple(_parsed("--gateway-host", normal_host, host) for host in arguments.gateway_host),
+        origins=tuple(_parsed("--origin", parse_origin, origin) for origin in arguments.origin),
+        body_limit=_parsed("--body-limit", parse_size, arguments.body_limit),
         ca=arguments.ca,
         log=arguments.log,
         tokens=arguments.tokens,
     )
+
+
+def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """An option's value; what is wrong with it is said with the option's name."""
+    try:
+        return parse(text)
+    except ValueError as fault:
+        raise ValueError(f'{option} "{text}": {fault}') from None

@@ -17,7 +17,7 @@ from mitmproxy.addons.mapremote import parse_map_remote_spec
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
 
-from ..addresses import DEFAULT_PORTS, Authority, Upstream, is_loopback, normal_host, parse_port
+from ..addresses import DEFAULT_PORTS, Authority, Upstream, is_loopback, normal_host, parse_origin, parse_port
 from ..guard import Policy
 from ..matching import RuleSet
 from ..patterns import HostPattern
@@ -121,12 +121,12 @@ def _listed(text: str) -> list[str]:
 
 
 def _origin(text: str) -> str:
-    found = re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s*]+/?", text.lower())
-    if not found:
+    try:
+        return parse_origin(text)
+    except ValueError:
         raise exceptions.OptionsError(
             'gateway_origins holds something that is no origin; expected one such as "https://app.example.com"'
-        )
-    return text.lower().rstrip("/")
+        ) from None
 
 
 def _host(text: str) -> str:
