@@ -76,7 +76,9 @@ def _read(path: Path) -> bytes:
         # Without O_NONBLOCK a pipe in the file's place would hold the whole proxy.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise problem("there is no such file; expected a rules file") from None
+        raise problem(
+            "there is no such file; expected a rules file, as `mitm-gateway init PRESET` writes it"
+        ) from None
     except OSError as fault:
         raise problem(f"the file cannot be read: {fault.strerror}") from None
     mode = os.fstat(handle).st_mode

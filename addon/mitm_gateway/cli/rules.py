@@ -37,7 +37,8 @@ def add(commands: Commands) -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     ruleset = read_rules(arguments.file)
-    print(f"{arguments.file or default_rules()}: {len(ruleset.rules)} rules, no problems")
+    count = len(ruleset.rules)
+    print(f"{arguments.file or default_rules()}: {count} {'rule' if count == 1 else 'rules'}, no problems")
     return OK
 
 
