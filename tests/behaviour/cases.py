@@ -84,6 +84,11 @@ CASES = [
          sent_headers={"x_api_key": None, "cookie": None, "proxy-authorization": None, "api-key": None}),
     Case("keys in the query go, the rest stays", target="/v1/messages?a=%7e&KEY=x&api%5Fkey=y&X-Api-Key=z&&b",
          sent_target="/base/v1/messages?a=%7e&&b"),
+    *(
+        Case(f"a key in the query goes, written {name}", target=f"/v1/messages?a&{name}=x",
+             sent_target="/base/v1/messages?a")
+        for name in ("k-e_y", "-K__ey", "api-k-ey", "Access_Tok-en")
+    ),
     Case("the client's own key moves", auth="{scheme: bearer, credential: client}", rule="allow_anthropic_key: true",
          headers=(("x-api-key", CK),), sent_headers={"authorization": f"Bearer {CK}", "x-api-key": None}),
     Case("an Anthropic key goes to no other vendor", auth="{scheme: bearer, credential: client}",
@@ -147,8 +152,14 @@ CASES = [
     Case("the model in the path decides, and every edit follows", MODELS, match='model: "claude-opus-*"',
          target="/model/claude-opus-4/invoke?key=x", body=b'{"model":"claude-exact"}',
          sent_target="/base/model/gw-large/invoke", sent_body=b'{"model":"gw-exact"}'),
+    Case("the model in a chunked body of a GET decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
+         method="GET", headers=(("Transfer-Encoding", "chunked"),),
+         body=b'19\r\n{"model":"claude-opus-4"}\r\n0\r\n\r\n', sent_body=b'{"model":"claude-opus-4"}'),
     Case("no body takes the next rule, and every edit follows", match='path: /v1/**, model: "claude-opus-*"',
          more=SECOND, method="GET", target="/v1/messages?key=x", body=b"", sent_target="/rest/v1/messages"),
+    Case("a form with files takes the next rule", match='path: /v1/**, model: "*"', more=SECOND,
+         headers=(("Content-Type", "multipart/form-data; boundary=x"),), body=b'{"model":"a"}',
+         sent_target="/rest/v1/messages", sent_headers={"x-api-key": "other-secret"}),
     Case("nonsense where the model decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
          body=b"nonsense", status=400, sent_target=None),
     Case("what the filter tells the routes is not the client's to say", target="/other", status=404, sent_target=None,

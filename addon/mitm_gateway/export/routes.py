@@ -102,8 +102,8 @@ def _needs_filter(rule: Rule, listener: Listener) -> bool:
 
 # Such a path is in normal form, short, and has no odd segments; such a query has nothing encoded.
 _PLAIN_TARGET = r"(?:/[\w~:@!$&'()*+,=-][\w.~:@!$&'()*+,=-]{0,63}){1,12}/?(?:\?[\w.~:@!$'()*,;=/&-]{0,255})?"
-# A path that may name a model, or a query with what may be a client's key.
-_NOTEWORTHY_TARGET = r".*(?:/(?:models?|deployments)/|\?.*(?i:key|token)).*"
+# A path that may name a model, or a query with what may be a client's key, however it is spelt.
+_NOTEWORTHY_TARGET = r".*(?:/(?:models?|deployments)/|\?.*(?i:k[-_]*e[-_]*y|t[-_]*o[-_]*k[-_]*e[-_]*n)).*"
 
 
 def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:

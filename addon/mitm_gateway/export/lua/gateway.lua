@@ -391,18 +391,25 @@ local function check_size(bytes)
   if bytes > LISTENER.body_limit then refuse(413, "the body is larger than " .. LISTENER.body_limit .. " bytes") end
 end
 
+-- Whether a body is a form with files, in which no model is looked for.
+local function has_form(headers, request)
+  if request.has_form == nil then
+    local kind = headers:get("content-type")
+    request.has_form = kind and kind ~= "application/json" and kind:lower():sub(1, 10) == "multipart/" or false
+  end
+  return request.has_form
+end
+
 -- Notes the request's body and its text, checked, unless there is none or it is a form with files. Gives the headers:
 -- Envoy takes back those that were got before it waited for the body.
 local function read_body(handle, headers, request)
   if request.body or request.has_no_body then return headers end
-  local kind = headers:get("content-type")
   -- For Envoy, a request that asks for a WebSocket has no end.
   local is_upgrade = headers:get("upgrade")
   if is_upgrade and (request.length or "0") ~= "0" then
     refuse(400, "a request for a WebSocket has no body here; send this one without Upgrade")
   end
-  local is_form = kind and kind ~= "application/json" and kind:lower():sub(1, 10) == "multipart/"
-  local body = not is_upgrade and not is_form and handle:body()
+  local body = not is_upgrade and not has_form(headers, request) and handle:body()
   local size = body and body:length() or 0
   headers = handle:headers()
   if size == 0 then
@@ -455,24 +462,30 @@ local function note_done(handle, request, rule)
   notes:set("mitm_gateway", "rule", request.number)
 end
 
--- Envoy has taken Transfer-Encoding out by now: without a length there may be a body.
-local function has_no_body(request)
-  if request.length then return request.length == "0" end
-  return request.method == "GET" or request.method == "HEAD"
+-- The model, and whether it is known before the body of most requests is. Envoy has taken Transfer-Encoding out by now,
+-- and HTTP/2 has none: without a length there may be a body, also of a GET. Few have one; it is read before a route is
+-- chosen, or the model that it names would decide nothing. Gives the headers too, as `read_body` does.
+local function learn_model(handle, headers, request)
+  if request.model then return request.model, true, headers end
+  if request.length == "0" or has_form(headers, request) then return nil, true, headers end
+  if request.length or (request.method ~= "GET" and request.method ~= "HEAD") then return nil, false, headers end
+  headers = read_body(handle, headers, request)
+  return request.body_model, true, headers
 end
 
 -- Envoy gives a route's metadata once, and again only after it has waited for a body: whatever is known by then about the
 -- path and the model is set before the first look, or the rule in the old metadata would not be the route's.
 local function route_at_first(handle, headers, request)
-  local knows_model = LISTENER.asks_model and (request.model or has_no_body(request))
+  local model, knows_model
+  if LISTENER.asks_model then model, knows_model, headers = learn_model(handle, headers, request) end
   local is_encoded = has(request.path, "%")
   if is_encoded then
     headers:replace(":path", normal_path(request.path) .. request.query)
     headers:replace(PATH, "normal")
   end
-  if knows_model then headers:replace(MODEL, request.model and "=" .. as_value(request.model) or NO_MODEL) end
+  if knows_model then headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL) end
   if is_encoded or knows_model then handle:clearRouteCache() end
-  return handle:metadata()
+  return handle:metadata(), headers
 end
 
 -- The route behind one that asks for the body's model. Also the headers, as Envoy takes back those that it gave before.
@@ -486,7 +499,8 @@ local function route_by_body(handle, headers, request)
 end
 
 local function find_rule(handle, headers, request)
-  local route = route_at_first(handle, headers, request)
+  local route
+  route, headers = route_at_first(handle, headers, request)
   local number = route:get("rule")
   if not number and route:get("asks") then
     route, headers = route_by_body(handle, headers, request)
@@ -542,7 +556,7 @@ local function request_of(headers)
   local model, first, last = path_model(path)
   return { -- with what is found out later: a table that grows is made anew several times
     method = headers:get(":method"), target = target, path = path, query = query,
-    model = model, first = first, last = last, sent = nil, rule = nil, number = nil, length = nil,
+    model = model, first = first, last = last, sent = nil, rule = nil, number = nil, length = nil, has_form = nil,
     has_no_body = nil, body = nil, text = nil, body_model = nil, model_start = nil, model_end = nil,
   }
 end
