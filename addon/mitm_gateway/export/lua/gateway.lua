@@ -291,9 +291,10 @@ end
 local function client_key(headers, prefer)
   local names = prefer == "authorization" and { "authorization", "x-api-key" } or { "x-api-key", "authorization" }
   for _, name in ipairs(names) do
+    -- Envoy has joined several of Authorization by commas.
+    local each = name == "authorization" and "[^,]+" or ".+"
     for _, field in ipairs(values(headers, name)) do
-      -- Envoy has joined several of Authorization by commas.
-      for value in (name == "authorization" and field .. "," or field):gmatch(name == "authorization" and "([^,]*)," or ".+") do
+      for value in field:gmatch(each) do
         local key = bare_key(value)
         if not PLACEHOLDERS[key:lower()] then return key end
       end
