@@ -280,6 +280,16 @@ local function opening_of(p)
   return blanks_end(p, at)
 end
 
+-- Behind a member of an object: the next one's quote, or the closing bracket.
+local function next_key(p, at)
+  at = blanks_end(p, at)
+  if p[at] == CLOSE_OBJECT then return at end
+  if p[at] ~= COMMA then refuse(NOT_JSON) end
+  at = blanks_end(p, at + 1)
+  if p[at] ~= QUOTE then refuse(NOT_JSON) end
+  return at
+end
+
 -- Whether the key whose quote is at `at` says "model", with or without escapes.
 local function is_model(text, p, at)
   if p[at + 1] ~= 109 and p[at + 1] ~= BACKSLASH then return false end
@@ -305,14 +315,8 @@ function json.scan(text)
       if p[value] ~= QUOTE then refuse('"model" is not a string') end
       model, model_start, model_end = decoded(text:sub(value + 2, finish - 1)), value, finish
     end
-    at, count = blanks_end(p, finish), count + 1
-    if p[at] == COMMA then
-      if count >= MAX_MEMBERS then refuse(TOO_MANY) end
-      at = blanks_end(p, at + 1)
-      if p[at] ~= QUOTE then refuse(NOT_JSON) end
-    elseif p[at] ~= CLOSE_OBJECT then
-      refuse(NOT_JSON)
-    end
+    at, count = next_key(p, finish), count + 1
+    if count >= MAX_MEMBERS and p[at] == QUOTE then refuse(TOO_MANY) end
   end
   if blanks_end(p, at + 1) ~= #text then refuse(NOT_JSON) end
   return model, model_start, model_end
@@ -328,13 +332,7 @@ function json.fields(text, names)
     local value = value_after_key(p, at)
     local finish, key = value_end(p, value), decoded(text:sub(at + 2, string_end(p, at + 1) - 1))
     if names[key or ""] then found[key] = text:sub(value + 1, finish) end
-    at = blanks_end(p, finish)
-    if p[at] == COMMA then
-      at = blanks_end(p, at + 1)
-      if p[at] ~= QUOTE then refuse(NOT_JSON) end
-    elseif p[at] ~= CLOSE_OBJECT then
-      refuse(NOT_JSON)
-    end
+    at = next_key(p, finish)
   end
   if blanks_end(p, at + 1) ~= #text then refuse(NOT_JSON) end
   return found
