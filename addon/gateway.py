@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from mitm_gateway.shell.addon import GatewayAddon
+from mitm_gateway.mitm.addon import GatewayAddon
 
 addons = [GatewayAddon(default_rules=Path(__file__).resolve().parent.parent / "rules.yaml")]

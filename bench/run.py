@@ -221,8 +221,8 @@ def measure_memory(running: Running, note: Any, requests: int) -> None:
 def measure_edit() -> dict[str, float]:
     """Milliseconds of the body edit alone: check all of it, change the model."""
     sys.path.insert(0, str(HERE.parent / "addon"))
-    from mitm_gateway.body import scan
-    from mitm_gateway.bodyedits import edit
+    from mitm_gateway.exchange.json_body import scan
+    from mitm_gateway.exchange.json_edits import edit
 
     best = {}
     for name, size in list(SIZES.items())[1:]:

@@ -1,8 +1,9 @@
-"""The architecture, held: imports go one way, mitmproxy stays in the shell, the script stays empty."""
+"""The architecture, enforced: packages import downwards only, and few of them know mitmproxy."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -10,74 +11,47 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "addon" / "mitm_gateway"
 
-# Each layer may import from itself and from those before it.
-LAYERS = [
-    {
-        "shown",
-        "stats",
-        "hints",
-        "plainjson",
-        "eventstream",
-        "answers",
-        "converse",
-        "reading",
-        "conversation",
-        "report",
-    },
-    {
-        "problems",
-        "redact",
-        "addresses",
-        "variables",
-        "sse",
-        "decoding",
-        "fieldpaths",
-        "body",
-        "bodyedits",
-        "restore",
-        "usage",
-    },
-    {"patterns", "refusals", "yamlnodes", "schema", "head", "sigv4"},
-    {"matching", "presets", "checks", "forms", "load", "guard", "respond"},
-    {
-        "plan",
-        "headers",
-        "record",
-        "telemetry",
-        "otel",
-        "explain",
-        "credentials",
-        "helper",
-        "values",
-        "demo",
-        "clientenv",
-        "claudesettings",
-        "tokens",
-        "export",
-    },
-    {"shell"},
-    {"cli", "script"},
-]
-# Commands start mitmproxy's tools; nothing else outside the shell may know it.
-MITMPROXY_USERS = {"shell", "cli", "script"}
+# Each package may import from itself and from those above it in this list. Its `__init__.py` opens with the line.
+PACKAGES = {
+    "text": "Hostile or secret text made harmless: masking, printable text, bounded JSON.",
+    "wire": "HTTP's own vocabulary: addresses, request heads, refusals, content encodings, event streams, signatures.",
+    "rules": "The bytes of a rules file become a RuleSet; every mistake is reported with file, line and column.",
+    "credentials": "Secrets and where they come from: environment, files, helper programs, AWS.",
+    "llm": "The meaning of the providers' JSON: models, token counts, conversations, hints.",
+    "exchange": "One request and its response, pure: admission, plan, edits, restore, record.",
+    "observe": "Destinations of records: log file, statistics, OpenTelemetry, the Gateway view.",
+    "clients": "Client programs as dated data, and the environment that each of them needs.",
+    "demo": "The embedded demo gateway: a small Messages API server on loopback that insists on a bearer token.",
+    "envoy": "The same rules for Envoy: a RuleSet becomes configuration files that contain no secret.",
+    "patches": "Every change to mitmproxy's insides, and nothing else.",
+    "mitm": "Everything else that knows mitmproxy: hooks, options, commands, views.",
+    "cli": "The command `mitm-gateway`: one module for each subcommand.",
+}
+ORDER = list(PACKAGES)
+# Commands start mitmproxy's tools.
+MITMPROXY_USERS = {"patches", "mitm", "cli"}
 # Names that mitmproxy would call as hooks if they stood in the script.
 HOOKS = {
     "load", "configure", "running", "done", "update", "request", "requestheaders", "response",
     "responseheaders", "error", "client_connected", "server_connect", "http_connect", "tls_clienthello",
 }  # fmt: skip
+SCRIPTS = (ROOT / "addon" / "gateway.py", PACKAGE / "script" / "gateway.py")
 
 
 def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    return [
+        path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path != PACKAGE / "__init__.py" and path not in SCRIPTS
+    ]
 
 
-def layer_of(path: Path) -> tuple[str, int] | None:
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return next(((part, number) for number, names in enumerate(LAYERS) if part in names), None)
+def package_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> set[str]:
-    """Top-level packages, and for relative imports the module of ours as `.name`."""
+    """Top-level packages; one of ours as `.name`."""
     found: set[str] = set()
     depth = len(path.relative_to(PACKAGE).parts) - 1
     for node in ast.walk(ast.parse(path.read_text())):
@@ -91,22 +65,37 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def test_the_list_names_every_package_and_nothing_else() -> None:
+    beside = {
+        "__init__",
+        "script",
+        "py",
+        "rules",
+    }  # the version, a path, `py.typed` and the schema for editors
+    found = {path.name.partition(".")[0] for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert found - beside | {"rules"} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_package_opens_with_its_description(name: str) -> None:
+    documentation = importlib.import_module(f"mitm_gateway.{name}").__doc__
+    assert documentation is not None
+    assert documentation.partition("\n")[0] == PACKAGES[name]
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
-    place = layer_of(path)
-    if path == PACKAGE / "__init__.py":
-        return
-    assert place is not None, "every module has a layer; add it to LAYERS"
-    part, layer = place
-    allowed = {name for names in LAYERS[: layer + 1] for name in names} | {"__version__"}
-    ours = {name[1:] for name in imports(path) if name.startswith(".")}
-    assert ours <= allowed
-    if part not in MITMPROXY_USERS:
-        assert "mitmproxy" not in imports(path)
+def test_imports_go_down_the_list_only(path: Path) -> None:
+    allowed = {*ORDER[: ORDER.index(package_of(path)) + 1], "__version__"}
+    assert {name[1:] for name in imports(path) if name.startswith(".")} <= allowed
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_some_packages_import_mitmproxy(path: Path) -> None:
+    assert package_of(path) in MITMPROXY_USERS or "mitmproxy" not in imports(path)
 
 
 def test_the_script_is_a_path_line_and_the_addon() -> None:
-    for script in (ROOT / "addon" / "gateway.py", PACKAGE / "script" / "gateway.py"):
+    for script in SCRIPTS:
         tree = ast.parse(script.read_text())
         assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
         names = {alias.asname or alias.name for node in ast.walk(tree)

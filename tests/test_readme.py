@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from mitm_gateway import schema
-from mitm_gateway.load import parse_rules
-from mitm_gateway.shell.settings import add_options
+from mitm_gateway.mitm.options import add_options
+from mitm_gateway.rules import schema
+from mitm_gateway.rules.load import parse_rules
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-MARKS = ("<!-- reference: generated from addon/mitm_gateway/schema.py by tests/test_readme.py -->",
+MARKS = ("<!-- reference: generated from addon/mitm_gateway/rules/schema.py by tests/test_readme.py -->",
          "<!-- /reference -->")  # fmt: skip
 PARTS = (
     ("At the top", schema.RulesFile),

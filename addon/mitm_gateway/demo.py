@@ -21,7 +21,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from .redact import masked_header
+from .text.redact import masked_header
 
 MODELS = ("claude-opus-4.6", "claude-sonnet-4.6", "claude-haiku-4.5")
 NATURAL_PAUSE_S = 0.03  # between two words: about 30 tokens a second, as a model writes

@@ -15,8 +15,8 @@ from mitmproxy.addons.mapremote import MapRemote
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.shell.addon import GatewayAddon
-from mitm_gateway.shell.flows import mask_echo
+from mitm_gateway.mitm.addon import GatewayAddon
+from mitm_gateway.mitm.flows import mask_echo
 
 RULES = """
 credentials: {gw: {env: TEST_GW_KEY}}

@@ -17,7 +17,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.save import Save
 from mitmproxy.test import taddons
 
-from mitm_gateway.shell.addon import GatewayAddon
+from mitm_gateway.mitm.addon import GatewayAddon
 from support.layers import Connection
 
 API, CK, GW = "api.anthropic.com", "sk-ant-client-key-0123456789", "gateway-key-0123456789abcdef"

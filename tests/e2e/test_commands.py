@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway import presets
 from mitm_gateway.cli.env import lines, shell_of
-from mitm_gateway.clientenv import Changes
+from mitm_gateway.clients.environment import Changes
+from mitm_gateway.rules import presets
 from support.launcher import Command
 from support.processes import Mitmdump
 

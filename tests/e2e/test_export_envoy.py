@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mitm_gateway import presets
-from mitm_gateway.export import Listener, Options, check, files
-from mitm_gateway.load import parse_rules
-from mitm_gateway.matching import RuleSet
+from mitm_gateway.envoy import Listener, Options, check, files
+from mitm_gateway.rules import presets
+from mitm_gateway.rules.load import parse_rules
+from mitm_gateway.rules.ruleset import RuleSet
 from support.answers import json_reply
 from support.envoy import Envoy, find_envoy, validate
 from support.recorder import Recorder

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.eventstream import CONTENT_TYPE as EVENT_STREAM
-from mitm_gateway.stats import Stats
+from mitm_gateway.observe.stats import Stats
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as EVENT_STREAM
 from support.answers import Bytes, Close, Reply, Stream, anthropic_error, event, message_events
 from support.eventstreams import converse_events
 from support.processes import WEB_PASSWORD, Mitmdump

@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from mitm_gateway import presets
+from mitm_gateway.rules import presets
 from support.answers import (
     Answer,
     Seen,

@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from mitm_gateway.helper import parse_output
-from mitm_gateway.tokens import copilot
-from mitm_gateway.tokens.web import TokenError, ask
+from mitm_gateway.credentials.helper import parse_output
+from mitm_gateway.credentials.tokens import copilot
+from mitm_gateway.credentials.tokens.http_client import TokenError, ask
 from support.answers import Answer, Reply, Seen, json_reply
 from support.launcher import Command
 from support.recorder import Recorder

@@ -10,15 +10,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mitm_gateway.body import BodyError, scan
-from mitm_gateway.bodyedits import edit
-from mitm_gateway.fieldpaths import parse_path
-from mitm_gateway.load import parse_rules
-from mitm_gateway.problems import RulesError
-from mitm_gateway.redact import looks_like_key
-from mitm_gateway.restore import JsonRestorer, SseRestorer
-from mitm_gateway.sse import Event, EventReader
-from mitm_gateway.usage import reader_for
+from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.llm.usage import reader_for
+from mitm_gateway.rules.field_paths import parse_path
+from mitm_gateway.rules.load import parse_rules
+from mitm_gateway.rules.problems import RulesError
+from mitm_gateway.text.redact import looks_like_key
+from mitm_gateway.wire.sse import Event, EventReader
 from support.bodies import assert_same_both_ways
 
 _DATA = Path(__file__).parents[1] / "data"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mitm_gateway.load import parse_rules
-from mitm_gateway.problems import RulesError
+from mitm_gateway.rules.load import parse_rules
+from mitm_gateway.rules.problems import RulesError
 from support.answers import Reply
 from support.processes import Mitmdump
 from support.relay import Relay

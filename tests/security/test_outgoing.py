@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.redact import normal_name
+from mitm_gateway.text.redact import normal_name
 from support.answers import Bytes, Stream, message_events
 from support.certificates import Authority
 from support.processes import ROOT, Mitmdump

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.credentials import Credentials
-from mitm_gateway.load import load, parse_rules
-from mitm_gateway.problems import RulesError
-from mitm_gateway.redact import looks_like_key
+from mitm_gateway.credentials.store import Credentials
+from mitm_gateway.rules.load import load, parse_rules
+from mitm_gateway.rules.problems import RulesError
+from mitm_gateway.text.redact import looks_like_key
 from support.answers import Close, Hang, Reply, Stream, message_events
 from support.processes import ROOT, Mitmdump
 from support.recorder import Recorder

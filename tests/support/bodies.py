@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from mitm_gateway import body
-from mitm_gateway.body import BodyError, scan
-from mitm_gateway.bodyedits import edit
+from mitm_gateway.exchange import json_body
+from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.json_edits import edit
 
 Told = tuple[str | None, frozenset[str], bytes | str] | str
 TOO_DEEP = "the body is nested too deep"
@@ -39,7 +39,7 @@ NASTY = [
 @contextmanager
 def walked() -> Iterator[None]:
     """As if simdjson were not installed."""
-    with patch.object(body, "simdjson", None):
+    with patch.object(json_body, "simdjson", None):
         yield
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mitm_gateway.head import RequestHead, raw
-from mitm_gateway.matching import RuleSet
-from mitm_gateway.schema import Credential, Rule
+from mitm_gateway.rules.ruleset import RuleSet
+from mitm_gateway.rules.schema import Credential, Rule
+from mitm_gateway.wire.request import RequestHead, raw
 
 
 def make_rule(name: str = "r", host: Any = "api.anthropic.com", **keys: Any) -> Rule:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mitm_gateway.export import Listener, Options, check, files
-from mitm_gateway.load import parse_rules
+from mitm_gateway.envoy import Listener, Options, check, files
+from mitm_gateway.rules.load import parse_rules
 from support.processes import START_S, unused_port
 
 _POLL_S = 0.02

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mitm_gateway import guard
-from mitm_gateway.credentials import Credentials
+from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.demo import DemoGateway
-from mitm_gateway.matching import RuleSet
-from mitm_gateway.shell import addon, answering, exchange, flows, insides, lastlook, recorder, stream
+from mitm_gateway.exchange import guard, tee
+from mitm_gateway.mitm import addon, answering, exchange, final_check, flows, recorder
+from mitm_gateway.patches.safety import bounds
+from mitm_gateway.rules.ruleset import RuleSet
 
 # Where each step stands, and whether it is on a request's way out: then a fault in it must end the request.
 STEPS: dict[str, tuple[Any, str, bool]] = {
@@ -41,17 +42,17 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "scan": (exchange, "scan", True),
     "edit": (exchange, "body_bytes", True),
     "set_body": (exchange, "set_body", True),
-    "look": (lastlook.LastLook, "_check", True),
-    "leads": (lastlook, "_leads_to", True),
+    "look": (final_check.LastLook, "_check", True),
+    "leads": (final_check, "_leads_to", True),
     "mask": (flows, "_masked", False),
     "tee": (answering, "Tee", False),
     "restorer": (answering, "restorer_for", False),
-    "keep": (stream.Tee, "_keep", False),
+    "keep": (tee.Tee, "_keep", False),
     "usage": (answering, "usage_of", False),
     "complete": (exchange, "completed", False),
     "note": (recorder.Recorder, "note", False),
     "log": (recorder.LogFile, "write", False),
-    "limit": (insides, "too_large", False),
+    "limit": (bounds, "too_large", False),
     "answer": (exchange.Exchange, "answer", False),
     "load": (addon, "load", True),
     "demo": (DemoGateway, "start", True),

@@ -1,4 +1,4 @@
-"""The command `mitm-gateway`: each module of this package adds its subcommands."""
+"""The command `mitm-gateway`: one module for each subcommand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..problems import RulesError
+from ..rules.problems import RulesError
 from . import completion, doctor, env, export, presets, rules, run, serve, stats, token, token_files
 from .common import FAULT, INTERRUPTED, default_rules
 

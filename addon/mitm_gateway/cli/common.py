@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from ..load import load
-from ..matching import RuleSet
+from ..rules.load import load
+from ..rules.ruleset import RuleSet
 
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

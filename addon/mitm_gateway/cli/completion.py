@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import presets
+from ..rules import presets
 from .common import OK, Commands
 
 _PROGRAM = "mitm-gateway"

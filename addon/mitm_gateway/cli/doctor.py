@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from .. import claudesettings, clientenv, forms
-from ..addresses import Upstream, is_loopback, normal_host
-from ..credentials import Credentials
-from ..load import load
-from ..matching import RuleSet
-from ..problems import RulesError, did_you_mean
-from ..redact import Secret
-from ..values import CredentialError
+from ..clients import claude_settings, environment
+from ..credentials.store import Credentials
+from ..credentials.value import CredentialError
+from ..rules import desktop
+from ..rules.load import load
+from ..rules.problems import RulesError, did_you_mean
+from ..rules.ruleset import RuleSet
+from ..text.redact import Secret
+from ..wire.addresses import Upstream, is_loopback, normal_host
 from .common import FAULT, OK, Commands, add_rules, default_rules
 
 # mitmweb before it had no login, and served the flows through the proxy as well (CVE-2025-23217).
@@ -81,7 +82,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints every finding; exit status 1 where one is a fault."""
     patient = Patient(
-        rules=arguments.rules or claudesettings.desktop_rules(os.environ) or default_rules(),
+        rules=arguments.rules or claude_settings.desktop_rules(os.environ) or default_rules(),
         environ=os.environ,
         port=arguments.port,
         confdir=Path("~/.mitmproxy").expanduser(),
@@ -121,7 +122,7 @@ def findings(patient: Patient) -> Findings:
 def _rules(patient: Patient) -> tuple[RuleSet | None, list[Finding]]:
     path = patient.rules
     try:
-        environment = forms.from_environment(patient.environ)
+        environment = desktop.from_environment(patient.environ)
         ruleset = environment or load(path, patient.environ)
     except RulesError as fault:
         missing = not path.exists()
@@ -185,7 +186,7 @@ async def _option_faults(file: Path, ruleset: RuleSet) -> list[Finding]:
     from mitmproxy.addonmanager import Loader
     from mitmproxy.tools.dump import DumpMaster
 
-    from ..shell.settings import Settings, add_options, broken_promises
+    from ..mitm.options import Settings, add_options, broken_promises
 
     given = options.Options()
     master = DumpMaster(given, with_termlog=False, with_dumper=False)
@@ -228,13 +229,13 @@ def _exceptions(ruleset: RuleSet, patient: Patient) -> Findings:
     environ = patient.environ
     if any(environ.get(name) for name in _PROXY_VARIABLES):
         for variable in ("no_proxy", "NO_PROXY"):
-            for entry in clientenv.no_proxy_entries(environ.get(variable, "")):
+            for entry in environment.no_proxy_entries(environ.get(variable, "")):
                 hit = next(
                     (
                         pattern.text
                         for rule in ruleset.rules
                         for pattern in rule.match.host
-                        if clientenv.excepts(entry, pattern)
+                        if environment.excepts(entry, pattern)
                     ),
                     None,
                 )
@@ -255,7 +256,7 @@ def _exceptions(ruleset: RuleSet, patient: Patient) -> Findings:
 def _goes_to_a_proxy(host: str, environ: Mapping[str, str]) -> bool:
     if not any(environ.get(name) for name in ("http_proxy", "HTTP_PROXY")):
         return False
-    entries = clientenv.no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
+    entries = environment.no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
     return host not in entries and "*" not in entries
 
 
@@ -307,7 +308,7 @@ def _trust(patient: Patient) -> Findings:
             f"{ca}: the certificate {'ends soon' if left > datetime.timedelta(0) else 'has ended'}",
             f"remove {patient.confdir}/mitmproxy-ca*, start the gateway, trust the new one",
         )
-    for name in clientenv.CA_VARIABLES:
+    for name in environment.CA_VARIABLES:
         file = patient.environ.get(name)
         if file and not Path(file).is_file():
             yield Fault(f"{name} names {file}, which is not there", f"correct or unset {name}")
@@ -365,7 +366,7 @@ def _client(patient: Patient) -> Findings:
             "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set; Claude Code warns and sends both",
             "unset one of them; `mitm-gateway env` prints the line",
         )
-    files = claudesettings.read_all(environ, patient.project)
+    files = claude_settings.read_all(environ, patient.project)
     leading = (*_BASE_URLS, "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
     for file in files:
         for name in leading:
@@ -374,5 +375,5 @@ def _client(patient: Patient) -> Findings:
                     f'"env" in {file.path} sets {name}, which beats the shell and `mitm-gateway run`',
                     f"take {name} out of {file.path}",
                 )
-    for path, key in claudesettings.blocking(files):
+    for path, key in claude_settings.blocking(files):
         yield Fault(f'"{key}" in {path} keeps gateway keys out', f"take {key} out, or ask who manages it")

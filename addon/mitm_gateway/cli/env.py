@@ -7,8 +7,8 @@ import os
 import shlex
 from pathlib import Path
 
-from .. import clientenv
-from ..clientenv import Changes
+from ..clients import environment
+from ..clients.environment import Changes
 from .common import OK, Commands, add_rules, config_folder, read_rules, wrong_usage
 from .run import ca_bundle
 
@@ -39,13 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
         bundle.write_bytes(
             ca_bundle(ca, {name: value for name, value in os.environ.items() if value != str(bundle)})
         )
-        changes = clientenv.intercept(ruleset, url, ca, bundle, os.environ)
+        changes = environment.intercept(ruleset, url, ca, bundle, os.environ)
     else:
-        targets = clientenv.targets(ruleset, os.environ)
+        targets = environment.targets(ruleset, os.environ)
         fitting = [target for target in targets if arguments.host in (None, target.host)][:1]
         if not fitting:
             return wrong_usage("no rule is about a host with a base URL to set; see --intercept")
-        changes = clientenv.reverse(ruleset, [(fitting[0], url)], os.environ)
+        changes = environment.reverse(ruleset, [(fitting[0], url)], os.environ)
     print("\n".join(lines(changes, arguments.shell or shell_of(os.environ.get("SHELL", "")))))
     return OK
 

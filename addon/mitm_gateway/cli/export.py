@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..addresses import normal_host, parse_origin
-from ..export import Listener, Options, check, files
-from ..export.options import DEFAULT_CA, parse_address
-from ..problems import RulesError
-from ..schema import parse_size
+from ..envoy import Listener, Options, check, files
+from ..envoy.options import DEFAULT_CA, parse_address
+from ..rules.problems import RulesError
+from ..rules.schema import parse_size
+from ..wire.addresses import normal_host, parse_origin
 from .common import OK, Commands, add_rules, read_rules, wrong_usage
 
 T = TypeVar("T")

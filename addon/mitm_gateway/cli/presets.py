@@ -9,8 +9,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from .. import presets
-from ..problems import did_you_mean
+from ..rules import presets
+from ..rules.problems import did_you_mean
 from .common import FAULT, OK, Commands, default_rules, wrong_usage
 
 _WIDTH = 100

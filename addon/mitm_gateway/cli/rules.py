@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from ..explain import explain_url
-from ..schema import json_schema
-from ..shown import visible
+from ..exchange.explain import explain_url
+from ..rules.schema import json_schema
+from ..text.printable import visible
 from .common import OK, Commands, add_rules, default_rules, read_rules, script, wrong_usage
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import certifi
 
-from .. import claudesettings, clientenv, forms
-from ..clientenv import Changes, Target
-from ..load import load
-from ..matching import RuleSet
+from ..clients import claude_settings, environment
+from ..clients.environment import Changes, Target
+from ..rules import desktop
+from ..rules.load import load
+from ..rules.ruleset import RuleSet
 from .common import FAULT, Commands, add_rules, default_rules, wrong_usage
 from .proxy import Proxy, ProxyError, free_ports
 from .serve import proxy_arguments
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _NOT_FOUND
     with tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder:
         source = find_rules(arguments.rules, environ, Path(folder))
-        targets = clientenv.targets(source.ruleset, environ)
+        targets = environment.targets(source.ruleset, environ)
         if not arguments.intercept and not targets:
             return wrong_usage(
                 "no rule is about api.anthropic.com or api.openai.com, so there is no base URL to set; "
@@ -93,11 +94,11 @@ def find_rules(file: Path | None, environ: Mapping[str, str], folder: Path) -> S
     the default file. Raises RulesError."""
     if file is not None:
         return Source(load(file, environ), file, str(file))
-    if (ruleset := forms.from_environment(environ)) is not None:
+    if (ruleset := desktop.from_environment(environ)) is not None:
         written = folder / "rules.yaml"
         written.write_text(json.dumps(_environment_form(environ)))
         return Source(ruleset, written, "ANTHROPIC_AUTH_MODE", {_KEY_VARIABLE: environ["ANTHROPIC_API_KEY"]})
-    if (settings := claudesettings.desktop_rules(environ)) is not None:
+    if (settings := claude_settings.desktop_rules(environ)) is not None:
         return Source(load(settings, environ), settings, str(settings))
     return Source(load(default_rules(), environ), default_rules(), str(default_rules()))
 
@@ -109,7 +110,7 @@ def _environment_form(environ: Mapping[str, str]) -> dict[str, object]:
         "rules": [
             {
                 "name": "environment",
-                "match": {"host": forms.API_HOST, "path": "/v1/**"},
+                "match": {"host": desktop.API_HOST, "path": "/v1/**"},
                 "upstream": environ["ANTHROPIC_BASE_URL"].replace("$", "$$"),
                 "auth": {"scheme": environ["ANTHROPIC_AUTH_MODE"], "credential": "gateway"},
                 "respond": {"head": True},
@@ -178,11 +179,11 @@ def _changes(
 ) -> Changes:
     if not arguments.intercept:
         urls = [(target, f"http://127.0.0.1:{port}") for target, port in zip(targets, ports, strict=True)]
-        return clientenv.reverse(source.ruleset, urls, os.environ, tuple(source.secrets.values()))
+        return environment.reverse(source.ruleset, urls, os.environ, tuple(source.secrets.values()))
     ca = _ca()
     bundle = folder / "ca-bundle.pem"
     bundle.write_bytes(ca_bundle(ca, os.environ))
-    return clientenv.intercept(
+    return environment.intercept(
         source.ruleset, f"http://127.0.0.1:{ports[0]}", ca, bundle, os.environ, tuple(source.secrets.values())
     )
 
@@ -193,7 +194,7 @@ def _ca() -> Path:
 
 def ca_bundle(ca: Path, environ: Mapping[str, str]) -> bytes:
     """Everything that a client trusts already, and the CA of the proxy."""
-    own = [Path(environ[name]) for name in clientenv.CA_VARIABLES if environ.get(name)]
+    own = [Path(environ[name]) for name in environment.CA_VARIABLES if environ.get(name)]
     files = [Path(certifi.where()), *(file for file in dict.fromkeys(own) if file.is_file()), ca]
     return b"\n".join(file.read_bytes() for file in files)
 
@@ -206,14 +207,14 @@ def _tell(source: Source, proxy: Proxy, log: Path, *, web: bool) -> None:
 
 def _warn_of_settings(changes: Changes, environ: Mapping[str, str]) -> None:
     """Says what in Claude Code's settings leads past the gateway; exported variables cannot win there."""
-    files = claudesettings.read_all(environ, Path.cwd())
-    for path, name in claudesettings.overrides(files, changes.set, changes.unset):
+    files = claude_settings.read_all(environ, Path.cwd())
+    for path, name in claude_settings.overrides(files, changes.set, changes.unset):
         print(
             f'mitm-gateway: warning: "env" in {path} sets {name}, which beats what this command sets; '
             "take it out there, or the client goes its own way",
             file=sys.stderr,
         )
-    for path, key in claudesettings.blocking(files):
+    for path, key in claude_settings.blocking(files):
         print(f'mitm-gateway: warning: "{key}" in {path} keeps gateway keys out', file=sys.stderr)
 
 

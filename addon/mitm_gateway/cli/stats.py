@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..shown import visible
-from ..stats import Stats
+from ..observe.stats import Stats
+from ..text.printable import visible
 from .common import FAULT, OK, Commands
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..tokens import copilot, google, oauth2
-from ..tokens.web import TokenError
+from ..credentials.tokens import copilot, google, oauth2
+from ..credentials.tokens.http_client import TokenError
 from .common import FAULT, OK, Commands, config_folder
 
 # As GitHub's own Copilot CLI reads them.

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..credentials import Credentials
-from ..matching import RuleSet
-from ..schema import parse_duration
-from ..values import CredentialError
+from ..credentials.store import Credentials
+from ..credentials.value import CredentialError
+from ..rules.ruleset import RuleSet
+from ..rules.schema import parse_duration
 from .common import FAULT, OK, Commands, add_rules, read_rules, wrong_usage
 
 # A helper's value is asked for again well before its end; looking once a second is early enough.

@@ -1,0 +1,1 @@
+"""Client programs as dated data, and the environment that each of them needs."""

@@ -1,0 +1,92 @@
+"""Claude Code's settings files: which there are, and what in them comes between a client and the gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..rules.desktop import MARK
+
+# Where an organisation puts settings that beat all others.
+_MANAGED = (
+    Path("/etc/claude-code/managed-settings.json"),
+    Path("/Library/Application Support/ClaudeCode/managed-settings.json"),
+)
+# They pin the client to Anthropic's own login and block every gateway key.
+_BLOCKING = ("forceLoginMethod", "forceLoginOrgUUID")
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """One of Claude Code's settings files, read."""
+
+    path: Path
+    data: Mapping[str, Any]
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The variables that it sets; they beat exported ones."""
+        env = self.data.get("env")
+        return {str(name): str(value) for name, value in env.items()} if isinstance(env, dict) else {}
+
+
+def user_settings(environ: Mapping[str, str]) -> Path:
+    """The user's own settings file."""
+    folder = environ.get("CLAUDE_CONFIG_DIR")
+    home = environ.get("HOME") or str(Path.home())
+    return (Path(folder) if folder else Path(home) / ".claude") / "settings.json"
+
+
+def read_all(environ: Mapping[str, str], project: Path) -> tuple[SettingsFile, ...]:
+    """The settings files that Claude Code would read there; broken and missing ones are left out."""
+    paths = [
+        user_settings(environ),
+        project / ".claude" / "settings.json",
+        project / ".claude" / "settings.local.json",
+        *_MANAGED,
+    ]
+    found = []
+    for path in dict.fromkeys(paths):
+        data = _read(path)
+        if data is not None:
+            found.append(SettingsFile(path, data))
+    return tuple(found)
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return None
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def desktop_rules(environ: Mapping[str, str]) -> Path | None:
+    """The user's settings file where it holds Desktop's third-party-inference keys."""
+    path = user_settings(environ)
+    data = _read(path)
+    return path if data is not None and MARK in data else None
+
+
+def overrides(
+    files: Iterable[SettingsFile], put: Mapping[str, str], gone: Iterable[str]
+) -> list[tuple[Path, str]]:
+    """Variables that a settings file sets against what the client's environment has to say."""
+    unset = set(gone)
+    return [
+        (file.path, name)
+        for file in files
+        for name, value in file.env.items()
+        if (name in put and put[name] != value) or (name in unset and value)
+    ]
+
+
+def blocking(files: Iterable[SettingsFile]) -> list[tuple[Path, str]]:
+    """Settings that block gateway keys altogether."""
+    return [(file.path, key) for file in files for key in _BLOCKING if file.data.get(key)]

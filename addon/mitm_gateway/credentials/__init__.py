@@ -1,0 +1,1 @@
+"""Secrets and where they come from: environment, files, helper programs, AWS."""

@@ -1,0 +1,123 @@
+"""A GitHub token becomes a Copilot token; where there is none, GitHub's device flow gets one.
+
+Not documented by GitHub: from the code of vscode-copilot-chat (2026-03-29) and copilot-api (2025-10-05).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .http_client import Answer, TokenError, ask
+
+API_URL = "https://api.github.com"
+GITHUB_URL = "https://github.com"
+# The client id under which Copilot's editors ask.
+_CLIENT_ID = "Iv1.b507a08c87ecfe98"
+_SCOPE = "read:user"
+_EDITOR = {
+    "Editor-Version": "vscode/1.104.0",
+    "Editor-Plugin-Version": "copilot-chat/0.31.0",
+    "User-Agent": "GitHubCopilotChat/0.31.0",
+    "X-GitHub-Api-Version": "2025-04-01",
+}
+_REFUSED = {
+    "ghp_": "a classic personal access token",
+    "github_pat_": "a fine-grained personal access token",
+    "ghs_": "an Actions or app installation token",
+}
+_SLOW_DOWN_S = 5.0
+
+
+def check_github_token(token: str) -> None:
+    """Raises TokenError for kinds of tokens that Copilot refuses."""
+    for prefix, kind in _REFUSED.items():
+        if token.startswith(prefix):
+            raise TokenError(
+                f"Copilot does not take {kind} ({prefix}…); sign in with "
+                "`mitm-gateway token github-copilot --login`"
+            )
+
+
+def exchange(github_token: str, now: float, api_url: str = API_URL) -> dict[str, Any]:
+    """The helper's JSON: Copilot token, when to fetch another one, and the API host that goes with it."""
+    check_github_token(github_token)
+    answer = ask(
+        f"{api_url}/copilot_internal/v2/token",
+        headers={"Authorization": f"token {github_token}", **_EDITOR},
+    )
+    token = answer.text("token")
+    if answer.status != 200 or not token:
+        raise TokenError(_refusal(answer))
+    result: dict[str, Any] = {"token": token, "expires_at": _expiry(answer, now)}
+    endpoints = answer.data.get("endpoints")
+    if isinstance(endpoints, dict) and isinstance(endpoints.get("api"), str):
+        result["api"] = endpoints["api"]
+    return result
+
+
+def _expiry(answer: Answer, now: float) -> int:
+    """When another token is due: `refresh_in` comes before `expires_at`, so that clocks may differ."""
+    moments = [
+        now + seconds for seconds in (answer.data.get("refresh_in"),) if isinstance(seconds, int | float)
+    ]
+    moments += [
+        float(moment) for moment in (answer.data.get("expires_at"),) if isinstance(moment, int | float)
+    ]
+    return int(min(moments, default=now + 25 * 60))
+
+
+def _refusal(answer: Answer) -> str:
+    details = answer.data.get("error_details")
+    said = details.get("message") if isinstance(details, dict) else answer.text("message")
+    text = f"GitHub gave no Copilot token (status {answer.status})"
+    if isinstance(said, str) and said.isprintable() and said:
+        text += f": {said[:200]}"
+    if answer.status in (401, 403, 404):
+        text += "; has this account Copilot? `mitm-gateway token github-copilot --login` takes another one"
+    return text
+
+
+def device_flow(
+    say: Callable[[str], None], sleep: Callable[[float], None], github_url: str = GITHUB_URL
+) -> str:
+    """A GitHub token, after the user has typed a code into a browser; `say` tells which."""
+    started = ask(
+        f"{github_url}/login/device/code", form={"client_id": _CLIENT_ID, "scope": _SCOPE}, headers=_EDITOR
+    )
+    code, place = started.text("device_code"), started.text("verification_uri")
+    if not code or not place:
+        raise TokenError(f"GitHub did not begin a sign-in (status {started.status})")
+    say(f"Open {place} and type the code {started.text('user_code')}")
+    pause, left = _seconds(started, "interval", 5.0), _seconds(started, "expires_in", 900.0)
+    while left > 0:
+        sleep(pause)
+        left -= pause
+        answer = ask(
+            f"{github_url}/login/oauth/access_token",
+            form={
+                "client_id": _CLIENT_ID,
+                "device_code": code,
+                "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+            },
+            headers=_EDITOR,
+        )
+        if token := answer.text("access_token"):
+            return token
+        match answer.text("error"):
+            case "authorization_pending":
+                say(f"waiting for you; the code is good for another {max(1, round(left / 60))} min")
+            case "slow_down":
+                pause += _SLOW_DOWN_S
+            case "expired_token":
+                break
+            case "access_denied":
+                raise TokenError("the sign-in was declined in the browser")
+            case error:
+                raise TokenError(f"GitHub ended the sign-in (status {answer.status}, {error or 'no reason'})")
+    raise TokenError("the code ran out before it was typed; start again")
+
+
+def _seconds(answer: Answer, key: str, default: float) -> float:
+    value = answer.data.get(key)
+    return float(value) if isinstance(value, int | float) and value > 0 else default

@@ -1,0 +1,34 @@
+"""A Google access token from the application default credentials, by google-auth (extra `google`)."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from .http_client import TokenError
+
+CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
+
+
+def access_token(scope: str = CLOUD_PLATFORM) -> dict[str, Any]:
+    """The helper's JSON. Raises TokenError."""
+    try:
+        import google.auth
+        import google.auth.exceptions
+        from google.auth.transport.requests import Request
+    except ImportError:
+        raise TokenError("needs google-auth; pip install 'mitmproxy-gateway[google]'") from None
+    try:
+        credentials, _ = google.auth.default(scopes=[scope])
+        credentials.refresh(Request())
+    except google.auth.exceptions.DefaultCredentialsError:
+        raise TokenError(
+            "no application default credentials; run `gcloud auth application-default login`, "
+            "or point GOOGLE_APPLICATION_CREDENTIALS at a key file"
+        ) from None
+    except google.auth.exceptions.GoogleAuthError as fault:
+        raise TokenError(f"Google gave no token ({type(fault).__name__})") from None
+    result: dict[str, Any] = {"token": credentials.token}
+    if credentials.expiry is not None:
+        result["expires_at"] = int(credentials.expiry.replace(tzinfo=datetime.UTC).timestamp())
+    return result

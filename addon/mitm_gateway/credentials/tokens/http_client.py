@@ -1,0 +1,71 @@
+"""One small JSON request over HTTPS, with the standard library."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from ...wire.addresses import is_loopback
+
+TIMEOUT_S = 15.0
+_MAX_BYTES = 1 << 20
+
+
+class TokenError(Exception):
+    """No token; the text says why and what to do, and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and the JSON object that came with it; empty where it was none."""
+
+    status: int
+    data: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """A text of the answer, empty where it is not there."""
+        value = self.data.get(key)
+        return value if isinstance(value, str) else ""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    # A redirect would carry the Authorization header along to wherever it leads.
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def ask(
+    url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
+) -> Answer:
+    """The answer to a GET, or with `form` to a POST. Raises TokenError where there is none."""
+    host = urlsplit(url).hostname or ""
+    if not url.startswith("https://") and not (url.startswith("http://") and is_loopback(host)):
+        raise TokenError(f"a secret does not go to {host or 'this URL'} in clear; expected https://…")
+    request = urllib.request.Request(
+        url,
+        data=urlencode(form).encode() if form is not None else None,
+        headers={"Accept": "application/json", **(headers or {})},
+    )
+    opener = urllib.request.build_opener(_NoRedirects)
+    try:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
+            return Answer(response.status, _object(response.read(_MAX_BYTES)))
+    except urllib.error.HTTPError as fault:
+        with fault:
+            return Answer(fault.code, _object(fault.read(_MAX_BYTES)))
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "reason", None) or type(fault).__name__
+        raise TokenError(f"{host} did not answer: {reason}") from None
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}

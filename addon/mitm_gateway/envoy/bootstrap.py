@@ -1,0 +1,310 @@
+"""Envoy's bootstrap configuration and the files beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from ..rules.ruleset import RuleSet
+from ..wire.refusal import Refusal
+from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
+from .header_edits import MUTATION
+from .lua_filter import KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, lua
+from .options import Listener, Options
+from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, gate_for, virtual_hosts
+
+_API = "type.googleapis.com/envoy.extensions."
+_ADMIN_CLUSTER = "admin"
+_DIRECT_BODY_BYTES = 1 << 20
+_MAX_CONNECTIONS = 50_000
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
+_KEPT_PATH = "mitm_gateway.path"
+_ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
+# What Envoy answers by itself; everything else comes from a route or from the filter.
+_UNREACHABLE = Refusal(502, "the upstream cannot be reached, or broke off", retry=True)
+_NO_CREDENTIAL = Refusal(502, "a credential is not there: its file is missing or empty")
+_FAULT = Refusal(502, "an internal fault; the log of Envoy says more")
+_TOO_LARGE = Refusal(413, "the body is larger than the limit")
+_BAD_REQUEST = Refusal(400, "the request is not valid HTTP")
+_NO_ROUTE = Refusal(404, "no rule matches this request")
+_UPSTREAM_FLAGS = ["UH", "UF", "UC", "UO", "LR", "UR", "URX", "UPE", "UT"]
+
+
+def files(ruleset: RuleSet, options: Options) -> dict[str, str]:
+    """Every file of an export by its name below the export's folder. `check` must have found nothing."""
+    exported = {"envoy.yaml": _yaml(bootstrap(ruleset, options))}
+    for rule in ruleset.rules:
+        for _, _, file in secrets_of(rule, listener_of(rule, ruleset, options)):
+            exported[f"sds/{file}.yaml"] = _yaml(_secret(file, options))
+    return exported
+
+
+def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
+    """The main file as plain data."""
+    listeners = [
+        _listener(
+            f"gateway{suffix(number)}", each.address, each.port, _manager(number, each, ruleset, options)
+        )
+        for number, each in enumerate(options.listeners)
+    ]
+    every = clusters(ruleset, options)
+    if options.metrics:
+        listeners.append(_listener("metrics", *options.metrics, _metrics()))
+        every.append(_admin_cluster(options))
+    return {
+        "node": {"id": "mitm-gateway", "cluster": "mitm-gateway"},
+        "admin": {"address": _address(*options.admin)},
+        "layered_runtime": {
+            # A regular expression of many globs is larger than the 100 instructions of Envoy's default.
+            "layers": [
+                {
+                    "name": "static",
+                    "static_layer": {
+                        "re2.max_program_size.error_level": 1_000_000,
+                        "re2.max_program_size.warn_level": 1_000_000,
+                    },
+                }
+            ]
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{_API}resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": _MAX_CONNECTIONS,
+                    },
+                }
+            ]
+        },
+        "static_resources": {"listeners": listeners, "clusters": every},
+    }
+
+
+def _address(address: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _listener(name: str, address: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
+    network = {"name": "http", "typed_config": manager}
+    return {"name": name, "address": _address(address, port), "filter_chains": [{"filters": [network]}]}
+
+
+def _filter(name: str, kind: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "typed_config": {"@type": f"{_API}filters.http.{kind}", **settings}}
+
+
+_ROUTER = _filter("router", "router.v3.Router", suppress_envoy_headers=True)
+
+
+def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options) -> dict[str, Any]:
+    hosts = virtual_hosts(ruleset, listener, options)
+    for route in hosts[0]["routes"]:
+        if route.get("route", {}).get("cluster") == PASS_CLUSTER:
+            route["route"]["cluster"] += suffix(number)
+    return {
+        "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": f"gateway{suffix(number)}",
+        # The answer's headers are the upstream's, and the request's are the client's.
+        "server_header_transformation": "PASS_THROUGH",
+        "generate_request_id": False,
+        "preserve_external_request_id": True,
+        # What the filter tells Envoy, and what Envoy takes orders from, is not the client's to say.
+        "early_header_mutation_extensions": [
+            {
+                "name": "header_mutation",
+                "typed_config": {
+                    "@type": f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                    "mutations": [
+                        {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
+                        for prefix in (MARK, "x-envoy-")
+                    ],
+                },
+            }
+        ],
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "http_protocol_options": PRESERVE_CASE,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "request_headers_timeout": "60s",
+        "stream_idle_timeout": "600s",
+        "route_config": {
+            "name": "rules",
+            "max_direct_response_body_size_bytes": _DIRECT_BODY_BYTES,
+            "request_headers_to_remove": [PATH, MODEL, KEY, "x-forwarded-proto"],
+            "virtual_hosts": hosts,
+        },
+        "local_reply_config": {"mappers": _mappers()},
+        "access_log": [_access_log(listener, options)],
+        "http_filters": [
+            _path_kept(),
+            _filter(
+                LUA,
+                "lua.v3.Lua",
+                default_source_code={"inline_string": lua(ruleset, listener, options)},
+                # What the filter edited for one rule goes by its route; a sent model could lead to another.
+                clear_route_cache=False,
+            ),
+            # A rule's route has a gate of its own.
+            _filter(GATE, "rbac.v3.RBAC", rules=gate_for(0)),
+            # A rule's edits of headers are its route's. No rule reads trailers, so a client's key could travel in one.
+            _filter(
+                MUTATION,
+                "header_mutation.v3.HeaderMutation",
+                mutations={"request_trailers_mutations": [_ALL]},
+            ),
+            _ROUTER,
+        ],
+    }
+
+
+def _path_kept() -> dict[str, Any]:
+    """Keeps the path as the client asked for it, for the access log."""
+    text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
+    kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
+    return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
+
+
+def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
+    noted, of_route = f"%DYNAMIC_METADATA({LUA}:{{}})%", f"%METADATA(ROUTE:{LUA}:{{}})%"
+    fields = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3f+00:00)%",
+        "rule": of_route.format("name"),
+        "method": "%REQ(:METHOD)%",
+        "host": listener.host,
+        "path": f"%FILTER_STATE({_KEPT_PATH}:PLAIN)%",
+        "upstream": of_route.format("upstream"),
+        "model": noted.format("model"),
+        "model_sent": noted.format(MODEL_SENT),
+        "status": "%RESPONSE_CODE%",
+        "first_event_ms": "%RESPONSE_DURATION%",
+        "total_ms": "%DURATION%",
+        **{name: noted.format(name) for name in (_TOKENS if options.tokens else ())},
+        "bytes_out": "%BYTES_RECEIVED%",
+        "bytes_in": "%BYTES_SENT%",
+        "refusal": noted.format("refusal"),
+    }
+    return {
+        "name": "log",
+        "typed_config": {
+            "@type": f"{_API}access_loggers.file.v3.FileAccessLog",
+            "path": options.log,
+            "log_format": {"json_format": fields, "omit_empty_values": True},
+        },
+    }
+
+
+def _mappers() -> list[dict[str, Any]]:
+    return [
+        *_mapper(_NO_CREDENTIAL, _has_details("failed_to_inject_credential")),
+        *_mapper(_FAULT, _has_details("rbac_access_denied")),
+        *_mapper(_UNREACHABLE, {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}}),
+        *_mapper(_TOO_LARGE, _has_status(413)),
+        *_mapper(_BAD_REQUEST, {"response_flag_filter": {"flags": ["DPE"]}}),
+        *_mapper(_NO_ROUTE, {"response_flag_filter": {"flags": ["NR"]}}),
+    ]
+
+
+def _has_details(start: str) -> dict[str, Any]:
+    return {
+        "extension_filter": {
+            "name": "cel",
+            "typed_config": {
+                "@type": f"{_API}access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": f'response.code_details.startsWith("{start}")',
+            },
+        }
+    }
+
+
+def _has_status(status: int) -> dict[str, Any]:
+    value = {"default_value": status, "runtime_key": "mitm_gateway.unused"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _mapper(refusal: Refusal, condition: dict[str, Any]) -> list[dict[str, Any]]:
+    """An answer of Envoy's own in the error form of the API that was asked."""
+    asks_openai = {
+        "header_filter": {
+            "header": {"name": ":path", "string_match": {"safe_regex": {"regex": OPENAI_REGEX}}}
+        }
+    }
+    retry = (
+        []
+        if refusal.retry
+        else [
+            {
+                "header": {"key": "x-should-retry", "value": "false"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ]
+    )
+    return [
+        {
+            "filter": which,
+            "status_code": refusal.status,
+            "headers_to_add": retry,
+            "body_format_override": {
+                "text_format_source": {"inline_string": refusal.body(path).decode()},
+                "content_type": "application/json",
+            },
+        }
+        for which, path in (
+            ({"and_filter": {"filters": [condition, asks_openai]}}, "/v1/responses"),
+            (condition, "/"),
+        )
+    ]
+
+
+def _metrics() -> dict[str, Any]:
+    """A listener for a scraper and a readiness probe, which may not see the rest of the admin pages."""
+    routes = [
+        {"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}}
+        for path in ("/stats/prometheus", "/ready")
+    ]
+    return {
+        "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "metrics",
+        "route_config": {"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": routes}]},
+        "http_filters": [_ROUTER],
+    }
+
+
+def _admin_cluster(options: Options) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": _address(*options.admin)}}
+    return {
+        "name": _ADMIN_CLUSTER,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": _ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _secret(file: str, options: Options) -> dict[str, Any]:
+    return {
+        "resources": [
+            {
+                "@type": f"{_API}transport_sockets.tls.v3.Secret",
+                "name": file,
+                "generic_secret": {"secret": {"filename": f"{options.secrets_dir}/{file}"}},
+            }
+        ]
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML as people write it: long texts as blocks, no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _yaml(data: dict[str, Any]) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

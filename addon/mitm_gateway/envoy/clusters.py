@@ -1,0 +1,174 @@
+"""Upstreams as Envoy's clusters: TLS against the right name, HTTP/2 where offered, and the secrets put in last."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from ..rules.ruleset import RuleSet
+from ..rules.schema import CLIENT, CREDENTIAL_REFERENCE, Rule
+from ..wire.addresses import Upstream
+from .lua_filter import auth_header, auth_of, destination
+from .options import Listener, Options
+from .routes import PASS_CLUSTER, cluster_name
+
+_API = "type.googleapis.com/envoy.extensions."
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PRESERVE_CASE = {
+    "header_key_format": {
+        "stateful_formatter": {
+            "name": "preserve_case",
+            "typed_config": {
+                "@type": f"{_API}http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+            },
+        }
+    }
+}
+# Envoy's own limit of 1024 of each is for services in a mesh, not for the one way out of many clients.
+_MANY = 65536
+
+
+def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
+    """A cluster for each rule, and one for each listener whose unmatched requests pass."""
+    found = []
+    for number, rule in enumerate(ruleset.rules, start=1):
+        listener = listener_of(rule, ruleset, options)
+        found.append(
+            _cluster(
+                cluster_name(number),
+                destination(rule, listener),
+                _injectors(rule, listener, options),
+                options,
+            )
+        )
+    if ruleset.unmatched == "pass":
+        found += [
+            _cluster(PASS_CLUSTER + suffix(number), Upstream("https", each.host, each.host_port), [], options)
+            for number, each in enumerate(options.listeners)
+        ]
+    return found
+
+
+def suffix(number: int) -> str:
+    """What tells the listeners' own clusters apart."""
+    return f"-{number + 1}" if number else ""
+
+
+def listener_of(rule: Rule, ruleset: RuleSet, options: Options) -> Listener:
+    """The first listener that a rule serves."""
+    return next(
+        listener
+        for listener in options.listeners
+        if rule in ruleset.on_host(listener.host, listener.host_port)
+    )
+
+
+def secret_file(name: str, *, is_basic: bool) -> str:
+    """The file that holds a credential; for Basic its base64 form."""
+    return f"{name}.basic" if is_basic else name
+
+
+def secrets_of(rule: Rule, listener: Listener) -> list[tuple[str, str, str]]:
+    """Header, text in front, and file of each secret that a rule sends; the auth header last."""
+    found = []
+    for header, value in rule.headers.set.items():
+        if names := CREDENTIAL_REFERENCE.findall(value):
+            found.append((header, CREDENTIAL_REFERENCE.sub("", value), secret_file(names[0], is_basic=False)))
+    auth = auth_of(rule, listener)
+    if auth.credential not in (None, CLIENT):
+        header, prefix = auth_header(auth)
+        found.append((header, prefix, secret_file(auth.credential or "", is_basic=auth.scheme == "basic")))
+    return found
+
+
+def secret_config(file: str, options: Options) -> dict[str, Any]:
+    """Where Envoy reads a secret, and what it watches to read it again."""
+    return {
+        "name": file,
+        "sds_config": {
+            "resource_api_version": "V3",
+            "path_config_source": {
+                "path": f"{options.config_dir}/sds/{file}.yaml",
+                "watched_directory": {"path": options.secrets_dir},
+            },
+        },
+    }
+
+
+def _injectors(rule: Rule, listener: Listener, options: Options) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"credential {file}",
+            "typed_config": {
+                "@type": f"{_API}filters.http.credential_injector.v3.CredentialInjector",
+                "overwrite": True,
+                "credential": {
+                    "name": "envoy.http.injected_credentials.generic",
+                    "typed_config": {
+                        "@type": f"{_API}http.injected_credentials.generic.v3.Generic",
+                        "header": header,
+                        **({"header_value_prefix": prefix} if prefix else {}),
+                        "credential": secret_config(file, options),
+                    },
+                },
+            },
+        }
+        for header, prefix, file in secrets_of(rule, listener)
+    ]
+
+
+def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], options: Options) -> dict[str, Any]:
+    filters = []
+    if injectors:
+        codec = {"@type": f"{_API}filters.http.upstream_codec.v3.UpstreamCodec"}
+        filters = [*injectors, {"name": "codec", "typed_config": codec}]
+    is_tls = place.scheme == "https"
+    protocol = (
+        {"auto_config": {"http_protocol_options": PRESERVE_CASE, "http2_protocol_options": {}}}
+        if is_tls
+        else {"explicit_http_config": {"http_protocol_options": PRESERVE_CASE}}
+    )
+    address = {"socket_address": {"address": place.host, "port_value": place.port}}
+    limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _MANY)
+    return {
+        "name": name,
+        "type": "STATIC" if _is_address(place.host) else "LOGICAL_DNS",
+        "dns_lookup_family": "ALL",
+        "connect_timeout": "10s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {
+            _HTTP: {"@type": f"type.googleapis.com/{_HTTP}", **protocol, "http_filters": filters}
+        },
+        **({"transport_socket": _tls(place, options)} if is_tls else {}),
+    }
+
+
+def _tls(place: Upstream, options: Options) -> dict[str, Any]:
+    is_address = _is_address(place.host)
+    name = {"san_type": "IP_ADDRESS" if is_address else "DNS", "matcher": {"exact": place.host}}
+    return {
+        "name": "tls",
+        "typed_config": {
+            "@type": f"{_API}transport_sockets.tls.v3.UpstreamTlsContext",
+            **({} if is_address else {"sni": place.host}),
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "validation_context": {
+                    "trusted_ca": {"filename": options.ca},
+                    "match_typed_subject_alt_names": [name],
+                },
+            },
+        },
+    }
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""What an export needs to know beside the rules: where Envoy listens, for whom, and where it finds its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..wire.addresses import DEFAULT_PORTS, Authority, hostport, is_loopback
+
+DEFAULT_HOST = "api.anthropic.com"
+# Where Debian, Ubuntu and Envoy's images keep the public authorities.
+DEFAULT_CA = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listener, and the host that its clients mean: what `reverse:https://HOST` is to mitmproxy."""
+
+    address: str
+    port: int
+    host: str = DEFAULT_HOST
+    host_port: int = DEFAULT_PORTS["https"]
+
+    @classmethod
+    def parse(cls, text: str) -> Listener:
+        """A listener from `[ADDRESS:]PORT[=HOST[:PORT]]`. Raises ValueError that says what is expected."""
+        place, _, meant = text.partition("=")
+        try:
+            address, port = parse_address(place)
+            host = Authority.parse(meant or DEFAULT_HOST)
+        except ValueError:
+            raise ValueError(
+                f'"{text}" is not a listener; expected [ADDRESS:]PORT or [ADDRESS:]PORT=HOST'
+            ) from None
+        return cls(address, port, host.host, host.port or DEFAULT_PORTS["https"])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.address)
+
+    @property
+    def authority(self) -> str:
+        """What stands in the Host header of requests to the host that is meant."""
+        return hostport(self.host, self.host_port, "https")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Address and port from `[ADDRESS:]PORT`; without an address it is 127.0.0.1. Raises ValueError."""
+    place = Authority.parse(text if ":" in text else f"127.0.0.1:{text}")
+    if place.port is None:
+        raise ValueError("has no port")
+    return place.host, place.port
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to export. Paths are those that Envoy will see."""
+
+    listeners: tuple[Listener, ...] = (Listener("127.0.0.1", 8080),)
+    admin: tuple[str, int] = ("127.0.0.1", 9901)
+    metrics: tuple[str, int] | None = None
+    config_dir: str = "/etc/mitm-gateway"
+    secrets_dir: str = "/run/secrets/mitm-gateway"
+    clients: str | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    body_limit: int = 64 << 20
+    ca: str = DEFAULT_CA
+    log: str = "/dev/stdout"
+    tokens: bool = False
+    """Whether every answer is read for its tokens, which the log then tells."""

@@ -1,0 +1,107 @@
+"""What Envoy cannot do as the rules say: each is a problem with its place, never a silent loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..rules.problems import Pos, Problem
+from ..rules.ruleset import RuleSet
+from ..rules.schema import CREDENTIAL_REFERENCE, Rule
+from .options import Options
+
+Loc = tuple[str | int, ...]
+Finding = tuple[Loc, str]
+
+# Envoy takes these out, or writes them itself, before any route is tried.
+_ENVOYS_OWN = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "te",
+        "upgrade",
+        "x-forwarded-proto",
+    }
+)
+# The addon never takes these out, and Envoy would.
+_KEPT = ("content-length", "trailer")
+_BETA = "anthropic-beta"
+
+
+def check(ruleset: RuleSet, options: Options) -> tuple[Problem, ...]:
+    """The problems of an export, in file order."""
+    found = [
+        finding
+        for number, rule in enumerate(ruleset.rules)
+        for finding in _in_rule(number, rule, ruleset, options)
+    ]
+    problems = [Problem(ruleset.file, _pos(ruleset, loc), text) for loc, text in found]
+    return tuple(sorted(problems, key=lambda problem: problem.pos or Pos(0, 0)))
+
+
+def _pos(ruleset: RuleSet, loc: Loc) -> Pos | None:
+    return ruleset.document.pos(loc) if ruleset.document else None
+
+
+def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Iterator[Finding]:
+    loc: Loc = ("rules", number)
+    name = f'rule "{rule.name}"'
+    if not any(rule in ruleset.on_host(listener.host, listener.host_port) for listener in options.listeners):
+        yield (
+            (*loc, "match", "host"),
+            f'{name} is about a host that no listener stands for; expected "--listen PORT=HOST"',
+        )
+    if rule.upstream == "demo":
+        yield (
+            (*loc, "upstream"),
+            f'{name} has the upstream "demo", which runs in mitmproxy alone; expected "https://…"',
+        )
+    if rule.signs:
+        yield (*loc, "auth", "scheme"), f'{name} has scheme "sigv4", which this export cannot sign with'
+    yield from _matched_headers(loc, rule)
+    yield from _removed_headers(loc, rule)
+    yield from _edited_headers(loc, rule)
+
+
+def _matched_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+    for header in rule.match.header or {}:
+        if header.lower() in _ENVOYS_OWN or header.lower().startswith("x-envoy-"):
+            yield (
+                (*loc, "match", "header", header),
+                f'rule "{rule.name}" matches the header "{header}", which Envoy takes out before it chooses a rule',
+            )
+
+
+def _removed_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+    for number, glob in enumerate(rule.headers.remove):
+        for header in _KEPT:
+            if glob.covers(header):
+                yield (
+                    (*loc, "headers", "remove", number),
+                    f'rule "{rule.name}" removes by a pattern that takes in "{header}", which must stay; '
+                    "expected a closer pattern",
+                )
+    is_set = any(name.lower() == _BETA for name in (*rule.headers.set, *rule.headers.add))
+    if rule.beta and (is_set or any(glob.covers(_BETA) for glob in rule.headers.remove)):
+        yield (
+            (*loc, "beta"),
+            f'rule "{rule.name}" edits "{_BETA}" both here and in "headers"; expected it here only',
+        )
+
+
+def _edited_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+    for part, values in (("set", rule.headers.set), ("add", rule.headers.add)):
+        for header, value in values.items():
+            place = (*loc, "headers", part, header)
+            if header.lower().startswith("x-envoy-"):
+                yield place, f'rule "{rule.name}" sets "{header}", which Envoy takes for an order to itself'
+            names = CREDENTIAL_REFERENCE.findall(value)
+            if names and (part == "add" or len(names) > 1 or not value.endswith("}")):
+                yield (
+                    place,
+                    (
+                        f'rule "{rule.name}" puts a credential into "{header}" in a form that Envoy cannot write; '
+                        'expected it under "set", once, at the end of the value'
+                    ),
+                )

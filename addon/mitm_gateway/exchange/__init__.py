@@ -1,0 +1,1 @@
+"""One request and its response, pure: admission, plan, edits, restore, record."""

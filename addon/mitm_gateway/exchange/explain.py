@@ -1,0 +1,199 @@
+"""The dry run: which rule takes a request and every edit it makes, or why none does. No secret is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ..rules.ruleset import Asked, NeedsBody, RuleSet
+from ..rules.schema import Match
+from ..text.redact import Secret, masked_header, masked_text
+from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, normal_host
+from ..wire.refusal import Refusal
+from ..wire.request import Arrival, Fields, RequestHead, raw, text
+from .guard import Policy, check
+from .headers import Secrets, outgoing
+from .plan import Pass, Plan, body_edits, decide, masked_target
+from .record import auth_change
+
+_DEMO = Upstream("http", "127.0.0.1", 1)
+Verdict = Literal["forward", "pass", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would become of one request."""
+
+    request: str
+    verdict: Verdict
+    rule: str | None = None
+    place: str | None = None
+    destination: str | None = None
+    status: int | None = None
+    reason: str | None = None
+    auth: str | None = None
+    credential: str | None = None
+    model: str | None = None
+    model_sent: str | None = None
+    removed: tuple[str, ...] = ()
+    put_in: tuple[str, ...] = ()
+    body: tuple[str, ...] = ()
+    why_not: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as plain data; what says nothing is absent."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+            if value not in (None, ())
+        }
+
+    def _model_change(self) -> str:
+        return f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
+
+    def lines(self) -> list[str]:
+        """The explanation as text."""
+        result = [self.request]
+        if self.rule:
+            result.append(f"  rule       {self.rule}" + (f" ({self.place})" if self.place else ""))
+        match self.verdict:
+            case "forward":
+                result.append(f"  goes to    {self.destination}")
+            case "pass":
+                result.append("  no rule    it goes on untouched to where it was going")
+            case "refuse":
+                result.append(f"  refused    {self.status}: {self.reason}")
+        named = (
+            (
+                "auth",
+                self.auth and self.auth + (f" (credential {self.credential})" if self.credential else ""),
+            ),
+            ("model", self.model and self.model + self._model_change()),
+        )
+        result += [f"  {name:<10} {value}" for name, value in named if value]
+        result += [f"  remove     {line}" for line in self.removed]
+        result += [f"  set        {line}" for line in self.put_in]
+        result += [f"  body       {line}" for line in self.body]
+        result += [f"  not        {line}" for line in self.why_not]
+        return result
+
+
+def explain_url(
+    ruleset: RuleSet,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]] = (),
+    model: str | None = None,
+    arrival: Arrival | None = None,
+) -> Explanation:
+    """The explanation for a request to a URL. Raises ValueError for something that is no URL."""
+    head = _head(method, url, headers)
+    return explain(ruleset, head, model, arrival or Arrival(sni=head.host, tls=head.scheme == "https"))
+
+
+def _head(method: str, url: str, headers: Sequence[tuple[str, str]]) -> RequestHead:
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise ValueError('expected a URL such as "https://api.anthropic.com/v1/messages"')
+    host, port = normal_host(parts.hostname), parts.port or DEFAULT_PORTS[parts.scheme]
+    fields: Fields = tuple((raw(name), raw(value)) for name, value in headers)
+    if not any(name.lower() == b"host" for name, _ in fields):
+        fields = ((b"Host", raw(hostport(host, port, parts.scheme))), *fields)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return RequestHead(method.upper(), parts.scheme, host, port, target, fields)
+
+
+def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arrival) -> Explanation:
+    """What would become of a request with this head and, in its body, this model."""
+    request = (
+        f"{head.method} {head.scheme}://{hostport(head.host, head.port, head.scheme)}{masked_text(head.path)}"
+    )
+    if refusal := check(head, arrival, Policy(), ruleset.knows_host):
+        return Explanation(request, "refuse", status=refusal.status, reason=refusal.reason)
+    outcome = decide(ruleset, head, arrival, Asked(model), demo=_DEMO)
+    match outcome:
+        case Plan():
+            return _forwarded(request, ruleset, outcome, head, model)
+        case Refusal():
+            return Explanation(
+                request, "refuse", outcome.rule, status=outcome.status, reason=outcome.reason,
+                why_not=_reasons(ruleset, head, model) if outcome.rule is None else (),
+            )  # fmt: skip
+        case Pass() | NeedsBody():
+            return Explanation(request, "pass", why_not=_reasons(ruleset, head, model))
+
+
+def _forwarded(
+    request: str, ruleset: RuleSet, plan: Plan, head: RequestHead, model: str | None
+) -> Explanation:
+    rule = plan.rule
+    asked = head.path_model or model
+    sent = rule.models.sent_for(asked) if rule.models and asked else asked
+    before, after = _shown(head.fields), _shown(outgoing(plan, head, _named_only(plan)))
+    credential = plan.auth.credential
+    return Explanation(
+        request,
+        "forward",
+        rule.name,
+        destination=f"demo{plan.target}" if plan.demo else _url(plan),
+        auth=auth_change(plan, head),
+        credential=credential,
+        model=asked,
+        model_sent=sent,
+        removed=tuple(name for name in before if name.lower() not in {other.lower() for other in after}),
+        put_in=tuple(
+            f"{name}: {value}"
+            for name, value in after.items()
+            if before.get(name) != value and name.lower() != "host"
+        ),
+        body=body_edits(rule),
+        place=f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}",
+    )
+
+
+def _url(plan: Plan) -> str:
+    return f"{plan.destination.scheme}://{plan.destination.authority}{masked_target(plan.target)}"
+
+
+def _shown(fields: Fields) -> dict[str, str]:
+    return {text(name): masked_header(text(name), text(value)) for name, value in fields}
+
+
+def _named_only(plan: Plan) -> Secrets:
+    """Stand-ins for the secrets: the name of the credential in the place of its value."""
+    stand_in = {name: Secret(f"<{name}>") for name in plan.rule.credential_names}
+    own = plan.auth.credential
+    return Secrets(Secret(f"<{own}>") if own and plan.auth.scheme != "sigv4" else None, stand_in)
+
+
+def _reasons(ruleset: RuleSet, head: RequestHead, model: str | None) -> tuple[str, ...]:
+    return tuple(f'rule "{rule.name}": {_reason(rule.match, head, model)}' for rule in ruleset.rules[:20])
+
+
+def _reason(match: Match, head: RequestHead, model: str | None) -> str:
+    if not any(pattern.covers(head.host, head.port) for pattern in match.host):
+        return f"host {head.host} is not {_listed(match.host)}"
+    if match.path is not None and not any(pattern.covers(head.matched_path) for pattern in match.path):
+        return f"path {head.path} does not fit {_listed(match.path)}"
+    if match.method is not None and head.method not in match.method:
+        return f"method {head.method} is not {' or '.join(match.method)}"
+    if match.model is not None and not any(glob.covers(model or "") for glob in match.model):
+        return f"model {model or '(none)'} does not fit {_listed(match.model)}"
+    return "a header does not fit"
+
+
+def _listed(patterns: Sequence[Any]) -> str:
+    return " or ".join(pattern.text for pattern in patterns)
+
+
+def describe_rules(ruleset: RuleSet) -> list[str]:
+    """The rules, a line each."""
+    return [
+        f"{number}. {rule.name}: {_listed(rule.match.host)}"
+        + (f" {_listed(rule.match.path)}" if rule.match.path else "")
+        + f" → {rule.upstream or 'stays'}"
+        for number, rule in enumerate(ruleset.rules, 1)
+    ]

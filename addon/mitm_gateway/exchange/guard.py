@@ -1,0 +1,224 @@
+"""Who may ask, and whether a request says one thing only about where it goes.
+
+Everything here is decided before a rule is looked at and before any secret is near: a request that
+contradicts itself is refused, never treated as "unmatched".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ..wire.addresses import DEFAULT_PORTS, Authority, is_loopback, normal_host
+from ..wire.refusal import Refusal
+from ..wire.request import Arrival, RequestHead, text
+
+# As long as nginx and Apache take a request line to be by default; it bounds the time a glob may take.
+MAX_PATH_CHARACTERS = 8192
+
+
+_LINE_BREAK = re.compile(rb"[\r\n\0]")
+# What is no token of RFC 9110, 5.6.2: what a name or a method cannot hold.
+_BLANK = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
+_BLANK_IN_LINE = re.compile(r"[\x00-\x20\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user allows: web origins, further Host names of a reverse listener, keys of clients."""
+
+    origins: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    client_keys: tuple[bytes, ...] | None = field(default=None, repr=False)
+
+    def knows_key(self, value: str) -> bool:
+        """Whether a value is a client's key, in a time that does not depend on which or how nearly."""
+        candidate = value.encode("utf-8", "surrogateescape")
+        # All are compared, also after one fitted.
+        return sum(hmac.compare_digest(candidate, key) for key in self.client_keys or ()) > 0
+
+
+def check_peer(peer: str, policy: Policy) -> bool:
+    """Whether a connection from this address may speak at all."""
+    return policy.client_keys is not None or is_loopback(peer.partition("%")[0])
+
+
+def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Refusal | None:
+    """401 where client keys are configured and the request brings none of them."""
+    if policy.client_keys is None or arrival.authenticated or arrival.replay:
+        return None
+    if any(policy.knows_key(key) for key in keys_in(head)):
+        return None
+    return Refusal(401, "a client key is needed; send one of those in the gateway_clients file")
+
+
+def keys_in(head: RequestHead) -> Iterator[str]:
+    """The keys that a client sends: in `x-api-key`, `Authorization` and `Proxy-Authorization`."""
+    for name in ("x-api-key", "authorization", "proxy-authorization"):
+        for value in head.all(name):
+            yield bare_key(value)
+
+
+def bare_key(value: str) -> str:
+    """A key without its auth scheme; the password of a Basic one."""
+    scheme, blank, rest = value.strip().partition(" ")
+    if blank and scheme.lower() in ("bearer", "token"):
+        return rest.strip()
+    if blank and scheme.lower() == "basic":
+        return _password(rest)
+    return value.strip()
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def check(
+    head: RequestHead, arrival: Arrival, policy: Policy, knows_host: Callable[[str, int], bool]
+) -> Refusal | None:
+    """The refusal that a request earns by itself, or None. Hosts without rules are left alone."""
+    if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
+        return Refusal(403, "TRACE is not forwarded: it would show the credential")
+    if not _concerns_rules(head, arrival, knows_host):
+        return None
+    return (
+        _check_names(head, arrival, policy)
+        or _check_origin(head, policy)
+        or _check_line(head)
+        or _check_characters(head)
+        or _check_path(head)
+    )
+
+
+def _concerns_rules(head: RequestHead, arrival: Arrival, knows_host: Callable[[str, int], bool]) -> bool:
+    """Whether any place in which the request names a host names one that has rules."""
+    if arrival.mode == "reverse" or knows_host(head.host, head.port):
+        return True
+    named = [*head.all("host"), head.authority, arrival.sni or ""]
+    return any(knows_host(*place) for name in named if (place := _lenient_place(name, head)))
+
+
+def _lenient_place(name: str, head: RequestHead) -> tuple[str, int] | None:
+    """The host in a claim, however it is dressed up: what is near a rule's host is looked at closely."""
+    bare = name.strip().rpartition("@")[2].partition("/")[0].partition("#")[0]
+    for candidate in (bare, bare.partition(":")[0], name.strip().partition(":")[0]):
+        try:
+            place = Authority.parse(candidate)
+        except ValueError:
+            continue
+        return place.host, place.port or head.port
+    return None
+
+
+def _check_names(head: RequestHead, arrival: Arrival, policy: Policy) -> Refusal | None:
+    claims = list(head.all("host"))
+    if head.authority:
+        claims = [head.authority] if claims in ([], [head.authority]) else [head.authority, *claims]
+    if len(claims) != 1:
+        return Refusal(400, f"expected exactly one Host, the request has {len(claims) or 'none'}")
+    try:
+        claim = Authority.parse(claims[0])
+    except ValueError:
+        return Refusal(400, "the Host header is not a host name or address")
+    if arrival.mode == "reverse":
+        return _check_reverse_host(claim, head, arrival, policy)
+    if claim.host != head.host or (claim.port or DEFAULT_PORTS[head.scheme]) != head.port:
+        return Refusal(421, "the Host header names another place than the request goes to")
+    if arrival.tls and not _sni_agrees(arrival, head.host):
+        return Refusal(421, "the TLS server name differs from the host of the request")
+    return None
+
+
+def _sni_agrees(arrival: Arrival, host: str) -> bool:
+    if arrival.sni is None:
+        # After CONNECT the target is known from there; a transparent listener has only an address.
+        return arrival.inside_connect or arrival.mode != "transparent"
+    try:
+        return normal_host(arrival.sni) == host
+    except ValueError:
+        return False
+
+
+def _check_reverse_host(
+    claim: Authority, head: RequestHead, arrival: Arrival, policy: Policy
+) -> Refusal | None:
+    def is_ours(host: str) -> bool:
+        return (
+            host in ("localhost", head.host, arrival.listen_host) or is_loopback(host) or host in policy.hosts
+        )
+
+    if not is_ours(claim.host):
+        return Refusal(
+            421, "the Host header does not name this listener; list further names in gateway_hosts"
+        )
+    if arrival.tls and arrival.sni is not None:
+        try:
+            if is_ours(normal_host(arrival.sni)):
+                return None
+        except ValueError:
+            pass
+        return Refusal(421, "the TLS server name does not name this listener")
+    return None
+
+
+def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
+    origins = head.all("origin")
+    if origins and not all(listed_origin(origin, policy) for origin in origins):
+        return Refusal(
+            403, "web pages may not use this gateway; list an origin in gateway_origins to allow it"
+        )
+    if not origins and any("cross-site" in site.lower() for site in head.all("sec-fetch-site")):
+        return Refusal(403, "cross-site requests of web pages may not use this gateway")
+    return None
+
+
+def listed_origin(origin: str, policy: Policy) -> bool:
+    """Whether the user lets pages of this origin use a listener."""
+    return origin.strip().lower().rstrip("/") in policy.origins
+
+
+def _check_line(head: RequestHead) -> Refusal | None:
+    """Over HTTP/2 method and target are free text; an upstream over HTTP/1 would read them as a line."""
+    if _BLANK.search(head.method.encode("utf-8", "surrogateescape")):
+        return Refusal(400, "the method is not a word")
+    is_path = head.target.startswith("/") or (head.target == "*" and head.method == "OPTIONS")
+    if not is_path or _BLANK_IN_LINE.search(head.target):
+        return Refusal(400, "the request target is not a path, or holds a blank or a control character")
+    return None
+
+
+def _check_characters(head: RequestHead) -> Refusal | None:
+    names, values = zip(*head.fields, strict=True) if head.fields else ((), ())
+    if _LINE_BREAK.search(b"".join(values)):
+        return Refusal(400, "a header value holds a line break or NUL")
+    if not all(names) or _BLANK.search(b"".join(names)):
+        return Refusal(400, "a header name holds a blank or a control character")
+    return None
+
+
+def _check_path(head: RequestHead) -> Refusal | None:
+    if len(head.path) > MAX_PATH_CHARACTERS:
+        return Refusal(400, f"the path is longer than {MAX_PATH_CHARACTERS} characters")
+    if head.has_odd_path:
+        return Refusal(400, "the path has dot or empty segments")
+    return None
+
+
+def without_client_key(head: RequestHead, policy: Policy) -> RequestHead:
+    """The head without the fields that hold a key for this gateway: that key is nobody else's business."""
+    if policy.client_keys is None:
+        return head
+    names = (b"x-api-key", b"authorization", b"proxy-authorization")
+    fields = tuple(
+        (name, value)
+        for name, value in head.fields
+        if name.lower() not in names or not policy.knows_key(bare_key(text(value)))
+    )
+    return RequestHead(head.method, head.scheme, head.host, head.port, head.target, fields, head.authority)

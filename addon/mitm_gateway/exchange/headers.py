@@ -1,0 +1,159 @@
+"""Header edits on raw fields: order, case and bytes of what no edit names stay as the client sent them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..rules.schema import CREDENTIAL_REFERENCE, FRAMING_HEADERS, Auth, Beta, Headers
+from ..text.redact import Secret, is_credential_header, normal_name
+from ..wire.request import Fields, RequestHead, lower_name, raw, text
+from ..wire.sigv4 import AwsKeys
+from .plan import Plan
+
+_BETA = b"anthropic-beta"
+_WEBSOCKET_KEY = "openai-insecure-api-key."
+Field = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The secrets that one request takes along: for its auth header, by name for `headers`, from a helper.
+
+    With `signing` it takes none of them, but a signature over its final bytes.
+    """
+
+    auth: Secret | None = None
+    named: Mapping[str, Secret] = field(default_factory=dict)
+    extra: tuple[tuple[str, Secret], ...] = ()
+    signing: AwsKeys | None = None
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All of them, for masking."""
+        own = [*([self.auth] if self.auth else ()), *(self.signing.secrets if self.signing else ())]
+        return tuple(
+            secret.reveal() for secret in (*own, *self.named.values(), *(secret for _, secret in self.extra))
+        )
+
+
+def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
+    """The fields that a planned request leaves with; the secrets are put in last."""
+    fields = head.fields if plan.auth.scheme == "keep" else stripped(head.fields)
+    fields = edited(fields, plan.rule.headers, plan.rule.beta, secrets.named)
+    if plan.rule.models and plan.rule.models.restore and head.get("accept-encoding") is not None:
+        # The answer's model name is edited as it streams by, which a compressed stream does not allow.
+        fields = tuple(_replaced(fields, b"Accept-Encoding", b"identity"))
+    fields = _with_host(fields, head, plan)
+    put_in = [name for name, _ in secrets.extra]
+    for name, secret in secrets.extra:
+        fields = tuple(_replaced(fields, raw(name), raw(secret.reveal())))
+    if secrets.auth is not None:
+        field_name, value = auth_field(plan.auth, secrets.auth.reveal())
+        fields = tuple(_replaced(fields, field_name, value))
+        put_in.append(text(field_name))
+    fields = without_nominations(fields, (*put_in, *plan.rule.headers.set, *plan.rule.headers.add))
+    if head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
+        return tuple((name.lower(), value) for name, value in fields)
+    return fields
+
+
+def _with_host(fields: Fields, head: RequestHead, plan: Plan) -> Fields:
+    if head.authority:  # HTTP/2 names the host in a pseudo-header, which the shell sets
+        return tuple(item for item in fields if item[0].lower() != b"host")
+    return tuple(_replaced(fields, b"Host", raw(plan.destination.authority)))
+
+
+def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
+    """The fields after remove, set, add and beta. `secrets` are those that `headers` names."""
+    result = [item for item in fields if not _is_removed(item, headers)] if headers.remove else list(fields)
+    for name, value in headers.set.items():
+        result = _replaced(result, raw(name), raw(_filled(value, secrets)))
+    result += [(raw(name), raw(_filled(value, secrets))) for name, value in headers.add.items()]
+    return tuple(_with_betas(result, beta) if beta else result)
+
+
+def _is_removed(item: Field, headers: Headers) -> bool:
+    name = lower_name(item[0])
+    return name not in FRAMING_HEADERS and any(glob.covers(name) for glob in headers.remove)
+
+
+def _replaced(fields: Sequence[Field], name: bytes, value: bytes) -> list[Field]:
+    """The fields with this one in the place of its first namesake, or at the end."""
+    wanted = name.lower()
+    kept: list[Field] = []
+    place = None
+    for item in fields:
+        if item[0].lower() != wanted:
+            kept.append(item)
+        elif place is None:
+            place = len(kept)
+    kept.insert(len(kept) if place is None else place, (name, value))
+    return kept
+
+
+def _filled(value: str, secrets: Mapping[str, Secret]) -> str:
+    return CREDENTIAL_REFERENCE.sub(lambda found: secrets[found[1]].reveal(), value)
+
+
+def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
+    values = [text(value) for name, value in fields if name.lower() == _BETA]
+    before = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    after = beta.edited(before)
+    if after == before:
+        return fields
+    if not after:
+        return [item for item in fields if item[0].lower() != _BETA]
+    return _replaced(fields, _BETA, raw(",".join(after)))
+
+
+def stripped(fields: Fields) -> Fields:
+    """The fields without any key of the client's, in whatever spelling or slot."""
+    kept = [item for item in fields if not is_credential_header(lower_name(item[0]))]
+    return tuple(filter(None, map(_without_websocket_key, kept)))
+
+
+def _without_websocket_key(item: Field) -> Field | None:
+    name, value = item
+    if name.lower() != b"sec-websocket-protocol" or _WEBSOCKET_KEY not in text(value).lower():
+        return item
+    protocols = [part.strip() for part in text(value).split(",")]
+    kept = [part for part in protocols if not part.lower().startswith(_WEBSOCKET_KEY)]
+    return (name, raw(", ".join(kept))) if kept else None
+
+
+def auth_field(auth: Auth, secret: str) -> Field:
+    """The header that an auth scheme puts a secret into."""
+    match auth.scheme:
+        case "bearer":
+            return b"Authorization", raw(f"Bearer {secret}")
+        case "token":
+            return b"Authorization", raw(f"token {secret}")
+        case "basic":
+            return b"Authorization", b"Basic " + base64.b64encode(secret.encode())
+        case "x-api-key" | "api-key" | "x-goog-api-key":
+            return raw(auth.scheme), raw(secret)
+        case "header":
+            return raw(auth.name or ""), raw((auth.prefix or "") + secret)
+        case "sigv4" | "none" | "keep":
+            raise ValueError(f"scheme {auth.scheme} puts in no secret")
+
+
+def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
+    """The fields with `Connection` no longer naming these: the next hop would take them out."""
+    if not any(item[0].lower() == b"connection" for item in fields):
+        return fields
+    hidden = {normal_name(name) for name in names}
+    return tuple(filter(None, (_nominating_less(item, hidden) for item in fields)))
+
+
+def _nominating_less(item: Field, hidden: set[str]) -> Field | None:
+    name, value = item
+    if name.lower() != b"connection":
+        return item
+    options = [option.strip() for option in text(value).split(",")]
+    kept = [option for option in options if normal_name(option) not in hidden]
+    if len(kept) == len(options):
+        return item
+    return (name, raw(", ".join(kept))) if kept else None

@@ -1,0 +1,335 @@
+"""Byte-exact edits of a JSON object body: what is not edited stays identical to the byte."""
+
+# Everything outside the edited spans is copied, never re-serialised: numbers, escapes, order and blanks stay as the client
+# wrote them.
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, islice, pairwise
+from typing import NamedTuple
+
+from ..rules.field_paths import FieldPath, Steps
+from .json_body import Body, BodyError, Layout, Member, Walker, layout_of, value_end
+
+_MODEL = "model"
+_BETAS = "anthropic_beta"
+Betas = Callable[[tuple[str, ...]], tuple[str, ...]]
+
+
+class _Edit(NamedTuple):
+    """A piece of text and what takes its place."""
+
+    start: int
+    end: int
+    text: str
+
+
+def edit(
+    body: Body,
+    *,
+    model: str | None = None,
+    betas: Betas | None = None,
+    remove: Sequence[FieldPath] = (),
+    set_: Sequence[tuple[FieldPath, str]] = (),
+) -> bytes:
+    """The body's bytes after the edits, in the order of the arguments; `body.raw` itself where nothing changes.
+
+    `model` replaces an existing model and never adds one. `betas` maps the names in a top-level `anthropic_beta` array,
+    which goes when none is left. `remove` takes members and elements out; what is not there, or is of another type, is
+    passed over, and of repeated keys inside a nested object all go. `set_` takes trusted JSON texts: it replaces a value or
+    adds it at the object's end, with the objects that lead to it; where the path meets another type or needs an array that
+    is not there, nothing happens. BodyError: an edit touches a repeated top-level key, `set_` a repeated key anywhere.
+    """
+    name = _json(model) if model is not None and body.model is not None and model != body.model else None
+    if _BETAS not in body.keys:
+        betas = None
+    removed = [path.steps for path in remove if path.steps[0] in body.keys]
+    if not (betas or removed or set_):
+        if name is None:
+            return body.raw
+        if span := _model_span(body):
+            return _joined(body.raw, [(*span, name)])
+    try:
+        edits = _Document(layout_of(body))
+        if name is not None:
+            edits.replace(_MODEL, name)
+        if betas:
+            edits.map_betas(betas)
+        edits.remove(removed)
+        for path, value in set_:
+            edits.set(path.steps, value)
+    except RecursionError:
+        # The scan had a little more of the stack left.
+        raise BodyError("the body is nested too deep") from None
+    return _spliced_bytes(body, edits.all())
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+# --- the model's place ---
+
+_leading_model = re.compile(
+    rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")'
+).match
+_model_members = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")?').finditer
+
+
+def _model_span(body: Body) -> tuple[int, int] | None:
+    """The bytes of the top-level model's value, its quotes among them, where they can be told without a walk.
+
+    The body must have been checked: it has exactly one such model.
+    """
+    found = _leading_model(body.raw)
+    if not found and body.layout is None:
+        found = _only_model(body.raw)
+    return found.span(1) if found else None
+
+
+def _only_model(raw: bytes) -> re.Match[bytes] | None:
+    """The model that is not the first member, where no other place looks like its key and no key may have escapes.
+
+    Then the one place that does is the key: every other spelling has a letter of it as `\\u006…`.
+    """
+    found = list(islice(_model_members(raw), 2))
+    is_sure = len(found) == 1 and found[0][1] is not None and b"\\u006" not in raw
+    return found[0] if is_sure else None
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One top-level member while it is edited: first spans of the body's text, then, if need be, a text of its own."""
+
+    source: str
+    member: Member
+    editor: _Editor
+    edits: list[_Edit] = field(default_factory=list)
+    own: str | None = None
+    gone: bool = False
+
+    def text(self) -> str:
+        if self.own is not None:
+            return self.own
+        return _spliced(self.source, self.edits, self.member.value, self.member.end)
+
+    def set(self, steps: Steps, value: str) -> None:
+        if not self.edits and self.own is None:
+            self.editor.assign(self.source, self.member.value, steps, value, self.edits)
+        else:
+            self.own = self.editor.assigned(self.text(), steps, value)
+
+    def remove(self, paths: Sequence[Steps]) -> None:
+        if self.own is None:
+            self.editor.prune(self.source, self.member.value, paths, self.edits)
+        else:
+            self.own = self.editor.pruned(self.own, paths)
+
+    def all(self) -> list[_Edit]:
+        if self.own is None:
+            return self.edits
+        if self.own == self.source[self.member.value : self.member.end]:
+            return []
+        return [_Edit(self.member.value, self.member.end, self.own)]
+
+
+class _Document:
+    """The edits of one body, kept by top-level member so that only the touched ones are read again."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._editor = _Editor()
+        self._slots = [_Slot(layout.text, member, self._editor) for member in layout.members]
+        self._added: dict[str, str] = {}
+
+    def replace(self, key: str, value: str) -> None:
+        if slot := self._slot(key):
+            slot.own = value
+
+    def map_betas(self, betas: Betas) -> None:
+        if (slot := self._slot(_BETAS)) is None:
+            return
+        names = json.loads(slot.text())
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BodyError(f'"{_BETAS}" is not an array of strings')
+        kept = list(betas(tuple(names)))
+        slot.gone = bool(names) and not kept
+        if kept != names:
+            slot.own = _json(kept)
+
+    def remove(self, paths: list[Steps]) -> None:
+        """All at once: a path below one that goes as a whole has nothing left to do."""
+        for key in dict.fromkeys(steps[0] for steps in paths):
+            slot = self._slot(key)
+            below = [steps[1:] for steps in paths if steps[0] == key]
+            if slot is None:
+                continue
+            if () in below:
+                slot.gone = True
+            else:
+                slot.remove(below)
+
+    def set(self, steps: Steps, value: str) -> None:
+        key, below = steps[0], steps[1:]
+        if slot := self._slot(key):
+            slot.set(below, value)
+        elif isinstance(key, str) and key in self._added:
+            self._added[key] = self._editor.assigned(self._added[key], below, value)
+        elif isinstance(key, str) and (built := _wrapped(below, value)) is not None:
+            self._added[key] = built
+
+    def all(self) -> list[_Edit]:
+        edits = [edit for slot in self._slots if not slot.gone for edit in slot.all()]
+        gone = [slot.gone for slot in self._slots]
+        added = [f"{_json(key)}:{value}" for key, value in self._added.items()]
+        return edits + _membership(self._layout.members, gone, added, self._layout.braces)
+
+    def _slot(self, key: str | int | None) -> _Slot | None:
+        found = [slot for slot in self._slots if slot.member.key == key]
+        if len(found) > 1:
+            raise BodyError("the body has a repeated key that a rule edits")
+        return found[0] if found and not found[0].gone else None
+
+
+def _membership(
+    members: Sequence[Member], gone: Sequence[bool], added: Sequence[str], brackets: tuple[int, int]
+) -> list[_Edit]:
+    """The edits that take members and their commas out, and put new ones at the end."""
+    opening, closing = brackets
+    kept = [at for at, is_gone in enumerate(gone) if not is_gone]
+    if not kept:
+        texts = [_Edit(opening + 1, opening + 1, ",".join(added))] if added else []
+        return texts + ([_Edit(opening + 1, closing, "")] if members else [])
+    # In front of the first kept member up to its start, then from the end of each kept member to the end of the last
+    # one that goes behind it: what is cut begins with the comma, and the blanks in front of the next comma stay.
+    edits = [_Edit(members[0].start, members[kept[0]].start, "")] if kept[0] else []
+    for this, following in pairwise([*kept, len(members)]):
+        if following - this > 1:
+            edits.append(_Edit(members[this].end, members[following - 1].end, ""))
+    if added:
+        end = members[kept[-1]].end
+        edits.append(_Edit(end, end, "".join("," + text for text in added)))
+    return edits
+
+
+class _Editor(Walker):
+    """The nested edits of one call, which share its bound."""
+
+    def prune(self, text: str, at: int, paths: Sequence[Steps], edits: list[_Edit]) -> int:
+        """Adds the edits that take the paths out of the value there; gives the value's end."""
+        if text[at] not in "{[":
+            return value_end(text, at)
+        gone: list[bool] = []
+
+        def visit(key: str | int, value: int) -> int:
+            below = [steps[1:] for steps in paths if _fits(steps[0], key)]
+            gone.append(() in below)
+            if below and not gone[-1]:
+                return self.prune(text, value, below, edits)
+            return value_end(text, value)
+
+        members, closing = self.members(text, at, visit)
+        edits += _membership(members, gone, (), (at, closing)) if any(gone) else ()
+        return closing + 1
+
+    def assign(self, text: str, at: int, steps: Steps, value: str, edits: list[_Edit]) -> int:
+        """Adds the edits that set the path below the value there; gives the value's end."""
+        if not steps:
+            end = value_end(text, at)
+            edits += [_Edit(at, end, value)] if text[at:end] != value else []
+            return end
+        if text[at] not in "{[":
+            return value_end(text, at)
+        step, below = steps[0], steps[1:]
+        found = 0
+
+        def visit(key: str | int, place: int) -> int:
+            nonlocal found
+            if not _fits(step, key):
+                return value_end(text, place)
+            found += 1
+            return self.assign(text, place, below, value, edits)
+
+        members, closing = self.members(text, at, visit)
+        if isinstance(step, str) and text[at] == "{":
+            if found > 1:
+                raise BodyError("the body has a repeated key that a rule edits")
+            if not found and (built := _wrapped(below, value)) is not None:
+                edits += _membership(
+                    members, [False] * len(members), [f"{_json(step)}:{built}"], (at, closing)
+                )
+        return closing + 1
+
+    def pruned(self, text: str, paths: Sequence[Steps]) -> str:
+        edits: list[_Edit] = []
+        self.prune(text, 0, paths, edits)
+        return _spliced(text, edits, 0, len(text))
+
+    def assigned(self, text: str, steps: Steps, value: str) -> str:
+        edits: list[_Edit] = []
+        self.assign(text, 0, steps, value, edits)
+        return _spliced(text, edits, 0, len(text))
+
+
+def _fits(step: str | int | None, key: str | int) -> bool:
+    return step == key or (step is None and isinstance(key, int))
+
+
+def _wrapped(steps: Steps, value: str) -> str | None:
+    """The value inside the objects that the steps name; None where a step asks for an array."""
+    for step in reversed(steps):
+        if not isinstance(step, str):
+            return None
+        value = f"{{{_json(step)}:{value}}}"
+    return value
+
+
+# --- splicing ---
+
+
+def _spliced(text: str, edits: Iterable[_Edit], start: int, end: int) -> str:
+    pieces = []
+    for edit in sorted(edits, key=_place):
+        pieces += [text[start : edit.start], edit.text]
+        start = edit.end
+    return "".join([*pieces, text[start:end]])
+
+
+def _spliced_bytes(body: Body, edits: Sequence[_Edit]) -> bytes:
+    if not edits:
+        return body.raw
+    ordered = sorted(edits, key=_place)
+    marks = _byte_marks(body, [mark for edit in ordered for mark in (edit.start, edit.end)])
+    texts = [edit.text for edit in ordered]
+    return _joined(body.raw, zip(marks[::2], marks[1::2], texts, strict=True))
+
+
+def _joined(raw: bytes, edits: Iterable[tuple[int, int, str]]) -> bytes:
+    view = memoryview(raw)
+    pieces: list[bytes | memoryview] = []
+    done = 0
+    for start, end, text in edits:
+        # What comes from the client may hold lone surrogates; `\ud800` is their form in JSON too.
+        pieces += [view[done:start], text.encode(errors="backslashreplace")]
+        done = end
+    return b"".join([*pieces, view[done:]])
+
+
+def _place(edit: _Edit) -> tuple[int, int]:
+    """An insertion stands before the cut that starts at the same place."""
+    return edit.start, edit.end
+
+
+def _byte_marks(body: Body, marks: list[int]) -> list[int]:
+    """Places in the text as places in the bytes; of a text beyond ASCII all but the longest run is encoded to count."""
+    text = layout_of(body).text
+    if text.isascii():
+        return marks
+    runs = list(pairwise([0, *marks, len(text)]))
+    longest = max(range(len(runs)), key=lambda at: runs[at][1] - runs[at][0])
+    sizes = [0 if at == longest else len(text[a:b].encode()) for at, (a, b) in enumerate(runs)]
+    sizes[longest] = len(body.raw) - sum(sizes)
+    return list(accumulate(sizes))[:-1]

@@ -1,0 +1,244 @@
+"""From a request's head to what will be done with it: a value that can be printed, compared and carried out.
+
+A plan names credentials and never holds one; the client's own key stays in the request's fields until
+`headers.edited` takes it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from ..rules.ruleset import NEEDS_BODY, Asked, NeedsBody, RuleSet
+from ..rules.schema import Auth, Rule
+from ..text.redact import MASK, masked_text, normal_name
+from ..wire.addresses import Upstream
+from ..wire.refusal import Refusal
+from ..wire.request import Arrival, RequestHead
+from .guard import bare_key
+from .json_body import Body, BodyError
+from .json_edits import edit
+
+_KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
+_QUERY_SECRETS = frozenset({"key", "apikey", "xapikey", "accesstoken"})
+# What people write where a client insists on a key that nobody needs.
+_PLACEHOLDERS = frozenset(
+    {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
+)
+_ANTHROPIC_KEY = "sk-ant-"
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """No rule: the request goes on untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be done with one request: the rule, the destination and the target there."""
+
+    rule: Rule
+    destination: Upstream
+    demo: bool
+    target: str
+    auth: Auth
+    model: str | None = None
+    """The model that the path names, as the client wrote it."""
+    model_sent: str | None = None
+    """The model that the path will name."""
+
+    @property
+    def puts_in_credential(self) -> bool:
+        """Whether a secret of the gateway's goes out with the request."""
+        return bool(self.rule.credential_names)
+
+
+Outcome = Plan | Refusal | Pass | NeedsBody
+
+
+def decide(
+    ruleset: RuleSet,
+    head: RequestHead,
+    arrival: Arrival,
+    asked: Asked | None = None,
+    demo: Upstream | None = None,
+) -> Outcome:
+    """What becomes of a request that the guard let through. `demo` is where the demo gateway listens."""
+    rule = ruleset.find(head, asked)
+    match rule:
+        case NeedsBody():
+            return NEEDS_BODY
+        case None:
+            return _unmatched(ruleset, arrival)
+        case Rule():
+            return _plan(rule, head, arrival, demo)
+
+
+def _unmatched(ruleset: RuleSet, arrival: Arrival) -> Refusal | Pass:
+    block = ruleset.unmatched == "block" or (ruleset.unmatched == "auto" and arrival.mode == "reverse")
+    return (
+        Refusal(404, "no rule matches this request, and unmatched requests are blocked") if block else Pass()
+    )
+
+
+def _plan(rule: Rule, head: RequestHead, arrival: Arrival, demo: Upstream | None) -> Plan | Refusal:
+    destination = _destination(rule, head, demo)
+    if destination is None:
+        return Refusal(503, "the demo gateway is not running yet", rule.name, retry=True)
+    auth = rule.auth or (_KEEP if destination.host == head.host else _STRIP)
+    refusal = _check_plain_http(rule, auth, head, destination, arrival) or (
+        _check_client_key(rule, auth, head, destination, arrival)
+    )
+    if refusal:
+        return refusal
+    path, sent = _sent_path(rule, head)
+    target = destination.join(path) + _sent_query(head, auth)
+    return Plan(rule, destination, rule.upstream == "demo", target, auth, head.path_model, sent)
+
+
+def _destination(rule: Rule, head: RequestHead, demo: Upstream | None) -> Upstream | None:
+    if rule.upstream == "demo":
+        return demo
+    if rule.upstream is not None:
+        return rule.upstream
+    return Upstream("https" if head.scheme == "https" else "http", head.host, head.port)
+
+
+def _check_plain_http(
+    rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
+) -> Refusal | None:
+    """Refuses to put a credential on a wire that others can read, or to let the client's key take it."""
+    if destination.is_private or rule.allow_http:
+        return None
+    if rule.credential_names or auth.credential == "client":
+        return Refusal(
+            502,
+            "the credential would travel over plain http; use an https upstream, or say allow_http: true",
+            rule.name,
+        )
+    if auth.scheme == "keep" and arrival.mode != "reverse":
+        return Refusal(403, "plain http to this host is not forwarded; ask for it over https", rule.name)
+    return None
+
+
+def _check_client_key(
+    rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
+) -> Refusal | None:
+    if arrival.replay and auth.scheme == "keep" and any(MASK in key for key in _auth_values(head)):
+        return Refusal(400, "a replay has no key of the client's to send", rule.name)
+    if auth.credential != "client":
+        return None
+    if arrival.replay:
+        return Refusal(400, "a replay has no key of the client's to move", rule.name)
+    key = client_key(head, auth)
+    if key is None:
+        return Refusal(
+            401, "this rule moves the client's key, and the client sent none in x-api-key or Authorization",
+            rule.name,
+        )  # fmt: skip
+    if (
+        key.startswith(_ANTHROPIC_KEY)
+        and not rule.allow_anthropic_key
+        and not _is_anthropic(destination.host)
+    ):
+        return Refusal(
+            403,
+            "an Anthropic key does not go to another vendor; name a credential, or allow_anthropic_key: true",
+            rule.name,
+        )
+    return None
+
+
+def _is_anthropic(host: str) -> bool:
+    return host == "anthropic.com" or host.endswith(".anthropic.com")
+
+
+def _auth_values(head: RequestHead) -> tuple[str, ...]:
+    return (*head.all("x-api-key"), *head.all("authorization"))
+
+
+def client_key(head: RequestHead, auth: Auth) -> str | None:
+    """The client's own key from `x-api-key` or `Authorization`; a placeholder is none."""
+    names = ["x-api-key", "authorization"]
+    if auth.prefer == "authorization":
+        names.reverse()
+    keys = (bare_key(value) for name in names for value in head.all(name))
+    return next((key for key in keys if key.lower() not in _PLACEHOLDERS), None)
+
+
+def _sent_path(rule: Rule, head: RequestHead) -> tuple[str, str | None]:
+    """The path with the upstream's model name in it, and that name."""
+    if head.path_model is None or head.path_model_span is None:
+        return head.path, None
+    sent = rule.models.sent_for(head.path_model) if rule.models else head.path_model
+    if sent == head.path_model:
+        return head.path, sent
+    start, end = head.path_model_span
+    return head.path[:start] + quote(sent, safe=":@") + head.path[end:], sent
+
+
+def _sent_query(head: RequestHead, auth: Auth) -> str:
+    """`?query` byte for byte, but for the client's keys in it."""
+    _, mark, query = head.target.partition("?")
+    if not mark or auth.scheme == "keep":
+        return mark + query
+    pairs = query.split("&")
+    kept = [pair for pair in pairs if not is_query_secret(pair)]
+    if len(kept) == len(pairs):
+        return mark + query
+    return mark + "&".join(kept) if kept else ""
+
+
+def is_query_secret(pair: str) -> bool:
+    """Whether a `name=value` of a query is a client's key, in whatever spelling."""
+    return normal_name(unquote(pair.partition("=")[0].replace("+", " "))) in _QUERY_SECRETS
+
+
+def masked_target(target: str) -> str:
+    """A path and query as they may be shown."""
+    path, mark, query = target.partition("?")
+    if not mark:
+        return masked_text(path)
+    pairs = [
+        f"{pair.partition('=')[0]}={MASK}" if is_query_secret(pair) else pair for pair in query.split("&")
+    ]
+    return masked_text(path + mark + "&".join(pairs))
+
+
+def body_edits(rule: Rule) -> tuple[str, ...]:
+    """What a rule edits in a body, in words; the model's name apart."""
+    edits = [f"remove {path}" for path in rule.body.remove]
+    edits += [f"set {path}" for path in rule.body.set]
+    return tuple(edits)
+
+
+def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:
+    """Those of a rule's edits that change this body, in words; the model's name apart. For display: each is tried."""
+    tried = {f"remove {path}": _changes(body, remove=(path,)) for path in rule.body.remove}
+    tried |= {f"set {path}": _changes(body, set_=((path, value),)) for path, value in rule.body.set_texts}
+    tried["edit anthropic_beta"] = rule.beta is not None and _changes(body, betas=rule.beta.edited)
+    return tuple(words for words, changes in tried.items() if changes)
+
+
+def _changes(body: Body, **edits: Any) -> bool:
+    try:
+        return edit(body, **edits) != body.raw
+    except BodyError:
+        return True  # possible only after the edits before it, which have been made
+
+
+def body_bytes(rule: Rule, body: Body) -> tuple[bytes, str | None]:
+    """The request body to send, and the model in it; the very same bytes where nothing is edited.
+
+    Raises BodyError where an edit cannot be made.
+    """
+    sent = rule.models.sent_for(body.model) if rule.models and body.model is not None else body.model
+    edited = edit(
+        body,
+        model=sent,
+        betas=rule.beta.edited if rule.beta else None,
+        remove=rule.body.remove,
+        set_=rule.body.set_texts,
+    )
+    return edited, sent

@@ -1,0 +1,191 @@
+"""What is told about a handled request: one line for the eye, one for the log, the sums for `stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..llm.usage import Usage
+from ..text.redact import is_credential_header, masked_text
+from ..wire.request import RequestHead, lower_name
+from .plan import Plan, body_edits
+
+_ERROR_STATUS = 400
+ANSWERED_HERE = "answered here"
+
+
+@dataclass(slots=True)
+class Record:
+    """One handled request, filled in as it goes on. Times are seconds; whatever is not known is None."""
+
+    time: float
+    method: str
+    host: str
+    path: str
+    rule: str | None = None
+    auth: str | None = None
+    upstream: str | None = None
+    model: str | None = None
+    model_sent: str | None = None
+    status: int | None = None
+    first_event_s: float | None = None
+    total_s: float | None = None
+    usage: Usage | None = None
+    bytes_out: int | None = None
+    bytes_in: int | None = None
+    refusal: str | None = None
+    error: str | None = None
+    is_aborted: bool = False
+    notes: tuple[str, ...] = ()
+    credential: str | None = None
+    credential_age_s: float | None = None
+    edits: tuple[str, ...] = ()
+    applied: tuple[str, ...] | None = None
+    bytes_came: int | None = None
+    retry: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def opened(cls, head: RequestHead, now: float) -> Record:
+        """The record of a request that has just arrived; `now` in unix seconds."""
+        retry = head.get("x-stainless-retry-count")
+        return cls(
+            time=now,
+            method=head.method,
+            host=head.host,
+            path=masked_text(head.path),
+            retry=retry if retry is not None and retry.isdecimal() and retry != "0" else None,
+        )
+
+    def plan(self, plan: Plan, head: RequestHead) -> None:
+        """Notes what the plan will do."""
+        self.rule = plan.rule.name
+        self.auth = auth_change(plan, head)
+        self.upstream = "demo" if plan.demo else str(plan.destination)
+        self.model, self.model_sent = plan.model, plan.model_sent
+        self.credential = plan.auth.credential
+        self.edits = body_edits(plan.rule)
+
+    @property
+    def is_answered_here(self) -> bool:
+        """Whether nothing was sent to an upstream."""
+        return self.refusal is not None or ANSWERED_HERE in self.notes
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, `refused`, `upstream error` or `aborted`."""
+        if self.refusal is not None:
+            return "refused"
+        if self.is_aborted:
+            return "aborted"
+        failed = (self.status or 0) >= _ERROR_STATUS or self.failure or self.hint
+        return "upstream error" if failed else "ok"
+
+    @property
+    def late_error(self) -> str | None:
+        """The error inside an answer whose status had been a good one: streams fail like that."""
+        return self.usage.error if self.usage and (self.status or 0) < _ERROR_STATUS else None
+
+    @property
+    def failure(self) -> str | None:
+        """How the upstream failed where its status does not tell: it broke off, or its stream ended in an error."""
+        return None if self.is_aborted else self.error or self.late_error
+
+    def comment(self) -> str:
+        """The line that mitmweb and the console show beside the flow."""
+        parts = [self.auth, _model_change(self.model, self.model_sent)]
+        if self.refusal is not None:
+            parts += [f"refused with {self.status}", self.refusal]
+        else:
+            status = str(self.status) if self.status else None
+            parts += [status, self.late_error, self.error, _duration(self.total_s)]
+        parts += [_tokens(self.usage), *self.notes, self.hint]
+        return _plain(f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}")
+
+    def log_entry(self) -> Mapping[str, object]:
+        """The keys of a `gateway_log` line; those that say nothing are absent."""
+        usage, failure = self.usage or Usage(), self.failure
+        entry = {
+            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
+            "rule": self.rule,
+            "method": self.method,
+            "host": self.host,
+            "path": self.path,
+            "upstream": self.upstream,
+            "model": self.model or usage.model,
+            "model_sent": self.model_sent,
+            "status": self.status,
+            "first_event_ms": _milliseconds(self.first_event_s),
+            "total_ms": _milliseconds(self.total_s),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_tokens": usage.cache_read_tokens,
+            "bytes_out": self.bytes_out,
+            "bytes_in": self.bytes_in,
+            # A stream can fail after its good status, and no other key says so.
+            "refusal": f"upstream: {failure}" if failure and self.refusal is None else self.refusal,
+            "hint": self.hint,
+        }
+        return {
+            key: _plain(value) if isinstance(value, str) else value
+            for key, value in entry.items()
+            if value is not None
+        }
+
+    def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
+        """What the Gateway view tells besides the log entry, as plain values; what says nothing is absent."""
+        usage = self.usage or Usage()
+        facts = {
+            **entry,
+            "outcome": self.outcome if self.total_s is not None else "under way",
+            "auth": self.auth,
+            "credential": self.credential,
+            "credential_age_s": self.credential_age_s,
+            "edits": list(self.edits),
+            "applied": None if self.applied is None else list(self.applied),
+            "bytes_came": self.bytes_came,
+            "cache_creation_tokens": usage.cache_creation_tokens,
+            "retry": self.retry,
+            "refusal": self.refusal,
+            "error": self.error or self.late_error,
+            "notes": list(self.notes),
+            "is_answered_here": self.is_answered_here,
+        }
+        return {key: value for key, value in facts.items() if value is not None}
+
+
+def _plain(text: str) -> str:
+    """Text that can be written: a client's bytes may be no UTF-8, and a model's name half of a surrogate pair."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def auth_change(plan: Plan, head: RequestHead) -> str | None:
+    """Where the client's key was and how the gateway's goes out, such as `x-api-key → bearer`."""
+    if plan.auth.scheme == "keep":
+        return None
+    names = [lower_name(name) for name, _ in head.fields]
+    slots = list(dict.fromkeys(name for name in names if is_credential_header(name)))
+    return f"{' + '.join(slots) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
+
+
+def _model_change(model: str | None, sent: str | None) -> str | None:
+    if model is None:
+        return None
+    return f"{model} → {sent}" if sent is not None and sent != model else model
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _tokens(usage: Usage | None) -> str | None:
+    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
+        return None
+    return f"in {usage.input_tokens or 0} / out {usage.output_tokens or 0}"
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

@@ -1,0 +1,104 @@
+"""The tee on a response: each chunk passes at once, edited where the rule says so, and a copy is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..llm.usage import Usage, UsageReader
+
+logger = logging.getLogger(__name__)
+
+
+class Restorer(Protocol):
+    """Edits a response while it streams."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may leave after this chunk."""
+
+    def flush(self) -> bytes:
+        """What is still held at the end."""
+
+
+def _nothing() -> None: ...
+
+
+class Tee:
+    """Passes a response's chunks and keeps up to `limit` bytes of what passed.
+
+    mitmproxy calls `feed` for every chunk and with `b""` at the end. It must never raise (the client would
+    wait for ever), nor give `b""` for data (that would end a chunked response).
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        restorer: Restorer | None,
+        usage: UsageReader | None,
+        on_chunk: Callable[[], None] = _nothing,
+    ) -> None:
+        self._limit = limit
+        self._restorer = restorer
+        self._usage = usage
+        self._on_chunk = on_chunk
+        self._kept = bytearray()
+        self.size = 0
+        self.first_chunk_at: float | None = None
+
+    def feed(self, chunk: bytes) -> bytes | list[bytes]:
+        """The bytes to send on; an empty list where all is held back."""
+        if self.first_chunk_at is None:
+            self.first_chunk_at = time.monotonic()
+        passed = self._restored(chunk)
+        try:
+            self._keep(passed)
+            # As the upstream sent it: its own name of the model is the one that is told.
+            if self._usage is not None and chunk:
+                self._usage.feed(chunk)
+            self._on_chunk()
+        except (Exception, asyncio.CancelledError) as fault:
+            logger.warning("a response could not be recorded: %s", type(fault).__name__)
+        return passed or []
+
+    def _restored(self, chunk: bytes) -> bytes:
+        restorer = self._restorer
+        if restorer is None:
+            return chunk
+        try:
+            return restorer.feed(chunk) if chunk else restorer.flush()
+        except (Exception, asyncio.CancelledError) as fault:
+            logger.warning("the model's name could not be restored: %s", type(fault).__name__)
+            self._restorer = None
+            return chunk
+
+    def _keep(self, passed: bytes) -> None:
+        self.size += len(passed)
+        room = self._limit - len(self._kept)
+        if room > 0:
+            self._kept += passed if len(passed) <= room else passed[:room]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more passed than is kept."""
+        return self.size > len(self._kept)
+
+    @property
+    def has_fed(self) -> bool:
+        """Whether the response came this way at all."""
+        return self.first_chunk_at is not None
+
+    def kept(self) -> bytes:
+        """What passed so far, up to the limit."""
+        return bytes(self._kept)
+
+    def close(self) -> None:
+        """Lets go of what passed and of whom it told: the answer keeps the tee for as long as it is kept itself."""
+        self._kept.clear()
+        self._on_chunk = _nothing
+
+    def usage(self) -> Usage | None:
+        """Tokens and model as the answer told them; call once, at the end."""
+        return self._usage.finish() if self._usage is not None else None

@@ -1,0 +1,1 @@
+"""The meaning of the providers' JSON: models, token counts, conversations, hints."""

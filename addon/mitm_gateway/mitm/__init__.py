@@ -1,0 +1,1 @@
+"""Everything else that knows mitmproxy: hooks, options, commands, views."""

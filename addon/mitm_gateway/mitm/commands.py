@@ -1,0 +1,80 @@
+"""The gateway's commands inside mitmproxy: `gateway.rules`, `.explain`, `.check`, `.reload`, `.stats`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from mitmproxy import command, ctx, exceptions, http
+from mitmproxy.flow import Flow
+
+from ..exchange.explain import describe_rules, explain, explain_url
+from ..rules.ruleset import RuleSet
+from .flows import arrival_of, head_of
+from .recorder import FACTS, Recorder
+from .replay import original_head
+
+logger = logging.getLogger(__name__)
+
+
+class Commands:
+    """What the user may ask of a running gateway."""
+
+    name = "gateway-commands"
+
+    def __init__(
+        self,
+        ruleset: Callable[[], RuleSet | None],
+        check: Callable[[], Sequence[str]],
+        reload: Callable[[], Sequence[str]],
+        recorder: Recorder,
+    ) -> None:
+        self._ruleset = ruleset
+        self._check = check
+        self._reload = reload
+        self._recorder = recorder
+
+    @command.command("gateway.rules")
+    def rules(self) -> Sequence[str]:
+        """The rules in force, a line each."""
+        return describe_rules(self._rules())
+
+    @command.command("gateway.explain")
+    def explain(self, url: str, method: str = "POST", model: str = "") -> Sequence[str]:
+        """What would be done with a request to this URL, or with the flows that `@focus` or a filter names."""
+        if url.startswith(("@", "~")):
+            flows = ctx.master.commands.call("view.flows.resolve", url)
+            return [line for flow in flows for line in self._explain_flow(flow)]
+        try:
+            return explain_url(self._rules(), method, url, model=model or None).lines()
+        except ValueError as fault:
+            raise exceptions.CommandError(str(fault)) from None
+
+    def _explain_flow(self, flow: Flow) -> list[str]:
+        if not isinstance(flow, http.HTTPFlow):
+            return ["this is no HTTP flow"]
+        arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
+        head = original_head(flow) or head_of(flow, arrival)
+        facts = flow.metadata.get(FACTS, {})
+        return explain(self._rules(), head, facts.get("model"), arrival).lines()
+
+    @command.command("gateway.check")
+    def check(self) -> Sequence[str]:
+        """Reads the rules file and says what is wrong with it; the rules in force stay."""
+        return self._check() or ["the rules are sound"]
+
+    @command.command("gateway.reload")
+    def reload(self) -> Sequence[str]:
+        """Reads the rules file again now."""
+        return self._reload() or [f"{len(self._rules().rules)} rules loaded"]
+
+    @command.command("gateway.stats")
+    def stats(self) -> Sequence[str]:
+        """Requests, tokens and times by rule and model since the start."""
+        return self._recorder.stats.table()
+
+    def _rules(self) -> RuleSet:
+        ruleset = self._ruleset()
+        if ruleset is None:
+            raise exceptions.CommandError("no rules are loaded")
+        return ruleset

@@ -1,0 +1,47 @@
+"""What stands in while the gateway's script is gone: 503 for everything, never open forwarding.
+
+It lives in a module of its own, imported before anything can go wrong, so that a script that no longer
+loads cannot take it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from mitmproxy import ctx, exceptions, http
+
+from ..wire.refusal import Refusal
+from .flows import refuse
+
+
+class Deadman:
+    """Answers every request with 503 until the next successful start of the gateway."""
+
+    name = "gateway-deadman"
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Refuses; runs after the gateway's own hook, which is gone."""
+        if flow.live and not flow.response:
+            refuse(flow, Refusal(503, _REASON, retry=True))
+
+    http_connect = requestheaders
+
+
+_REASON = (
+    "the gateway's script is not loaded; see the proxy's log, or restart it where the script was deleted"
+)
+_deadman = Deadman()
+
+
+def stand_in() -> None:
+    """Puts the deadman in place."""
+    with contextlib.suppress(exceptions.AddonManagerError):
+        if _deadman not in ctx.master.addons:
+            ctx.master.addons.add(_deadman)
+
+
+def stand_down() -> None:
+    """Takes the deadman away: the gateway answers again."""
+    with contextlib.suppress(exceptions.AddonManagerError):
+        if _deadman in ctx.master.addons:
+            ctx.master.addons.remove(_deadman)

@@ -1,0 +1,149 @@
+"""Replays run the rules again from the request as the client made it, not from what was sent.
+
+What is needed for that is kept in the flow's metadata as plain values (they survive `-w`); the client's
+key is masked there, so a replay can only use credentials of the gateway.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from mitmproxy import http
+
+from ..exchange.json_body import BodyError, scan
+from ..exchange.json_edits import edit
+from ..exchange.plan import masked_target
+from ..text.redact import holds_secret, masked_exactly, masked_header
+from ..wire.request import Fields, RequestHead, lower_name, raw, text
+from .flows import point_at
+
+ORIGINAL = "gateway_original"
+# Shorter ones are placeholders, and stand in other words.
+_LEAST_KEY = 8
+# What tells nothing of an edit by the user: `host` follows the place.
+_UNTOLD = (b"host", b"content-length", b"transfer-encoding", b"content-encoding")
+
+
+def is_replay(flow: http.HTTPFlow) -> bool:
+    """Whether the flow is sent again by the user rather than by a client."""
+    return flow.is_replay == "request"
+
+
+def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -> None:
+    """Keeps the request as it came, without these keys wherever they stand; of a replay's model what the client had
+    asked for, its body is still to come.
+    """
+    before = flow.metadata.get(ORIGINAL)
+    models = before if is_replay(flow) and isinstance(before, dict) else {}
+    keys = [key for key in keys if len(key) >= _LEAST_KEY]
+    flow.metadata[ORIGINAL] = {
+        **{name: models[name] for name in ("model", "model_sent") if name in models},
+        "scheme": head.scheme,
+        "host": flow.request.host,
+        "port": head.port,
+        # Bytes: what is no UTF-8 could not be saved as text.
+        "target": raw(masked_exactly(masked_target(head.target), keys)),
+        "authority": head.authority,
+        "headers": _shown(head.fields, keys),
+    }
+
+
+def _shown(fields: Fields, keys: Sequence[str]) -> Fields:
+    shown = [
+        (name, raw(masked_header(lower_name(name), text(value))) if _is_masked(name) else value)
+        for name, value in fields
+    ]
+    rest = b"\n".join([value for _, value in shown])
+    if any(raw(key) in rest for key in keys):
+        # A client may name itself, say, by its key.
+        shown = [(name, raw(masked_exactly(text(value), keys))) for name, value in shown]
+    return tuple(shown)
+
+
+@lru_cache(maxsize=4096)
+def _is_masked(name: bytes) -> bool:
+    return holds_secret(lower_name(name))
+
+
+def original_head(flow: http.HTTPFlow) -> RequestHead | None:
+    """The head as it came, its secrets masked; None where no rule has handled the flow."""
+    original = flow.metadata.get(ORIGINAL)
+    if not isinstance(original, dict):
+        return None
+    return RequestHead(
+        flow.request.method,
+        original["scheme"],
+        original["host"],
+        original["port"],
+        text(original["target"]),
+        _fields(original),
+        original["authority"],
+    )
+
+
+def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
+    """Keeps what was sent instead, to tell later what the user has edited since."""
+    original = flow.metadata.get(ORIGINAL)
+    if isinstance(original, dict):
+        original["sent"] = _place(flow)
+        original["sent_headers"] = _checksum(flow)
+        if model is not None and model_sent is not None and model != model_sent:
+            original["model"], original["model_sent"] = model, model_sent
+
+
+def restore_original(flow: http.HTTPFlow) -> None:
+    """Gives a flow that is sent again its original head; edits by the user since then stay."""
+    original = flow.metadata.get(ORIGINAL)
+    if not isinstance(original, dict):
+        return
+    if original.get("sent_headers") == _checksum(flow):
+        flow.request.headers.fields = _fields(original)
+    if _is_where_it_went(flow, original):
+        point_at(flow, original["scheme"], original["host"], original["port"], text(original["target"]))
+        flow.request.data.authority = raw(original["authority"])
+
+
+def _fields(original: dict[str, Any]) -> Fields:
+    # A flow that was read from a file has lists where there were tuples.
+    return tuple((name, value) for name, value in original["headers"])
+
+
+def restore_original_model(flow: http.HTTPFlow) -> None:
+    """Puts the client's model back into the body of a flow that is sent again. Before its body has come, mitmproxy
+    would put what was sent in its place.
+    """
+    original = flow.metadata.get(ORIGINAL)
+    content = flow.request.raw_content
+    if not isinstance(original, dict) or "model" not in original:
+        return
+    if not content or "content-encoding" in flow.request.headers:
+        return
+    try:
+        body = scan(content)
+        if body.model == original["model_sent"]:
+            flow.request.content = edit(body, model=original["model"])
+    except BodyError:
+        return  # edited by the user into something else; the rules will say what they think of it
+
+
+def _is_where_it_went(flow: http.HTTPFlow, original: dict[str, Any]) -> bool:
+    """Whether the user has not turned the flow elsewhere. Flows of a file mitmproxy itself turns back to the host that
+    a reverse listener is for.
+    """
+    *place, path = _place(flow)
+    *sent, sent_path = original.get("sent", [None])
+    return path == sent_path and place in (sent, [original[name] for name in ("scheme", "host", "port")])
+
+
+def _place(flow: http.HTTPFlow) -> list[Any]:
+    request = flow.request
+    return [request.scheme, request.host, request.port, request.data.path]
+
+
+def _checksum(flow: http.HTTPFlow) -> int:
+    """Tells headers that the user has edited since from those that were sent."""
+    kept = [field for field in flow.request.headers.fields if field[0].lower() not in _UNTOLD]
+    return zlib.crc32(b"\n".join(map(b":".join, kept)))

@@ -1,0 +1,1 @@
+"""Destinations of records: log file, statistics, OpenTelemetry, the Gateway view."""

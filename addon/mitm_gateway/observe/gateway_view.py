@@ -1,0 +1,136 @@
+"""The text of the Gateway view: what came, what went, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..text.printable import indented, size, visible
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it may be shown: secrets are masked already."""
+
+    line: str
+    headers: Headers
+
+
+def render(facts: Mapping[str, Any], came: Request, went: Request | None) -> str:
+    """The report on one flow, from `record.Record.facts`; `went` is None where nothing was sent."""
+    sections = [_summary(facts), _places(came, went), _edits(facts), _figures(facts), _headers(came, went)]
+    return visible("\n\n".join("\n".join(lines) for section in sections if (lines := list(section))))
+
+
+def _summary(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"rule: {facts.get('rule', 'none')}"
+    outcome = [facts.get("outcome"), facts.get("status"), facts.get("error")]
+    yield f"outcome: {', '.join(str(part) for part in outcome if part)}"
+    for name in ("refusal", "hint"):
+        if name in facts:
+            yield f"{name}: {facts[name]}"
+    for note in facts.get("notes", ()):
+        yield f"note: {note}"
+
+
+def _places(came: Request, went: Request | None) -> Iterator[str]:
+    yield f"came: {came.line}"
+    yield f"went: {went.line if went else 'nothing was sent'}"
+
+
+def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
+    if "auth" in facts:
+        yield f"auth: {facts['auth']}"
+    if "credential" in facts:
+        age = facts.get("credential_age_s")
+        yield f"credential: {facts['credential']}" + (f", {_age(age)}" if age is not None else "")
+    if "model" in facts:
+        sent = facts.get("model_sent", facts["model"])
+        yield f"model: {facts['model']}" + (f" → {sent}" if sent != facts["model"] else ", unchanged")
+    yield from _body_edits(facts)
+    if "bytes_out" in facts:
+        came, out = facts.get("bytes_came", facts["bytes_out"]), facts["bytes_out"]
+        yield f"body: {came:,} → {out:,} bytes" if "bytes_came" in facts else f"body: {size(out)}, unchanged"
+
+
+def _body_edits(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The rule's edits, and which of them found something to do, where that is known."""
+    applied = facts.get("applied")
+    if applied is None and "bytes_out" in facts and "bytes_came" not in facts:
+        applied = ()  # the very bytes that came went on
+    edits = list(dict.fromkeys([*facts.get("edits", ()), *(applied or ())]))
+    if edits:
+        yield "body edits of the rule:" if applied is None else "body edits:"
+    for edit in edits:
+        yield indented(edit if applied is None or edit in applied else f"{edit}: nothing to do here")
+
+
+def _age(seconds: float) -> str:
+    if seconds < 1:
+        return "read just then"
+    return f"read {seconds:.0f} s before" if seconds < 120 else f"read {seconds / 60:.0f} min before"
+
+
+def _headers(came: Request, went: Request | None) -> Iterator[str]:
+    """The headers that differ, new beside old, and behind them the many that do not."""
+    before, after = came.headers, went.headers if went else came.headers
+    gone, stayed = _parted(before, _counted(before) - _counted(after))
+    new, _ = _parted(after, _counted(after) - _counted(before))
+    new_by_name: dict[str, list[str]] = {}
+    for name, value in new:
+        new_by_name.setdefault(name.lower(), []).append(f"  + {name}: {value}")
+    if gone or new:
+        yield "headers changed:"
+    for name, value in gone:
+        yield f"  - {name}: {value}"
+        yield from new_by_name.pop(name.lower(), [])
+    yield from (line for lines in new_by_name.values() for line in lines)
+    if stayed:
+        yield "headers unchanged:" if went else "headers:"
+    yield from (f"    {name}: {value}" for name, value in stayed)
+
+
+def _counted(headers: Headers) -> Counter[tuple[str, str]]:
+    return Counter((name.lower(), value) for name, value in headers)
+
+
+def _parted(headers: Headers, wanted: Counter[tuple[str, str]]) -> tuple[Headers, Headers]:
+    """So many of the headers as are wanted, and the others."""
+    found: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for name, value in headers:
+        is_wanted = wanted[name.lower(), value] > 0
+        wanted[name.lower(), value] -= is_wanted
+        (found if is_wanted else others).append((name, value))
+    return found, others
+
+
+def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
+    first, total = facts.get("first_event_ms"), facts.get("total_ms")
+    times = [("first event", first, "ms"), ("total", total, "ms")]
+    told = [f"{name} {value:,.0f} {unit}" for name, value, unit in times if value is not None]
+    tokens = facts.get("output_tokens")
+    # An answer that came in one piece has no speed, and of one that broke off the count is not known.
+    if (
+        tokens
+        and facts.get("outcome") == "ok"
+        and first is not None
+        and total is not None
+        and total - first >= 100
+    ):
+        told.append(f"{tokens / (total - first) * 1000:,.0f} tokens per second")
+    if told:
+        yield f"timing: {', '.join(told)}"
+    names = {"input_tokens": "in", "output_tokens": "out", "cache_read_tokens": "cache read",
+             "cache_creation_tokens": "cache written"}  # fmt: skip
+    counts = [f"{shown} {facts[name]:,}" for name, shown in names.items() if name in facts]
+    if counts:
+        yield f"tokens: {', '.join(counts)}"
+    if "bytes_in" in facts:
+        yield f"answer: {size(facts['bytes_in'])}"
+    if facts.get("retry"):
+        yield f"retry: the client's number {facts['retry']}"

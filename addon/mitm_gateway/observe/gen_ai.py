@@ -1,0 +1,149 @@
+"""A finished record in the words of OpenTelemetry's conventions for generative AI.
+
+Version 1.41, the last that was published whole: https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai.
+Names, counts and times only: nothing that was said, no header and no path is told.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from ..exchange.record import Record
+from ..wire.addresses import DEFAULT_PORTS
+
+Attributes: TypeAlias = dict[str, str | int | float | bool | tuple[str, ...]]
+
+# Counting tokens, listing models and the rest of an API are no operations of a model.
+_OPERATIONS = {
+    "chat": re.compile(
+        r"/messages$|/chat/completions$|/responses$|/model/[^/]+/(?:invoke|converse)[^/]*$"
+        r"|/models/(?!count-tokens)[^/:]+:(?:streamR|r)awPredict$"
+    ),
+    "generate_content": re.compile(r"/models/[^/:]+:(?:streamG|g)enerateContent$"),
+    "embeddings": re.compile(r"/embeddings$"),
+    "text_completion": re.compile(r"/completions$"),
+}
+# Whose API it is: the host tells, and where it is a gateway's own, the form of the path.
+_PROVIDERS = {
+    "aws.bedrock": re.compile(r"^bedrock[\w-]*\.|/model/[^/]+/(?:invoke|converse)[^/]*$"),
+    "gcp.vertex_ai": re.compile(r"aiplatform\.|RawPredict$|rawPredict$"),
+    "gcp.gemini": re.compile(r"^generativelanguage\.|enerateContent$"),
+    "azure.ai.openai": re.compile(r"\.openai\.azure\.com/"),
+    "azure.ai.inference": re.compile(r"\.azure\.com/"),
+    "deepseek": re.compile(r"\.deepseek\.com/"),
+    "moonshot_ai": re.compile(r"\.moonshot\.(?:ai|cn)/"),
+    "mistral_ai": re.compile(r"\.mistral\.ai/"),
+    "groq": re.compile(r"\.groq\.com/"),
+    "x_ai": re.compile(r"\.x\.ai/"),
+    "anthropic": re.compile(r"/messages$"),
+}
+_MAX_NAME = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of a model, as a span and as the attributes of its metrics. Times are unix nanoseconds and seconds."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    span: Attributes
+    metric: Attributes
+    is_error: bool
+    duration_s: float
+    first_chunk_s: float | None
+    tokens: tuple[tuple[str, int], ...]
+
+
+def operation(record: Record) -> Operation | None:
+    """What a record tells; None for a request that calls no model."""
+    kind = next((name for name, form in _OPERATIONS.items() if form.search(record.path)), None)
+    if kind is None or record.method != "POST":
+        return None
+    asked, error = record.model_sent or record.model, _error(record)
+    shared: Attributes = {
+        "gen_ai.operation.name": kind,
+        **_place(record),
+        **_named("gen_ai.request.model", asked),
+    }
+    answered = _named("gen_ai.response.model", record.usage.model if record.usage else None)
+    failed = _named("error.type", error)
+    total_s = record.total_s or 0.0
+    start_ns = int(record.time * 1e9)
+    return Operation(
+        name=f"{kind} {asked[:_MAX_NAME]}" if asked else kind,
+        start_ns=start_ns,
+        end_ns=start_ns + int(total_s * 1e9),
+        span={**shared, **answered, **failed, **_span_only(record)},
+        metric={**shared, **answered},
+        is_error=error is not None,
+        duration_s=total_s,
+        first_chunk_s=record.first_event_s if record.usage and record.usage.is_stream else None,
+        tokens=_tokens(record),
+    )
+
+
+def _place(record: Record) -> Attributes:
+    url = urlsplit(record.upstream or "")
+    host = url.hostname or record.host
+    tried = f"{host}{record.path}"
+    found: Attributes = {
+        "gen_ai.provider.name": next(
+            (name for name, form in _PROVIDERS.items() if form.search(tried)), "openai"
+        ),
+        "server.address": host,
+        **_named("mitm_gateway.rule", record.rule),
+    }
+    if url.hostname:
+        found["server.port"] = url.port or DEFAULT_PORTS[url.scheme]
+    return found
+
+
+def _named(key: str, value: str | None) -> Attributes:
+    return {key: value[:_MAX_NAME]} if value else {}
+
+
+def _error(record: Record) -> str | None:
+    """What went wrong, in few words: dashboards group by it."""
+    if record.outcome in ("refused", "aborted"):
+        return record.outcome
+    if record.outcome == "upstream error":
+        return record.late_error or ("broken off" if record.error else str(record.status))
+    return None
+
+
+def _span_only(record: Record) -> Attributes:
+    usage = record.usage
+    found = _named("mitm_gateway.model", record.model)
+    if record.status is not None:
+        found["http.response.status_code"] = record.status
+    if usage is None:
+        return found
+    found |= {f"gen_ai.usage.{kind}_tokens": count for kind, count in _tokens(record)}
+    if usage.cache_read_tokens is not None:
+        found["gen_ai.usage.cache_read.input_tokens"] = usage.cache_read_tokens
+    if usage.cache_creation_tokens is not None:
+        found["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_creation_tokens
+    if usage.stop_reason is not None:
+        found["gen_ai.response.finish_reasons"] = (usage.stop_reason,)
+    if usage.is_stream:
+        found["gen_ai.request.stream"] = True
+        if record.first_event_s is not None:
+            found["gen_ai.response.time_to_first_chunk"] = record.first_event_s
+    return found
+
+
+def _tokens(record: Record) -> tuple[tuple[str, int], ...]:
+    """Input with all that was cached, as the conventions count it, and output."""
+    usage = record.usage
+    if usage is None:
+        return ()
+    counts = {"input": usage.input_tokens, "output": usage.output_tokens}
+    # OpenAI's APIs count what was cached among the input, the others beside it.
+    if usage.input_tokens is not None and not record.path.endswith(("/completions", "/responses")):
+        beside = (usage.cache_read_tokens or 0) + (usage.cache_creation_tokens or 0)
+        counts["input"] = usage.input_tokens + beside
+    return tuple((kind, count) for kind, count in counts.items() if count is not None)

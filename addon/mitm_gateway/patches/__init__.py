@@ -1,0 +1,1 @@
+"""Every change to mitmproxy's insides, and nothing else."""

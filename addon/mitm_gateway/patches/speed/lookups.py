@@ -1,0 +1,119 @@
+"""Values that are looked at dozens of times a request: options, headers, the types of a message's parts."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import fields
+from functools import cache, lru_cache
+from typing import Any
+
+from mitmproxy import hooks, http, optmanager
+from mitmproxy.coretypes import multidict
+from mitmproxy.master import Master
+from mitmproxy.proxy.context import Context
+
+from ..patch import Patches, expect
+
+# Options of these types cannot be changed by who reads them, so they need no copy.
+_UNCHANGING = (bool, str, int, float, type(None))
+
+
+def uncopied_options(_master: Master, patches: Patches) -> None:
+    """Each look at an option makes a deep copy, some thirty times a request; most options need none."""
+    option, unset = optmanager._Option, optmanager.unset
+    copied = option.current
+    expect(copied, "self")
+    if not {"value", "_default"} <= set(option.__slots__):
+        raise AttributeError("_Option")
+
+    def current(self: Any) -> Any:
+        value = self._default if self.value is unset else self.value
+        return value if isinstance(value, _UNCHANGING) else copied(self)
+
+    patches.set(option, "current", current)
+
+
+def plain_headers(_master: Master, patches: Patches) -> None:
+    """Looks a header up in one loop; mitmproxy's way goes through six functions and an exception."""
+    headers = http.Headers
+    expect(headers.get_all, "self", "name")
+    if headers.__getitem__ is not multidict._MultiDict.__getitem__ or "get" in vars(headers):
+        raise AttributeError("Headers")
+
+    make = headers.__init__
+
+    def init(self: Any, fields: Any = (), **more: Any) -> None:
+        fields = tuple(fields)
+        if more or not all(type(name) is type(value) is bytes for name, value in fields):
+            make(self, fields, **more)
+        else:
+            self.fields = tuple([(name, value) for name, value in fields])
+
+    lowered = lru_cache(maxsize=1024)(_lowered)
+
+    def values(self: Any, name: str | bytes) -> list[str]:
+        wanted = lowered(name)
+        return [
+            value.decode("utf-8", "surrogateescape") for key, value in self.fields if key.lower() == wanted
+        ]
+
+    def get(self: Any, key: str | bytes, default: Any = None) -> Any:
+        found = values(self, key)
+        return ", ".join(found) if found else default
+
+    def contains(self: Any, key: str | bytes) -> bool:
+        wanted = lowered(key)
+        return wanted in [name.lower() for name, _ in self.fields]
+
+    patches.set(headers, "__init__", init)
+    patches.set(headers, "get_all", values)
+    patches.set(headers, "get", get)
+    patches.set(headers, "__contains__", contains)
+
+
+def _lowered(name: str | bytes) -> bytes:
+    return (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
+
+
+def plain_forks(_master: Master, patches: Patches) -> None:
+    """Forks a context, as each request does, without making a server connection only to throw it away."""
+    fork = Context.fork
+    if set(fork.__code__.co_names) != {"Context", "client", "options", "server", "layers", "copy"}:
+        raise AttributeError("Context.fork")
+
+    def plain_fork(self: Context) -> Context:
+        forked = object.__new__(Context)
+        forked.__dict__.update(self.__dict__)
+        forked.layers = self.layers.copy()
+        return forked
+
+    patches.set(Context, "fork", plain_fork)
+
+
+def plain_checks(_master: Master, patches: Patches) -> None:
+    """Checks the types of a message's parts, and lists a hook's, without describing the class anew each time."""
+    check, args = http.MessageData.__post_init__, hooks.Hook.args
+    expect(check, "self")
+    expect(args, "self")
+
+    def post_init(self: Any) -> None:
+        if not all(isinstance(getattr(self, name), kinds) for name, kinds in _kinds(self.__class__)):
+            check(self)  # type: ignore[no-untyped-call]  # it says what is wrong
+
+    patches.set(http.MessageData, "__post_init__", post_init)
+    patches.set(hooks.Hook, "args", lambda self: [getattr(self, name) for name in _names(self.__class__)])
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+@cache
+def _kinds(kind: type) -> tuple[tuple[str, tuple[type, ...]], ...]:
+    """The names of a dataclass's fields with the types that they may have."""
+    found = []
+    for field in fields(kind):
+        kinds = typing.get_args(field.type) or (field.type,)
+        found.append((field.name, (*kinds, int) if float in kinds else tuple(kinds)))
+    return tuple(found)

@@ -1,0 +1,212 @@
+"""Sockets: what arrives is handled in that moment, and what belongs together leaves in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from h11._readers import ContentLengthReader
+from mitmproxy.connection import ConnectionState
+from mitmproxy.master import Master
+from mitmproxy.proxy import events, server
+from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+
+from ..patch import Patches, expect
+
+# Pieces of a message that are written together; copying a larger one would cost more than it saves.
+_JOINED_BYTES = 128 << 10
+# Flags are compared as numbers: their own operators are slow.
+_CAN_READ = ConnectionState.CAN_READ.value
+
+
+def direct_reads(_master: Master, patches: Patches) -> None:
+    """Hands what has arrived to the layers at once, without a detour through a buffer and a waiting task."""
+    original = server.ConnectionHandler.handle_connection
+    expect(original, "self", "connection")
+    reader = asyncio.StreamReader()
+    reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
+
+    async def handle_connection(self: Any, connection: Any) -> None:
+        io = self.transports[connection]
+        if isinstance(io.reader, asyncio.StreamReader) and isinstance(io.writer, asyncio.StreamWriter):
+            DirectReader(self, connection, io.reader, io.writer)
+        await original(self, connection)
+
+    patches.set(server.ConnectionHandler, "handle_connection", handle_connection)
+
+
+class DirectReader(asyncio.Protocol):
+    """Takes the place of a stream's protocol and has each piece handled in the moment in which it arrives.
+
+    The end of a connection, and what cannot be handled at once, goes the stream's way.
+    """
+
+    def __init__(
+        self, handler: Any, connection: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._handler = handler
+        self._connection = connection
+        self._reader = reader
+        self._transport: Any = writer.transport
+        self._stream: Any = writer.transport.get_protocol()
+        self._draining: asyncio.Future[None] | None = None
+        for name in ("connection_lost", "eof_received", "pause_writing", "resume_writing"):
+            setattr(self, name, getattr(self._stream, name))
+        writer.transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Handles a piece."""
+        if not self._connection.state._value_ & _CAN_READ:
+            return  # closed by us a moment ago
+        if self._reader._buffer or self._handler._server_event_lock.locked():  # type: ignore[attr-defined]
+            self._stream.data_received(data)
+            return
+        event = self._handler.server_event(events.DataReceived(self._connection, data))
+        try:
+            event.send(None)
+        except StopIteration:
+            pass
+        else:
+            raise RuntimeError("an event had to wait")
+        if any(_is_full(io.writer) for io in self._handler.transports.values()):
+            self._transport.pause_reading()
+            self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        await self._handler.drain_writers()
+        self._transport.resume_reading()
+
+
+def _is_full(writer: object) -> bool:
+    return isinstance(writer, asyncio.StreamWriter) and bool(writer._protocol._paused)  # type: ignore[attr-defined]
+
+
+def plain_bodies(_master: Master, patches: Patches) -> None:
+    """Passes the pieces of a body of known length on as they are; mitmproxy copies each three times."""
+    connection = _http1.Http1Connection
+    original = connection._handle_event
+    expect(original, "self", "event")
+    if list(vars(ContentLengthReader(1))) != ["_length", "_remaining"]:
+        raise AttributeError("ContentLengthReader")
+
+    def handle_event(self: Any, event: events.Event) -> Any:
+        if type(event) is events.DataReceived and self.state == self.read_body and not self.buf:
+            reader, data = self.body_reader, event.data
+            if type(reader) is ContentLengthReader and 0 < len(data) <= reader._remaining:
+                return _passed_on(self, reader, event)
+        return original(self, event)
+
+    patches.set(connection, "_handle_event", handle_event)
+
+
+class Sending:
+    """What answers one event leaves in one piece: a head, its body and the end, instead of three.
+
+    What can wait until then, such as a log line, does.
+    """
+
+    def __init__(self) -> None:
+        self._holding: list[Cork] = []
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_answering = False
+
+    def join_writes(self, _master: Master, patches: Patches) -> None:
+        """Puts it between mitmproxy's connections and their sockets."""
+        handler = server.ConnectionHandler
+        serve, take = handler.handle_connection, handler.server_event
+        expect(serve, "self", "connection")
+        expect(take, "self", "event")
+        corks: weakref.WeakSet[Cork] = weakref.WeakSet()
+        sending = self
+
+        async def handle_connection(self: Any, connection: Any) -> None:
+            writer = self.transports[connection].writer
+            # Lives as long as this connection is served.
+            cork = Cork(writer, sending._holding) if isinstance(writer, asyncio.StreamWriter) else None
+            if cork is not None:
+                corks.add(cork)
+            await serve(self, connection)
+
+        async def server_event(self: Any, event: Any) -> None:
+            sending._is_answering = True
+            try:
+                await take(self, event)
+            finally:
+                sending._is_answering = False
+                sending._send()
+
+        def undo() -> None:
+            for cork in corks:
+                cork.take_out()
+
+        patches.set(handler, "handle_connection", handle_connection)
+        patches.set(handler, "server_event", server_event)
+        patches.on_undo(undo)
+
+    def after(self, action: Callable[[], None]) -> None:
+        """Does something that raises nothing when what answers the present event has left; at once without one."""
+        if self._is_answering:
+            self._waiting.append(action)
+        else:
+            action()
+
+    def _send(self) -> None:
+        while self._holding:
+            self._holding.pop().flush()
+        while self._waiting:
+            self._waiting.popleft()()
+
+
+def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataReceived) -> Iterator[Any]:
+    reader._remaining -= len(event.data)
+    yield ReceiveHttp(connection.ReceiveData(connection.stream_id, event.data))
+    if not reader._remaining:
+        yield from connection.read_body(event)  # finds the end
+
+
+class Cork:
+    """Holds what is written to a connection until `flush`, or until the connection is to end.
+
+    It stands in the list `holding` from the first piece on.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter, holding: list[Cork]) -> None:
+        self._transport = writer.transport
+        self._writer = weakref.ref(writer)
+        self._holding = holding
+        self._held: list[bytes] = []
+        writer.write = self._write  # type: ignore[method-assign, assignment]
+        writer.write_eof = self._write_eof  # type: ignore[method-assign]
+
+    def _write(self, data: bytes) -> None:
+        if not self._held:
+            self._holding.append(self)
+        self._held.append(data)
+
+    def flush(self) -> None:
+        """Writes what is held."""
+        held = self._held
+        if not held:
+            return
+        if not self._transport.is_closing():
+            if len(held) > 1 and sum(map(len, held)) <= _JOINED_BYTES:
+                self._transport.write(b"".join(held))
+            else:
+                for piece in held:
+                    self._transport.write(piece)
+        held.clear()
+
+    def take_out(self) -> None:
+        """Lets the connection write for itself again."""
+        self.flush()
+        writer = self._writer()
+        if writer is not None:
+            del writer.write, writer.write_eof
+
+    def _write_eof(self) -> None:
+        self.flush()
+        self._transport.write_eof()

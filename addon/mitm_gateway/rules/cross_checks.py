@@ -1,0 +1,207 @@
+"""What is wrong between the parts of a rules file, each of them sound by itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..wire import sigv4
+from ..wire.addresses import Upstream
+from .document import shown
+from .patterns import Glob, HostPattern, PathGlob
+from .problems import Pos, did_you_mean
+from .schema import CLIENT, CREDENTIAL_REFERENCE, Credential, Match, Rule
+
+# Comparing rules takes up to ten microseconds a pair, and a reload holds up all requests: a file that needs more
+# pairs than this was generated, and is not told about rules that can never match.
+_MAX_PAIRS = 100_000
+
+Loc = tuple[str | int, ...]
+Finding = tuple[Loc, str]
+PositionOf = Callable[[Loc], Pos]
+
+
+def check_rules(
+    rules: Mapping[int, Rule], credentials: Mapping[str, Credential | None], pos: PositionOf
+) -> Iterator[Finding]:
+    """The faults between these rules (by their place in the file) and credentials, each with its place.
+
+    A credential that is faulty itself is None: it is known, and nothing more is said of it.
+    """
+    for number, rule in rules.items():
+        yield from _credentials(number, rule, credentials)
+        yield from _exposed(number, rule)
+        if rule.signs and not sigv4.is_available():
+            yield ("rules", number, "auth", "scheme"), f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
+    yield from _unreachable(rules, pos)
+
+
+def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Finding]:
+    """The names that an earlier rule has already; `names` by their rules' places in the file."""
+    first: dict[str, int] = {}
+    for number, name in names.items():
+        if name in first:
+            line = pos(("rules", first[name], "name")).line
+            yield ("rules", number, "name"), f"duplicate rule name {shown(name)}; first given on line {line}"
+        first.setdefault(name, number)
+
+
+def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Finding]:
+    for loc, name in _named_credentials(number, rule):
+        if name not in credentials:
+            yield (
+                loc,
+                f"unknown credential {shown(name)} in rule {shown(rule.name)}"
+                f"{did_you_mean(name, [*credentials, CLIENT])}",
+            )
+            continue
+        credential = credentials[name]
+        if credential is None:
+            continue
+        signs = rule.signs and loc[-1] == "credential"
+        if credential.aws is not None and not signs:
+            expected = f'expected "scheme: sigv4" in rule {shown(rule.name)}'
+            yield loc, f"credential {shown(name)} signs requests; {expected}"
+        if signs and credential.aws is None:
+            yield loc, f'credential {shown(name)} cannot sign requests; expected one with "aws"'
+
+
+def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
+    if rule.auth and rule.auth.credential not in (None, CLIENT):
+        yield ("rules", number, "auth", "credential"), rule.auth.credential or ""
+    for part, values in (("set", rule.headers.set), ("add", rule.headers.add)):
+        for header, value in values.items():
+            for name in CREDENTIAL_REFERENCE.findall(value):
+                yield ("rules", number, "headers", part, header), name
+
+
+def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
+    """A credential that would go to whoever is named by the client, or over a wire that others read."""
+    sends = bool(rule.credential_names) or (rule.auth is not None and rule.auth.credential == CLIENT)
+    for place, host in enumerate(rule.match.host):
+        if set(host.labels) <= {"*"} and rule.credential_names and rule.upstream is None:
+            loc: Loc = ("rules", number, "match", "host", place)
+            yield (
+                loc,
+                (
+                    f"host {shown(host.text)} would send a credential of rule {shown(rule.name)} to any host; "
+                    'expected an "upstream", or hosts by name'
+                ),
+            )
+    upstream = rule.upstream
+    if isinstance(upstream, Upstream) and sends and not upstream.is_private and not rule.allow_http:
+        yield (
+            ("rules", number, "upstream"),
+            (
+                f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
+                'expected "https://…", or "allow_http: true" in the rule'
+            ),
+        )
+
+
+def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding]:
+    earlier = _Earlier()
+    pairs = 0
+    for number, rule in rules.items():
+        near = earlier.near(rule.match)
+        pairs += len(near)
+        if pairs > _MAX_PAIRS:
+            return
+        taker = next((each for each in near if takes_all(rules[each].match, rule.match)), None)
+        if taker is not None:
+            line = pos(("rules", taker)).line
+            yield (
+                ("rules", number),
+                (
+                    f"rule {shown(rule.name)} can never match: rule {shown(rules[taker].name)} "
+                    f"on line {line} takes {shown(rule.match.host[0].text)} first"
+                ),
+            )
+        earlier.add(number, rule.match)
+
+
+def takes_all(first: Match, second: Match) -> bool:
+    """Whether every request that fits the second fits the first; False where that is not certain."""
+    return (
+        _covered(first.host, second.host)
+        and _covered(first.path, second.path)
+        and _methods_covered(first.method, second.method)
+        and _covered(first.model, second.model)
+        and _headers_covered(first, second)
+    )
+
+
+def _covered(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
+    if first is None:
+        return True
+    return second is not None and all(any(mine.contains(each) for mine in first) for each in second)
+
+
+def _methods_covered(first: tuple[str, ...] | None, second: tuple[str, ...] | None) -> bool:
+    return first is None or (second is not None and set(second) <= set(first))
+
+
+def _headers_covered(first: Match, second: Match) -> bool:
+    if not first.header:
+        return True
+    theirs = {name.lower(): test for name, test in (second.header or {}).items()}
+    return all(
+        name.lower() in theirs and _test_covered(test, theirs[name.lower()])
+        for name, test in first.header.items()
+    )
+
+
+def _test_covered(first: bool | tuple[Glob, ...], second: bool | tuple[Glob, ...]) -> bool:
+    if isinstance(first, bool):
+        return first == second or (first and not isinstance(second, bool))
+    return not isinstance(second, bool) and _covered(first, second)
+
+
+class _Earlier:
+    """Earlier rules by what a rule that takes all of another must share with it: host and literal beginning.
+
+    Without it ten thousand rules would be compared with each other.
+    """
+
+    def __init__(self) -> None:
+        self._rules: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+
+    def add(self, number: int, match: Match) -> None:
+        for host in match.host:
+            name = host.name if host.is_exact else f"*{host.tail}"
+            for kind, beginning in _beginnings(match):
+                self._rules[name, kind, beginning].append(number)
+
+    def near(self, match: Match) -> list[int]:
+        """The rules that may take all of this one, in file order."""
+        kinds = [("all", "")]
+        if match.path:
+            kinds += [("path", beginning) for beginning in _cuts(match.path[0].text)]
+        if match.model:
+            kinds += [("model", beginning) for beginning in _cuts(match.model[0].text)]
+        names = _names(match.host[0])
+        return sorted(
+            {each for name in names for kind in kinds for each in self._rules.get((name, *kind), ())}
+        )
+
+
+def _names(host: HostPattern) -> list[str]:
+    labels = host.tail.split(".") if host.tail else []
+    tails = ["*" + ".".join(labels[place:]) for place in range(len(labels) + 1)]
+    return [host.name, *tails] if host.is_exact else tails
+
+
+def _beginnings(match: Match) -> list[tuple[str, str]]:
+    patterns: Sequence[PathGlob | Glob]
+    if match.path is not None:
+        kind, patterns = "path", match.path
+    elif match.model is not None:
+        kind, patterns = "model", match.model
+    else:
+        return [("all", "")]
+    return [(kind, pattern.text.partition("*")[0]) for pattern in patterns]
+
+
+def _cuts(text: str) -> list[str]:
+    return [text[:end] for end in range(min(len(text), 200) + 1)]

@@ -1,0 +1,304 @@
+"""Other forms of the same rules: Claude Desktop's third-party-inference keys, and environment variables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..text.redact import Secret
+from ..wire.addresses import Upstream
+from .cross_checks import Loc
+from .document import Document, shown, type_name
+from .problems import Problem, RulesError, did_you_mean, in_file_order, nearest
+from .ruleset import RuleSet
+from .schema import Auth, Credential, Headers, Match, Respond, Rule, RulesFile
+
+MARK = "inferenceProvider"
+API_HOST = "api.anthropic.com"
+_CREDENTIAL = "gateway"
+_SCHEMES = ("bearer", "x-api-key")
+# Desktop's own default; a helper's value is read again after this time.
+_HELPER_TTL_S = 3600.0
+_PRESETS = {
+    "anthropic": "anthropic",
+    "bedrock": "bedrock",
+    "mantle": "bedrock-mantle",
+    "vertex": "vertex",
+    "foundry": "azure-foundry",
+}
+_READ_KEYS = (
+    "inferenceProvider",
+    "inferenceGatewayBaseUrl",
+    "inferenceGatewayApiKey",
+    "inferenceGatewayAuthScheme",
+    "inferenceCustomHeaders",
+    "inferenceGatewayHeaders",
+    "inferenceModels",
+    "inferenceCredentialHelper",
+    "inferenceCredentialHelperTtlSec",
+    "inferenceCredentialHelperTimeoutSec",
+    "inferenceCredentialKind",
+)
+# Known to Desktop, and nothing to a gateway.
+_OTHER_KEYS = (
+    "inferenceCredentialHelperSilentRefreshEnabled", "inferenceMaxTokensPerWindow", "inferenceSessionLifetimeSec",
+    "inferenceStreamIdleTimeoutSec", "inferenceTokenWindowHours",
+)  # fmt: skip
+# The older name first, so that the newer one wins.
+_HEADER_KEYS = ("inferenceGatewayHeaders", "inferenceCustomHeaders")
+_PREFIX = "inference"
+# A key of ours with a slip in it begins so; what else is unknown came with a later release of Desktop.
+_OUR_PREFIXES = ("inferenceGateway", "inferenceCustom", "inferenceModels", "inferenceCredentialHelper")
+_OTHER_PROVIDERS = (
+    "inferenceAnthropic", "inferenceBedrock", "inferenceMantle", "inferenceVertex", "inferenceFoundry",
+)  # fmt: skip
+
+
+def is_desktop(data: object) -> bool:
+    """Whether a file holds Desktop's keys rather than rules."""
+    return isinstance(data, dict) and MARK in data
+
+
+def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
+    """The one rule that Desktop's keys stand for. Raises RulesError with every problem."""
+    reading = _Desktop(document)
+    rules_file = reading.read()
+    found = in_file_order([*problems, *reading.problems])
+    if found or rules_file is None:
+        raise RulesError(found)
+    return RuleSet.of(rules_file, document.file, document)
+
+
+def passed_over(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a Desktop file that say nothing to a gateway."""
+    return tuple(key for key in data if key not in _READ_KEYS)
+
+
+class _Desktop:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._data: dict[str, Any] = document.data
+        self.problems: list[Problem] = []
+
+    def _add(self, key: str, text: str, *, at_key: bool = False) -> None:
+        loc: Loc = (key,)
+        pos = self._document.key_pos(loc) if at_key else self._document.pos(loc)
+        self.problems.append(Problem(self._document.file, pos, text))
+
+    def read(self) -> RulesFile | None:
+        self._check_keys()
+        provider = self._data[MARK]
+        if provider != "gateway":
+            self._other_provider(provider)
+            return None
+        url, credential = self._url(), self._credential()
+        scheme = self._scheme()
+        headers, models = self._headers(), self._models()
+        if self.problems or url is None or credential is None:
+            return None
+        return self._rules_file(url, credential, scheme, headers, models)
+
+    def _rules_file(
+        self, url: str, credential: Credential, scheme: str, headers: dict[str, str], models: tuple[str, ...]
+    ) -> RulesFile | None:
+        try:
+            rules_file = one_rule("desktop", url, scheme, credential, headers, models)
+        except ValidationError as fault:
+            # Only the headers are not looked at before.
+            for error in fault.errors(include_url=False, include_input=False):
+                key = _HEADER_KEYS[0] if _HEADER_KEYS[0] in self._data else _HEADER_KEYS[1]
+                self._add(key, f'"{key}" {_reason(str(error.get("ctx", {}).get("error", "is not valid")))}')
+            return None
+        return rules_file
+
+    def _url(self) -> str | None:
+        key = "inferenceGatewayBaseUrl"
+        url = self._text(key)
+        if url is None:
+            if key not in self._data:
+                self._add(MARK, f'provider "gateway" has no "{key}"; expected the address of the gateway')
+            return None
+        if fault := _url_fault(url):
+            self._add(key, f'"{key}" {fault}')
+        return url
+
+    def _check_keys(self) -> None:
+        known = (*_READ_KEYS, *_OTHER_KEYS)
+        # All begin alike, so that only what follows tells whether two are nearly the same.
+        endings = [key.removeprefix(_PREFIX) for key in known]
+        for key in self._data:
+            if not key.startswith(_PREFIX) or key in known or key.startswith(_OTHER_PROVIDERS):
+                continue
+            if key.startswith(_OUR_PREFIXES) or nearest(key.removeprefix(_PREFIX), endings):
+                self._add(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", at_key=True)
+        if "rules" in self._data:
+            self._add("rules", f'"rules" does not go with "{MARK}"; expected one of the two', at_key=True)
+
+    def _other_provider(self, provider: object) -> None:
+        if isinstance(provider, str) and provider in _PRESETS:
+            text = f'"{MARK}" is "{provider}", which is no gateway; expected a rule with "preset: {_PRESETS[provider]}"'
+        else:
+            text = f'"{MARK}" is not known; expected "gateway"'
+        self._add(MARK, text)
+
+    def _text(self, key: str) -> str | None:
+        value = self._data.get(key)
+        if value is None and key not in self._data:
+            return None
+        if not isinstance(value, str) or not value:
+            self._add(key, f'"{key}" is {type_name(value) if value != "" else "empty"}; expected text')
+            return None
+        return value
+
+    def _scheme(self) -> str:
+        scheme = self._data.get("inferenceGatewayAuthScheme", "bearer")
+        if scheme not in _SCHEMES:
+            hint = did_you_mean(str(scheme), _SCHEMES)
+            self._add(
+                "inferenceGatewayAuthScheme",
+                f'"inferenceGatewayAuthScheme" is not known; expected one of {", ".join(_SCHEMES)}{hint}',
+            )
+        return str(scheme)
+
+    def _credential(self) -> Credential | None:
+        helper, key = self._text("inferenceCredentialHelper"), self._text("inferenceGatewayApiKey")
+        kind = self._data.get("inferenceCredentialKind")
+        if helper is not None and kind != "static":
+            if not helper.startswith("/"):  # else whatever folder the proxy was started in decides what runs
+                name = "inferenceCredentialHelper"
+                self._add(
+                    name, f'"{name}" is not an absolute path; expected a form such as "/usr/local/bin/helper"'
+                )
+            ttl = self._seconds("inferenceCredentialHelperTtlSec", _HELPER_TTL_S)
+            timeout = self._seconds("inferenceCredentialHelperTimeoutSec", 60.0)
+            return Credential.model_validate(
+                {"command": [helper], "ttl": f"{ttl:.0f}s", "timeout": f"{timeout:.0f}s"}
+            )
+        if key is not None and kind in (None, "static"):
+            return Credential.literal(Secret(key))
+        if not self.problems:
+            self._add(
+                MARK, 'there is no key; expected "inferenceGatewayApiKey" or "inferenceCredentialHelper"'
+            )
+        return None
+
+    def _seconds(self, key: str, default: float) -> float:
+        value = self._data.get(key, default)
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            seconds = 0
+        if not 1 <= seconds <= 86_400 * 365:
+            self._add(key, f'"{key}" is not a number of seconds; expected one from 1')
+            return default
+        return seconds
+
+    def _structured(self, key: str) -> Any:
+        """A value that the OS store keeps as JSON text."""
+        value = self._data.get(key)
+        if isinstance(value, str):
+            try:
+                return json.loads(value)
+            except ValueError:
+                return value
+        return value
+
+    def _headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for key in _HEADER_KEYS:
+            value = self._structured(key)
+            if value is None:
+                continue
+            if isinstance(value, list):
+                value = _from_lines(value)
+            if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+                self._add(key, f'"{key}" is no list of headers; expected a mapping of names to texts')
+                continue
+            headers |= value
+        return headers
+
+    def _models(self) -> tuple[str, ...]:
+        value = self._structured("inferenceModels")
+        if value is None:
+            return ()
+        names = [_model_name(model) for model in value] if isinstance(value, list) else [None]
+        if None in names:
+            self._add(
+                "inferenceModels",
+                '"inferenceModels" is not a list of models; expected names, or mappings with "name"',
+            )
+        return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _from_lines(lines: list[Any]) -> dict[str, str] | None:
+    """Headers from "Name: Value" lines, as earlier releases of Desktop wrote them."""
+    if not all(isinstance(line, str) and ":" in line for line in lines):
+        return None
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _model_name(model: object) -> str | None:
+    name = model.get("name") if isinstance(model, dict) else model
+    return name.removesuffix("[1m]") if isinstance(name, str) and name else None
+
+
+def one_rule(
+    name: str,
+    upstream: str,
+    scheme: str,
+    credential: Credential,
+    headers: Mapping[str, str] | None = None,
+    models: tuple[str, ...] = (),
+) -> RulesFile:
+    """A rules file with one rule for Anthropic's API. Raises ValidationError."""
+    rule = Rule.model_validate(
+        {
+            "name": name,
+            "match": Match.model_validate({"host": API_HOST, "path": "/v1/**"}),
+            "upstream": upstream,
+            "auth": Auth.model_validate({"scheme": scheme, "credential": _CREDENTIAL}),
+            "headers": Headers.model_validate({"set": dict(headers or {})}),
+            "respond": Respond(models=bool(models), head=True),
+        }
+    )
+    return RulesFile.model_construct(
+        credentials={_CREDENTIAL: credential}, rules=(rule,), unmatched="auto", version=1
+    ).listing(models)
+
+
+def _reason(text: str) -> str:
+    """What a validator says, without its advice where that is about rules files."""
+    return text.partition(";")[0] if '"credentials"' in text else text
+
+
+def _url_fault(url: str) -> str | None:
+    """Why a key cannot go to this address, or None."""
+    try:
+        upstream = Upstream.parse(url)
+    except ValueError as fault:
+        return _reason(str(fault))
+    return None if upstream.is_private else 'would send the key over plain http; expected "https://…"'
+
+
+def from_environment(environ: Mapping[str, str]) -> RuleSet | None:
+    """The rule that `ANTHROPIC_AUTH_MODE`, `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` stand for.
+
+    None without the first of them. Raises RulesError where they cannot be used.
+    """
+    mode, url, key = (environ.get(f"ANTHROPIC_{name}") for name in ("AUTH_MODE", "BASE_URL", "API_KEY"))
+    if not mode:
+        return None
+    problems = []
+    if mode not in _SCHEMES:
+        hint = did_you_mean(mode, _SCHEMES)
+        problems.append(f"ANTHROPIC_AUTH_MODE is not known; expected one of {', '.join(_SCHEMES)}{hint}")
+    problems += [f"{name} is not set; expected it beside ANTHROPIC_AUTH_MODE"
+                 for name, value in (("ANTHROPIC_BASE_URL", url), ("ANTHROPIC_API_KEY", key)) if not value]  # fmt: skip
+    if url and (fault := _url_fault(url)):
+        problems.append(f"ANTHROPIC_BASE_URL {fault}")
+    if not problems and url and key:
+        return RuleSet.of(one_rule("environment", url, mode, Credential.literal(Secret(key))), "environment")
+    raise RulesError(Problem("environment", None, text) for text in problems)

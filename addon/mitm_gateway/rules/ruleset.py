@@ -1,0 +1,139 @@
+"""Which rule takes a request.
+
+Rules keep file order and the first that covers a request wins. The index only narrows by host, it never
+decides; what is the same for every request to one place is remembered for the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from ..wire.request import RequestHead
+from .document import Document
+from .patterns import Glob
+from .schema import Credential, Match, Rule, RulesFile
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsBody:
+    """The rule cannot be told before the model in the body is known."""
+
+
+NEEDS_BODY: Final = NeedsBody()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The model that the client asks for; `name` is None where the request names none."""
+
+    name: str | None
+
+
+class RuleSet:
+    """The rules of one file, compiled. It does not change: a reload makes a new one."""
+
+    def __init__(
+        self,
+        rules: tuple[Rule, ...],
+        credentials: Mapping[str, Credential] | None = None,
+        unmatched: str = "auto",
+        file: str = "rules.yaml",
+        listed_models: tuple[str, ...] = (),
+        document: Document | None = None,
+    ) -> None:
+        self.file = file
+        self.document = document
+        self.rules = rules
+        self.credentials = dict(credentials or {})
+        self.unmatched = unmatched
+        self.listed_models = listed_models
+        self._exact: dict[str, list[int]] = {}
+        self._by_tail: dict[str, list[int]] = {}
+        for number, rule in enumerate(rules):
+            for pattern in rule.match.host:
+                index, key = (
+                    (self._exact, pattern.name) if pattern.is_exact else (self._by_tail, pattern.tail)
+                )
+                index.setdefault(key, []).append(number)
+        # Paths and methods are few in practice; the bound keeps a scanner from filling the memory.
+        self._covering = lru_cache(maxsize=2048)(self._find_covering)
+
+    @classmethod
+    def of(cls, rules_file: RulesFile, file: str, document: Document | None = None) -> RuleSet:
+        """The rule set of a validated file; `document` knows where each part of it stands."""
+        return cls(
+            rules_file.rules,
+            rules_file.credentials,
+            rules_file.unmatched,
+            file,
+            rules_file.listed_models,
+            document,
+        )
+
+    def knows_host(self, host: str, port: int) -> bool:
+        """Whether any rule is about this host."""
+        return bool(self.on_host(host, port))
+
+    def on_host(self, host: str, port: int) -> tuple[Rule, ...]:
+        """The rules about this host, in file order."""
+        return self._covering(host, port, None, None)
+
+    def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | NeedsBody | None:
+        """The rule for a request. `asked` is the body's model, None while the body is not there yet."""
+        if head.path_model is not None:
+            asked = Asked(head.path_model)
+        for rule in self._covering(head.host, head.port, head.matched_path, head.method.upper()):
+            if head.has_odd_path and rule.match.path is not None:
+                continue
+            if not _headers_fit(rule.match, head):
+                continue
+            if rule.match.model is None:
+                return rule
+            if asked is None:
+                return NEEDS_BODY
+            if asked.name is not None and _any_covers(rule.match.model, asked.name):
+                return rule
+        return None
+
+    def _find_covering(self, host: str, port: int, path: str | None, method: str | None) -> tuple[Rule, ...]:
+        """The rules that cover a place, in file order; without path and method, all on the host."""
+        numbers = {number for key in _tails(host) for number in self._by_tail.get(key, ())}
+        numbers.update(self._exact.get(host, ()))
+        return tuple(
+            rule
+            for rule in (self.rules[number] for number in sorted(numbers))
+            if any(pattern.covers(host, port) for pattern in rule.match.host)
+            and (path is None or _place_fits(rule.match, path, method or ""))
+        )
+
+
+def _tails(host: str) -> Iterator[str]:
+    yield host
+    while host:
+        host = host.partition(".")[2]
+        yield host
+
+
+def _place_fits(match: Match, path: str, method: str) -> bool:
+    if match.path is not None and not any(pattern.covers(path) for pattern in match.path):
+        return False
+    return match.method is None or method in match.method
+
+
+def _headers_fit(match: Match, head: RequestHead) -> bool:
+    return not match.header or all(
+        _header_fits(wanted, head.get(name.lower())) for name, wanted in match.header.items()
+    )
+
+
+def _header_fits(wanted: bool | tuple[Glob, ...], value: str | None) -> bool:
+    if isinstance(wanted, bool):
+        return wanted == (value is not None)
+    return value is not None and _any_covers(wanted, value)
+
+
+def _any_covers(globs: tuple[Glob, ...], value: str) -> bool:
+    return any(glob.covers(value) for glob in globs)

@@ -1,1 +1,0 @@
-"""Everything that knows mitmproxy; nothing here decides about rules."""

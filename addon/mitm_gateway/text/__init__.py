@@ -1,0 +1,1 @@
+"""Hostile or secret text made harmless: masking, printable text, bounded JSON."""

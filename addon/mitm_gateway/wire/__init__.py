@@ -1,0 +1,1 @@
+"""HTTP's own vocabulary: addresses, request heads, refusals, content encodings, event streams, signatures."""

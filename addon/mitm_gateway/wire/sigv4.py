@@ -1,0 +1,94 @@
+"""AWS Signature Version 4: botocore (extra `aws`) finds the keys and signs a request as it will leave."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from ..text.redact import Secret
+from .request import Fields, raw, text
+
+# Said wherever a rule signs and botocore is not installed.
+MISSING = "needs botocore; pip install 'mitmproxy-gateway[aws]'"
+# Of the client's headers only these are signed: the rest may change on the way, and AWS does not ask for it.
+_SIGNED = (b"content-type",)
+# What the client's own signature may have left: it would be signed along, or give its session away.
+_REPLACED = frozenset({b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"})
+
+
+class AwsError(Exception):
+    """No usable AWS keys. The text holds nothing of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwsKeys:
+    """What signs: an access key's id and secret, and the token of a temporary session."""
+
+    access_key: str
+    secret_key: Secret
+    token: Secret | None = None
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The parts that are nobody else's business."""
+        return (self.secret_key, self.token) if self.token else (self.secret_key,)
+
+
+def is_available() -> bool:
+    """Whether botocore is installed."""
+    return importlib.util.find_spec("botocore") is not None
+
+
+def provider(profile: str) -> Any:
+    """botocore's source of keys for a profile, `default` for the usual chain. It blocks. Raises AwsError."""
+    if not is_available():
+        raise AwsError(MISSING)
+    import botocore.exceptions
+    import botocore.session
+
+    try:
+        session = botocore.session.Session(profile=None if profile == "default" else profile)
+        found = session.get_credentials()
+    except botocore.exceptions.ProfileNotFound:
+        raise AwsError("names an AWS profile that does not exist") from None
+    except botocore.exceptions.BotoCoreError as fault:
+        raise AwsError(f"has no AWS keys ({type(fault).__name__})") from None
+    if found is None:
+        raise AwsError("has no AWS keys; the usual chain (variables, profile, SSO, instance) gave none")
+    return found
+
+
+def frozen(found: Any) -> AwsKeys:
+    """The keys of this moment, renewed where they ran out. It may block. Raises AwsError."""
+    import botocore.exceptions
+
+    try:
+        keys = found.get_frozen_credentials()
+    except botocore.exceptions.BotoCoreError as fault:
+        raise AwsError(f"has AWS keys that cannot be renewed ({type(fault).__name__})") from None
+    token = Secret(keys.token) if keys.token else None
+    return AwsKeys(keys.access_key, Secret(keys.secret_key), token)
+
+
+def signed(
+    fields: Fields, method: str, url: str, body: bytes, keys: AwsKeys, *, service: str, region: str
+) -> Fields:
+    """The fields with a fresh signature over method, URL, host, content type and body."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    kept = tuple(item for item in fields if item[0].lower() not in _REPLACED)
+    request = AWSRequest(
+        method=method,
+        url=url,
+        data=body,
+        headers={text(name): text(value) for name, value in kept if name.lower() in _SIGNED},
+    )
+    own = Credentials(keys.access_key, keys.secret_key.reveal(), keys.token.reveal() if keys.token else None)
+    SigV4Auth(own, service, region).add_auth(request)
+    added = [
+        (raw(name), raw(value)) for name, value in request.headers.items() if raw(name).lower() in _REPLACED
+    ]
+    return (*kept, *added)

@@ -1,0 +1,46 @@
+"""What mitmproxy's log of connections may say: never the bytes of a peer, however a line is cut."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mitm_gateway.mitm.log_filter import Unquoted
+
+KEY = "gateway-key-fedcba9876543210"
+
+
+def logged(message: str) -> str:
+    record = logging.LogRecord("mitmproxy.proxy.server", logging.DEBUG, "", 0, message, None, None)
+    assert Unquoted().filter(record)
+    return record.getMessage()
+
+
+def test_an_exception_is_told_without_the_bytes_that_it_names(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("test.of.logs")
+    log.addFilter(Unquoted())
+    log.error("crashed", exc_info=AssertionError(f"unexpected event: RequestData({KEY.encode()!r})"))
+    assert "unexpected event: RequestData(b'…')" in caplog.text
+    assert "gateway-key" not in caplog.text
+
+
+@pytest.mark.parametrize("quote", ["", "'"], ids=["single", "double"])
+def test_a_line_that_mitmproxy_cut_inside_a_literal_holds_no_key(quote: str) -> None:
+    # With proxy_debug a line ends after 256 or 2048 characters, wherever that is: a length such as a port's
+    # digits decides whether that is inside the quoted head.
+    head = f"POST /{quote} HTTP/1.1\r\nauthorization: Bearer {KEY}\r\nx: \\{quote}\r\n\r\n".encode()
+    whole = f">> SendData(Server({{'address': ('gw.test', 443)}}), {head!r})"
+    for length in range(len(whole)):
+        assert "gateway-key" not in logged(whole[:length] + "…"), length
+    assert "gateway-key" not in logged(whole)
+
+
+def test_what_stands_around_the_bytes_is_still_said() -> None:
+    assert logged(r"a b'x\'y' c b\"z\" d") == "a b'…' c b\\\"z\\\" d"
+    assert logged("error: b'a' and \"c\" of the client's") == "error: b'…' and \"c\" of the client's"
+
+
+def test_a_query_in_a_line_keeps_its_names_only() -> None:
+    line = "Request(POST api.anthropic.com:443/v1/messages?api_key=plain-word&alt=sse) …"
+    assert logged(line) == "Request(POST api.anthropic.com:443/v1/messages?api_key=****&alt=sse) …"

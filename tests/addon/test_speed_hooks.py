@@ -1,0 +1,283 @@
+"""Quicker dispatch does what mitmproxy's own does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mitmproxy import exceptions
+from mitmproxy.proxy import server
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
+from mitmproxy.test import taddons, tflow
+
+from mitm_gateway.patches.speed import Fast
+from mitm_gateway.patches.speed.sockets import Cork, Sending
+
+
+class Listener:
+    """Notes what it is called with; may raise, and may have addons below it."""
+
+    def __init__(
+        self, name: str, calls: list[str], fault: BaseException | None = None, *below: Listener
+    ) -> None:
+        self.name = name
+        self.addons = list(below)
+        self._calls = calls
+        self._fault = fault
+
+    def request(self, flow: Any) -> None:
+        self._calls.append(f"{self.name}.request")
+        if self._fault:
+            raise type(self._fault)(*self._fault.args)
+
+    async def response(self, flow: Any) -> None:
+        self._calls.append(f"{self.name}.response")
+        if self._fault:
+            raise type(self._fault)(*self._fault.args)
+
+
+class Updated:
+    """Waits for updates."""
+
+    name = "updated"
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    def update(self, flows: Any) -> None:
+        self._calls.append("update")
+
+
+SCENARIOS: dict[str, Callable[[list[str]], list[object]]] = {
+    "order": lambda calls: [
+        Listener("a", calls, None, Listener("a1", calls, None, Listener("a2", calls)), Listener("a3", calls)),
+        Listener("b", calls),
+    ],
+    "fault": lambda calls: [
+        Listener("a", calls, None, Listener("a1", calls, ValueError("shown")), Listener("a2", calls)),
+        Listener("b", calls),
+    ],
+    "halt": lambda calls: [Listener("a", calls, exceptions.AddonHalt()), Listener("b", calls)],
+    "updates": lambda calls: [Listener("a", calls), Updated(calls)],
+    "nobody": lambda calls: [],
+}
+
+
+@pytest.fixture
+def fast() -> Iterator[Fast]:
+    made = Fast()
+    yield made
+    made.uninstall()
+
+
+async def happened(scenario: str, fast: Fast | None, caplog: pytest.LogCaptureFixture) -> tuple[Any, ...]:
+    calls: list[str] = []
+    caplog.clear()
+    with taddons.context(*SCENARIOS[scenario](calls)) as context:
+        if fast:
+            fast.install(context.master)
+        for hook in (HttpRequestHook, HttpResponseHook):
+            await context.master.addons.handle_lifecycle(hook(tflow.tflow()))
+        if fast:
+            fast.uninstall()
+    logged = [
+        (record.name, record.levelno, record.getMessage(), _frames(record))
+        for record in caplog.records
+        if record.levelno >= logging.ERROR
+    ]
+    return calls, logged
+
+
+def _frames(record: logging.LogRecord) -> list[str]:
+    trace = record.exc_info[2] if record.exc_info else None
+    names = []
+    while trace:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return names
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_the_same_happens_as_without(
+    scenario: str, fast: Fast, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await happened(scenario, fast, caplog) == await happened(scenario, None, caplog)
+
+
+async def test_addons_that_come_and_go_are_called_and_forgotten(fast: Fast) -> None:
+    calls: list[str] = []
+    with taddons.context() as context:
+        fast.install(context.master)
+        addons = context.master.addons
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        late = Listener("late", calls)
+        addons.add(late)
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        late.addons.append(Listener("below", calls))
+        context.options.update(http2=False)
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        late.addons.clear()
+        addons.remove(late)
+        await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+    assert calls == ["late.request", "late.request", "below.request"]
+
+
+async def test_a_replaced_hook_is_the_one_that_is_called(fast: Fast) -> None:
+    calls: list[str] = []
+    listener = Listener("a", calls)
+    with taddons.context(listener) as context:
+        fast.install(context.master)
+        await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+        listener.request = lambda flow: calls.append("replaced")  # type: ignore[method-assign]
+        await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
+    assert calls == ["a.request", "replaced"]
+
+
+async def test_uninstalling_puts_everything_back(fast: Fast) -> None:
+    with taddons.context() as context:
+        manager, thresholds = context.master.addons, gc.get_threshold()
+        handle = server.ConnectionHandler.handle_connection
+        before = dict(vars(manager))
+        fast.install(context.master)
+        assert set(vars(manager)) > set(before)
+        fast.uninstall()
+        assert dict(vars(manager)) == before
+        assert server.ConnectionHandler.handle_connection is handle
+        assert gc.get_threshold() == thresholds
+
+
+class Kept:
+    """Garbage that only the collector finds; how much of it there is now, and was at most."""
+
+    now = most = 0
+
+    def __init__(self) -> None:
+        self.me = self
+        Kept.now += 1
+        Kept.most = max(Kept.most, Kept.now)
+
+    def __del__(self) -> None:
+        Kept.now -= 1
+
+
+async def test_what_outlives_a_collection_does_not_pile_up(fast: Fast) -> None:
+    # As connections do that are open for a while: most of it is no longer young when it becomes garbage.
+    with taddons.context() as context:
+        fast.install(context.master)
+        under_way = deque([Kept() for _ in range(20_000)], maxlen=20_000)
+        for _ in range(300_000):
+            under_way.append(Kept())
+    assert Kept.most < 150_000
+
+
+async def test_each_part_finds_what_it_expects(fast: Fast, caplog: pytest.LogCaptureFixture) -> None:
+    with taddons.context() as context, caplog.at_level(logging.INFO):
+        fast.install(context.master)
+    assert "stays off" not in caplog.text
+
+
+async def test_other_insides_switch_a_part_off_and_say_so(
+    fast: Fast, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    with taddons.context() as context:
+        monkeypatch.setattr(context.master.addons, "trigger_event", lambda event, more: None)
+        fast.install(context.master)
+        assert "trigger" not in vars(context.master.addons)
+    assert "a part stays off" in caplog.text
+
+
+class Transport:
+    """Notes what is written, and when the connection's half is ended."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def write_eof(self) -> None:
+        self.written.append(b"<end>")
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.written.append(b"<closed>")
+
+
+def writer_to(transport: Transport) -> asyncio.StreamWriter:
+    return asyncio.StreamWriter(transport, None, None, asyncio.get_running_loop())  # type: ignore[arg-type]
+
+
+async def test_pieces_leave_together_and_in_order() -> None:
+    transport = Transport()
+    writer = writer_to(transport)
+    holding: list[Cork] = []
+    cork = Cork(writer, holding)
+    for piece in (b"head", b"body"):
+        writer.write(piece)
+    assert (transport.written, holding) == ([], [cork])
+    cork.flush()
+    cork.flush()
+    assert transport.written == [b"headbody"]
+
+
+async def test_large_pieces_are_not_copied() -> None:
+    transport = Transport()
+    writer = writer_to(transport)
+    cork = Cork(writer, [])
+    body = bytes(1 << 20)
+    writer.write(b"head")
+    writer.write(body)
+    cork.flush()
+    assert transport.written == [b"head", body]
+    assert transport.written[1] is body
+
+
+async def test_what_is_held_leaves_before_the_end_and_when_taken_out() -> None:
+    transport = Transport()
+    writer = writer_to(transport)
+    cork = Cork(writer, [])
+    writer.write(b"last")
+    writer.write_eof()
+    writer.write(b"more")
+    cork.take_out()
+    writer.write(b"free")
+    assert transport.written == [b"last", b"<end>", b"more", b"free"]
+
+
+async def test_options_keep_their_values_and_lists_stay_copies(fast: Fast) -> None:
+    with taddons.context() as context:
+        fast.install(context.master)
+        context.options.update(mode=["regular"], http2=False)
+        context.options.mode.append("socks5")
+        assert (context.options.mode, context.options.http2) == (["regular"], False)
+        assert context.options.listen_port is None
+        context.options.reset()
+        assert context.options.http2 is True
+
+
+async def test_what_waits_for_the_answer_is_done_once_it_has_left() -> None:
+    sending, transport = Sending(), Transport()
+    done: list[list[bytes]] = []
+
+    def note() -> None:
+        done.append(list(transport.written))
+
+    sending.after(note)
+    assert done == [[]]  # no event is being answered
+    sending._is_answering = True
+    writer = writer_to(transport)
+    cork = Cork(writer, sending._holding)
+    sending.after(note)
+    writer.write(b"answer")
+    assert len(done) == 1
+    sending._send()
+    assert done[1:] == [[b"answer"]]
+    cork.take_out()

@@ -1,0 +1,153 @@
+"""Pieces that are handled in the moment they arrive, and bodies that are passed on as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mitmproxy import options
+from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.proxy import events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._events import RequestData
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import taddons
+
+from mitm_gateway.patches.patch import Patches
+from mitm_gateway.patches.speed import sockets
+
+
+class Handler:
+    """A connection handler that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.transports: dict[str, Any] = {}
+        self.given: asyncio.Queue[bytes] = asyncio.Queue()
+        self.drained = asyncio.Event()
+        self._server_event_lock = asyncio.Lock()
+
+    async def server_event(self, event: events.DataReceived) -> None:
+        self.given.put_nowait(event.data)
+
+    async def drain_writers(self) -> None:
+        await self.drained.wait()
+
+
+class Peer:
+    """The two ends of a connection, of which the handler serves one."""
+
+    def __init__(self) -> None:
+        self.handler = Handler()
+        self.connection = SimpleNamespace(state=ConnectionState.OPEN)
+        self.served: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
+
+    async def open(self) -> None:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        _, self.client = await asyncio.open_connection(*self.server.sockets[0].getsockname())
+        self.reader, self.writer = await self.served
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sockets.DirectReader(self.handler, self.connection, reader, writer)
+        self.served.set_result((reader, writer))
+
+    async def close(self) -> None:
+        for writer in (self.client, self.writer):
+            writer.close()
+            await writer.wait_closed()
+        self.server.close()
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    made = Peer()
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_a_piece_is_handled_at_once_and_the_end_goes_the_streams_way(peer: Peer) -> None:
+    peer.client.write(b"one")
+    assert await peer.handler.given.get() == b"one"
+    peer.client.write(b"two")
+    assert await peer.handler.given.get() == b"two"
+    peer.client.write_eof()
+    assert await peer.reader.read() == b""
+
+
+async def test_what_comes_while_an_event_is_handled_waits_in_the_stream_in_order(peer: Peer) -> None:
+    async with peer.handler._server_event_lock:
+        peer.client.write(b"one")
+        assert await peer.reader.readexactly(1) == b"o"
+    peer.client.write(b"two")
+    assert await peer.reader.readexactly(5) == b"netwo"
+    assert peer.handler.given.empty()
+    peer.client.write(b"three")
+    assert await peer.handler.given.get() == b"three"
+
+
+async def test_reading_pauses_while_a_writer_is_full(peer: Peer) -> None:
+    held: Any = SimpleNamespace(_paused=True)
+    full = asyncio.StreamWriter(peer.writer.transport, held, None, asyncio.get_running_loop())
+    peer.handler.transports["other"] = SimpleNamespace(writer=full)
+    transport: Any = peer.writer.transport
+    peer.client.write(b"one")
+    assert await peer.handler.given.get() == b"one"
+    assert not transport.is_reading()
+    peer.handler.drained.set()
+    peer.handler.transports.clear()
+    peer.client.write(b"two")
+    assert await peer.handler.given.get() == b"two"
+
+
+async def test_nothing_is_read_from_a_connection_that_was_closed_a_moment_ago(peer: Peer) -> None:
+    peer.connection.state = ConnectionState.CLOSED
+    peer.client.write(b"late")
+    peer.client.write_eof()
+    assert await peer.reader.read() == b""
+    assert peer.handler.given.empty()
+
+
+def told(pieces: list[bytes]) -> list[object]:
+    """What a server's layer tells of a request that comes in these pieces; neighbouring data as one."""
+    client = Client(
+        peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0,
+        proxy_mode=ProxyMode.parse("regular"), state=ConnectionState.OPEN,
+    )  # fmt: skip
+    layer = _http1.Http1Server(Context(client, options.Options()))
+    found: list[object] = []
+    for event in (events.Start(), *(events.DataReceived(client, piece) for piece in pieces)):
+        for command in layer.handle_event(event):
+            told = getattr(command, "event", command)
+            if isinstance(told, RequestData):
+                if found and isinstance(found[-1], bytes):
+                    found[-1] += told.data
+                else:
+                    found.append(told.data)
+            else:
+                found.append(type(told).__name__)
+    return found
+
+
+@given(
+    body=st.binary(max_size=40), more=st.binary(max_size=10), cuts=st.lists(st.integers(0, 120), max_size=6)
+)
+def test_a_body_is_told_as_mitmproxy_tells_it(body: bytes, more: bytes, cuts: list[int]) -> None:
+    whole = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s%s" % (len(body), body, more)
+    places = [0, *sorted(cuts), len(whole)]
+    pieces = [whole[a:b] for a, b in pairwise(places)]
+    expected = told(pieces)
+    patches = Patches()
+    with taddons.context() as context:
+        sockets.plain_bodies(context.master, patches)
+        try:
+            assert told(pieces) == expected
+        finally:
+            patches.undo()
+    assert expected[0] == "RequestHeaders"

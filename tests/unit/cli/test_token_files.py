@@ -1,0 +1,78 @@
+"""Files for Envoy: whole, private, only where a secret changed, and a loud end where one cannot be had."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from mitm_gateway.cli import main
+from mitm_gateway.cli.token_files import Writer
+from mitm_gateway.credentials.store import Credentials
+from mitm_gateway.credentials.value import CredentialError
+from mitm_gateway.rules.schema import Credential
+
+RULES = """
+credentials: {a: {file: FILE}}
+rules:
+  - {name: r, match: {host: x.test}, upstream: "https://h.test", auth: {scheme: basic, credential: a}}
+"""
+
+
+def names_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+def test_once_writes_private_files_and_the_basic_form(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("user:password\n")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES.replace("FILE", str(tmp_path / "key")))
+    rules.chmod(0o600)
+    folder = tmp_path / "out"
+    assert main(["token-files", "--rules", str(rules), "--once", str(folder)]) == 0
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "a": "user:password",
+        "a.basic": "dXNlcjpwYXNzd29yZA==",
+    }
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+
+
+def test_a_missing_secret_ends_it_and_names_the_credential(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES.replace("FILE", str(tmp_path / "nowhere")))
+    rules.chmod(0o600)
+    assert main(["token-files", "--rules", str(rules), "--once", str(tmp_path / "out")]) == 1
+    assert 'credential "a"' in capsys.readouterr().err
+
+
+async def test_a_file_is_replaced_only_where_its_secret_changed(tmp_path: Path) -> None:
+    environ = {"KEY": "first"}
+    credentials = Credentials({"a": Credential(env="KEY")}, environ)
+    writer = Writer(tmp_path, frozenset(), 60)
+    await writer.refresh("a", credentials)
+    first = (tmp_path / "a").stat().st_ino
+    await writer.refresh("a", credentials)
+    assert (tmp_path / "a").stat().st_ino == first
+    environ["KEY"] = "second"
+    await writer.refresh("a", credentials)
+    assert (tmp_path / "a").read_text() == "second"
+    assert names_in(tmp_path) == ["a"]
+
+
+async def test_it_is_patient_for_a_while_and_keeps_the_old_file(tmp_path: Path) -> None:
+    environ = {"KEY": "first"}
+    credentials = Credentials({"a": Credential(env="KEY")}, environ)
+    clock = [0.0]
+    writer = Writer(tmp_path, frozenset(), 60, now=lambda: clock[0])
+    await writer.refresh("a", credentials)
+    del environ["KEY"]
+    await writer.refresh("a", credentials)
+    clock[0] = 59.0
+    await writer.refresh("a", credentials)
+    assert (tmp_path / "a").read_text() == "first"
+    clock[0] = 61.0
+    with pytest.raises(CredentialError, match='credential "a"'):
+        await writer.refresh("a", credentials)

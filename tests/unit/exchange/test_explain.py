@@ -1,0 +1,62 @@
+"""The dry run."""
+
+from __future__ import annotations
+
+from mitm_gateway.exchange.explain import describe_rules, explain_url
+from support.core import make_rule, make_ruleset
+
+RULE = make_rule(
+    "copilot",
+    match={"path": "/v1/**"},
+    upstream="https://api.githubcopilot.com",
+    auth={"scheme": "bearer", "credential": "gh"},
+    headers={"set": {"Editor-Version": "vscode/1"}, "remove": ["x-stainless-*"]},
+    models={"map": {"claude-opus-*": "claude-opus-4.6"}},
+    body={"remove": ["context_management"]},
+)
+RULES = make_ruleset(RULE, credentials={"gh": {"env": "GH"}})
+URL = "https://api.anthropic.com/v1/messages?beta=true"
+
+
+def test_a_match_shows_every_edit_and_no_secret() -> None:
+    headers = [("x-api-key", "sk-ant-api03-0123456789abcdef"), ("X-Stainless-Lang", "js")]
+    explanation = explain_url(RULES, "POST", URL, headers, "claude-opus-4")
+    assert explanation.as_json() == {
+        "request": "POST https://api.anthropic.com/v1/messages",
+        "verdict": "forward",
+        "rule": "copilot",
+        "place": "number 1 of 1",
+        "destination": "https://api.githubcopilot.com/v1/messages?beta=true",
+        "auth": "x-api-key → bearer",
+        "credential": "gh",
+        "model": "claude-opus-4",
+        "model_sent": "claude-opus-4.6",
+        "removed": ["x-api-key", "X-Stainless-Lang"],
+        "put_in": ["Editor-Version: vscode/1", "Authorization: Bearer ****"],
+        "body": ["remove context_management"],
+    }
+    assert "0123456789" not in "\n".join(explanation.lines())
+
+
+def test_a_model_that_stays_is_said_to_stay() -> None:
+    lines = explain_url(RULES, "POST", URL, (), "gpt-5").lines()
+    assert "  model      gpt-5, unchanged" in lines
+    assert (
+        "  model      claude-opus-4 → claude-opus-4.6"
+        in explain_url(RULES, "POST", URL, (), "claude-opus-4").lines()
+    )
+
+
+def test_no_match_says_why_not() -> None:
+    explanation = explain_url(RULES, "GET", "https://api.anthropic.com/api/hello")
+    assert explanation.verdict == "pass"
+    assert explanation.why_not == ('rule "copilot": path /api/hello does not fit /v1/**',)
+
+
+def test_a_refusal_says_its_status() -> None:
+    explanation = explain_url(RULES, "POST", URL, [("Origin", "https://evil.test")])
+    assert (explanation.verdict, explanation.status) == ("refuse", 403)
+
+
+def test_the_rules_are_described_a_line_each() -> None:
+    assert describe_rules(RULES) == ["1. copilot: api.anthropic.com /v1/** → https://api.githubcopilot.com"]

@@ -1,0 +1,209 @@
+"""Who may ask, and whether a request says one thing only about where it goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mitm_gateway.exchange.guard import Policy, check, check_client_key, check_peer, without_client_key
+from mitm_gateway.wire.request import Arrival
+from support.core import make_head
+
+INTERCEPT = Arrival(mode="regular", tls=True, sni="api.anthropic.com", inside_connect=True)
+PLAIN = Arrival(mode="regular")
+REVERSE = Arrival(mode="reverse", listen_host="127.0.0.1")
+
+
+def knows(host: str, port: int) -> bool:
+    return host == "api.anthropic.com"
+
+
+def status(head: Any, arrival: Arrival = INTERCEPT, policy: Policy | None = None) -> int | None:
+    refusal = check(head, arrival, policy or Policy(), knows)
+    return refusal.status if refusal else None
+
+
+def test_an_ordinary_request_is_let_through() -> None:
+    assert status(make_head()) is None
+    assert status(make_head(), REVERSE) is None
+
+
+@pytest.mark.parametrize("method", ["TRACE", "trace", "Trace"])
+def test_trace_is_refused_in_any_case(method: str) -> None:
+    assert status(make_head(method=method)) == 403
+    assert status(make_head(method=method, host="other.test")) == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Host": "evil.test"}, 421),
+        ({"Host": "api.anthropic.com.evil.test"}, 421),
+        ({"Host": "api.anthropic.com:8443"}, 421),
+        ({"Host": "api.anthropic.com:443"}, None),
+        ({"Host": "API.Anthropic.COM."}, None),
+        ({"Host": "ａpi.anthropic.com"}, None),
+        ({"Host": "api.anthropic.com:443@evil.test"}, 400),
+        ({"Host": "evil.test#api.anthropic.com"}, 400),
+        ({"Host": "api.anthropic.com%00.evil.test"}, 400),
+        ({"Host": ""}, 400),
+        ([("Host", "evil.test"), ("Host", "api.anthropic.com")], 400),
+        ([("Host", "api.anthropic.com"), ("host", "api.anthropic.com")], 400),
+    ],
+)
+def test_host_must_agree_with_the_target(headers: Any, expected: int | None) -> None:
+    assert status(make_head(headers=headers)) == expected
+
+
+def test_a_missing_host_is_refused() -> None:
+    assert status(make_head(add_host=False)) == 400
+
+
+def test_another_target_that_claims_a_rules_host_is_refused() -> None:
+    head = make_head(headers={"Host": "api.anthropic.com"}, host="evil.test", port=80, scheme="http")
+    assert status(head, PLAIN) == 421
+
+
+def test_another_target_that_claims_a_rules_host_in_disguise_is_refused() -> None:
+    head = make_head(headers={"Host": "x@api.anthropic.com"}, host="evil.test")
+    assert status(head) == 400
+
+
+def test_hosts_without_rules_are_left_alone() -> None:
+    head = make_head(headers={"Host": "whatever", "Origin": "https://page.test"}, host="other.test")
+    assert status(head, Arrival(mode="regular", tls=True, sni="other.test")) is None
+
+
+@pytest.mark.parametrize(
+    ("sni", "expected"),
+    [("evil.test", 421), ("API.anthropic.com", None), (None, None), ("not a name", 421)],
+)
+def test_the_server_name_must_agree(sni: str | None, expected: int | None) -> None:
+    arrival = Arrival(mode="regular", tls=True, sni=sni, inside_connect=True)
+    assert status(make_head(), arrival) == expected
+
+
+def test_a_transparent_listener_needs_a_server_name() -> None:
+    assert status(make_head(), Arrival(mode="transparent", tls=True, sni=None)) == 421
+
+
+def test_http2_authority_counts_as_the_host() -> None:
+    assert status(make_head(authority="api.anthropic.com")) is None
+    assert status(make_head(authority="evil.test")) == 421
+    both = make_head(authority="api.anthropic.com", headers={"host": "api.anthropic.com"})
+    assert status(both) is None
+    differing = make_head(authority="api.anthropic.com", headers={"host": "evil.test"})
+    assert status(differing) == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1:8080", None),
+        ("localhost:9", None),
+        ("[::1]:8080", None),
+        ("api.anthropic.com", None),
+        ("gateway.lan:8080", None),
+        ("attacker.example:8080", 421),
+        ("localhost.attacker.example", 421),
+        ("127.0.0.1.nip.io", 421),
+    ],
+)
+def test_a_reverse_listener_answers_to_its_own_names_only(host: str, expected: int | None) -> None:
+    policy = Policy(hosts=frozenset({"gateway.lan"}))
+    assert status(make_head(headers={"Host": host}), REVERSE, policy) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://app.example"}, None),
+        ({"Origin": "HTTPS://App.Example"}, None),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "none"}, None),
+        ({"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}, None),
+    ],
+)
+def test_pages_need_a_listed_origin(headers: dict[str, str], expected: int | None) -> None:
+    policy = Policy(origins=frozenset({"https://app.example"}))
+    assert status(make_head(headers=headers), REVERSE, policy) == expected
+    assert status(make_head(headers=headers), INTERCEPT, policy) == expected
+
+
+def test_a_preflight_of_an_unlisted_page_is_refused() -> None:
+    head = make_head(method="OPTIONS", headers={"Origin": "https://evil.example"})
+    assert status(head, REVERSE) == 403
+
+
+@pytest.mark.parametrize("value", ["a\rx-api-key: CK", "a\r\n b", "a\nb", "a\0b"])
+def test_line_breaks_in_values_are_refused(value: str) -> None:
+    assert status(make_head(headers={"X-A": value})) == 400
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/%252e%252e/admin",
+        "//evil/v1/",
+        "/v1//x",
+        "/v1/.",
+        "/v1/..\\x",
+    ],
+)
+def test_dot_and_empty_segments_are_refused(target: str) -> None:
+    assert status(make_head(target)) == 400
+
+
+@pytest.mark.parametrize("target", ["/v1/messages?x=/../admin", "/v1/", "/", "/v1/a.b/..c", "/v1/%41"])
+def test_ordinary_paths_are_let_through(target: str) -> None:
+    assert status(make_head(target)) is None
+
+
+def test_an_endless_path_is_refused() -> None:
+    assert status(make_head("/v1/" + "a" * 8192)) == 400
+
+
+@pytest.mark.parametrize(
+    ("peer", "allowed"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
+     ("fe80::1%eth0", False)],
+)  # fmt: skip
+def test_only_this_machine_may_connect(peer: str, allowed: bool) -> None:
+    assert check_peer(peer, Policy()) is allowed
+    assert check_peer(peer, Policy(client_keys=(b"k",)))
+
+
+KEYED = Policy(client_keys=(b"right-key",))
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, False),
+        ({"x-api-key": "wrong"}, False),
+        ({"x-api-key": "right-ke"}, False),
+        ({"x-api-key": "right-key"}, True),
+        ({"Authorization": "Bearer right-key"}, True),
+        ({"authorization": "bearer right-key"}, True),
+        ({"Proxy-Authorization": "Basic dXNlcjpyaWdodC1rZXk="}, True),
+    ],
+)
+def test_a_configured_client_key_is_needed(headers: dict[str, str], allowed: bool) -> None:
+    refusal = check_client_key(make_head(headers=headers), REVERSE, KEYED)
+    assert (refusal is None) is allowed
+    if refusal:
+        assert refusal.status == 401
+
+
+def test_a_client_key_is_not_passed_on_and_other_keys_are() -> None:
+    head = make_head(headers={"x-api-key": "right-key", "Authorization": "Bearer own"}, add_host=False)
+    assert without_client_key(head, KEYED).fields == ((b"Authorization", b"Bearer own"),)
+
+
+def test_a_policy_does_not_show_its_keys() -> None:
+    assert "right-key" not in repr(KEYED)

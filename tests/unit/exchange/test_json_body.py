@@ -1,0 +1,309 @@
+"""Byte-exact edits of JSON bodies."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.exchange import json_body as module
+from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.rules.field_paths import parse_path
+from support.bodies import told, walked
+
+
+@pytest.fixture(autouse=True, scope="module", params=["simdjson", "walk"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here runs with simdjson and without."""
+    if request.param == "walk":
+        with walked():
+            yield "walk"
+    else:
+        pytest.importorskip("simdjson", reason="simdjson has no wheel here")
+        yield "simdjson"
+
+
+NESTED = b'"messages":[{"input":{"model":"x"},"n":[1.0,1E400,-0,12345678901234567890123]}]'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"model":"old",%s}', b'{"model":"new",%s}'),
+        (b'{%s,"model":"old"}', b'{%s,"model":"new"}'),
+        (b' {\n %s ,\t"model" : "old" }\n', b' {\n %s ,\t"model" : "new" }\n'),
+        (b'\xef\xbb\xbf{%s,"model":"old"}', b'\xef\xbb\xbf{%s,"model":"new"}'),
+        (b'{"\\u006dodel":"old",%s}', b'{"\\u006dodel":"new",%s}'),
+        (b'{%s,"model":"\\u006fld"}', b'{%s,"model":"new"}'),
+        (b'{"t":"\\ud800 \xc3\xa9 \\" \\\\",%s,"model":"old"}', b'{"t":"\\ud800 \xc3\xa9 \\" \\\\",%s,"model":"new"}'),
+        (b'{"a":"model","b":["model","old"],%s,"model":"old"}', b'{"a":"model","b":["model","old"],%s,"model":"new"}'),
+    ],
+    ids=["first", "last", "blanks", "mark", "escaped-key", "escaped-value", "escapes", "look-alikes"],
+)  # fmt: skip
+def test_only_the_model_changes(before: bytes, after: bytes) -> None:
+    body = scan(before % NESTED)
+    assert body.model == "old"
+    assert edit(body, model="new") == after % NESTED
+
+
+def test_a_name_beyond_ascii_is_written_as_it_is() -> None:
+    assert edit(scan('{"é":"☃","model":"a"}'.encode()), model='n"é').decode() == '{"é":"☃","model":"n\\"é"}'
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"messages":[{"model":"x"}]}', b'{"model":"same"}'])
+def test_a_body_without_an_edit_is_the_same_object(raw: bytes) -> None:
+    body = scan(raw)
+    assert edit(body, model="same", betas=lambda names: names, remove=[parse_path("a.b")]) is raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b'{"model":"a","model":"b"}', 'the body has a second "model" key'),
+        (b'{"model":"a","\\u006dodel":"a"}', 'the body has a second "model" key'),
+        (b'["model"]', "the body is not a JSON object"),
+        (b'"model"', "the body is not a JSON object"),
+        (b'{"model":["a"]}', '"model" is not a string'),
+        (b'{"model":null}', '"model" is not a string'),
+        (b'{"model":"a"', "the body is not valid JSON"),
+        (b'{"model":"a"} x', "the body is not valid JSON"),
+        (b'{"model":"a",}', "the body is not valid JSON"),
+        (b"{'model':'a'}", "the body is not valid JSON"),
+        (b'{"a":NaN}', "the body is not valid JSON"),
+        (b'{"a":"\n"}', "the body is not valid JSON"),
+        (b"", "the body is not valid JSON"),
+        (b'{"a":"\xff"}', "the body is not UTF-8"),
+        ('{"model":"a"}'.encode("utf-16"), "the body is not UTF-8"),
+        (b'{"a":' + b"[" * 100_000, "the body is nested too deep"),
+        (b'{"a":' + b"9" * 5000 + b"}", "the body has a number with too many digits"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_why(raw: bytes, reason: str) -> None:
+    with pytest.raises(BodyError) as raised:
+        scan(raw)
+    assert str(raised.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        (b'{"a":1,"b":2,"c":3}', "a", b'{"b":2,"c":3}'),
+        (b'{"a":1,"b":2,"c":3}', "b", b'{"a":1,"c":3}'),
+        (b'{"a":1,"b":2,"c":3}', "c", b'{"a":1,"b":2}'),
+        (b'{"a":1}', "a", b"{}"),
+        (b'{"a":{"b":1,"c":[1.0]}}', "a.b", b'{"a":{"c":[1.0]}}'),
+        (b'{"t":[{"x":1,"d":true},{"d":false},5]}', "t[*].d", b'{"t":[{"x":1},{},5]}'),
+        (b'{"t":[1,2,3]}', "t[1]", b'{"t":[1,3]}'),
+        (b'{"t":[{"a":{"b":1}}]}', "t[*].a.b", b'{"t":[{"a":{}}]}'),
+        (b'{"t":{"d":1}}', "t[*].d", b'{"t":{"d":1}}'),
+        (b'{"t":5}', "t.a.b", b'{"t":5}'),
+    ],
+)
+def test_fields_are_removed(before: bytes, path: str, after: bytes) -> None:
+    assert edit(scan(before), remove=[parse_path(path)]) == after
+
+
+def test_a_parent_and_its_child_may_both_be_removed() -> None:
+    paths = [parse_path(text) for text in ("a.b", "a", "c[*].d", "c[0]")]
+    assert (
+        edit(scan(b'{"a":{"b":1},"c":[{"d":1},{"d":2,"e":3}],"f":1}'), remove=paths)
+        == b'{"c":[{"e":3}],"f":1}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        (b'{"a":1}', "a", b'{"a":5}'),
+        (b"{}", "a", b'{"a":5}'),
+        (b'{"b":1.0}', "a", b'{"b":1.0,"a":5}'),
+        (b'{"b":{"c":1}}', "b.a", b'{"b":{"c":1,"a":5}}'),
+        (b'{"x":1}', "b.a", b'{"x":1,"b":{"a":5}}'),
+        (b'{"t":[{"a":1},{}]}', "t[*].a", b'{"t":[{"a":5},{"a":5}]}'),
+    ],
+)
+def test_fields_are_set(before: bytes, path: str, after: bytes) -> None:
+    assert json.loads(edit(scan(before), set_=[(parse_path(path), "5")])) == json.loads(after)
+
+
+def test_the_last_member_goes_while_another_is_added() -> None:
+    body = scan(b'{"model":"m","context_management":{"a":1}}')
+    edited = edit(body, remove=[parse_path("context_management")], set_=[(parse_path("max_tokens"), "5")])
+    assert edited == b'{"model":"m","max_tokens":5}'
+
+
+def test_betas_in_the_body_are_edited() -> None:
+    body = scan(b'{"x":1.0,"anthropic_beta":["a","b"],"y":2}')
+    assert edit(body, betas=lambda names: names) is body.raw
+    assert json.loads(edit(body, betas=lambda names: ("b", "c"))) == {
+        "x": 1,
+        "anthropic_beta": ["b", "c"],
+        "y": 2,
+    }
+    assert edit(body, betas=lambda names: ()) == b'{"x":1.0,"y":2}'
+    with pytest.raises(BodyError):
+        edit(scan(b'{"anthropic_beta":"a"}'), betas=lambda names: names)
+
+
+def test_all_edits_go_together() -> None:
+    body = scan(b'{"model":"old","a":{"b":1,"c":2},"z":[1.0]}')
+    edited = edit(body, model="new", remove=[parse_path("a.b")], set_=[(parse_path("a.d"), '"x"')])
+    assert edited == b'{"model":"new","a":{"c":2,"d":"x"},"z":[1.0]}'
+
+
+@pytest.mark.parametrize("text", ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "[*]", "a]b", "a[*"])
+def test_a_wrong_path_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_path(text)
+
+
+KEYS = st.sampled_from(["model", "a", "b", "tools", "é"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**20) | st.sampled_from(["", "model", '"', "\\", "é", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=10,
+)
+OBJECTS = st.dictionaries(KEYS, VALUES, max_size=4).map(
+    lambda data: {key: ("m" if key == "model" else value) for key, value in data.items()}
+)
+PATHS = st.sampled_from(["a", "a.b", "tools[*].a", "tools[0]", "é.model", "b[*].b.a", "a[1].b"])
+
+
+def without(data: Any, steps: tuple[Any, ...]) -> None:
+    """Removes a place from parsed data."""
+    step, rest = steps[0], steps[1:]
+    if isinstance(data, dict) and isinstance(step, str) and step in data:
+        if rest:
+            without(data[step], rest)
+        else:
+            del data[step]
+    elif isinstance(data, list) and not isinstance(step, str):
+        places = list(range(len(data))) if step is None else [step] if step < len(data) else []
+        if rest:
+            for place in places:
+                without(data[place], rest)
+        else:
+            for place in reversed(places):
+                del data[place]
+
+
+@given(OBJECTS, st.sampled_from([None, 1]), st.booleans())
+def test_a_model_edit_changes_only_its_span(data: dict[str, Any], indent: int | None, escaped: bool) -> None:
+    raw = json.dumps(data, indent=indent, ensure_ascii=escaped).encode()
+    edited = edit(scan(raw), model="another-name")
+    if "model" not in data:
+        assert edited is raw
+        return
+    assert json.loads(edited) == {**data, "model": "another-name"}
+    start = next(place for place in range(len(raw)) if raw[place] != edited[place])
+    tail = len(raw) - start - len(b"m")
+    assert raw[:start] == edited[:start]
+    assert raw[len(raw) - tail :] == edited[len(edited) - tail :]
+
+
+@given(OBJECTS, PATHS, st.sampled_from([None, 1]))
+def test_removing_is_the_same_on_parsed_data(data: dict[str, Any], path: str, indent: int | None) -> None:
+    raw = json.dumps(data, indent=indent).encode()
+    expected = copy.deepcopy(data)
+    without(expected, parse_path(path).steps)
+    edited = edit(scan(raw), remove=[parse_path(path)])
+    assert json.loads(edited) == expected
+    assert (edited is raw) == (expected == data)
+
+
+@given(OBJECTS, st.lists(PATHS, max_size=2), st.sampled_from(["a", "new", "tools[*].new", "é.a"]))
+def test_removing_and_setting_is_the_same_on_parsed_data(
+    data: dict[str, Any], removed: list[str], added: str
+) -> None:
+    raw = json.dumps(data).encode()
+    expected = copy.deepcopy(data)
+    for path in removed:
+        without(expected, parse_path(path).steps)
+    step_by_step = raw
+    if removed:
+        step_by_step = edit(scan(step_by_step), remove=[parse_path(path) for path in removed])
+        assert json.loads(step_by_step) == expected or len(removed) > 1
+    step_by_step = edit(scan(step_by_step), set_=[(parse_path(added), '"x"')])
+    at_once = edit(
+        scan(raw), remove=[parse_path(path) for path in removed], set_=[(parse_path(added), '"x"')]
+    )
+    assert json.loads(at_once) == json.loads(step_by_step)
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_scan_or_are_refused(raw: bytes) -> None:
+    try:
+        assert scan(raw).raw is raw
+    except BodyError as fault:
+        assert str(fault)  # noqa: PT017
+
+
+# --- how much is walked ---
+
+
+@pytest.fixture
+def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the members that are walked."""
+    counted = 0
+    count = module.Walker._count
+
+    def counting(walker: Any) -> None:
+        nonlocal counted
+        counted += 1
+        count(walker)
+
+    monkeypatch.setattr(module.Walker, "_count", counting)
+    return lambda: counted
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"remove": [parse_path("a[*][*].x")]},
+        {"set_": [(parse_path("a[*][*].x"), "1")]},
+        {"remove": [parse_path("b[*].x"), parse_path("c[*].x")]},
+        {
+            "set_": [
+                (parse_path("a[0][*].x"), "1"),
+                (parse_path("a[1][*].x"), "1"),
+                (parse_path("b[*].x"), "1"),
+            ]
+        },
+    ],
+    ids=["remove", "set", "two-members", "one-after-another"],
+)
+def test_all_edits_together_walk_a_bounded_number_of_members(
+    monkeypatch: pytest.MonkeyPatch, visits: Callable[[], int], edits: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBERS", 100)
+    row = b"[" + b",".join([b'{"y":0}'] * 45) + b"]"
+    body = scan(b'{"a":[' + b",".join([row] * 45) + b'],"b":' + row + b',"c":' + row + b"}")
+    before = visits()
+    with pytest.raises(BodyError, match="too many members"):
+        edit(body, **edits)
+    assert visits() - before <= 100 + len(body.keys) + 1
+
+
+@pytest.mark.parametrize(("members", "is_taken"), [(100, True), (101, False)])
+def test_the_members_at_the_top_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, members: int, is_taken: bool
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBERS", 100)
+    told_of = told(b"{" + b",".join(b'"%d":0' % number for number in range(members)) + b"}")
+    assert (told_of != "the body has too many members") == is_taken
+
+
+def test_a_rename_alone_needs_no_walk(way: str, visits: Callable[[], int]) -> None:
+    for raw in (b' {"model":"old","a":[1.0]}', b'\xef\xbb\xbf{"a":{"b":"\\"model"},"model": "old"}'):
+        body = scan(raw)
+        before = visits()
+        edited = edit(body, model="new", remove=[parse_path("b.c")], betas=lambda names: ())
+        assert edited == raw.replace(b'"old"', b'"new"')
+        if way == "simdjson":
+            assert visits() == before == 0

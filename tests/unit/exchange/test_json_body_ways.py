@@ -1,0 +1,153 @@
+"""Bodies that simdjson checks and bodies that are walked: the same answers, words and bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fuzz.targets import SEEDS
+from mitm_gateway.exchange import json_body
+from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.rules.field_paths import parse_path
+from support.bodies import NASTY, assert_same_both_ways, told
+
+pytest.importorskip("simdjson", reason="simdjson has no wheel here")
+
+PATHS = [parse_path(text) for text in ("a", "a.b", "a[*].x", "tools[*].input_schema.type", "model", "zz.y")]
+EDITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["m", "new", "é\ud800"]),
+        "betas": st.sampled_from([lambda names: names, lambda names: (), lambda names: (*names, "b")]),
+        "remove": st.lists(st.sampled_from(PATHS), max_size=2),
+        "set_": st.lists(st.tuples(st.sampled_from(PATHS), st.just('"v"')), max_size=2),
+    },
+)
+ALL_EDITS: list[dict[str, Any]] = [
+    {"model": "new"},
+    {"model": "m"},
+    {"model": "new", "remove": [PATHS[0]]},
+    {"remove": [PATHS[1]], "set_": [(PATHS[0], "1")]},
+    {"set_": [(PATHS[4], '"x"'), (PATHS[5], "[]")]},
+    {"model": "new", "betas": lambda names: ()},
+]
+REAL = [seed.read_bytes() for seed in SEEDS["body"]]
+
+# Members and values in which the model's name stands in every place, as text, so that they can repeat and be broken.
+KEY = st.sampled_from(
+    ['"model"', '"mod\\u0065l"', '"\\u006Dodel"', '"a"', '"x\\"model"', '"anthropic_beta"', '"é"', '""']
+)
+SCALAR = st.sampled_from(
+    ['"m"', '"model"', '"\\u006d"', '"\\"model\\":"', '"x\\"model"', '"\\ud800"', "1E400", "-0", "1.50", "null",
+     "[]", "[1,]", '["a"]', "{}", "9" * 25, "tru", '"é\\\\"', '"anthropic_beta"']
+)  # fmt: skip
+BLANK = st.sampled_from(["", "", "", " ", "\n\t", "\x0b", "\ufeff"])
+
+
+def member(value: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.tuples(BLANK, KEY, BLANK, st.just(":"), BLANK, value, BLANK).map("".join)
+
+
+def inside(value: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    objects = st.lists(member(value), max_size=3).map(lambda members: "{" + ",".join(members) + "}")
+    return objects | st.lists(value, max_size=3).map(lambda values: "[" + ",".join(values) + "]")
+
+
+JSONISH = st.tuples(
+    BLANK, st.lists(member(st.recursive(SCALAR, inside, max_leaves=6)), max_size=5), BLANK
+).map(lambda parts: (parts[0] + "{" + ",".join(parts[1]) + "}" + parts[2]).encode())
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A body with a few bytes replaced, put in or taken out."""
+    raw = draw(st.sampled_from([each for each in REAL if len(each) < 20_000]) | JSONISH)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(raw)))
+        piece = draw(
+            st.binary(max_size=3) | st.sampled_from([b'"model":"m",', b'"', b"\\", b"\\u006d", b"{", b"]"])
+        )
+        raw = raw[:at] + piece + raw[at + draw(st.integers(0, 3)) :]
+    return raw
+
+
+@pytest.mark.parametrize("raw", NASTY + REAL, ids=lambda raw: repr(raw[:24]))
+def test_nasty_bodies_are_the_same_both_ways(raw: bytes) -> None:
+    for edits in ALL_EDITS:
+        assert_same_both_ways(raw, **edits)
+
+
+@settings(max_examples=400)
+@given(JSONISH, EDITS)
+def test_the_model_in_every_place_is_the_same_both_ways(raw: bytes, edits: dict[str, Any]) -> None:
+    assert_same_both_ways(raw, **edits)
+
+
+@settings(max_examples=300)
+@given(mutated(), EDITS)
+@example(b"\xef\xbb\xbf", {})
+def test_broken_bodies_are_the_same_both_ways(raw: bytes, edits: dict[str, Any]) -> None:
+    assert_same_both_ways(raw, **edits)
+
+
+@given(st.binary(max_size=60), EDITS)
+def test_any_bytes_are_the_same_both_ways(raw: bytes, edits: dict[str, Any]) -> None:
+    assert_same_both_ways(raw, **edits)
+
+
+def test_simdjson_decides_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(raw: bytes) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(json_body, "_walked", never)
+    assert edit(scan(b'{"model":"a","b":[1.0]}'), model="c") == b'{"model":"c","b":[1.0]}'
+    with pytest.raises(AssertionError):
+        scan(b'{"model":null}')
+
+
+@pytest.mark.parametrize("fault", [ValueError, RuntimeError, MemoryError, KeyError])
+def test_any_fault_of_simdjson_leaves_it_to_the_walk(
+    monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    class Parser:
+        def parse(self, raw: bytes) -> None:
+            raise fault(raw)
+
+    monkeypatch.setattr(json_body.simdjson, "Parser", Parser)
+    assert told(b'{"model":"a"}', model="b") == ("a", frozenset({"model"}), b'{"model":"b"}')
+    assert told(b'{"model":"a"') == "the body is not valid JSON"
+
+
+def test_hostile_depth_is_refused_or_edited_right() -> None:
+    for depth in (900, 1000, 1020, 1030, 5000, 200_000):
+        raw = b'{"model":"a","deep":' + b"[" * depth + b"]" * depth + b"}"
+        for edits in ({"model": "b"}, {"model": "b", "remove": [parse_path("deep[0][0]")]}):
+            try:
+                edited = edit(scan(raw), **edits)
+            except BodyError as fault:
+                assert str(fault) == "the body is nested too deep"  # noqa: PT017
+            else:
+                assert edited.startswith(b'{"model":"b","deep":[')
+                assert depth < 200_000
+
+
+def test_bodies_leave_no_document_behind() -> None:
+    found = scan(json.dumps({"model": "a", "text": ["x" * 1000] * 10}).encode())
+    assert found.layout is None
+    edit(found, model="b")
+    assert found.layout is None
+
+
+def test_a_very_large_body_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = b'{"model":"m","a":[0,0]}'
+    monkeypatch.setattr(json_body, "_MAX_QUICK_BYTES", len(raw))
+    monkeypatch.setattr(json_body, "_walked", lambda raw: pytest.fail("walked"))
+    assert scan(raw).model == "m"
+    walked: Any = "walked"
+    monkeypatch.setattr(json_body, "_walked", lambda raw: walked)
+    assert scan(raw + b" ") is walked

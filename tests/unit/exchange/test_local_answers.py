@@ -1,0 +1,70 @@
+"""Answers that a rule lets the gateway give by itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mitm_gateway.exchange.local_answers import estimated_tokens, to_body, to_head, to_probe
+from mitm_gateway.rules.ruleset import RuleSet
+from support.core import make_head, make_rule, make_ruleset
+
+MODELS = {"map": {"claude-opus-4": "a", "claude-*": "b", "claude-haiku": "c"}}
+
+
+def test_the_models_list_has_the_exact_names() -> None:
+    rule = make_rule(models=MODELS, respond={"models": True})
+    answer = to_head(rule, make_ruleset(rule), make_head("/v1/models?limit=1000", method="GET"))
+    assert answer is not None
+    listed = json.loads(answer.body)
+    assert [model["id"] for model in listed["data"]] == ["claude-opus-4", "claude-haiku"]
+    assert (listed["first_id"], listed["last_id"]) == ("claude-opus-4", "claude-haiku")
+    assert listed["has_more"] is False
+
+
+def test_listed_names_of_the_desktop_form_come_too() -> None:
+    rule = make_rule(respond={"models": True})
+    rules = RuleSet((rule,), listed_models=("claude-x",))
+    answer = to_head(rule, rules, make_head("/v1/models/claude-x", method="GET"))
+    assert answer is not None
+    assert json.loads(answer.body)["id"] == "claude-x"
+
+
+@pytest.mark.parametrize(("method", "target"), [("POST", "/v1/models"), ("GET", "/v1/models/other")])
+def test_other_requests_are_forwarded(method: str, target: str) -> None:
+    rule = make_rule(models=MODELS, respond={"models": True})
+    assert to_head(rule, make_ruleset(rule), make_head(target, method=method)) is None
+
+
+def test_nothing_is_answered_by_default() -> None:
+    rule = make_rule(models=MODELS)
+    assert to_head(rule, make_ruleset(rule), make_head("/v1/models", method="GET")) is None
+    assert to_body(rule, make_head("/v1/messages/count_tokens"), b"{}") is None
+    assert to_probe(make_ruleset(rule), make_head("/", method="HEAD")) is None
+
+
+def test_a_probe_is_answered_on_any_path_of_the_rules_host() -> None:
+    rules = make_ruleset(make_rule(match={"path": "/v1/**"}, respond={"head": True}))
+    assert to_probe(rules, make_head("/api/hello", method="HEAD")) is not None
+    assert to_probe(rules, make_head("/api/hello", method="GET")) is None
+    assert to_probe(rules, make_head("/", method="HEAD", host="other.test")) is None
+
+
+def test_tokens_are_estimated() -> None:
+    rule = make_rule(respond={"count_tokens": "estimate"})
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 720}]}).encode()
+    answer = to_body(rule, make_head("/v1/messages/count_tokens?beta=true"), body)
+    assert answer is not None
+    assert json.loads(answer.body) == {"input_tokens": 1009}
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'{"messages": 5}', b"[" * 100_000])
+def test_an_estimate_never_fails(body: bytes) -> None:
+    assert estimated_tokens(body) >= 1
+
+
+def test_an_image_counts_as_one_and_not_as_its_bytes() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "A" * 1_000_000}
+    body = {"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]}
+    assert estimated_tokens(json.dumps(body).encode()) < 2000

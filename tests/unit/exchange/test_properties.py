@@ -1,0 +1,83 @@
+"""The fuzzer's promises on its seeds and on what Hypothesis makes up, and the guard's on mutated heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuzz.targets import SEEDS, TARGETS
+from mitm_gateway.exchange import guard
+from mitm_gateway.exchange.headers import Secrets, outgoing
+from mitm_gateway.exchange.plan import Pass, Plan, decide
+from mitm_gateway.text.redact import Secret, is_credential_header
+from mitm_gateway.wire.request import Arrival
+from support.core import make_head, make_rule, make_ruleset
+
+CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
+API, CK, GW = "api.anthropic.com", "client-key-0123456789", "gateway-key-0123456789"
+RULES = make_ruleset(
+    make_rule("r", API, upstream="https://gw.test", auth={"scheme": "bearer", "credential": "gw"}),
+    credentials={"gw": {"env": "GW"}},
+)
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES, ids=[f"{name}-{seed.name}" for name, seed in CASES])
+def test_the_seeds_keep_the_promises(name: str, seed: Path) -> None:
+    TARGETS[name](seed.read_bytes())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_seeds_with_a_few_bytes_changed_keep_the_promises(name: str, data: st.DataObject) -> None:
+    text = bytearray(data.draw(st.sampled_from(SEEDS[name])).read_bytes()[:4096])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(text)))
+        text[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    TARGETS[name](bytes(text))
+
+
+NAMES = st.sampled_from([API, f"{API}.", API.upper(), f"{API}.evil.test", f"evil.{API}", "evil.test", f"{API}:443",
+                         f"{API}@evil.test", f"evil.test#{API}", "127.0.0.1", "", f"{API}:80", f"{API} "])  # fmt: skip
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(["x-api-key", "X_Api-Key", "AUTHORIZATION", "cookie", "x-a", "Origin", "connection"]),
+        st.sampled_from([CK, f"Bearer {CK}", "a\r\nx-api-key: b", "authorization", "https://evil.test", "a"]),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    target=st.sampled_from([API, "evil.test", f"{API}.evil.test", "127.0.0.1"]),
+    hosts=st.lists(NAMES, max_size=2),
+    sni=st.none() | NAMES,
+    fields=FIELDS,
+    query=st.sampled_from(["", f"?key={CK}", f"?a=1&%6bey={CK}&b=2"]),
+    path=st.sampled_from(["/v1/messages", "/v1/../x", "//x", "/%2e%2e/"]),
+)
+def test_a_request_is_planned_whole_or_refused_and_never_unmatched_where_it_names_a_rules_host(
+    target: str, hosts: list[str], sni: str | None, fields: list[tuple[str, str]], query: str, path: str
+) -> None:
+    named = [("Host", host) for host in hosts]
+    head = make_head(path + query, [*named, *fields], host=target, add_host=False)
+    arrival = Arrival(tls=True, sni=sni, inside_connect=True)
+    if guard.check(head, arrival, guard.Policy(), RULES.knows_host):
+        return
+    outcome = decide(RULES, head, arrival)
+    if isinstance(outcome, Pass):
+        assert target != API
+        assert not any(name.lower().removesuffix(".") == API for name in [*hosts, sni or ""])
+        return
+    assert isinstance(outcome, Plan)
+    assert (outcome.destination.host, outcome.destination.scheme) == ("gw.test", "https")
+    sent = outgoing(outcome, head, Secrets(Secret(GW), {"gw": Secret(GW)}))
+    names = [name.decode() for name, _ in sent]
+    assert [name for name in names if is_credential_header(name)] == ["Authorization"]
+    assert [value for name, value in sent if name.lower() == b"host"] == [b"gw.test"]
+    assert CK not in outcome.target
+    assert not any(mark in value for _, value in sent for mark in (b"\r", b"\n", b"\0"))

@@ -1,0 +1,89 @@
+"""What is told about a handled request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mitm_gateway.exchange.plan import Plan, decide
+from mitm_gateway.exchange.record import Record
+from mitm_gateway.llm.usage import Usage
+from mitm_gateway.wire.request import Arrival
+from support.core import make_head, make_rule, make_ruleset
+
+HEAD = make_head("/v1/messages?key=CK", {"x-api-key": "CLIENT-KEY-0123456789abcdef"})
+RULE = make_rule("copilot", upstream="https://h.test/a", auth={"scheme": "bearer", "credential": "gw"})
+
+
+def planned() -> Record:
+    plan = decide(make_ruleset(RULE), HEAD, Arrival())
+    assert isinstance(plan, Plan)
+    record = Record.opened(HEAD, 0.0)
+    record.plan(plan, HEAD)
+    return record
+
+
+def test_the_comment_is_one_line_of_what_happened() -> None:
+    usage = Usage(input_tokens=812, output_tokens=96)
+    record = replace(
+        planned(),
+        model="claude-opus-4-8",
+        model_sent="claude-opus-4.6",
+        status=200,
+        total_s=1.23,
+        usage=usage,
+    )
+    assert record.comment() == (
+        "copilot: x-api-key → bearer, claude-opus-4-8 → claude-opus-4.6, 200, 1.2 s, in 812 / out 96"
+    )
+
+
+def test_a_refusal_is_told_with_its_reason() -> None:
+    record = replace(planned(), status=502, refusal='credential "gw" is not there')
+    assert record.comment() == 'copilot: x-api-key → bearer, refused with 502, credential "gw" is not there'
+    assert record.outcome == "refused"
+
+
+def test_the_log_entry_leaves_out_what_says_nothing() -> None:
+    record = replace(planned(), status=200, total_s=0.0123, bytes_in=5)
+    assert record.log_entry() == {
+        "time": "1970-01-01T00:00:00.000+00:00",
+        "rule": "copilot",
+        "method": "POST",
+        "host": "api.anthropic.com",
+        "path": "/v1/messages",
+        "upstream": "https://h.test/a",
+        "status": 200,
+        "total_ms": 12.3,
+        "bytes_in": 5,
+    }
+
+
+def test_outcomes() -> None:
+    assert replace(planned(), status=200).outcome == "ok"
+    assert replace(planned(), status=529).outcome == "upstream error"
+    late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))
+    assert late.outcome == "upstream error"
+    assert late.comment() == "copilot: x-api-key → bearer, 200, overloaded_error, 500 ms"
+    gone = replace(planned(), status=200, error="Client disconnected.", is_aborted=True)
+    assert gone.outcome == "aborted"
+    assert "refusal" not in gone.log_entry()
+    assert replace(planned(), status=302, hint="the upstream redirects").outcome == "upstream error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"status": 200, "usage": Usage(error="overloaded_error")}, "overloaded_error"),
+        ({"status": 200, "error": "server closed connection"}, "server closed connection"),
+        ({"error": "server closed connection"}, "server closed connection"),
+    ],
+)
+def test_the_log_tells_an_upstream_that_fails_behind_its_status(changes: dict[str, Any], reason: str) -> None:
+    record = replace(planned(), total_s=0.1, **changes)
+    assert record.outcome == "upstream error"
+    assert record.log_entry()["refusal"] == f"upstream: {reason}"
+    facts = record.facts(record.log_entry())
+    assert (facts.get("refusal"), facts["error"]) == (None, reason)

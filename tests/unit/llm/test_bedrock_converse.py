@@ -1,0 +1,170 @@
+"""Bedrock's Converse API, read as the Messages API: in the view and in the log."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.llm import bedrock_converse
+from mitm_gateway.llm.conversation import render
+from mitm_gateway.llm.usage import Usage, reader_for
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
+from support.eventstreams import converse_events, frame
+
+STREAM = b"".join(converse_events("hello ", "there"))
+
+
+def shown(body: Any) -> str:
+    return render(json.dumps(body).encode(), "application/json")
+
+
+def usage_of(content_type: str, *chunks: bytes) -> Usage:
+    reader = reader_for(content_type)
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.finish()
+
+
+def test_a_request() -> None:
+    body = {
+        "system": [{"text": "You are terse."}, {"cachePoint": {"type": "default"}}],
+        "inferenceConfig": {"maxTokens": 512},
+        "toolConfig": {"tools": [{"toolSpec": {"name": "Bash", "inputSchema": {"json": {}}}}]},
+        "messages": [
+            {"role": "user", "content": [{"text": "list the files"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"reasoningContent": {"reasoningText": {"text": "ls will do", "signature": "c2ln"}}},
+                    {"toolUse": {"toolUseId": "tooluse_1", "name": "Bash", "input": {"command": "ls"}}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "toolResult": {
+                            "toolUseId": "tooluse_1",
+                            "status": "error",
+                            "content": [{"text": "no such"}, {"json": {"code": 2}}],
+                        }
+                    },
+                    {"image": {"format": "png", "source": {"bytes": "A" * 8000}}},
+                    {
+                        "document": {
+                            "format": "pdf",
+                            "name": "notes",
+                            "source": {"s3Location": {"uri": "s3://b/k"}},
+                        }
+                    },
+                ],
+            },
+        ],
+    }
+    assert (
+        shown(body)
+        == """\
+inferenceConfig: {"maxTokens": 512}
+
+system (14 bytes):
+  You are terse.
+  part:
+    cachePoint: {"type": "default"}
+
+tools (1):
+  Bash
+
+user:
+  list the files
+
+assistant:
+  thinking:
+    ls will do
+  tool call Bash tooluse_1:
+    command: ls
+
+user:
+  tool result tooluse_1, an error:
+    no such
+    {"code": 2}
+  image: png, 6.0 kB
+  document: pdf, s3://b/k, notes"""
+    )
+
+
+ANSWER = """\
+assistant:
+  thinking:
+    a thought
+  hello there
+  tool call Bash tooluse_1:
+    command: ls
+
+stop: tool_use
+
+usage: in 11, out 7, cache read 5"""
+
+
+def test_an_answer() -> None:
+    content = [
+        {"reasoningContent": {"reasoningText": {"text": "a thought"}}},
+        {"text": "hello there"},
+        {"toolUse": {"toolUseId": "tooluse_1", "name": "Bash", "input": {"command": "ls"}}},
+    ]
+    answer = {
+        "output": {"message": {"role": "assistant", "content": content}},
+        "stopReason": "tool_use",
+        "usage": {"inputTokens": 11, "outputTokens": 7, "totalTokens": 23, "cacheReadInputTokens": 5},
+        "metrics": {"latencyMs": 12},
+    }
+    assert shown(answer) == ANSWER
+    told = Usage(None, 11, 7, 5, None, "tool_use")
+    assert usage_of("application/json", json.dumps(answer).encode()) == told
+
+
+def test_a_stream() -> None:
+    assert render(STREAM, CONTENT_TYPE) == ANSWER
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_the_tokens_of_a_stream_however_it_is_cut(size: int) -> None:
+    chunks = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
+    assert usage_of(CONTENT_TYPE, *chunks) == Usage(None, 11, 7, 5, None, "tool_use", None, is_stream=True)
+
+
+def test_a_stream_that_is_cut_off_or_fails() -> None:
+    assert "note: the stream has not ended" in render(b"".join(converse_events("one ")[:5]), CONTENT_TYPE)
+    error = frame(b'{"message": "busy"}', message_type="exception", exception_type="throttlingException")
+    text = render(b"".join(converse_events("one ")[:5]) + error, CONTENT_TYPE)
+    assert "  one " in text
+    assert "error:\n  throttlingException: busy" in text
+    assert usage_of(CONTENT_TYPE, error).error == "throttlingException"
+
+
+_VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(
+        st.sampled_from(
+            ["type", "text", "toolUse", "toolResult", "reasoningContent", "image", "source", "delta", "start",
+             "usage", "inputTokens", "toolConfig", "tools", "output", "message", "content", "messages"]
+        ),
+        inner,
+        max_size=3,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+_KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata", "other"]
+
+
+@given(_VALUES, st.sampled_from(_KINDS))
+def test_rubbish_never_raises(value: Any, kind: str) -> None:
+    data = json.dumps(value).encode()
+    render(data, "application/json")
+    render(frame(data, event_type=kind, message_type="event"), CONTENT_TYPE)
+    usage_of(CONTENT_TYPE, frame(data, event_type=kind, message_type="event"))
+    assert bedrock_converse.events(value) or value

@@ -1,0 +1,510 @@
+"""The text of the LLM view."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.llm.conversation import is_conversation, render
+from mitm_gateway.llm.read_body import event_data
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
+from mitm_gateway.wire.sse import EventReader
+from support.eventstreams import chunk, converse, frame
+
+STREAMS = Path(__file__).parents[2] / "data" / "streams"
+JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
+
+
+def shown(body: Any) -> str:
+    return render(json.dumps(body).encode(), JSON)
+
+
+def stream(name: str) -> bytes:
+    return (STREAMS / f"{name}.sse").read_bytes()
+
+
+# ---- requests ----
+
+
+def test_a_request_of_the_messages_api() -> None:
+    body = {
+        "model": "claude-opus-4-8",
+        "max_tokens": 32000,
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "system": [{"type": "text", "text": "You are terse."}, {"type": "text", "text": "Be kind."}],
+        "tools": [{"name": "Bash", "input_schema": {}}, {"type": "web_search_20250305", "name": "web"}],
+        "messages": [
+            {"role": "user", "content": "list the files"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "ls will do", "signature": "c2ln"},
+                    {"type": "redacted_thinking", "data": "x" * 40},
+                    {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\npwd"}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "toolu_1", "is_error": True, "content": "no such"},
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": "A" * 8000},
+                    },
+                    {
+                        "type": "document",
+                        "title": "a.pdf",
+                        "source": {"type": "url", "url": "https://h.test/a"},
+                    },
+                ],
+            },
+        ],
+    }
+    assert shown(body) == (
+        "model: claude-opus-4-8\n"
+        "max_tokens: 32000\n"
+        'thinking: {"type": "enabled", "budget_tokens": 1024}\n'
+        "\n"
+        "system (22 bytes):\n  You are terse.\n  Be kind.\n"
+        "\n"
+        "tools (2):\n  Bash, web\n"
+        "\n"
+        "user:\n  list the files\n"
+        "\n"
+        "assistant:\n"
+        "  thinking:\n    ls will do\n"
+        "  redacted_thinking: 40 bytes\n"
+        "  tool call Bash toolu_1:\n    command:\n      ls\n      pwd\n"
+        "\n"
+        "user:\n"
+        "  tool result toolu_1, an error:\n    no such\n"
+        "  image: image/png, 6.0 kB\n"
+        "  document: https://h.test/a, a.pdf"
+    )
+
+
+def test_a_request_of_chat_completions() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "ls", "arguments": '{"path": "/"}'}}
+    body = {
+        "model": "gpt-5",
+        "tools": [{"type": "function", "function": {"name": "ls"}}],
+        "messages": [
+            {"role": "system", "content": "Be terse."},
+            {"role": "user", "content": [
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400}},
+            ]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "etc usr"},
+        ],
+    }  # fmt: skip
+    assert shown(body) == (
+        "model: gpt-5\n\ntools (1):\n  ls\n\nsystem:\n  Be terse.\n\n"
+        "user:\n  look\n  image: image/png, 300 bytes\n\n"
+        "assistant:\n  tool call ls call_1:\n    path: /\n\n"
+        "tool:\n  tool result call_1:\n    etc usr"
+    )
+
+
+def test_a_request_of_the_responses_api() -> None:
+    body = {
+        "model": "gpt-5",
+        "instructions": "Be terse.",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "look"},
+                                         {"type": "input_image", "image_url": "https://h.test/a.png"}]},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {"type": "function_call", "call_id": "c1", "name": "ls", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "etc usr"},
+        ],
+    }  # fmt: skip
+    assert shown(body) == (
+        "model: gpt-5\n\nsystem (9 bytes):\n  Be terse.\n\nuser:\n  look\n  image: https://h.test/a.png\n\n"
+        "thinking:\n  hm\n\ntool call ls c1:\n  (no arguments)\n\ntool result c1:\n  etc usr"
+    )
+
+
+def test_a_prompt_alone_is_a_message() -> None:
+    assert shown({"model": "gpt-5", "input": "hi"}) == "model: gpt-5\n\nuser:\n  hi"
+
+
+def test_a_request_without_tools_does_not_speak_of_them() -> None:
+    assert shown({"model": "m", "tools": [], "messages": []}) == "model: m"
+
+
+def test_long_parts_fold_to_a_line_with_their_size() -> None:
+    text = shown({"messages": [{"role": "user", "content": "word " * 2000}]})
+    assert text.endswith("\n  … 6,000 more characters")
+    assert len(text) < 4100
+
+
+def test_a_conversation_that_nobody_could_read_loses_its_middle() -> None:
+    messages = [{"role": "user", "content": f"{number} " + "w" * 3000} for number in range(2000)]
+    text = shown({"system": "S", "messages": messages})
+    assert text.startswith("system (1 byte):\n  S\n\nuser:\n  0 w")
+    assert "messages in between" in text
+    assert "user:\n  1999 w" in text
+    assert len(text) < 1_100_000
+
+
+# ---- answers ----
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "anthropic-messages",
+            "model: claude-sonnet-4-6\n\nassistant:\n  thinking:\n    The user asks for a greeting. \n"
+            "  Hello! How can I help?\n\nstop: end_turn\n\n"
+            "usage: in 12, out 17, cache read 4,096, cache written 0",
+        ),
+        (
+            "anthropic-tool-use",
+            "model: claude-sonnet-4-6\n\nassistant:\n  tool call Task toolu_1:\n    model: haiku\n"
+            "    path: src/main.py\n\nstop: tool_use\n\n"
+            "usage: in 12, out 31, cache read 4,096, cache written 0",
+        ),
+        (
+            "anthropic-error",
+            "model: claude-sonnet-4-6\n\nassistant:\n  (empty)\n\nerror:\n  overloaded_error: Overloaded\n\n"
+            "usage: in 12, out 1, cache read 4,096, cache written 0",
+        ),
+        (
+            "openai-chat",
+            "model: gpt-5\n\nassistant:\n  Hello\n\nstop: stop\n\nusage: in 9, out 2, cache read 3",
+        ),
+        (
+            "openai-responses",
+            "model: gpt-5\n\nassistant:\n  Hello\n\nstop: completed\n\nusage: in 9, out 2, cache read 3",
+        ),
+    ],
+)
+def test_streams(name: str, expected: str) -> None:
+    assert render(stream(name), SSE) == expected
+    assert render(stream(name).replace(b"\n", b"\r\n"), SSE) == expected
+
+
+def test_a_running_stream_shows_what_has_arrived() -> None:
+    data = stream("anthropic-tool-use")
+    text = render(data[: data.index(b"main.py")], SSE)
+    assert 'tool call Task toolu_1:\n    {"model": "haiku", "path": "src/' in text
+    assert text.endswith("note: the stream has not ended")
+
+
+def test_an_event_that_is_still_coming_is_no_damage() -> None:
+    running = stream("openai-chat")
+    running = running[: running.rfind(b'"lo"') + 2]
+    text = render(running, SSE)
+    assert text.startswith("model: gpt-5\n\nassistant:\n  Hell\n\nnote: an event of ")
+    assert text.endswith(" bytes has come in part\n\nnote: the stream has not ended")
+    assert "part" not in render(running[: running.rfind(b"\n\n") + 2], SSE)
+
+
+def test_a_chat_stream_with_tool_calls() -> None:
+    def event(**delta: Any) -> bytes:
+        return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+
+    calls = [
+        {"index": 0, "id": "c0", "function": {"name": "ls", "arguments": '{"pa'}},
+        {"index": 1, "id": "c1", "function": {"name": "cat", "arguments": "{}"}},
+        {"index": 0, "function": {"arguments": 'th": "/"}'}},
+    ]
+    data = event(reasoning_content="hm") + b"".join(event(tool_calls=[call]) for call in calls)
+    assert render(data, SSE) == (
+        "assistant:\n  thinking:\n    hm\n  tool call ls c0:\n    path: /\n"
+        "  tool call cat c1:\n    (no arguments)\n\n"
+        "note: the stream has not ended"
+    )
+
+
+def test_a_responses_stream_before_its_end() -> None:
+    events = [
+        {"type": "response.created", "response": {"model": "gpt-5", "status": "in_progress", "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning"}},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm"},
+        {"type": "response.output_item.added", "output_index": 1,
+         "item": {"type": "function_call", "name": "ls", "call_id": "c1", "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"path": "/"'},
+    ]  # fmt: skip
+    data = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    assert render(data, SSE) == (
+        'model: gpt-5\n\nthinking:\n  hm\n\ntool call ls c1:\n  {"path": "/"\n\n'
+        "note: the stream has not ended"
+    )
+
+
+def test_whole_answers() -> None:
+    content = [{"type": "text", "text": "Hello"}]
+    usage = {"input_tokens": 1, "output_tokens": 2}
+    assert shown({"model": "m", "content": content, "stop_reason": "end_turn", "usage": usage}) == (
+        "model: m\n\nassistant:\n  Hello\n\nstop: end_turn\n\nusage: in 1, out 2"
+    )
+    choice = {"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    assert shown({"choices": [choice]}) == "assistant:\n  Hello\n\nstop: stop"
+    assert shown({"input_tokens": 12}) == "usage: in 12"
+
+
+def test_errors() -> None:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}
+    assert shown(error) == "error:\n  invalid_request_error: no"
+    assert shown({"error": {"message": "no", "code": 404}}) == "error:\n  404: no"
+    assert shown({"error": "no"}) == "error:\n  no"
+
+
+# ---- Bedrock ----
+
+
+def bedrock_stream() -> bytes:
+    events = [line[6:] for line in stream("anthropic-messages").splitlines() if line.startswith(b"data: ")]
+    return b"".join(chunk(json.loads(event)) for event in events)
+
+
+def test_bedrocks_frames_read_like_the_stream_that_they_carry() -> None:
+    assert render(bedrock_stream(), CONTENT_TYPE) == render(stream("anthropic-messages"), SSE)
+
+
+def test_bedrocks_errors_and_a_cut_off_frame_are_told() -> None:
+    error = frame(b'{"message": "slow down"}', message_type="exception", exception_type="throttlingException")
+    text = render(bedrock_stream()[:400] + b"", CONTENT_TYPE)
+    assert "note: " in text
+    assert render(error, CONTENT_TYPE) == "error:\n  throttlingException: slow down"
+    assert "at the end are no complete frame" in render(bedrock_stream()[:-3], CONTENT_TYPE)
+
+
+# ---- what is cut off, damaged or hostile ----
+
+
+def test_escape_sequences_are_shown_and_not_executed() -> None:
+    text = shown({"content": [{"type": "text", "text": "\x1b[2J\x1b]0;title\x07 a\u202eb \x9b31m \x7f"}]})
+    assert text == "assistant:\n  ␛[2J␛]0;title␇ a\\u202eb \\u009b31m ␡"
+
+
+def test_escape_sequences_in_names_of_tools_are_shown_and_not_executed() -> None:
+    assert "\x1b" not in shown({"messages": [], "model": "\x1b[1m", "tools": [{"name": "\x1b]0;t\x07"}]})
+
+
+def test_the_readable_part_of_a_json_text_that_is_cut_off_is_shown() -> None:
+    body = json.dumps({"content": [{"type": "text", "text": "Hello \u00e9"}], "stop_reason": "end_turn"})
+    note = "note: the JSON of {} bytes is cut off or damaged; this is what can be read of it"
+    for end, expected in (
+        (body.index("llo"), "assistant:\n  He"),
+        (body.index("\\u00e9") + 4, "assistant:\n  Hello "),
+        (body.index("stop_reason") + 4, "assistant:\n  Hello é"),
+        (len(body) - 1, "assistant:\n  Hello é\n\nstop: end_turn"),
+    ):
+        assert render(body[:end].encode(), JSON) == f"{expected}\n\n{note.format(end)}"
+
+
+def test_a_damaged_event_is_a_note() -> None:
+    broken = stream("anthropic-messages").replace(b'"text": "! How can I"}', b'"text": "! How')
+    text = render(broken, SSE)
+    assert "Hello" in text
+    assert " help?" in text
+    assert "is cut off or damaged" in text
+
+
+def test_many_damaged_events_are_few_notes() -> None:
+    text = render(b"data: {\n\n" * 500, SSE)
+    assert text.count("note:") == 5
+    assert "notes more" in text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b"{}", b"\xff\xfe", b"<html>", b'{"messages": 3}',
+        b'{"messages": [null, 3, [[]]]}',
+        b'{"choices": [{"delta": {"tool_calls": 3, "content": 3}, "message": {"tool_calls": 3}}]}',
+        b'{"type": "message_delta", "delta": {"usage": 3, "choices": [3], "content": 3}, "usage": 3}',
+        b'{"type": "message_start", "message": {"usage": 3, "choices": [3], "content": 3, "output": 3}}',
+        b'{"type": "response.output_item.added", "item": {"partial_json": {}, "arguments": 3, "text": {}}}',
+        b'{"content": {"a": 1}}', b'{"choices": [null]}', b'{"output": [3], "usage": []}', b'{"error": []}',
+        b'{"messages": [{"role": {}, "content": [{"type": []}]}], "tools": [null], "system": {"a": 1}}',
+        b"[" * 100_000, b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"a": "\\ud800"}',
+    ],
+    ids=lambda body: str(body[:30]),
+)  # fmt: skip
+def test_rubbish_is_shown_without_a_fault(body: bytes) -> None:
+    for content_type in (JSON, SSE, CONTENT_TYPE, ""):
+        render(body, content_type).encode()
+    render(b"data: " + body + b"\n\n", SSE).encode()
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["type", "content", "messages", "input", "role", "text", "tools", "delta", "index", "choices",
+             "message", "tool_calls", "function", "usage", "error", "item", "response", "output", "source",
+             "content_block", "thinking", "summary", "image_url", "name", "arguments", "partial_json"]
+        )
+        , inner | st.sampled_from(["text", "image", "tool_use", "tool_result", "message_start", "reasoning",
+                                   "content_block_delta", "content_block_start", "response.completed",
+                                   "response.output_item.added", "response.output_text.delta"]),
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.lists(JSON_VALUES, max_size=4), st.integers(0, 40))
+def test_no_body_and_no_event_makes_it_raise(values: list[Any], cut: int) -> None:
+    for value in values:
+        body = json.dumps(value).encode()
+        render(body, JSON).encode()
+        render(body[: len(body) - cut], JSON).encode()
+    data = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
+    render(data, SSE).encode()
+    render(data[: len(data) - cut], SSE).encode()
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_make_it_raise(data: bytes) -> None:
+    for content_type in (JSON, SSE, CONTENT_TYPE):
+        render(data, content_type).encode()
+
+
+LINES = st.sampled_from([b"data: {}", b"data:{}", b"data: a", b"event: x", b": c", b"id: 1", b""])
+
+
+@given(st.lists(LINES), st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_events_are_those_that_the_incremental_reader_gives(lines: list[bytes], end: bytes) -> None:
+    data = end.join(lines) + end + end
+    assert [text for text in event_data(data) if text] == [event.data for event in EventReader().feed(data)]
+
+
+def delta(text: str) -> bytes:
+    event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    return f"event: content_block_delta\ndata: {json.dumps(event)}\n\n".encode()
+
+
+BIG = 10_000_000
+MESSAGE = {"role": "user", "content": "word " * 50}
+BIG_BODIES = {
+    "stream": (delta(" some words of text") * 76_000, SSE),
+    "messages": (json.dumps({"messages": [MESSAGE] * 34_000}).encode(), JSON),
+    "cut off": (json.dumps({"messages": [MESSAGE] * 34_000}).encode()[:-20], JSON),
+    "one event": (delta("words " * (BIG // 6)), SSE),
+    "damaged events": (b"data: {bad, and more of the same\n\n" * (BIG // 34), SSE),
+    "frames": (
+        chunk({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word "}})
+        * 45_000,
+        CONTENT_TYPE,
+    ),
+    "frames of converse": (
+        converse("contentBlockDelta", contentBlockIndex=0, delta={"text": "word "}) * 55_000,
+        CONTENT_TYPE,
+    ),
+    "empty frames": (frame(b"") * (BIG // 16), CONTENT_TYPE),
+    "rubbish": (bytes(range(256)) * (BIG // 256), JSON),
+    "quotes": (b'"' * BIG, JSON),
+}
+
+
+@pytest.mark.parametrize("name", BIG_BODIES)
+def test_of_ten_megabytes_what_can_be_read_in_a_moment_is_shown(name: str) -> None:
+    data, content_type = BIG_BODIES[name]
+    text = render(data, content_type)
+    assert text
+    assert len(text) < 1_500_000
+
+
+HOSTILE = {
+    "arrays": b"[" + b"[]," * 300_000 + b"[]]",
+    "messages": b'{"model": "m", "messages": [' + b"{}," * 300_000 + b"{}]}",
+    "numbers": b'{"content": [' + b"1," * 300_000 + b"1]}",
+    "keys": b"{" + b",".join(b'"%d":1' % number for number in range(200_000)) + b"}",
+    "strings": b"[" + b'"",' * 300_000 + b'""]',
+    "depth": b'{"model": "m", "a": [' + b",".join([b"[" * 900 + b"]" * 900] * 200) + b"]}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_of_very_many_values_the_first_are_read(name: str) -> None:
+    body = HOSTILE[name]
+    assert "has too many values to be shown whole; this is its beginning" in render(body, JSON)
+    event = render(b"data: " + body + b"\n\n" + delta("after it"), SSE)
+    assert "  after it\n" in event
+    assert "has too many values to be shown whole" in event
+    assert "too many values" in render(frame(body), CONTENT_TYPE)
+
+
+def test_a_long_text_with_the_marks_of_values_is_one_value() -> None:
+    code = json.dumps({"a": [1, {"b": "\\"}]}) * 30_000
+    text = shown(
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": code}]}, MESSAGE]}
+    )
+    assert "too many" not in text
+    assert text.endswith("word word ")
+
+
+def test_arguments_with_very_many_values_are_shown_as_they_are() -> None:
+    call = {"type": "tool_use", "name": "Tool", "input": "[" + "1," * 200_000 + "1]"}
+    assert "tool call Tool:\n    [1,1," in shown({"content": [call]})
+
+
+def test_a_number_of_very_many_digits_is_shown_as_text() -> None:
+    assert render(b'{"messages": [' + b"9" * 100_000 + b"]}", JSON).startswith("message:\n  9999")
+
+
+def test_a_stream_that_takes_long_is_read_at_both_ends() -> None:
+    seconds = iter(range(10_000))
+    text = render(
+        delta("start ") + delta("middle ") * 20_000 + delta("end"), SSE, lambda: next(seconds) * 0.03
+    )
+    assert "  start middle" in text
+    assert text.count("middle ") < 10_000
+    assert "middle end\n" in text
+    assert "in the middle of the stream are not shown" in text
+
+
+def test_of_very_many_parts_the_first_and_the_last_are_shown() -> None:
+    parts = [{"type": "text", "text": f"part {number}"} for number in range(20_000)]
+    text = shown({"messages": [{"role": "user", "content": parts}], "tools": [{"name": "x"}] * 5000})
+    assert "  part 0\n  part 1\n" in text
+    assert text.endswith("  part 19998\n  part 19999")
+    assert " parts in between\n" in text
+    assert len(text) < 400_000
+
+
+def test_the_middle_of_many_frames_is_left_out() -> None:
+    words = [
+        converse("contentBlockDelta", contentBlockIndex=0, delta={"text": f"{n} "}) for n in range(20_000)
+    ]
+    seconds = iter(range(10_000))
+    text = render(b"".join(words), CONTENT_TYPE, lambda: next(seconds) * 0.03)
+    assert "  0 1 2 3" in text
+    assert " 19998 19999" in text
+    assert "in the middle of the stream are not shown" in text
+
+
+def test_a_stream_that_is_damaged_all_over_is_not_read_on() -> None:
+    text = render(b"data: {bad\n\n" * 1000 + delta("unread"), SSE)
+    assert "too much of the stream is damaged" in text
+    assert "unread" not in text
+    assert "too much" in render(frame(b"{") * 1000, CONTENT_TYPE)
+
+
+def test_of_very_many_keys_the_first_are_shown() -> None:
+    many = {f"key{n}": n for n in range(2000)}
+    text = shown({"content": [{"type": "tool_use", "name": "Tool", "input": many}]})
+    assert "    key499: 499\n    … 1,500 more keys" in text
+    assert len(shown({"messages": [], **many}).splitlines()) < 600
+
+
+def test_where_conversations_are() -> None:
+    assert is_conversation("/v1/messages?beta=true", "application/json; charset=utf-8")
+    assert is_conversation("/base/v1/messages/count_tokens", JSON)
+    assert is_conversation("/openai/deployments/x/chat/completions", SSE)
+    assert is_conversation("/v1/responses", SSE)
+    assert is_conversation("/model/anthropic.claude-x/invoke-with-response-stream", CONTENT_TYPE)
+    assert is_conversation("/v1/projects/p/locations/l/publishers/a/models/m@1:streamRawPredict", SSE)
+    assert not is_conversation("/v1/messages", "text/html")
+    assert not is_conversation("/v1/models", JSON)

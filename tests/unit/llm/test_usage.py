@@ -1,0 +1,172 @@
+"""What an answer says of itself."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, reader_for
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
+from support.eventstreams import chunk
+
+
+def usage_of(content_type: str, *chunks: bytes) -> Usage:
+    reader = reader_for(content_type)
+    for piece in chunks:
+        reader.feed(piece)
+    return reader.finish()
+
+
+def stream(*events: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+def test_the_messages_api_in_a_stream() -> None:
+    first = {
+        "input_tokens": 8,
+        "cache_read_input_tokens": 5,
+        "cache_creation_input_tokens": 3,
+        "output_tokens": 1,
+    }
+    events = stream(
+        {"type": "message_start", "message": {"model": "m", "usage": first}},
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "usage"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 96}},
+    )
+    assert usage_of("text/event-stream; charset=utf-8", events[:70], events[70:]) == Usage(
+        "m", 8, 96, 5, 3, "end_turn", is_stream=True
+    )
+
+
+def test_the_messages_api_as_json() -> None:
+    answer = {"model": "m", "stop_reason": "max_tokens", "usage": {"input_tokens": 8, "output_tokens": 9}}
+    assert usage_of("application/json", json.dumps(answer).encode()) == Usage(
+        "m", 8, 9, stop_reason="max_tokens"
+    )
+
+
+def test_chat_completions() -> None:
+    tokens = {"prompt_tokens": 8, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5}}
+    events = stream(
+        {"model": "m", "choices": [{"delta": {"content": "x"}, "finish_reason": None}]},
+        {"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
+        {"model": "m", "choices": [], "usage": tokens},
+    )
+    assert usage_of("text/event-stream", events, b"data: [DONE]\n\n") == Usage(
+        "m", 8, 9, 5, None, "stop", is_stream=True
+    )
+
+
+def test_the_responses_api() -> None:
+    tokens = {"input_tokens": 8, "output_tokens": 9, "input_tokens_details": {"cached_tokens": 5}}
+    answer = {"object": "response", "status": "completed", "model": "m", "usage": tokens}
+    begun = {"object": "response", "status": "in_progress", "model": "m"}
+    events = stream(
+        {"type": "response.created", "response": begun}, {"type": "response.completed", "response": answer}
+    )
+    told = Usage("m", 8, 9, 5, None, "completed")
+    assert usage_of("text/event-stream", events) == told._replace(is_stream=True)
+    assert usage_of("application/json", json.dumps(answer).encode()) == told
+    cut = {**answer, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    assert usage_of("application/json", json.dumps(cut).encode()).stop_reason == "max_output_tokens"
+    assert usage_of("text/event-stream", stream({"response": begun})).stop_reason is None
+
+
+@pytest.mark.parametrize("count", [-1, 10**12, 10**400, 1.5, "8", None, True])
+def test_counts_that_cannot_be_are_passed_over(count: object) -> None:
+    tokens = {"input_tokens": 8, "output_tokens": count, "cache_read_input_tokens": count}
+    assert usage_of("application/json", json.dumps({"usage": tokens}).encode()) == Usage(input_tokens=8)
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "two words", "\x1b[31m", "é", ""])
+def test_names_that_are_none_are_passed_over(name: str) -> None:
+    answer = {"stop_reason": name, "error": {"type": name, "code": name}}
+    assert usage_of("application/json", json.dumps(answer).encode()) == Usage(error="error")
+    assert usage_of("application/json", json.dumps({"model": name * 10 + "\n"}).encode()) == Usage()
+
+
+@pytest.mark.parametrize("value", [[], {}, [[]], 1.5, None])
+def test_values_of_other_types_are_passed_over(value: object) -> None:
+    names = ("status", "model", "stop_reason", "choices", "usage", "incomplete_details", "message", "delta")
+    answer = {"object": "response", **dict.fromkeys(names, value)}
+    assert usage_of("application/json", json.dumps(answer).encode()) == Usage()
+
+
+def test_bedrocks_frames() -> None:
+    events = [
+        {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+    ]
+    data = b"".join(map(chunk, events))
+    told = Usage("m", 8, 9, stop_reason="end_turn", is_stream=True)
+    assert usage_of(CONTENT_TYPE, data[:50], data[50:]) == told
+    # What is no frame ends the reading, and keeps no memory.
+    assert usage_of(CONTENT_TYPE, data, b"\xff" * 2_000_000, data) == told
+
+
+def test_an_error_tells_its_type() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    assert usage_of("application/json", json.dumps(error).encode()).error == "overloaded_error"
+    assert usage_of("text/event-stream", stream(error)).error == "overloaded_error"
+    for code, told in (("server_error", "server_error"), (None, "error")):
+        of_responses = {"type": "error", "code": code, "message": "busy"}
+        assert usage_of("text/event-stream", stream(of_responses)).error == told
+
+
+def test_a_cut_stream_tells_what_had_come() -> None:
+    events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
+    assert usage_of("text/event-stream", events + b'data: {"usage":{"outp') == Usage("m", 8, is_stream=True)
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [
+                b'data: {"type":"message_start","message":{"model":"m","usage":{"input_tokens":3}}}\n\n',
+                b'event: ping\ndata: {"type":"ping"}\n\n',
+                b'data: {"usage":{"output_tokens":5}}\r\n\r\n',
+                b'data: {"usage":\ndata: {"output_tokens":7}}\n\n',
+                b": a comment\n\n",
+                b"\xef\xbb\xbf",
+                b"\n\n",
+                b"\r",
+            ]
+        ),
+        max_size=8,
+    ),
+    cuts=st.lists(st.integers(0, 400), max_size=6),
+)
+def test_a_stream_tells_the_same_however_it_is_cut(pieces: list[bytes], cuts: list[int]) -> None:
+    whole = b"".join(pieces)
+    cut, by_piece, at_once = (reader_for("text/event-stream") for _ in range(3))
+    for start, end in pairwise([0, *sorted(cuts), len(whole)]):
+        cut.feed(whole[start:end])
+    for piece in pieces:
+        by_piece.feed(piece)
+    at_once.feed(whole)
+    assert cut.finish() == by_piece.finish() == at_once.finish()
+
+
+def test_a_very_long_answer_is_not_kept() -> None:
+    assert usage_of("application/json", b'{"model":"m","x":"', b"x" * MAX_JSON_BYTES, b'"}') == Usage()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"5", b'{"usage":5,"message":[],"choices":[5]}', b'{"usage":{"input_tokens":true}}',
+             b'{"model":5,"error":"x"}', b"[" * 100_000]
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_rubbish_tells_nothing(kind: str, body: bytes) -> None:
+    data = b"data: " + body + b"\n\n" if kind == "text/event-stream" else body
+    assert usage_of(kind, data) == Usage(is_stream=kind == "text/event-stream")
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from(["application/json", "text/event-stream", CONTENT_TYPE, "", "x"])
+)
+def test_nothing_raises(body: bytes, kind: str) -> None:
+    assert isinstance(usage_of(kind, body), Usage)

@@ -1,0 +1,128 @@
+"""The text of the Gateway view."""
+
+from __future__ import annotations
+
+from mitm_gateway.observe.gateway_view import Request, render
+
+CAME = Request(
+    "POST https://api.anthropic.com/v1/messages",
+    [("Host", "api.anthropic.com"), ("x-api-key", "****1a2b"), ("Accept", "*/*"), ("Content-Length", "812")],
+)
+WENT = Request(
+    "POST https://h.test/a/v1/messages",
+    [("Host", "h.test"), ("accept", "*/*"), ("Content-Length", "790"), ("Authorization", "Bearer ****9f3c")],
+)
+FACTS = {
+    "rule": "copilot",
+    "outcome": "ok",
+    "status": 200,
+    "auth": "x-api-key → bearer",
+    "credential": "gw",
+    "credential_age_s": 12.3,
+    "model": "claude-opus-4-8",
+    "model_sent": "claude-opus-4.6",
+    "edits": ["remove context_management"],
+    "bytes_came": 812,
+    "bytes_out": 790,
+    "bytes_in": 4321,
+    "first_event_ms": 350.0,
+    "total_ms": 1350.0,
+    "input_tokens": 812,
+    "output_tokens": 96,
+    "cache_read_tokens": 4096,
+    "retry": "2",
+    "notes": ["the rest is not kept"],
+}
+
+
+def test_what_came_and_what_went() -> None:
+    assert (
+        render(FACTS, CAME, WENT)
+        == """\
+rule: copilot
+outcome: ok, 200
+note: the rest is not kept
+
+came: POST https://api.anthropic.com/v1/messages
+went: POST https://h.test/a/v1/messages
+
+auth: x-api-key → bearer
+credential: gw, read 12 s before
+model: claude-opus-4-8 → claude-opus-4.6
+body edits of the rule:
+  remove context_management
+body: 812 → 790 bytes
+
+timing: first event 350 ms, total 1,350 ms, 96 tokens per second
+tokens: in 812, out 96, cache read 4,096
+answer: 4.3 kB
+retry: the client's number 2
+
+headers changed:
+  - Host: api.anthropic.com
+  + Host: h.test
+  - x-api-key: ****1a2b
+  - Content-Length: 812
+  + Content-Length: 790
+  + Authorization: Bearer ****9f3c
+headers unchanged:
+    Accept: */*"""
+    )
+
+
+def test_headers_that_stand_there_more_than_once_are_told_apart() -> None:
+    came = Request("GET /", [("A", "1"), ("B", "2"), ("a", "1")])
+    went = Request("GET /", [("A", "1"), ("B", "2"), ("b", "2"), ("C", "3")])
+    text = render({}, came, went)
+    assert text.endswith(
+        "headers changed:\n  - A: 1\n  + B: 2\n  + C: 3\nheaders unchanged:\n    B: 2\n    a: 1"
+    )
+
+
+def test_a_stream_that_broke_off_has_no_speed() -> None:
+    assert "tokens per second" not in render({**FACTS, "outcome": "aborted"}, CAME, WENT)
+
+
+def test_a_refused_request_went_nowhere() -> None:
+    facts = {"rule": "gw", "outcome": "refused", "status": 502, "refusal": 'credential "gw" is not there'}
+    text = render(facts, Request("POST https://h.test/", [("Host", "h.test")]), None)
+    assert (
+        text
+        == """\
+rule: gw
+outcome: refused, 502
+refusal: credential "gw" is not there
+
+came: POST https://h.test/
+went: nothing was sent
+
+headers:
+    Host: h.test"""
+    )
+
+
+def test_escape_sequences_in_headers_are_shown() -> None:
+    assert "␛[2J" in render({}, Request("GET http://h.test/", [("x", "\x1b[2J")]), None)
+
+
+def edits_shown(facts: dict[str, object]) -> list[str]:
+    lines = render({**FACTS, "edits": ["remove a", "set b"], **facts}, CAME, WENT).splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("body edits"))
+    return lines[start : lines.index(next(line for line in lines if line.startswith("body: ")))]
+
+
+def test_edits_that_found_nothing_to_do_are_told_apart() -> None:
+    assert edits_shown({"applied": ["set b", "edit anthropic_beta"]}) == [
+        "body edits:", "  remove a: nothing to do here", "  set b", "  edit anthropic_beta",
+    ]  # fmt: skip
+
+
+def test_a_body_that_went_on_as_it_came_was_not_edited() -> None:
+    facts = {name: value for name, value in FACTS.items() if name != "bytes_came"}
+    lines = render({**facts, "edits": ["remove a"]}, CAME, WENT).splitlines()
+    assert "  remove a: nothing to do here" in lines
+    assert "body: 790 bytes, unchanged" in lines
+
+
+def test_without_a_view_only_the_rules_edits_are_known() -> None:
+    assert edits_shown({}) == ["body edits of the rule:", "  remove a", "  set b"]

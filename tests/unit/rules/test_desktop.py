@@ -1,0 +1,202 @@
+"""Claude Desktop's keys, and the environment's variables, as rules."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mitm_gateway.rules.desktop import from_environment, is_desktop, passed_over
+from mitm_gateway.rules.load import parse_rules
+from mitm_gateway.rules.problems import RulesError
+from mitm_gateway.rules.ruleset import RuleSet
+from mitm_gateway.rules.schema import Credential
+
+DESKTOP: dict[str, Any] = {
+    "inferenceProvider": "gateway",
+    "inferenceGatewayBaseUrl": "https://g.test/a/",
+    "inferenceGatewayApiKey": "sk-ant-api03-S3CRETS3CRET",
+}
+ENVIRON = {
+    "ANTHROPIC_AUTH_MODE": "x-api-key",
+    "ANTHROPIC_BASE_URL": "https://g.test",
+    "ANTHROPIC_API_KEY": "S3CRET",
+}
+
+
+def read(data: dict[str, Any]) -> RuleSet:
+    return parse_rules(json.dumps(data).encode(), "f", {})
+
+
+def problems_of(data: dict[str, Any]) -> list[str]:
+    with pytest.raises(RulesError) as raised:
+        read(data)
+    assert "S3CRET" not in str(raised.value)
+    return [problem.text for problem in raised.value.problems]
+
+
+def credential_of(rules: RuleSet) -> Credential:
+    (credential,) = rules.credentials.values()
+    return credential
+
+
+def test_the_three_keys_are_enough() -> None:
+    rules = read(DESKTOP)
+    (rule,) = rules.rules
+    assert [host.name for host in rule.match.host] == ["api.anthropic.com"]
+    assert str(rule.upstream) == "https://g.test/a"
+    assert rule.auth is not None
+    assert rule.auth.scheme == "bearer"
+    value = credential_of(rules).value
+    assert value is not None
+    assert value.reveal() == DESKTOP["inferenceGatewayApiKey"]
+    assert "S3CRET" not in f"{rules.rules} {rules.credentials} {rules!r}"
+
+
+def test_a_dollar_in_a_desktop_file_is_a_dollar() -> None:
+    value = credential_of(read(DESKTOP | {"inferenceGatewayApiKey": "a$$b${C}"})).value
+    assert value is not None
+    assert value.reveal() == "a$$b${C}"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Team": "a"},
+        '{"X-Team": "a"}',
+        ["X-Team: a"],
+        '["X-Team: a"]',
+    ],
+    ids=str,
+)
+def test_custom_headers_are_set_in_whatever_form_desktop_kept_them(headers: object) -> None:
+    assert read(DESKTOP | {"inferenceCustomHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
+    assert read(DESKTOP | {"inferenceGatewayHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        ["a", {"name": "b", "supports1m": True}, "a[1m]"],
+        '["a", {"name": "b"}]',
+    ],
+    ids=str,
+)
+def test_model_names_are_listed_once_each(models: object) -> None:
+    rules = read(DESKTOP | {"inferenceModels": models})
+    assert rules.listed_models == ("a", "b")
+    assert rules.rules[0].respond.models
+    assert not read(DESKTOP).rules[0].respond.models
+
+
+@pytest.mark.parametrize(
+    ("changes", "ttl", "timeout"),
+    [
+        ({}, 3600.0, 60.0),
+        ({"inferenceCredentialHelperTtlSec": "900", "inferenceCredentialHelperTimeoutSec": 5}, 900.0, 5.0),
+        ({"inferenceCredentialKind": "helper-script"}, 3600.0, 60.0),
+    ],
+)
+def test_a_helper_goes_before_the_key(changes: dict[str, Any], ttl: float, timeout: float) -> None:
+    credential = credential_of(read(DESKTOP | {"inferenceCredentialHelper": "/bin/helper"} | changes))
+    assert credential.value is None
+    assert (credential.command, credential.ttl, credential.timeout) == (("/bin/helper",), ttl, timeout)
+
+
+def test_where_the_kind_is_static_only_the_key_counts() -> None:
+    changes = {"inferenceCredentialHelper": "/bin/helper", "inferenceCredentialKind": "static"}
+    assert credential_of(read(DESKTOP | changes)).value is not None
+
+
+@pytest.mark.parametrize(
+    ("provider", "preset"),
+    [
+        ("anthropic", "anthropic"), ("bedrock", "bedrock"), ("mantle", "bedrock-mantle"), ("vertex", "vertex"),
+        ("foundry", "azure-foundry"),
+    ],
+)  # fmt: skip
+def test_another_provider_names_the_fitting_preset(provider: str, preset: str) -> None:
+    (problem,) = problems_of({"inferenceProvider": provider, "inferenceGatewayApiKey": "S3CRET"})
+    assert problem.endswith(f'expected a rule with "preset: {preset}"')
+
+
+@pytest.mark.parametrize(
+    ("key", "suggestion"),
+    [
+        ("inferenceGatewayBaseURI", "inferenceGatewayBaseUrl"),
+        ("inferenceGatwayAuthScheme", "inferenceGatewayAuthScheme"),
+        ("inferenceModel", "inferenceModels"),
+        ("inferenceCustomHeader", "inferenceCustomHeaders"),
+    ],
+)
+def test_a_misspelt_key_is_told(key: str, suggestion: str) -> None:
+    assert problems_of(DESKTOP | {key: "x"}) == [f'unknown key "{key}" (did you mean "{suggestion}"?)']
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "inferenceBedrockRegion", "inferenceVertexProjectId", "inferenceFoundryResource", "inferenceMaxTokensPerWindow",
+        "inferenceTokenWindowHours", "inferenceSessionLifetimeSec", "inferenceStreamIdleTimeoutSec", "otlpEndpoint",
+        "inferenceZone", "modelDiscoveryEnabled", "coworkEgressAllowedHosts", "permissions", "env",
+    ],
+)  # fmt: skip
+def test_keys_that_say_nothing_to_a_gateway_are_passed_over(key: str) -> None:
+    assert len(read(DESKTOP | {key: "x"}).rules) == 1
+    assert passed_over(DESKTOP | {key: "x"}) == (key,)
+
+
+def test_all_faults_are_told_at_once_and_in_file_order() -> None:
+    data = {
+        "inferenceProvider": "gateway",
+        "inferenceGatewayBaseUrl": "http://g.test",
+        **{f"other{number}": number for number in range(10)},
+        "inferenceGatewayApiKey": "",
+        "inferenceGatewayAuthScheme": "baerer",
+        "inferenceCustomHeaders": "S3CRET",
+        "inferenceModels": 5,
+    }
+    with pytest.raises(RulesError) as raised:
+        parse_rules(json.dumps(data, indent=1).encode(), "f", {})
+    assert str(raised.value).splitlines() == [
+        'f:3:29: "inferenceGatewayBaseUrl" would send the key over plain http; expected "https://…"',
+        'f:14:28: "inferenceGatewayApiKey" is empty; expected text',
+        'f:15:32: "inferenceGatewayAuthScheme" is not known; expected one of bearer, x-api-key (did you mean "bearer"?)',
+        'f:16:28: "inferenceCustomHeaders" is no list of headers; expected a mapping of names to texts',
+        'f:17:21: "inferenceModels" is not a list of models; expected names, or mappings with "name"',
+    ]
+
+
+def test_what_marks_a_desktop_file_is_its_provider() -> None:
+    assert is_desktop(DESKTOP)
+    assert not is_desktop({"rules": []})
+    assert not is_desktop(["inferenceProvider"])
+
+
+# ---- environment ----
+
+
+def test_three_variables_become_one_rule() -> None:
+    rules = from_environment(ENVIRON)
+    assert rules is not None
+    (rule,) = rules.rules
+    assert str(rule.upstream) == "https://g.test"
+    assert rule.auth is not None
+    assert rule.auth.scheme == "x-api-key"
+    assert "S3CRET" not in f"{rules.rules} {rules.credentials}"
+
+
+def test_without_a_mode_there_is_no_such_form() -> None:
+    assert from_environment({}) is None
+    assert from_environment(ENVIRON | {"ANTHROPIC_AUTH_MODE": ""}) is None
+
+
+def test_all_faults_of_the_environment_are_told_at_once() -> None:
+    with pytest.raises(RulesError) as raised:
+        from_environment({"ANTHROPIC_AUTH_MODE": "S3CRET", "ANTHROPIC_BASE_URL": "https://u:S3CRET@g.test"})
+    assert str(raised.value).splitlines() == [
+        "environment: ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key",
+        "environment: ANTHROPIC_API_KEY is not set; expected it beside ANTHROPIC_AUTH_MODE",
+        "environment: ANTHROPIC_BASE_URL holds a user name or password",
+    ]

@@ -1,0 +1,243 @@
+"""The vocabulary: values are parsed once, and the JSON Schema tells editors of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from mitm_gateway.rules.patterns import Glob
+from mitm_gateway.rules.schema import (
+    Auth,
+    Beta,
+    Body,
+    Credential,
+    Match,
+    Models,
+    Rule,
+    RulesFile,
+    json_schema,
+    parse_duration,
+    parse_size,
+)
+from mitm_gateway.text.redact import Secret
+from mitm_gateway.wire.addresses import Upstream
+
+SMALLEST: dict[str, Any] = {"rules": [{"match": {"host": "a.test"}}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("1.5h", 5400), ("0.25s", 0.25)]
+)  # fmt: skip
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "5 m", "5M", "-5s", "0s", "0.0h", "1d", "٣s", "5m\n", "1e3s", ".5s"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration; expected"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64KiB", 65_536), ("8MiB", 8 << 20), ("1GiB", 1 << 30), ("5B", 5), ("512", 512)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "8MB", "8 MiB", "-1KiB", "1.5MiB", "8mib"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size; expected"):
+        parse_size(text)
+
+
+def test_one_value_is_a_list_of_one() -> None:
+    match = Match.model_validate({"host": "A.test.", "method": "post", "header": {"x-a": "b*", "x-c": False}})
+    assert [host.name for host in match.host] == ["a.test"]
+    assert match.method == ("POST",)
+    assert match.header == {"x-a": (Glob("b*"),), "x-c": False}
+    assert match.path is None
+
+
+def test_models_are_frozen_and_know_no_other_keys() -> None:
+    match = Match.model_validate({"host": "a.test"})
+    with pytest.raises(ValidationError):
+        match.host = ()  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Match.model_validate({"host": "a.test", "hots": "b.test"})
+
+
+def test_the_upstream_is_an_address_or_the_demo() -> None:
+    rule = {"name": "a", "match": {"host": "a.test"}}
+    assert Rule.model_validate(rule | {"upstream": "demo"}).upstream == "demo"
+    assert Rule.model_validate(rule | {"upstream": "https://B.test/x/"}).upstream == Upstream(
+        "https", "b.test", 443, "/x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("auth", "expected"),
+    [
+        ({"scheme": "bearer"}, 'has no "credential"'),
+        ({"scheme": "keep", "credential": "a"}, 'has "credential"'),
+        ({"scheme": "sigv4", "credential": "client", "service": "bedrock", "region": "eu"}, "cannot sign"),
+        ({"scheme": "sigv4", "credential": "a", "service": "bedrock"}, 'has no "region"'),
+        ({"scheme": "header", "credential": "a"}, 'has no "name"'),
+        ({"scheme": "bearer", "credential": "a", "name": "x"}, 'has "name"'),
+        ({"scheme": "bearer", "credential": "a", "prefer": "x-api-key"}, 'has "prefer"'),
+    ],
+)
+def test_the_parts_of_auth_go_together(auth: dict[str, str], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        Auth.model_validate(auth)
+
+
+def test_a_prefix_is_taken_as_written() -> None:
+    auth = {"scheme": "header", "credential": "a", "name": "x-key", "prefix": "Key "}
+    assert Auth.model_validate(auth).prefix == "Key "
+
+
+@pytest.mark.parametrize(
+    ("beta", "expected"),
+    [
+        ({}, ("a-1", "b-1", "a-1")),
+        ({"keep": ["a-*"]}, ("a-1",)),
+        ({"keep": []}, ()),
+        ({"drop": ["a-*"]}, ("b-1",)),
+        ({"keep": ["a-*"], "drop": ["*"], "add": ["c-1"]}, ("c-1",)),
+        ({"rename": {"a-1": "b-1"}, "add": ["b-1", "c-1"]}, ("b-1", "c-1")),
+    ],
+)
+def test_beta_keeps_and_drops_then_renames_then_adds(beta: dict[str, Any], expected: tuple[str, ...]) -> None:
+    edited = Beta.model_validate(beta).edited(("a-1", "b-1", "a-1"))
+    assert edited == tuple(dict.fromkeys(expected))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [("claude-opus-4-8", "exact"), ("claude-opus-4-7", "first"), ("claude-x", "second"), ("gpt", "other")],
+)
+def test_an_exact_model_name_wins_then_file_order_then_the_default(asked: str, sent: str) -> None:
+    models = Models.model_validate(
+        {
+            "map": {"claude-opus-*": "first", "claude-*": "second", "claude-opus-4-8": "exact"},
+            "default": "other",
+        }
+    )
+    assert models.sent_for(asked) == sent
+    assert models.exact_names == ("claude-opus-4-8",)
+
+
+def test_a_model_that_no_entry_covers_stays() -> None:
+    assert Models().sent_for("gpt") == "gpt"
+
+
+def test_body_values_are_ready_as_json() -> None:
+    body = Body.model_validate({"set": {"a.b": {"c": [1, None, "ü"]}}})
+    assert [(path.text, text) for path, text in body.set_texts] == [("a.b", '{"c": [1, null, "ü"]}')]
+
+
+def test_a_rule_knows_its_credentials_and_whether_it_reads_the_body() -> None:
+    rule = Rule.model_validate(
+        {
+            "name": "a",
+            "match": {"host": "a.test"},
+            "auth": {"scheme": "bearer", "credential": "gw"},
+            "headers": {
+                "set": {"x-a": "${credential:b}-${credential:gw}"},
+                "add": {"x-b": "${credential:c}"},
+            },
+        }
+    )
+    assert rule.credential_names == ("gw", "b", "c")
+    assert not rule.reads_body
+    assert Rule.model_validate({"name": "a", "match": {"host": "a.test", "model": "x"}}).reads_body
+
+
+def test_a_literal_credential_cannot_be_written_in_a_file_and_does_not_show() -> None:
+    credential = Credential.literal(Secret("S3CRET"))
+    assert credential.value == Secret("S3CRET")
+    assert (
+        "S3CRET"
+        not in f"{credential!r} {credential} {credential.model_dump()} {credential.model_dump_json()}"
+    )
+    for key in ("value", "_value"):
+        with pytest.raises(ValidationError):
+            Credential.model_validate({key: "S3CRET"})
+    assert Credential.model_validate({"env": "A"}).value is None
+
+
+def test_listed_models_are_not_in_the_file_either() -> None:
+    rules_file = RulesFile.model_validate({"rules": [{"name": "a", "match": {"host": "a.test"}}]})
+    assert rules_file.listed_models == ()
+    assert rules_file.listing(("a", "b")).listed_models == ("a", "b")
+    assert rules_file.listed_models == ()
+
+
+def fits(data: dict[str, Any]) -> bool:
+    return bool(jsonschema.Draft202012Validator(json_schema()).is_valid(data))
+
+
+def changed(part: str, value: Any) -> dict[str, Any]:
+    data = copy.deepcopy(SMALLEST)
+    data["rules"][0][part] = value
+    return data
+
+
+def test_the_schema_is_one_and_takes_the_smallest_file() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert fits(SMALLEST)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"rules": []},
+        SMALLEST | {"rulez": 1},
+        SMALLEST | {"version": 2},
+        SMALLEST | {"unmatched": "drop"},
+        SMALLEST | {"credentials": {"a": {}}},
+        SMALLEST | {"credentials": {"a": {"env": "A", "file": "b"}}},
+        SMALLEST | {"credentials": {"a": {"command": "helper"}}},
+        {"rules": [{"upstream": "demo"}]},
+        {"rules": [{"match": {"path": "/v1/**"}}]},
+        {"rules": [{"match": None}]},
+        {"rules": [{"match": {"host": False}}]},
+        {"rules": [{"match": {"host": []}}]},
+        changed("upsteam", "demo"),
+        changed("allow_http", "yes"),
+        changed("auth", {"scheme": "baerer"}),
+        changed("auth", {"credential": "a"}),
+        changed("auth", None),
+        changed("headers", {"set": {"a": 1}}),
+        changed("headers", {"set": ["a"]}),
+        changed("beta", {"keep": "a"}),
+        changed("models", {"map": {"a": 4.5}}),
+        changed("respond", {"count_tokens": True}),
+    ],
+    ids=str,
+)
+def test_the_schema_tells_editors_of_mistakes(data: dict[str, Any]) -> None:
+    assert not fits(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"rules": [{"preset": "litellm", "auth": {"credential": "a"}, "match": {"path": "/v1/messages"}}]},
+        changed("auth", {"scheme": "${SCHEME:-bearer}", "credential": "a"}),
+        changed("match", {"host": ["a.test", "b.test"], "header": {"x-a": True, "x-b": ["c", "d*"]}}),
+        changed("body", {"set": {"a": None, "b": [1, {"c": False}]}, "remove": ["d"]}),
+        changed("beta", {"keep": []}),
+    ],
+    ids=str,
+)
+def test_the_schema_takes_what_the_loader_takes(data: dict[str, Any]) -> None:
+    assert fits(data)

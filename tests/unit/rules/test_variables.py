@@ -1,0 +1,67 @@
+"""Environment variables in the text of a rule."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.rules.variables import VariableError, expanded
+
+ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}", "SECRET": "S3CRET"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"), ("${NAME}", "value"), ("a${NAME}b${NAME}", "avaluebvalue"), ("${EMPTY}", ""),
+        ("${UNSET:-default}", "default"), ("${EMPTY:-default}", "default"), ("${NAME:-default}", "value"),
+        ("${UNSET:-}", ""),
+        ("${UNSET:-a:-b}", "a:-b"), ("${UNSET:-a$$b}", "a$b"), ("$$", "$"), ("$${NAME}", "${NAME}"),
+        ("$$$${NAME}", "$${NAME}"),
+        ("$$${NAME}", "$value"), ("$5", "$5"), ("$NAME", "$NAME"), ("a$", "a$"), ("${NESTED}", "${NAME}"),
+    ],
+)  # fmt: skip
+def test_references_are_filled_in_as_in_a_shell(text: str, expected: str) -> None:
+    assert expanded(text, ENVIRON) == expected
+
+
+def test_an_unset_variable_is_named() -> None:
+    with pytest.raises(VariableError) as raised:
+        expanded("${SECRET}${UNSET}", ENVIRON)
+    assert str(raised.value) == (
+        'needs the environment variable "UNSET", which is not set; '
+        'expected it, or a default as in "${UNSET:-text}"'
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["${", "${}", "${NAME", "${1X}", "${A B}", "${NAME:default}", "${A:-${B}}", "${ß}"]
+)
+def test_a_malformed_reference_is_refused_without_its_text(text: str) -> None:
+    with pytest.raises(VariableError) as raised:
+        expanded(text, ENVIRON)
+    assert (
+        str(raised.value) == 'holds "${" without a name or an end; expected "${NAME}", or "$$" for a dollar'
+    )
+
+
+def test_a_credential_stays_where_one_may_stand() -> None:
+    assert expanded("x ${credential:a b} ${NAME}", ENVIRON, credentials=True) == "x ${credential:a b} value"
+    with pytest.raises(VariableError, match="names a credential; expected that only as a value of headers"):
+        expanded("${credential:a}", ENVIRON)
+    with pytest.raises(VariableError, match="names no credential"):
+        expanded("${credential:}", ENVIRON, credentials=True)
+
+
+@given(st.text("${}:-aA_ ", max_size=20))
+def test_any_text_is_filled_in_or_refused(text: str) -> None:
+    try:
+        expanded(text, {"a": "1", "A": ""})
+    except VariableError as fault:
+        assert str(fault)  # noqa: PT017 - either outcome is fine, another exception is not
+
+
+@given(st.text(max_size=20))
+def test_doubled_dollars_bring_any_text_through(text: str) -> None:
+    assert expanded(text.replace("$", "$$"), {}) == text

@@ -1,0 +1,48 @@
+"""Text as it may be shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.text.printable import folded, listed, size, visible
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\tb\nc\r\nd", "a\tb\nc\nd"),
+        ("\x1b[31m", "␛[31m"),
+        ("a\rb", "a␍b"),
+        ("\x9b31m\x7f", "\\u009b31m␡"),
+        ("a\u202eb\u2066", "a\\u202eb\\u2066"),
+        ("\ud83d", "\\ud83d"),
+        ("é 漢 😀", "é 漢 😀"),
+    ],
+)
+def test_what_acts_on_a_terminal_is_made_visible(text: str, expected: str) -> None:
+    assert visible(text) == expected
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_nothing_that_acts_on_a_terminal_is_left(text: str) -> None:
+    shown = visible(text)
+    shown.encode()
+    assert all(character.isprintable() or character in "\n\t" or ord(character) > 0x9F for character in shown)
+
+
+def test_a_tail_is_folded_only_where_that_is_shorter() -> None:
+    assert folded("x" * 150, 100) == "x" * 150
+    assert folded("x" * 2000, 100) == "x" * 100 + "\n… 1,900 more characters"
+
+
+def test_sizes() -> None:
+    assert [size(n) for n in (0, 999, 1000, 999_949, 12_345_678)] == [
+        "0 bytes", "999 bytes", "1.0 kB", "999.9 kB", "12.3 MB",
+    ]  # fmt: skip
+
+
+def test_an_object_has_a_line_for_each_key() -> None:
+    assert listed({"a": "x", "b": [1], "c": "1\n2"}) == "a: x\nb: [1]\nc:\n  1\n  2"
+    assert listed("text") == "text"

@@ -1,0 +1,154 @@
+"""One normal form of hosts, authorities and upstream URLs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.wire.addresses import (
+    Authority,
+    Upstream,
+    has_odd_segments,
+    is_loopback,
+    normal_host,
+    normal_path,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("API.Anthropic.COM", "api.anthropic.com"),
+        ("api.anthropic.com.", "api.anthropic.com"),
+        ("ａpi.anthropic.com", "api.anthropic.com"),
+        ("münchen.test", "xn--mnchen-3ya.test"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[::1]", "::1"),
+        ("[0:0::1]", "::1"),
+        ("localhost", "localhost"),
+        ("my_service", "my_service"),
+    ],
+)
+def test_hosts_have_one_form(text: str, expected: str) -> None:
+    assert normal_host(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "a..b",
+        "a b",
+        "a/b",
+        "a:b",
+        "a@b",
+        "a#b",
+        "a%00b",
+        "-a",
+        "a-",
+        "a\n",
+        "127.1",
+        "1",
+        "0x7f.1",
+        "a" * 254,
+    ],
+)
+def test_what_is_no_host_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        normal_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.test", ("a.test", None)),
+        ("a.test:443", ("a.test", 443)),
+        ("[::1]:8080", ("::1", 8080)),
+        ("[::1]", ("::1", None)),
+    ],
+)
+def test_authorities(text: str, expected: tuple[str, int | None]) -> None:
+    authority = Authority.parse(text)
+    assert (authority.host, authority.port) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["a.test:", "a.test:99999", "a.test:-1", "::1", "a:b:c", "a.test:443@evil.test", " a.test"]
+)
+def test_wrong_authorities_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Authority.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
+     ("localhost", False), ("0.0.0.0", False)],
+)  # fmt: skip
+def test_only_literal_addresses_are_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://h.test", "https://h.test"),
+        ("https://H.test:443/", "https://h.test"),
+        ("https://h.test:8443/a/b/", "https://h.test:8443/a/b"),
+        ("http://[::1]:80/x", "http://[::1]/x"),
+    ],
+)
+def test_upstreams(text: str, expected: str) -> None:
+    assert str(Upstream.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["h.test", "ftp://h.test", "https://", "https://u:p@h.test", "https://h.test?x", "https://h.test#x", "https://h.test/../x",
+     "https://h.test/a//b", "https://h .test", "https://h.test\n", "https://h.test:0"],
+)  # fmt: skip
+def test_wrong_upstreams_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Upstream.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "odd"),
+    [
+        ("/v1/messages", False),
+        ("/v1/", False),
+        ("/", False),
+        ("/a.b/..c/...", False),
+        ("/v1//x", True),
+        ("//x", True),
+        ("/a/../b", True),
+        ("/a/.", True),
+        ("/a/%2e%2E/b", True),
+        ("/a/%252e%252e/b", True),
+        ("/a%2f%2fb", True),
+        ("/a%2f..%2fb", True),
+        ("/a\\..\\b", True),
+        ("/a/..;x/b", True),
+        ("/model/arn%3Aaws%3Abedrock%3A%2Fprofile/invoke", False),
+    ],
+)
+def test_odd_segments(path: str, odd: bool) -> None:
+    assert has_odd_segments(path) is odd
+
+
+def test_needless_escapes_are_undone_for_matching() -> None:
+    assert normal_path("/%761/%6d%2F%2e%7E%20") == "/v1/m%2F.~%20"
+
+
+SEGMENTS = st.lists(st.sampled_from(["v1", "v2", "a", "messages", "v1beta"]), min_size=1, max_size=4)
+
+
+@given(SEGMENTS, st.lists(st.sampled_from(["v1", "a", "b", "v2"]), max_size=3), st.booleans())
+def test_joining_never_doubles_a_slash_or_a_version(path: list[str], base: list[str], slash: bool) -> None:
+    upstream = Upstream.parse("https://h.test/" + "/".join(base) + ("/" if slash and base else ""))
+    joined = upstream.join("/" + "/".join(path))
+    assert "//" not in joined
+    same_version = bool(base) and base[-1] == path[0] and base[-1] in ("v1", "v2")
+    assert joined == "/" + "/".join([*base, *(path[1:] if same_version else path)])

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import contextlib
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.wire.content_encoding import (
+    MAX_MEMBERS,
+    Corrupt,
+    DecodingError,
+    TooLarge,
+    UnknownEncoding,
+    decode,
+    decode_prefix,
+)
+
+MIB = 1 << 20
+PLAIN = b'{"model":"claude-opus-4-8","text":"' + b"the quick brown fox " * 400 + b'"}'
+
+Encode = Callable[[bytes], bytes]
+
+
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(data) + deflater.flush()
+
+
+def brotlied(data: bytes) -> bytes:
+    return bytes(brotli.compress(data, quality=4))
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def zstd_without_size(data: bytes) -> bytes:
+    writer = zstandard.ZstdCompressor().compressobj()
+    return writer.compress(data) + writer.flush()
+
+
+CODECS = [
+    pytest.param("gzip", gzipped, id="gzip"),
+    pytest.param("deflate", zlib.compress, id="deflate-zlib"),
+    pytest.param("deflate", raw_deflate, id="deflate-raw"),
+    pytest.param("br", brotlied, id="br"),
+    pytest.param("zstd", zstd, id="zstd"),
+    pytest.param("zstd", zstd_without_size, id="zstd-without-size"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+def test_each_coding_gives_the_plain_body(encoding: str, encode: Encode) -> None:
+    assert decode(encode(PLAIN), encoding, MIB) == PLAIN
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity ", "identity, identity", ","])
+def test_identity_is_no_coding(encoding: str) -> None:
+    assert decode(PLAIN, encoding, MIB) is PLAIN
+
+
+@pytest.mark.parametrize("encoding", ["GZIP", "x-gzip", " gzip ", "identity, gzip"])
+def test_names_are_read_without_case_and_blanks(encoding: str) -> None:
+    assert decode(gzipped(PLAIN), encoding, MIB) == PLAIN
+
+
+def test_a_list_is_undone_from_its_end() -> None:
+    assert decode(brotlied(gzipped(PLAIN)), "gzip, br", MIB) == PLAIN
+
+
+@pytest.mark.parametrize("encoding", ["compress", "gzip, rot13", "gzip;q=1", "gzip," * 6 + "gzip"])
+def test_an_unknown_coding_or_too_many_are_refused(encoding: str) -> None:
+    with pytest.raises(UnknownEncoding):
+        decode(gzipped(PLAIN), encoding, MIB)
+
+
+def test_an_unknown_coding_is_not_quoted_back() -> None:
+    with pytest.raises(UnknownEncoding) as caught:
+        decode(PLAIN, "sk-ant-secret", MIB)
+    assert str(caught.value) == "the content encoding is not one of gzip, x-gzip, deflate, br, zstd"
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [*CODECS, pytest.param("", bytes, id="identity")])
+def test_a_body_of_exactly_the_limit_passes_and_one_byte_more_does_not(encoding: str, encode: Encode) -> None:
+    assert decode(encode(PLAIN), encoding, len(PLAIN)) == PLAIN
+    with pytest.raises(TooLarge):
+        decode(encode(PLAIN), encoding, len(PLAIN) - 1)
+
+
+@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+@pytest.mark.parametrize("cut", [1, 10, len(PLAIN)], ids=["last byte", "ten bytes", "nearly all"])
+def test_a_cut_off_body_is_corrupt(encoding: str, encode: Encode, cut: int) -> None:
+    data = encode(PLAIN)
+    with pytest.raises(Corrupt):
+        decode(data[: max(1, len(data) - cut)], encoding, MIB)
+
+
+@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+@pytest.mark.parametrize("junk", [b"x", b"\0", b"junk" * 50_000], ids=["one byte", "zero", "much"])
+def test_trailing_data_is_corrupt(encoding: str, encode: Encode, junk: bytes) -> None:
+    with pytest.raises(Corrupt):
+        decode(encode(PLAIN) + junk, encoding, MIB)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate"])
+def test_plain_text_under_a_coding_is_corrupt(encoding: str) -> None:
+    with pytest.raises(Corrupt):
+        decode(PLAIN, encoding, MIB)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br"])
+def test_an_empty_body_stays_empty(encoding: str) -> None:
+    assert decode(b"", encoding, MIB) == b""
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
+def test_several_members_are_one_body(encoding: str, encode: Encode) -> None:
+    assert decode(encode(PLAIN) + encode(b"") + encode(PLAIN), encoding, MIB) == PLAIN + PLAIN
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
+def test_a_flood_of_empty_members_is_refused(encoding: str, encode: Encode) -> None:
+    assert decode(encode(b"") * MAX_MEMBERS, encoding, MIB) == b""
+    with pytest.raises(Corrupt):
+        decode(encode(b"") * (MAX_MEMBERS + 1), encoding, MIB)
+
+
+@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+def test_a_bomb_costs_little_more_than_the_limit(encoding: str, encode: Encode) -> None:
+    # 64 MiB from a few kilobytes; A44 is the same at thirty times the size.
+    bomb = encode(bytes(64 * MIB))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            decode(bomb, encoding, 4 * MIB)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # brotli 1.1 gives up to two blocks of 16 MiB for one slice of input.
+    assert peak < 50 * MIB
+
+
+def test_a_bomb_inside_a_bomb_is_stopped_at_the_first_layer() -> None:
+    with pytest.raises(TooLarge):
+        decode(gzipped(gzipped(bytes(64 * MIB)) * 100), "gzip, gzip", MIB)
+
+
+def test_a_zstd_window_beyond_the_limit_is_refused() -> None:
+    params = zstandard.ZstdCompressionParameters(window_log=27)
+    writer = zstandard.ZstdCompressor(compression_params=params).compressobj()
+    data = writer.compress(PLAIN) + writer.flush()
+    with pytest.raises(Corrupt):
+        decode(data, "zstd", MIB)
+    assert decode(data, "zstd", 128 * MIB) == PLAIN
+
+
+@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+def test_a_prefix_is_what_a_cut_off_body_still_gives(encoding: str, encode: Encode) -> None:
+    words = b"".join(b"%d " % n for n in range(100_000))
+    data = encode(words)
+    shown = decode_prefix(data[: len(data) // 2], encoding, MIB)
+    assert len(shown) > len(words) // 10
+    assert words.startswith(shown)
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [*CODECS, pytest.param("", bytes, id="identity")])
+def test_a_prefix_of_a_whole_body_is_the_body_up_to_the_limit(encoding: str, encode: Encode) -> None:
+    assert decode_prefix(encode(PLAIN), encoding, MIB) == PLAIN
+    assert decode_prefix(encode(PLAIN), encoding, 100) == PLAIN[:100]
+
+
+def test_a_prefix_of_nothing_usable_is_empty() -> None:
+    assert decode_prefix(b"not gzip", "gzip", MIB) == b""
+
+
+def test_a_prefix_goes_through_all_layers() -> None:
+    data = brotlied(gzipped(PLAIN))
+    assert decode_prefix(data, "gzip, br", MIB) == PLAIN
+
+
+@given(
+    st.binary(max_size=3000),
+    st.sampled_from(["gzip", "deflate", "br", "zstd", "gzip, br"]),
+    st.integers(0, 4000),
+)
+def test_rubbish_raises_only_decoding_errors(data: bytes, encoding: str, limit: int) -> None:
+    assert len(decode_prefix(data, encoding, limit)) <= limit
+    with contextlib.suppress(DecodingError):
+        assert len(decode(data, encoding, limit)) <= limit
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20), st.sampled_from(CODECS))
+def test_what_was_encoded_comes_back(parts: list[bytes], codec: object) -> None:
+    encoding, encode = codec.values  # type: ignore[attr-defined]
+    data = b"".join(parts * 40)
+    assert decode(encode(data), encoding, len(data)) == data

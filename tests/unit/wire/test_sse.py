@@ -1,0 +1,60 @@
+"""Server-sent events from bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.wire.sse import Event, EventReader
+
+
+def events(*chunks: bytes, limit: int = 1000) -> list[Event]:
+    reader = EventReader(limit)
+    return [event for chunk in chunks for event in reader.feed(chunk)] + reader.finish()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+def test_events_have_a_name_and_data(end: bytes) -> None:
+    stream = end.join([b"event: a", b"data: 1", b"data:2", b": comment", b"id: 5", b"", b"data", b"", b""])
+    assert events(stream) == [Event("a", b"1\n2"), Event("", b"")]
+
+
+def test_an_event_without_data_is_none() -> None:
+    assert events(b"event: a\n\ndata: 1\n\n") == [Event("", b"1")]
+
+
+def test_a_mark_at_the_start_is_skipped() -> None:
+    assert events(b"\xef\xbb\xbfdata: 1\n\n") == [Event("", b"1")]
+
+
+def test_a_stream_that_is_cut_gives_its_last_event_as_truncated() -> None:
+    assert events(b"data: 1\n\ndata: 2") == [Event("", b"1"), Event("", b"2", truncated=True)]
+
+
+def test_data_over_the_limit_is_cut_and_says_so() -> None:
+    assert events(b"data: " + b"x" * 5000 + b"\n\n", limit=100) == [Event("", b"x" * 100, truncated=True)]
+    lines = b"data: abc\n" * 100 + b"\n"
+    (event,) = events(lines, limit=100)
+    assert event.truncated
+    assert len(event.data) <= 104
+
+
+LINES = st.sampled_from(
+    [b"data: 1", b"data", b"event: e", b": c", b"", b"x", b"data:  y:z", b"\xff", b"\xef\xbb\xbf"]
+)
+ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
+
+
+@given(st.lists(st.tuples(LINES, ENDS), max_size=12), st.data())
+def test_any_cut_gives_the_same_events(lines: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+    stream = b"".join(line + end for line, end in lines)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert events(*chunks) == events(stream)
+    assert events(*(stream[place : place + 1] for place in range(len(stream)))) == events(stream)
+
+
+@given(st.binary(max_size=300))
+def test_rubbish_never_raises(stream: bytes) -> None:
+    events(stream, limit=20)
