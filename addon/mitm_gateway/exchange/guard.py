@@ -19,6 +19,12 @@ from ..wire.request import Arrival, RequestHead, text
 
 # As long as nginx and Apache take a request line to be by default; it bounds the time a glob may take.
 MAX_PATH_CHARACTERS = 8192
+# Reasons that the Envoy filter gives as well.
+TRACE_REFUSED = "TRACE is not forwarded: it would show the credential"
+CROSS_SITE = "cross-site requests of web pages may not use this gateway"
+LONG_PATH = f"the path is longer than {MAX_PATH_CHARACTERS} characters"
+ODD_PATH = "the path has dot or empty segments"
+KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
 
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
@@ -58,7 +64,7 @@ def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Ref
 
 def keys_in(head: RequestHead) -> Iterator[str]:
     """The keys that a client sends: in `x-api-key`, `Authorization` and `Proxy-Authorization`."""
-    for name in ("x-api-key", "authorization", "proxy-authorization"):
+    for name in KEY_HEADERS:
         for value in head.all(name):
             yield bare_key(value)
 
@@ -85,7 +91,7 @@ def check(
 ) -> Refusal | None:
     """The refusal that a request earns by itself, or None. Hosts without rules are left alone."""
     if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
-        return Refusal(403, "TRACE is not forwarded: it would show the credential")
+        return Refusal(403, TRACE_REFUSED)
     if not _concerns_rules(head, arrival, knows_host):
         return None
     return (
@@ -175,7 +181,7 @@ def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
             403, "web pages may not use this gateway; list an origin in gateway_origins to allow it"
         )
     if not origins and any("cross-site" in site.lower() for site in head.all("sec-fetch-site")):
-        return Refusal(403, "cross-site requests of web pages may not use this gateway")
+        return Refusal(403, CROSS_SITE)
     return None
 
 
@@ -205,9 +211,9 @@ def _check_characters(head: RequestHead) -> Refusal | None:
 
 def _check_path(head: RequestHead) -> Refusal | None:
     if len(head.path) > MAX_PATH_CHARACTERS:
-        return Refusal(400, f"the path is longer than {MAX_PATH_CHARACTERS} characters")
+        return Refusal(400, LONG_PATH)
     if head.has_odd_path:
-        return Refusal(400, "the path has dot or empty segments")
+        return Refusal(400, ODD_PATH)
     return None
 
 
@@ -215,10 +221,9 @@ def without_client_key(head: RequestHead, policy: Policy) -> RequestHead:
     """The head without the fields that hold a key for this gateway: that key is nobody else's business."""
     if policy.client_keys is None:
         return head
-    names = (b"x-api-key", b"authorization", b"proxy-authorization")
     fields = tuple(
         (name, value)
         for name, value in head.fields
-        if name.lower() not in names or not policy.knows_key(bare_key(text(value)))
+        if text(name.lower()) not in KEY_HEADERS or not policy.knows_key(bare_key(text(value)))
     )
     return RequestHead(head.method, head.scheme, head.host, head.port, head.target, fields, head.authority)

@@ -124,18 +124,25 @@ def _without_websocket_key(item: Field) -> Field | None:
 
 
 def auth_field(auth: Auth, secret: str) -> Field:
-    """The header that an auth scheme puts a secret into."""
+    """Return the header that an auth scheme puts a secret into."""
+    name, prefix = auth_header(auth)
+    value = base64.b64encode(secret.encode()) if auth.scheme == "basic" else raw(secret)
+    return raw(name), raw(prefix) + value
+
+
+def auth_header(auth: Auth) -> tuple[str, str]:
+    """Return the name of the header that an auth scheme sets, and the text before the secret."""
     match auth.scheme:
         case "bearer":
-            return b"Authorization", raw(f"Bearer {secret}")
+            return "Authorization", "Bearer "
         case "token":
-            return b"Authorization", raw(f"token {secret}")
+            return "Authorization", "token "
         case "basic":
-            return b"Authorization", b"Basic " + base64.b64encode(secret.encode())
+            return "Authorization", "Basic "
         case "x-api-key" | "api-key" | "x-goog-api-key":
-            return raw(auth.scheme), raw(secret)
+            return auth.scheme, ""
         case "header":
-            return raw(auth.name or ""), raw((auth.prefix or "") + secret)
+            return auth.name or "", auth.prefix or ""
         case "sigv4" | "none" | "keep":
             raise ValueError(f"scheme {auth.scheme} puts in no secret")
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
 
 simdjson: Any
@@ -25,6 +26,21 @@ MAX_MEMBERS = 100_000
 _MAX_QUICK_BYTES = 16 << 20
 
 _MODEL = "model"
+
+
+class Reason(StrEnum):
+    """Why a body cannot be read or edited; the Envoy filter gives the same reasons."""
+
+    NOT_UTF8 = "the body is not UTF-8"
+    NOT_JSON = "the body is not valid JSON"
+    NOT_AN_OBJECT = "the body is not a JSON object"
+    TOO_DEEP = "the body is nested too deep"
+    TOO_MANY = "the body has too many members"
+    TOO_MANY_DIGITS = "the body has a number with too many digits"
+    SECOND_MODEL = 'the body has a second "model" key'
+    MODEL_NOT_A_STRING = '"model" is not a string'
+    REPEATED_KEY = "the body has a repeated key that a rule edits"
+    BETAS_NOT_STRINGS = '"anthropic_beta" is not an array of strings'
 
 
 class BodyError(ValueError):
@@ -121,7 +137,7 @@ class Walker:
 
     def _count(self) -> None:
         if not self._left:
-            raise BodyError("the body has too many members")
+            raise BodyError(Reason.TOO_MANY)
         self._left -= 1
 
 
@@ -137,7 +153,7 @@ def _key(text: str, at: int) -> tuple[str, int]:
 
 
 def _not_json() -> BodyError:
-    return BodyError("the body is not valid JSON")
+    return BodyError(Reason.NOT_JSON)
 
 
 # --- scanning ---
@@ -172,23 +188,23 @@ def _walked(raw: bytes) -> Body:
     try:
         return _walk(raw, raw.decode())
     except UnicodeDecodeError:
-        raise BodyError("the body is not UTF-8") from None
+        raise BodyError(Reason.NOT_UTF8) from None
     except (json.JSONDecodeError, StopIteration):
         raise _not_json() from None
     except RecursionError:
-        raise BodyError("the body is nested too deep") from None
+        raise BodyError(Reason.TOO_DEEP) from None
     except BodyError:
         raise
     except ValueError:
         # Python's guard against quadratic time: more than 4300 digits.
-        raise BodyError("the body has a number with too many digits") from None
+        raise BodyError(Reason.TOO_MANY_DIGITS) from None
 
 
 def _walk(raw: bytes, text: str) -> Body:
     opening = _skip_blanks(text, 1 if text.startswith("\ufeff") else 0)
     if text[opening : opening + 1] != "{":
         _expect_end(text, value_end(text, opening))
-        raise BodyError("the body is not a JSON object")
+        raise BodyError(Reason.NOT_AN_OBJECT)
     model: str | None = None
 
     def visit(key: str | int, at: int) -> int:
@@ -196,9 +212,9 @@ def _walk(raw: bytes, text: str) -> Body:
         value, end = _scan_value(text, at)
         if key == _MODEL:
             if model is not None:
-                raise BodyError('the body has a second "model" key')
+                raise BodyError(Reason.SECOND_MODEL)
             if not isinstance(value, str):
-                raise BodyError('"model" is not a string')
+                raise BodyError(Reason.MODEL_NOT_A_STRING)
             model = value
         return end
 

@@ -13,7 +13,7 @@ from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 from ..rules.field_paths import FieldPath, Steps
-from .json_body import Body, BodyError, Layout, Member, Walker, layout_of, value_end
+from .json_body import Body, BodyError, Layout, Member, Reason, Walker, layout_of, value_end
 
 _MODEL = "model"
 _BETAS = "anthropic_beta"
@@ -64,7 +64,7 @@ def edit(
             edits.set(path.steps, value)
     except RecursionError:
         # The scan had a little more of the stack left.
-        raise BodyError("the body is nested too deep") from None
+        raise BodyError(Reason.TOO_DEEP) from None
     return _spliced_bytes(body, edits.all())
 
 
@@ -154,7 +154,7 @@ class _Document:
             return
         names = json.loads(slot.text())
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise BodyError(f'"{_BETAS}" is not an array of strings')
+            raise BodyError(Reason.BETAS_NOT_STRINGS)
         kept = list(betas(tuple(names)))
         slot.gone = bool(names) and not kept
         if kept != names:
@@ -190,7 +190,7 @@ class _Document:
     def _slot(self, key: str | int | None) -> _Slot | None:
         found = [slot for slot in self._slots if slot.member.key == key]
         if len(found) > 1:
-            raise BodyError("the body has a repeated key that a rule edits")
+            raise BodyError(Reason.REPEATED_KEY)
         return found[0] if found and not found[0].gone else None
 
 
@@ -256,7 +256,7 @@ class _Editor(Walker):
         members, closing = self.members(text, at, visit)
         if isinstance(step, str) and text[at] == "{":
             if found > 1:
-                raise BodyError("the body has a repeated key that a rule edits")
+                raise BodyError(Reason.REPEATED_KEY)
             if not found and (built := _wrapped(below, value)) is not None:
                 edits += _membership(
                     members, [False] * len(members), [f"{_json(step)}:{built}"], (at, closing)

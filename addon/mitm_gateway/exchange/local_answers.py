@@ -11,7 +11,10 @@ from ..rules.schema import Rule
 from ..wire.request import RequestHead
 
 # Characters a token on English text and code mixed; Anthropic's guide says about 3.5, tool schemas have more.
-_CHARACTERS_PER_TOKEN = 3.6
+CHARACTERS_PER_TOKEN = 3.6
+# An image has at most 1,600 tokens.
+IMAGE_CHARACTERS = 5760
+ESTIMATED_MEMBERS = ("system", "messages", "tools")
 # A model list wants a date; the names come from a file, which has none.
 _CREATED_AT = "1970-01-01T00:00:00Z"
 _MODEL_PATHS = ("/v1/models", "/models")
@@ -68,11 +71,9 @@ def estimated_tokens(body: bytes) -> int:
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return max(1, round(len(body) / _CHARACTERS_PER_TOKEN))
-    counted = (
-        {key: data.get(key) for key in ("system", "messages", "tools")} if isinstance(data, dict) else data
-    )
-    return max(1, round(_characters(counted) / _CHARACTERS_PER_TOKEN))
+        return max(1, round(len(body) / CHARACTERS_PER_TOKEN))
+    counted = {key: data.get(key) for key in ESTIMATED_MEMBERS} if isinstance(data, dict) else data
+    return max(1, round(_characters(counted) / CHARACTERS_PER_TOKEN))
 
 
 def _characters(value: Any) -> int:
@@ -81,7 +82,7 @@ def _characters(value: Any) -> int:
         case str():
             return len(value)
         case dict() if value.get("type") == "base64":
-            return round(1600 * _CHARACTERS_PER_TOKEN)
+            return IMAGE_CHARACTERS
         case dict():
             return sum(len(key) + _characters(item) for key, item in value.items())
         case list():

@@ -21,12 +21,17 @@ from .json_body import Body, BodyError
 from .json_edits import edit
 
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
-_QUERY_SECRETS = frozenset({"key", "apikey", "xapikey", "accesstoken"})
+QUERY_SECRETS = frozenset({"key", "apikey", "xapikey", "accesstoken"})
 # What people write where a client insists on a key that nobody needs.
-_PLACEHOLDERS = frozenset(
+PLACEHOLDERS = frozenset(
     {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
 )
-_ANTHROPIC_KEY = "sk-ant-"
+ANTHROPIC_KEY = "sk-ant-"
+# Reasons that the Envoy filter gives as well.
+NO_CLIENT_KEY = "this rule moves the client's key, and the client sent none in x-api-key or Authorization"
+FOREIGN_KEY = (
+    "an Anthropic key does not go to another vendor; name a credential, or allow_anthropic_key: true"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +88,10 @@ def _unmatched(ruleset: RuleSet, arrival: Arrival) -> Refusal | Pass:
 
 
 def _plan(rule: Rule, head: RequestHead, arrival: Arrival, demo: Upstream | None) -> Plan | Refusal:
-    destination = _destination(rule, head, demo)
+    destination = destination_of(rule, head.scheme, head.host, head.port, demo)
     if destination is None:
         return Refusal(503, "the demo gateway is not running yet", rule.name, retry=True)
-    auth = rule.auth or (_KEEP if destination.host == head.host else _STRIP)
+    auth = auth_of(rule, destination, head.host)
     refusal = _check_plain_http(rule, auth, head, destination, arrival) or (
         _check_client_key(rule, auth, head, destination, arrival)
     )
@@ -97,12 +102,20 @@ def _plan(rule: Rule, head: RequestHead, arrival: Arrival, demo: Upstream | None
     return Plan(rule, destination, rule.upstream == "demo", target, auth, head.path_model, sent)
 
 
-def _destination(rule: Rule, head: RequestHead, demo: Upstream | None) -> Upstream | None:
+def destination_of(
+    rule: Rule, scheme: str, host: str, port: int, demo: Upstream | None = None
+) -> Upstream | None:
+    """Return where the rule sends requests for this host; None while the demo gateway is not running."""
     if rule.upstream == "demo":
         return demo
     if rule.upstream is not None:
         return rule.upstream
-    return Upstream("https" if head.scheme == "https" else "http", head.host, head.port)
+    return Upstream("https" if scheme == "https" else "http", host, port)
+
+
+def auth_of(rule: Rule, destination: Upstream, host: str) -> Auth:
+    """Return the rule's auth; by default keys are kept on the same host and stripped for any other."""
+    return rule.auth or (_KEEP if destination.host == host else _STRIP)
 
 
 def _check_plain_http(
@@ -133,25 +146,15 @@ def _check_client_key(
         return Refusal(400, "a replay has no key of the client's to move", rule.name)
     key = client_key(head, auth)
     if key is None:
-        return Refusal(
-            401, "this rule moves the client's key, and the client sent none in x-api-key or Authorization",
-            rule.name,
-        )  # fmt: skip
-    if (
-        key.startswith(_ANTHROPIC_KEY)
-        and not rule.allow_anthropic_key
-        and not _is_anthropic(destination.host)
-    ):
-        return Refusal(
-            403,
-            "an Anthropic key does not go to another vendor; name a credential, or allow_anthropic_key: true",
-            rule.name,
-        )
+        return Refusal(401, NO_CLIENT_KEY, rule.name)
+    if key.startswith(ANTHROPIC_KEY) and not takes_anthropic_key(rule, destination):
+        return Refusal(403, FOREIGN_KEY, rule.name)
     return None
 
 
-def _is_anthropic(host: str) -> bool:
-    return host == "anthropic.com" or host.endswith(".anthropic.com")
+def takes_anthropic_key(rule: Rule, destination: Upstream) -> bool:
+    """Report whether the rule may move a client's Anthropic key to this destination."""
+    return rule.allow_anthropic_key or f".{destination.host}".endswith(".anthropic.com")
 
 
 def _auth_values(head: RequestHead) -> tuple[str, ...]:
@@ -164,7 +167,7 @@ def client_key(head: RequestHead, auth: Auth) -> str | None:
     if auth.prefer == "authorization":
         names.reverse()
     keys = (bare_key(value) for name in names for value in head.all(name))
-    return next((key for key in keys if key.lower() not in _PLACEHOLDERS), None)
+    return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
 
 
 def _sent_path(rule: Rule, head: RequestHead) -> tuple[str, str | None]:
@@ -192,7 +195,7 @@ def _sent_query(head: RequestHead, auth: Auth) -> str:
 
 def is_query_secret(pair: str) -> bool:
     """Whether a `name=value` of a query is a client's key, in whatever spelling."""
-    return normal_name(unquote(pair.partition("=")[0].replace("+", " "))) in _QUERY_SECRETS
+    return normal_name(unquote(pair.partition("=")[0].replace("+", " "))) in QUERY_SECRETS
 
 
 def masked_target(target: str) -> str:

@@ -13,7 +13,7 @@ from functools import lru_cache
 # A model's name is short; a longer string is passed as it is rather than held.
 MAX_HELD_BYTES = 4096
 # `"model"` with all of its letters escaped has 32 bytes.
-_MAX_KEY_BYTES = 64
+MAX_KEY_BYTES = 64
 
 _STRING_RUN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 # One search for both: looking for each alone reads the rest of the chunk again for every line.
@@ -39,7 +39,7 @@ _BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 _TOP: frozenset[str] = frozenset({"model"})
 # Anthropic's `message_start` has it in `message`, OpenAI's `response.*` events in `response`.
-_PARENTS: frozenset[str] = frozenset({"message", "response"})
+PARENTS: frozenset[str] = frozenset({"message", "response"})
 
 
 class _Scanner:
@@ -217,7 +217,7 @@ class _Scanner:
                 out.append(bytes(self._captured))
                 self._captured = bytearray()
                 self._overlong = True
-        elif self._wants_key and len(self._captured) <= _MAX_KEY_BYTES:
+        elif self._wants_key and len(self._captured) <= MAX_KEY_BYTES:
             self._captured += piece
 
     def _end_string(self, pos: int, start: int, out: list[bytes]) -> int:
@@ -236,7 +236,7 @@ class _Scanner:
 
 
 def _decoded_key(text: bytes) -> str | None:
-    if len(text) > _MAX_KEY_BYTES:
+    if len(text) > MAX_KEY_BYTES:
         return None
     if b"\\" not in text:
         return text.decode("ascii", "replace")
@@ -296,7 +296,7 @@ class SseRestorer:
     """Edits the model in the events of a stream: at the top, in `message` and in `response`."""
 
     def __init__(self, name: str) -> None:
-        self._scanner = _Scanner(name, _PARENTS)
+        self._scanner = _Scanner(name, PARENTS)
         self._field = bytearray()
         self._in_data = False
         self._in_name = True

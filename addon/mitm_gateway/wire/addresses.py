@@ -140,6 +140,12 @@ class Upstream:
         return hostport(self.host, self.port, self.scheme)
 
     @property
+    def version(self) -> str:
+        """The version segment at the end of the base path, such as `/v1`; empty where there is none."""
+        last = self.base[self.base.rfind("/") :] if self.base else ""
+        return last if _VERSION.fullmatch(last) else ""
+
+    @property
     def is_private(self) -> bool:
         """Whether nobody on the network can read what is sent: TLS, or a literal loopback address."""
         return self.scheme == "https" or is_loopback(self.host)
@@ -173,11 +179,9 @@ class Upstream:
         """A request path, maybe with its query, behind this base path: no `//`, no version segment twice."""
         if path and not path.startswith("/"):
             return path  # the "*" of OPTIONS
-        version = self.base[self.base.rfind("/") :] if self.base else ""
-        if _VERSION.fullmatch(version):
-            rest = path.removeprefix(version)
-            if rest != path and rest[:1] in ("", "/", "?"):
-                path = rest
+        rest = path.removeprefix(self.version)
+        if rest[:1] in ("", "/", "?"):
+            path = rest
         joined = self.base + path
         return joined if joined.startswith("/") else "/" + joined
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 # https://docs.anthropic.com/en/api/errors; 421, 502 and 503 have no type of their own there.
-_ERROR_TYPES = {
+ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -18,9 +18,16 @@ _ERROR_TYPES = {
     502: "api_error",
     503: "api_error",
 }
-_OPENAI_PATHS = re.compile(
-    r"/(?:.*/)?(?:chat/completions|completions|responses|embeddings|images|audio|moderations)(?:/.*)?"
+OPENAI_PATHS = (
+    "chat/completions",
+    "completions",
+    "responses",
+    "embeddings",
+    "images",
+    "audio",
+    "moderations",
 )
+_OPENAI_PATH = re.compile(rf"/(?:.*/)?(?:{'|'.join(OPENAI_PATHS)})(?:/.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,8 @@ class Refusal:
 
     def body(self, path: str) -> bytes:
         """The answer's JSON, in OpenAI's form on OpenAI's paths, else in Anthropic's."""
-        kind = _ERROR_TYPES.get(self.status, "api_error")
-        if _OPENAI_PATHS.fullmatch(path.partition("?")[0]):
+        kind = ERROR_TYPES.get(self.status, "api_error")
+        if _OPENAI_PATH.fullmatch(path.partition("?")[0]):
             answer: dict[str, object] = {
                 "error": {"message": self.message, "type": kind, "param": None, "code": None}
             }
