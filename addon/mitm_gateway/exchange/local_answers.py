@@ -67,24 +67,30 @@ def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
 
 
 def estimated_tokens(body: bytes) -> int:
-    """About how many input tokens a request has: the characters of its texts and schemas, divided."""
+    """Estimate the input tokens of a request from the characters of its texts and schemas."""
     try:
-        data = json.loads(body)
+        # Numbers count as written, and objects stay pairs, so that a repeated key counts each time.
+        data = json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=str)
+        characters = _counted(data) if isinstance(data, tuple) else _characters(data)
     except (ValueError, RecursionError):
-        return max(1, round(len(body) / CHARACTERS_PER_TOKEN))
-    counted = {key: data.get(key) for key in ESTIMATED_MEMBERS} if isinstance(data, dict) else data
-    return max(1, round(_characters(counted) / CHARACTERS_PER_TOKEN))
+        characters = len(body)
+    return max(1, int(characters / CHARACTERS_PER_TOKEN + 0.5))
+
+
+def _counted(pairs: tuple[tuple[str, Any], ...]) -> int:
+    names = sum(map(len, ESTIMATED_MEMBERS))
+    return names + sum(_characters(value) for key, value in pairs if key in ESTIMATED_MEMBERS)
 
 
 def _characters(value: Any) -> int:
-    """Characters that the model reads; an image counts as 1,600 tokens, the most that one can have."""
+    """Count the characters that the model reads; an image counts as its most tokens."""
     match value:
         case str():
             return len(value)
-        case dict() if value.get("type") == "base64":
+        case tuple() if ("type", "base64") in value:
             return IMAGE_CHARACTERS
-        case dict():
-            return sum(len(key) + _characters(item) for key, item in value.items())
+        case tuple():
+            return sum(len(key) + _characters(item) for key, item in value)
         case list():
             return sum(map(_characters, value))
         case None:
