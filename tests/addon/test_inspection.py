@@ -17,6 +17,7 @@ from mitm_gateway.mitm.flow_list import Keeper
 from mitm_gateway.mitm.recorder import LogFile, Recorder
 from mitm_gateway.mitm.replay import remember
 from support.core import make_head, make_rule, make_ruleset
+from support.patched import no_patches
 
 
 def test_the_oldest_handled_flows_go() -> None:
@@ -78,7 +79,7 @@ def test_explain_tells_about_a_flow_as_it_came() -> None:
     )
     ruleset = make_ruleset(rule, credentials={"gw": {"env": "GW"}})
     view = View()
-    commands = Commands(lambda: ruleset, list, list, Recorder())
+    commands = Commands(lambda: ruleset, list, list, Recorder(), no_patches())
     with taddons.context(view, commands) as context:
         flow = tflow.tflow(resp=True)
         flow.request.host = "api.anthropic.com"

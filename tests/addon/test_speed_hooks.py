@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +13,10 @@ from mitmproxy.proxy import server
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.patches.speed import Fast
+from mitm_gateway.patches import table
+from mitm_gateway.patches.patch import Patches
 from mitm_gateway.patches.speed.sockets import Cork, Sending
+from support.patched import no_patches
 
 
 class Listener:
@@ -69,22 +69,24 @@ SCENARIOS: dict[str, Callable[[list[str]], list[object]]] = {
 
 
 @pytest.fixture
-def fast() -> Iterator[Fast]:
-    made = Fast()
+def patches() -> Iterator[Patches]:
+    made = no_patches()
     yield made
-    made.uninstall()
+    made.undo("speed", "safety")
 
 
-async def happened(scenario: str, fast: Fast | None, caplog: pytest.LogCaptureFixture) -> tuple[Any, ...]:
+async def happened(
+    scenario: str, patches: Patches | None, caplog: pytest.LogCaptureFixture
+) -> tuple[Any, ...]:
     calls: list[str] = []
     caplog.clear()
     with taddons.context(*SCENARIOS[scenario](calls)) as context:
-        if fast:
-            fast.install(context.master)
+        if patches:
+            table.apply(patches, "speed")
         for hook in (HttpRequestHook, HttpResponseHook):
             await context.master.addons.handle_lifecycle(hook(tflow.tflow()))
-        if fast:
-            fast.uninstall()
+        if patches:
+            patches.undo("speed")
     logged = [
         (record.name, record.levelno, record.getMessage(), _frames(record))
         for record in caplog.records
@@ -104,15 +106,15 @@ def _frames(record: logging.LogRecord) -> list[str]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_the_same_happens_as_without(
-    scenario: str, fast: Fast, caplog: pytest.LogCaptureFixture
+    scenario: str, patches: Patches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert await happened(scenario, fast, caplog) == await happened(scenario, None, caplog)
+    assert await happened(scenario, patches, caplog) == await happened(scenario, None, caplog)
 
 
-async def test_addons_that_come_and_go_are_called_and_forgotten(fast: Fast) -> None:
+async def test_addons_that_come_and_go_are_called_and_forgotten(patches: Patches) -> None:
     calls: list[str] = []
     with taddons.context() as context:
-        fast.install(context.master)
+        table.apply(patches, "speed")
         addons = context.master.addons
         await addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
         late = Listener("late", calls)
@@ -127,69 +129,27 @@ async def test_addons_that_come_and_go_are_called_and_forgotten(fast: Fast) -> N
     assert calls == ["late.request", "late.request", "below.request"]
 
 
-async def test_a_replaced_hook_is_the_one_that_is_called(fast: Fast) -> None:
+async def test_a_replaced_hook_is_the_one_that_is_called(patches: Patches) -> None:
     calls: list[str] = []
     listener = Listener("a", calls)
     with taddons.context(listener) as context:
-        fast.install(context.master)
+        table.apply(patches, "speed")
         await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
         listener.request = lambda flow: calls.append("replaced")  # type: ignore[method-assign]
         await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
     assert calls == ["a.request", "replaced"]
 
 
-async def test_uninstalling_puts_everything_back(fast: Fast) -> None:
+async def test_uninstalling_puts_everything_back(patches: Patches) -> None:
     with taddons.context() as context:
-        manager, thresholds = context.master.addons, gc.get_threshold()
+        manager = context.master.addons
         handle = server.ConnectionHandler.handle_connection
         before = dict(vars(manager))
-        fast.install(context.master)
+        table.apply(patches, "speed")
         assert set(vars(manager)) > set(before)
-        fast.uninstall()
+        patches.undo("speed")
         assert dict(vars(manager)) == before
         assert server.ConnectionHandler.handle_connection is handle
-        assert gc.get_threshold() == thresholds
-
-
-class Kept:
-    """Garbage that only the collector finds; how much of it there is now, and was at most."""
-
-    now = most = 0
-
-    def __init__(self) -> None:
-        self.me = self
-        Kept.now += 1
-        Kept.most = max(Kept.most, Kept.now)
-
-    def __del__(self) -> None:
-        Kept.now -= 1
-
-
-async def test_what_outlives_a_collection_does_not_pile_up(fast: Fast) -> None:
-    # As connections do that are open for a while: most of it is no longer young when it becomes garbage.
-    with taddons.context() as context:
-        fast.install(context.master)
-        under_way = deque([Kept() for _ in range(20_000)], maxlen=20_000)
-        for _ in range(300_000):
-            under_way.append(Kept())
-    assert Kept.most < 150_000
-
-
-async def test_each_part_finds_what_it_expects(fast: Fast, caplog: pytest.LogCaptureFixture) -> None:
-    with taddons.context() as context, caplog.at_level(logging.INFO):
-        fast.install(context.master)
-    assert "stays off" not in caplog.text
-
-
-async def test_other_insides_switch_a_part_off_and_say_so(
-    fast: Fast, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level(logging.INFO)
-    with taddons.context() as context:
-        monkeypatch.setattr(context.master.addons, "trigger_event", lambda event, more: None)
-        fast.install(context.master)
-        assert "trigger" not in vars(context.master.addons)
-    assert "a part stays off" in caplog.text
 
 
 class Transport:
@@ -252,9 +212,9 @@ async def test_what_is_held_leaves_before_the_end_and_when_taken_out() -> None:
     assert transport.written == [b"last", b"<end>", b"more", b"free"]
 
 
-async def test_options_keep_their_values_and_lists_stay_copies(fast: Fast) -> None:
+async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches) -> None:
     with taddons.context() as context:
-        fast.install(context.master)
+        table.apply(patches, "speed")
         context.options.update(mode=["regular"], http2=False)
         context.options.mode.append("socks5")
         assert (context.options.mode, context.options.http2) == (["regular"], False)

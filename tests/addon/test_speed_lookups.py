@@ -11,8 +11,7 @@ from mitmproxy import http
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.patches.patch import Patches
-from mitm_gateway.patches.speed import lookups
+from support.patched import applied
 
 Headers: Any = http.Headers  # also given what it does not take
 
@@ -39,13 +38,8 @@ def looked_up(fields: Any, name: Any) -> tuple[object, ...]:
 def test_headers(fields: list[tuple[bytes, bytes]], name: str | bytes, as_lists: bool) -> None:
     given_fields: Any = [list(each) for each in fields] if as_lists else fields
     expected = looked_up(given_fields, name)
-    patches = Patches()
-    with taddons.context() as context:
-        lookups.plain_headers(context.master, patches)
-        try:
-            assert looked_up(given_fields, name) == expected
-        finally:
-            patches.undo()
+    with taddons.context(), applied("plain-headers"):
+        assert looked_up(given_fields, name) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,11 +65,5 @@ def test_wrong_types_are_told_in_the_same_words(make: Any) -> None:
             return type(fault), str(fault)
 
     expected = result()
-    patches = Patches()
-    with taddons.context() as context:
-        lookups.plain_headers(context.master, patches)
-        lookups.plain_checks(context.master, patches)
-        try:
-            assert result() == expected
-        finally:
-            patches.undo()
+    with taddons.context(), applied("plain-headers", "plain-checks"):
+        assert result() == expected

@@ -20,8 +20,8 @@ from mitmproxy.proxy.layers.http._events import RequestData
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
 
-from mitm_gateway.patches.patch import Patches
 from mitm_gateway.patches.speed import sockets
+from support.patched import applied
 
 
 class Handler:
@@ -143,11 +143,6 @@ def test_a_body_is_told_as_mitmproxy_tells_it(body: bytes, more: bytes, cuts: li
     places = [0, *sorted(cuts), len(whole)]
     pieces = [whole[a:b] for a, b in pairwise(places)]
     expected = told(pieces)
-    patches = Patches()
-    with taddons.context() as context:
-        sockets.plain_bodies(context.master, patches)
-        try:
-            assert told(pieces) == expected
-        finally:
-            patches.undo()
+    with taddons.context(), applied("plain-bodies"):
+        assert told(pieces) == expected
     assert expected[0] == "RequestHeaders"

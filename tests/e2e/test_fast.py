@@ -6,6 +6,7 @@ Each feature is switched on at start and, in mitmweb, while requests are being s
 from __future__ import annotations
 
 import base64
+import gc
 import platform
 import re
 import threading
@@ -18,7 +19,8 @@ import pytest
 from mitmproxy import http, io
 
 from support.answers import Reply
-from support.processes import Mitmdump
+from support.launcher import Command
+from support.processes import Mitmdump, unused_port
 from support.recorder import Recorder
 from support.web import Web
 from support.wire import Response, Wire
@@ -227,27 +229,41 @@ def test_a_flow_that_has_ended_is_let_go_without_a_collection(
     assert re.findall(r"alive: (\d+)", proxy.output()) == ["0"] * 4
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
-def test_large_bodies_find_the_memory_that_the_one_before_had(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
+MEMORY = """
+import gc, resource
+class Memory:
+    def running(self):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            bytes(8 << 20)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        print("memory:", gc.get_threshold()[0], faults, flush=True)
+addons = [Memory()]
+"""
+_MEMORY = r"memory: (\d+) (\d+)"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is tuned")
+def test_memory_is_tuned_in_the_gateways_own_process_only(
+    mitmdump: Callable[..., Mitmdump], tmp_path: Path
 ) -> None:
-    upstream = recorder(Reply(200, b'{"id":"m"}', (("Content-Type", "application/json"),)))
-    rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
-    proxy = mitmdump(rules=rules, modes=[f"reverse:{upstream.url}"])
-    body = b'{"model":"mine","text":"%s"}' % (b"x" * (1 << 20))
-
-    def pages() -> int:
-        """Pages that the process has had fetched so far (minflt, proc_pid_stat(5))."""
-        status = Path(f"/proc/{proxy.process.pid}/stat").read_text()
-        return int(status.rpartition(")")[2].split()[7])
-
-    with Wire(proxy.port) as wire:
-        for number in range(15):
-            if number == 5:
-                before = pages()
-            wire.request("POST", "/v1/messages", [("Host", "localhost")], body)
-    # Without that each of the ten takes a hundred or more.
-    assert pages() - before < 500
+    script = tmp_path / "memory.py"
+    script.write_text(MEMORY)
+    proxy = mitmdump("-s", str(script), rules=RULES)
+    assert proxy.wait_for_output(_MEMORY)[1] == str(gc.get_threshold()[0])
+    command = Command(tmp_path / "home")
+    command.write_rules(RULES)
+    served = command.start("serve", "--port", str(unused_port()), "--", "-s", str(script))
+    assert served.stdout is not None
+    try:
+        lines = iter(served.stdout.readline, "")
+        found = next(match for line in lines if (match := re.search(_MEMORY, line)))
+    finally:
+        served.terminate()
+        served.communicate()
+    assert found[1] == "20000"
+    # 8 MiB have 2,048 pages; a block that is mapped afresh each time takes them twenty times.
+    assert int(found[2]) < 2 * 2048 + 500
 
 
 SEEN = """

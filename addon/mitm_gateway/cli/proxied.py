@@ -10,18 +10,17 @@ import signal
 import sys
 import threading
 
+from .mitmproxy_process import run_tool
+
 # For `python -c`: without the current directory on the path (`-P`), so that nothing there is imported.
 STARTER = "import sys; sys.path.append({parent!r}); from mitm_gateway.cli.proxied import main; main()"
 
 
 def main() -> None:
     """Runs `mitmweb` or `mitmdump`, as the first argument says, with the others."""
-    from mitmproxy.tools import main as tools
-
     tool, *arguments = sys.argv[1:]
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    run = tools.mitmweb if tool == "mitmweb" else tools.mitmdump
-    sys.exit(run(arguments) or 0)
+    sys.exit(run_tool(tool, arguments))
 
 
 def _end_with_launcher() -> None:

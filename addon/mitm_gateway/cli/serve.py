@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import OK, Commands, add_rules, default_rules, script
+from .common import Commands, add_rules, default_rules, script
+from .mitmproxy_process import run_tool
 
 # The comment says what the gateway did; mitmweb hides that column unless it is named.
 WEB_COLUMNS = ("tls", "icon", "path", "method", "status", "comment", "size", "time")
@@ -45,11 +46,9 @@ def proxy_arguments(
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until interrupted; mitmproxy's own exit status where it fails."""
-    from mitmproxy.tools import main as tools
-
     mode = "regular" if arguments.intercept else f"reverse:https://{arguments.host}"
-    tool = tools.mitmweb if arguments.web else tools.mitmdump
-    status = tool(
+    return run_tool(
+        "mitmweb" if arguments.web else "mitmdump",
         proxy_arguments(
             arguments.rules or default_rules(),
             modes=[mode],
@@ -57,6 +56,5 @@ def run(arguments: argparse.Namespace) -> int:
             port=arguments.port,
             web=arguments.web,
             extra=arguments.extra,
-        )
+        ),
     )
-    return status or OK

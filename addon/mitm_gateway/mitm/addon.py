@@ -23,8 +23,8 @@ from mitmproxy.tls import ClientHelloData
 from ..credentials.store import Credentials
 from ..exchange import guard
 from ..exchange.record import Record
-from ..patches.safety.bounds import Insides, set_where_unset, settle_before_exit
-from ..patches.speed import Fast
+from ..patches import table
+from ..patches.patch import Gateway, Patches
 from ..rules.load import load
 from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
@@ -41,7 +41,14 @@ from .flows import arrival_of, head_of, mask, refuse
 from .handling import Loaded
 from .listeners import bind_to_loopback, listen_ports
 from .log_filter import quote_peers, unquote_peers
-from .options import Settings, add_options, broken_promises, known_holes
+from .options import (
+    Settings,
+    add_options,
+    broken_promises,
+    known_holes,
+    set_where_unset,
+    settle_before_exit,
+)
 from .private_files import make_private
 from .recorder import Recorder
 from .replay import is_replay
@@ -83,8 +90,7 @@ class GatewayAddon:
             lambda: self._demo_at, self._recorder.progress, self._ended, self._after_answer
         )
         self._last_look = LastLook(self._exchange, self._own_ports)
-        self._insides = Insides()
-        self._fast = Fast()
+        self._patches = Patches(Gateway(self._exchange.body_limit, self._exchange.refuse))
         self._watchers: list[Watcher] = []
         self._demo: DemoGateway | None = None
         self._demo_at: Upstream | None = None
@@ -96,7 +102,7 @@ class GatewayAddon:
         self._remove_views: Callable[[], None] = lambda: None
         self._is_configured = False
         self._is_running = False
-        self.addons = [Commands(self._ruleset, self.check, self.reload, self._recorder)]
+        self.addons = [Commands(self._ruleset, self.check, self.reload, self._recorder, self._patches)]
 
     # ---- lifecycle ----
 
@@ -153,8 +159,12 @@ class GatewayAddon:
         """Begins to serve: from here on there are rules, before there was 503."""
         if self._candidate is None:
             return
+        if problems := table.apply(self._patches, "safety"):
+            settle_before_exit()
+            for problem in problems:
+                logger.error(problem)
+            return
         self._is_running = True
-        self._insides.install(self._exchange.body_limit, self._exchange.refuse)
         self._put_in_force()
         self._watch()
         with contextlib.suppress(exceptions.AddonManagerError):
@@ -176,17 +186,18 @@ class GatewayAddon:
         with contextlib.suppress(exceptions.AddonManagerError):
             ctx.master.addons.remove(self._last_look)
         self._remove_views()
-        self._insides.uninstall()
-        self._fast.uninstall()
+        self._patches.undo("speed")
+        self._patches.undo("safety")
         self._recorder.close()
         if self._demo is not None:
             self._stopping = asyncio.ensure_future(self._demo.stop())
 
     def _set_speed(self) -> None:
         if self._exchange.settings.fast:
-            self._fast.install(ctx.master)
+            for problem in table.apply(self._patches, "speed"):
+                logger.info(problem)
         else:
-            self._fast.uninstall()
+            self._patches.undo("speed")
 
     def _put_in_force(self) -> None:
         loaded = self._candidate
@@ -353,7 +364,7 @@ class GatewayAddon:
     error = response
 
     def _after_answer(self, step: Callable[[], None]) -> None:
-        self._fast.after_answer(self, lambda: _contained(step, NOT_RECORDED))
+        self._patches.after_answer(self, lambda: _contained(step, NOT_RECORDED))
 
     def _ended(self, flow: http.HTTPFlow, record: Record) -> None:
         self._recorder.note(flow, record)

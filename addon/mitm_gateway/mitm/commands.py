@@ -1,4 +1,4 @@
-"""The gateway's commands inside mitmproxy: `gateway.rules`, `.explain`, `.check`, `.reload`, `.stats`."""
+"""The gateway's commands inside mitmproxy: `gateway.rules`, `gateway.explain` and the others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.flow import Flow
 
 from ..exchange.explain import describe_rules, explain, explain_url
+from ..patches import table
+from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
 from .flows import arrival_of, head_of
 from .recorder import FACTS, Recorder
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Commands:
-    """What the user may ask of a running gateway."""
+    """Questions to a running gateway, and its reload."""
 
     name = "gateway-commands"
 
@@ -28,20 +30,22 @@ class Commands:
         check: Callable[[], Sequence[str]],
         reload: Callable[[], Sequence[str]],
         recorder: Recorder,
+        patches: Patches,
     ) -> None:
         self._ruleset = ruleset
         self._check = check
         self._reload = reload
         self._recorder = recorder
+        self._patches = patches
 
     @command.command("gateway.rules")
     def rules(self) -> Sequence[str]:
-        """The rules in force, a line each."""
+        """Print the rules in force, one a line."""
         return describe_rules(self._rules())
 
     @command.command("gateway.explain")
     def explain(self, url: str, method: str = "POST", model: str = "") -> Sequence[str]:
-        """What would be done with a request to this URL, or with the flows that `@focus` or a filter names."""
+        """Explain a request to this URL, or the flows that `@focus` or a filter names."""
         if url.startswith(("@", "~")):
             flows = ctx.master.commands.call("view.flows.resolve", url)
             return [line for flow in flows for line in self._explain_flow(flow)]
@@ -52,7 +56,7 @@ class Commands:
 
     def _explain_flow(self, flow: Flow) -> list[str]:
         if not isinstance(flow, http.HTTPFlow):
-            return ["this is no HTTP flow"]
+            return ["not an HTTP flow"]
         arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
         head = original_head(flow) or head_of(flow, arrival)
         facts = flow.metadata.get(FACTS, {})
@@ -60,18 +64,23 @@ class Commands:
 
     @command.command("gateway.check")
     def check(self) -> Sequence[str]:
-        """Reads the rules file and says what is wrong with it; the rules in force stay."""
-        return self._check() or ["the rules are sound"]
+        """Print the mistakes in the rules file; the rules in force stay."""
+        return self._check() or ["no mistakes found"]
 
     @command.command("gateway.reload")
     def reload(self) -> Sequence[str]:
-        """Reads the rules file again now."""
+        """Read the rules file again now."""
         return self._reload() or [f"{len(self._rules().rules)} rules loaded"]
 
     @command.command("gateway.stats")
     def stats(self) -> Sequence[str]:
-        """Requests, tokens and times by rule and model since the start."""
+        """Print requests, tokens and times by rule and model since the start."""
         return self._recorder.stats.table()
+
+    @command.command("gateway.patches")
+    def patches(self) -> Sequence[str]:
+        """Print the changes to mitmproxy: on or off, kind, name and reason."""
+        return table.describe(self._patches)
 
     def _rules(self) -> RuleSet:
         ruleset = self._ruleset()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +193,35 @@ def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
     yield from _hidden_hosts(options, places)
     yield from _moved_hosts(options, ruleset, places)
     yield from _plain_targets(options, ruleset)
+
+
+def set_where_unset(options: Options, **values: Any) -> dict[str, Any]:
+    """Set the options that exist and that the user did not set; return those that were set.
+
+    mitmproxy's public `has_changed` compares with the default, so an explicit default looks unset there.
+    """
+    chosen = {name: value for name, value in values.items() if name in options and _is_unset(options, name)}
+    if chosen:
+        options.update(**chosen)
+    return chosen
+
+
+def _is_unset(options: Options, name: str) -> bool:
+    try:
+        from mitmproxy.optmanager import unset
+
+        return options._options[name].value is unset
+    except (ImportError, AttributeError, KeyError):
+        return not options.has_changed(name)
+
+
+def settle_before_exit() -> None:
+    """Give mitmproxy's native threads time to come to rest before the interpreter ends.
+
+    mitmproxy 11 has just started them when a faulty start ends the program; one that then calls into a
+    finalizing interpreter crashes the process (7 of 40 starts on a busy machine), and the exit status is lost.
+    """
+    atexit.register(time.sleep, 0.1)
 
 
 def _get(options: Options, name: str, default: Any) -> Any:

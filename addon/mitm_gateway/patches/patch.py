@@ -1,43 +1,116 @@
-"""Changes to mitmproxy's parts that can be taken back."""
+"""A patch: one reversible change to mitmproxy, with its reason."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from mitmproxy import http, version
+
+from ..wire.refusal import Refusal
+
+Kind = Literal["safety", "speed"]
 _ABSENT = object()
 
 
+class Unexpected(Exception):
+    """mitmproxy looks different from what a patch expects; the text names the part that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway's side of the safety patches."""
+
+    body_limit: Callable[[http.HTTPFlow], int | None]
+    """Return the largest body in bytes that this request may have, or None without a limit."""
+    refuse: Callable[[http.HTTPFlow, Refusal], None]
+    """Answer this request locally."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A row of the table: `install` makes the change through `Patches`, or raises Unexpected."""
+
+    name: str
+    kind: Kind
+    why: str
+    upstream: str | None
+    """The issue or pull request at mitmproxy, and the version that makes the patch unnecessary."""
+    install: Callable[[Patches], None]
+
+
 class Patches:
-    """What was changed, and how it is undone: the last change first."""
+    """The patches applied to this process's mitmproxy. Undoing a kind starts with its last change."""
 
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._undo: dict[Patch, list[Callable[[], None]]] = {}
+        self._current: list[Callable[[], None]] = []
+        # Replaced by speed patches.
+        self.is_last: Callable[..., bool] = lambda addon, *hooks: False
+        self.after_event: Callable[[Callable[[], None]], None] = lambda action: action()
 
-    def __bool__(self) -> bool:
-        return bool(self._undo)
+    def apply(self, patch: Patch) -> None:
+        """Apply a patch completely, or raise Unexpected and leave mitmproxy as it was."""
+        if patch in self._undo:
+            return
+        self._current = []
+        try:
+            patch.install(self)
+        except (Unexpected, AttributeError, ImportError) as fault:
+            _undo(self._current)
+            part = _missing(fault) if isinstance(fault, AttributeError) else str(fault)
+            raise Unexpected(
+                f"patch {patch.name} not applied: {part} changed in mitmproxy {version.VERSION}"
+            ) from None
+        self._undo[patch] = self._current
+
+    def is_applied(self, patch: Patch) -> bool:
+        """Return whether a patch is in force."""
+        return patch in self._undo
 
     def set(self, owner: Any, name: str, value: object) -> None:
-        """Replaces an attribute; undoing takes an instance's own away again, so that the class shows."""
+        """Replace an attribute; undoing deletes one that only the class had before."""
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
         if before is _ABSENT:
-            self._undo.append(lambda: delattr(owner, name))
+            self._current.append(lambda: delattr(owner, name))
         else:
-            self._undo.append(lambda: setattr(owner, name, before))
+            self._current.append(lambda: setattr(owner, name, before))
 
     def on_undo(self, action: Callable[[], None]) -> None:
-        """Has something else done when the changes are undone."""
-        self._undo.append(action)
+        """Call `action` when the patch that is being applied is undone."""
+        self._current.append(action)
 
-    def undo(self) -> None:
-        """Puts mitmproxy's own parts back."""
-        while self._undo:
-            self._undo.pop()()
+    def undo(self, *kinds: Kind) -> None:
+        """Restore mitmproxy's own parts, those of the patches applied last first."""
+        for patch in [each for each in reversed(self._undo) if each.kind in kinds]:
+            _undo(self._undo.pop(patch))
+
+    def after_answer(self, addon: object, action: Callable[[], None]) -> None:
+        """Call an action that raises nothing after the response has been written to the client.
+
+        If another addon could notice the delay, or without the speed patches, it is called now.
+        """
+        if self.is_last(addon, "response", "error"):
+            self.after_event(action)
+        else:
+            action()
 
 
-def expect(function: Callable[..., object], *names: str) -> None:
-    """Raises TypeError where these are not a function's parameters."""
-    if list(inspect.signature(function).parameters) != list(names):
-        raise TypeError(function.__name__)
+def expect(function: Callable[..., object], *parameters: str) -> None:
+    """Raise Unexpected unless a function has exactly these parameters."""
+    if list(inspect.signature(function).parameters) != list(parameters):
+        raise Unexpected(getattr(function, "__qualname__", repr(function)))
+
+
+def _undo(actions: list[Callable[[], None]]) -> None:
+    while actions:
+        actions.pop()()
+
+
+def _missing(fault: AttributeError) -> str:
+    owner = fault.obj
+    return f"{getattr(owner, '__name__', type(owner).__name__)}.{fault.name}"

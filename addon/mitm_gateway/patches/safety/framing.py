@@ -18,7 +18,7 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
 
-from ..patch import Patches, expect
+from ..patch import Patches, Unexpected, expect
 
 Steps = Generator[Any, Any, None]
 
@@ -37,7 +37,7 @@ def end_at_trailers(patches: Patches) -> None:
     connection, server, client = _http1.Http1Connection, _http1.Http1Server, _http1.Http1Client
     read_body = connection.read_body
     if not any("trailers are not implemented" in str(each) for each in read_body.__code__.co_consts):
-        raise TypeError("read_body")
+        raise Unexpected("Http1Connection.read_body")
 
     def chunked(self: Any, event: Any) -> Steps:
         try:
@@ -74,7 +74,7 @@ _INTERIM = re.compile(rb"HTTP/\d\.\d\s+0*1\d\d\s")
 _SWITCH = re.compile(rb"HTTP/\d\.\d\s+0*101\s")
 
 
-def pass_over_interim(patches: Patches) -> None:
+def skip_interim(patches: Patches) -> None:
     """Drops an upstream's interim answers (100, 102, 103) and waits on, as mitmproxy does over HTTP/2.
 
     Over HTTP/1 it takes one for the answer, and the client waits. A 101 that nobody asked for ends the request: it
@@ -83,8 +83,8 @@ def pass_over_interim(patches: Patches) -> None:
     client = _http1.Http1Client
     read_headers = client.read_headers
     expect(read_headers, "self", "event")
-    for needed in ("maybe_extract_lines", "__bytes__"):
-        getattr(ReceiveBuffer, needed)
+    if not hasattr(ReceiveBuffer, "maybe_extract_lines") or not hasattr(ReceiveBuffer, "__bytes__"):
+        raise Unexpected("h11's ReceiveBuffer")
 
     def read_final_headers(self: Any, event: Any) -> Steps:
         if self.request and isinstance(event, events.DataReceived):
@@ -109,7 +109,7 @@ def bound_heads(patches: Patches) -> None:
         *dir(_http1.Http1Server),
         *dir(_http1.Http1Client),
     }:
-        raise AttributeError("read_headers")
+        raise Unexpected("Http1Server or Http1Client")
 
     def watched(self: Any, event: Any) -> Steps:
         yield from handle(self, event)

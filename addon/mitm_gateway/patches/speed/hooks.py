@@ -34,7 +34,6 @@ from mitmproxy.addons import (
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.flow import Flow
-from mitmproxy.master import Master
 from mitmproxy.proxy import commands, events, layer, server
 from mitmproxy.proxy.layers.http import DropStream, HttpStream
 from mitmproxy.proxy.layers.http._hooks import (
@@ -74,6 +73,11 @@ _OPTIONS: dict[type, str] = {
 }
 # Calls the addons; yields what has to be waited for.
 Steps = Generator[Awaitable[object], None, None]
+
+
+def index_hooks(patches: Patches) -> None:
+    """Call the addons from a table, without a task where no hook has to wait."""
+    Dispatch(ctx.master.addons).install(patches)
 
 
 def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -> Callable[..., Commands]:
@@ -140,9 +144,9 @@ class Dispatch:
         self._begun: dict[hooks.Hook, tuple[Awaitable[object] | None, Steps]] = {}
         self._is_on = False
 
-    def quick_hooks(self, master: Master, patches: Patches) -> None:
-        """Takes the place of mitmproxy's search, and puts the shortcut before each connection's layers."""
-        manager, legacy = self._manager, master._legacy_log_events
+    def install(self, patches: Patches) -> None:
+        """Replace mitmproxy's dispatch, and put a Shortcut before each connection's layers."""
+        manager, legacy = self._manager, ctx.master._legacy_log_events
         expect(manager.trigger_event, "event")
         expect(manager.handle_lifecycle, "event")
         serve = server.ConnectionHandler.handle_client
@@ -164,6 +168,7 @@ class Dispatch:
 
         patches.set(server.ConnectionHandler, "handle_client", handle_client)
         patches.set(HttpStream, "handle_event", _hooks_in_place(HttpStream.handle_event, self))
+        patches.set(patches, "is_last", self.is_last)
         patches.on_undo(self.retire)
         self._is_on = True
 

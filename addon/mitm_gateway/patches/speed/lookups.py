@@ -9,22 +9,21 @@ from typing import Any
 
 from mitmproxy import hooks, http, optmanager
 from mitmproxy.coretypes import multidict
-from mitmproxy.master import Master
 from mitmproxy.proxy.context import Context
 
-from ..patch import Patches, expect
+from ..patch import Patches, Unexpected, expect
 
 # Options of these types cannot be changed by who reads them, so they need no copy.
 _UNCHANGING = (bool, str, int, float, type(None))
 
 
-def uncopied_options(_master: Master, patches: Patches) -> None:
+def uncopied_options(patches: Patches) -> None:
     """Each look at an option makes a deep copy, some thirty times a request; most options need none."""
     option, unset = optmanager._Option, optmanager.unset
     copied = option.current
     expect(copied, "self")
     if not {"value", "_default"} <= set(option.__slots__):
-        raise AttributeError("_Option")
+        raise Unexpected("optmanager._Option")
 
     def current(self: Any) -> Any:
         value = self._default if self.value is unset else self.value
@@ -33,12 +32,12 @@ def uncopied_options(_master: Master, patches: Patches) -> None:
     patches.set(option, "current", current)
 
 
-def plain_headers(_master: Master, patches: Patches) -> None:
+def plain_headers(patches: Patches) -> None:
     """Looks a header up in one loop; mitmproxy's way goes through six functions and an exception."""
     headers = http.Headers
     expect(headers.get_all, "self", "name")
     if headers.__getitem__ is not multidict._MultiDict.__getitem__ or "get" in vars(headers):
-        raise AttributeError("Headers")
+        raise Unexpected("http.Headers")
 
     make = headers.__init__
 
@@ -75,11 +74,11 @@ def _lowered(name: str | bytes) -> bytes:
     return (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
 
 
-def plain_forks(_master: Master, patches: Patches) -> None:
+def plain_forks(patches: Patches) -> None:
     """Forks a context, as each request does, without making a server connection only to throw it away."""
     fork = Context.fork
     if set(fork.__code__.co_names) != {"Context", "client", "options", "server", "layers", "copy"}:
-        raise AttributeError("Context.fork")
+        raise Unexpected("Context.fork")
 
     def plain_fork(self: Context) -> Context:
         forked = object.__new__(Context)
@@ -90,7 +89,7 @@ def plain_forks(_master: Master, patches: Patches) -> None:
     patches.set(Context, "fork", plain_fork)
 
 
-def plain_checks(_master: Master, patches: Patches) -> None:
+def plain_checks(patches: Patches) -> None:
     """Checks the types of a message's parts, and lists a hook's, without describing the class anew each time."""
     check, args = http.MessageData.__post_init__, hooks.Hook.args
     expect(check, "self")

@@ -10,12 +10,11 @@ from typing import Any
 
 from h11._readers import ContentLengthReader
 from mitmproxy.connection import ConnectionState
-from mitmproxy.master import Master
 from mitmproxy.proxy import events, server
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
-from ..patch import Patches, expect
+from ..patch import Patches, Unexpected, expect
 
 # Pieces of a message that are written together; copying a larger one would cost more than it saves.
 _JOINED_BYTES = 128 << 10
@@ -23,7 +22,7 @@ _JOINED_BYTES = 128 << 10
 _CAN_READ = ConnectionState.CAN_READ.value
 
 
-def direct_reads(_master: Master, patches: Patches) -> None:
+def direct_reads(patches: Patches) -> None:
     """Hands what has arrived to the layers at once, without a detour through a buffer and a waiting task."""
     original = server.ConnectionHandler.handle_connection
     expect(original, "self", "connection")
@@ -85,13 +84,13 @@ def _is_full(writer: object) -> bool:
     return isinstance(writer, asyncio.StreamWriter) and bool(writer._protocol._paused)  # type: ignore[attr-defined]
 
 
-def plain_bodies(_master: Master, patches: Patches) -> None:
+def plain_bodies(patches: Patches) -> None:
     """Passes the pieces of a body of known length on as they are; mitmproxy copies each three times."""
     connection = _http1.Http1Connection
     original = connection._handle_event
     expect(original, "self", "event")
     if list(vars(ContentLengthReader(1))) != ["_length", "_remaining"]:
-        raise AttributeError("ContentLengthReader")
+        raise Unexpected("h11's ContentLengthReader")
 
     def handle_event(self: Any, event: events.Event) -> Any:
         if type(event) is events.DataReceived and self.state == self.read_body and not self.buf:
@@ -101,6 +100,11 @@ def plain_bodies(_master: Master, patches: Patches) -> None:
         return original(self, event)
 
     patches.set(connection, "_handle_event", handle_event)
+
+
+def join_writes(patches: Patches) -> None:
+    """Write what answers one event in one piece."""
+    Sending().install(patches)
 
 
 class Sending:
@@ -114,8 +118,8 @@ class Sending:
         self._waiting: deque[Callable[[], None]] = deque()
         self._is_answering = False
 
-    def join_writes(self, _master: Master, patches: Patches) -> None:
-        """Puts it between mitmproxy's connections and their sockets."""
+    def install(self, patches: Patches) -> None:
+        """Wrap each connection's writer."""
         handler = server.ConnectionHandler
         serve, take = handler.handle_connection, handler.server_event
         expect(serve, "self", "connection")
@@ -145,6 +149,7 @@ class Sending:
 
         patches.set(handler, "handle_connection", handle_connection)
         patches.set(handler, "server_event", server_event)
+        patches.set(patches, "after_event", self.after)
         patches.on_undo(undo)
 
     def after(self, action: Callable[[], None]) -> None:

@@ -1,0 +1,122 @@
+"""The table of patches: every change that the gateway makes to mitmproxy."""
+
+from __future__ import annotations
+
+from .patch import Kind, Patch, Patches, Unexpected
+from .safety import bounds, error_pages, framing
+from .speed import hooks, lookups, sockets
+
+PATCHES: tuple[Patch, ...] = (
+    Patch(
+        "json-error-pages",
+        "safety",
+        "mitmproxy's own errors are HTML pages that quote the peer's message",
+        "#4854, pull request #7999 (open)",
+        error_pages.json_pages,
+    ),
+    Patch(
+        "body-limit",
+        "safety",
+        "mitmproxy buffers a request body completely before a hook can refuse it",
+        None,
+        bounds.limit_bodies,
+    ),
+    Patch(
+        "http1-trailers",
+        "safety",
+        "mitmproxy raises NotImplementedError on HTTP/1 trailers and both sides hang",
+        "#2474 (open)",
+        framing.end_at_trailers,
+    ),
+    Patch(
+        "head-limit",
+        "safety",
+        "mitmproxy buffers a message head, a chunk's head and pipelined requests without a limit",
+        None,
+        framing.bound_heads,
+    ),
+    Patch(
+        "interim-responses",
+        "safety",
+        "mitmproxy takes a 1xx response over HTTP/1 for the final one, and a 101 opens a raw pipe unasked",
+        "#2229 (closed, not fixed in 12.3)",
+        framing.skip_interim,
+    ),
+    Patch(
+        "hook-table",
+        "speed",
+        "mitmproxy asks some 33 addons for each hook, and starts a task for each hook",
+        None,
+        hooks.index_hooks,
+    ),
+    Patch(
+        "joined-writes",
+        "speed",
+        "mitmproxy writes a head, a body and the end of a message separately",
+        None,
+        sockets.join_writes,
+    ),
+    Patch(
+        "direct-reads",
+        "speed",
+        "mitmproxy wakes a task for each piece of data it receives",
+        None,
+        sockets.direct_reads,
+    ),
+    Patch(
+        "plain-bodies",
+        "speed",
+        "mitmproxy copies each piece of a body with a known length three times",
+        None,
+        sockets.plain_bodies,
+    ),
+    Patch(
+        "uncopied-options",
+        "speed",
+        "mitmproxy copies an option deeply each time it is read, some thirty times a request",
+        None,
+        lookups.uncopied_options,
+    ),
+    Patch(
+        "plain-headers",
+        "speed",
+        "mitmproxy looks up a header through six functions and an exception",
+        None,
+        lookups.plain_headers,
+    ),
+    Patch(
+        "plain-checks",
+        "speed",
+        "mitmproxy inspects the dataclass again for each message and hook that it creates",
+        None,
+        lookups.plain_checks,
+    ),
+    Patch(
+        "plain-forks",
+        "speed",
+        "mitmproxy creates a server connection for each request and discards it",
+        None,
+        lookups.plain_forks,
+    ),
+)
+
+
+def apply(patches: Patches, kind: Kind) -> list[str]:
+    """Apply the patches of a kind; return a sentence for each that does not fit this mitmproxy."""
+    problems = []
+    for patch in PATCHES:
+        if patch.kind == kind:
+            try:
+                patches.apply(patch)
+            except Unexpected as fault:
+                problems.append(str(fault))
+    return problems
+
+
+def describe(patches: Patches) -> list[str]:
+    """Return the table as lines of text: on or off, kind, name, reason, upstream reference."""
+    return [
+        f"{'on ' if patches.is_applied(patch) else 'off'}  {patch.kind:6}  {patch.name:17}  {patch.why}"
+        + (f" (mitmproxy {patch.upstream})" if patch.upstream else "")
+        for patch in PATCHES
+    ]
