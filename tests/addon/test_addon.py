@@ -17,6 +17,7 @@ from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.mitm.addon import GatewayAddon
 from mitm_gateway.mitm.flows import mask_echo
+from support.constants import GW, GW_MASKED
 
 RULES = """
 credentials: {gw: {env: TEST_GW_KEY}}
@@ -27,7 +28,6 @@ rules:
     auth: {scheme: bearer, credential: gw}
     models: {map: {claude-opus-4: gw-large}}
 """
-GW = "gateway-secret-0123456789abcdef"
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     flow.response.raw_content = None
     addon.response(flow)
     assert flow.response.raw_content == b'{"model":"claude-opus-4"}'
-    assert flow.request.headers["authorization"] == "Bearer ****cdef"
+    assert flow.request.headers["authorization"] == f"Bearer {GW_MASKED}"
     assert GW not in str(flow.get_state())
     assert "CLIENT-KEY" not in str(flow.get_state())
     assert flow.comment.startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200")

@@ -18,10 +18,9 @@ from mitmproxy.addons.save import Save
 from mitmproxy.test import taddons
 
 from mitm_gateway.mitm.addon import GatewayAddon
+from support.constants import API, CK, CK_MARK, GW, GW_MARK
 from support.layers import Connection
 
-API, CK, GW = "api.anthropic.com", "sk-ant-client-key-0123456789", "gateway-key-0123456789abcdef"
-CK_MARK, GW_MARK = b"client-key", b"gateway-key"
 UPSTREAM = ("127.0.0.1", 9)  # in clear, so that no TLS layer stands between; nothing is really connected
 RULES = f"""
 credentials: {{gw: {{env: TEST_GW_KEY}}}}
@@ -102,15 +101,15 @@ class Gateway:
         # A plain client may name any host: what it sends there is its own matter.
         assert not elsewhere or is_plain, elsewhere
         assert not any(host == API for host, _ in elsewhere)
-        assert not any(GW_MARK in connection.sent[address] for address in elsewhere), "I2"
-        assert CK_MARK not in connection.sent.get(UPSTREAM, b""), "I1"
-        assert GW_MARK not in connection.got, "I3"
+        assert not any(GW_MARK.encode() in connection.sent[address] for address in elsewhere), "I2"
+        assert CK_MARK.encode() not in connection.sent.get(UPSTREAM, b""), "I1"
+        assert GW_MARK.encode() not in connection.got, "I3"
         # Over HTTP/2 mitmproxy tells a client in GOAWAY what of its own it did not like.
-        assert CK_MARK not in connection.got or connection.client.alpn == b"h2", "I3"
+        assert CK_MARK.encode() not in connection.got or connection.client.alpn == b"h2", "I3"
         kept = self._kept()
-        assert GW_MARK not in kept, "I3"
+        assert GW_MARK.encode() not in kept, "I3"
         # Where a plain client names another host, or none that can be read, no rule has anything to hide.
-        assert CK_MARK not in kept or (is_plain and not connection.sent.get(UPSTREAM)), "I3"
+        assert CK_MARK.encode() not in kept or (is_plain and not connection.sent.get(UPSTREAM)), "I3"
         refused = connection.got.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
         assert not refused or breaks_answer or not any(connection.sent.values()), "I4"
         if currently_in_test_context():

@@ -7,8 +7,7 @@ import logging
 import pytest
 
 from mitm_gateway.mitm.log_filter import Unquoted
-
-KEY = "gateway-key-fedcba9876543210"
+from support.constants import GW
 
 
 def logged(message: str) -> str:
@@ -20,7 +19,7 @@ def logged(message: str) -> str:
 def test_an_exception_is_told_without_the_bytes_that_it_names(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test.of.logs")
     log.addFilter(Unquoted())
-    log.error("crashed", exc_info=AssertionError(f"unexpected event: RequestData({KEY.encode()!r})"))
+    log.error("crashed", exc_info=AssertionError(f"unexpected event: RequestData({GW.encode()!r})"))
     assert "unexpected event: RequestData(b'…')" in caplog.text
     assert "gateway-key" not in caplog.text
 
@@ -29,7 +28,7 @@ def test_an_exception_is_told_without_the_bytes_that_it_names(caplog: pytest.Log
 def test_a_line_that_mitmproxy_cut_inside_a_literal_holds_no_key(quote: str) -> None:
     # With proxy_debug a line ends after 256 or 2048 characters, wherever that is: a length such as a port's
     # digits decides whether that is inside the quoted head.
-    head = f"POST /{quote} HTTP/1.1\r\nauthorization: Bearer {KEY}\r\nx: \\{quote}\r\n\r\n".encode()
+    head = f"POST /{quote} HTTP/1.1\r\nauthorization: Bearer {GW}\r\nx: \\{quote}\r\n\r\n".encode()
     whole = f">> SendData(Server({{'address': ('gw.test', 443)}}), {head!r})"
     for length in range(len(whole)):
         assert "gateway-key" not in logged(whole[:length] + "…"), length

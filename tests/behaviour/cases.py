@@ -6,10 +6,8 @@ import json
 from dataclasses import dataclass, field
 
 from support.answers import Header
+from support.constants import API, CK, GW
 
-API = "api.anthropic.com"
-CK = "sk-ant-client-0123456789abcdef"
-GW = "gateway-secret-0123456789abcdef"
 MODELS = "models: {map: {claude-opus-*: gw-large, claude-exact: gw-exact}, default: gw-small}"
 
 

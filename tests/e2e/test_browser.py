@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,12 @@ from mitmproxy import version
 
 from mitm_gateway.cli.serve import WEB_COLUMNS
 from support.answers import Stream, event, insist_on_bearer, message
-from support.clients import Finished
-from support.processes import ROOT, Mitmdump
-from support.recorder import Recorder
+from support.constants import CK, ENV, GW, GW_MASKED, ROOT
+from support.starters import RunClaude, StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e
 
 SCRIPT = ROOT / "tests" / "browser" / "mitmweb.mjs"
-CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
 RULES = """
 credentials:
   gateway: {{env: GW_KEY}}
@@ -70,14 +67,14 @@ def find_playwright() -> Path:
 @pytest.mark.skipif(not find_playwright().exists(), reason="playwright-core is not installed")
 @pytest.mark.skipif(not shutil.which("chromium") or not shutil.which("node"), reason="no chromium or no node")
 def test_mitmweb_shows_a_claude_code_call(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], run_claude: Callable[..., Finished]
+    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude
 ) -> None:
     upstream = recorder(insist_on_bearer(GW, Stream(EVENTS, gated=False)))
     proxy = mitmdump(
         *(part for column in WEB_COLUMNS for part in ("--set", f"web_columns={column}")),
         rules=RULES.format(upstream.url),
         modes=["reverse:https://api.anthropic.com"],
-        env={"GW_KEY": GW},
+        env=ENV,
         web=True,
     )
     done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK}, PROMPT)
@@ -95,7 +92,7 @@ def test_mitmweb_shows_a_claude_code_call(
     assert "remove metadata" in seen["gateway"]
     assert f"  {PROMPT}\n" in seen["request"]
     assert TEXT in seen["response"]
-    assert "Authorization: Bearer ****cdef" in seen["gateway"]
+    assert f"Authorization: Bearer {GW_MASKED}" in seen["gateway"]
     assert CK not in driven.stdout
     assert GW not in driven.stdout
     again = upstream.wait_for_request(count=sent + 1)

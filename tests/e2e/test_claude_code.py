@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from support.answers import claude_answers
 from support.certificates import Authority
-from support.clients import Finished
-from support.processes import Mitmdump
-from support.recorder import Recorder
+from support.starters import RunClaude, StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e
 
@@ -18,7 +14,7 @@ KEY = "sk-ant-test-0123456789"
 
 
 def test_a_base_url_leads_to_a_reverse_listener(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], run_claude: Callable[..., Finished]
+    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude
 ) -> None:
     upstream = recorder(claude_answers)
     proxy = mitmdump(script=None, modes=[f"reverse:{upstream.url}"])
@@ -32,9 +28,9 @@ def test_a_base_url_leads_to_a_reverse_listener(
 
 
 def test_proxy_variables_lead_through_an_intercepting_listener(
-    recorder: Callable[..., Recorder],
-    mitmdump: Callable[..., Mitmdump],
-    run_claude: Callable[..., Finished],
+    recorder: StartRecorder,
+    mitmdump: StartMitmdump,
+    run_claude: RunClaude,
     authority: Authority,
 ) -> None:
     upstream = recorder(claude_answers, tls=authority, names=["api.anthropic.com"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from mitm_gateway.cli.env import lines, shell_of
 from mitm_gateway.clients.environment import Changes
 from mitm_gateway.rules import presets
 from support.launcher import Command
-from support.processes import Mitmdump
+from support.starters import RunCurl, StartMitmdump
 
 RULES = """
 credentials: {gw: {env: GW_KEY}}
@@ -22,11 +21,6 @@ rules:
     upstream: https://gw.example.com
     auth: {scheme: bearer, credential: gw}
 """
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home")
 
 
 # ---- init, presets ----
@@ -107,7 +101,7 @@ def test_env_lines_by_shell() -> None:
 
 @pytest.mark.e2e
 def test_env_for_an_intercepting_gateway(
-    command: Command, mitmdump: Callable[..., Mitmdump], run_curl: Callable[..., object]
+    command: Command, mitmdump: StartMitmdump, run_curl: RunCurl
 ) -> None:
     command.write_rules(RULES)
     before = command.run("env", "--intercept", env={"GW_KEY": "k"})

@@ -11,7 +11,8 @@ import pytest
 
 from support.answers import Stream, message_events
 from support.console import Console
-from support.recorder import Recorder
+from support.constants import CK, ENV, GW, HEADERS
+from support.starters import StartRecorder
 from support.wire import Wire
 
 pytestmark = [
@@ -19,7 +20,6 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed"),
 ]
 
-CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
 RULES = """
 credentials:
   gw: {{env: GW_KEY}}
@@ -31,7 +31,6 @@ rules:
     body: {{remove: [context_management, metadata]}}
     models: {{map: {{claude-opus-*: gw-large}}}}
 """
-HEADERS = [("Host", "localhost"), ("x-api-key", CK), ("Content-Type", "application/json")]
 BODY = b'{"model":"claude-opus-4","context_management":{},"messages":[{"role":"user","content":"say \\u001b[31mred"}]}'
 
 
@@ -40,7 +39,7 @@ def console(tmp_path: Path) -> Iterator[Callable[..., Console]]:
     started: list[Console] = []
 
     def start(*args: str, rules: str) -> Console:
-        started.append(Console(tmp_path, *args, rules=rules, env={"GW_KEY": GW}))
+        started.append(Console(tmp_path, *args, rules=rules, env=ENV))
         return started[-1]
 
     yield start
@@ -49,7 +48,7 @@ def console(tmp_path: Path) -> Iterator[Callable[..., Console]]:
 
 
 def test_a_call_is_read_replayed_and_explained(
-    recorder: Callable[..., Recorder], console: Callable[..., Console]
+    recorder: StartRecorder, console: Callable[..., Console]
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     terminal = console("--mode", "reverse:https://api.anthropic.com", rules=RULES.format(upstream.url))
@@ -71,7 +70,7 @@ def test_a_call_is_read_replayed_and_explained(
         r"  remove context_management\s",
         r"  remove metadata: nothing to do here",
         r"  - x-api-key: \*\*\*\*cdef",
-        r"  \+ Authorization: Bearer \*\*\*\*cdef",
+        r"  \+ Authorization: Bearer \*\*\*\*3210",
     ):
         terminal.wait_for(line)
     shown = list(terminal.seen)

@@ -14,11 +14,10 @@ import pytest
 from support.answers import Answer, Seen, anthropic_error, claude_answers, json_reply, message
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.starters import StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e
 
-StartRecorder = Callable[..., Recorder]
-StartMitmdump = Callable[..., Mitmdump]
 NEVER_SHOWN = "text-of-the-helper-0123456789"
 
 

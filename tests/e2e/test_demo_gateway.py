@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
-from support.clients import Finished
+from support.starters import RunClaude
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +26,7 @@ def openai_client(demo: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{demo}/v1", api_key="demo-key", max_retries=0)
 
 
-def test_claude_code_gets_a_streamed_answer(demo: str, run_claude: Callable[..., Finished]) -> None:
+def test_claude_code_gets_a_streamed_answer(demo: str, run_claude: RunClaude) -> None:
     env = {"ANTHROPIC_BASE_URL": demo, "ANTHROPIC_AUTH_TOKEN": "a-token-of-twenty-and-more"}
     done = run_claude(env, prompt="say something")
     assert done.code == 0, done
@@ -36,7 +35,7 @@ def test_claude_code_gets_a_streamed_answer(demo: str, run_claude: Callable[...,
     assert done.stdout.endswith("You said: say something\n")
 
 
-def test_claude_code_with_an_api_key_is_told_why_not(demo: str, run_claude: Callable[..., Finished]) -> None:
+def test_claude_code_with_an_api_key_is_told_why_not(demo: str, run_claude: RunClaude) -> None:
     done = run_claude({"ANTHROPIC_BASE_URL": demo, "ANTHROPIC_API_KEY": "any-key"})
     assert done.code == 1
     assert 'the demo gateway wants "Authorization: Bearer <anything>"' in done.stdout

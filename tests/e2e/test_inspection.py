@@ -15,20 +15,16 @@ import pytest
 from mitm_gateway.observe.stats import Stats
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as EVENT_STREAM
 from support.answers import Bytes, Close, Reply, Stream, anthropic_error, event, message_events
+from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
 from support.eventstreams import converse_events
 from support.processes import WEB_PASSWORD, Mitmdump
 from support.recorder import Recorder
+from support.starters import StartMitmdump, StartRecorder
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
-StartRecorder = Callable[..., Recorder]
-StartMitmdump = Callable[..., Mitmdump]
 
-REVERSE = ["reverse:https://api.anthropic.com"]
-CK = "sk-ant-client-0123456789abcdef"
-GW = "gateway-secret-0123456789abcdef"
-HEADERS = [("Host", "localhost"), ("x-api-key", CK), ("Content-Type", "application/json")]
 BODY = json.dumps(
     {
         "model": "claude-opus-4",
@@ -55,7 +51,7 @@ rules:
 
 
 def start(mitmdump: StartMitmdump, upstream: Recorder, *options: str) -> Mitmdump:
-    return mitmdump(*options, rules=rules(upstream), modes=REVERSE, env={"GW_KEY": GW}, web=True)
+    return mitmdump(*options, rules=rules(upstream), modes=REVERSE, env=ENV, web=True)
 
 
 def web(proxy: Mitmdump, path: str, method: str = "GET") -> Any:
@@ -129,7 +125,7 @@ def test_both_views_and_the_comment(recorder: StartRecorder, mitmdump: StartMitm
         "  remove context_management",
         "  - x-api-key: ****cdef",
         "    Content-Type: application/json",
-        "  + Authorization: Bearer ****cdef",
+        f"  + Authorization: Bearer {GW_MASKED}",
         "tokens: in 11, out 7",
     ):
         assert line in report, (line, report)
@@ -347,19 +343,19 @@ def test_flows_of_a_file_are_shown_and_not_altered(
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     file = tmp_path / "flows"
-    proxy = mitmdump("-w", str(file), rules=rules(upstream), env={"GW_KEY": GW}, modes=REVERSE)
+    proxy = mitmdump("-w", str(file), rules=rules(upstream), env=ENV, modes=REVERSE)
     post(proxy)
     proxy.stop()
     kept = file.read_bytes()
     viewer = mitmdump(
-        "-r", str(file), "--set", "gateway_log=log.jsonl", rules=rules(upstream), env={"GW_KEY": GW}, web=True
+        "-r", str(file), "--set", "gateway_log=log.jsonl", rules=rules(upstream), env=ENV, web=True
     )
     flow = wait_for_flow(viewer, has_ended)
     assert flow["comment"].startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
     assert view(viewer, flow, "request", "Auto") == "model: gw-large\n\nuser:\n  say ␛[31mred"
     report = view(viewer, flow, "response", "Gateway")
     assert f"went: POST {upstream.url}/base/v1/messages?beta=true" in report
-    assert "  + Authorization: Bearer ****cdef" in report
+    assert f"  + Authorization: Bearer {GW_MASKED}" in report
     viewer.stop()
     assert file.read_bytes() == kept
     assert len(upstream.requests) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,18 @@ import pytest
 
 from support.answers import Stream, anthropic_error, message_events
 from support.collector import Collector
+from support.constants import CK, ENV, GW, HEADERS
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.starters import StartMitmdump, StartRecorder
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
-CK, GW = "sk-ant-client-0123456789abcdef", "gateway-secret-0123456789abcdef"
 TOKEN = "collector-token-0123456789"
-HEADERS = [("Host", "localhost"), ("x-api-key", CK), ("Content-Type", "application/json")]
 BODY = b'{"model":"claude-opus-4","messages":[{"role":"user","content":"a private word"}]}'
 CLIENT, ERROR = 3, 2  # SPAN_KIND_CLIENT, STATUS_CODE_ERROR
 OTEL = ("--set", "gateway_otel=true")
-
-StartMitmdump = Callable[..., Mitmdump]
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def post(proxy: Mitmdump, path: str = "/v1/messages?key=query-secret-0123456789"
 
 
 def test_a_call_is_a_span_and_counts_in_the_metrics(
-    recorder: Callable[..., Recorder], mitmdump: StartMitmdump, collector: Collector
+    recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large-1"), gated=False))
     proxy = start(mitmdump, upstream, *OTEL, env=to_collector(collector, OTEL_SERVICE_NAME="my-gateway"))
@@ -116,7 +114,7 @@ def test_a_call_is_a_span_and_counts_in_the_metrics(
 
 
 def test_what_is_left_is_delivered_at_the_end(
-    recorder: Callable[..., Recorder], mitmdump: StartMitmdump, collector: Collector
+    recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector
 ) -> None:
     upstream = recorder(anthropic_error(503, "overloaded_error", "busy"))
     late = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_METRIC_EXPORT_INTERVAL": "600000"}
@@ -134,7 +132,7 @@ def test_what_is_left_is_delivered_at_the_end(
 
 @pytest.mark.parametrize("fault", ["down", "401", "silent"])
 def test_a_collector_that_fails_is_told_once_and_stops_nothing(
-    recorder: Callable[..., Recorder], mitmdump: StartMitmdump, collector: Collector, fault: str
+    recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector, fault: str
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     env = to_collector(collector)
@@ -157,7 +155,7 @@ def test_a_collector_that_fails_is_told_once_and_stops_nothing(
     assert TOKEN not in proxy.output()
 
 
-def test_prometheus_reads_the_metrics(recorder: Callable[..., Recorder], mitmdump: StartMitmdump) -> None:
+def test_prometheus_reads_the_metrics(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     proxy = start(mitmdump, upstream, "--set", "gateway_metrics=127.0.0.1:0")
     page = proxy.wait_for_output(r"gateway_metrics: (http://127\.0\.0\.1:\d+/metrics)")[1]
@@ -184,10 +182,10 @@ def test_prometheus_reads_the_metrics(recorder: Callable[..., Recorder], mitmdum
     ],
 )  # fmt: skip
 def test_an_address_that_cannot_be_is_told_at_start(
-    recorder: Callable[..., Recorder], mitmdump: StartMitmdump, option: str, problem: str
+    recorder: StartRecorder, mitmdump: StartMitmdump, option: str, problem: str
 ) -> None:
     taken = recorder().port
-    proxy = mitmdump("--set", option.format(taken=taken), rules=START_RULES, wait=False, env={"GW_KEY": GW})
+    proxy = mitmdump("--set", option.format(taken=taken), rules=START_RULES, wait=False, env=ENV)
     assert proxy.wait_for_exit() == 1
     assert problem.format(taken=taken) in proxy.output()
 

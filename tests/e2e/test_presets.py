@@ -22,14 +22,14 @@ from support.answers import (
 )
 from support.aws import event_stream, signature_fits
 from support.certificates import Authority
-from support.clients import Finished
+from support.constants import API, CK
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.starters import RunClaude, StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e
 
 KEY = "provider-secret-0123456789abcdef"
-CLIENT_KEY = "sk-ant-client-0123456789abcdef"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 AWS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -37,7 +37,6 @@ AWS = {
     "AWS_SESSION_TOKEN": "session-token-of-the-test",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-ANTHROPIC = "api.anthropic.com"
 # Every name under which a key may travel.
 AUTH_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "proxy-authorization")
 
@@ -54,15 +53,13 @@ class Setting:
     def asked(self, path: str) -> Seen:
         """The request to this path, whose only key is the gateway's."""
         request = self.upstream.wait_for_request(path)
-        assert CLIENT_KEY.encode() not in self.upstream.raw
+        assert CK.encode() not in self.upstream.raw
         assert {each.path for each in self.upstream.requests} == {path}, self.upstream.requests
         return request
 
 
 @pytest.fixture
-def start(
-    recorder: Callable[..., Recorder], mitmdump: Callable[..., Mitmdump], authority: Authority
-) -> Start:
+def start(recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority) -> Start:
     """Starts `start(PRESET, upstream host, extra keys of the rule, env=…, listen=host, script=…)`."""
 
     def run(
@@ -71,7 +68,7 @@ def start(
         extra: str = "",
         *,
         env: Mapping[str, str] | None = None,
-        listen: str = ANTHROPIC,
+        listen: str = API,
         script: Any = claude_answers,
         credentials: str = "{env: PROVIDER_KEY}",
         auth: str = "{credential: key}",
@@ -106,11 +103,9 @@ def betas_in(request: Seen) -> list[str]:
     return [name.strip() for value in request.values("anthropic-beta") for name in value.split(",")]
 
 
-def messages(
-    setting: Setting, run_claude: Callable[..., Finished], env: Mapping[str, str] | None = None
-) -> None:
+def messages(setting: Setting, run_claude: RunClaude, env: Mapping[str, str] | None = None) -> None:
     """Claude Code asks through the setting, and prints what the provider said."""
-    base = {"ANTHROPIC_BASE_URL": setting.proxy.url, "ANTHROPIC_API_KEY": CLIENT_KEY}
+    base = {"ANTHROPIC_BASE_URL": setting.proxy.url, "ANTHROPIC_API_KEY": CK}
     done = run_claude(base if env is None else env)
     assert (done.code, done.stdout) == (0, "hello there\n"), (done, setting.proxy.output())
 
@@ -118,17 +113,17 @@ def messages(
 # ---- Claude Code, Messages API ----
 
 
-def test_anthropic(start: Start, run_claude: Callable[..., Finished]) -> None:
-    setting = start("anthropic", ANTHROPIC)
+def test_anthropic(start: Start, run_claude: RunClaude) -> None:
+    setting = start("anthropic", API)
     messages(setting, run_claude)
     request = setting.asked("/v1/messages")
     assert keys_in(request) == {"x-api-key": [KEY]}
-    assert (request.target, request.header("host")) == ("/v1/messages?beta=true", ANTHROPIC)
+    assert (request.target, request.header("host")) == ("/v1/messages?beta=true", API)
     assert request.json["model"].startswith("claude-")
     assert "claude-code-20250219" in betas_in(request)
 
 
-def test_github_copilot(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_github_copilot(start: Start, run_claude: RunClaude) -> None:
     setting = start("github-copilot", "api.githubcopilot.com")
     messages(setting, run_claude)
     request = setting.asked("/v1/messages")
@@ -165,7 +160,7 @@ def assert_foundry(request: Seen) -> None:
     assert b'"scope"' not in b"".join(request.body.split(b'"cache_control":')[1:2])
 
 
-def test_azure_foundry_messages(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_azure_foundry_messages(start: Start, run_claude: RunClaude) -> None:
     setting = start(
         "azure-foundry",
         "my-res.services.ai.azure.com",
@@ -178,18 +173,18 @@ def test_azure_foundry_messages(start: Start, run_claude: Callable[..., Finished
     assert request.json["model"] == "my-deployment"
 
 
-def test_azure_foundry_in_its_own_mode(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_azure_foundry_in_its_own_mode(start: Start, run_claude: RunClaude) -> None:
     setting = start("azure-foundry", "my-res.services.ai.azure.com", env=FOUNDRY)
     env = {
         "CLAUDE_CODE_USE_FOUNDRY": "1",
         "ANTHROPIC_FOUNDRY_BASE_URL": setting.proxy.url,
-        "ANTHROPIC_FOUNDRY_API_KEY": CLIENT_KEY,
+        "ANTHROPIC_FOUNDRY_API_KEY": CK,
     }
     messages(setting, run_claude, env)
     assert_foundry(setting.asked("/anthropic/v1/messages"))
 
 
-def test_bedrock_mantle_in_its_own_mode(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_bedrock_mantle_in_its_own_mode(start: Start, run_claude: RunClaude) -> None:
     setting = start("bedrock-mantle", "bedrock-mantle.eu-west-1.api.aws", env={"AWS_REGION": "eu-west-1"})
     env = {
         "CLAUDE_CODE_USE_MANTLE": "1",
@@ -203,7 +198,7 @@ def test_bedrock_mantle_in_its_own_mode(start: Start, run_claude: Callable[..., 
     assert request.json["model"].startswith("anthropic.claude-")
 
 
-def test_bedrock_mantle_signed(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_bedrock_mantle_signed(start: Start, run_claude: RunClaude) -> None:
     host = "bedrock-mantle.us-east-1.api.aws"
     setting = start(
         "bedrock-mantle",
@@ -220,7 +215,7 @@ def test_bedrock_mantle_signed(start: Start, run_claude: Callable[..., Finished]
     assert request.values("x-api-key") == []
 
 
-def test_litellm(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_litellm(start: Start, run_claude: RunClaude) -> None:
     env = {"LITELLM_URL": "https://litellm.example.com"}
     setting = start("litellm", "litellm.example.com", "    models: {default: alias}", env=env)
     messages(setting, run_claude)
@@ -229,7 +224,7 @@ def test_litellm(start: Start, run_claude: Callable[..., Finished]) -> None:
     assert request.json["model"] == "alias"
 
 
-def test_openrouter(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_openrouter(start: Start, run_claude: RunClaude) -> None:
     setting = start("openrouter", "openrouter.ai")
     messages(setting, run_claude)
     request = setting.asked("/api/v1/messages")
@@ -251,7 +246,7 @@ def bedrock_answers(request: Seen) -> Answer:
     return anthropic_error(404, "not_found_error", "not here")
 
 
-def run_bedrock(setting: Setting, run_claude: Callable[..., Finished], **env: str) -> Seen:
+def run_bedrock(setting: Setting, run_claude: RunClaude, **env: str) -> Seen:
     """Claude Code in its Bedrock mode, and the streaming request that reached the provider."""
     base = {
         "CLAUDE_CODE_USE_BEDROCK": "1",
@@ -271,13 +266,13 @@ def run_bedrock(setting: Setting, run_claude: Callable[..., Finished], **env: st
     return request
 
 
-def test_bedrock_with_a_bearer_key(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_bedrock_with_a_bearer_key(start: Start, run_claude: RunClaude) -> None:
     setting = start("bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers)
     request = run_bedrock(setting, run_claude)
     assert keys_in(request) == {"authorization": [f"Bearer {KEY}"]}
 
 
-def test_bedrock_signed(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_bedrock_signed(start: Start, run_claude: RunClaude) -> None:
     setting = start(
         "bedrock",
         RUNTIME,
@@ -300,7 +295,7 @@ def test_bedrock_signed(start: Start, run_claude: Callable[..., Finished]) -> No
     assert request.header("x-amz-security-token") == AWS["AWS_SESSION_TOKEN"]
 
 
-def test_a_clients_own_signature_is_replaced(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_a_clients_own_signature_is_replaced(start: Start, run_claude: RunClaude) -> None:
     setting = start(
         "bedrock",
         RUNTIME,
@@ -314,7 +309,7 @@ def test_a_clients_own_signature_is_replaced(start: Start, run_claude: Callable[
         base_url=setting.proxy.url,
         aws_region="us-east-1",
         aws_access_key="AKIDCLIENT",
-        aws_secret_key=CLIENT_KEY,
+        aws_secret_key=CK,
         aws_session_token="session-of-the-client",
         max_retries=0,
     )
@@ -357,7 +352,7 @@ def vertex_answers(request: Seen) -> Answer:
     return anthropic_error(404, "not_found_error", "not here")
 
 
-def test_vertex_in_its_own_mode(start: Start, run_claude: Callable[..., Finished]) -> None:
+def test_vertex_in_its_own_mode(start: Start, run_claude: RunClaude) -> None:
     setting = start("vertex", VERTEX, listen=VERTEX, script=vertex_answers)
     env = {
         "CLAUDE_CODE_USE_VERTEX": "1",
@@ -421,7 +416,7 @@ def test_the_sdk_through(
     model: str,
 ) -> None:
     setting = start(preset, host, extra, env=env)
-    client = anthropic.Anthropic(base_url=setting.proxy.url, api_key=CLIENT_KEY, max_retries=0)
+    client = anthropic.Anthropic(base_url=setting.proxy.url, api_key=CK, max_retries=0)
     tool: Any = {"name": "t", "input_schema": {"type": "object"}, "defer_loading": True}
     with client.messages.stream(
         model="claude-opus-4-6",
@@ -452,7 +447,7 @@ def test_kimi_code_is_the_same_preset(start: Start) -> None:
         auth="{scheme: x-api-key, credential: key}",
         script=lambda request: json_reply(message("kimi-for-coding")),
     )
-    client = anthropic.Anthropic(base_url=setting.proxy.url, api_key=CLIENT_KEY, max_retries=0)
+    client = anthropic.Anthropic(base_url=setting.proxy.url, api_key=CK, max_retries=0)
     answer = client.messages.create(
         model="claude-opus-4-6", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
     )
@@ -467,7 +462,7 @@ def test_every_preset_is_tried_here() -> None:
 
 def test_probes_are_answered_here(start: Start) -> None:
     setting = start("deepseek", "api.deepseek.com")
-    client = anthropic.Anthropic(base_url=setting.proxy.url, api_key=CLIENT_KEY, max_retries=0)
+    client = anthropic.Anthropic(base_url=setting.proxy.url, api_key=CK, max_retries=0)
     for path in ("/", "/api/hello", "/anthropic/api/hello"):
         assert client._client.head(setting.proxy.url + path).status_code == 200
     assert setting.upstream.raw == b""

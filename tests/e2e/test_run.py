@@ -21,17 +21,12 @@ from support.answers import claude_answers, insist_on_bearer, json_reply, messag
 from support.aws import event_stream
 from support.launcher import Command, names
 from support.recorder import Recorder
+from support.starters import StartRecorder
 
 pytestmark = pytest.mark.e2e
 
 KEY = "gho_0123456789abcdef0123"
-StartRecorder = Callable[..., Recorder]
 WAIT_S = 30.0
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home")
 
 
 def environment_form(upstream: Recorder, mode: str = "bearer") -> dict[str, str]:

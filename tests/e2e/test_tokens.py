@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -17,17 +16,11 @@ from mitm_gateway.credentials.tokens import copilot
 from mitm_gateway.credentials.tokens.http_client import TokenError, ask
 from support.answers import Answer, Reply, Seen, json_reply
 from support.launcher import Command
-from support.recorder import Recorder
+from support.starters import StartRecorder
 
 pytestmark = pytest.mark.e2e
 
-StartRecorder = Callable[..., Recorder]
 GITHUB = "gho_0123456789abcdef0123"
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home")
 
 
 def form(request: Seen) -> dict[str, str]:

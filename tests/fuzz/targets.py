@@ -20,8 +20,9 @@ from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
 from mitm_gateway.wire.sse import Event, EventReader
 from support.bodies import assert_same_both_ways
+from support.constants import TESTS
 
-_DATA = Path(__file__).parents[1] / "data"
+_DATA = TESTS / "data"
 _CORPUS = Path(__file__).parent / "corpus"
 _PATHS = (parse_path("metadata.user_id"), parse_path("tools[*].defer_loading"))
 

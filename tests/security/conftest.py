@@ -1,8 +1,8 @@
-"""Fixtures of the security tests: a gateway that many cases share, and one with options of its own."""
+"""Fixtures of the security tests: a gateway shared by many cases, and one for each case that sets options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,34 +10,28 @@ from typing import Any
 import pytest
 
 from support.certificates import Authority
-from support.processes import Mitmdump
 from support.relay import Relay
 from support.stage import Stage
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The CA of every TLS upstream under test."""
-    return Authority(tmp_path_factory.mktemp("authority"))
+from support.starters import StartStage
 
 
 @pytest.fixture(scope="session")
 def shared_stage(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One gateway for all the cases that need no options of their own."""
+    """One gateway for every case that sets no options."""
     with Stage(tmp_path_factory.mktemp("stage"), authority) as stage:
         yield stage
 
 
 @pytest.fixture
 def stage(shared_stage: Stage) -> Iterator[Stage]:
-    """The shared gateway; the invariants are checked when the test has ended."""
+    """The shared gateway; the invariants are checked at the end of the test."""
     with shared_stage.case():
         yield shared_stage
 
 
 @pytest.fixture
-def stage_with(authority: Authority, tmp_path: Path) -> Iterator[Callable[..., Stage]]:
-    """Starts a gateway with options: `stage_with("--set", "x=y", rules=TEXT, …)`; see `Stage`."""
+def stage_with(authority: Authority, tmp_path: Path) -> Iterator[StartStage]:
+    """Start a gateway with options: `stage_with("--set", "x=y", rules=TEXT, …)`; see `Stage`."""
     with ExitStack() as opened:
 
         def start(*args: str, **options: Any) -> Stage:
@@ -50,34 +44,20 @@ def stage_with(authority: Authority, tmp_path: Path) -> Iterator[Callable[..., S
 
 @pytest.fixture
 def relay() -> Iterator[Relay]:
-    """A company's own proxy."""
+    """A company's proxy."""
     with Relay() as started:
         yield started
 
 
-@pytest.fixture
-def mitmdump(tmp_path: Path) -> Iterator[Callable[..., Mitmdump]]:
-    """Starts mitmproxy alone; see `Mitmdump`."""
-    started: list[Mitmdump] = []
-
-    def start(*args: str, **options: Any) -> Mitmdump:
-        started.append(Mitmdump(tmp_path, *args, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
-
-
 @pytest.fixture(scope="session")
 def web_stage(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A gateway in mitmweb, for all the cases about its pages."""
+    """One gateway in mitmweb for every case about its pages."""
     with Stage(tmp_path_factory.mktemp("web"), authority, web=True) as stage:
         yield stage
 
 
 @pytest.fixture
 def shared_web(web_stage: Stage) -> Iterator[Stage]:
-    """The gateway in mitmweb; the invariants are checked when the test has ended."""
+    """The shared mitmweb; the invariants are checked at the end of the test."""
     with web_stage.case():
         yield web_stage

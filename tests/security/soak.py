@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
+from support.constants import TESTS
 from support.processes import Mitmdump
 from support.recorder import Recorder
 
-COUNTING = Path(__file__).parents[1] / "support" / "counting.py"
+COUNTING = TESTS / "support" / "counting.py"
 RULES = """
 credentials: {{gw: {{env: GW_KEY}}}}
 rules:

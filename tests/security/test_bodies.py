@@ -8,18 +8,19 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from support.answers import Bytes, Hang, Seen, Stream
-from support.stage import API, BODY, CK, HEADERS, Stage, answers
+from support.constants import API, CK
+from support.stage import BODY, HEADERS, Stage, answers
+from support.starters import StartStage
 
 pytestmark = pytest.mark.e2e
 
-StartStage = Callable[..., Stage]
 GZIP = ("Content-Encoding", "gzip")
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.stage import API, BODY, CK, JSON, OWN, RULES, Client, Stage
+from support.constants import API, CK, CLIENT_KEY, JSON
+from support.stage import BODY, OWN, RULES, Client, Stage
+from support.starters import StartStage
 
 pytestmark = pytest.mark.e2e
 
-StartStage = Callable[..., Stage]
 PASS = "client-key-of-a-colleague-0123456789"  # holds the mark that may stand nowhere
-CLIENT_KEY = ("x-api-key", CK)
 REVERSE = ("Host", "localhost")
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable
 
 import pytest
 
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from support.answers import Reply
-from support.processes import Mitmdump
+from support.constants import API, CK, CLIENT_KEY, ENV
 from support.relay import Relay
-from support.stage import API, BODY, CK, GW, HEADERS, OWN, RULES, Stage, answers
+from support.stage import BODY, HEADERS, OWN, RULES, Stage, answers
+from support.starters import StartMitmdump, StartStage
 
 pytestmark = pytest.mark.e2e
 
-StartStage = Callable[..., Stage]
-StartMitmdump = Callable[..., Mitmdump]
-CLIENT_KEY = ("x-api-key", CK)
 OWN_KEY = ("x-api-key", OWN)
 
 
@@ -125,7 +122,7 @@ def test_10_plain_upstreams_get_a_credential_only_where_the_contract_allows(
 
 def test_10_a_plain_reverse_target_gets_no_credential(mitmdump: StartMitmdump) -> None:
     text = RULES.replace("    upstream: https://gw.test\n", "").replace(API, "10.0.0.5")
-    proxy = mitmdump(rules=text, modes=["reverse:http://10.0.0.5"], env={"GW_KEY": GW}, wait=False)
+    proxy = mitmdump(rules=text, modes=["reverse:http://10.0.0.5"], env=ENV, wait=False)
     assert proxy.wait_for_exit() == 1
     assert "plain http" in proxy.output()
 
@@ -146,7 +143,7 @@ def test_10_a_plain_reverse_target_gets_no_credential(mitmdump: StartMitmdump) -
 def test_11_an_option_that_undoes_the_promise_ends_the_start(
     mitmdump: StartMitmdump, option: str, names: str
 ) -> None:
-    proxy = mitmdump("--set", option, rules=RULES, env={"GW_KEY": GW}, wait=False)
+    proxy = mitmdump("--set", option, rules=RULES, env=ENV, wait=False)
     assert proxy.wait_for_exit() == 1
     assert names in proxy.output()
 
@@ -154,9 +151,7 @@ def test_11_an_option_that_undoes_the_promise_ends_the_start(
 def test_11_a_reverse_listener_that_does_not_see_its_name_ends_the_start(mitmdump: StartMitmdump) -> None:
     # Without `keep_host_header` mitmproxy overwrites Host before any addon sees it: a page could bring its own name.
     modes = [f"reverse:https://{API}"]
-    proxy = mitmdump(
-        "--set", "keep_host_header=false", rules=RULES, modes=modes, env={"GW_KEY": GW}, wait=False
-    )
+    proxy = mitmdump("--set", "keep_host_header=false", rules=RULES, modes=modes, env=ENV, wait=False)
     assert proxy.wait_for_exit() == 1
     assert "keep_host_header" in proxy.output()
 

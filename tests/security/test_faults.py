@@ -9,19 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.certificates import Authority
-from support.processes import GATEWAY, Mitmdump
+from support.constants import API, GATEWAY, GW, GW_MARK, TESTS
 from support.recorder import Recorder
-from support.stage import API, BODY, GW, GW_MARK, HEADERS, RULES, Client, Stage, answers
+from support.stage import BODY, HEADERS, RULES, Client, Stage, answers
+from support.starters import StartMitmdump
 
 pytestmark = pytest.mark.e2e
 
-SCRIPT = Path(__file__).parents[1] / "support" / "faults.py"
+SCRIPT = TESTS / "support" / "faults.py"
 HOWS = ("raise", "hang", "empty", "cancelled")
 ON_THE_WAY_OUT = (
     "check_peer", "arrival_of", "head_of", "knows_host", "guard", "client_key", "without_client_key", "probe",
@@ -124,7 +125,7 @@ def test_28_a_fault_on_the_way_back_shows_no_key(
 
 @pytest.mark.parametrize("how", HOWS)
 def test_28_a_fault_while_rules_are_loaded_at_the_start_lets_nothing_through(
-    authority: Authority, tmp_path: Path, mitmdump: Callable[..., Mitmdump], how: str
+    authority: Authority, tmp_path: Path, mitmdump: StartMitmdump, how: str
 ) -> None:
     fault = tmp_path / "fault"
     fault.write_text(f"load {how}")
@@ -175,7 +176,7 @@ def wait_for_model(stage: Stage, model: str) -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 def test_28_a_demo_gateway_that_does_not_start_is_a_local_answer(
-    authority: Authority, tmp_path: Path, mitmdump: Callable[..., Mitmdump], how: str
+    authority: Authority, tmp_path: Path, mitmdump: StartMitmdump, how: str
 ) -> None:
     fault = tmp_path / "fault"
     fault.write_text(f"demo {how}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.stage import Stage
+from support.starters import StartStage
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +51,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 
 @pytest.mark.usefixtures("many_files")
 def test_thousands_of_connections_hold_nobody_up_and_leave_nothing(
-    stage_with: Callable[..., Stage],
+    stage_with: StartStage,
 ) -> None:
     stage = stage_with()
     assert stage.ask().status == 200

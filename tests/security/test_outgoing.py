@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,27 +13,12 @@ import pytest
 from mitm_gateway.text.redact import normal_name
 from support.answers import Bytes, Stream, message_events
 from support.certificates import Authority
-from support.processes import ROOT, Mitmdump
-from support.stage import (
-    API,
-    BODY,
-    CK,
-    CK_MARK,
-    GW,
-    HEADERS,
-    JSON,
-    RULES,
-    Client,
-    Stage,
-    answers,
-    assert_absent,
-)
+from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, JSON, ROOT
+from support.stage import BODY, HEADERS, RULES, Client, Stage, answers, assert_absent
+from support.starters import StartMitmdump, StartStage
 
 pytestmark = pytest.mark.e2e
 
-StartStage = Callable[..., Stage]
-StartMitmdump = Callable[..., Mitmdump]
-CLIENT_KEY = ("x-api-key", CK)
 AUTH = {"authorization", "xapikey", "apikey", "xgoogapikey", "anthropicapikey", "ocpapimsubscriptionkey",
         "proxyauthorization", "cookie"}  # fmt: skip
 

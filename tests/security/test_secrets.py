@@ -18,14 +18,13 @@ from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
 from support.answers import Close, Hang, Reply, Stream, message_events
-from support.processes import ROOT, Mitmdump
+from support.constants import API, CK, ENV, GW, JSON, ROOT
 from support.recorder import Recorder
-from support.stage import API, BODY, CK, GW, HEADERS, JSON, RULES, Stage, answers, assert_absent
+from support.stage import BODY, HEADERS, RULES, Stage, answers, assert_absent
+from support.starters import StartMitmdump, StartStage
 from support.web import Web
 from support.wire import Wire
 
-StartStage = Callable[..., Stage]
-StartMitmdump = Callable[..., Mitmdump]
 e2e = pytest.mark.e2e
 SECRET_ARGUMENT = "argument-of-the-helper"
 
@@ -130,7 +129,7 @@ def test_50_a_key_that_stands_in_another_place_too_is_not_kept(
             *("-w", str(flows), "--set", "flow_detail=4"),
             rules=RULES.replace("https://gw.test", upstream.url),
             modes=[f"reverse:https://{API}"],
-            env={"GW_KEY": GW},
+            env=ENV,
         )
         with Wire(proxy.port) as client:
             headers = [("Host", "localhost"), JSON, ("x-api-key", CK), ("X-Title", f"by {CK}")]

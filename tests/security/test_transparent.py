@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 from support.certificates import Authority
-from support.stage import API, BODY, CK, ELSEWHERE, GW, JSON, OWN, RULES, Stage
+from support.constants import API, CK, GW, JSON, TESTS
+from support.stage import BODY, ELSEWHERE, OWN, RULES, Stage
 
 pytestmark = pytest.mark.e2e
 
-SCRIPT = Path(__file__).parents[1] / "support" / "diverted.py"
+SCRIPT = TESTS / "support" / "diverted.py"
 # Besides the usual rules one whose requests stay on their host.
 STAYS = """
   - name: stays

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.processes import ROOT
+from support.constants import ROOT
 
 CLAUDE_TIMEOUT_S = 90.0
 _INSTALLED_CLAUDE = ROOT / ".cache" / "npm" / "node_modules" / ".bin" / "claude"

@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from support.processes import GATEWAY, START_S
+from support.constants import GATEWAY
+from support.processes import START_S
 
 WAIT_S = 30.0
 _POLL_S = 0.05

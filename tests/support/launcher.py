@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from support.processes import ROOT
+from support.constants import ROOT
 
 TIMEOUT_S = 90.0
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-GATEWAY = ROOT / "addon" / "gateway.py"
+from support.constants import GATEWAY
+
 RESOLVE = Path(__file__).with_name("resolve.py")
 WEB_PASSWORD = "password-of-the-test"
 START_S = 60.0  # a loaded CI machine with two cores

@@ -19,14 +19,11 @@ from typing import Any, Self
 
 from support.answers import Answer, Header, Seen, Stream, json_reply, message, message_events
 from support.certificates import Authority
+from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, GW_MARK, JSON
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.wire import Http2Client, Response, Wire
 
-API = "api.anthropic.com"
-# Neither key's mark stands in what masking leaves, the last four characters.
-CK, CK_MARK = "sk-ant-client-key-0123456789abcdef", "client-key"
-GW, GW_MARK = "gateway-key-fedcba9876543210", "gateway-key"
 # What a client sends to hosts that no rule is about; the invariants do not speak of it.
 OWN = "sk-ant-own-business-0123456789"
 RULES = f"""
@@ -45,8 +42,7 @@ rules:
 # An address of the attacker's, of a range for documentation (RFC 5737).
 ELSEWHERE = "203.0.113.7"
 MODES = ("regular", f"reverse:https://{API}")
-JSON = ("Content-Type", "application/json")
-HEADERS: tuple[Header, ...] = (("Host", API), ("x-api-key", CK), JSON)
+HEADERS: tuple[Header, ...] = (("Host", API), CLIENT_KEY, JSON)
 BODY = b'{"model":"claude-x","messages":[]}'
 
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from support.constants import STREAMS
 
 NAME = 'claude-"é'
 SHOWN = json.dumps(NAME, ensure_ascii=False).encode()
-STREAMS = sorted((Path(__file__).resolve().parents[2] / "data" / "streams").glob("*.sse"))
+EVENT_STREAMS = sorted(STREAMS.glob("*.sse"))
 
 
 def restored(restorer: JsonRestorer | SseRestorer, *chunks: bytes) -> bytes:
@@ -197,7 +198,7 @@ def test_the_edit_is_the_one_on_parsed_data(document: dict[str, object], escaped
     assert json.loads(edited.decode("utf-8", "surrogatepass")) == expected
 
 
-@pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVENT_STREAMS, ids=lambda path: path.stem)
 def test_recorded_streams_change_only_in_their_models(path: Path) -> None:
     stream = path.read_bytes()
     edited = sse(stream)

