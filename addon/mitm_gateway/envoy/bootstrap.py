@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from ..llm.apis import Form
+from ..llm.errors import error_body
 from ..rules.ruleset import RuleSet
 from ..wire.refusal import Refusal
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
@@ -239,20 +241,21 @@ def _mapper(refusal: Refusal, condition: dict[str, Any]) -> list[dict[str, Any]]
             }
         ]
     )
+    forms: list[tuple[dict[str, Any], Form]] = [
+        ({"and_filter": {"filters": [condition, asks_openai]}}, "openai"),
+        (condition, "anthropic"),
+    ]
     return [
         {
             "filter": which,
             "status_code": refusal.status,
             "headers_to_add": retry,
             "body_format_override": {
-                "text_format_source": {"inline_string": refusal.body(path).decode()},
+                "text_format_source": {"inline_string": error_body(refusal, form).decode()},
                 "content_type": "application/json",
             },
         }
-        for which, path in (
-            ({"and_filter": {"filters": [condition, asks_openai]}}, "/v1/responses"),
-            (condition, "/"),
-        )
+        for which, form in forms
     ]
 
 

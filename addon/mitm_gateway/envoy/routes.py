@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ..exchange.local_answers import listed_models, model_list, one_model
+from ..llm.errors import error_body
 from ..rules.ruleset import RuleSet
 from ..rules.schema import CLIENT, Rule
 from ..wire.refusal import Refusal
@@ -225,11 +226,11 @@ def _refusals(refusal: Refusal) -> list[Route]:
     return [
         _answer(
             refusal.status,
-            refusal.body("/v1/responses").decode(),
+            error_body(refusal, "openai").decode(),
             [_regex(":path", OPENAI_REGEX)],
             retry=False,
         ),
-        _answer(refusal.status, refusal.body("/").decode(), [], retry=False),
+        _answer(refusal.status, error_body(refusal, "anthropic").decode(), [], retry=False),
     ]
 
 

@@ -130,7 +130,7 @@ def _forwarded(
     request: str, ruleset: RuleSet, plan: Plan, head: RequestHead, model: str | None
 ) -> Explanation:
     rule = plan.rule
-    asked = head.path_model or model
+    asked = plan.model or model
     sent = rule.models.sent_for(asked) if rule.models and asked else asked
     before, after = _shown(head.fields), _shown(outgoing(plan, head, _named_only(plan)))
     credential = plan.auth.credential

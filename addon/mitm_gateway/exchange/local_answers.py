@@ -1,4 +1,4 @@
-"""Answers that a rule lets the gateway give by itself: a models list, a token estimate, a probe's 200."""
+"""Local answers that a rule allows: a list of models, a token estimate, 200 to a probe."""
 
 from __future__ import annotations
 
@@ -6,80 +6,86 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..llm.apis import Call, Form, call_of
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.request import RequestHead
 
-# Characters a token on English text and code mixed; Anthropic's guide says about 3.5, tool schemas have more.
+# Characters per token in English text mixed with code; Anthropic's guide says about 3.5, tool schemas have more.
 CHARACTERS_PER_TOKEN = 3.6
 # An image has at most 1,600 tokens.
 IMAGE_CHARACTERS = 5760
+# The members of a request that the model reads.
 ESTIMATED_MEMBERS = ("system", "messages", "tools")
-# A model list wants a date; the names come from a file, which has none.
+_GEMINI_MEMBERS = ("systemInstruction", "contents", "tools", "generateContentRequest")
+# Lists of models require a date; the names are from a file, which has none.
 _CREATED_AT = "1970-01-01T00:00:00Z"
-_MODEL_PATHS = ("/v1/models", "/models")
-_COUNT_PATH = "/messages/count_tokens"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A complete local answer."""
+class LocalAnswer:
+    """A complete response."""
 
     status: int
     content_type: str
     body: bytes
 
 
-def to_probe(ruleset: RuleSet, head: RequestHead) -> Answer | None:
-    """200 to a `HEAD` on any path of a host whose rules say `head: true`."""
+def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
+    """Return 200 for a `HEAD` on any path of a host whose rules say `head: true`."""
     if head.method.upper() != "HEAD":
         return None
     rules = ruleset.on_host(head.host, head.port)
-    return Answer(200, "application/json", b"") if any(rule.respond.head for rule in rules) else None
+    return LocalAnswer(200, "application/json", b"") if any(rule.respond.head for rule in rules) else None
 
 
-def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> Answer | None:
-    """The models list where the rule gives one and the request asks for it."""
-    path = head.path.rstrip("/")
+def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
+    """Return the list of models, or one of them, if the request asks for it and the rule allows it."""
     if not rule.respond.models or head.method.upper() != "GET":
         return None
+    call = call_of(head)
     names = listed_models(rule, ruleset)
-    if path.endswith(_MODEL_PATHS):
-        return _json(200, model_list(names))
-    parent, _, name = path.rpartition("/")
-    if parent.endswith(_MODEL_PATHS) and name in names:
-        return _json(200, one_model(name))
+    match call:
+        case Call(api) if api.local == "models":
+            return _json(model_list(names, call.form))
+        case Call(api, model=str(name)) if api.local == "model" and name in names:
+            return _json(one_model(name, call.form))
     return None
 
 
-def to_body(rule: Rule, head: RequestHead, body: bytes) -> Answer | None:
-    """A token estimate where the rule gives one and the request asks for it."""
-    asks = head.method.upper() == "POST" and head.path.rstrip("/").endswith(_COUNT_PATH)
-    if not asks or rule.respond.count_tokens != "estimate":
+def to_body(rule: Rule, head: RequestHead, body: bytes) -> LocalAnswer | None:
+    """Return a token estimate if the request asks for it and the rule allows it."""
+    if rule.respond.count_tokens != "estimate" or head.method.upper() != "POST":
         return None
-    return _json(200, {"input_tokens": estimated_tokens(body)})
+    call = call_of(head)
+    if call.api.local != "count_tokens":
+        return None
+    return _json({_COUNTS.get(call.form, "input_tokens"): estimated_tokens(body, call.form)})
+
+
+_COUNTS: dict[Form, str] = {"gemini": "totalTokens", "bedrock": "inputTokens"}
 
 
 def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
-    """The names that a client may ask for: exact ones of the rule's map, and those of a Desktop file."""
+    """Return the names that a client may ask for: exact ones of the rule's map, and those of a Desktop file."""
     exact = rule.models.exact_names if rule.models else ()
     return tuple(dict.fromkeys((*exact, *ruleset.listed_models)))
 
 
-def estimated_tokens(body: bytes) -> int:
+def estimated_tokens(body: bytes, form: Form = "anthropic") -> int:
     """Estimate the input tokens of a request from the characters of its texts and schemas."""
+    members = _GEMINI_MEMBERS if form == "gemini" else ESTIMATED_MEMBERS
     try:
         # Numbers count as written, and objects stay pairs, so that a repeated key counts each time.
         data = json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=str)
-        characters = _counted(data) if isinstance(data, tuple) else _characters(data)
+        characters = _counted(data, members) if isinstance(data, tuple) else _characters(data)
     except (ValueError, RecursionError):
         characters = len(body)
     return max(1, int(characters / CHARACTERS_PER_TOKEN + 0.5))
 
 
-def _counted(pairs: tuple[tuple[str, Any], ...]) -> int:
-    names = sum(map(len, ESTIMATED_MEMBERS))
-    return names + sum(_characters(value) for key, value in pairs if key in ESTIMATED_MEMBERS)
+def _counted(pairs: tuple[tuple[str, Any], ...], members: tuple[str, ...]) -> int:
+    return sum(map(len, members)) + sum(_characters(value) for key, value in pairs if key in members)
 
 
 def _characters(value: Any) -> int:
@@ -99,20 +105,32 @@ def _characters(value: Any) -> int:
             return len(str(value))
 
 
-def model_list(names: tuple[str, ...]) -> dict[str, Any]:
-    """The answer to `GET /v1/models`."""
+def model_list(names: tuple[str, ...], form: Form = "anthropic") -> dict[str, Any]:
+    """Return the answer to `GET /v1/models`."""
+    models = [one_model(name, form) for name in names]
+    match form:
+        case "openai":
+            return {"object": "list", "data": models}
+        case "gemini":
+            return {"models": models}
     return {
-        "data": [one_model(name) for name in names],
+        "data": models,
         "has_more": False,
         "first_id": names[0] if names else None,
         "last_id": names[-1] if names else None,
     }
 
 
-def one_model(name: str) -> dict[str, str]:
-    """The answer to `GET /v1/models/NAME`."""
+def one_model(name: str, form: Form = "anthropic") -> dict[str, Any]:
+    """Return the answer to `GET /v1/models/NAME`."""
+    match form:
+        case "openai":
+            return {"id": name, "object": "model", "created": 0, "owned_by": "mitm-gateway"}
+        case "gemini":
+            methods = ["generateContent", "countTokens"]
+            return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}
     return {"type": "model", "id": name, "display_name": name, "created_at": _CREATED_AT}
 
 
-def _json(status: int, data: dict[str, Any]) -> Answer:
-    return Answer(status, "application/json", json.dumps(data, ensure_ascii=False).encode())
+def _json(data: dict[str, Any]) -> LocalAnswer:
+    return LocalAnswer(200, "application/json", json.dumps(data, ensure_ascii=False).encode())

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
+from ..llm.apis import Call, call_of
 from ..rules.ruleset import NEEDS_BODY, Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.redact import MASK, masked_text, normal_name
@@ -70,14 +71,15 @@ def decide(
     demo: Upstream | None = None,
 ) -> Outcome:
     """What becomes of a request that the guard let through. `demo` is where the demo gateway listens."""
-    rule = ruleset.find(head, asked)
+    call = call_of(head)
+    rule = ruleset.find(head, asked if call.model is None else Asked(call.model))
     match rule:
         case NeedsBody():
             return NEEDS_BODY
         case None:
             return _unmatched(ruleset, arrival)
         case Rule():
-            return _plan(rule, head, arrival, demo)
+            return _plan(rule, head, call, arrival, demo)
 
 
 def _unmatched(ruleset: RuleSet, arrival: Arrival) -> Refusal | Pass:
@@ -87,7 +89,9 @@ def _unmatched(ruleset: RuleSet, arrival: Arrival) -> Refusal | Pass:
     )
 
 
-def _plan(rule: Rule, head: RequestHead, arrival: Arrival, demo: Upstream | None) -> Plan | Refusal:
+def _plan(
+    rule: Rule, head: RequestHead, call: Call, arrival: Arrival, demo: Upstream | None
+) -> Plan | Refusal:
     destination = destination_of(rule, head.scheme, head.host, head.port, demo)
     if destination is None:
         return Refusal(503, "the demo gateway is not running yet", rule.name, retry=True)
@@ -97,9 +101,9 @@ def _plan(rule: Rule, head: RequestHead, arrival: Arrival, demo: Upstream | None
     )
     if refusal:
         return refusal
-    path, sent = _sent_path(rule, head)
+    path, sent = _sent_path(rule, head, call)
     target = destination.join(path) + _sent_query(head, auth)
-    return Plan(rule, destination, rule.upstream == "demo", target, auth, head.path_model, sent)
+    return Plan(rule, destination, rule.upstream == "demo", target, auth, call.model, sent)
 
 
 def destination_of(
@@ -170,15 +174,11 @@ def client_key(head: RequestHead, auth: Auth) -> str | None:
     return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
 
 
-def _sent_path(rule: Rule, head: RequestHead) -> tuple[str, str | None]:
-    """The path with the upstream's model name in it, and that name."""
-    if head.path_model is None or head.path_model_span is None:
-        return head.path, None
-    sent = rule.models.sent_for(head.path_model) if rule.models else head.path_model
-    if sent == head.path_model:
-        return head.path, sent
-    start, end = head.path_model_span
-    return head.path[:start] + quote(sent, safe=":@") + head.path[end:], sent
+def _sent_path(rule: Rule, head: RequestHead, call: Call) -> tuple[str, str | None]:
+    """Return the path with the upstream's model name in it, and that name."""
+    asked = call.model
+    sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked
+    return (head.path if sent is None or sent == asked else call.path_with(sent)), sent
 
 
 def _sent_query(head: RequestHead, auth: Auth) -> str:

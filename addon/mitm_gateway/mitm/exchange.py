@@ -18,7 +18,7 @@ from ..credentials.value import CredentialError, Value
 from ..exchange import guard
 from ..exchange.headers import Secrets
 from ..exchange.json_body import Body, BodyError, scan
-from ..exchange.local_answers import Answer, to_body, to_head, to_probe
+from ..exchange.local_answers import LocalAnswer, to_body, to_head, to_probe
 from ..exchange.plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from ..exchange.record import ANSWERED_HERE, Record
 from ..patches.safety.bounds import too_large
@@ -323,7 +323,7 @@ class Exchange:
             flow.request.raw_content = None
         refuse(flow, refusal, reveal=self.settings.reveal)
 
-    def _answer_here(self, flow: http.HTTPFlow, handling: Handling, answer: Answer) -> None:
+    def _answer_here(self, flow: http.HTTPFlow, handling: Handling, answer: LocalAnswer) -> None:
         """Gives an answer that a rule lets the gateway give."""
         handling.answered_here = True
         handling.record.notes = (ANSWERED_HERE,)

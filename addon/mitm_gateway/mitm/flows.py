@@ -12,8 +12,10 @@ from mitmproxy.connection import Client
 
 from ..exchange.headers import Secrets, outgoing
 from ..exchange.plan import Plan, masked_target
+from ..llm.apis import identify
+from ..llm.errors import error_body, error_headers
 from ..text.redact import holds_secret, is_masked, masked_exactly, masked_header, masked_text
-from ..wire.addresses import hostport, normal_host
+from ..wire.addresses import hostport, normal_host, normal_path
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, Mode, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys, signed
@@ -134,10 +136,13 @@ def refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool = False) -> No
     """Answers a request here: no secret stays in it, and nothing of it is sent on."""
     # An answer to a request that streams would hang both sides for ever.
     flow.request.stream = False
-    body = refusal.body(flow.request.path)
+    request = flow.request
+    form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
     if not reveal:
         mask(flow.request, (), thorough=True)
-    flow.response = http.Response.make(refusal.status, body, refusal.headers)
+    flow.response = http.Response.make(
+        refusal.status, error_body(refusal, form), error_headers(refusal, form)
+    )
     logger.info("refused with %d: %s", refusal.status, refusal.message)
 
 

@@ -82,9 +82,7 @@ class RuleSet:
         return self._covering(host, port, None, None)
 
     def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | NeedsBody | None:
-        """The rule for a request. `asked` is the body's model, None while the body is not there yet."""
-        if head.path_model is not None:
-            asked = Asked(head.path_model)
+        """Return the rule for a request. `asked` is None as long as the model is not known: it may be in the body."""
         for rule in self._covering(head.host, head.port, head.matched_path, head.method.upper()):
             if head.has_odd_path and rule.match.path is not None:
                 continue

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
-from urllib.parse import unquote
 
 from .addresses import has_odd_segments, normal_path
 
 Mode = Literal["regular", "reverse", "transparent"]
 Fields = tuple[tuple[bytes, bytes], ...]
-
-# Where providers put the model into the path: Bedrock, Vertex and Gemini, Azure.
-_PATH_MODEL = re.compile(
-    r"/model/(?P<bedrock>[^/]+)/invoke[^/]*$"
-    r"|/models/(?P<google>[^/:]+(?:@[^/:]+)?):[A-Za-z]+$"
-    r"|/deployments/(?P<azure>[^/]+)/"
-)
-# Vertex counts tokens at `…/models/count-tokens:rawPredict`, with the model in the body.
-_NO_MODELS = {"count-tokens"}
 
 
 def text(value: bytes) -> str:
@@ -99,17 +88,3 @@ class RequestHead:
         """The values of a header joined as RFC 9110 says, or None where it is absent."""
         values = self.all(name)
         return ", ".join(values) if values else None
-
-    @cached_property
-    def path_model(self) -> str | None:
-        """The model that the path names."""
-        span = self.path_model_span
-        return unquote(self.path[slice(*span)]) if span else None
-
-    @cached_property
-    def path_model_span(self) -> tuple[int, int] | None:
-        """Where in the path the model stands."""
-        found = _PATH_MODEL.search(self.path)
-        if not found or not found.lastgroup or found[found.lastgroup] in _NO_MODELS:
-            return None
-        return found.span(found.lastgroup)

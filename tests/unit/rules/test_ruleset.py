@@ -68,30 +68,6 @@ def test_a_rule_before_the_model_condition_does_not_wait() -> None:
     assert name_of(rules.find(make_head())) == "first"
 
 
-@pytest.mark.parametrize(
-    ("target", "model"),
-    [
-        ("/model/us.anthropic.claude-3%3A0/invoke", "us.anthropic.claude-3:0"),
-        ("/model/m/invoke-with-response-stream?x=1", "m"),
-        ("/v1/projects/p/locations/l/publishers/anthropic/models/claude-4@20250101:rawPredict",
-         "claude-4@20250101"),
-        ("/v1beta/models/gemini-pro:streamGenerateContent", "gemini-pro"),
-        ("/openai/deployments/gpt/chat/completions", "gpt"),
-        ("/v1/models/count-tokens:rawPredict", None),
-        ("/v1/models/claude", None),
-        ("/v1/messages", None),
-    ],
-)  # fmt: skip
-def test_a_model_in_the_path_is_found(target: str, model: str | None) -> None:
-    assert make_head(target).path_model == model
-
-
-def test_a_model_in_the_path_decides_without_a_body() -> None:
-    rules = make_ruleset(make_rule("m", match={"model": "us.*"}))
-    assert name_of(rules.find(make_head("/model/us.x/invoke"))) == "m"
-    assert rules.find(make_head("/model/eu.x/invoke")) is None
-
-
 def test_a_port_in_the_pattern_must_agree() -> None:
     rules = make_ruleset(make_rule("p", "api.example.com:8443"))
     assert rules.knows_host("api.example.com", 8443)

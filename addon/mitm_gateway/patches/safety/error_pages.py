@@ -6,6 +6,7 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers.http import _http1, _http2
 
+from ...llm.errors import error_body
 from ...wire.refusal import Refusal
 from ..patch import Patches, expect
 
@@ -28,7 +29,7 @@ def json_pages(patches: Patches) -> None:
 def _json_page(status_code: int, message: str = "") -> bytes:
     # mitmproxy's message may quote the peer, so only the log contains it.
     reason = _REASONS.get(status_code, "the request could not be completed; see the proxy's log")
-    return Refusal(status_code, reason, retry=status_code >= 500).body("/")
+    return error_body(Refusal(status_code, reason, retry=status_code >= 500), "anthropic")
 
 
 def _json_response(status_code: int, message: str = "") -> bytes:

@@ -1,0 +1,129 @@
+"""The table of APIs, and the lookup of a request's API."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.llm.apis import APIS, OTHER, Form, call_of, identify
+from support.core import make_head
+
+
+@pytest.mark.parametrize(
+    ("request_line", "api", "model"),
+    [
+        ("POST /v1/messages", "messages", None),
+        ("POST /base/v1/messages/", "messages", None),
+        ("POST /v1/messages?beta=true", "messages", None),
+        ("POST /v1/messages/count_tokens", "messages-count", None),
+        ("POST /v1/messages/batches", "message-batches", None),
+        ("GET /v1/messages/batches/b_1/results", "message-batch-results", None),
+        ("POST /v1/messages/batches/b_1/cancel", "message-batch", None),
+        ("POST /v1/chat/completions", "chat-completions", None),
+        ("POST /v1/responses", "responses", None),
+        ("GET /v1/responses/resp_1", "response", None),
+        ("POST /v1/embeddings", "embeddings", None),
+        ("GET /v1/realtime?model=gpt-realtime", "realtime", None),
+        ("POST /model/us.anthropic.claude-3%3A0/invoke", "bedrock-invoke", "us.anthropic.claude-3:0"),
+        ("POST /model/m/invoke-with-response-stream?x=1", "bedrock-invoke", "m"),
+        ("POST /model/m/converse", "bedrock-converse", "m"),
+        ("POST /model/m/converse-stream", "bedrock-converse", "m"),
+        ("POST /model/m/count-tokens", "bedrock-count", "m"),
+        ("POST /model/arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x/converse", "bedrock-converse",
+         "arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x"),
+        ("POST /model/arn%3Aaws%3Abedrock%3A%3A1%3Ainference-profile%2Feu.x/invoke", "bedrock-invoke",
+         "arn:aws:bedrock::1:inference-profile/eu.x"),
+        ("POST /v1/projects/p/locations/l/publishers/anthropic/models/claude-4@20250101:rawPredict",
+         "vertex-messages", "claude-4@20250101"),
+        ("POST /v1/models/count-tokens:rawPredict", "vertex-count", None),
+        ("POST /v1beta/models/gemini-pro:streamGenerateContent", "gemini-generate", "gemini-pro"),
+        ("POST /v1beta/tunedModels/mine-1:generateContent", "gemini-generate", "mine-1"),
+        ("POST /v1beta/models/text-embedding:batchEmbedContents", "gemini", "text-embedding"),
+        ("POST /v1beta/models/gemini-pro:countTokens", "gemini-count", "gemini-pro"),
+        ("GET /v1beta/models/veo/operations/17", "gemini", "veo"),
+        ("POST /openai/deployments/gpt/chat/completions", "chat-completions", "gpt"),
+        ("POST /OpenAI/Deployments/gpt/Chat/Completions", "chat-completions", "gpt"),
+        ("POST /openai/deployments/gpt/images/generations", "azure-deployments", "gpt"),
+        ("POST /v1/deployments/depl_1/run", "other", None),
+        ("GET /v1/models", "models", None),
+        ("GET /v1/models/claude", "model", "claude"),
+        ("GET /v1/models/anthropic%2Fclaude", "model", "anthropic/claude"),
+        ("GET /v1/models/anthropic/claude", "model", "anthropic/claude"),
+        ("GET /v1/models/llama3:latest", "model", "llama3:latest"),
+        ("GET /v1/%6Dodels/claude", "model", "claude"),
+        ("GET /v1/files", "other", None),
+        ("GET /", "other", None),
+        ("OPTIONS *", "other", None),
+    ],
+)  # fmt: skip
+def test_a_request_is_identified_by_method_and_path(request_line: str, api: str, model: str | None) -> None:
+    method, _, target = request_line.partition(" ")
+    call = call_of(make_head(target, method=method))
+    assert (call.api.name, call.model) == (api, model)
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "expected"),
+    [
+        ("/model/a/invoke", "arn:aws:x/y", "/model/arn:aws:x%2Fy/invoke"),
+        ("/v1/models/a", "anthropic/b", "/v1/models/anthropic%2Fb"),
+        ("/v1/models/a/b", "anthropic/c", "/v1/models/anthropic/c"),
+        ("/v1beta/models/a:countTokens", "b?", "/v1beta/models/b%3F:countTokens"),
+        ("/openai/deployments/a/embeddings", "b c", "/openai/deployments/b%20c/embeddings"),
+    ],
+)
+def test_another_model_is_written_into_the_path_in_the_clients_way(
+    path: str, model: str, expected: str
+) -> None:
+    assert identify("api.example.com", "POST", path).path_with(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "form"),
+    [
+        ("api.anthropic.com", "/v1/models", "anthropic"),
+        ("api.openai.com", "/v1/models", "openai"),
+        ("generativelanguage.googleapis.com", "/v1beta/models", "gemini"),
+        ("europe-west1-aiplatform.googleapis.com", "/v1/files", "gemini"),
+        ("aiplatform.eu.rep.googleapis.com", "/v1/files", "gemini"),
+        ("bedrock-runtime.eu-west-1.amazonaws.com", "/", "bedrock"),
+        ("x.openai.azure.com", "/openai/files", "openai"),
+        ("gateway.example.com", "/v1/chat/completions", "openai"),
+        ("gateway.example.com", "/v1/audio/speech", "openai"),
+        ("gateway.example.com", "/v1/responses/resp_1/cancel", "openai"),
+        ("gateway.example.com", "/model/m/converse", "bedrock"),
+        ("gateway.example.com", "/v1beta/models/m:generateContent", "gemini"),
+        ("gateway.example.com", "/", "anthropic"),
+        ("api.openai.com", "/v1/messages", "anthropic"),
+    ],
+)
+def test_the_form_depends_on_the_endpoint_and_then_on_the_host(host: str, path: str, form: Form) -> None:
+    assert identify(host, "POST", path).form == form
+
+
+def test_every_endpoint_leads_to_its_own_entry() -> None:
+    fill = {"{model*}": "name", "{model}": "name", "**": "rest/of/it", "*": "part"}
+    for api in APIS:
+        for endpoint in api.endpoints:
+            method, _, path = endpoint.rpartition(" ")
+            for mark, text in fill.items():
+                path = path.replace(mark, text)
+            call = identify("api.example.com", method or "GET", f"/base{path}")
+            assert call.api is api, endpoint
+            assert call.model == ("name" if "{model" in endpoint else None), endpoint
+
+
+@given(st.text("/models:invk%2Fé?A", max_size=60), st.sampled_from(["GET", "POST"]))
+def test_a_model_stands_where_its_place_says(path: str, method: str) -> None:
+    call = identify("api.example.com", method, "/" + path)
+    if call.model is not None:
+        assert call.span
+        assert call.span[0] < call.span[1]
+        assert identify("api.example.com", method, call.path_with(call.model)).model == call.model
+
+
+def test_a_hostile_path_is_read_once() -> None:
+    for part in ("/model/", "/models/", "/invoke", ":", "/openai/deployments/"):
+        path = part * (120_000 // len(part))
+        assert identify("api.example.com", "POST", path).api.name in {OTHER.name, *(api.name for api in APIS)}
