@@ -337,7 +337,7 @@ def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Comm
 def gateways(command: Command) -> list[int]:
     """The proxies that run with this command's home."""
     found = []
-    for number in processes_with("mitm_gateway.cli.proxied"):
+    for number in processes_with("mitm_gateway.cli.gateway_main"):
         with contextlib.suppress(OSError):
             if f"HOME={command.home}\0".encode() in Path(f"/proc/{number}/environ").read_bytes():
                 found.append(number)

@@ -9,16 +9,34 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..rules.problems import RulesError
-from . import completion, doctor, env, export, presets, rules, run, serve, stats, token, token_files
-from .common import FAULT, INTERRUPTED, default_rules
+from . import (
+    check,
+    completion,
+    doctor,
+    env,
+    explain,
+    export,
+    init,
+    presets,
+    run,
+    schema,
+    script,
+    serve,
+    stats,
+    token,
+    token_files,
+)
+from .common import FAULT, INTERRUPTED, default_rules, say
 
 __all__ = ["default_rules", "main"]
 
-_PARTS = (run, serve, rules, presets, env, doctor, token, export, stats, token_files)
+_COMMANDS = (
+    run, serve, check, explain, init, presets, env, doctor, stats, token, export, token_files, schema, script,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; its exit status: 0, 1 for a fault found, 2 for wrong usage."""
+    """Run a command and return its exit status: 0, 1 for a fault found, 2 for wrong usage."""
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
@@ -26,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         return FAULT
     except BrokenPipeError:
-        # What reads our output is gone; without this Python would complain once more at its exit.
+        # The reader of the output has ended. Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
     except OSError as fault:
-        # A folder that is not there, a full disk: no fault of the program's, so no traceback.
-        print(f"mitm-gateway: {fault.filename or 'fault'}: {fault.strerror or fault}", file=sys.stderr)
+        # A missing folder or a full disk is no defect of the program, so there is no traceback.
+        say(f"{fault.filename or 'fault'}: {fault.strerror or fault}")
         return FAULT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -44,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for part in _PARTS:
-        part.add(commands)
+    for command in _COMMANDS:
+        command.add(commands)
     completion.add(commands, parser)
     return parser

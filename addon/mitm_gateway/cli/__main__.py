@@ -1,4 +1,4 @@
-"""`python -m mitm_gateway.cli`."""
+"""Entry point of `python -m mitm_gateway.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`completion`: what a shell needs to complete our commands, made from their own definition."""
+"""`completion`: print a completion script, generated from the definition of the commands."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..rules import presets
-from .common import OK, Commands
+from .common import OK, Subparsers
 
 _PROGRAM = "mitm-gateway"
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """A subcommand (of a subcommand): its words, its help, the options and words that may follow."""
+class Completable:
+    """A subcommand, or a subcommand of one: its words and help, the options and words that may follow."""
 
     words: tuple[str, ...]
     help: str
@@ -24,17 +24,17 @@ class Command:
 
     @property
     def key(self) -> str:
-        """Its words in one."""
+        """Its words, joined."""
         return " ".join(self.words)
 
     @property
     def following(self) -> tuple[str, ...]:
-        """The words that may come next."""
+        """The words and options that may follow."""
         return (*self.choices, *(name for name, _ in self.options))
 
 
-def add(commands: Commands, parser: argparse.ArgumentParser) -> None:
-    """Adds the subcommand; `parser` is what it completes."""
+def add(commands: Subparsers, parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand; `parser` defines what is completed."""
     completion = commands.add_parser("completion", help="print the completion script of a shell")
     completion.add_argument("shell", choices=tuple(_SCRIPTS))
 
@@ -46,14 +46,14 @@ def add(commands: Commands, parser: argparse.ArgumentParser) -> None:
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The completion script for bash, zsh or fish."""
+    """Return the completion script for bash, zsh or fish."""
     return _SCRIPTS[shell](tuple(_commands(parser, (), "")))
 
 
-def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str) -> Iterator[Command]:
+def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str) -> Iterator[Completable]:
     options: list[tuple[str, str]] = []
     choices: list[str] = []
-    below: list[Command] = []
+    below: list[Completable] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             texts = {choice.dest: choice.help or "" for choice in action._choices_actions}
@@ -66,11 +66,11 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str
             choices += map(str, action.choices)
         elif action.metavar == "PRESET":
             choices += presets.names()
-    yield Command(words, text, tuple(options), tuple(choices))
+    yield Completable(words, text, tuple(options), tuple(choices))
     yield from below
 
 
-def _bash(commands: Sequence[Command]) -> str:
+def _bash(commands: Sequence[Completable]) -> str:
     cases = "\n".join(
         f"    {shlex.quote(each.key)}) words={shlex.quote(' '.join(each.following))} ;;" for each in commands
     )
@@ -91,12 +91,12 @@ _mitm_gateway() {{
 complete -o filenames -F _mitm_gateway {_PROGRAM}"""
 
 
-def _zsh(commands: Sequence[Command]) -> str:
+def _zsh(commands: Sequence[Completable]) -> str:
     # zsh runs completions written for bash; `bashcompinit` is part of it.
     return f"autoload -U +X bashcompinit && bashcompinit\n{_bash(commands)}"
 
 
-def _fish(commands: Sequence[Command]) -> str:
+def _fish(commands: Sequence[Completable]) -> str:
     lines = [f"complete -c {_PROGRAM} -f"]
     helps = {each.words: each.help for each in commands}
     for each in commands:
@@ -113,13 +113,13 @@ def _fish(commands: Sequence[Command]) -> str:
     return "\n".join(lines)
 
 
-def _fish_condition(command: Command) -> str:
+def _fish_condition(command: Completable) -> str:
     if not command.words:
         return "__fish_use_subcommand"
     return "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.words)
 
 
-def _fish_help(helps: Mapping[tuple[str, ...], str], command: Command, choice: str) -> str:
+def _fish_help(helps: Mapping[tuple[str, ...], str], command: Completable, choice: str) -> str:
     text = helps.get((*command.words, choice))
     return f" -d {_fish_quoted(text)}" if text else ""
 
@@ -128,8 +128,8 @@ def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _all(commands: Sequence[Command]) -> str:
+def _all(commands: Sequence[Completable]) -> str:
     return "|".join(each.key for each in commands if each.words)
 
 
-_SCRIPTS: dict[str, Callable[[Sequence[Command]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+_SCRIPTS: dict[str, Callable[[Sequence[Completable]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}

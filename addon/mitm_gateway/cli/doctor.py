@@ -28,7 +28,7 @@ from ..rules.problems import RulesError, did_you_mean
 from ..rules.ruleset import RuleSet
 from ..text.redact import Secret
 from ..wire.addresses import Upstream, is_loopback, normal_host
-from .common import FAULT, OK, Commands, add_rules, default_rules
+from .common import FAULT, OK, Subparsers, add_rules_option, default_rules
 
 # mitmweb before it had no login, and served the flows through the proxy as well (CVE-2025-23217).
 _MITMWEB_SAFE = (11, 1, 2)
@@ -71,11 +71,11 @@ class Patient:
     mitmproxy: str
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subparsers) -> None:
     """Adds the subcommand."""
     parser = commands.add_parser("doctor", help="find what is wrong with rules, keys, trust, port, options")
     parser.set_defaults(run=run)
-    add_rules(parser)
+    add_rules_option(parser)
     parser.add_argument("--port", type=int, default=8080, help="port that the gateway is to use")
 
 

@@ -1,4 +1,4 @@
-"""`export`: the same rules as a configuration of Envoy."""
+"""`export`: write the same rules as a configuration of Envoy."""
 
 from __future__ import annotations
 
@@ -12,55 +12,66 @@ from ..envoy.options import DEFAULT_CA, parse_address
 from ..rules.problems import RulesError
 from ..rules.schema import parse_size
 from ..wire.addresses import normal_host, parse_origin
-from .common import OK, Commands, add_rules, read_rules, wrong_usage
+from .common import OK, Subparsers, add_rules_option, read_rules, wrong_usage
 
 T = TypeVar("T")
 
 
-def add(commands: Commands) -> None:
-    """Adds the subcommand."""
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
     parser = commands.add_parser("export", help="write the same rules as a configuration of Envoy")
     parser.set_defaults(run=run)
     parser.add_argument("engine", choices=["envoy"])
-    add_rules(parser)
+    add_rules_option(parser)
     parser.add_argument(
         "--listen", action="append", metavar="[ADDRESS:]PORT[=HOST]",
-        help="where Envoy listens, and the host that clients mean there (default 8080=api.anthropic.com)",
+        help="listener, and the host that clients mean there (default 8080=api.anthropic.com)",
     )  # fmt: skip
     parser.add_argument(
-        "--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="Envoy's admin pages"
+        "--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="address of Envoy's admin pages"
     )
     parser.add_argument("--metrics", metavar="ADDRESS:PORT", help="serve /stats/prometheus and /ready here")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("envoy"), metavar="DIR", help="where to write"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("envoy"),
+        metavar="DIR",
+        help="folder to write to (default %(default)s)",
     )
     parser.add_argument(
-        "--config-dir", metavar="DIR", help="where Envoy finds these files (default: DIR of -o)"
+        "--config-dir",
+        metavar="DIR",
+        help="folder of these files on the machine of Envoy (default: DIR of -o)",
     )
     parser.add_argument(
         "--secrets", default="/run/secrets/mitm-gateway", metavar="DIR",
-        help="where Envoy finds a file for each credential; `token-files` writes it",
+        help="folder with a file for each credential; `token-files` writes it",
     )  # fmt: skip
-    parser.add_argument("--clients", metavar="FILE", help="file of client keys; needed beyond this machine")
+    parser.add_argument("--clients", metavar="FILE", help="file of client keys; required for other machines")
     parser.add_argument(
-        "--gateway-host", action="append", default=[], metavar="NAME", help="further Host name"
+        "--gateway-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="further Host name that is accepted",
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL", help="web origin that is let in"
+        "--origin", action="append", default=[], metavar="URL", help="web origin that may use the listeners"
     )
     parser.add_argument("--body-limit", default="64MiB", metavar="SIZE", help="largest request body")
-    parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="authorities of upstreams")
+    parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="CA file for upstreams")
     parser.add_argument(
         "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request"
     )
     parser.add_argument(
         "--tokens", action="store_true",
-        help="log the tokens of answers, as gateway_log does; they are read for that",
+        help="log token counts, as gateway_log does; responses are read for that",
     )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the files; the problems where the rules cannot be exported."""
+    """Write the files. Raises RulesError if the rules cannot be exported."""
     try:
         options = _options(arguments)
     except ValueError as fault:
@@ -79,7 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _options(arguments: argparse.Namespace) -> Options:
     listeners = tuple(map(Listener.parse, arguments.listen or ["8080"]))
     if not arguments.clients and not all(listener.is_local for listener in listeners):
-        raise ValueError("a listener that others can reach needs --clients FILE with a key for each of them")
+        raise ValueError(
+            "a listener that other machines can reach needs --clients FILE with a key for each client"
+        )
     admin = _parsed("--admin", parse_address, arguments.admin)
     metrics = _parsed("--metrics", parse_address, arguments.metrics) if arguments.metrics else None
     places = [(listener.address, listener.port) for listener in listeners] + [admin, metrics]
@@ -104,7 +117,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
-    """An option's value; what is wrong with it is said with the option's name."""
+    """Parse the value of an option. Raises ValueError that names the option."""
     try:
         return parse(text)
     except ValueError as fault:

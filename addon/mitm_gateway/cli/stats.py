@@ -1,4 +1,4 @@
-"""`stats`: the sums of a `gateway_log`."""
+"""`stats`: sum up a `gateway_log` by rule and model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..observe.stats import Stats
 from ..text.printable import visible
-from .common import FAULT, OK, Commands
+from .common import OK, Subparsers, say
 
 
-def add(commands: Commands) -> None:
-    """Adds the subcommand."""
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
     parser = commands.add_parser("stats", help="sum up a gateway_log by rule and model")
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -21,18 +21,14 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table."""
+    """Print the table."""
     stats = Stats()
-    try:
-        if arguments.file is None:
-            stats.add_lines(sys.stdin.buffer)
-        else:
-            with arguments.file.open("rb") as lines:
-                stats.add_lines(lines)
-    except OSError as fault:
-        print(f"mitm-gateway: {arguments.file}: {fault.strerror}", file=sys.stderr)
-        return FAULT
+    if arguments.file is None:
+        stats.add_lines(sys.stdin.buffer)
+    else:
+        with arguments.file.open("rb") as lines:
+            stats.add_lines(lines)
     print(visible("\n".join(stats.table())))
     if stats.unreadable:
-        print(f"mitm-gateway: {stats.unreadable} lines are no entries of a gateway_log", file=sys.stderr)
+        say(f"{stats.unreadable} lines are not entries of a gateway_log")
     return OK

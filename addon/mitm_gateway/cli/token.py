@@ -1,4 +1,4 @@
-"""`token`: helper programs for tokens that need an exchange; each prints the JSON that `command` expects."""
+"""`token`: helper programs for tokens that need an exchange; each prints the JSON that `command` reads."""
 
 from __future__ import annotations
 
@@ -15,36 +15,45 @@ from typing import Any
 
 from ..credentials.tokens import copilot, google, oauth2
 from ..credentials.tokens.http_client import TokenError
-from .common import FAULT, OK, Commands, config_folder
+from .common import FAULT, OK, Subparsers, config_folder, say
 
-# As GitHub's own Copilot CLI reads them.
+# In the order in which GitHub's Copilot CLI reads them.
 _GITHUB_VARIABLES = ("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN")
 
 
-def add(commands: Commands) -> None:
-    """Adds the subcommand."""
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
     parser = commands.add_parser("token", help="print a token that needs an exchange (a helper program)")
     kinds = parser.add_subparsers(metavar="KIND", required=True)
+    _add_copilot(kinds)
+    _add_oauth2(kinds)
+    _add_google(kinds)
 
+
+def _add_copilot(kinds: Subparsers) -> None:
     github = kinds.add_parser("github-copilot", help="GitHub token to Copilot token")
     github.set_defaults(run=_run, token=_copilot)
     github.add_argument("--login", action="store_true", help="sign in with a code in a browser first")
     github.add_argument("--api-url", default=copilot.API_URL, metavar="URL", help="GitHub's API")
     github.add_argument("--github-url", default=copilot.GITHUB_URL, metavar="URL", help="GitHub itself")
 
+
+def _add_oauth2(kinds: Subparsers) -> None:
     client = kinds.add_parser("oauth2", help="OAuth 2.0 client credentials")
     client.set_defaults(run=_run, token=_oauth2)
     client.add_argument("--token-url", required=True, metavar="URL")
     client.add_argument("--client-id", required=True, metavar="ID")
     secret = client.add_mutually_exclusive_group(required=True)
-    secret.add_argument("--secret-env", metavar="NAME", help="environment variable that holds the secret")
-    secret.add_argument("--secret-file", type=Path, metavar="FILE", help="file that holds the secret")
+    secret.add_argument("--secret-env", metavar="NAME", help="environment variable with the secret")
+    secret.add_argument("--secret-file", type=Path, metavar="FILE", help="file with the secret")
     client.add_argument("--scope")
     client.add_argument("--audience")
     client.add_argument(
         "--in-body", action="store_true", help="send id and secret in the body, not as HTTP Basic"
     )
 
+
+def _add_google(kinds: Subparsers) -> None:
     adc = kinds.add_parser("google", help="Google access token from the application default credentials")
     adc.set_defaults(run=_run, token=_google)
     adc.add_argument("--scope", default=google.CLOUD_PLATFORM)
@@ -54,14 +63,10 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         result: dict[str, Any] = arguments.token(arguments)
     except TokenError as fault:
-        _say(str(fault))
+        say(f"token: {fault}")
         return FAULT
     print(json.dumps(result))
     return OK
-
-
-def _say(text: str) -> None:
-    print(f"mitm-gateway token: {text}", file=sys.stderr, flush=True)
 
 
 def _copilot(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,13 +78,13 @@ def _copilot(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"no GitHub token: sign in once with `mitm-gateway token github-copilot --login`, "
                 f"or set {_GITHUB_VARIABLES[0]}"
             )
-        token = copilot.device_flow(_say, time.sleep, arguments.github_url)
+        token = copilot.device_flow(lambda text: say(f"token: {text}"), time.sleep, arguments.github_url)
         _keep(kept, token)
     return copilot.exchange(token, time.time(), arguments.api_url)
 
 
 def github_token(environ: Mapping[str, str], kept: Path) -> str | None:
-    """A GitHub token from the environment, from an earlier sign-in, or from `gh`."""
+    """Return a GitHub token from the environment, an earlier sign-in or `gh`."""
     for name in _GITHUB_VARIABLES:
         if environ.get(name):
             return environ[name].strip()
@@ -93,13 +98,13 @@ def github_token(environ: Mapping[str, str], kept: Path) -> str | None:
 
 
 def _keep(file: Path, token: str) -> None:
-    """Writes the token where only its owner reads it."""
+    """Write the token to a file that only its owner can read."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as opened:
         os.fchmod(handle, 0o600)
         opened.write(token + "\n")
-    _say(f"the sign-in is kept in {file}")
+    say(f"token: the sign-in is stored in {file}")
 
 
 def _oauth2(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def _secret(arguments: argparse.Namespace) -> str:
         except OSError as fault:
             raise TokenError(f"{place}: {fault.strerror}") from None
     if not secret.strip():
-        raise TokenError(f"{place} holds no secret")
+        raise TokenError(f"{place} contains no secret")
     return secret.strip()
 
 

@@ -1,4 +1,4 @@
-"""`token-files`: keeps a file for each credential fresh, for an Envoy that watches them."""
+"""`token-files`: keep a file for each credential up to date, for an Envoy that watches them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import base64
 import contextlib
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,26 +17,27 @@ from ..credentials.store import Credentials
 from ..credentials.value import CredentialError
 from ..rules.ruleset import RuleSet
 from ..rules.schema import parse_duration
-from .common import FAULT, OK, Commands, add_rules, read_rules, wrong_usage
+from .common import FAULT, OK, Subparsers, add_rules_option, read_rules, say, wrong_usage
 
-# A helper's value is asked for again well before its end; looking once a second is early enough.
+# Helpers run again well before their value expires, so one look a second is enough.
 _PAUSE_S = 1.0
 
 
-def add(commands: Commands) -> None:
-    """Adds the subcommand."""
-    parser = commands.add_parser("token-files", help="keep a file for each credential fresh, for Envoy")
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("token-files", help="keep a file for each credential up to date, for Envoy")
     parser.set_defaults(run=run)
-    add_rules(parser)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the files are")
-    parser.add_argument("--once", action="store_true", help="write them and end")
+    add_rules_option(parser)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the files")
+    parser.add_argument("--once", action="store_true", help="write the files once and exit")
     parser.add_argument(
-        "--patience", default="1m", metavar="TIME", help="end when a credential cannot be had for so long"
-    )
+        "--patience", default="1m", metavar="TIME",
+        help="exit when a credential is unusable for this long (default %(default)s)",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes until interrupted; status 1 where a credential stays unusable."""
+    """Write until interrupted; return 1 if a credential stays unusable."""
     try:
         patience_s = 0.0 if arguments.once else parse_duration(arguments.patience)
     except ValueError as fault:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def basic_names(ruleset: RuleSet) -> frozenset[str]:
-    """The credentials that a rule sends as `Basic`; their base64 form has a file of its own."""
+    """Return the credentials that a rule sends as `Basic`; a second file holds their base64 form."""
     return frozenset(
         rule.auth.credential
         for rule in ruleset.rules
@@ -72,7 +72,7 @@ async def _keep(ruleset: RuleSet, folder: Path, *, once: bool, patience_s: float
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), _PAUSE_S)
     except CredentialError as fault:
-        print(f"mitm-gateway token-files: {fault}", file=sys.stderr)
+        say(f"token-files: {fault}")
         return FAULT
     finally:
         await credentials.close()
@@ -80,7 +80,7 @@ async def _keep(ruleset: RuleSet, folder: Path, *, once: bool, patience_s: float
 
 
 class Writer:
-    """The files of one folder: each is replaced at one stroke, and only where its secret changed."""
+    """The files of one folder. Each is replaced atomically, and only when its secret has changed."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Writer:
         self._failing_since: dict[str, float] = {}
 
     async def refresh(self, name: str, credentials: Credentials) -> None:
-        """Writes a credential's files. Raises CredentialError once it was unusable for longer than is bearable."""
+        """Write a credential's files. Raises CredentialError after it was unusable for too long."""
         try:
             value = await credentials.get(name)
         except CredentialError as fault:
@@ -105,7 +105,7 @@ class Writer:
             return
         if value.headers:
             raise CredentialError(
-                f'credential "{name}" has a helper that asks for further headers, which a file cannot hold'
+                f'credential "{name}" has a helper that adds headers, which a file cannot contain'
             )
         self._failing_since.pop(name, None)
         secret = value.secret.reveal()
@@ -115,7 +115,7 @@ class Writer:
 
     def _note_failure(self, name: str, fault: CredentialError) -> None:
         if name not in self._failing_since:
-            print(f"mitm-gateway token-files: {fault}; trying again", file=sys.stderr)
+            say(f"token-files: {fault}; retrying")
         since = self._failing_since.setdefault(name, self._now())
         if self._now() - since >= self._patience_s:
             raise fault
@@ -123,7 +123,7 @@ class Writer:
     def _write(self, file: str, text: str) -> None:
         if self._written.get(file) == text:
             return
-        # Created with mode 0600, and beside its final place: a rename is seen whole or not at all.
+        # mkstemp creates it with mode 0600, in the same folder, so that the rename is atomic.
         handle, draft = tempfile.mkstemp(prefix=f".{file}-", dir=self._folder)
         with os.fdopen(handle, "w", encoding="ascii") as stream:
             stream.write(text)

@@ -1,4 +1,4 @@
-"""Claude Code's settings files: which there are, and what in them comes between a client and the gateway."""
+"""Claude Code's settings files, and the settings in them that bypass or block the gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ..rules.desktop import MARK
 
-# Where an organisation puts settings that beat all others.
+# Settings of an organisation, which override all others.
 _MANAGED = (
     Path("/etc/claude-code/managed-settings.json"),
     Path("/Library/Application Support/ClaudeCode/managed-settings.json"),
@@ -22,39 +22,35 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """One of Claude Code's settings files, read."""
+    """The contents of one of Claude Code's settings files."""
 
     path: Path
     data: Mapping[str, Any]
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The variables that it sets; they beat exported ones."""
+        """Variables that it sets; they override exported ones."""
         env = self.data.get("env")
         return {str(name): str(value) for name, value in env.items()} if isinstance(env, dict) else {}
 
 
 def user_settings(environ: Mapping[str, str]) -> Path:
-    """The user's own settings file."""
+    """Return the path of the user's settings file."""
     folder = environ.get("CLAUDE_CONFIG_DIR")
     home = environ.get("HOME") or str(Path.home())
     return (Path(folder) if folder else Path(home) / ".claude") / "settings.json"
 
 
 def read_all(environ: Mapping[str, str], project: Path) -> tuple[SettingsFile, ...]:
-    """The settings files that Claude Code would read there; broken and missing ones are left out."""
+    """Return the settings files that Claude Code would read there, without broken and missing ones."""
     paths = [
         user_settings(environ),
         project / ".claude" / "settings.json",
         project / ".claude" / "settings.local.json",
         *_MANAGED,
     ]
-    found = []
-    for path in dict.fromkeys(paths):
-        data = _read(path)
-        if data is not None:
-            found.append(SettingsFile(path, data))
-    return tuple(found)
+    read = ((path, _read(path)) for path in dict.fromkeys(paths))
+    return tuple(SettingsFile(path, data) for path, data in read if data is not None)
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
@@ -68,25 +64,25 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def desktop_rules(environ: Mapping[str, str]) -> Path | None:
-    """The user's settings file where it holds Desktop's third-party-inference keys."""
+    """Return the user's settings file if it contains Desktop's third-party-inference keys."""
     path = user_settings(environ)
     data = _read(path)
     return path if data is not None and MARK in data else None
 
 
 def overrides(
-    files: Iterable[SettingsFile], put: Mapping[str, str], gone: Iterable[str]
+    files: Iterable[SettingsFile], put: Mapping[str, str], unset: Iterable[str]
 ) -> list[tuple[Path, str]]:
-    """Variables that a settings file sets against what the client's environment has to say."""
-    unset = set(gone)
+    """Return the variables to which a settings file gives another value than the client's environment."""
+    removed = set(unset)
     return [
         (file.path, name)
         for file in files
         for name, value in file.env.items()
-        if (name in put and put[name] != value) or (name in unset and value)
+        if (name in put and put[name] != value) or (name in removed and value)
     ]
 
 
 def blocking(files: Iterable[SettingsFile]) -> list[tuple[Path, str]]:
-    """Settings that block gateway keys altogether."""
+    """Return the settings that block gateway keys altogether."""
     return [(file.path, key) for file in files for key in _BLOCKING if file.data.get(key)]

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import certifi
+
 from ..rules import presets
 from ..rules.patterns import HostPattern
 from ..rules.ruleset import RuleSet
@@ -115,8 +117,10 @@ def intercept(
     environ: Mapping[str, str],
     secrets: Sequence[str] = (),
 ) -> Changes:
-    """The changes for clients of an intercepting listener. `ca` is what they must trust besides their own
-    authorities, `bundle` holds it together with those."""
+    """Return the changes for clients of an intercepting listener.
+
+    `ca` is the certificate to trust in addition; `bundle` contains it and everything that was trusted before.
+    """
     put = {"HTTPS_PROXY": proxy, "https_proxy": proxy}
     put |= {name: str(bundle if environ.get(name) else ca) for name in _EXTRA_CA}
     put |= dict.fromkeys(_WHOLE_CA, str(bundle))
@@ -134,6 +138,13 @@ def intercept(
             kept = [entry for entry in no_proxy_entries(environ[name]) if not _excepts(entry, ruleset)]
             put[name] = ",".join(kept)
     return Changes(put, _without(gone, put))
+
+
+def ca_bundle(ca: Path, environ: Mapping[str, str]) -> bytes:
+    """Return every certificate that a client trusts already, and the CA of the proxy."""
+    own = [Path(environ[name]) for name in CA_VARIABLES if environ.get(name)]
+    files = [Path(certifi.where()), *(file for file in dict.fromkeys(own) if file.is_file()), ca]
+    return b"\n".join(file.read_bytes() for file in files)
 
 
 def gateway_keys(

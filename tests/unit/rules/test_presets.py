@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.cli.presets import starter
+from mitm_gateway.cli.init import starter
 from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, for as long as a client needs it."""
+"""A gateway in a child process, for as long as a client needs it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
-from .proxied import STARTER
+from .gateway_main import STARTER
 
 START_S = 60.0
 _STOP_S = 5.0
 _POLL_S = 0.02
 _IN_FORCE = " rules in force"
-_TAKEN = "address already in use"
+_PORT_TAKEN = "address already in use"
 _WEB = re.compile(r"Web server listening at (\S+)")
 
 
-class ProxyError(Exception):
-    """The gateway did not start; the text is what it said."""
+class GatewayError(Exception):
+    """The gateway did not start; the text is its output."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on just now."""
+    """Return loopback ports on which nobody listens at the moment."""
     with contextlib.ExitStack() as probes:
         opened = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(probe.getsockname()[1]) for probe in opened]
 
 
-class Proxy:
-    """mitmdump or mitmweb with the gateway; it ends with `stop`, or with this process."""
+class GatewayProcess:
+    """mitmdump or mitmweb with the gateway; `stop` ends it, and so does the end of this process."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Proxy:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A session of its own: Ctrl-C in the terminal is for the client.
+                # In another session: Ctrl-C in the terminal is for the client.
                 start_new_session=True,
             )
 
@@ -70,34 +70,38 @@ class Proxy:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
+        """True once the process has ended."""
         return self._process.poll() is not None
 
     @property
     def web_url(self) -> str | None:
-        """The address of mitmweb's page, with what lets one in."""
-        found = _WEB.search(self._said())
+        """Address of mitmweb's page, with the token that opens it."""
+        found = _WEB.search(self._output())
         return found[1] if found else None
 
-    def wait_until_it_serves(self, ca: Path | None = None) -> None:
-        """Returns when rules are in force, every port is open and the CA's certificate, if asked for, is
-        written: on its first start mitmproxy makes one after it has begun to listen. Raises ProxyError."""
+    def wait_until_ready(self, ca: Path | None = None) -> None:
+        """Return when rules are in force, every port is open and the CA certificate is written.
+
+        On its first start mitmproxy writes that certificate after it has begun to listen. Raises GatewayError.
+        """
         deadline = time.monotonic() + START_S
-        while not (
-            _IN_FORCE in self._said() and all(map(_is_open, self._ports)) and (ca is None or _is_written(ca))
-        ):
+        while not self._is_ready(ca):
             if self.has_ended:
-                raise ProxyError(self._said().strip() or "it ended without a word")
+                raise GatewayError(self._output().strip() or "it ended without output")
             if time.monotonic() > deadline:
-                raise ProxyError(f"it does not serve after {START_S:g} s; its log is {self._log}")
+                raise GatewayError(f"it is not ready after {START_S:g} s; its log is {self._log}")
             time.sleep(_POLL_S)
 
+    def _is_ready(self, ca: Path | None) -> bool:
+        is_open = _IN_FORCE in self._output() and all(map(_is_open, self._ports))
+        return is_open and (ca is None or _is_written(ca))
+
     def lost_a_port(self) -> bool:
-        """Whether another program took a port between the choice and the start."""
-        return _TAKEN in self._said()
+        """Return True if another program took a port between the choice and the start."""
+        return _PORT_TAKEN in self._output()
 
     def stop(self) -> None:
-        """Ends the process, by force where it does not go by itself."""
+        """End the process, by force if it does not end by itself."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -107,7 +111,7 @@ class Proxy:
             self._process.kill()
             self._process.wait()
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
 

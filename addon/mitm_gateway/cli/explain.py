@@ -1,0 +1,65 @@
+"""`explain`: show which rule takes a request and every edit it makes, without sending anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from ..exchange.explain import explain_url
+from ..text.printable import visible
+from .common import OK, Subparsers, add_rules_option, read_rules, wrong_usage
+
+
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("explain", help="show which rule takes a request and every edit it makes")
+    parser.set_defaults(run=run)
+    add_rules_option(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("method", metavar="METHOD")
+    parser.add_argument("url", metavar="URL")
+    parser.add_argument(
+        "-H", dest="headers", action="append", default=[], metavar="'Name: value'", help="request header"
+    )
+    parser.add_argument("--model", help="model in the body")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the explanation."""
+    try:
+        headers = [_header(text) for text in arguments.headers]
+        ruleset = read_rules(arguments.rules)
+        explanation = explain_url(ruleset, arguments.method, arguments.url, headers, arguments.model)
+    except ValueError as fault:
+        return wrong_usage(str(fault))
+    if arguments.json:
+        print(json.dumps(explanation.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _print(visible("\n".join(explanation.lines())).split("\n"))
+    return OK
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ValueError("-H expects 'Name: value'")
+    return name.strip(), value.strip()
+
+
+# Colours of an explanation's lines by their first word; the request itself is bold.
+_COLOURS = {"remove": "31", "refused": "31", "set": "32", "goes": "36", "not": "2", "rule": "1"}
+
+
+def _print(lines: Sequence[str]) -> None:
+    wants_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print("\n".join(map(_coloured, lines) if wants_colour else lines))
+
+
+def _coloured(line: str) -> str:
+    if not line.startswith("  "):
+        return f"\x1b[1m{line}\x1b[0m"
+    colour = _COLOURS.get(line.split()[0])
+    return f"\x1b[{colour}m{line}\x1b[0m" if colour else line

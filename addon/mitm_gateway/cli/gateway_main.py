@@ -1,0 +1,29 @@
+"""Main program of the gateway process that `run` starts: mitmproxy, until the launcher ends.
+
+A launcher that is killed cannot stop its gateway, but its end of the pipe closes in any case.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from .mitmproxy_process import run_tool
+
+# For `python -P -c`: `-P` keeps the current directory off the path, so that nothing there is imported.
+STARTER = "import sys; sys.path.append({parent!r}); from mitm_gateway.cli.gateway_main import main; main()"
+
+
+def main() -> None:
+    """Run `mitmweb` or `mitmdump`, as the first argument says, with the other arguments."""
+    tool, *arguments = sys.argv[1:]
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    sys.exit(run_tool(tool, arguments))
+
+
+def _end_with_launcher() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,68 @@
+"""`init`: write a commented rules file for a preset."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import textwrap
+from pathlib import Path
+
+from ..rules import presets
+from .common import FAULT, OK, Subparsers, default_rules, say
+from .presets import WIDTH, unknown_preset
+
+
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("init", help="write a commented rules file for a preset")
+    parser.set_defaults(run=run)
+    parser.add_argument("preset", metavar="PRESET", help=", ".join(presets.names()))
+    parser.add_argument(
+        "--rules", type=Path, metavar="FILE", help=f"file to write (default {default_rules()})"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file and print the next commands."""
+    if arguments.preset not in presets.names():
+        return unknown_preset(arguments.preset)
+    path: Path = arguments.rules or default_rules()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        _write(path, starter(arguments.preset), overwrite=arguments.force)
+    except FileExistsError:
+        say(f"{path}: there is a file already; --force writes over it")
+        return FAULT
+    print(f"{path}: written; fill in the values that its comments name, then run")
+    print(f"    mitm-gateway check{f' {path}' if arguments.rules else ''}")
+    print(f"    mitm-gateway run{f' --rules {path}' if arguments.rules else ''} -- claude")
+    return OK
+
+
+def starter(name: str) -> str:
+    """Return the text of the rules file for a preset."""
+    data = presets.describe(name)
+    comments = [
+        f"{data['title']}, as of {data['date']}; `mitm-gateway presets {name}` shows everything.",
+        *(f"Unverified: {fact}" for fact in data["unverified"]),
+        *data["notes"],
+    ]
+    lines = [line for text in comments for line in textwrap.wrap(text, WIDTH, break_long_words=False)]
+    head = "\n".join(f"# {line}" for line in lines)
+    return f"{head}\nversion: 1\n\n{data['starter']}"
+
+
+def _write(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write the whole file or nothing, readable by its owner only."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        if overwrite:
+            Path(draft).replace(path)
+        else:
+            path.hardlink_to(draft)
+    finally:
+        Path(draft).unlink(missing_ok=True)

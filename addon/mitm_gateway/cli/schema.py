@@ -1,0 +1,20 @@
+"""`schema`: print the JSON Schema of rules files, for editors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ..rules.schema import json_schema
+from .common import OK, Subparsers
+
+
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    commands.add_parser("schema", help="print the JSON Schema of rules files").set_defaults(run=run)
+
+
+def run(_: argparse.Namespace) -> int:
+    """Print the schema."""
+    print(json.dumps(json_schema(), indent=2))
+    return OK
