@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..rules.schema import CLIENT, CREDENTIAL_REFERENCE, Rule
-from ..text.redact import CREDENTIAL_HEADERS
+from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.addresses import Upstream
 from .lua_filter import KEY, auth_header, auth_of, version_of
 from .options import Listener, Options
@@ -14,8 +14,8 @@ from .re2 import header_regex
 
 MUTATION = "header_mutation"
 _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
-# Names are compared without "-" and "_", as lenient servers compare them.
-_ANY_SPELLING = "[-_]*"
+# Lenient servers compare the letters and digits of a name alone; Envoy has names in lower case.
+_ANY_SPELLING = "[^0-9a-z]*"
 
 
 def path_edit(place: Upstream) -> dict[str, Any]:
@@ -37,13 +37,18 @@ def removals(rule: Rule, listener: Listener, *, is_page: bool) -> dict[str, Any]
     """
     names = [header_regex(glob.text) for glob in rule.headers.remove]
     if auth_of(rule, listener).scheme != "keep":
-        names += [_ANY_SPELLING.join(["", *name, ""]) for name in sorted(CREDENTIAL_HEADERS)]
+        names += [_in_any_spelling(name) for name in sorted(KEY_NAMES)]
+        names += [f".*{_in_any_spelling(ending)}" for ending in KEY_ENDINGS]
     mutations = {}
     if names:
         mutations["request_mutations"] = [_remove({"safe_regex": {"regex": "|".join(names)}})]
     if rule.credential_names and not is_page:
         mutations["response_mutations"] = [_remove({"prefix": "access-control-"})]
     return {MUTATION: {"@type": _PER_ROUTE, "mutations": mutations}} if mutations else {}
+
+
+def _in_any_spelling(name: str) -> str:
+    return _ANY_SPELLING.join(["", *name, ""])
 
 
 def _remove(names: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .options import Listener, Options
 LUA = "mitm_gateway"
 # What the filter tells Envoy in a request's headers. Clients cannot: theirs of such names are taken out first.
 MARK = "x-mitm-gateway-"
-PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}key"
+PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}moved"
 MODEL_SENT = "model_sent"
 # What the filter notes last of all: the number of the rule that it finished with, 0 where there is none.
 RULE = "rule"

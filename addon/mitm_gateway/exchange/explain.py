@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Match
-from ..text.redact import Secret, masked_header, masked_text
+from ..text.redact import Secret, masked_fields, masked_target, masked_text
 from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .guard import Policy, check
 from .headers import Secrets, outgoing
-from .plan import Pass, Plan, body_edits, decide, masked_target
+from .plan import Pass, Plan, body_edits, decide
 from .record import auth_change
 
 _DEMO = Upstream("http", "127.0.0.1", 1)
@@ -159,7 +159,7 @@ def _url(plan: Plan) -> str:
 
 
 def _shown(fields: Fields) -> dict[str, str]:
-    return {text(name): masked_header(text(name), text(value)) for name, value in fields}
+    return {text(name): text(value) for name, value in masked_fields(fields)}
 
 
 def _named_only(plan: Plan) -> Secrets:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..rules.schema import CREDENTIAL_REFERENCE, FRAMING_HEADERS, Auth, Beta, Headers
-from ..text.redact import Secret, is_credential_header, normal_name
+from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, normal_name
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys
 from .plan import Plan
 
 _BETA = b"anthropic-beta"
-_WEBSOCKET_KEY = "openai-insecure-api-key."
 Field = tuple[bytes, bytes]
 
 
@@ -110,16 +109,16 @@ def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
 
 def stripped(fields: Fields) -> Fields:
     """The fields without any key of the client's, in whatever spelling or slot."""
-    kept = [item for item in fields if not is_credential_header(lower_name(item[0]))]
+    kept = [item for item in fields if not is_key_header(lower_name(item[0]))]
     return tuple(filter(None, map(_without_websocket_key, kept)))
 
 
 def _without_websocket_key(item: Field) -> Field | None:
     name, value = item
-    if name.lower() != b"sec-websocket-protocol" or _WEBSOCKET_KEY not in text(value).lower():
+    if name.lower() != b"sec-websocket-protocol" or KEY_PROTOCOL not in text(value).lower():
         return item
     protocols = [part.strip() for part in text(value).split(",")]
-    kept = [part for part in protocols if not part.lower().startswith(_WEBSOCKET_KEY)]
+    kept = [part for part in protocols if not is_key_protocol(part)]
     return (name, raw(", ".join(kept))) if kept else None
 
 

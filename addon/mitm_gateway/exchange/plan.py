@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from ..llm.apis import Call, call_of
 from ..rules.ruleset import NEEDS_BODY, Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
-from ..text.redact import MASK, masked_text, normal_name
+from ..text.redact import MASK, without_query_keys
 from ..wire.addresses import Upstream
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, RequestHead
@@ -22,7 +21,6 @@ from .json_body import Body, BodyError
 from .json_edits import edit
 
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
-QUERY_SECRETS = frozenset({"key", "apikey", "xapikey", "accesstoken"})
 # What people write where a client insists on a key that nobody needs.
 PLACEHOLDERS = frozenset(
     {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
@@ -102,7 +100,8 @@ def _plan(
     if refusal:
         return refusal
     path, sent = _sent_path(rule, head, call)
-    target = destination.join(path) + _sent_query(head, auth)
+    query = head.target[len(head.path) :]
+    target = destination.join(path) + (query if auth.scheme == "keep" else without_query_keys(query))
     return Plan(rule, destination, rule.upstream == "demo", target, auth, call.model, sent)
 
 
@@ -179,34 +178,6 @@ def _sent_path(rule: Rule, head: RequestHead, call: Call) -> tuple[str, str | No
     asked = call.model
     sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked
     return (head.path if sent is None or sent == asked else call.path_with(sent)), sent
-
-
-def _sent_query(head: RequestHead, auth: Auth) -> str:
-    """`?query` byte for byte, but for the client's keys in it."""
-    _, mark, query = head.target.partition("?")
-    if not mark or auth.scheme == "keep":
-        return mark + query
-    pairs = query.split("&")
-    kept = [pair for pair in pairs if not is_query_secret(pair)]
-    if len(kept) == len(pairs):
-        return mark + query
-    return mark + "&".join(kept) if kept else ""
-
-
-def is_query_secret(pair: str) -> bool:
-    """Whether a `name=value` of a query is a client's key, in whatever spelling."""
-    return normal_name(unquote(pair.partition("=")[0].replace("+", " "))) in QUERY_SECRETS
-
-
-def masked_target(target: str) -> str:
-    """A path and query as they may be shown."""
-    path, mark, query = target.partition("?")
-    if not mark:
-        return masked_text(path)
-    pairs = [
-        f"{pair.partition('=')[0]}={MASK}" if is_query_secret(pair) else pair for pair in query.split("&")
-    ]
-    return masked_text(path + mark + "&".join(pairs))
 
 
 def body_edits(rule: Rule) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..llm.usage import Usage
-from ..text.redact import is_credential_header, masked_text
+from ..text.redact import is_key_header, masked_text
 from ..wire.request import RequestHead, lower_name
 from .plan import Plan, body_edits
 
@@ -165,7 +165,7 @@ def auth_change(plan: Plan, head: RequestHead) -> str | None:
     if plan.auth.scheme == "keep":
         return None
     names = [lower_name(name) for name, _ in head.fields]
-    slots = list(dict.fromkeys(name for name in names if is_credential_header(name)))
+    slots = list(dict.fromkeys(name for name in names if is_key_header(name)))
     return f"{' + '.join(slots) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
 
 

@@ -22,6 +22,7 @@ from mitmproxy.tls import ClientHelloData
 
 from ..credentials.store import Credentials
 from ..exchange import guard
+from ..exchange.headers import stripped
 from ..exchange.record import Record
 from ..patches import table
 from ..patches.patch import Gateway, Patches
@@ -293,9 +294,9 @@ class GatewayAddon:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Decides on a tunnel by the host it names."""
         await self._finished(flow, self._open_tunnel(flow))
-        # A CONNECT's own headers end here, so the key for the tunnel is not kept either.
-        flow.request.headers.pop("proxy-authorization", None)
-        mask(flow.request, (), thorough=True)
+        # The headers of a CONNECT end here, so no key in them is needed any longer.
+        flow.request.headers.fields = stripped(flow.request.headers.fields)
+        mask(flow.request, ())
 
     async def _until_in_force(self) -> None:
         """Lets what comes while the program starts (a replay, say) wait for the rules, for a moment."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from functools import lru_cache
 
 from mitmproxy import http
 from mitmproxy.connection import Client
 
 from ..exchange.headers import Secrets, outgoing
-from ..exchange.plan import Plan, masked_target
+from ..exchange.plan import Plan
 from ..llm.apis import identify
 from ..llm.errors import error_body, error_headers
-from ..text.redact import holds_secret, is_masked, masked_exactly, masked_header, masked_text
+from ..text.redact import fields_masked_exactly, masked_fields, masked_target, masked_text
 from ..wire.addresses import hostport, normal_host, normal_path
 from ..wire.refusal import Refusal
-from ..wire.request import Arrival, Fields, Mode, RequestHead, lower_name, raw, text
+from ..wire.request import Arrival, Mode, RequestHead, raw, text
 from ..wire.sigv4 import AwsKeys, signed
 
 logger = logging.getLogger(__name__)
@@ -139,23 +138,20 @@ def refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool = False) -> No
     request = flow.request
     form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
     if not reveal:
-        mask(flow.request, (), thorough=True)
+        mask(flow.request, ())
     flow.response = http.Response.make(
         refusal.status, error_body(refusal, form), error_headers(refusal, form)
     )
     logger.info("refused with %d: %s", refusal.status, refusal.message)
 
 
-def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thorough: bool = False) -> None:
-    """Takes secrets out of what is kept of a message whose head has been sent.
-
-    `thorough` looks for the shapes of keys in every header: a refused request may hold one anywhere.
-    """
+def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
+    """Mask the secrets in the kept copy of a message whose head has been sent."""
     known = tuple(filter(None, secrets))
     try:
-        message.headers.fields = _masked(message.headers.fields, known, thorough)
+        message.headers.fields = masked_fields(message.headers.fields, known)
         if isinstance(message, http.Request):
-            message.data.path = raw(masked_text(masked_target(text(message.data.path)), known))
+            message.data.path = raw(masked_target(text(message.data.path), known))
         if message.trailers:
             # They may have their way to the client before them, so nothing but keys is taken out.
             message.trailers.fields = tuple(
@@ -169,12 +165,8 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str], *, thoro
 
 
 def mask_echo(response: http.Response, secrets: Iterable[str]) -> None:
-    """Takes the very secrets out of the head of an answer that has yet to be sent."""
-    known = tuple(secrets)
-    response.headers.fields = tuple(
-        (name, value if _frames(name, value) else raw(masked_exactly(text(value), known)))
-        for name, value in response.headers.fields
-    )
+    """Mask exactly these secrets in the head of a response that has yet to be sent."""
+    response.headers.fields = fields_masked_exactly(response.headers.fields, secrets)
 
 
 def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
@@ -195,35 +187,3 @@ def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
             "the flow before an edit could not be masked (%s) and is not kept", type(fault).__name__
         )
         flow._backup = None
-
-
-def _masked(fields: Fields, secrets: tuple[str, ...], thorough: bool) -> Fields:
-    result = [(name, _masked_value(name, value)) if _hides(name) else (name, value) for name, value in fields]
-    rest = b"\n".join([value for _, value in result])
-    if thorough or any(raw(secret) in rest for secret in secrets):
-        result = [
-            (name, value if _frames(name, value) else raw(masked_text(text(value), secrets)))
-            for name, value in result
-        ]
-    return tuple(result)
-
-
-def _frames(name: bytes, value: bytes) -> bool:
-    # mitmproxy looks at these again when a message has ended. A key that is such a word is none.
-    match name.lower():
-        case b"transfer-encoding":
-            return value.strip().lower() == b"chunked"
-        case b"content-length":
-            return value.isdigit()
-    return False
-
-
-@lru_cache(maxsize=4096)
-def _hides(name: bytes) -> bool:
-    # A cookie that the upstream sets is no key of ours or the client's, and mitmproxy's stickycookie reads it.
-    return name.lower() != b"set-cookie" and holds_secret(lower_name(name))
-
-
-def _masked_value(name: bytes, value: bytes) -> bytes:
-    shown = text(value)
-    return value if is_masked(shown) else raw(masked_header(lower_name(name), shown))

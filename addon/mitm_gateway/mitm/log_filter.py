@@ -6,8 +6,7 @@ import logging
 import re
 from collections.abc import Iterable
 
-from ..exchange.plan import masked_target
-from ..text.redact import masked_text
+from ..text.redact import masked_target, masked_text
 
 # mitmproxy cuts long lines wherever that is, so a literal may have no end; a cut one goes up to the line's end.
 _QUOTED = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))""", re.DOTALL)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from mitmproxy import http
 
 from ..exchange.json_body import BodyError, scan
 from ..exchange.json_edits import edit
-from ..exchange.plan import masked_target
-from ..text.redact import holds_secret, masked_exactly, masked_header
-from ..wire.request import Fields, RequestHead, lower_name, raw, text
+from ..text.redact import masked_fields, masked_target
+from ..wire.request import Fields, RequestHead, raw, text
 from .flows import point_at
 
 ORIGINAL = "gateway_original"
@@ -45,27 +43,10 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
         "host": flow.request.host,
         "port": head.port,
         # Bytes: what is no UTF-8 could not be saved as text.
-        "target": raw(masked_exactly(masked_target(head.target), keys)),
+        "target": raw(masked_target(head.target, keys)),
         "authority": head.authority,
-        "headers": _shown(head.fields, keys),
+        "headers": masked_fields(head.fields, keys),
     }
-
-
-def _shown(fields: Fields, keys: Sequence[str]) -> Fields:
-    shown = [
-        (name, raw(masked_header(lower_name(name), text(value))) if _is_masked(name) else value)
-        for name, value in fields
-    ]
-    rest = b"\n".join([value for _, value in shown])
-    if any(raw(key) in rest for key in keys):
-        # A client may name itself, say, by its key.
-        shown = [(name, raw(masked_exactly(text(value), keys))) for name, value in shown]
-    return tuple(shown)
-
-
-@lru_cache(maxsize=4096)
-def _is_masked(name: bytes) -> bool:
-    return holds_secret(lower_name(name))
 
 
 def original_head(flow: http.HTTPFlow) -> RequestHead | None:

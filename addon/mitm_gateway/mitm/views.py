@@ -8,10 +8,9 @@ from typing import Any
 
 from mitmproxy import contentviews, flow, http
 
-from ..exchange.plan import masked_target
 from ..llm import conversation
 from ..observe import gateway_view
-from ..text.redact import is_masked, masked_header
+from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
 from ..wire.request import text
 from .recorder import FACTS
@@ -78,14 +77,10 @@ def _came(method: str, original: dict[str, Any]) -> gateway_view.Request:
 def _sent(handled: http.HTTPFlow) -> gateway_view.Request:
     # The real key stands in the request until the upstream answers, so it is masked here too.
     request = handled.request
-    headers = [(text(name), _masked(text(name), text(value))) for name, value in request.headers.fields]
+    headers = [(text(name), text(value)) for name, value in masked_fields(request.headers.fields)]
     place = hostport(request.host, request.port, request.scheme)
     url = f"{request.scheme}://{place}{masked_target(request.path)}"
     return gateway_view.Request(f"{request.method} {url}", headers)
-
-
-def _masked(name: str, value: str) -> str:
-    return value if is_masked(value) else masked_header(name, value)
 
 
 VIEWS = (View("LLM", _llm, _llm_priority), View("Gateway", _gateway, _gateway_priority))

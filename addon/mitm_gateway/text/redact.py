@@ -1,58 +1,126 @@
-"""What may be shown of a secret: nothing, or its last four characters where it is long enough."""
+"""Secrets, and the names and shapes by which secrets in other text are recognised and masked."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from urllib.parse import unquote
 
 MASK = "****"
 # Four characters of twenty leave at least sixteen unknown (contract, section 4).
 SHOWN_CHARACTERS = 4
 SHOWN_FROM_LENGTH = 20
 
-# Names under which clients send a key, without case, "-" and "_" (contract, section 3).
-CREDENTIAL_HEADERS = frozenset(
-    {
-        "authorization",
-        "proxyauthorization",
-        "xapikey",
-        "apikey",
-        "xgoogapikey",
-        "anthropicapikey",
-        "ocpapimsubscriptionkey",
-        "cookie",
-    }
+Fields = tuple[tuple[bytes, bytes], ...]
+
+# --- names of keys ---
+
+# One list for headers and query parameters, for stripping and for masking (contract, section 9). The names are in the
+# form of `normal_name`: these, and all that end in one of the endings.
+KEY_NAMES = frozenset({"key", "cookie", "cookie2", "auth", "sig"})
+KEY_ENDINGS = (
+    "apikey", "accesskey", "accesskeyid", "accountkey", "appkey", "authkey", "clientkey", "functionskey",
+    "gatewaykey", "licensekey", "masterkey", "privatekey", "secretkey", "servicekey", "sharedkey",
+    "subscriptionkey", "userkey", "virtualkey",
+    "authorization", "authorizationauxiliary", "authentication", "heliconeauth", "xauth",
+    "token", "jwt", "jwtassertion", "bearer", "secret", "password", "passwd", "credential", "signature",
+)  # fmt: skip
+# Parameters with which a client turns the pages of a list.
+PAGE_TOKEN_ENDINGS = (
+    "pagetoken", "nexttoken", "continuationtoken", "paginationtoken", "cursortoken", "skiptoken", "synctoken",
+)  # fmt: skip
+# Browsers cannot set headers on a WebSocket, so the key is one of its subprotocols.
+KEY_PROTOCOL = "openai-insecure-api-key."
+_PROTOCOL_HEADER = "secwebsocketprotocol"
+
+_NOT_COMPARED = re.compile(r"[^0-9A-Za-z]+")
+# Servers that build arrays or C strings from parameters end the name here.
+_NAME_END = re.compile(r"[\[\0]")
+# Some servers decode once more than they should.
+_MAX_DECODINGS = 3
+
+
+def normal_name(name: str) -> str:
+    """Return the letters and digits of a name in lower case, which is all that lenient servers compare."""
+    return _NOT_COMPARED.sub("", name).lower()
+
+
+def _names_key(name: str) -> bool:
+    normal = normal_name(name)
+    return normal in KEY_NAMES or normal.endswith(KEY_ENDINGS)
+
+
+@lru_cache(maxsize=4096)
+def is_key_header(name: str) -> bool:
+    """Return whether a header of this name carries a key, in whatever spelling."""
+    return _names_key(name)
+
+
+def is_key_parameter(pair: str) -> bool:
+    """Return whether a `name=value` of a query carries a key, in whatever spelling."""
+    name = pair.partition("=")[0]
+    for _ in range(_MAX_DECODINGS):
+        if "%" not in name:
+            break
+        name = unquote(name)
+    names = [name, _NAME_END.split(name, maxsplit=1)[0]]
+    return any(_names_key(name) and not normal_name(name).endswith(PAGE_TOKEN_ENDINGS) for name in names)
+
+
+def is_key_protocol(protocol: str) -> bool:
+    """Return whether a WebSocket subprotocol is a key in disguise."""
+    return protocol.strip().lower().startswith(KEY_PROTOCOL)
+
+
+def without_query_keys(target: str) -> str:
+    """Return a request target without the parameters that carry a key; the rest stays byte for byte."""
+    path, mark, query = target.partition("?")
+    if not mark:
+        return target
+    kept = [rest for pair in query.split("&") if (rest := _without_keys(pair)) is not None]
+    return path + mark + "&".join(kept) if kept else path
+
+
+def _without_keys(pair: str) -> str | None:
+    """Return what stays of a parameter; some servers take `;` for `&`."""
+    if is_key_parameter(pair):
+        return None
+    kept = [piece for piece in pair.split(";") if not is_key_parameter(piece)]
+    return ";".join(kept) if kept else None
+
+
+# --- shapes of keys ---
+
+_AUTH_SCHEME = re.compile(r"(?i)(bearer|basic|token|key|negotiate|digest)(\s++)(.*)", re.DOTALL)
+_MASKED = re.compile(
+    rf"(?i)(?:(?:bearer|basic|token|key|negotiate|digest)\s++)?{re.escape(MASK)}.{{0,{SHOWN_CHARACTERS}}}"
 )
-# Shown masked as well, though no key of a client's: they hold tokens of other parties.
-_MASKED_HEADERS = CREDENTIAL_HEADERS | {
-    "setcookie",
-    "secwebsocketprotocol",
-    "xlitellmapikey",
-    "xportkeyapikey",
-    "cfaigauthorization",
-    "heliconeauth",
-    "xamzsecuritytoken",
-}
-_AUTH_SCHEME = re.compile(r"(?i)(bearer|basic|token|key|negotiate|digest)(\s+)(.*)", re.DOTALL)
-# What a browser's WebSocket carries a key in, as it cannot set headers.
-_WEBSOCKET_KEY = re.compile(r"(?i)(openai-insecure-api-key\.)([^\s,]+)")
-_MASKED = re.compile(rf"(?:\w+\s+)?{re.escape(MASK)}.{{0,{SHOWN_CHARACTERS}}}")
 # Prefixes that the well-known issuers give to their keys. "sk-" begins one only where no word ends in it
 # (desk-booking-service), so it stands at the start, behind punctuation or behind a percent-encoded character.
+# A JSON web token takes the whole word that it ends: from its "eyJ" on alone, each "eyJ" of a long word would be tried.
 _KEY_SHAPES = re.compile(
-    r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))sk-[A-Za-z0-9_-]{8,}"  # OpenAI, OpenRouter, LiteLLM, Kimi
-    r"|sk-ant-[A-Za-z0-9_-]{8,}"  # Anthropic
-    r"|gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,}"
-    r"|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}"
-    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # a JSON web token
+    r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))sk-[A-Za-z0-9_-]{8,}+"  # OpenAI, OpenRouter, LiteLLM, Kimi
+    r"|sk-ant-[A-Za-z0-9_-]{8,}+"  # Anthropic
+    r"|gh[oprsu]_[A-Za-z0-9]{16,}+|github_pat_[A-Za-z0-9_]{20,}+"
+    r"|AIza[A-Za-z0-9_-]{30,}+|AKIA[A-Z0-9]{16}"
+    r"|(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?eyJ)[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"
 )
-# Without one of these there is no such key, which is told much sooner.
-_KEY_MARKS = ("sk-", "gh", "AIza", "AKIA", "eyJ")
+# A text without any of these holds no such key, which is found out much sooner.
+_KEY_MARKS = ("sk-", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "AIza", "AKIA", "eyJ")
+_KEY_MARK_BYTES = tuple(mark.encode() for mark in _KEY_MARKS)
+
+
+def looks_like_key(text: str) -> bool:
+    """Return whether a text contains something in the shape of a well-known issuer's key."""
+    return any(mark in text for mark in _KEY_MARKS) and bool(_KEY_SHAPES.search(text))
+
+
+# --- masking ---
 
 
 class Secret:
-    """A credential's value. It shows itself to nobody: `reveal` is for the line that writes the header."""
+    """A credential's value that no log, dump or message can show; `reveal` is for the line that writes the header."""
 
     __slots__ = ("_value",)
 
@@ -60,7 +128,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself."""
+        """Return the value itself."""
         return self._value
 
     def __repr__(self) -> str:
@@ -78,7 +146,7 @@ class Secret:
         return hash(self._value)
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("a secret is not written anywhere")
+        raise TypeError("a secret cannot be pickled or copied")
 
     @property
     def masked(self) -> str:
@@ -87,63 +155,123 @@ class Secret:
 
 
 def masked(value: str) -> str:
-    """`****`, followed by the last four characters of a value of twenty or more."""
+    """Return `****`, followed by the last four characters of a value of twenty or more."""
     return MASK + (value[-SHOWN_CHARACTERS:] if len(value) >= SHOWN_FROM_LENGTH else "")
 
 
-def is_masked(value: str) -> bool:
-    """Whether a header's value is one that `masked_header` gave."""
-    return bool(_MASKED.fullmatch(value))
-
-
-def normal_name(name: str) -> str:
-    """A header name without case, `-` and `_`, as lenient servers compare it."""
-    return name.lower().replace("-", "").replace("_", "").strip()
-
-
-@lru_cache(maxsize=4096)
-def is_credential_header(name: str) -> bool:
-    """Whether a header of this name is a client's key, in whatever spelling."""
-    return normal_name(name) in CREDENTIAL_HEADERS
-
-
-@lru_cache(maxsize=4096)
-def holds_secret(name: str) -> bool:
-    """Whether the value of a header of this name is masked wherever it is shown."""
-    normal = normal_name(name)
-    return normal in _MASKED_HEADERS or normal.endswith(("apikey", "token", "secret", "authorization"))
-
-
 def masked_header(name: str, value: str) -> str:
-    """A header's value as it may be shown: the auth scheme stays, the secret goes."""
-    if normal_name(name) == "secwebsocketprotocol":
-        return _WEBSOCKET_KEY.sub(lambda found: found[1] + masked(found[2]), value)
-    if not holds_secret(name):
-        return masked_text(value)
+    """Return a header's value as it may be shown: with its auth scheme, without its secret."""
+    if normal_name(name) == _PROTOCOL_HEADER:
+        return ",".join(map(_masked_protocol, value.split(",")))
+    return _masked_key(value) if is_key_header(name) else masked_text(value)
+
+
+def _masked_key(value: str) -> str:
+    if _MASKED.fullmatch(value):
+        return value
     if scheme := _AUTH_SCHEME.fullmatch(value):
         return scheme[1] + scheme[2] + masked(scheme[3])
     return masked(value)
 
 
+def _masked_protocol(protocol: str) -> str:
+    if not is_key_protocol(protocol):
+        return masked_text(protocol)
+    start = protocol.lower().index(KEY_PROTOCOL) + len(KEY_PROTOCOL)
+    key = protocol[start:].rstrip()
+    return protocol[:start] + (key if _MASKED.fullmatch(key) else masked(key)) + protocol[start + len(key) :]
+
+
+def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:
+    """Return header fields as they may be kept and shown.
+
+    Masked are the values of headers that carry a key and, in all others, the given secrets and what looks like a key.
+    """
+    shown = tuple(
+        (name, _masked_bytes(name, value)) if _hides(name) else (name, value) for name, value in fields
+    )
+    shown = fields_masked_exactly(shown, secrets)
+    rest = b"\n".join([value for _, value in shown])
+    if any(mark in rest for mark in _KEY_MARK_BYTES):
+        return tuple((name, _encoded(_shapes_masked(_decoded(value)))) for name, value in shown)
+    return shown
+
+
+def fields_masked_exactly(fields: Fields, secrets: Iterable[str]) -> Fields:
+    """Return header fields in which the given secrets, and nothing else, are masked."""
+    rest = b"\n".join([value for _, value in fields])
+    present = [secret for secret in secrets if secret and _encoded(secret) in rest]
+    if not present:
+        return fields
+    return tuple(
+        (name, value if _frames(name, value) else _encoded(masked_exactly(_decoded(value), present)))
+        for name, value in fields
+    )
+
+
+@lru_cache(maxsize=4096)
+def _hides(name: bytes) -> bool:
+    text = _decoded(name)
+    return is_key_header(text) or normal_name(text) == _PROTOCOL_HEADER
+
+
+def _masked_bytes(name: bytes, value: bytes) -> bytes:
+    return _encoded(masked_header(_decoded(name), _decoded(value)))
+
+
+def _frames(name: bytes, value: bytes) -> bool:
+    """Return whether a field frames the body: it must stay, and a secret that is such a word is none."""
+    match name.lower():
+        case b"transfer-encoding":
+            return value.strip().lower() == b"chunked"
+        case b"content-length":
+            return value.isdigit()
+    return False
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _encoded(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
+
+
+def masked_target(target: str, secrets: Iterable[str] = ()) -> str:
+    """Return a request target as it may be shown."""
+    path, mark, query = target.partition("?")
+    if mark:
+        query = "&".join(map(_masked_pair, query.split("&")))
+    return masked_text(path + mark + query, secrets)
+
+
+def _masked_pair(pair: str) -> str:
+    if is_key_parameter(pair):
+        return _masked_value(pair)
+    if ";" not in pair:
+        return pair
+    return ";".join(_masked_value(piece) if is_key_parameter(piece) else piece for piece in pair.split(";"))
+
+
+def _masked_value(pair: str) -> str:
+    return f"{pair.partition('=')[0]}={MASK}"
+
+
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text in which the given secrets, and whatever has the shape of a key, are masked."""
-    text = masked_exactly(text, secrets)
-    return _KEY_SHAPES.sub(_masked_match, text) if any(mark in text for mark in _KEY_MARKS) else text
+    """Return a text in which the given secrets, and whatever looks like a key, are masked."""
+    return _shapes_masked(masked_exactly(text, secrets))
 
 
-def _masked_match(found: re.Match[str]) -> str:
-    return masked(found[0])
+def _shapes_masked(text: str) -> str:
+    if not any(mark in text for mark in _KEY_MARKS):
+        return text
+    return _KEY_SHAPES.sub(lambda found: masked(found[0]), text)
 
 
 def masked_exactly(text: str, secrets: Iterable[str]) -> str:
-    """A text in which the given secrets, and nothing else, are masked."""
+    """Return a text in which the given secrets, and nothing else, are masked."""
     present = [secret for secret in secrets if secret and secret in text]
     # The longest first: a secret that begins like another one must not leave the other's tail.
     for secret in sorted(present, key=len, reverse=True):
         text = text.replace(secret, masked(secret))
     return text
-
-
-def looks_like_key(text: str) -> bool:
-    """Whether a text holds something in the shape of a well-known issuer's key."""
-    return bool(_KEY_SHAPES.search(text))

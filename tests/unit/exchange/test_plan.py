@@ -118,6 +118,9 @@ CLIENT_KEYS = [
     ("Cookie", "CK9"),
     ("Proxy-Authorization", "CK10"),
     ("X_API_KEY", "CK11"),
+    ("x-litellm-api-key", "Bearer CK12"),
+    ("X-Amz-Security-Token", "CK13"),
+    ("x-functions-key", "CK14"),
 ]
 
 

@@ -12,7 +12,7 @@ from fuzz.targets import SEEDS, TARGETS
 from mitm_gateway.exchange import guard
 from mitm_gateway.exchange.headers import Secrets, outgoing
 from mitm_gateway.exchange.plan import Pass, Plan, decide
-from mitm_gateway.text.redact import Secret, is_credential_header
+from mitm_gateway.text.redact import Secret, is_key_header
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
 
@@ -77,7 +77,7 @@ def test_a_request_is_planned_whole_or_refused_and_never_unmatched_where_it_name
     assert (outcome.destination.host, outcome.destination.scheme) == ("gw.test", "https")
     sent = outgoing(outcome, head, Secrets(Secret(GW), {"gw": Secret(GW)}))
     names = [name.decode() for name, _ in sent]
-    assert [name for name in names if is_credential_header(name)] == ["Authorization"]
+    assert [name for name in names if is_key_header(name)] == ["Authorization"]
     assert [value for name, value in sent if name.lower() == b"host"] == [b"gw.test"]
     assert CK not in outcome.target
     assert not any(mark in value for _, value in sent for mark in (b"\r", b"\n", b"\0"))

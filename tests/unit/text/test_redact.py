@@ -1,4 +1,4 @@
-"""What may be shown of a secret."""
+"""Masking, and the names and shapes of keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.text.redact import Secret, is_masked, looks_like_key, masked, masked_header, masked_text
+from mitm_gateway.text.redact import (
+    KEY_ENDINGS,
+    KEY_NAMES,
+    MASK,
+    Secret,
+    is_key_header,
+    is_key_parameter,
+    looks_like_key,
+    masked,
+    masked_fields,
+    masked_header,
+    masked_target,
+    masked_text,
+    without_query_keys,
+)
 
 VALUE = "sk-ant-api03-0123456789abcdef"
 
@@ -63,13 +77,93 @@ def test_headers_are_shown_masked(name: str, value: str, expected: str) -> None:
 
 
 @given(
-    st.sampled_from(["authorization", "x-api-key"]),
+    st.sampled_from(["authorization", "x-api-key", "sec-websocket-protocol", "x-a"]),
     st.text(st.characters(codec="ascii"), min_size=1, max_size=60),
 )
-def test_a_masked_value_is_known_as_one(name: str, value: str) -> None:
+def test_masking_a_masked_value_changes_nothing(name: str, value: str) -> None:
     once = masked_header(name, value)
-    if "\n" not in once:
-        assert is_masked(once) or value.strip() == ""
+    assert masked_header(name, once) == once
+
+
+def test_a_word_before_a_mask_is_masked_unless_it_is_an_auth_scheme() -> None:
+    assert masked_header("authorization", "my-long-secret-value ****1a2b") == "****1a2b"
+    assert masked_header("authorization", "my-secret ****") == MASK
+    assert masked_header("authorization", "Bearer ****1a2b") == "Bearer ****1a2b"
+
+
+KEY_HEADERS = [
+    "Authorization", "Proxy-Authorization", "X-Api-Key", "api_key", "X--Api--Key", "x.api.key", "Cookie",
+    "Ocp-Apim-Subscription-Key", "subscription-key", "x-litellm-api-key", "X-Amz-Security-Token", "x-functions-key",
+    "X-Auth-Token", "Private-Token", "cf-aig-authorization", "Helicone-Auth", "x-portkey-virtual-key",
+    "CF-Access-Client-Secret", "x-ms-authorization-auxiliary", "X-Amz-Signature", "Cf-Access-Jwt-Assertion", "token",
+]  # fmt: skip
+OTHER_HEADERS = [
+    "Host", "Idempotency-Key", "Sec-WebSocket-Key", "anthropic-version", "x-stainless-lang", "x-ratelimit-limit-tokens",
+    "Author", "x-prompt-cache-key", "x-keyboard", "tokenizer", "monkey", "session-id", "WWW-Authenticate",
+]  # fmt: skip
+
+
+def test_headers_that_carry_keys_are_recognised_by_name() -> None:
+    assert [name for name in KEY_HEADERS if not is_key_header(name)] == []
+    assert [name for name in OTHER_HEADERS if is_key_header(name)] == []
+
+
+@pytest.mark.parametrize("name", sorted(KEY_NAMES) + sorted(KEY_ENDINGS))
+def test_every_listed_name_is_masked_in_headers_and_queries(name: str) -> None:
+    assert masked_fields(((name.encode(), b"hunter2"),)) == ((name.encode(), b"****"),)
+    assert masked_target(f"/v1?a=1&{name}=hunter2") == f"/v1?a=1&{name}=****"
+
+
+@pytest.mark.parametrize(
+    "pair",
+    ["key=S", "KEY=S", "k%65y=S", "k%2565y=S", "key%00=S", "key%00x=S", "%00key=S", "key[]=S", "key%5Ba%5D=S", "+key+=S",
+     "%C2%A0key=S", "subscription-key=S", "X-Amz-Security-Token=S", "x-amz-signature=S", "sig=S", "api.key=S", "key"],
+)  # fmt: skip
+def test_query_parameters_that_carry_keys_are_removed_and_masked(pair: str) -> None:
+    assert is_key_parameter(pair)
+    for separator in "&;":
+        assert without_query_keys(f"/p?a=%7e{separator}{pair}{separator}b=+") == f"/p?a=%7e{separator}b=+"
+        shown = masked_target(f"/p?a=%7e{separator}{pair}{separator}b=+")
+        assert shown == f"/p?a=%7e{separator}{pair.partition('=')[0]}=****{separator}b=+"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "monkey=1",
+        "pageToken=a&pageSize=2",
+        "a&&b",
+        "",
+        "a=key",
+        "$skiptoken=x",
+        "key-board=1",
+        ";;a;",
+        "a=b%26",
+    ],
+)
+def test_other_query_parameters_stay_byte_for_byte(query: str) -> None:
+    assert without_query_keys(f"/p?{query}") == f"/p?{query}"
+    assert masked_target(f"/p?{query}") == f"/p?{query}"
+
+
+def test_a_semicolon_inside_a_key_hides_none_of_it() -> None:
+    assert without_query_keys("/p?key=abc;def&b") == "/p?b"
+    assert masked_target("/p?key=abc;def&b") == "/p?key=****&b"
+
+
+def test_fields_that_frame_the_body_stay_and_secrets_elsewhere_are_masked() -> None:
+    fields = ((b"transfer-encoding", b"chunked"), (b"x-a", b"it is chunked"), (b"x-b", VALUE.encode()))
+    assert masked_fields(fields, ["chunked"]) == (
+        (b"transfer-encoding", b"chunked"),
+        (b"x-a", b"it is ****"),
+        (b"x-b", b"****cdef"),
+    )
+
+
+def test_only_the_key_among_websocket_protocols_is_masked() -> None:
+    assert masked_header("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key.abc, v1") == (
+        "realtime, openai-insecure-api-key.****, v1"
+    )
 
 
 def test_known_secrets_are_taken_out_of_any_text() -> None:
@@ -84,10 +178,13 @@ def test_known_secrets_are_taken_out_of_any_text() -> None:
         "ghp_" + "a" * 36,
         "github_pat_" + "a" * 30,
         "AKIAABCDEFGHIJKLMNOP",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+        "token_eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.",
     ],
 )
 def test_keys_of_known_shape_are_seen(text: str) -> None:
     assert looks_like_key(text)
+    assert MASK in masked_text(text)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
 
 local MAX_PATH_BYTES = 8192
 -- What the filter tells Envoy's routes: the path stands in normal form, the model, the client's key.
-local PATH, MODEL, KEY = "x-mitm-gateway-path", "x-mitm-gateway-model", "x-mitm-gateway-key"
+local PATH, MODEL, KEY = "x-mitm-gateway-path", "x-mitm-gateway-model", "x-mitm-gateway-moved"
 local NO_MODEL = "-"
 -- Read again at most this often, so that a changed file of client keys is in force within two seconds.
 local CLIENTS_TTL_S = 1
