@@ -1,4 +1,4 @@
-"""`mitm-gateway doctor`: each planted fault is found and comes with its fix; without faults it is content."""
+"""`mitm-gateway doctor`: it finds each planted fault and names the fix, and finds none in a sound configuration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mitmproxy.proxy.layers.http import _http1
 
-from mitm_gateway.cli import doctor
-from mitm_gateway.cli.doctor import Fault, Patient, findings
+from mitm_gateway.cli.doctor import findings
+from mitm_gateway.cli.doctor.finding import Fault, Subject
+from mitm_gateway.cli.doctor.trust import time_left
+from mitm_gateway.patches.table import PATCHES
 from support.certificates import Authority
 from support.launcher import Command
 from support.processes import unused_port
@@ -30,8 +33,8 @@ rules:
 
 
 @pytest.fixture
-def healthy(tmp_path: Path) -> Patient:
-    """A patient without any fault."""
+def sound(tmp_path: Path) -> Subject:
+    """A configuration without any fault."""
     file = tmp_path / "rules.yaml"
     file.write_text(RULES)
     file.chmod(0o600)
@@ -39,7 +42,7 @@ def healthy(tmp_path: Path) -> Patient:
     confdir.mkdir()
     home = tmp_path / "home"
     home.mkdir()
-    return Patient(
+    return Subject(
         rules=file,
         environ={"GW_KEY": SECRET, "HOME": str(home)},
         port=unused_port(),
@@ -49,47 +52,65 @@ def healthy(tmp_path: Path) -> Patient:
     )
 
 
-def faults(patient: Patient) -> list[str]:
-    """What is wrong, each fault with a fix; no secret is shown."""
-    found = list(findings(patient))
+def faults(subject: Subject) -> list[str]:
+    """Return the texts of the faults; each has a fix, and no finding contains the secret."""
+    found = list(findings(subject))
     assert SECRET not in repr(found)
     assert all(fault.fix for fault in found if isinstance(fault, Fault))
     return [fault.text for fault in found if isinstance(fault, Fault)]
 
 
-def with_env(patient: Patient, **variables: str) -> Patient:
-    return replace(patient, environ={**patient.environ, **variables})
+def with_env(subject: Subject, **variables: str) -> Subject:
+    return replace(subject, environ={**subject.environ, **variables})
 
 
-def with_rules(patient: Patient, text: str) -> Patient:
-    patient.rules.write_text(text)
-    return patient
+def with_rules(subject: Subject, text: str) -> Subject:
+    subject.rules.write_text(text)
+    return subject
 
 
-def with_config(patient: Patient, text: str) -> Patient:
-    (patient.confdir / "config.yaml").write_text(text)
-    return patient
+def with_config(subject: Subject, text: str) -> Subject:
+    (subject.confdir / "config.yaml").write_text(text)
+    return subject
 
 
-def with_settings(patient: Patient, **data: object) -> Patient:
-    file = Path(patient.environ["HOME"]) / ".claude" / "settings.json"
+def with_settings(subject: Subject, **data: object) -> Subject:
+    file = Path(subject.environ["HOME"]) / ".claude" / "settings.json"
     file.parent.mkdir()
     file.write_text(json.dumps(data))
-    return patient
+    return subject
 
 
-def test_a_healthy_patient_has_no_faults(healthy: Patient) -> None:
-    assert faults(healthy) == []
+def test_a_sound_configuration_has_no_faults(sound: Subject) -> None:
+    assert faults(sound) == []
 
 
-def test_a_credential_is_shown_by_its_fingerprint(healthy: Patient) -> None:
-    texts = [finding.text for finding in findings(healthy)]
+def test_a_credential_is_shown_by_its_fingerprint(sound: Subject) -> None:
+    texts = [finding.text for finding in findings(sound)]
     assert any(text.startswith('credential "gw" has a value, fingerprint ') for text in texts)
 
 
-def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
+def test_the_table_of_patches_is_printed_with_their_state(sound: Subject) -> None:
+    texts = [finding.text for finding in findings(sound)]
+    assert [text.split()[:4] for text in texts if text.startswith("patch ")] == [
+        ["patch", "on", patch.kind, patch.name] for patch in PATCHES
+    ]
+
+
+def test_a_safety_patch_that_does_not_fit_is_a_fault(sound: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_http1, "make_error_response")
+    assert [text.partition(":")[0] for text in faults(sound)] == ["patch json-error-pages not applied"]
+
+
+def test_a_failing_helper_is_named_without_its_arguments(sound: Subject) -> None:
+    with_rules(sound, RULES.replace("{env: GW_KEY}", f"{{command: ['false', --token={SECRET}]}}"))
+    [fault] = [each for each in findings(sound) if isinstance(each, Fault)]
+    assert fault.fix == "run false by hand with its arguments; its output names the cause"
+
+
+def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_path: Path) -> None:
     (fault, *_) = [
-        each for each in findings(replace(healthy, rules=tmp_path / "none")) if isinstance(each, Fault)
+        each for each in findings(replace(sound, rules=tmp_path / "none")) if isinstance(each, Fault)
     ]
     assert "there is no such file" in fault.text
     assert fault.fix == "`mitm-gateway init PRESET` writes one"
@@ -147,24 +168,24 @@ def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
         ),
         pytest.param(
             lambda p: with_env(p, HTTPS_PROXY="http://127.0.0.1:1", NO_PROXY="localhost,.anthropic.com"),
-            "NO_PROXY names .anthropic.com, so requests to api.anthropic.com go past the gateway",
+            "NO_PROXY names .anthropic.com, so requests to api.anthropic.com bypass the gateway",
             id="NO_PROXY",
         ),
         pytest.param(
             lambda p: with_env(
                 p, ANTHROPIC_BASE_URL="http://127.0.0.1:8080", HTTP_PROXY="http://proxy.example.com"
             ),
-            "HTTP_PROXY would get what ANTHROPIC_BASE_URL sends to 127.0.0.1",
+            "HTTP_PROXY would receive the requests that ANTHROPIC_BASE_URL sends to 127.0.0.1",
             id="HTTP_PROXY",
         ),
         pytest.param(
             lambda p: with_env(p, HTTPS_PROXY="http://127.0.0.1:8080"),
-            "mitmproxy-ca-cert.pem is not there",
+            "mitmproxy-ca-cert.pem does not exist",
             id="no CA",
         ),
         pytest.param(
             lambda p: with_env(p, NODE_EXTRA_CA_CERTS="/nowhere.pem"),
-            "NODE_EXTRA_CA_CERTS names /nowhere.pem, which is not there",
+            "NODE_EXTRA_CA_CERTS names /nowhere.pem, which does not exist",
             id="CA file",
         ),
         pytest.param(
@@ -179,7 +200,7 @@ def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
         ),
         pytest.param(
             lambda p: with_settings(p, env={"ANTHROPIC_BASE_URL": "https://elsewhere"}),
-            "sets ANTHROPIC_BASE_URL, which beats the shell",
+            "sets ANTHROPIC_BASE_URL, which overrides the shell",
             id="settings.json",
         ),
         pytest.param(
@@ -189,51 +210,51 @@ def test_no_rules_file(healthy: Patient, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_planted_fault_is_found(healthy: Patient, plant: Callable[[Patient], Patient], found: str) -> None:
-    texts = faults(plant(healthy))
+def test_a_planted_fault_is_found(sound: Subject, plant: Callable[[Subject], Subject], found: str) -> None:
+    texts = faults(plant(sound))
     assert [text for text in texts if found in text], texts
 
 
-def test_files_that_others_may_write_or_read(healthy: Patient, tmp_path: Path) -> None:
+def test_files_that_other_users_can_write_or_read_are_faults(sound: Subject, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(SECRET)
     key.chmod(0o644)
-    with_rules(healthy, RULES.replace("{env: GW_KEY}", f"{{file: {key}}}"))
-    ca_key = healthy.confdir / "mitmproxy-ca.pem"
+    with_rules(sound, RULES.replace("{env: GW_KEY}", f"{{file: {key}}}"))
+    ca_key = sound.confdir / "mitmproxy-ca.pem"
     ca_key.write_text("key")
     ca_key.chmod(0o644)
-    texts = faults(healthy)
+    texts = faults(sound)
     assert texts[0] == 'the file of credential "gw" can be read by other users'
-    assert "others may read the key of the CA" in texts[1]
-    healthy.rules.chmod(0o666)
-    assert "others may write this file" in faults(healthy)[0]
+    assert "other users can read the key of the CA" in texts[1]
+    sound.rules.chmod(0o666)
+    assert "others may write this file" in faults(sound)[0]
 
 
-def test_trust_of_clients_behind_an_https_proxy(healthy: Patient, authority: Authority) -> None:
-    ca = healthy.confdir / "mitmproxy-ca-cert.pem"
+def test_clients_behind_an_https_proxy_must_trust_its_ca(sound: Subject, authority: Authority) -> None:
+    ca = sound.confdir / "mitmproxy-ca-cert.pem"
     ca.write_bytes(authority.ca_file.read_bytes())
-    patient = with_env(healthy, HTTPS_PROXY="http://127.0.0.1:8080", NODE_EXTRA_CA_CERTS=str(ca))
-    # The CA of the tests lives a week, so that it also ends soon.
-    assert faults(patient) == [
-        f"{ca}: the certificate ends soon",
+    subject = with_env(sound, HTTPS_PROXY="http://127.0.0.1:8080", NODE_EXTRA_CA_CERTS=str(ca))
+    # The CA of the tests is valid for a week.
+    assert faults(subject) == [
+        f"{ca}: the certificate expires soon",
         "Python and curl do not trust the proxy's CA",
     ]
 
 
-def test_a_port_that_another_program_has(healthy: Patient) -> None:
+def test_a_port_taken_by_another_program_is_a_fault(sound: Subject) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         taken.settimeout(10)
         port = taken.getsockname()[1]
-        (text,) = faults(replace(healthy, port=port))
+        (text,) = faults(replace(sound, port=port))
     assert text == f"port {port} is taken by another program"
 
 
 @pytest.mark.e2e
-def test_a_port_that_a_gateway_has(healthy: Patient, mitmdump: StartMitmdump) -> None:
+def test_a_port_served_by_a_gateway_is_no_fault(sound: Subject, mitmdump: StartMitmdump) -> None:
     proxy = mitmdump(rules=RULES, modes=["reverse:https://api.anthropic.com"], env={"GW_KEY": SECRET})
-    patient = replace(healthy, port=proxy.port)
-    assert faults(patient) == []
-    assert any(f"port {proxy.port} is served by a gateway" in each.text for each in findings(patient))
+    subject = replace(sound, port=proxy.port)
+    assert faults(subject) == []
+    assert any(f"port {proxy.port} is served by a gateway" in each.text for each in findings(subject))
 
 
 @pytest.mark.e2e
@@ -248,7 +269,7 @@ def test_the_command_prints_fixes_and_exits_with_1(tmp_path: Path) -> None:
     )
 
 
-def test_a_certificate_that_cannot_be_read_counts_as_ended(tmp_path: Path) -> None:
+def test_an_unreadable_certificate_counts_as_expired(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("rubbish")
-    assert doctor._ends_in(broken) == datetime.timedelta(0)
+    assert time_left(broken) == datetime.timedelta(0)

@@ -1,0 +1,59 @@
+"""`doctor`: check everything that usually goes wrong, and name the fix."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from ...clients import claude_settings
+from ..common import FAULT, OK, Subparsers, add_rules_option, default_rules
+from . import client, network, options, patches, rules, trust
+from .finding import Fault, Findings, Good, Subject
+
+
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("doctor", help="check rules, keys, trust, port, options and patches")
+    parser.set_defaults(run=run)
+    add_rules_option(parser)
+    parser.add_argument("--port", type=int, default=8080, help="port that the gateway will use")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print every finding; exit with status 1 if one is a fault."""
+    subject = Subject(
+        rules=arguments.rules or claude_settings.desktop_rules(os.environ) or default_rules(),
+        environ=os.environ,
+        port=arguments.port,
+        confdir=Path("~/.mitmproxy").expanduser(),
+        project=Path.cwd(),
+        mitmproxy=version("mitmproxy"),
+    )
+    faults = 0
+    for finding in findings(subject):
+        match finding:
+            case Good(text):
+                print(f"ok     {text}")
+            case Fault(text, fix):
+                faults += 1
+                print(f"FAULT  {text}\n       fix: {fix}")
+    print(f"{faults} {'fault' if faults == 1 else 'faults'} found" if faults else "no faults found")
+    return FAULT if faults else OK
+
+
+def findings(subject: Subject) -> Findings:
+    """Check everything; rules that cannot be read end the checks that depend on them."""
+    ruleset, found = rules.read(subject)
+    yield from found
+    if ruleset is not None:
+        yield from rules.check_credentials(ruleset, subject)
+        yield from options.check(ruleset, subject)
+        yield from network.check_exceptions(ruleset, subject)
+        yield from rules.check_exposure(ruleset)
+    yield from trust.check(subject)
+    yield from network.check_port(subject)
+    yield from trust.check_version(subject)
+    yield from patches.check()
+    yield from client.check(subject)

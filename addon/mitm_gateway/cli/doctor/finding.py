@@ -1,0 +1,39 @@
+"""Findings of `doctor`, and the machine and configuration that it examines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """A check that passed."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A check that failed, and the fix."""
+
+    text: str
+    fix: str
+
+
+Finding: TypeAlias = Good | Fault
+Findings: TypeAlias = Iterator[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The configuration under examination."""
+
+    rules: Path
+    environ: Mapping[str, str]
+    port: int
+    confdir: Path
+    project: Path
+    mitmproxy: str

@@ -1,0 +1,89 @@
+"""Checks of the path to the gateway: proxy variables and the port."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+from ...clients import environment
+from ...rules.ruleset import RuleSet
+from ...wire.addresses import is_loopback, normal_host
+from .finding import Fault, Findings, Good, Subject
+
+_TIMEOUT_S = 2.0
+# A gateway always refuses it, names itself, and forwards nothing.
+_TRACE = b"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
+PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")
+BASE_URLS = ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL")
+
+
+def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
+    """Find proxy variables that lead requests past the gateway, or through a proxy in front of it."""
+    environ = subject.environ
+    if any(environ.get(name) for name in PROXY_VARIABLES):
+        for variable, entry, host in _excepted_hosts(ruleset, environ):
+            yield Fault(
+                f"{variable} names {entry}, so requests to {host} bypass the gateway",
+                f"remove {entry} from {variable}",
+            )
+    for variable in BASE_URLS:
+        host = urlsplit(environ.get(variable, "")).hostname or ""
+        if is_loopback_name(host) and _uses_a_proxy(host, environ):
+            yield Fault(
+                f"HTTP_PROXY would receive the requests that {variable} sends to {host}",
+                f"add {host} to NO_PROXY",
+            )
+
+
+def _excepted_hosts(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield variable, entry and the first ruled host, for each entry of NO_PROXY that excepts one."""
+    patterns = [pattern for rule in ruleset.rules for pattern in rule.match.host]
+    for variable in ("no_proxy", "NO_PROXY"):
+        for entry in environment.no_proxy_entries(environ.get(variable, "")):
+            for pattern in patterns:
+                if environment.excepts(entry, pattern):
+                    yield variable, entry, pattern.text
+                    break
+
+
+def _uses_a_proxy(host: str, environ: Mapping[str, str]) -> bool:
+    if not any(environ.get(name) for name in ("http_proxy", "HTTP_PROXY")):
+        return False
+    entries = environment.no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
+    return host not in entries and "*" not in entries
+
+
+def is_loopback_name(host: str) -> bool:
+    """Return whether a name or address can only be this machine's loopback."""
+    with contextlib.suppress(ValueError):
+        return host == "localhost" or is_loopback(normal_host(host))
+    return False
+
+
+def check_port(subject: Subject) -> Findings:
+    """Find out whether the port is free, a gateway's or another program's."""
+    answer = _answer_to_trace(subject.port)
+    if answer is None:
+        yield Good(f"port {subject.port} is free")
+    elif b"mitm-gateway" in answer:
+        yield Good(f"port {subject.port} is served by a gateway")
+    else:
+        yield Fault(
+            f"port {subject.port} is taken by another program",
+            "end that program, or give the gateway another --port",
+        )
+
+
+def _answer_to_trace(port: int) -> bytes | None:
+    """Return the response to TRACE, which a gateway always refuses; None if nothing listens."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), _TIMEOUT_S) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            with contextlib.suppress(OSError):
+                connection.sendall(_TRACE % port)
+                return b"".join(iter(lambda: connection.recv(4096), b""))
+            return b""
+    except OSError:
+        return None

@@ -1,0 +1,58 @@
+"""Checks of mitmproxy's options in its config.yaml."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ...rules.problems import did_you_mean
+from ...rules.ruleset import RuleSet
+from .finding import Fault, Finding, Findings, Good, Subject
+from .network import is_loopback_name
+
+
+def check(ruleset: RuleSet, subject: Subject) -> Findings:
+    """Read mitmproxy's configuration as it does, and find what breaks a promise."""
+    file = subject.confdir / "config.yaml"
+    if not file.is_file():
+        yield Good(f"{file}: no such file, so mitmproxy's options have their defaults")
+        return
+    faults = list(asyncio.run(_faults(file, ruleset)))
+    yield from faults
+    if not faults:
+        yield Good(f"{file}: no option breaks a promise")
+
+
+async def _faults(file: Path, ruleset: RuleSet) -> list[Finding]:
+    from mitmproxy import exceptions, options, optmanager
+    from mitmproxy.addonmanager import Loader
+    from mitmproxy.tools.dump import DumpMaster
+
+    from ...mitm.options import Settings, add_options, broken_promises
+
+    given = options.Options()
+    master = DumpMaster(given, with_termlog=False, with_dumper=False)
+    add_options(Loader(master))
+    ours = [name for name in given.keys() if name.startswith("gateway_")]  # noqa: SIM118 - not a plain mapping
+    fix = f"change it in {file}"
+    try:
+        optmanager.load_paths(given, str(file))
+        settings = Settings.read(given, None)
+    except exceptions.OptionsError as fault:
+        return [Fault(f"{file}: {fault}", fix)]
+    found: list[Finding] = [Fault(text, fix) for text in broken_promises(given, ruleset)]
+    found += [
+        Fault(f"{file}: there is no option {name}{did_you_mean(name, ours)}", fix)
+        for name in given.deferred
+        if name.startswith("gateway")
+    ]
+    if settings.reveal:
+        found.append(Fault("gateway_reveal shows and stores keys unmasked", f"remove it from {file}"))
+    if not is_loopback_name(given.listen_host) and given.listen_host and settings.clients is None:
+        found.append(
+            Fault(
+                f"listen_host is {given.listen_host}, but only this machine may connect",
+                "remove listen_host, or name a file of client keys with gateway_clients",
+            )
+        )
+    return found

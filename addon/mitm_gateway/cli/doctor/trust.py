@@ -1,0 +1,79 @@
+"""Checks of mitmproxy's version and CA, and of the clients' trust in that CA."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+
+from cryptography import x509
+
+from ...clients import environment
+from .finding import Fault, Findings, Good, Subject
+from .network import PROXY_VARIABLES
+
+# Earlier versions of mitmweb have no login and serve the flows through the proxy as well (CVE-2025-23217).
+_MITMWEB_SAFE = (11, 1, 2)
+_CA_WARNING = datetime.timedelta(days=14)
+
+
+def check(subject: Subject) -> Findings:
+    """Check the CA's files, the variables that name CA files, and the clients' trust."""
+    ca, key = (subject.confdir / f"mitmproxy-ca{end}.pem" for end in ("-cert", ""))
+    if key.is_file() and key.stat().st_mode & 0o077:
+        yield Fault(f"{key}: other users can read the key of the CA that clients trust", f"chmod 600 {key}")
+    if ca.is_file() and (left := time_left(ca)) < _CA_WARNING:
+        yield Fault(
+            f"{ca}: the certificate {'expires soon' if left > datetime.timedelta(0) else 'has expired'}",
+            f"remove {subject.confdir}/mitmproxy-ca*, start the gateway, trust the new one",
+        )
+    for name in environment.CA_VARIABLES:
+        file = subject.environ.get(name)
+        if file and not Path(file).is_file():
+            yield Fault(f"{name} names {file}, which does not exist", f"correct or unset {name}")
+    if not any(subject.environ.get(name) for name in PROXY_VARIABLES):
+        yield Good("HTTPS_PROXY is not set here, so clients need not trust the proxy's CA")
+        return
+    yield from _check_clients(subject, ca)
+
+
+def _check_clients(subject: Subject, ca: Path) -> Findings:
+    if not ca.is_file():
+        yield Fault(
+            f"HTTPS_PROXY is set, but {ca} does not exist", "start the gateway once; it creates its CA"
+        )
+        return
+    own = _body(ca.read_text())
+    for name in ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"):
+        file = Path(subject.environ.get(name) or "/nowhere")
+        if file.is_file() and own in _body(file.read_text(errors="replace")):
+            yield Good(f"{name} contains the proxy's CA")
+        else:
+            clients = "Node, Bun and Claude Code" if name.startswith("NODE") else "Python and curl"
+            yield Fault(f"{clients} do not trust the proxy's CA", 'eval "$(mitm-gateway env --intercept)"')
+
+
+def _body(pem: str) -> str:
+    return re.sub(r"\s", "", pem).replace("-----ENDCERTIFICATE-----", "")
+
+
+def time_left(ca: Path) -> datetime.timedelta:
+    """Return how long a certificate remains valid; zero for one that cannot be read."""
+    try:
+        certificate = x509.load_pem_x509_certificate(ca.read_bytes())
+    except ValueError:
+        return datetime.timedelta(0)
+    return certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+
+
+def check_version(subject: Subject) -> Findings:
+    """Find versions of mitmproxy whose web page has no login."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", subject.mitmproxy)[:3])
+    if numbers < _MITMWEB_SAFE:
+        yield Fault(
+            f"mitmproxy {subject.mitmproxy}: mitmweb shows its flows to every program on this machine "
+            "(CVE-2025-23217)",
+            "use mitmdump instead of mitmweb; or Python 3.12 and `pip install -U mitmproxy`",
+        )
+    else:
+        yield Good(f"mitmproxy {subject.mitmproxy}")
