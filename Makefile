@@ -7,8 +7,7 @@ ARGS ?=
 # The Claude Code that the tests run.
 CLAUDE_CODE := 2.1.331
 CLAUDE_STAMP := .cache/npm/claude-code-$(CLAUDE_CODE)
-LISTEN := --mode reverse:https://api.anthropic.com --listen-host 127.0.0.1 -p $(PORT) -s addon/gateway.py
-COLUMNS_SHOWN := $(foreach column,icon method path status comment time,--set web_columns=$(column))
+SERVE := .venv/bin/mitm-gateway serve --rules rules.yaml --port $(PORT)
 
 # What drives Chromium in the test of mitmweb.
 PLAYWRIGHT := 1.65.1
@@ -23,11 +22,11 @@ help: ## this list
 
 run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it
 	@$(say_how)
-	@exec .venv/bin/mitmdump $(LISTEN)
+	@exec $(SERVE)
 
 web: .venv/runtime ## the same with mitmproxy's web page
 	@$(say_how)
-	@exec .venv/bin/mitmweb $(LISTEN) $(COLUMNS_SHOWN)
+	@exec $(SERVE) --web
 
 test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
 	@.venv/bin/python -m pytest -n 2 $(ARGS)

@@ -1,8 +1,4 @@
-"""Where a message over HTTP/1 ends though mitmproxy would hang or wait for ever: trailers, endless heads, answers that
-are none.
-
-All of it reaches into mitmproxy's private parts, so each part looks first whether they are as it expects.
-"""
+"""HTTP/1 messages that mitmproxy cannot end: trailers, heads without a limit, interim responses."""
 
 from __future__ import annotations
 
@@ -22,17 +18,17 @@ from ..patch import Patches, Unexpected, expect
 
 Steps = Generator[Any, Any, None]
 
-# As much as Go's server takes; nginx and Node take less.
+# The default of Go's server; those of nginx and Node are smaller.
 MAX_HEAD_BYTES = 1 << 20
-# What a client may send ahead while its first request is being answered.
+# The most that a client may send before its first request has been answered.
 MAX_AHEAD_BYTES = 8 << 20
 
 
 def end_at_trailers(patches: Patches) -> None:
-    """Lets a message with trailers end; mitmproxy raises, and both sides wait.
+    """End a message with trailers; mitmproxy raises, and both sides wait.
 
-    A request then has trailers in its flow, empty ones, for the gateway to refuse. An answer's are dropped, and
-    so is what HTTP/2 brings for HTTP/1: whoever passes a message on may do that (RFC 9110, 6.5.1).
+    A request's flow then has empty trailers, which the gateway refuses. Trailers of a response are dropped, and so
+    are those that HTTP/2 brings for HTTP/1, as RFC 9110, 6.5.1 permits.
     """
     connection, server, client = _http1.Http1Connection, _http1.Http1Server, _http1.Http1Client
     read_body = connection.read_body
@@ -42,11 +38,11 @@ def end_at_trailers(patches: Patches) -> None:
     def chunked(self: Any, event: Any) -> Steps:
         try:
             yield from read_body(self, event)
-        except NotImplementedError:  # raised when the body has been passed on
+        except NotImplementedError:  # raised after the whole body has been forwarded
             yield from _end_message(self)
 
     def read_body_with_trailers(self: Any, event: Any) -> Steps:
-        # Only what comes in chunks can have trailers.
+        # Only a chunked body can have trailers.
         return (chunked if isinstance(self.body_reader, ChunkedReader) else read_body)(self, event)
 
     patches.set(connection, "read_body", read_body_with_trailers)
@@ -69,16 +65,16 @@ def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, An
     return send_without
 
 
-# As mitmproxy reads a status line: any blanks, leading zeros.
+# mitmproxy's reading of a status line: any white space, leading zeros.
 _INTERIM = re.compile(rb"HTTP/\d\.\d\s+0*1\d\d\s")
 _SWITCH = re.compile(rb"HTTP/\d\.\d\s+0*101\s")
 
 
 def skip_interim(patches: Patches) -> None:
-    """Drops an upstream's interim answers (100, 102, 103) and waits on, as mitmproxy does over HTTP/2.
+    """Drop an upstream's interim responses (100, 102, 103), as mitmproxy does over HTTP/2.
 
-    Over HTTP/1 it takes one for the answer, and the client waits. A 101 that nobody asked for ends the request: it
-    would join both sides by a pipe, and whatever the client sends next, its key too, would go upstream as it is.
+    Over HTTP/1 it takes one for the final response, and the client waits. A 101 that the request did not ask for ends
+    the request: it would join both sides by a raw pipe and forward the next request unchanged, key included.
     """
     client = _http1.Http1Client
     read_headers = client.read_headers
@@ -94,7 +90,9 @@ def skip_interim(patches: Patches) -> None:
                 if self.buf.maybe_extract_lines() is None:
                     return
                 if _SWITCH.match(head):
-                    yield from _fail(self, "the upstream switches protocols unasked")
+                    yield from _fail(
+                        self, "the upstream switches protocols although the request did not ask for it"
+                    )
                     return
         yield from read_headers(self, event)
 
@@ -102,7 +100,7 @@ def skip_interim(patches: Patches) -> None:
 
 
 def bound_heads(patches: Patches) -> None:
-    """Ends a connection whose peer sends a head, a chunk's head or trailers without end, or far ahead."""
+    """End a connection whose peer sends an endless head, chunk head or trailer section, or too far ahead."""
     connection = _http1.Http1Connection
     handle = connection._handle_event
     if not {"read_headers", "read_body", "wait", "done"} <= {
@@ -113,7 +111,7 @@ def bound_heads(patches: Patches) -> None:
 
     def watched(self: Any, event: Any) -> Steps:
         yield from handle(self, event)
-        # What is held now is neither a whole head nor a body: those have been taken out of the buffer.
+        # Complete heads and bodies have been taken out of the buffer by now.
         if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
             yield from _give_up(self)
 
@@ -134,12 +132,12 @@ def _give_up(connection: Any) -> Steps:
     is_first = connection.state == connection.read_headers
     connection.state = connection.done
     if isinstance(connection, _http1.Http1Server) and is_first:
-        # No flow knows of it yet.
+        # There is no flow yet that could be answered.
         yield commands.SendData(connection.conn, _http1.make_error_response(431))
         yield commands.CloseConnection(connection.conn)
-        yield commands.Log("a request's head is too large")
+        yield commands.Log("the request head is too large")
         return
-    yield from _fail(connection, "a message's head is too large")
+    yield from _fail(connection, "the message head is too large")
 
 
 def _fail(connection: Any, reason: str) -> Steps:

@@ -1,7 +1,8 @@
-"""Hooks: a table of who has which, and no task for a hook in which nobody has to wait.
+"""Hook dispatch: a table of the addons that have each hook, and no task for a hook that nobody awaits in.
 
-At each of some eight hooks a request, mitmproxy asks all of its 33 addons whether they have that hook, and
-makes a task in which they are called. Order, faults and the end by AddonHalt are mitmproxy's here too.
+A request passes some eight hooks. At each, mitmproxy asks all of its 33 addons whether they have the hook, and creates
+a task that calls them. Order, faults and AddonHalt are handled here as mitmproxy handles them. A hook function that
+returns None is complete when it returns; one that returns an awaitable is awaited, and the later addons wait for it.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from ..patch import Patches, expect
 
-# Faults of addons are logged under mitmproxy's own name, as without us.
+# Faults of addons are logged under mitmproxy's own logger, as without the patch.
 _addon_logger = logging.getLogger("mitmproxy.addonmanager")
 
 _LIFECYCLE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
 _IN_PLACE = frozenset({HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook})
 Table = tuple[tuple[Any, ...], ...]
 Commands = Iterable[commands.Command]
-# What these addons of mitmproxy's do is in these attributes, which change with options only.
+# These addons of mitmproxy do nothing while this attribute is empty; it changes with options only.
 _STATES: dict[type, str] = {
     blocklist.BlockList: "items",
     maplocal.MapLocal: "replacements",
@@ -65,26 +66,26 @@ _STATES: dict[type, str] = {
     stickycookie.StickyCookie: "flt",
     upstream_auth.UpstreamAuth: "auth",
 }
-# And these look at an option each time.
+# These do nothing while this option is unset.
 _OPTIONS: dict[type, str] = {
     anticache.AntiCache: "anticache",
     anticomp.AntiComp: "anticomp",
     savehar.SaveHar: "hardump",
 }
-# Calls the addons; yields what has to be waited for.
+# Calls the addons and yields what must be awaited.
 Steps = Generator[Awaitable[object], None, None]
 
 
 def index_hooks(patches: Patches) -> None:
-    """Call the addons from a table, without a task where no hook has to wait."""
+    """Call the addons from a table, and without a task if none of them has to wait."""
     Dispatch(ctx.master.addons).install(patches)
 
 
 def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -> Callable[..., Commands]:
-    """As `Shortcut`, in the stream itself, which saves the way up and down again through the layers.
+    """Complete hooks in the stream itself, which saves the path up and down through the layers.
 
-    Not for the hook at an answer's end: what follows it may be the next request, which the connections that are
-    still busy with this one are not ready for.
+    The hook at the end of a response is left to `Shortcut`: the next request may follow it, for which the connections
+    that are still busy with this one are not ready.
     """
     expect(handle_event, "self", "event")
 
@@ -100,15 +101,15 @@ def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -
                     is_over = is_over or type(command) is DropStream
                     yield command
         if is_over and not self._paused:
-            # No event comes here any more, and the stream refers to itself: until the next collection, which large
-            # bodies do not bring nearer, it would keep its flow.
+            # The stream receives no more events and refers to itself: it would keep its flow until the next garbage
+            # collection, which large bodies do not bring nearer.
             del self.flow
 
     return hooks_in_place
 
 
 class Shortcut:
-    """Stands before a connection's layers and completes their hooks at once, where nobody has to wait."""
+    """A layer in front of a connection's layers that completes their hooks at once if no addon has to wait."""
 
     def __init__(self, inner: layer.Layer, dispatch: Dispatch) -> None:
         self._inner = inner
@@ -119,7 +120,7 @@ class Shortcut:
         return getattr(self._inner, name)
 
     def handle_event(self, event: events.Event) -> Commands:
-        """What is left for the connection handler to do."""
+        """Pass an event down; yield the commands that remain for the connection handler."""
         self._due.append(event)
         while self._due:
             for command in self._inner.handle_event(self._due.popleft()):
@@ -131,9 +132,9 @@ class Shortcut:
 
 
 class Dispatch:
-    """mitmproxy's event dispatch with a table of who has which hook.
+    """mitmproxy's event dispatch with a table of the addons that have each hook.
 
-    The table is made anew whenever addons come or go, or options change. A fault skips the rest of its
+    The table is rebuilt after addons are added or removed and after options change. A fault skips the rest of its
     top-level addon.
     """
 
@@ -156,7 +157,7 @@ class Dispatch:
             patches.set(manager, name, self.forgetting(getattr(manager, name)))
         patches.set(manager, "trigger_event", self.trigger_event)
         patches.set(manager, "handle_lifecycle", self.handle_lifecycle)
-        # The bridge for old scripts passes each log record to all addons, whether one listens or not.
+        # The bridge for old scripts passes each log record to all addons, even if none has the hook.
         patches.set(legacy, "emit", lambda record: emit(record) if self.has("add_log") else None)
 
         dispatch = self
@@ -173,11 +174,11 @@ class Dispatch:
         self._is_on = True
 
     def retire(self) -> None:
-        """Leaves all to mitmproxy again; what has begun is still brought to its end."""
+        """Leave new events to mitmproxy; those that have begun are still completed."""
         self._is_on = False
 
     def forgetting(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with the tables made anew after it: addons may have come or gone."""
+        """Return the function, extended to discard the tables: it may add or remove addons."""
 
         def forgetting(*args: Any, **named: Any) -> Any:
             try:
@@ -190,7 +191,7 @@ class Dispatch:
         return forgetting
 
     def hears(self, level: int) -> bool:
-        """Whether anybody hears what the proxy logs at this level."""
+        """Return whether any log handler accepts this level."""
         logger: logging.Logger | None = server.logger
         while logger is not None:
             for handler in logger.handlers:
@@ -201,11 +202,11 @@ class Dispatch:
         return False
 
     def has(self, name: str) -> bool:
-        """Whether any addon has this hook."""
+        """Return whether any addon has this hook."""
         return self._table(name) != ()
 
     def is_last(self, addon: object, *names: str) -> bool:
-        """Whether nobody sees a flow in these hooks after an addon, but mitmproxy's own line on the terminal."""
+        """Return whether no addon but mitmproxy's terminal output sees a flow in these hooks after `addon`."""
         return self._is_on and all(self._is_last(addon, name) for name in names)
 
     def _is_last(self, addon: object, name: str) -> bool:
@@ -213,7 +214,7 @@ class Dispatch:
         return addon in having and all(map(_only_prints, having[having.index(addon) + 1 :]))
 
     def _table(self, name: str) -> Table | None:
-        """Those with the hook, by top-level addon; None where mitmproxy itself must look."""
+        """Return the addons with the hook, by top-level addon; None if mitmproxy itself must dispatch it."""
         try:
             return self._tables[name]
         except KeyError:
@@ -234,7 +235,7 @@ class Dispatch:
         return tuple(groups)
 
     def _steps(self, event: hooks.Hook, args: list[Any]) -> Steps:
-        """Calls all that have the event's hook, in mitmproxy's order."""
+        """Call all addons that have the event's hook, in mitmproxy's order."""
         name = event.name
         table = self._table(name)
         if table is None:
@@ -256,7 +257,7 @@ class Dispatch:
                 _log(fault)
 
     def _all_steps(self, event: hooks.Hook, args: list[Any]) -> Steps:
-        """The event, and the update that follows each event of a flow, if anybody waits for updates."""
+        """Call the event's hooks, then those of the update that follows each event of a flow."""
         steps = self._steps(event, args)
         is_followed = self.has("update") and isinstance(args[0], Flow)
         return self._with_update(steps, args[0]) if is_followed else steps
@@ -267,7 +268,7 @@ class Dispatch:
         yield from self._steps(update, update.args())
 
     def complete(self, hook: commands.StartHook) -> bool:
-        """Calls the addons; whether that is all. If not, `handle_lifecycle` for this hook does the rest."""
+        """Call the addons and return whether that completes the hook; if not, `handle_lifecycle` continues it."""
         if not self._is_on or hook in self._begun:
             return False
         args = hook.args()
@@ -279,7 +280,7 @@ class Dispatch:
         return False
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        """Calls all that have the event's hook."""
+        """Call all addons that have the event's hook."""
         if isinstance(event, _LIFECYCLE) or self._table(event.name) is None:
             self._tables.clear()
             await self._slow(event)
@@ -289,7 +290,7 @@ class Dispatch:
         await _finish(next(steps, None), steps)
 
     async def handle_lifecycle(self, event: hooks.Hook) -> None:
-        """Calls all that have the event's hook, then those that wait for updates."""
+        """Call all addons that have the event's hook, or await those already called; then the updates."""
         begun = self._begun.pop(event, None)
         if begun is None:
             steps = self._all_steps(event, event.args())
@@ -298,7 +299,7 @@ class Dispatch:
 
 
 def _is_idle(addon: object) -> bool:
-    """Whether it is an addon of mitmproxy's that was told to do nothing; options tell it otherwise."""
+    """Return whether this addon of mitmproxy does nothing with the present options."""
     state, option = _STATES.get(type(addon)), _OPTIONS.get(type(addon))
     if option is not None:
         return not getattr(ctx.options, option)
@@ -310,7 +311,7 @@ def _only_prints(addon: object) -> bool:
 
 
 def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:
-    """Whether it is an addon of mitmproxy's that would find, after some work, that the request is not for it."""
+    """Return whether this addon of mitmproxy serves another host; its own check takes longer."""
     return (
         isinstance(addon, ASGIApp)
         and type(addon).request in (ASGIApp.request, Onboarding.request)
@@ -319,13 +320,13 @@ def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:
 
 
 def _may_name(host: str, request: http.Request) -> bool:
-    """Whether a request could name a host at all; reading what it names takes longer than looking for that."""
+    """Return whether a request may name a host; parsing the name takes longer than this search."""
     named = b"\n".join([request.data.authority, *(value for _, value in request.headers.fields)])
     return host == request.host or host.lower().encode() in named.lower()
 
 
 async def _finish(waiting: Awaitable[object] | None, steps: Steps) -> None:
-    """Waits for what is to be waited for, until there is nothing more."""
+    """Await one thing after the other until the steps end."""
     while waiting is not None:
         try:
             try:
@@ -339,7 +340,7 @@ async def _finish(waiting: Awaitable[object] | None, steps: Steps) -> None:
 
 
 def _log(fault: Exception) -> None:
-    """As mitmproxy logs it: with the traceback from the addon's own frame on."""
+    """Log a fault as mitmproxy does: with the traceback from the addon's own frame on."""
     trace = fault.__traceback__
     while trace is not None and trace.tb_next is not None and _is_ours(trace):
         trace = trace.tb_next

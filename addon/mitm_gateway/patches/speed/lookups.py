@@ -1,4 +1,4 @@
-"""Values that are looked at dozens of times a request: options, headers, the types of a message's parts."""
+"""Faster access to values that are read dozens of times a request: options, headers, dataclass fields."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mitmproxy.proxy.context import Context
 
 from ..patch import Patches, Unexpected, expect
 
-# Options of these types cannot be changed by who reads them, so they need no copy.
+# Immutable types, which a reader cannot change, so that no copy is needed.
 _UNCHANGING = (bool, str, int, float, type(None))
 
 
 def uncopied_options(patches: Patches) -> None:
-    """Each look at an option makes a deep copy, some thirty times a request; most options need none."""
+    """Return options of immutable types without a deep copy."""
     option, unset = optmanager._Option, optmanager.unset
     copied = option.current
     expect(copied, "self")
@@ -33,7 +33,7 @@ def uncopied_options(patches: Patches) -> None:
 
 
 def plain_headers(patches: Patches) -> None:
-    """Looks a header up in one loop; mitmproxy's way goes through six functions and an exception."""
+    """Look a header up in one loop."""
     headers = http.Headers
     expect(headers.get_all, "self", "name")
     if headers.__getitem__ is not multidict._MultiDict.__getitem__ or "get" in vars(headers):
@@ -75,7 +75,7 @@ def _lowered(name: str | bytes) -> bytes:
 
 
 def plain_forks(patches: Patches) -> None:
-    """Forks a context, as each request does, without making a server connection only to throw it away."""
+    """Fork a context, as each request does, without creating a server connection that is then discarded."""
     fork = Context.fork
     if set(fork.__code__.co_names) != {"Context", "client", "options", "server", "layers", "copy"}:
         raise Unexpected("Context.fork")
@@ -90,14 +90,14 @@ def plain_forks(patches: Patches) -> None:
 
 
 def plain_checks(patches: Patches) -> None:
-    """Checks the types of a message's parts, and lists a hook's, without describing the class anew each time."""
+    """Check a message's field types, and list a hook's arguments, without inspecting the class each time."""
     check, args = http.MessageData.__post_init__, hooks.Hook.args
     expect(check, "self")
     expect(args, "self")
 
     def post_init(self: Any) -> None:
         if not all(isinstance(getattr(self, name), kinds) for name, kinds in _kinds(self.__class__)):
-            check(self)  # type: ignore[no-untyped-call]  # it says what is wrong
+            check(self)  # type: ignore[no-untyped-call]  # raises with mitmproxy's message
 
     patches.set(http.MessageData, "__post_init__", post_init)
     patches.set(hooks.Hook, "args", lambda self: [getattr(self, name) for name in _names(self.__class__)])
@@ -110,7 +110,7 @@ def _names(kind: type) -> tuple[str, ...]:
 
 @cache
 def _kinds(kind: type) -> tuple[tuple[str, tuple[type, ...]], ...]:
-    """The names of a dataclass's fields with the types that they may have."""
+    """Return the names of a dataclass's fields with their permitted types."""
     found = []
     for field in fields(kind):
         kinds = typing.get_args(field.type) or (field.type,)

@@ -1,4 +1,4 @@
-"""Sockets: what arrives is handled in that moment, and what belongs together leaves in one write."""
+"""Sockets: received data is handled at once, and the pieces of a message are written together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
 from ..patch import Patches, Unexpected, expect
 
-# Pieces of a message that are written together; copying a larger one would cost more than it saves.
+# Pieces up to this total are joined; copying more takes longer than a second write.
 _JOINED_BYTES = 128 << 10
-# Flags are compared as numbers: their own operators are slow.
+# Flags are compared as numbers, because the operators of enum.Flag are slow.
 _CAN_READ = ConnectionState.CAN_READ.value
 
 
 def direct_reads(patches: Patches) -> None:
-    """Hands what has arrived to the layers at once, without a detour through a buffer and a waiting task."""
+    """Pass received data to the layers at once, without a buffer and a waiting task."""
     original = server.ConnectionHandler.handle_connection
     expect(original, "self", "connection")
     reader = asyncio.StreamReader()
@@ -39,9 +39,9 @@ def direct_reads(patches: Patches) -> None:
 
 
 class DirectReader(asyncio.Protocol):
-    """Takes the place of a stream's protocol and has each piece handled in the moment in which it arrives.
+    """A stream's protocol that handles each piece as it arrives.
 
-    The end of a connection, and what cannot be handled at once, goes the stream's way.
+    The end of a connection, and data that cannot be handled at once, still pass through the stream.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class DirectReader(asyncio.Protocol):
         writer.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
-        """Handles a piece."""
+        """Handle a piece, or leave it to the stream while another event is being handled."""
         if not self._connection.state._value_ & _CAN_READ:
-            return  # closed by us a moment ago
+            return  # closed by this side a moment ago
         if self._reader._buffer or self._handler._server_event_lock.locked():  # type: ignore[attr-defined]
             self._stream.data_received(data)
             return
@@ -70,7 +70,7 @@ class DirectReader(asyncio.Protocol):
         except StopIteration:
             pass
         else:
-            raise RuntimeError("an event had to wait")
+            raise RuntimeError("server_event awaited something")
         if any(_is_full(io.writer) for io in self._handler.transports.values()):
             self._transport.pause_reading()
             self._draining = asyncio.ensure_future(self._drain())
@@ -85,7 +85,7 @@ def _is_full(writer: object) -> bool:
 
 
 def plain_bodies(patches: Patches) -> None:
-    """Passes the pieces of a body of known length on as they are; mitmproxy copies each three times."""
+    """Forward the pieces of a body of known length without copying them."""
     connection = _http1.Http1Connection
     original = connection._handle_event
     expect(original, "self", "event")
@@ -103,14 +103,14 @@ def plain_bodies(patches: Patches) -> None:
 
 
 def join_writes(patches: Patches) -> None:
-    """Write what answers one event in one piece."""
+    """Write everything that answers one event at once."""
     Sending().install(patches)
 
 
 class Sending:
-    """What answers one event leaves in one piece: a head, its body and the end, instead of three.
+    """One write for everything that answers an event: head, body and end instead of three writes.
 
-    What can wait until then, such as a log line, does.
+    Work that can wait, such as a log line, is done after it.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Sending:
 
         async def handle_connection(self: Any, connection: Any) -> None:
             writer = self.transports[connection].writer
-            # Lives as long as this connection is served.
+            # The writer keeps it alive while the connection is served.
             cork = Cork(writer, sending._holding) if isinstance(writer, asyncio.StreamWriter) else None
             if cork is not None:
                 corks.add(cork)
@@ -153,7 +153,7 @@ class Sending:
         patches.on_undo(undo)
 
     def after(self, action: Callable[[], None]) -> None:
-        """Does something that raises nothing when what answers the present event has left; at once without one."""
+        """Call an action that raises nothing after the current event has been answered; now if there is none."""
         if self._is_answering:
             self._waiting.append(action)
         else:
@@ -170,13 +170,13 @@ def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataR
     reader._remaining -= len(event.data)
     yield ReceiveHttp(connection.ReceiveData(connection.stream_id, event.data))
     if not reader._remaining:
-        yield from connection.read_body(event)  # finds the end
+        yield from connection.read_body(event)  # detects the end
 
 
 class Cork:
-    """Holds what is written to a connection until `flush`, or until the connection is to end.
+    """The pieces written to a connection, held until `flush` or the connection's end.
 
-    It stands in the list `holding` from the first piece on.
+    It is in the list `holding` while it holds any.
     """
 
     def __init__(self, writer: asyncio.StreamWriter, holding: list[Cork]) -> None:
@@ -193,7 +193,7 @@ class Cork:
         self._held.append(data)
 
     def flush(self) -> None:
-        """Writes what is held."""
+        """Write the held pieces."""
         held = self._held
         if not held:
             return
@@ -206,7 +206,7 @@ class Cork:
         held.clear()
 
     def take_out(self) -> None:
-        """Lets the connection write for itself again."""
+        """Restore the connection's own write methods."""
         self.flush()
         writer = self._writer()
         if writer is not None:
