@@ -70,7 +70,9 @@ class Client:
 
 def read_message(file: BinaryIO) -> tuple[bytes, bytes]:
     """Read a head and a body, with a Content-Length or in chunks."""
-    head = b"".join(iter(file.readline, b"\r\n"))
+    head = b""
+    while (line := file.readline()) not in (b"", b"\r\n"):
+        head += line
     if b"chunked" not in head.lower():
         found = re.search(rb"(?i)content-length: (\d+)", head)
         return head, file.read(int(found[1]) if found else 0)
