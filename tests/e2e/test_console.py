@@ -66,9 +66,9 @@ def test_a_call_is_read_replayed_and_explained(
     terminal.press("m")
     terminal.press(terminal.wait_for(r"(\w)\) gateway ")[1])
     for line in (
-        r"went: POST http://127\.0\.0\.1:\d+/base/v1/messages\?beta=true",
+        r"forwarded: POST http://127\.0\.0\.1:\d+/base/v1/messages\?beta=true",
         r"  remove context_management\s",
-        r"  remove metadata: nothing to do here",
+        r"  remove metadata: no effect here",
         r"  - x-api-key: \*\*\*\*cdef",
         r"  \+ Authorization: Bearer \*\*\*\*3210",
     ):

@@ -117,10 +117,10 @@ def test_both_views_and_the_comment(recorder: StartRecorder, mitmdump: StartMitm
     for line in (
         "rule: gw",
         "outcome: ok, 200",
-        "came: POST https://api.anthropic.com/v1/messages?beta=true",
-        f"went: POST {upstream.url}/base/v1/messages?beta=true",
+        "received: POST https://api.anthropic.com/v1/messages?beta=true",
+        f"forwarded: POST {upstream.url}/base/v1/messages?beta=true",
         "auth: x-api-key → bearer",
-        "credential: gw, read just then",
+        "credential: gw, fetched now",
         "model: claude-opus-4 → gw-large",
         "  remove context_management",
         "  - x-api-key: ****cdef",
@@ -184,7 +184,7 @@ def test_an_error_comes_with_a_hint_in_comment_and_log(
     proxy = start(mitmdump, recorder(error), "--set", "gateway_log=log.jsonl")
     for _ in range(2):
         post(proxy)
-    hint = 'the upstream does not know a field: put body: {remove: ["tools[*].defer_loading"]} into the rule'
+    hint = 'the upstream does not support a field; add body: {remove: ["tools[*].defer_loading"]} to the rule'
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "❌"
     assert flow["comment"].endswith(hint)
@@ -253,7 +253,7 @@ def test_a_stream_without_its_last_events_is_told(recorder: StartRecorder, mitmd
     ("answer", "hint"),
     [
         (Reply(302, headers=(("Location", "https://login.test/sso"),)), "redirects to https://login.test"),
-        (Reply(200, b"<html>log in", (("Content-Type", "text/html; charset=utf-8"),)), "a page of HTML"),
+        (Reply(200, b"<html>log in", (("Content-Type", "text/html; charset=utf-8"),)), "an HTML page"),
     ],
     ids=["redirect", "login"],
 )
@@ -295,7 +295,7 @@ def test_a_refusal_is_marked_and_told(recorder: StartRecorder, mitmdump: StartMi
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "⛔"
     report = view(proxy, flow, "response", "Gateway")
-    assert "went: nothing was sent" in report
+    assert "forwarded: nothing; answered locally" in report
     assert 'refusal: credential "gw" is not there: set the environment variable GW_KEY' in report
     assert CK not in report
     assert upstream.raw == b""
@@ -354,7 +354,7 @@ def test_flows_of_a_file_are_shown_and_not_altered(
     assert flow["comment"].startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
     assert view(viewer, flow, "request", "Auto") == "model: gw-large\n\nuser:\n  say ␛[31mred"
     report = view(viewer, flow, "response", "Gateway")
-    assert f"went: POST {upstream.url}/base/v1/messages?beta=true" in report
+    assert f"forwarded: POST {upstream.url}/base/v1/messages?beta=true" in report
     assert f"  + Authorization: Bearer {GW_MASKED}" in report
     viewer.stop()
     assert file.read_bytes() == kept

@@ -21,6 +21,45 @@ LocalAnswer = Literal["models", "model", "count_tokens"]
 Place = tuple[str | None, ...]
 """Keys from the top of a JSON document to a model name; None stands for every element of a list."""
 
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The names of an API's token counts. A name with a dot leads into an object; several names are summed."""
+
+    within: str
+    input: str
+    output: tuple[str, ...]
+    cache_read: str
+    cache_creation: str | None = None
+    input_includes_cached: bool = False
+
+
+ANTHROPIC_TOKENS = Tokens(
+    "usage", "input_tokens", ("output_tokens",), "cache_read_input_tokens", "cache_creation_input_tokens"
+)
+CHAT_TOKENS = Tokens(
+    "usage", "prompt_tokens", ("completion_tokens",), "prompt_tokens_details.cached_tokens",
+    input_includes_cached=True,
+)  # fmt: skip
+RESPONSES_TOKENS = Tokens(
+    "usage",
+    "input_tokens",
+    ("output_tokens",),
+    "input_tokens_details.cached_tokens",
+    input_includes_cached=True,
+)
+CONVERSE_TOKENS = Tokens(
+    "usage", "inputTokens", ("outputTokens",), "cacheReadInputTokens", "cacheWriteInputTokens"
+)
+GEMINI_TOKENS = Tokens(
+    "usageMetadata", "promptTokenCount", ("candidatesTokenCount", "thoughtsTokenCount"),
+    "cachedContentTokenCount", input_includes_cached=True,
+)  # fmt: skip
+# Where a response says why it ended; a number selects an element of a list.
+STOP_REASONS: tuple[tuple[str | int, ...], ...] = (
+    ("stop_reason",), ("choices", 0, "finish_reason"), ("candidates", 0, "finishReason"), ("stopReason",),
+)  # fmt: skip
+
 _TOP: tuple[Place, ...] = (("model",), ("model", "id"))
 _ANSWERED: tuple[Place, ...] = (*_TOP, ("message", "model"), ("response", "model"))
 
@@ -48,6 +87,7 @@ class Api:
     response: tuple[Place, ...] = _ANSWERED
     has_resource_names: bool = False
     """Whether a body writes a model as a resource, `models/NAME`; the part up to the name is no part of it."""
+    tokens: Tokens = ANTHROPIC_TOKENS
     stream: Stream = "sse"
     local: LocalAnswer | None = None
 
@@ -72,14 +112,20 @@ APIS: tuple[Api, ...] = (
     Api("message-batch", ("/messages/batches/**",), "anthropic"),
     Api(
         "chat-completions", ("/openai/deployments/{model}/chat/completions", "/chat/completions"), "openai", "chat",
-        is_conversation=True,
+        is_conversation=True, tokens=CHAT_TOKENS,
     ),
     Api("chat-completion", ("/chat/completions/**",), "openai"),
-    Api("completions", ("/openai/deployments/{model}/completions", "/completions"), "openai", "text_completion"),
-    Api("responses", ("/responses",), "openai", "chat", is_conversation=True),
-    Api("response", ("/responses/*",), "openai", is_conversation=True),
+    Api(
+        "completions", ("/openai/deployments/{model}/completions", "/completions"), "openai", "text_completion",
+        tokens=CHAT_TOKENS,
+    ),
+    Api("responses", ("/responses",), "openai", "chat", is_conversation=True, tokens=RESPONSES_TOKENS),
+    Api("response", ("/responses/*",), "openai", is_conversation=True, tokens=RESPONSES_TOKENS),
     Api("response-parts", ("/responses/**",), "openai"),
-    Api("embeddings", ("/openai/deployments/{model}/embeddings", "/embeddings"), "openai", "embeddings"),
+    Api(
+        "embeddings", ("/openai/deployments/{model}/embeddings", "/embeddings"), "openai", "embeddings",
+        tokens=CHAT_TOKENS,
+    ),
     Api(
         "realtime", ("/realtime", "/realtime/**"), "openai", query="model", stream="websocket",
         request=(*_TOP, ("session", "model")), response=(("session", "model"), ("response", "model")),
@@ -96,7 +142,7 @@ APIS: tuple[Api, ...] = (
     ),
     Api(
         "bedrock-converse", ("/model/{model*}/converse*",), "bedrock", "chat",
-        is_conversation=True, stream="aws_eventstream",
+        is_conversation=True, tokens=CONVERSE_TOKENS, stream="aws_eventstream",
     ),
     Api("bedrock-count", ("/model/{model*}/count-tokens",), "bedrock"),
     # Vertex counts tokens at a model's place, with the model in the body.
@@ -112,7 +158,7 @@ APIS: tuple[Api, ...] = (
             for kind in ("models", "tunedModels") for verb in ("generateContent", "streamGenerateContent")
         ),
         "gemini", "generate_content", is_conversation=True,
-        request=_GEMINI_PLACES, response=_GEMINI_ANSWERS, has_resource_names=True,
+        request=_GEMINI_PLACES, response=_GEMINI_ANSWERS, has_resource_names=True, tokens=GEMINI_TOKENS,
     ),
     Api(
         "gemini-count", ("POST /models/{model*}:countTokens", "POST /tunedModels/{model*}:countTokens"), "gemini",
@@ -127,6 +173,7 @@ APIS: tuple[Api, ...] = (
     Api("model", ("/models/{model*}",), response=(("id",),), local="model"),
     Api("models", ("/models",), local="models"),
 )  # fmt: skip
+TOKENS = tuple(dict.fromkeys(api.tokens for api in APIS))
 OTHER = Api("other", ())
 """Any other request: JSON with a top-level `model`."""
 

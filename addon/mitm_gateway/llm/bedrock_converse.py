@@ -1,7 +1,6 @@
-"""Bedrock's Converse API in the form of the Messages API, so that what reads the one reads the other.
+"""Bedrock's Converse API in the form of the Messages API, so that one reader serves both.
 
-Its parts have no `type`: each is an object whose one key says what it is. What is nothing of Converse, rubbish
-included, is given back as it is.
+A part has no `type`: it is an object whose only key names its kind. Anything that is not Converse is returned as it is.
 Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and …_ConverseStream.html.
 """
 
@@ -22,7 +21,7 @@ _TOKENS = {
 
 
 def body(value: Data) -> Data:
-    """A request or an answer."""
+    """Convert a request or a response."""
     tools, message = _known(value.get("toolConfig")).get("tools"), _known(value.get("output")).get("message")
     if isinstance(tools, list):
         rest = {name: item for name, item in value.items() if name != "toolConfig"}
@@ -33,12 +32,12 @@ def body(value: Data) -> Data:
 
 
 def usage(value: Any) -> Data:
-    """Counts of tokens, whichever API's they are."""
+    """Convert token counts."""
     return {_TOKENS.get(name, name): count for name, count in _known(value).items()}
 
 
 def part(value: Data) -> Data:
-    """A part of a message."""
+    """Convert a part of a message."""
     if "type" in value or len(value) != 1:
         return value
     [(kind, inner)] = value.items()
@@ -63,12 +62,12 @@ def part(value: Data) -> Data:
 def _media(kind: str, value: Data) -> Data:
     source = _known(value.get("source"))
     where = _known(source.get("s3Location")).get("uri")
-    told = {"media_type": value.get("format"), "data": source.get("bytes"), "url": where}
-    return {"type": kind, "title": value.get("name"), "source": told}
+    shown = {"media_type": value.get("format"), "data": source.get("bytes"), "url": where}
+    return {"type": kind, "title": value.get("name"), "source": shown}
 
 
 def events(event: Any) -> list[Any]:
-    """The events that say what one of the stream says; those of other APIs as they are."""
+    """Return the events of the Messages API that an event stands for; events of other APIs stay as they are."""
     known = _known(event)
     index = known.get("contentBlockIndex")
     match known.get("type"):

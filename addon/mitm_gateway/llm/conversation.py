@@ -1,12 +1,11 @@
-"""The text of the LLM view: a request or an answer of the Messages, chat completions, Responses or Converse API.
+"""The text of the LLM view: a request or a response of a conversation, of any API in the table.
 
-Of a body that is still running, cut off, damaged or hostile the readable part is shown and the rest is a note.
-Nothing here raises on rubbish.
+If a body is incomplete, damaged or hostile, its readable part is shown and a note describes the rest. Nothing here
+raises on malformed data.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,37 +14,36 @@ from typing import Any
 from ..text.bounded_json import parsed
 from ..text.printable import MAX_KEYS, compact, folded, indented, listed, size, visible
 from ..wire import aws_eventstream
+from ..wire.addresses import normal_path
 from . import bedrock_converse
+from .apis import identify
 from .read_body import read
 
-# What a reader skims is folded early, what the model says late; the raw view has it all.
-FOLD_SYSTEM, FOLD_PART, FOLD_ANSWER = 1_500, 4_000, 100_000
-# Text beyond this is cut out of the middle: people look for the system prompt and the newest messages. A line counts
-# for some characters, as each costs time; and so much for the parts of one message.
+# Prompts are folded early, responses late; the raw view has everything.
+FOLD_SYSTEM, FOLD_PART, FOLD_RESPONSE = 1_500, 4_000, 100_000
+# Text beyond this is omitted from the middle: the system prompt and the newest messages matter most. Each line counts
+# as some characters, because it takes time. The second bound is for the parts of one message.
 MAX_TEXT, MAX_PARTS_TEXT, _LINE_WEIGHT = 1 << 20, 1 << 18, 60
-# How many names of tools are told, and how many reasons to stop.
+# The most tool names, and the most stop reasons.
 MAX_TOOLS, MAX_CHOICES = 500, 20
 
-_PATHS = re.compile(
-    r"/messages(?:/count_tokens)?$|/chat/completions$|/responses(?:/[^/]+)?$"
-    r"|/model/[^/]+/(?:invoke|converse)[^/]*$|/models/[^/:]+:(?:streamR|r)awPredict$"
-)
 _KINDS = {"application/json", "text/event-stream", aws_eventstream.CONTENT_TYPE}
 
 
-def is_conversation(path: str, content_type: str) -> bool:
-    """Whether what goes to or comes from this path is shown as a conversation unless told otherwise."""
-    return _kind(content_type) in _KINDS and bool(_PATHS.search(path.partition("?")[0]))
+def is_conversation(host: str, method: str, target: str, content_type: str) -> bool:
+    """Return True if the LLM view is the default for a request or a response of this endpoint."""
+    path = normal_path(target.partition("?")[0])
+    return _kind(content_type) in _KINDS and identify(host, method, path).api.is_conversation
 
 
 def render(data: bytes, content_type: str, now: Callable[[], float] = time.thread_time) -> str:
-    """The conversation in a body as text; `now` is a clock of CPU time."""
+    """Return the conversation in a body as text; `now` is a clock of CPU time."""
     notes: list[str] = []
     body = read(data, _kind(content_type), notes, now)
     try:
         sections = [*_body(body), *(f"note: {note}" for note in notes)]
     except RecursionError:
-        sections = ["note: nested too deep to be shown"]
+        sections = ["note: nested too deep to show"]
     return visible("\n\n".join(filter(None, sections)))
 
 
@@ -63,19 +61,19 @@ def _body(body: Any) -> Iterator[str]:
     elif _is_request(body):
         yield from _request(bedrock_converse.body(body))
     else:
-        yield from _answer(bedrock_converse.body(body))
+        yield from _response(bedrock_converse.body(body))
 
 
 def _is_request(body: Mapping[str, Any]) -> bool:
     return "messages" in body or "input" in body or ("prompt" in body and "model" in body)
 
 
-_TOLD_APART = {"messages", "input", "system", "instructions", "tools", "model"}
+_OWN_SECTIONS = {"messages", "input", "system", "instructions", "tools", "model"}
 
 
 def _request(body: Mapping[str, Any]) -> Iterator[str]:
     settings = [f"model: {compact(body['model'])}"] if "model" in body else []
-    others = {key: value for key, value in islice(body.items(), MAX_KEYS) if key not in _TOLD_APART}
+    others = {key: value for key, value in islice(body.items(), MAX_KEYS) if key not in _OWN_SECTIONS}
     settings += [f"{key}: {folded(compact(value), 200)}" for key, value in others.items()]
     if settings:
         yield "\n".join(settings)
@@ -93,7 +91,7 @@ def _request(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ends(items: Sequence[Any], render: Callable[[Any], str], room: int, name: str) -> Iterator[str]:
-    """Each item as text; of more than anybody reads the first and the last."""
+    """Yield each item as text; if they exceed the room, the first and the last ones."""
     head: list[str] = []
     tail: list[str] = []
     first, last = 0, len(items)
@@ -105,7 +103,7 @@ def _ends(items: Sequence[Any], render: Callable[[Any], str], room: int, name: s
             texts.append(text)
     yield from head
     if first < last:
-        yield f"… {last - first:,} {name} in between"
+        yield f"… {last - first:,} {name} omitted"
     yield from reversed(tail)
 
 
@@ -155,7 +153,7 @@ def _parts(content: Any, limit: int) -> Iterator[str]:
 
 
 def _part(part: Any, limit: int) -> str:
-    """A piece of content."""
+    """Return a part of a message as text."""
     if not isinstance(part, Mapping):
         return folded(compact(part), limit)
     part = bedrock_converse.part(part)
@@ -190,9 +188,9 @@ def _titled(title: str, text: str, limit: int) -> str:
 def _result(part: Mapping[str, Any], limit: int) -> str:
     identity = part.get("tool_use_id") or part.get("call_id") or ""
     content = part.get("content", part.get("output"))
-    shown = "\n".join(_parts(content, limit)) or "(empty)"
+    text = "\n".join(_parts(content, limit)) or "(empty)"
     failed = ", an error" if part.get("is_error") else ""
-    return f"tool result {identity}".rstrip() + f"{failed}:\n{indented(shown)}"
+    return f"tool result {identity}".rstrip() + f"{failed}:\n{indented(text)}"
 
 
 def _chat_call(call: Any, limit: int) -> str:
@@ -205,8 +203,8 @@ def _call(identity: Any, call: Mapping[str, Any], limit: int) -> str:
     if isinstance(arguments, str):
         arguments = _decoded(arguments)
     name = " ".join(str(part) for part in (call.get("name") or call.get("type"), identity) if part)
-    shown = "(no arguments)" if arguments in ("", {}, None) else listed(arguments)
-    return _titled(f"tool call {name}", shown, limit)
+    text = "(no arguments)" if arguments in ("", {}, None) else listed(arguments)
+    return _titled(f"tool call {name}", text, limit)
 
 
 def _decoded(arguments: str) -> Any:
@@ -217,7 +215,7 @@ def _decoded(arguments: str) -> Any:
 
 
 def _media(kind: str, part: Mapping[str, Any]) -> str:
-    """A picture or a file as a line with type and size."""
+    """Return an image or a file as a line with type and size."""
     source = _known(
         part.get("source") or part.get("image_url") or part.get("file") or part.get("input_audio")
     )
@@ -229,23 +227,23 @@ def _media(kind: str, part: Mapping[str, Any]) -> str:
         media = media.removesuffix(";base64")
     name = part.get("title") or part.get("filename") or source.get("filename") or ""
     if isinstance(data, str):
-        told = [media, size(len(data) * 3 // 4), name]
+        facts = [media, size(len(data) * 3 // 4), name]
     else:
-        told = [media, where or source.get("file_id") or part.get("file_id") or "", name]
-    return f"{kind.removeprefix('input_').removesuffix('_url')}: {', '.join(compact(t) for t in told if t)}"
+        facts = [media, where or source.get("file_id") or part.get("file_id") or "", name]
+    return f"{kind.removeprefix('input_').removesuffix('_url')}: {', '.join(compact(fact) for fact in facts if fact)}"
 
 
-# ---- answers ----
+# ---- responses ----
 
 
-def _answer(body: Mapping[str, Any]) -> Iterator[str]:
+def _response(body: Mapping[str, Any]) -> Iterator[str]:
     if body.get("model"):
         yield f"model: {compact(body['model'])}"
     if body.get("content") is not None:
-        yield _message({"role": "assistant", **body}, FOLD_ANSWER)
+        yield _message({"role": "assistant", **body}, FOLD_RESPONSE)
     choices, output = _list(body.get("choices")), _list(body.get("output"))
     yield from _ends(choices, _choice, MAX_TEXT, "choices")
-    yield from _ends(output, lambda item: _message(item, FOLD_ANSWER), MAX_TEXT, "items")
+    yield from _ends(output, lambda item: _message(item, FOLD_RESPONSE), MAX_TEXT, "items")
     if body.get("error"):
         yield _section("error", [_error(body["error"])])
     if stop := _stop(body):
@@ -257,7 +255,7 @@ def _answer(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _choice(choice: Any) -> str:
-    return _message({"role": "assistant", **_known(_known(choice).get("message"))}, FOLD_ANSWER)
+    return _message({"role": "assistant", **_known(_known(choice).get("message"))}, FOLD_RESPONSE)
 
 
 def _error(error: Any) -> str:
@@ -269,14 +267,14 @@ def _error(error: Any) -> str:
     )
 
 
-# What the Responses API says of an answer that is not finished.
-_UNDER_WAY = ("in_progress", "queued")
+# The Responses API's status of a response that is not finished.
+_UNFINISHED = ("in_progress", "queued")
 
 
 def _stop(body: Mapping[str, Any]) -> str | None:
     reasons = [body.get("stop_reason")]
     reasons += [_known(choice).get("finish_reason") for choice in _list(body.get("choices"))[:MAX_CHOICES]]
-    reasons += [body.get("status")] if "output" in body and body.get("status") not in _UNDER_WAY else []
+    reasons += [body.get("status")] if "output" in body and body.get("status") not in _UNFINISHED else []
     found = [compact(reason) for reason in reasons if reason]
     details = _known(body.get("incomplete_details")).get("reason")
     return ", ".join([*found, compact(details)] if details else found) or None
@@ -286,14 +284,14 @@ def _usage(body: Mapping[str, Any]) -> str | None:
     usage = _known(body.get("usage"))
     details = _known(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
     thought = _known(usage.get("output_tokens_details") or usage.get("completion_tokens_details"))
-    told = {
+    counts = {
         "in": usage.get("input_tokens", usage.get("prompt_tokens", body.get("input_tokens"))),
         "out": usage.get("output_tokens", usage.get("completion_tokens")),
         "cache read": usage.get("cache_read_input_tokens", details.get("cached_tokens")),
         "cache written": usage.get("cache_creation_input_tokens"),
         "thinking": thought.get("reasoning_tokens"),
     }
-    return ", ".join(f"{name} {_count(count)}" for name, count in told.items() if count is not None) or None
+    return ", ".join(f"{name} {_count(count)}" for name, count in counts.items() if count is not None) or None
 
 
 def _count(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""What to put into the rule when an upstream answers with one of the errors that users meet most.
+"""Hints: the change to the rule that cures a frequent error of an upstream.
 
-A hint is one line for the comment and the log; the answer itself is never changed. Texts of an upstream
-are searched, and of what they hold only names in a narrow alphabet are quoted.
+A hint is one line in the comment and the log; the response stays unchanged. Only names in a narrow alphabet are
+quoted from an upstream's text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-# Where in an answer the reason stands; longer ones are pages.
+# Enough for the reason in a JSON error; anything longer is a page.
 MAX_BODY = 64 * 1024
 
 _BETA = re.compile(r"anthropic[-_]beta|\bbeta (?:flag|header|feature)|invalid beta", re.IGNORECASE)
@@ -29,7 +29,7 @@ _MODEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _HTML = re.compile(rb"\s*<(?:!doctype html|html\b)", re.IGNORECASE)
-# Parts of a path in an error that name the variant of a block and are no key of the body.
+# Parts of a path in an error that name the variant of a block, not a key of the body.
 _VARIANTS = {
     "custom",
     "ephemeral",
@@ -45,8 +45,8 @@ _OTHER_SLOT = {"bearer": "x-api-key", "x-api-key": "bearer", "api-key": "bearer"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What an upstream answered, and what it had been sent."""
+class Failure:
+    """A failed response, and the parts of the request that may explain it."""
 
     status: int
     content_type: str
@@ -58,41 +58,41 @@ class Answer:
     model: str | None = None
 
 
-def hint(answer: Answer) -> str | None:
-    """The line for an answer, or None where there is nothing to say."""
-    if 300 <= answer.status < 400 and answer.status != 304:
-        return _redirect(answer)
-    if "text/html" in answer.content_type.lower() or _HTML.match(answer.body):
-        return "a page of HTML instead of an answer: a firewall, login or wrong host; check upstream"
-    if answer.status < 400:
+def hint(failure: Failure) -> str | None:
+    """Return the hint for a response, or None."""
+    if 300 <= failure.status < 400 and failure.status != 304:
+        return _redirect(failure)
+    if "text/html" in failure.content_type.lower() or _HTML.match(failure.body):
+        return "received an HTML page instead of JSON, from a firewall, a login page or the wrong host; check upstream"
+    if failure.status < 400:
         return None
-    text = answer.body[:MAX_BODY].decode("utf-8", "replace")
-    if answer.status == 401:
-        return _unauthorized(answer)
-    if answer.status in (400, 422):
-        return _beta(text) or _extra_field(text) or _model(text, answer)
-    if answer.status in (403, 404):
-        return _model(text, answer) or _no_such_path(answer)
-    return _no_such_path(answer) if answer.status in (405, 501) else None
+    text = failure.body[:MAX_BODY].decode("utf-8", "replace")
+    if failure.status == 401:
+        return _unauthorized(failure)
+    if failure.status in (400, 422):
+        return _beta(text) or _extra_field(text) or _model(text, failure)
+    if failure.status in (403, 404):
+        return _model(text, failure) or _no_such_path(failure)
+    return _no_such_path(failure) if failure.status in (405, 501) else None
 
 
-def _redirect(answer: Answer) -> str:
+def _redirect(failure: Failure) -> str:
     try:
-        target = urlsplit(answer.location)
+        target = urlsplit(failure.location)
         host = re.sub(r"[^\w.:\[\]-]", "", target.hostname or "")
     except ValueError:
         host = ""
     where = f" to {target.scheme}://{host}" if host else ""
-    return f"the upstream redirects{where}: put the address that answers itself into upstream"
+    return f"the upstream redirects{where}; set upstream to the final address"
 
 
-def _unauthorized(answer: Answer) -> str:
-    key = f'credential "{answer.credential}"' if answer.credential else "the client's key"
-    if other := _OTHER_SLOT.get(answer.scheme or ""):
-        return f"the upstream does not take {key} as {answer.scheme}: check it, or try auth.scheme: {other}"
-    if answer.scheme == "none":
-        return "the upstream wants a key and the rule sends none: give it auth with a credential"
-    return f"the upstream does not take {key}: check it"
+def _unauthorized(failure: Failure) -> str:
+    key = f'credential "{failure.credential}"' if failure.credential else "the client's key"
+    if other := _OTHER_SLOT.get(failure.scheme or ""):
+        return f"the upstream rejects {key} as {failure.scheme}; check the key, or try auth.scheme: {other}"
+    if failure.scheme == "none":
+        return "the upstream requires a key and the rule sends none; add auth with a credential"
+    return f"the upstream rejects {key}; check the key"
 
 
 def _beta(text: str) -> str | None:
@@ -100,7 +100,7 @@ def _beta(text: str) -> str | None:
         return None
     names = list(dict.fromkeys(_BETA_NAME.findall(text)))[:5]
     drop = ", ".join(names) or "NAME"
-    return f"the upstream does not know a beta: put beta: {{drop: [{drop}]}} into the rule"
+    return f"the upstream does not support a beta; add beta: {{drop: [{drop}]}} to the rule"
 
 
 def _extra_field(text: str) -> str | None:
@@ -108,11 +108,11 @@ def _extra_field(text: str) -> str | None:
     if not found:
         return None
     path = _body_path(found[1])
-    return f'the upstream does not know a field: put body: {{remove: ["{path}"]}} into the rule'
+    return f'the upstream does not support a field; add body: {{remove: ["{path}"]}} to the rule'
 
 
 def _body_path(place: str) -> str:
-    """`tools.0.custom.defer_loading`, as errors name a place, in the form of `body.remove`."""
+    """Convert a place as errors write it, `tools.0.custom.defer_loading`, to a path of `body.remove`."""
     parts: list[str] = []
     for part in place.strip(".").split("."):
         if part.isdecimal() and parts:
@@ -122,16 +122,16 @@ def _body_path(place: str) -> str:
     return ".".join(parts)
 
 
-def _model(text: str, answer: Answer) -> str | None:
+def _model(text: str, failure: Failure) -> str | None:
     if not _MODEL.search(text):
         return None
-    name = f' "{answer.model}"' if answer.model else ""
-    return f"the upstream does not know the model{name}: add it to models.map, or set models.default"
+    name = f' "{failure.model}"' if failure.model else ""
+    return f"the upstream does not know the model{name}; add it to models.map, or set models.default"
 
 
-def _no_such_path(answer: Answer) -> str | None:
-    if answer.status == 403:
+def _no_such_path(failure: Failure) -> str | None:
+    if failure.status == 403:
         return None
-    if answer.path.endswith("/count_tokens"):
-        return "the upstream has no count_tokens: put respond: {count_tokens: estimate} into the rule"
-    return "the upstream has no such path: check the base path in upstream"
+    if failure.path.endswith("/count_tokens"):
+        return "the upstream has no count_tokens; add respond: {count_tokens: estimate} to the rule"
+    return "the upstream has no such path; check the base path in upstream"

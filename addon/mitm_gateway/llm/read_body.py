@@ -1,11 +1,11 @@
-"""A body as plain data, as far as it can be read in a moment: JSON, event streams and Bedrock's frames.
+"""A body as plain data, read in bounded time: JSON, event streams and Bedrock's frames.
 
-They may be whole, still running, cut off, damaged or hostile: what is left out becomes a note.
+It may be complete, still running, cut off, damaged or hostile; a note describes each omission.
 """
 
-# Speed is a promise (10 MB in 200 ms), hence no incremental reader: `sse.EventReader` and a `json.loads` for each
-# event take four times as long as one regular expression and one `json.loads` for many. A stream is read from its
-# beginning until the time is up, and then at its end.
+# 10 MB must take at most 200 ms, hence no incremental reader: `sse.EventReader` and a `json.loads` for each event take
+# four times as long as one regular expression and one `json.loads` for many. A stream is read from its beginning until
+# the time is up, and then at its end.
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..wire import aws_eventstream
 from . import bedrock_converse
 from .stream_assembly import Assembly
 
-# CPU time for the beginning of a stream, and how long its end is, which is read in any case.
+# CPU time for the beginning of a stream, and the size of its end, which is always read.
 READ_S = 0.08
 EVENTS_TAIL, FRAMES_TAIL, MAX_FRAMES = 1 << 18, 1 << 16, 100_000
-# Of a body that is no JSON, its beginning.
+# The part shown of a body that is not JSON.
 MAX_PLAIN = 16_000
-# A stream with more events than this that are damaged is none.
+# A stream with more damaged events than this is not read any further.
 MAX_DAMAGED = 50
-# How much is read between two looks at the clock, at least and at most.
+# The least and the most to read between two looks at the clock.
 _PIECE, _MAX_PIECE = 1 << 16, 2 << 20
 _FRAMES_BETWEEN = 50
 _DATA = re.compile(rb"^data:[ ]?(.*(?:\n.+)*)", re.MULTILINE)
@@ -36,7 +36,7 @@ Now: TypeAlias = Callable[[], float]
 
 
 def read(data: bytes, kind: str, notes: list[str], now: Now) -> Any:
-    """The body of this media type; for a stream the answer that its events make. `now` is a clock of CPU time."""
+    """Return the body's data; for a stream, the response that its events assemble. `now` is a clock of CPU time."""
     if kind == aws_eventstream.CONTENT_TYPE:
         return _streamed(_frame_events(data, notes, now), notes)
     if kind == "text/event-stream" or data.lstrip()[:6] in (b"event:", b"data: "):
@@ -46,7 +46,7 @@ def read(data: bytes, kind: str, notes: list[str], now: Now) -> Any:
 
 def _json(data: bytes, notes: list[str]) -> Any:
     if not data.strip():
-        notes.append("there is no body")
+        notes.append("the body is empty")
         return None
     try:
         return parsed(data)
@@ -54,12 +54,12 @@ def _json(data: bytes, notes: list[str]) -> Any:
         notes.append("nested too deep to be shown")
         return None
     except TooManyValuesError:
-        fault = "has too many values to be shown whole; this is its beginning"
+        fault = "has too many values to show in full; this is the beginning"
     except ValueError:
-        fault = "is cut off or damaged; this is what can be read of it"
+        fault = "is cut off or damaged; this is the readable part"
     readable = readable_part(data)
     if readable is None:
-        notes.append("this is not JSON")
+        notes.append("the body is not JSON")
         return data[:MAX_PLAIN].decode("utf-8", "replace")
     notes.append(f"the JSON of {size(len(data))} {fault}")
     return readable
@@ -69,14 +69,14 @@ def _streamed(batches: Iterable[list[Any]], notes: list[str]) -> Any:
     assembly = Assembly()
     for batch in batches:
         assembly.add(batch)
-    answer, is_complete = assembly.answer()
+    response, is_complete = assembly.response()
     if not is_complete:
-        notes.append("the stream has not ended" if answer else "no event of a conversation so far")
+        notes.append("the stream has not ended" if response else "no conversation event so far")
     if len(notes) > MAX_DAMAGED:
-        notes.insert(0, "too much of the stream is damaged; the rest is not read")
+        notes.insert(0, "too many events are damaged; the rest of the stream is not read")
     if len(notes) > 5:
-        notes[4:] = [f"and {len(notes) - 4} notes more"]
-    return answer
+        notes[4:] = [f"{len(notes) - 4} more notes"]
+    return response
 
 
 # ---- event streams ----
@@ -96,30 +96,30 @@ def _events(data: bytes, notes: list[str], now: Now) -> Iterator[list[Any]]:
         if len(notes) > MAX_DAMAGED:
             return
     if at < tail:
-        notes.append(f"{size(tail - at)} in the middle of the stream are not shown")
+        notes.append(f"{size(tail - at)} in the middle of the stream are omitted")
     yield _events_of(stream[tail:], notes)
     yield _events_of(last, notes, is_open=True)
 
 
 def _end_of_piece(stream: bytes, at: int, end: int) -> int:
-    """Where a piece of whole events ends; one that is endless is cut."""
+    """Return the end of a piece of complete events; an endless event is cut."""
     found = stream.find(b"\n\n", min(at + _PIECE, end), min(at + _MAX_PIECE, end))
     return found + 2 if found >= 0 else min(at + _MAX_PIECE, end)
 
 
 def _events_of(stream: bytes, notes: list[str], *, is_open: bool = False) -> list[Any]:
-    """The events in a part of a stream; one that is open may still grow."""
+    """Return the events in a part of a stream; if it is open, the last one may still grow."""
     texts = [text for text in event_data(stream) if text and text != b"[DONE]"]
     try:
         events: list[Any] = parsed(b"[" + b",".join(texts) + b"]")
     except (ValueError, RecursionError):
-        fault = "has come in part" if is_open else "is cut off or damaged"
+        fault = "is still arriving" if is_open else "is cut off or damaged"
         events = [event for text in texts if (event := _event(text, notes, fault)) is not None]
     return events
 
 
 def event_data(stream: bytes) -> list[bytes]:
-    """The data of each event, the one that is cut off included."""
+    """Return the data of each event, including one that is cut off."""
     found = _DATA.findall(_with_plain_line_ends(stream))
     return [_joined(text) if b"\n" in text else text for text in found]
 
@@ -129,7 +129,7 @@ def _with_plain_line_ends(stream: bytes) -> bytes:
 
 
 def _joined(text: bytes) -> bytes:
-    """The data of an event with several lines, from the first line of data on."""
+    """Return the data of an event with several lines."""
     first, *lines = text.split(b"\n")
     data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     return b"\n".join([first, *data])
@@ -141,7 +141,7 @@ def _event(text: bytes, notes: list[str], fault: str) -> Any:
     try:
         return parsed(text)
     except TooManyValuesError:
-        notes.append(f"an event of {size(len(text))} has too many values to be shown whole")
+        notes.append(f"an event of {size(len(text))} has too many values to show in full")
     except (ValueError, RecursionError):
         notes.append(f"an event of {size(len(text))} {fault}")
     return readable_part(text)
@@ -163,12 +163,12 @@ def _frame_events(data: bytes, notes: list[str], now: Now) -> Iterator[list[Any]
         return
     if at < tail:
         skipped = size(spans[tail][0] - spans[at][0])
-        notes.append(f"{skipped} in the middle of the stream are not shown")
+        notes.append(f"{skipped} in the middle of the stream are omitted")
     yield _events_in(data, spans[tail:], notes)
     if end < len(data):
         rest = size(len(data) - end)
         is_cut = len(spans) == MAX_FRAMES
-        notes.append(f"{rest} more are not shown" if is_cut else f"{rest} at the end are no complete frame")
+        notes.append(f"{rest} more are omitted" if is_cut else f"the last {rest} are not a complete frame")
 
 
 def _events_in(data: bytes, spans: Sequence[aws_eventstream.Span], notes: list[str]) -> list[Any]:

@@ -1,6 +1,6 @@
-"""The answer that a stream's events make, in the form in which the same API answers without streaming.
+"""Assembly of a stream's events into the response that the same API gives without streaming.
 
-Events may be cut off, out of order or rubbish: what can be used is used.
+Events may be cut off, out of order or malformed; the usable ones are used.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any, TypeAlias
 
 from ..text.bounded_json import parsed
 
-Answer: TypeAlias = dict[str, Any]
+Data: TypeAlias = dict[str, Any]
 
-# Where the events of the Messages API have the pieces of a block, and of what type such a block is.
+# Deltas of the Messages API: the member that has the piece, and the type of its block.
 _PIECES = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
     "input_json_delta": ("partial_json", "tool_use"),
 }
-# Which part of an item of the Responses API grows by which event.
+# Events of the Responses API: the member of the item that the piece extends.
 _GROWING = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "refusal",
@@ -30,18 +30,18 @@ _GROWING = {
 
 
 class Assembly:
-    """Puts an answer together. Text is collected in lists and joined once: streams have many small events."""
+    """A response in the making. Text is collected in lists and joined once: streams have many small events."""
 
     def __init__(self) -> None:
-        self._answer: Answer = {}
-        self._blocks: dict[Any, Answer] = {}
+        self._response: Data = {}
+        self._blocks: dict[Any, Data] = {}
         self._texts: dict[tuple[Any, str], list[str]] = {}
         self._is_complete = False
-        self._usage: Answer = {}
-        self._choice: Answer | None = None
+        self._usage: Data = {}
+        self._choice: Data | None = None
 
     def add(self, events: Iterable[Any]) -> None:
-        """Takes further events."""
+        """Add further events."""
         for event in events:
             if not isinstance(event, Mapping):
                 continue
@@ -55,21 +55,21 @@ class Assembly:
             else:
                 self._add_message_event(kind, event)
 
-    def answer(self) -> tuple[Answer, bool]:
-        """The answer as far as it came, and whether the stream said that this is its end."""
+    def response(self) -> tuple[Data, bool]:
+        """Return the response so far, and whether the stream has announced its end."""
         for (key, name), pieces in self._texts.items():
             block = self._blocks.setdefault(key, {})
             block[name] = str(block.get(name) or "") + "".join(pieces)
         blocks = [_whole_input(block) for block in self._blocks.values()]
         if self._usage:
-            self._answer["usage"] = self._usage
+            self._response["usage"] = self._usage
         if self._choice is not None:
-            self._answer["choices"] = [{"message": _chat_message(self._blocks), **self._choice}]
-        elif "content" in self._answer:
-            self._answer["content"] = blocks
-        elif blocks and not self._answer.get("output"):
-            self._answer["output"] = [_response_item(block) for block in blocks]
-        return self._answer, self._is_complete
+            self._response["choices"] = [{"message": _chat_message(self._blocks), **self._choice}]
+        elif "content" in self._response:
+            self._response["content"] = blocks
+        elif blocks and not self._response.get("output"):
+            self._response["output"] = [_response_item(block) for block in blocks]
+        return self._response, self._is_complete
 
     def _grow(self, key: Any, name: str, text: Any) -> None:
         if isinstance(text, str):
@@ -82,36 +82,36 @@ class Assembly:
         if not isinstance(delta, Mapping):
             return
         found = _PIECES.get(str(delta.get("type")))
-        self._answer.setdefault("content", [])
+        self._response.setdefault("content", [])
         if found:
             name, block_type = found
             key = str(event.get("index"))
-            # Bedrock's Converse does not announce a block of text, and an announcement may be lost.
+            # Bedrock's Converse does not announce text blocks, and an announcement may be lost.
             self._blocks.setdefault(key, {"type": block_type})
             self._grow(key, name, delta.get(name))
 
     def _add_message_event(self, kind: Any, event: Mapping[str, Any]) -> None:
         if kind == "message_start" and isinstance(event.get("message"), Mapping):
-            self._answer.update(event["message"])
-            self._answer["content"] = []
+            self._response.update(event["message"])
+            self._response["content"] = []
             self._usage = _known(event["message"].get("usage"))
         elif kind == "content_block_start" and isinstance(event.get("content_block"), Mapping):
             block = dict(event["content_block"])
-            self._answer.setdefault("content", [])
+            self._response.setdefault("content", [])
             self._blocks[str(event.get("index"))] = block
         elif kind == "message_delta":
-            self._answer.update(_known(event.get("delta")))
+            self._response.update(_known(event.get("delta")))
             self._usage.update(_known(event.get("usage")))
         elif kind == "message_stop":
             self._is_complete = True
         elif kind == "error" or "error" in event:
-            self._answer["error"] = event.get("error") or dict(event)
+            self._response["error"] = event.get("error") or dict(event)
             self._is_complete = True
 
     # ---- chat completions ----
 
     def _add_chunk(self, chunk: Mapping[str, Any]) -> None:
-        self._answer.update({key: chunk[key] for key in ("model", "usage", "error") if chunk.get(key)})
+        self._response.update({key: chunk[key] for key in ("model", "usage", "error") if chunk.get(key)})
         if self._choice is None:
             self._choice = {}
         for choice in _list(chunk["choices"]):
@@ -143,7 +143,7 @@ class Assembly:
         elif kind == "response.output_item.added":
             self._blocks[key] = _known(event.get("item"))
         elif isinstance(event.get("response"), Mapping):
-            self._answer.update(event["response"])
+            self._response.update(event["response"])
             self._is_complete |= kind in ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -157,8 +157,8 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _whole_input(block: Answer) -> Answer:
-    """A tool call with its input read, or as the text that has come of it."""
+def _whole_input(block: Data) -> Data:
+    """Return a tool call with its input parsed, or as the text received so far."""
     text = block.pop("partial_json", None)
     if not isinstance(text, str):
         return block
@@ -168,7 +168,7 @@ def _whole_input(block: Answer) -> Answer:
         return {**block, "input": text}
 
 
-def _chat_message(blocks: Mapping[Any, Answer]) -> Answer:
+def _chat_message(blocks: Mapping[Any, Data]) -> Data:
     message = {"role": "assistant", **blocks.get("message", {})}
     calls = [
         {"id": call.get("id"), "function": {"name": call.get("name"), "arguments": call.get("arguments", "")}}
@@ -178,8 +178,8 @@ def _chat_message(blocks: Mapping[Any, Answer]) -> Answer:
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _response_item(block: Answer) -> Answer:
-    """An item that is still growing, in the form of a finished one."""
+def _response_item(block: Data) -> Data:
+    """Return an unfinished item in the form of a finished one."""
     if "reasoning" in block:
         return {"type": "reasoning", "summary": [{"type": "summary_text", "text": block["reasoning"]}]}
     if "arguments" in block or block.get("type") not in ("message", None):

@@ -1,6 +1,6 @@
-"""What an answer says of itself: model, tokens, why it stopped; from passing events or whole JSON.
+"""Model, token counts and stop reason of a response, from its events or its whole JSON.
 
-Upstreams are not trusted: a count that cannot be one and a name that is none are passed over.
+Upstreams are not trusted: impossible counts and malformed names are ignored.
 """
 
 from __future__ import annotations
@@ -8,28 +8,40 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 from ..wire import aws_eventstream
 from ..wire.sse import EventReader
 from . import bedrock_converse
+from .apis import STOP_REASONS, TOKENS, Tokens
 
-# An answer longer than this is not parsed for its usage; nor is what lies behind a longer frame.
+# A longer response is not parsed for its usage, nor is anything behind a longer frame.
 MAX_JSON_BYTES = 8 << 20
 MAX_FRAME_BYTES = 1 << 20
 # Far beyond any model's context.
 MAX_TOKENS = 1_000_000_000
-# What APIs call errors and reasons to stop, and their models (ARNs included).
+# The names that APIs give to errors and stop reasons, and model names (ARNs included).
 _NAME = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _MODEL = re.compile(r"[\w.:/@+ \[\]()-]{1,256}", re.ASCII)
-# No other event holds what is looked for.
-_TELLING = (b'"usage"', b'"model"', b'"stop_reason"', b'"finish_reason"', b'"error"')
-# What the Responses API says of an answer that is not finished.
-_UNDER_WAY = ("in_progress", "queued")
+# An event without one of these keys has nothing to report.
+_KEYS = (
+    "usage",
+    "usageMetadata",
+    "model",
+    "modelVersion",
+    "stop_reason",
+    "finish_reason",
+    "finishReason",
+    "error",
+)
+_MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
+# The Responses API's status of a response that is not finished.
+_UNFINISHED = ("in_progress", "queued")
 
 
 class Usage(NamedTuple):
-    """Tokens as the API reports them; None where it says nothing. `is_stream` where it came as events."""
+    """Token counts, model and stop reason of a response; None if the API does not report them."""
 
     model: str | None = None
     input_tokens: int | None = None
@@ -39,9 +51,12 @@ class Usage(NamedTuple):
     stop_reason: str | None = None
     error: str | None = None
     is_stream: bool = False
+    """Whether the response arrived as events."""
 
     def updated(self, data: object) -> Usage:
-        """The usage with what an event or an answer adds; rubbish adds nothing."""
+        """Return the usage with the additions of an event or a response; ignores what is malformed."""
+        if isinstance(data, list):  # Gemini streams an array of chunks where nobody asks for events
+            return reduce(Usage.updated, data, self)
         if not isinstance(data, dict):
             return self
         found: dict[str, Any] = {}
@@ -52,33 +67,38 @@ class Usage(NamedTuple):
 
 
 def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
-    """Adds to `found` what a part tells."""
-    told: dict[str, str | int | None] = {
-        "model": _text(part.get("model"), _MODEL),
-        "stop_reason": _name(part.get("stop_reason")) or _finish_reason(part) or _status(part),
+    """Add the findings in a part to `found`."""
+    reported: dict[str, str | int | None] = {
+        "model": _text(part.get("model", part.get("modelVersion")), _MODEL),
+        "stop_reason": _stop_reason(part),
         "error": _error(part.get("error")) or _error_event(part),
     }
-    if isinstance(tokens := part.get("usage"), dict):
-        told.update(_tokens(tokens))
-    found.update({name: value for name, value in told.items() if value is not None})
+    for names in TOKENS:
+        counts = part.get(names.within)
+        if isinstance(counts, dict):
+            reported.update(_tokens(counts, names))
+    found.update({name: value for name, value in reported.items() if value is not None})
 
 
-def _tokens(tokens: Mapping[str, Any]) -> dict[str, int | None]:
-    details = tokens.get("input_tokens_details") or tokens.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return {
-        "input_tokens": _first(tokens, "input_tokens", "prompt_tokens"),
-        "output_tokens": _first(tokens, "output_tokens", "completion_tokens"),
-        "cache_read_tokens": _number(tokens.get("cache_read_input_tokens") if cached is None else cached),
-        "cache_creation_tokens": _number(tokens.get("cache_creation_input_tokens")),
+def _tokens(counts: Mapping[str, Any], names: Tokens) -> dict[str, int]:
+    output = [count for name in names.output if (count := _number(counts.get(name))) is not None]
+    found = {
+        "input_tokens": _number(counts.get(names.input)),
+        "output_tokens": sum(output) if output else None,
+        "cache_read_tokens": _number(_at(counts, tuple(names.cache_read.split(".")))),
+        "cache_creation_tokens": _number(counts.get(names.cache_creation or "")),
     }
+    return {name: count for name, count in found.items() if count is not None}
 
 
-def _first(tokens: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        if (number := _number(tokens.get(name))) is not None:
-            return number
-    return None
+def _at(value: Any, place: tuple[str | int, ...]) -> Any:
+    """Return the value at a place, or None."""
+    for step in place:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, dict) else None
+        else:
+            value = value[step] if isinstance(value, list) and len(value) > step else None
+    return value
 
 
 def _number(value: object) -> int | None:
@@ -95,45 +115,39 @@ def _name(value: object) -> str | None:
     return _text(value, _NAME)
 
 
-def _finish_reason(part: Mapping[str, Any]) -> str | None:
-    choices = part.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return _name(choices[0].get("finish_reason"))
-    return None
-
-
-def _status(part: Mapping[str, Any]) -> str | None:
-    """Why an answer of the Responses API ended: what it lacks, or its status."""
-    if part.get("object") != "response" or part.get("status") in _UNDER_WAY:
+def _stop_reason(part: Mapping[str, Any]) -> str | None:
+    for place in STOP_REASONS:
+        if reason := _name(_at(part, place)):
+            return reason
+    # The Responses API has a status, and the reason where the response is incomplete.
+    if part.get("object") != "response" or part.get("status") in _UNFINISHED:
         return None
-    details = part.get("incomplete_details")
-    reason = _name(details.get("reason")) if isinstance(details, dict) else None
-    return reason or _name(part.get("status"))
+    return _name(_at(part, ("incomplete_details", "reason"))) or _name(part.get("status"))
 
 
 def _error(value: object) -> str | None:
-    if isinstance(value, dict):
-        return _name(value.get("type")) or _name(value.get("code")) or "error"
-    return None
+    if not isinstance(value, dict):
+        return None
+    return _name(value.get("type")) or _name(value.get("code")) or _name(value.get("status")) or "error"
 
 
 def _error_event(part: Mapping[str, Any]) -> str | None:
-    """The error that an event of the Responses API is."""
+    """Return the error of an event of the Responses API."""
     return _name(part.get("code")) or "error" if part.get("type") == "error" else None
 
 
 class UsageReader(Protocol):
-    """Reads an answer as it passes; never raises on rubbish."""
+    """Reads a response as it passes; never raises on malformed data."""
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes."""
+        """Read the next bytes."""
 
     def finish(self) -> Usage:
-        """What was found; call once, at the end."""
+        """Return the usage; call once, at the end."""
 
 
 def reader_for(content_type: str) -> UsageReader:
-    """The reader for answers of this Content-Type."""
+    """Return the reader for responses of this Content-Type."""
     match content_type.partition(";")[0].strip().lower():
         case "text/event-stream":
             return _EventUsage()
@@ -148,8 +162,8 @@ class _EventUsage:
         self._usage = Usage(is_stream=True)
 
     def feed(self, chunk: bytes) -> None:
-        # Most chunks of a stream are whole events of which none tells anything.
-        if self._events.is_between_events and chunk.endswith(b"\n\n") and not _tells(chunk):
+        # Most chunks of a stream are whole events that report nothing.
+        if self._events.is_between_events and chunk.endswith(b"\n\n") and not _has_mark(chunk):
             return
         for event in self._events.feed(chunk):
             self._take(event.data)
@@ -160,16 +174,16 @@ class _EventUsage:
         return self._usage
 
     def _take(self, data: bytes) -> None:
-        if _tells(data):
+        if _has_mark(data):
             self._usage = self._usage.updated(_parsed(data))
 
 
-def _tells(data: bytes) -> bool:
-    return any(mark in data for mark in _TELLING)
+def _has_mark(data: bytes) -> bool:
+    return any(mark in data for mark in _MARKS)
 
 
 class _FrameUsage:
-    """Reads Bedrock's binary event stream, of either of its APIs."""
+    """Reads Bedrock's binary event stream, of InvokeModel and of Converse."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -184,7 +198,7 @@ class _FrameUsage:
         del self._rest[: len(self._rest) - size]
         for frame in found:
             self._take(frame)
-        # A frame that long is rubbish, or one of many to come: where the next one begins is not known.
+        # The beginning of the next frame is unknown.
         self._is_lost = size > MAX_FRAME_BYTES
         if self._is_lost:
             self._rest.clear()

@@ -13,8 +13,7 @@ from ..exchange.plan import Plan
 from ..exchange.record import Record
 from ..exchange.restore_model import JsonRestorer, SseRestorer
 from ..exchange.tee import Restorer, Tee
-from ..llm.hints import MAX_BODY, hint
-from ..llm.hints import Answer as Answered
+from ..llm.hints import MAX_BODY, Failure, hint
 from ..llm.usage import Usage, reader_for
 from ..wire.content_encoding import decode_prefix
 from .handling import Handling
@@ -135,7 +134,7 @@ def usage_of(tee: Tee | None, response: http.Response | None) -> Usage | None:
 
 
 def hint_for(handling: Handling, response: http.Response | None) -> str | None:
-    """What to put into the rule, where the upstream's answer tells it."""
+    """Return the hint for a failed response."""
     plan, tee = handling.plan, handling.tee
     if plan is None or tee is None or response is None:
         return None
@@ -146,7 +145,7 @@ def hint_for(handling: Handling, response: http.Response | None) -> str | None:
         return None
     body = decode_prefix(tee.kept()[:MAX_BODY], response.headers.get("content-encoding", ""), MAX_BODY)
     return hint(
-        Answered(
+        Failure(
             status=response.status_code,
             content_type=kind,
             body=body,

@@ -1,4 +1,4 @@
-"""The content views "LLM" and "Gateway", in the forms that mitmproxy 11 and 12 ask for."""
+"""The content views "LLM" and "Gateway", for the interfaces of mitmproxy 11 and 12."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..wire.request import text
 from .recorder import FACTS
 from .replay import ORIGINAL
 
-# What mitmproxy 11 has and 12 has not.
+# The interface of mitmproxy 11.
 _legacy: Any = contentviews
 _HAS_NEW_VIEWS = hasattr(contentviews, "Contentview")
-# The built-in views that fit say 1.
+# Fitting views of mitmproxy return 1.
 _PREFERRED, _ON_REQUEST, _UNFIT = 2.0, 0.0, -1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a view is asked to draw."""
+class Message:
+    """A message to render."""
 
     data: bytes
     content_type: str
@@ -34,60 +34,61 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view apart from either API: its name, its text, and how much it wants to draw something."""
+    """A view, independent of the interface: its name, its text, and its priority for a message."""
 
     name: str
-    render: Callable[[Shown], str]
-    priority: Callable[[Shown], float]
+    render: Callable[[Message], str]
+    priority: Callable[[Message], float]
 
 
-def _llm(shown: Shown) -> str:
-    return conversation.render(shown.data, shown.content_type)
+def _llm(message: Message) -> str:
+    return conversation.render(message.data, message.content_type)
 
 
-def _llm_priority(shown: Shown) -> float:
-    if not shown.data or not isinstance(shown.flow, http.HTTPFlow):
+def _llm_priority(message: Message) -> float:
+    if not message.data or not isinstance(message.flow, http.HTTPFlow):
         return _UNFIT
-    fits = conversation.is_conversation(shown.flow.request.path, shown.content_type)
+    request = message.flow.request
+    fits = conversation.is_conversation(request.host, request.method, request.path, message.content_type)
     return _PREFERRED if fits else _UNFIT
 
 
-def _gateway(shown: Shown) -> str:
-    if not isinstance(shown.flow, http.HTTPFlow) or FACTS not in shown.flow.metadata:
-        return "no rule has handled this flow"
-    facts = shown.flow.metadata[FACTS]
-    sent = _sent(shown.flow)
-    original = shown.flow.metadata.get(ORIGINAL)
-    came = _came(shown.flow.request.method, original) if isinstance(original, dict) else sent
-    return gateway_view.render(facts, came, None if facts.get("is_answered_here") else sent)
+def _gateway(message: Message) -> str:
+    if not isinstance(message.flow, http.HTTPFlow) or FACTS not in message.flow.metadata:
+        return "no rule handled this flow"
+    facts = message.flow.metadata[FACTS]
+    sent = _sent(message.flow)
+    original = message.flow.metadata.get(ORIGINAL)
+    received = _received(message.flow.request.method, original) if isinstance(original, dict) else sent
+    return gateway_view.render(facts, received, None if facts.get("is_answered_here") else sent)
 
 
-def _gateway_priority(shown: Shown) -> float:
-    return _ON_REQUEST if shown.flow is not None and FACTS in shown.flow.metadata else _UNFIT
+def _gateway_priority(message: Message) -> float:
+    return _ON_REQUEST if message.flow is not None and FACTS in message.flow.metadata else _UNFIT
 
 
-def _came(method: str, original: dict[str, Any]) -> gateway_view.Request:
+def _received(method: str, original: dict[str, Any]) -> gateway_view.RequestText:
     place = hostport(original["host"], original["port"], original["scheme"])
     url = f"{original['scheme']}://{place}{text(original['target'])}"
-    return gateway_view.Request(
+    return gateway_view.RequestText(
         f"{method} {url}", [(text(name), text(value)) for name, value in original["headers"]]
     )
 
 
-def _sent(handled: http.HTTPFlow) -> gateway_view.Request:
-    # The real key stands in the request until the upstream answers, so it is masked here too.
+def _sent(handled: http.HTTPFlow) -> gateway_view.RequestText:
+    # The request contains the real key until the upstream responds.
     request = handled.request
     headers = [(text(name), text(value)) for name, value in masked_fields(request.headers.fields)]
     place = hostport(request.host, request.port, request.scheme)
     url = f"{request.scheme}://{place}{masked_target(request.path)}"
-    return gateway_view.Request(f"{request.method} {url}", headers)
+    return gateway_view.RequestText(f"{request.method} {url}", headers)
 
 
 VIEWS = (View("LLM", _llm, _llm_priority), View("Gateway", _gateway, _gateway_priority))
 
 
 def add() -> Callable[[], None]:
-    """Makes the views known to mitmproxy; gives what takes them away again."""
+    """Register the views with mitmproxy; return the function that removes them."""
     added = [_adapted(view) for view in VIEWS]
     _remove_legacy()
     for view in added:
@@ -96,7 +97,7 @@ def add() -> Callable[[], None]:
 
 
 def _remove_legacy() -> None:
-    """mitmproxy 11 refuses to add a name twice; 12 replaces the view and has nothing to remove."""
+    """Remove the views from mitmproxy 11, which refuses to add a name twice; 12 replaces them."""
     if not _HAS_NEW_VIEWS:
         for name in (view.name for view in VIEWS):
             if known := _legacy.get(name):
@@ -108,18 +109,18 @@ def _adapted(view: View) -> Any:
 
 
 def _contentview(view: View) -> Any:
-    def shown(data: bytes, metadata: Any) -> Shown:
-        return Shown(data, metadata.content_type or "", metadata.flow)
+    def message(data: bytes, metadata: Any) -> Message:
+        return Message(data, metadata.content_type or "", metadata.flow)
 
     class Adapter(contentviews.Contentview):  # type: ignore[misc, name-defined, unused-ignore]
         name = view.name
         syntax_highlight = "yaml"
 
         def prettify(self, data: bytes, metadata: Any) -> str:
-            return view.render(shown(data, metadata))
+            return view.render(message(data, metadata))
 
         def render_priority(self, data: bytes, metadata: Any) -> float:
-            return view.priority(shown(data, metadata))
+            return view.priority(message(data, metadata))
 
     return Adapter()
 
@@ -137,8 +138,8 @@ def _legacy_view(view: View) -> Any:
             http_message: http.Message | None = None,
             **unknown: Any,
         ) -> Any:
-            drawn = view.render(Shown(data, content_type or "", flow))
-            # mitmweb 11 gives a line with nothing in it no height.
+            drawn = view.render(Message(data, content_type or "", flow))
+            # mitmweb 11 gives an empty line no height.
             return view.name, ([("text", line or " ")] for line in drawn.split("\n"))
 
         def render_priority(
@@ -150,6 +151,6 @@ def _legacy_view(view: View) -> Any:
             http_message: http.Message | None = None,
             **unknown: Any,
         ) -> float:
-            return view.priority(Shown(data, content_type or "", flow))
+            return view.priority(Message(data, content_type or "", flow))
 
     return Adapter()

@@ -1,4 +1,4 @@
-"""The text of the Gateway view: what came, what went, and what became of it."""
+"""The text of the Gateway view: the request as received and as forwarded, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A request as it may be shown: secrets are masked already."""
+class RequestText:
+    """A request with its secrets masked."""
 
     line: str
     headers: Headers
 
 
-def render(facts: Mapping[str, Any], came: Request, went: Request | None) -> str:
-    """The report on one flow, from `record.Record.facts`; `went` is None where nothing was sent."""
-    sections = [_summary(facts), _places(came, went), _edits(facts), _figures(facts), _headers(came, went)]
+def render(facts: Mapping[str, Any], received: RequestText, sent: RequestText | None) -> str:
+    """Return the report on one flow, from `record.Record.facts`; `sent` is None if nothing was forwarded."""
+    sections = [
+        _summary(facts),
+        _places(received, sent),
+        _edits(facts),
+        _figures(facts),
+        _headers(received, sent),
+    ]
     return visible("\n\n".join("\n".join(lines) for section in sections if (lines := list(section))))
 
 
@@ -37,9 +43,9 @@ def _summary(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def _places(came: Request, went: Request | None) -> Iterator[str]:
-    yield f"came: {came.line}"
-    yield f"went: {went.line if went else 'nothing was sent'}"
+def _places(received: RequestText, sent: RequestText | None) -> Iterator[str]:
+    yield f"received: {received.line}"
+    yield f"forwarded: {sent.line if sent else 'nothing; answered locally'}"
 
 
 def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -53,45 +59,49 @@ def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"model: {facts['model']}" + (f" → {sent}" if sent != facts["model"] else ", unchanged")
     yield from _body_edits(facts)
     if "bytes_out" in facts:
-        came, out = facts.get("bytes_came", facts["bytes_out"]), facts["bytes_out"]
-        yield f"body: {came:,} → {out:,} bytes" if "bytes_came" in facts else f"body: {size(out)}, unchanged"
+        before, after = facts.get("bytes_came", facts["bytes_out"]), facts["bytes_out"]
+        yield (
+            f"body: {before:,} → {after:,} bytes"
+            if "bytes_came" in facts
+            else f"body: {size(after)}, unchanged"
+        )
 
 
 def _body_edits(facts: Mapping[str, Any]) -> Iterator[str]:
-    """The rule's edits, and which of them found something to do, where that is known."""
+    """Yield the rule's edits, and which of them changed the body, if known."""
     applied = facts.get("applied")
     if applied is None and "bytes_out" in facts and "bytes_came" not in facts:
-        applied = ()  # the very bytes that came went on
+        applied = ()  # the body was forwarded unchanged
     edits = list(dict.fromkeys([*facts.get("edits", ()), *(applied or ())]))
     if edits:
         yield "body edits of the rule:" if applied is None else "body edits:"
     for edit in edits:
-        yield indented(edit if applied is None or edit in applied else f"{edit}: nothing to do here")
+        yield indented(edit if applied is None or edit in applied else f"{edit}: no effect here")
 
 
 def _age(seconds: float) -> str:
     if seconds < 1:
-        return "read just then"
-    return f"read {seconds:.0f} s before" if seconds < 120 else f"read {seconds / 60:.0f} min before"
+        return "fetched now"
+    return f"fetched {seconds:.0f} s before" if seconds < 120 else f"fetched {seconds / 60:.0f} min before"
 
 
-def _headers(came: Request, went: Request | None) -> Iterator[str]:
-    """The headers that differ, new beside old, and behind them the many that do not."""
-    before, after = came.headers, went.headers if went else came.headers
-    gone, stayed = _parted(before, _counted(before) - _counted(after))
+def _headers(received: RequestText, sent: RequestText | None) -> Iterator[str]:
+    """Yield the headers that differ, new beside old, and then the others."""
+    before, after = received.headers, sent.headers if sent else received.headers
+    removed, kept = _parted(before, _counted(before) - _counted(after))
     new, _ = _parted(after, _counted(after) - _counted(before))
     new_by_name: dict[str, list[str]] = {}
     for name, value in new:
         new_by_name.setdefault(name.lower(), []).append(f"  + {name}: {value}")
-    if gone or new:
+    if removed or new:
         yield "headers changed:"
-    for name, value in gone:
+    for name, value in removed:
         yield f"  - {name}: {value}"
         yield from new_by_name.pop(name.lower(), [])
     yield from (line for lines in new_by_name.values() for line in lines)
-    if stayed:
-        yield "headers unchanged:" if went else "headers:"
-    yield from (f"    {name}: {value}" for name, value in stayed)
+    if kept:
+        yield "headers unchanged:" if sent else "headers:"
+    yield from (f"    {name}: {value}" for name, value in kept)
 
 
 def _counted(headers: Headers) -> Counter[tuple[str, str]]:
@@ -99,7 +109,7 @@ def _counted(headers: Headers) -> Counter[tuple[str, str]]:
 
 
 def _parted(headers: Headers, wanted: Counter[tuple[str, str]]) -> tuple[Headers, Headers]:
-    """So many of the headers as are wanted, and the others."""
+    """Split the headers into the wanted ones, as often as they are wanted, and the others."""
     found: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for name, value in headers:
@@ -112,9 +122,9 @@ def _parted(headers: Headers, wanted: Counter[tuple[str, str]]) -> tuple[Headers
 def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
     first, total = facts.get("first_event_ms"), facts.get("total_ms")
     times = [("first event", first, "ms"), ("total", total, "ms")]
-    told = [f"{name} {value:,.0f} {unit}" for name, value, unit in times if value is not None]
+    parts = [f"{name} {value:,.0f} {unit}" for name, value, unit in times if value is not None]
     tokens = facts.get("output_tokens")
-    # An answer that came in one piece has no speed, and of one that broke off the count is not known.
+    # A response in one piece has no speed, and the count of a broken one is unknown.
     if (
         tokens
         and facts.get("outcome") == "ok"
@@ -122,15 +132,15 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
         and total is not None
         and total - first >= 100
     ):
-        told.append(f"{tokens / (total - first) * 1000:,.0f} tokens per second")
-    if told:
-        yield f"timing: {', '.join(told)}"
+        parts.append(f"{tokens / (total - first) * 1000:,.0f} tokens per second")
+    if parts:
+        yield f"timing: {', '.join(parts)}"
     names = {"input_tokens": "in", "output_tokens": "out", "cache_read_tokens": "cache read",
              "cache_creation_tokens": "cache written"}  # fmt: skip
-    counts = [f"{shown} {facts[name]:,}" for name, shown in names.items() if name in facts]
+    counts = [f"{label} {facts[name]:,}" for name, label in names.items() if name in facts]
     if counts:
         yield f"tokens: {', '.join(counts)}"
     if "bytes_in" in facts:
-        yield f"answer: {size(facts['bytes_in'])}"
+        yield f"response: {size(facts['bytes_in'])}"
     if facts.get("retry"):
-        yield f"retry: the client's number {facts['retry']}"
+        yield f"retry: number {facts['retry']} by the client"

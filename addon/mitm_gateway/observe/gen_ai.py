@@ -1,7 +1,7 @@
-"""A finished record in the words of OpenTelemetry's conventions for generative AI.
+"""A finished record as a span and metrics of OpenTelemetry's conventions for generative AI.
 
-Version 1.41, the last that was published whole: https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai.
-Names, counts and times only: nothing that was said, no header and no path is told.
+Version 1.41, the last complete one: https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai.
+Names, counts and times only: no content, no header and no path.
 """
 
 from __future__ import annotations
@@ -12,21 +12,12 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from ..exchange.record import Record
-from ..wire.addresses import DEFAULT_PORTS
+from ..llm.apis import Api, identify
+from ..wire.addresses import DEFAULT_PORTS, normal_path
 
 Attributes: TypeAlias = dict[str, str | int | float | bool | tuple[str, ...]]
 
-# Counting tokens, listing models and the rest of an API are no operations of a model.
-_OPERATIONS = {
-    "chat": re.compile(
-        r"/messages$|/chat/completions$|/responses$|/model/[^/]+/(?:invoke|converse)[^/]*$"
-        r"|/models/(?!count-tokens)[^/:]+:(?:streamR|r)awPredict$"
-    ),
-    "generate_content": re.compile(r"/models/[^/:]+:(?:streamG|g)enerateContent$"),
-    "embeddings": re.compile(r"/embeddings$"),
-    "text_completion": re.compile(r"/completions$"),
-}
-# Whose API it is: the host tells, and where it is a gateway's own, the form of the path.
+# The vendor of the API, from the host, or from the path where the host is a gateway.
 _PROVIDERS = {
     "aws.bedrock": re.compile(r"^bedrock[\w-]*\.|/model/[^/]+/(?:invoke|converse)[^/]*$"),
     "gcp.vertex_ai": re.compile(r"aiplatform\.|RawPredict$|rawPredict$"),
@@ -45,7 +36,7 @@ _MAX_NAME = 256
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call of a model, as a span and as the attributes of its metrics. Times are unix nanoseconds and seconds."""
+    """One call of a model: its span, and the attributes of its metrics. `_ns` are unix times."""
 
     name: str
     start_ns: int
@@ -59,8 +50,8 @@ class Operation:
 
 
 def operation(record: Record) -> Operation | None:
-    """What a record tells; None for a request that calls no model."""
-    kind = next((name for name, form in _OPERATIONS.items() if form.search(record.path)), None)
+    """Return the call that a record describes; None if the request calls no model, such as a list of models."""
+    kind = _api(record).operation
     if kind is None or record.method != "POST":
         return None
     asked, error = record.model_sent or record.model, _error(record)
@@ -86,6 +77,10 @@ def operation(record: Record) -> Operation | None:
     )
 
 
+def _api(record: Record) -> Api:
+    return identify(record.host, record.method, normal_path(record.path)).api
+
+
 def _place(record: Record) -> Attributes:
     url = urlsplit(record.upstream or "")
     host = url.hostname or record.host
@@ -107,7 +102,7 @@ def _named(key: str, value: str | None) -> Attributes:
 
 
 def _error(record: Record) -> str | None:
-    """What went wrong, in few words: dashboards group by it."""
+    """Return the kind of error, in few values: dashboards group by it."""
     if record.outcome in ("refused", "aborted"):
         return record.outcome
     if record.outcome == "upstream error":
@@ -137,13 +132,12 @@ def _span_only(record: Record) -> Attributes:
 
 
 def _tokens(record: Record) -> tuple[tuple[str, int], ...]:
-    """Input with all that was cached, as the conventions count it, and output."""
+    """Return the input tokens, cached ones included as the conventions count them, and the output tokens."""
     usage = record.usage
     if usage is None:
         return ()
     counts = {"input": usage.input_tokens, "output": usage.output_tokens}
-    # OpenAI's APIs count what was cached among the input, the others beside it.
-    if usage.input_tokens is not None and not record.path.endswith(("/completions", "/responses")):
+    if usage.input_tokens is not None and not _api(record).tokens.input_includes_cached:
         beside = (usage.cache_read_tokens or 0) + (usage.cache_creation_tokens or 0)
         counts["input"] = usage.input_tokens + beside
     return tuple((kind, count) for kind, count in counts.items() if count is not None)

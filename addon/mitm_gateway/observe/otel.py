@@ -1,6 +1,6 @@
 """Spans and metrics of finished requests for OpenTelemetry collectors and Prometheus (extra `otel`).
 
-The SDK's own threads deliver; where that fails it is said once, and requests go on.
+The SDK's threads export. A failing export is logged once and never affects a request.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from prometheus_client import CollectorRegistry, start_http_server
 from ..exchange.record import Record
 from .gen_ai import Attributes, Operation, operation
 
-# Boundaries of the buckets: the conventions' own.
+# The conventions' bucket boundaries.
 _TOKENS = [4**power for power in range(14)]
 _SECONDS = [0.01 * 2**power for power in range(14)]
 _FIRST_CHUNK = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ]  # fmt: skip
-# How long the end of the program waits for what is still to be delivered.
+# The time that the end of the program allows for the last export.
 FLUSH_S = 3.0
-# How many combinations of model, host and kind the metrics tell apart.
+# The number of combinations of model, host and operation that have series of their own.
 MAX_SERIES = 1000
 
 
 class Telemetry:
-    """Tells of requests: over OTLP as the variables OTEL_* say, and on an address that Prometheus reads.
+    """Exports finished requests over OTLP, configured by the variables OTEL_*, and on a page for Prometheus.
 
-    `warn` gets the one line about a delivery that fails. Raises OSError where the address cannot be taken.
+    `warn` receives the one line about a failing export. Raises OSError if the address is not available.
     """
 
     def __init__(self, otlp: bool, scrape: tuple[str, int] | None, warn: Callable[[str], None]) -> None:
@@ -53,7 +53,7 @@ class Telemetry:
             self._page, _ = start_http_server(scrape[1], scrape[0], registry=registry)
             self.page_port = self._page.server_port
             readers.append(PrometheusMetricReader(registry=registry))
-        _tell_once(warn)
+        _warn_once(warn)
         resource = _resource()
         self._spans: TracerProvider | None = None
         if otlp and _exports("TRACES"):
@@ -66,7 +66,7 @@ class Telemetry:
         self._instruments = _Instruments(self._metrics)
 
     def note(self, record: Record) -> None:
-        """Takes the record of a request that has ended."""
+        """Export the record of a finished request."""
         if found := operation(record):
             self._trace(found)
             self._instruments.note(found)
@@ -82,7 +82,7 @@ class Telemetry:
         span.end(found.end_ns)
 
     def close(self, patience_s: float = FLUSH_S) -> None:
-        """Delivers what is left, as far as that is possible in this time, and ends."""
+        """Export the rest within this time, and stop."""
         ending = threading.Thread(target=self._end, name="gateway_otel", daemon=True)
         ending.start()
         ending.join(patience_s)
@@ -124,7 +124,7 @@ class _Instruments:
             self._first_chunk.record(found.first_chunk_s, shared)
 
     def _bounded(self, metric: Attributes) -> Attributes:
-        """The attributes, or those that OpenTelemetry has for all beyond a limit: clients make models up."""
+        """Return the attributes, or the overflow attribute beyond the limit: clients may invent model names."""
         key = tuple(sorted(metric.items(), key=lambda item: item[0]))
         if key not in self._known and len(self._known) >= MAX_SERIES:
             return {"otel.metric.overflow": True}
@@ -138,12 +138,12 @@ def _exports(signal: str) -> bool:
 
 
 def _resource() -> Resource:
-    """What the variables say of this program; its name where they say nothing."""
+    """Return the resource from the variables, with a default service name."""
     return Resource.create({"service.name": "mitm-gateway"}).merge(OTELResourceDetector().detect())
 
 
-def _tell_once(warn: Callable[[str], None]) -> None:
-    """Puts one line in the place of all that the SDK logs: it would repeat itself, and may quote an address."""
+def _warn_once(warn: Callable[[str], None]) -> None:
+    """Replace the SDK's log with one line: it repeats itself, and may quote an address."""
     sdk = logging.getLogger("opentelemetry")
     sdk.propagate = False
     sdk.handlers = [_Once(warn)]
@@ -153,12 +153,10 @@ class _Once(logging.Handler):
     def __init__(self, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._warn = warn
-        self._told = threading.Event()
+        self._has_warned = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tells the first fault, without its text."""
-        if not self._told.is_set():
-            self._told.set()
-            self._warn(
-                "the collector takes nothing (see OTEL_EXPORTER_OTLP_ENDPOINT); requests go on without it"
-            )
+        """Report the first fault, without its text."""
+        if not self._has_warned.is_set():
+            self._has_warned.set()
+            self._warn("exporting fails; check OTEL_EXPORTER_OTLP_ENDPOINT (requests are not affected)")

@@ -1,4 +1,4 @@
-"""Sums by rule and model over the lines of a `gateway_log`, as a table."""
+"""Totals by rule and model over the lines of a `gateway_log`, as a table."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Percentiles of a gateway that runs for months are those of its latest requests.
+# Percentiles cover the latest requests of a gateway that runs for months.
 MAX_TIMES = 10_000
-# Clients make names of models up; those beyond are counted together.
+# Clients may invent model names; those beyond the limit share a row.
 MAX_ROWS = 500
 OTHERS = "(others)"
 _MAX_NAME = 200
-_LONGEST_MS = 1e12  # years; a log may hold any number
+_LONGEST_MS = 1e12  # 30 years; a log may contain any number
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
 _TITLES = ("rule", "model", "requests", "errors", "in", "out", "cached",
            "first p50", "first p95", "total p50", "total p95")  # fmt: skip
@@ -22,7 +22,7 @@ _TEXT_COLUMNS = 2
 
 
 class _Times:
-    """The latest times. Numbers as objects would each keep a piece of memory from being given back."""
+    """The latest times, as an array: float objects would fragment the memory."""
 
     def __init__(self) -> None:
         self._values = array("d")
@@ -40,7 +40,7 @@ class _Times:
 
 
 @dataclass(slots=True)
-class _Sums:
+class _Totals:
     requests: int = 0
     errors: int = 0
     tokens: list[int] = field(default_factory=lambda: [0, 0, 0])
@@ -65,28 +65,28 @@ class _Sums:
 
 
 def _is_error(entry: Mapping[str, Any]) -> bool:
-    """Whether a request failed: without a status no answer came, and after a good one a stream may still fail."""
+    """Return True for a failed request: no status, an error status, or a stream that failed after a good one."""
     status = entry.get("status")
     return not isinstance(status, int) or status >= 400 or "refusal" in entry or "hint" in entry
 
 
 class Stats:
-    """The sums so far."""
+    """The totals so far."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], _Sums] = {}
+        self._totals: dict[tuple[str, str], _Totals] = {}
         self.unreadable = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Takes the entry of one request."""
+        """Add the entry of one request."""
         model = str(entry.get("model_sent", entry.get("model", "-")))
         key = (str(entry.get("rule", "no rule")), model[:_MAX_NAME])
-        if key not in self._sums and len(self._sums) >= MAX_ROWS:
+        if key not in self._totals and len(self._totals) >= MAX_ROWS:
             key = (key[0], OTHERS)
-        self._sums.setdefault(key, _Sums()).add(entry)
+        self._totals.setdefault(key, _Totals()).add(entry)
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
-        """Takes lines of a log; those that are none are counted in `unreadable`."""
+        """Add the lines of a log; malformed ones are counted in `unreadable`."""
         for line in lines:
             try:
                 entry = json.loads(line)
@@ -98,12 +98,12 @@ class Stats:
                 self.unreadable += 1
 
     def table(self) -> list[str]:
-        """The table, a line each, the rules in alphabetical order."""
-        if not self._sums:
+        """Return the lines of the table, sorted by rule and model."""
+        if not self._totals:
             return ["no requests"]
         rows = [
             _TITLES,
-            *(sums.row(*key) for key, sums in sorted(self._sums.items(), key=lambda item: item[0])),
+            *(totals.row(*key) for key, totals in sorted(self._totals.items(), key=lambda item: item[0])),
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return [_aligned(row, widths) for row in rows]
@@ -118,7 +118,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _percentile(values: Iterable[float], share: int) -> float | None:
-    """The smallest value that so many percent do not exceed (nearest rank)."""
+    """Return the percentile by nearest rank."""
     ordered = sorted(values)
     return ordered[-(-len(ordered) * share // 100) - 1] if ordered else None
 

@@ -1,4 +1,4 @@
-"""Answers that a rule lets the gateway give by itself."""
+"""Local answers that a rule allows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_models_list_has_the_exact_names() -> None:
     assert listed["has_more"] is False
 
 
-def test_listed_names_of_the_desktop_form_come_too() -> None:
+def test_the_models_list_includes_those_of_a_desktop_file() -> None:
     rule = make_rule(respond={"models": True})
     rules = RuleSet((rule,), listed_models=("claude-x",))
     answer = to_head(rule, rules, make_head("/v1/models/claude-x", method="GET"))
@@ -64,7 +64,7 @@ def test_an_estimate_never_fails(body: bytes) -> None:
     assert estimated_tokens(body) >= 1
 
 
-def test_an_image_counts_as_one_and_not_as_its_bytes() -> None:
+def test_an_image_counts_as_an_image_and_not_as_its_bytes() -> None:
     source = {"type": "base64", "media_type": "image/png", "data": "A" * 1_000_000}
     body = {"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]}
     assert estimated_tokens(json.dumps(body).encode()) < 2000

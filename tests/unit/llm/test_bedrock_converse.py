@@ -29,7 +29,7 @@ def usage_of(content_type: str, *chunks: bytes) -> Usage:
     return reader.finish()
 
 
-def test_a_request() -> None:
+def test_a_request_is_shown() -> None:
     body = {
         "system": [{"text": "You are terse."}, {"cachePoint": {"type": "default"}}],
         "inferenceConfig": {"maxTokens": 512},
@@ -109,7 +109,7 @@ stop: tool_use
 usage: in 11, out 7, cache read 5"""
 
 
-def test_an_answer() -> None:
+def test_a_response_is_shown_and_counted() -> None:
     content = [
         {"reasoningContent": {"reasoningText": {"text": "a thought"}}},
         {"text": "hello there"},
@@ -126,17 +126,17 @@ def test_an_answer() -> None:
     assert usage_of("application/json", json.dumps(answer).encode()) == told
 
 
-def test_a_stream() -> None:
+def test_a_stream_is_shown_and_counted() -> None:
     assert render(STREAM, CONTENT_TYPE) == ANSWER
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
-def test_the_tokens_of_a_stream_however_it_is_cut(size: int) -> None:
+def test_the_tokens_of_a_stream_do_not_depend_on_the_chunks(size: int) -> None:
     chunks = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
     assert usage_of(CONTENT_TYPE, *chunks) == Usage(None, 11, 7, 5, None, "tool_use", None, is_stream=True)
 
 
-def test_a_stream_that_is_cut_off_or_fails() -> None:
+def test_a_truncated_or_failed_stream_is_marked() -> None:
     assert "note: the stream has not ended" in render(b"".join(converse_events("one ")[:5]), CONTENT_TYPE)
     error = frame(b'{"message": "busy"}', message_type="exception", exception_type="throttlingException")
     text = render(b"".join(converse_events("one ")[:5]) + error, CONTENT_TYPE)
@@ -162,7 +162,7 @@ _KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "messageStop
 
 
 @given(_VALUES, st.sampled_from(_KINDS))
-def test_rubbish_never_raises(value: Any, kind: str) -> None:
+def test_malformed_data_never_raises(value: Any, kind: str) -> None:
     data = json.dumps(value).encode()
     render(data, "application/json")
     render(frame(data, event_type=kind, message_type="event"), CONTENT_TYPE)

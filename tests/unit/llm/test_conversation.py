@@ -30,7 +30,7 @@ def stream(name: str) -> bytes:
 # ---- requests ----
 
 
-def test_a_request_of_the_messages_api() -> None:
+def test_a_request_of_the_messages_api_is_shown() -> None:
     body = {
         "model": "claude-opus-4-8",
         "max_tokens": 32000,
@@ -87,7 +87,7 @@ def test_a_request_of_the_messages_api() -> None:
     )
 
 
-def test_a_request_of_chat_completions() -> None:
+def test_a_request_of_chat_completions_is_shown() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "ls", "arguments": '{"path": "/"}'}}
     body = {
         "model": "gpt-5",
@@ -110,7 +110,7 @@ def test_a_request_of_chat_completions() -> None:
     )
 
 
-def test_a_request_of_the_responses_api() -> None:
+def test_a_request_of_the_responses_api_is_shown() -> None:
     body = {
         "model": "gpt-5",
         "instructions": "Be terse.",
@@ -128,25 +128,25 @@ def test_a_request_of_the_responses_api() -> None:
     )
 
 
-def test_a_prompt_alone_is_a_message() -> None:
+def test_a_bare_prompt_is_shown_as_a_message() -> None:
     assert shown({"model": "gpt-5", "input": "hi"}) == "model: gpt-5\n\nuser:\n  hi"
 
 
-def test_a_request_without_tools_does_not_speak_of_them() -> None:
+def test_an_empty_list_of_tools_is_not_shown() -> None:
     assert shown({"model": "m", "tools": [], "messages": []}) == "model: m"
 
 
-def test_long_parts_fold_to_a_line_with_their_size() -> None:
+def test_long_parts_are_folded_to_a_line_with_their_size() -> None:
     text = shown({"messages": [{"role": "user", "content": "word " * 2000}]})
     assert text.endswith("\n  … 6,000 more characters")
     assert len(text) < 4100
 
 
-def test_a_conversation_that_nobody_could_read_loses_its_middle() -> None:
+def test_the_middle_of_a_huge_conversation_is_omitted() -> None:
     messages = [{"role": "user", "content": f"{number} " + "w" * 3000} for number in range(2000)]
     text = shown({"system": "S", "messages": messages})
     assert text.startswith("system (1 byte):\n  S\n\nuser:\n  0 w")
-    assert "messages in between" in text
+    assert "messages omitted" in text
     assert "user:\n  1999 w" in text
     assert len(text) < 1_100_000
 
@@ -184,7 +184,7 @@ def test_a_conversation_that_nobody_could_read_loses_its_middle() -> None:
         ),
     ],
 )
-def test_streams(name: str, expected: str) -> None:
+def test_a_stream_is_shown_as_its_response(name: str, expected: str) -> None:
     assert render(stream(name), SSE) == expected
     assert render(stream(name).replace(b"\n", b"\r\n"), SSE) == expected
 
@@ -196,16 +196,16 @@ def test_a_running_stream_shows_what_has_arrived() -> None:
     assert text.endswith("note: the stream has not ended")
 
 
-def test_an_event_that_is_still_coming_is_no_damage() -> None:
+def test_an_event_that_is_still_arriving_is_not_damaged() -> None:
     running = stream("openai-chat")
     running = running[: running.rfind(b'"lo"') + 2]
     text = render(running, SSE)
     assert text.startswith("model: gpt-5\n\nassistant:\n  Hell\n\nnote: an event of ")
-    assert text.endswith(" bytes has come in part\n\nnote: the stream has not ended")
+    assert text.endswith(" bytes is still arriving\n\nnote: the stream has not ended")
     assert "part" not in render(running[: running.rfind(b"\n\n") + 2], SSE)
 
 
-def test_a_chat_stream_with_tool_calls() -> None:
+def test_tool_calls_of_a_chat_stream_are_assembled() -> None:
     def event(**delta: Any) -> bytes:
         return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
 
@@ -222,7 +222,7 @@ def test_a_chat_stream_with_tool_calls() -> None:
     )
 
 
-def test_a_responses_stream_before_its_end() -> None:
+def test_a_responses_stream_is_shown_before_its_end() -> None:
     events = [
         {"type": "response.created", "response": {"model": "gpt-5", "status": "in_progress", "output": []}},
         {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning"}},
@@ -238,7 +238,7 @@ def test_a_responses_stream_before_its_end() -> None:
     )
 
 
-def test_whole_answers() -> None:
+def test_complete_responses_are_shown() -> None:
     content = [{"type": "text", "text": "Hello"}]
     usage = {"input_tokens": 1, "output_tokens": 2}
     assert shown({"model": "m", "content": content, "stop_reason": "end_turn", "usage": usage}) == (
@@ -249,7 +249,7 @@ def test_whole_answers() -> None:
     assert shown({"input_tokens": 12}) == "usage: in 12"
 
 
-def test_errors() -> None:
+def test_errors_are_shown() -> None:
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}
     assert shown(error) == "error:\n  invalid_request_error: no"
     assert shown({"error": {"message": "no", "code": 404}}) == "error:\n  404: no"
@@ -264,33 +264,33 @@ def bedrock_stream() -> bytes:
     return b"".join(chunk(json.loads(event)) for event in events)
 
 
-def test_bedrocks_frames_read_like_the_stream_that_they_carry() -> None:
+def test_bedrocks_frames_are_shown_like_the_stream_inside_them() -> None:
     assert render(bedrock_stream(), CONTENT_TYPE) == render(stream("anthropic-messages"), SSE)
 
 
-def test_bedrocks_errors_and_a_cut_off_frame_are_told() -> None:
+def test_bedrocks_errors_and_a_cut_off_frame_are_reported() -> None:
     error = frame(b'{"message": "slow down"}', message_type="exception", exception_type="throttlingException")
     text = render(bedrock_stream()[:400] + b"", CONTENT_TYPE)
     assert "note: " in text
     assert render(error, CONTENT_TYPE) == "error:\n  throttlingException: slow down"
-    assert "at the end are no complete frame" in render(bedrock_stream()[:-3], CONTENT_TYPE)
+    assert "are not a complete frame" in render(bedrock_stream()[:-3], CONTENT_TYPE)
 
 
 # ---- what is cut off, damaged or hostile ----
 
 
-def test_escape_sequences_are_shown_and_not_executed() -> None:
+def test_escape_sequences_are_visible_and_not_executed() -> None:
     text = shown({"content": [{"type": "text", "text": "\x1b[2J\x1b]0;title\x07 a\u202eb \x9b31m \x7f"}]})
     assert text == "assistant:\n  ␛[2J␛]0;title␇ a\\u202eb \\u009b31m ␡"
 
 
-def test_escape_sequences_in_names_of_tools_are_shown_and_not_executed() -> None:
+def test_escape_sequences_in_tool_names_are_visible_and_not_executed() -> None:
     assert "\x1b" not in shown({"messages": [], "model": "\x1b[1m", "tools": [{"name": "\x1b]0;t\x07"}]})
 
 
-def test_the_readable_part_of_a_json_text_that_is_cut_off_is_shown() -> None:
+def test_the_readable_part_of_truncated_json_is_shown() -> None:
     body = json.dumps({"content": [{"type": "text", "text": "Hello \u00e9"}], "stop_reason": "end_turn"})
-    note = "note: the JSON of {} bytes is cut off or damaged; this is what can be read of it"
+    note = "note: the JSON of {} bytes is cut off or damaged; this is the readable part"
     for end, expected in (
         (body.index("llo"), "assistant:\n  He"),
         (body.index("\\u00e9") + 4, "assistant:\n  Hello "),
@@ -300,7 +300,7 @@ def test_the_readable_part_of_a_json_text_that_is_cut_off_is_shown() -> None:
         assert render(body[:end].encode(), JSON) == f"{expected}\n\n{note.format(end)}"
 
 
-def test_a_damaged_event_is_a_note() -> None:
+def test_a_damaged_event_produces_a_note() -> None:
     broken = stream("anthropic-messages").replace(b'"text": "! How can I"}', b'"text": "! How')
     text = render(broken, SSE)
     assert "Hello" in text
@@ -308,10 +308,10 @@ def test_a_damaged_event_is_a_note() -> None:
     assert "is cut off or damaged" in text
 
 
-def test_many_damaged_events_are_few_notes() -> None:
+def test_many_damaged_events_produce_few_notes() -> None:
     text = render(b"data: {\n\n" * 500, SSE)
     assert text.count("note:") == 5
-    assert "notes more" in text
+    assert "more notes" in text
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_many_damaged_events_are_few_notes() -> None:
     ],
     ids=lambda body: str(body[:30]),
 )  # fmt: skip
-def test_rubbish_is_shown_without_a_fault(body: bytes) -> None:
+def test_malformed_bodies_are_shown_without_an_error(body: bytes) -> None:
     for content_type in (JSON, SSE, CONTENT_TYPE, ""):
         render(body, content_type).encode()
     render(b"data: " + body + b"\n\n", SSE).encode()
@@ -354,7 +354,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.lists(JSON_VALUES, max_size=4), st.integers(0, 40))
-def test_no_body_and_no_event_makes_it_raise(values: list[Any], cut: int) -> None:
+def test_no_json_body_and_no_event_raises(values: list[Any], cut: int) -> None:
     for value in values:
         body = json.dumps(value).encode()
         render(body, JSON).encode()
@@ -365,7 +365,7 @@ def test_no_body_and_no_event_makes_it_raise(values: list[Any], cut: int) -> Non
 
 
 @given(st.binary(max_size=80))
-def test_no_bytes_make_it_raise(data: bytes) -> None:
+def test_no_bytes_raise(data: bytes) -> None:
     for content_type in (JSON, SSE, CONTENT_TYPE):
         render(data, content_type).encode()
 
@@ -374,7 +374,7 @@ LINES = st.sampled_from([b"data: {}", b"data:{}", b"data: a", b"event: x", b": c
 
 
 @given(st.lists(LINES), st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_events_are_those_that_the_incremental_reader_gives(lines: list[bytes], end: bytes) -> None:
+def test_events_are_those_of_the_incremental_reader(lines: list[bytes], end: bytes) -> None:
     data = end.join(lines) + end + end
     assert [text for text in event_data(data) if text] == [event.data for event in EventReader().feed(data)]
 
@@ -408,7 +408,7 @@ BIG_BODIES = {
 
 
 @pytest.mark.parametrize("name", BIG_BODIES)
-def test_of_ten_megabytes_what_can_be_read_in_a_moment_is_shown(name: str) -> None:
+def test_ten_megabytes_are_read_within_the_time(name: str) -> None:
     data, content_type = BIG_BODIES[name]
     text = render(data, content_type)
     assert text
@@ -426,16 +426,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_of_very_many_values_the_first_are_read(name: str) -> None:
+def test_only_the_beginning_of_very_many_values_is_read(name: str) -> None:
     body = HOSTILE[name]
-    assert "has too many values to be shown whole; this is its beginning" in render(body, JSON)
+    assert "has too many values to show in full; this is the beginning" in render(body, JSON)
     event = render(b"data: " + body + b"\n\n" + delta("after it"), SSE)
     assert "  after it\n" in event
-    assert "has too many values to be shown whole" in event
+    assert "has too many values to show in full" in event
     assert "too many values" in render(frame(body), CONTENT_TYPE)
 
 
-def test_a_long_text_with_the_marks_of_values_is_one_value() -> None:
+def test_a_long_text_full_of_json_marks_is_one_value() -> None:
     code = json.dumps({"a": [1, {"b": "\\"}]}) * 30_000
     text = shown(
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": code}]}, MESSAGE]}
@@ -444,16 +444,16 @@ def test_a_long_text_with_the_marks_of_values_is_one_value() -> None:
     assert text.endswith("word word ")
 
 
-def test_arguments_with_very_many_values_are_shown_as_they_are() -> None:
+def test_arguments_with_very_many_values_are_shown_as_text() -> None:
     call = {"type": "tool_use", "name": "Tool", "input": "[" + "1," * 200_000 + "1]"}
     assert "tool call Tool:\n    [1,1," in shown({"content": [call]})
 
 
-def test_a_number_of_very_many_digits_is_shown_as_text() -> None:
+def test_a_number_with_very_many_digits_is_shown_as_text() -> None:
     assert render(b'{"messages": [' + b"9" * 100_000 + b"]}", JSON).startswith("message:\n  9999")
 
 
-def test_a_stream_that_takes_long_is_read_at_both_ends() -> None:
+def test_a_long_stream_is_read_at_both_ends() -> None:
     seconds = iter(range(10_000))
     text = render(
         delta("start ") + delta("middle ") * 20_000 + delta("end"), SSE, lambda: next(seconds) * 0.03
@@ -461,19 +461,19 @@ def test_a_stream_that_takes_long_is_read_at_both_ends() -> None:
     assert "  start middle" in text
     assert text.count("middle ") < 10_000
     assert "middle end\n" in text
-    assert "in the middle of the stream are not shown" in text
+    assert "in the middle of the stream are omitted" in text
 
 
-def test_of_very_many_parts_the_first_and_the_last_are_shown() -> None:
+def test_the_first_and_the_last_of_very_many_parts_are_shown() -> None:
     parts = [{"type": "text", "text": f"part {number}"} for number in range(20_000)]
     text = shown({"messages": [{"role": "user", "content": parts}], "tools": [{"name": "x"}] * 5000})
     assert "  part 0\n  part 1\n" in text
     assert text.endswith("  part 19998\n  part 19999")
-    assert " parts in between\n" in text
+    assert " parts omitted\n" in text
     assert len(text) < 400_000
 
 
-def test_the_middle_of_many_frames_is_left_out() -> None:
+def test_the_middle_of_many_frames_is_omitted() -> None:
     words = [
         converse("contentBlockDelta", contentBlockIndex=0, delta={"text": f"{n} "}) for n in range(20_000)
     ]
@@ -481,29 +481,34 @@ def test_the_middle_of_many_frames_is_left_out() -> None:
     text = render(b"".join(words), CONTENT_TYPE, lambda: next(seconds) * 0.03)
     assert "  0 1 2 3" in text
     assert " 19998 19999" in text
-    assert "in the middle of the stream are not shown" in text
+    assert "in the middle of the stream are omitted" in text
 
 
-def test_a_stream_that_is_damaged_all_over_is_not_read_on() -> None:
+def test_a_thoroughly_damaged_stream_is_not_read_to_its_end() -> None:
     text = render(b"data: {bad\n\n" * 1000 + delta("unread"), SSE)
-    assert "too much of the stream is damaged" in text
+    assert "too many events are damaged" in text
     assert "unread" not in text
     assert "too much" in render(frame(b"{") * 1000, CONTENT_TYPE)
 
 
-def test_of_very_many_keys_the_first_are_shown() -> None:
+def test_only_the_first_of_very_many_keys_are_shown() -> None:
     many = {f"key{n}": n for n in range(2000)}
     text = shown({"content": [{"type": "tool_use", "name": "Tool", "input": many}]})
     assert "    key499: 499\n    … 1,500 more keys" in text
     assert len(shown({"messages": [], **many}).splitlines()) < 600
 
 
-def test_where_conversations_are() -> None:
-    assert is_conversation("/v1/messages?beta=true", "application/json; charset=utf-8")
-    assert is_conversation("/base/v1/messages/count_tokens", JSON)
-    assert is_conversation("/openai/deployments/x/chat/completions", SSE)
-    assert is_conversation("/v1/responses", SSE)
-    assert is_conversation("/model/anthropic.claude-x/invoke-with-response-stream", CONTENT_TYPE)
-    assert is_conversation("/v1/projects/p/locations/l/publishers/a/models/m@1:streamRawPredict", SSE)
-    assert not is_conversation("/v1/messages", "text/html")
-    assert not is_conversation("/v1/models", JSON)
+def shows(target: str, content_type: str) -> bool:
+    return is_conversation("api.example.com", "POST", target, content_type)
+
+
+def test_the_view_is_the_default_for_conversations_only() -> None:
+    assert shows("/v1/messages?beta=true", "application/json; charset=utf-8")
+    assert shows("/base/v1/messages/count_tokens", JSON)
+    assert shows("/openai/deployments/x/chat/completions", SSE)
+    assert shows("/v1/responses", SSE)
+    assert shows("/v1beta/models/gemini-pro:streamGenerateContent?alt=sse", SSE)
+    assert shows("/model/anthropic.claude-x/invoke-with-response-stream", CONTENT_TYPE)
+    assert shows("/v1/projects/p/locations/l/publishers/a/models/m@1:streamRawPredict", SSE)
+    assert not shows("/v1/messages", "text/html")
+    assert not shows("/v1/models", JSON)

@@ -1,4 +1,4 @@
-"""What to do about the errors that users meet most."""
+"""Hints for the errors that users meet most."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from mitm_gateway.llm.hints import Answer, hint
+from mitm_gateway.llm.hints import Failure, hint
 
-ANSWER = Answer(
+FAILURE = Failure(
     400, "application/json", b"", "/v1/messages", scheme="bearer", credential="gw", model="claude-x"
 )
-EXTRA = 'the upstream does not know a field: put body: {{remove: ["{}"]}} into the rule'
-MODEL = 'the upstream does not know the model "claude-x": add it to models.map, or set models.default'
-BETA = "the upstream does not know a beta: put beta: {{drop: [{}]}} into the rule"
+EXTRA = 'the upstream does not support a field; add body: {{remove: ["{}"]}} to the rule'
+MODEL = 'the upstream does not know the model "claude-x"; add it to models.map, or set models.default'
+BETA = "the upstream does not support a beta; add beta: {{drop: [{}]}} to the rule"
 
 
 def anthropic(message: str, kind: str = "invalid_request_error") -> bytes:
@@ -51,8 +51,8 @@ def anthropic(message: str, kind: str = "invalid_request_error") -> bytes:
         (anthropic("max_tokens: too large"), None),
     ],
 )
-def test_bad_requests(body: bytes, expected: str | None) -> None:
-    assert hint(replace(ANSWER, body=body)) == expected
+def test_a_bad_request_gets_the_hint_for_its_reason(body: bytes, expected: str | None) -> None:
+    assert hint(replace(FAILURE, body=body)) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,57 +63,55 @@ def test_bad_requests(body: bytes, expected: str | None) -> None:
         b'{"error":{"code":"DeploymentNotFound"}}',
     ],
 )
-def test_a_model_that_is_not_found(body: bytes) -> None:
-    assert hint(replace(ANSWER, status=404, body=body)) == MODEL
+def test_an_unknown_model_gets_a_hint(body: bytes) -> None:
+    assert hint(replace(FAILURE, status=404, body=body)) == MODEL
 
 
 @pytest.mark.parametrize(
     ("scheme", "credential", "expected"),
     [
-        ("bearer", "gw", 'the upstream does not take credential "gw" as bearer: check it, '
+        ("bearer", "gw", 'the upstream rejects credential "gw" as bearer; check the key, '
                          "or try auth.scheme: x-api-key"),
-        ("x-api-key", None, "the upstream does not take the client's key as x-api-key: check it, "
+        ("x-api-key", None, "the upstream rejects the client's key as x-api-key; check the key, "
                             "or try auth.scheme: bearer"),
-        ("basic", "gw", 'the upstream does not take credential "gw": check it'),
-        ("none", None, "the upstream wants a key and the rule sends none: give it auth with a credential"),
+        ("basic", "gw", 'the upstream rejects credential "gw"; check the key'),
+        ("none", None, "the upstream requires a key and the rule sends none; add auth with a credential"),
     ],
 )  # fmt: skip
-def test_a_key_in_the_wrong_slot(scheme: str, credential: str | None, expected: str) -> None:
-    assert hint(replace(ANSWER, status=401, scheme=scheme, credential=credential)) == expected
+def test_a_key_in_the_wrong_header_gets_a_hint(scheme: str, credential: str | None, expected: str) -> None:
+    assert hint(replace(FAILURE, status=401, scheme=scheme, credential=credential)) == expected
 
 
 @pytest.mark.parametrize("status", [200, 403, 407, 502])
-def test_a_firewalls_page(status: int) -> None:
-    page = "a page of HTML instead of an answer: a firewall, login or wrong host; check upstream"
-    assert hint(replace(ANSWER, status=status, body=b" <!DOCTYPE html><html>")) == page
-    assert hint(replace(ANSWER, status=status, content_type="text/html; charset=utf-8")) == page
+def test_an_html_page_gets_a_hint(status: int) -> None:
+    page = "received an HTML page instead of JSON, from a firewall, a login page or the wrong host; check upstream"
+    assert hint(replace(FAILURE, status=status, body=b" <!DOCTYPE html><html>")) == page
+    assert hint(replace(FAILURE, status=status, content_type="text/html; charset=utf-8")) == page
 
 
-def test_paths_that_are_not_there() -> None:
-    count_tokens = replace(ANSWER, status=404, path="/v1/messages/count_tokens")
+def test_a_missing_path_gets_a_hint() -> None:
+    count_tokens = replace(FAILURE, status=404, path="/v1/messages/count_tokens")
     assert hint(count_tokens) == (
-        "the upstream has no count_tokens: put respond: {count_tokens: estimate} into the rule"
+        "the upstream has no count_tokens; add respond: {count_tokens: estimate} to the rule"
     )
-    assert hint(replace(ANSWER, status=404)) == (
-        "the upstream has no such path: check the base path in upstream"
+    assert hint(replace(FAILURE, status=404)) == (
+        "the upstream has no such path; check the base path in upstream"
     )
 
 
 def test_a_redirect_names_the_host_and_nothing_secret() -> None:
-    answer = replace(ANSWER, status=307, location="https://user:pw@login.test:8443/x?token=SECRET")
-    assert hint(answer) == (
-        "the upstream redirects to https://login.test: put the address that answers itself into upstream"
-    )
-    assert hint(replace(ANSWER, status=302, location="http://[")) == (
-        "the upstream redirects: put the address that answers itself into upstream"
+    answer = replace(FAILURE, status=307, location="https://user:pw@login.test:8443/x?token=SECRET")
+    assert hint(answer) == ("the upstream redirects to https://login.test; set upstream to the final address")
+    assert hint(replace(FAILURE, status=302, location="http://[")) == (
+        "the upstream redirects; set upstream to the final address"
     )
 
 
 @pytest.mark.parametrize("status", [200, 204, 304, 429, 500, 529])
-def test_nothing_is_said_where_the_rule_cannot_help(status: int) -> None:
-    assert hint(replace(ANSWER, status=status, body=anthropic("Overloaded", "overloaded_error"))) is None
+def test_errors_that_no_rule_cures_get_no_hint(status: int) -> None:
+    assert hint(replace(FAILURE, status=status, body=anthropic("Overloaded", "overloaded_error"))) is None
 
 
-def test_text_of_the_upstream_is_not_repeated() -> None:
+def test_text_of_the_upstream_is_not_quoted() -> None:
     body = anthropic("invalid anthropic-beta sk-secret-0123456789abcdef \\u001b[31m")
-    assert hint(replace(ANSWER, body=body)) == BETA.format("NAME")
+    assert hint(replace(FAILURE, body=body)) == BETA.format("NAME")

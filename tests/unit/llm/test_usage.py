@@ -1,4 +1,4 @@
-"""What an answer says of itself."""
+"""Model, token counts and stop reason of a response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stream(*events: object) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
-def test_the_messages_api_in_a_stream() -> None:
+def test_a_stream_of_the_messages_api_is_counted() -> None:
     first = {
         "input_tokens": 8,
         "cache_read_input_tokens": 5,
@@ -42,14 +42,14 @@ def test_the_messages_api_in_a_stream() -> None:
     )
 
 
-def test_the_messages_api_as_json() -> None:
+def test_json_of_the_messages_api_is_counted() -> None:
     answer = {"model": "m", "stop_reason": "max_tokens", "usage": {"input_tokens": 8, "output_tokens": 9}}
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage(
         "m", 8, 9, stop_reason="max_tokens"
     )
 
 
-def test_chat_completions() -> None:
+def test_chat_completions_are_counted() -> None:
     tokens = {"prompt_tokens": 8, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5}}
     events = stream(
         {"model": "m", "choices": [{"delta": {"content": "x"}, "finish_reason": None}]},
@@ -61,7 +61,7 @@ def test_chat_completions() -> None:
     )
 
 
-def test_the_responses_api() -> None:
+def test_the_responses_api_is_counted() -> None:
     tokens = {"input_tokens": 8, "output_tokens": 9, "input_tokens_details": {"cached_tokens": 5}}
     answer = {"object": "response", "status": "completed", "model": "m", "usage": tokens}
     begun = {"object": "response", "status": "in_progress", "model": "m"}
@@ -77,26 +77,26 @@ def test_the_responses_api() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 10**12, 10**400, 1.5, "8", None, True])
-def test_counts_that_cannot_be_are_passed_over(count: object) -> None:
+def test_impossible_counts_are_ignored(count: object) -> None:
     tokens = {"input_tokens": 8, "output_tokens": count, "cache_read_input_tokens": count}
     assert usage_of("application/json", json.dumps({"usage": tokens}).encode()) == Usage(input_tokens=8)
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "two words", "\x1b[31m", "é", ""])
-def test_names_that_are_none_are_passed_over(name: str) -> None:
+def test_malformed_names_are_ignored(name: str) -> None:
     answer = {"stop_reason": name, "error": {"type": name, "code": name}}
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage(error="error")
     assert usage_of("application/json", json.dumps({"model": name * 10 + "\n"}).encode()) == Usage()
 
 
 @pytest.mark.parametrize("value", [[], {}, [[]], 1.5, None])
-def test_values_of_other_types_are_passed_over(value: object) -> None:
+def test_values_of_other_types_are_ignored(value: object) -> None:
     names = ("status", "model", "stop_reason", "choices", "usage", "incomplete_details", "message", "delta")
     answer = {"object": "response", **dict.fromkeys(names, value)}
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage()
 
 
-def test_bedrocks_frames() -> None:
+def test_bedrocks_frames_are_counted() -> None:
     events = [
         {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
@@ -108,7 +108,7 @@ def test_bedrocks_frames() -> None:
     assert usage_of(CONTENT_TYPE, data, b"\xff" * 2_000_000, data) == told
 
 
-def test_an_error_tells_its_type() -> None:
+def test_an_error_is_reported_by_its_type() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
     assert usage_of("application/json", json.dumps(error).encode()).error == "overloaded_error"
     assert usage_of("text/event-stream", stream(error)).error == "overloaded_error"
@@ -117,7 +117,7 @@ def test_an_error_tells_its_type() -> None:
         assert usage_of("text/event-stream", stream(of_responses)).error == told
 
 
-def test_a_cut_stream_tells_what_had_come() -> None:
+def test_a_truncated_stream_reports_what_it_contained() -> None:
     events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
     assert usage_of("text/event-stream", events + b'data: {"usage":{"outp') == Usage("m", 8, is_stream=True)
 
@@ -140,7 +140,7 @@ def test_a_cut_stream_tells_what_had_come() -> None:
     ),
     cuts=st.lists(st.integers(0, 400), max_size=6),
 )
-def test_a_stream_tells_the_same_however_it_is_cut(pieces: list[bytes], cuts: list[int]) -> None:
+def test_the_usage_does_not_depend_on_the_chunks(pieces: list[bytes], cuts: list[int]) -> None:
     whole = b"".join(pieces)
     cut, by_piece, at_once = (reader_for("text/event-stream") for _ in range(3))
     for start, end in pairwise([0, *sorted(cuts), len(whole)]):
@@ -151,7 +151,7 @@ def test_a_stream_tells_the_same_however_it_is_cut(pieces: list[bytes], cuts: li
     assert cut.finish() == by_piece.finish() == at_once.finish()
 
 
-def test_a_very_long_answer_is_not_kept() -> None:
+def test_a_very_long_response_is_not_kept() -> None:
     assert usage_of("application/json", b'{"model":"m","x":"', b"x" * MAX_JSON_BYTES, b'"}') == Usage()
 
 
@@ -160,7 +160,7 @@ def test_a_very_long_answer_is_not_kept() -> None:
              b'{"model":5,"error":"x"}', b"[" * 100_000]
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-def test_rubbish_tells_nothing(kind: str, body: bytes) -> None:
+def test_malformed_bodies_report_nothing(kind: str, body: bytes) -> None:
     data = b"data: " + body + b"\n\n" if kind == "text/event-stream" else body
     assert usage_of(kind, data) == Usage(is_stream=kind == "text/event-stream")
 

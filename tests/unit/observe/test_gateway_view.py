@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mitm_gateway.observe.gateway_view import Request, render
+from mitm_gateway.observe.gateway_view import RequestText, render
 
-CAME = Request(
+RECEIVED = RequestText(
     "POST https://api.anthropic.com/v1/messages",
     [("Host", "api.anthropic.com"), ("x-api-key", "****1a2b"), ("Accept", "*/*"), ("Content-Length", "812")],
 )
-WENT = Request(
+FORWARDED = RequestText(
     "POST https://h.test/a/v1/messages",
     [("Host", "h.test"), ("accept", "*/*"), ("Content-Length", "790"), ("Authorization", "Bearer ****9f3c")],
 )
@@ -35,19 +35,19 @@ FACTS = {
 }
 
 
-def test_what_came_and_what_went() -> None:
+def test_the_report_compares_the_received_and_the_forwarded_request() -> None:
     assert (
-        render(FACTS, CAME, WENT)
+        render(FACTS, RECEIVED, FORWARDED)
         == """\
 rule: copilot
 outcome: ok, 200
 note: the rest is not kept
 
-came: POST https://api.anthropic.com/v1/messages
-went: POST https://h.test/a/v1/messages
+received: POST https://api.anthropic.com/v1/messages
+forwarded: POST https://h.test/a/v1/messages
 
 auth: x-api-key → bearer
-credential: gw, read 12 s before
+credential: gw, fetched 12 s before
 model: claude-opus-4-8 → claude-opus-4.6
 body edits of the rule:
   remove context_management
@@ -55,8 +55,8 @@ body: 812 → 790 bytes
 
 timing: first event 350 ms, total 1,350 ms, 96 tokens per second
 tokens: in 812, out 96, cache read 4,096
-answer: 4.3 kB
-retry: the client's number 2
+response: 4.3 kB
+retry: number 2 by the client
 
 headers changed:
   - Host: api.anthropic.com
@@ -70,22 +70,22 @@ headers unchanged:
     )
 
 
-def test_headers_that_stand_there_more_than_once_are_told_apart() -> None:
-    came = Request("GET /", [("A", "1"), ("B", "2"), ("a", "1")])
-    went = Request("GET /", [("A", "1"), ("B", "2"), ("b", "2"), ("C", "3")])
-    text = render({}, came, went)
+def test_repeated_headers_are_compared_one_by_one() -> None:
+    received = RequestText("GET /", [("A", "1"), ("B", "2"), ("a", "1")])
+    forwarded = RequestText("GET /", [("A", "1"), ("B", "2"), ("b", "2"), ("C", "3")])
+    text = render({}, received, forwarded)
     assert text.endswith(
         "headers changed:\n  - A: 1\n  + B: 2\n  + C: 3\nheaders unchanged:\n    B: 2\n    a: 1"
     )
 
 
-def test_a_stream_that_broke_off_has_no_speed() -> None:
-    assert "tokens per second" not in render({**FACTS, "outcome": "aborted"}, CAME, WENT)
+def test_a_broken_stream_has_no_speed() -> None:
+    assert "tokens per second" not in render({**FACTS, "outcome": "aborted"}, RECEIVED, FORWARDED)
 
 
-def test_a_refused_request_went_nowhere() -> None:
+def test_the_report_on_a_refused_request_says_that_nothing_was_forwarded() -> None:
     facts = {"rule": "gw", "outcome": "refused", "status": 502, "refusal": 'credential "gw" is not there'}
-    text = render(facts, Request("POST https://h.test/", [("Host", "h.test")]), None)
+    text = render(facts, RequestText("POST https://h.test/", [("Host", "h.test")]), None)
     assert (
         text
         == """\
@@ -93,36 +93,36 @@ rule: gw
 outcome: refused, 502
 refusal: credential "gw" is not there
 
-came: POST https://h.test/
-went: nothing was sent
+received: POST https://h.test/
+forwarded: nothing; answered locally
 
 headers:
     Host: h.test"""
     )
 
 
-def test_escape_sequences_in_headers_are_shown() -> None:
-    assert "␛[2J" in render({}, Request("GET http://h.test/", [("x", "\x1b[2J")]), None)
+def test_escape_sequences_in_headers_are_visible() -> None:
+    assert "␛[2J" in render({}, RequestText("GET http://h.test/", [("x", "\x1b[2J")]), None)
 
 
 def edits_shown(facts: dict[str, object]) -> list[str]:
-    lines = render({**FACTS, "edits": ["remove a", "set b"], **facts}, CAME, WENT).splitlines()
+    lines = render({**FACTS, "edits": ["remove a", "set b"], **facts}, RECEIVED, FORWARDED).splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith("body edits"))
     return lines[start : lines.index(next(line for line in lines if line.startswith("body: ")))]
 
 
-def test_edits_that_found_nothing_to_do_are_told_apart() -> None:
+def test_edits_without_effect_are_marked() -> None:
     assert edits_shown({"applied": ["set b", "edit anthropic_beta"]}) == [
-        "body edits:", "  remove a: nothing to do here", "  set b", "  edit anthropic_beta",
+        "body edits:", "  remove a: no effect here", "  set b", "  edit anthropic_beta",
     ]  # fmt: skip
 
 
-def test_a_body_that_went_on_as_it_came_was_not_edited() -> None:
+def test_an_unchanged_body_has_no_effective_edits() -> None:
     facts = {name: value for name, value in FACTS.items() if name != "bytes_came"}
-    lines = render({**facts, "edits": ["remove a"]}, CAME, WENT).splitlines()
-    assert "  remove a: nothing to do here" in lines
+    lines = render({**facts, "edits": ["remove a"]}, RECEIVED, FORWARDED).splitlines()
+    assert "  remove a: no effect here" in lines
     assert "body: 790 bytes, unchanged" in lines
 
 
-def test_without_a_view_only_the_rules_edits_are_known() -> None:
+def test_without_the_applied_edits_only_those_of_the_rule_are_listed() -> None:
     assert edits_shown({}) == ["body edits of the rule:", "  remove a", "  set b"]

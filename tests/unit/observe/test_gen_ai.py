@@ -1,4 +1,4 @@
-"""A finished record in the words of OpenTelemetry's conventions."""
+"""A finished record as OpenTelemetry's conventions describe it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def told(*args: Any, **changes: Any) -> Operation:
     return found
 
 
-def test_a_call_of_the_messages_api() -> None:
+def test_a_call_of_the_messages_api_is_described() -> None:
     shared: Attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "anthropic",
@@ -65,7 +65,7 @@ def test_a_call_of_the_messages_api() -> None:
     )
 
 
-def test_openai_counts_what_was_cached_among_the_input() -> None:
+def test_openais_input_count_includes_cached_tokens() -> None:
     found = told("/v1/chat/completions", usage=Usage("m", 11, 7, 5))
     assert found.tokens == (("input", 11), ("output", 7))
     assert found.span["gen_ai.provider.name"] == "openai"
@@ -92,7 +92,9 @@ def test_openai_counts_what_was_cached_among_the_input() -> None:
         ("/v1/messages", "demo", "chat", "anthropic"),
     ],
 )  # fmt: skip
-def test_operations_and_providers(path: str, upstream: str, operation_name: str, provider: str) -> None:
+def test_operation_and_provider_follow_from_path_and_host(
+    path: str, upstream: str, operation_name: str, provider: str
+) -> None:
     found = told(path, upstream)
     assert found.span["gen_ai.operation.name"] == operation_name
     assert found.span["gen_ai.provider.name"] == provider
@@ -101,11 +103,11 @@ def test_operations_and_providers(path: str, upstream: str, operation_name: str,
 @pytest.mark.parametrize(
     "path", ["/v1/messages/count_tokens", "/v1/models", "/", "/v1/projects/p/models/count-tokens:rawPredict"]
 )
-def test_what_calls_no_model_is_not_told(path: str) -> None:
+def test_requests_that_call_no_model_are_not_reported(path: str) -> None:
     assert operation(record(path)) is None
 
 
-def test_a_probe_calls_no_model() -> None:
+def test_a_probe_is_not_reported() -> None:
     assert operation(replace(record(), method="HEAD")) is None
 
 
@@ -119,25 +121,25 @@ def test_a_probe_calls_no_model() -> None:
         ({"error": "server closed connection"}, "broken off"),
     ],
 )
-def test_what_went_wrong_is_told_in_few_words(changes: dict[str, Any], error: str) -> None:
+def test_errors_have_few_kinds(changes: dict[str, Any], error: str) -> None:
     found = told(**changes)
     assert found.is_error
     assert found.span["error.type"] == error
     assert "error.type" not in found.metric
 
 
-def test_long_names_are_cut() -> None:
+def test_long_names_are_truncated() -> None:
     found = told(model="m" * 5000, model_sent=None)
     assert len(found.name) == len("chat ") + 256
     assert found.span["gen_ai.request.model"] == "m" * 256
 
 
-def test_a_port_of_its_own_and_an_address_in_brackets() -> None:
+def test_the_server_address_has_port_and_no_brackets() -> None:
     found = told(upstream="http://[::1]:8443/base")
     assert (found.span["server.address"], found.span["server.port"]) == ("::1", 8443)
 
 
-def test_models_that_clients_make_up_do_not_grow_the_metrics_without_end() -> None:
+def test_invented_model_names_do_not_grow_the_metrics_without_bound() -> None:
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader

@@ -27,7 +27,7 @@ def entry(number: int) -> dict[str, object]:
     }
 
 
-def test_the_table_is_by_rule_and_model() -> None:
+def test_the_table_has_a_row_for_each_rule_and_model() -> None:
     stats = Stats()
     for number in range(1, 101):
         stats.add(entry(number))
@@ -46,7 +46,7 @@ def test_the_table_is_by_rule_and_model() -> None:
     ]
 
 
-def test_names_that_clients_make_up_are_counted_together() -> None:
+def test_invented_model_names_share_a_row() -> None:
     stats = Stats()
     for number in range(MAX_ROWS + 100):
         stats.add({"rule": "r", "model": f"{number}-{'x' * 10_000}", "status": 200})
@@ -56,25 +56,25 @@ def test_names_that_clients_make_up_are_counted_together() -> None:
     assert max(map(len, lines)) < 500
 
 
-def test_percentiles_are_those_of_the_latest_requests() -> None:
+def test_percentiles_cover_the_latest_requests() -> None:
     stats = Stats()
     for number in [5.0] * MAX_TIMES + [7.0] * MAX_TIMES + [9.0] * (MAX_TIMES // 20 + 1):
         stats.add({"rule": "r", "status": 200, "total_ms": number})
     assert stats.table()[1].split()[-4:] == ["7", "ms", "9", "ms"]
 
 
-def test_times_that_are_none_are_passed_over() -> None:
+def test_malformed_times_are_ignored() -> None:
     stats = Stats()
     for value in (10**400, -1, float("nan"), float("inf"), 3):
         stats.add({"rule": "r", "status": 200, "total_ms": value})
     assert stats.table()[1].split()[-4:] == ["3", "ms", "3", "ms"]
 
 
-def test_no_requests() -> None:
+def test_an_empty_log_says_so() -> None:
     assert Stats().table() == ["no requests"]
 
 
-def test_lines_that_are_no_entries_are_counted() -> None:
+def test_malformed_lines_are_counted() -> None:
     stats = Stats()
     stats.add_lines(
         [b"{}\n", b"\n", b"[]\n", b'{"rule": "a', b"\xff\n", b'{"status": "x", "total_ms": []}\n']
@@ -83,7 +83,7 @@ def test_lines_that_are_no_entries_are_counted() -> None:
     assert len(stats.table()) == 2
 
 
-def test_the_command_sums_a_hundred_thousand_lines_in_two_seconds(
+def test_the_command_totals_a_hundred_thousand_lines_in_two_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log.jsonl"
@@ -94,6 +94,6 @@ def test_the_command_sums_a_hundred_thousand_lines_in_two_seconds(
     assert "100,000" in capsys.readouterr().out
 
 
-def test_a_missing_log_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_log_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stats", str(tmp_path / "no.jsonl")]) == 1
     assert capsys.readouterr().err.endswith("no.jsonl: No such file or directory\n")
