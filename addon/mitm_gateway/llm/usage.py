@@ -76,7 +76,8 @@ def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
     for names in TOKENS:
         counts = part.get(names.within)
         if isinstance(counts, dict):
-            reported.update(_tokens(counts, names))
+            # A gateway may report one count under two names; the first valid one is used.
+            reported = {**_tokens(counts, names), **reported}
     found.update({name: value for name, value in reported.items() if value is not None})
 
 

@@ -17,7 +17,7 @@ local TOKENS = {
   cache_read_input_tokens = true, input_tokens_details = true, prompt_tokens_details = true,
 }
 local PARTS = { "message", "response", "delta" }
-local ERROR, DETAILS = { type = true, code = true }, { cached_tokens = true }
+local ERROR, DETAILS = { type = true, code = true, status = true }, { cached_tokens = true }
 
 local function text_in(value, pattern, limit)
   local text = value and value:sub(1, 1) == '"' and json.decoded(value:sub(2, -2))
@@ -36,19 +36,19 @@ end
 local function error_in(part)
   if part.error and part.error:sub(1, 1) == "{" then
     local told = json.fields(part.error, ERROR)
-    return name_in(told.type) or name_in(told.code) or "error"
+    return name_in(told.type) or name_in(told.code) or name_in(told.status) or "error"
   end
   return name_in(part.type) == "error" and (name_in(part.code) or "error") or nil
 end
 
+local function cached_in(details) return details and count_in(json.fields(details, DETAILS).cached_tokens) end
+
 local function add_tokens(told, usage)
   local tokens = json.fields(usage, TOKENS)
-  local details = tokens.input_tokens_details or tokens.prompt_tokens_details
-  local cached = details and json.fields(details, DETAILS).cached_tokens
-  if not cached or cached == "null" then cached = tokens.cache_read_input_tokens end
   told.input_tokens = count_in(tokens.input_tokens) or count_in(tokens.prompt_tokens) or told.input_tokens
   told.output_tokens = count_in(tokens.output_tokens) or count_in(tokens.completion_tokens) or told.output_tokens
-  told.cache_read_tokens = count_in(cached) or told.cache_read_tokens
+  told.cache_read_tokens = count_in(tokens.cache_read_input_tokens) or cached_in(tokens.prompt_tokens_details)
+    or cached_in(tokens.input_tokens_details) or told.cache_read_tokens
 end
 
 local function add_part(told, part)
