@@ -87,7 +87,7 @@ def test_explain_tells_about_a_flow_as_it_came() -> None:
         view.add([flow])
         lines = context.master.commands.call("gateway.explain", "@all", "POST", "")
     assert lines[0].endswith("https://api.anthropic.com/v1/messages")
-    assert "  goes to    https://h.test/v1/messages?beta=true" in lines
+    assert "  upstream   https://h.test/v1/messages?beta=true" in lines
     assert "  auth       x-api-key → bearer (credential gw)" in lines
     assert not any("CLIENT-KEY" in line for line in lines)
 

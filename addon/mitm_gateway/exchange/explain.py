@@ -1,4 +1,4 @@
-"""The dry run: which rule takes a request and every edit it makes, or why none does. No secret is read."""
+"""The dry run: the rule that takes a request and every edit it makes, or why none does. No secret is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Verdict = Literal["forward", "pass", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What would become of one request."""
+    """The outcome for one request, without sending it."""
 
     request: str
     verdict: Verdict
@@ -43,7 +43,7 @@ class Explanation:
     why_not: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation as plain data; what says nothing is absent."""
+        """Return the explanation as plain data without empty entries."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -55,15 +55,15 @@ class Explanation:
         return f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
 
     def lines(self) -> list[str]:
-        """The explanation as text."""
+        """Return the explanation as text."""
         result = [self.request]
         if self.rule:
             result.append(f"  rule       {self.rule}" + (f" ({self.place})" if self.place else ""))
         match self.verdict:
             case "forward":
-                result.append(f"  goes to    {self.destination}")
+                result.append(f"  upstream   {self.destination}")
             case "pass":
-                result.append("  no rule    it goes on untouched to where it was going")
+                result.append("  no rule    forwarded unchanged to its own host")
             case "refuse":
                 result.append(f"  refused    {self.status}: {self.reason}")
         named = (
@@ -89,7 +89,7 @@ def explain_url(
     model: str | None = None,
     arrival: Arrival | None = None,
 ) -> Explanation:
-    """The explanation for a request to a URL. Raises ValueError for something that is no URL."""
+    """Explain a request to a URL. Raises ValueError if it is no URL."""
     head = _head(method, url, headers)
     return explain(ruleset, head, model, arrival or Arrival(sni=head.host, tls=head.scheme == "https"))
 
@@ -107,7 +107,7 @@ def _head(method: str, url: str, headers: Sequence[tuple[str, str]]) -> RequestH
 
 
 def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arrival) -> Explanation:
-    """What would become of a request with this head and, in its body, this model."""
+    """Explain a request with this head and, in its body, this model."""
     request = (
         f"{head.method} {head.scheme}://{hostport(head.host, head.port, head.scheme)}{masked_text(head.path)}"
     )
@@ -163,7 +163,7 @@ def _shown(fields: Fields) -> dict[str, str]:
 
 
 def _named_only(plan: Plan) -> Secrets:
-    """Stand-ins for the secrets: the name of the credential in the place of its value."""
+    """Return the names of the credentials instead of their values."""
     stand_in = {name: Secret(f"<{name}>") for name in plan.rule.credential_names}
     own = plan.auth.credential
     return Secrets(Secret(f"<{own}>") if own and plan.auth.scheme != "sigv4" else None, stand_in)
@@ -190,7 +190,7 @@ def _listed(patterns: Sequence[Any]) -> str:
 
 
 def describe_rules(ruleset: RuleSet) -> list[str]:
-    """The rules, a line each."""
+    """Return one line for each rule."""
     return [
         f"{number}. {rule.name}: {_listed(rule.match.host)}"
         + (f" {_listed(rule.match.path)}" if rule.match.path else "")

@@ -1,7 +1,7 @@
-"""Who may ask, and whether a request says one thing only about where it goes.
+"""Admission checks: who may use the gateway, and is the destination unambiguous?
 
-Everything here is decided before a rule is looked at and before any secret is near: a request that
-contradicts itself is refused, never treated as "unmatched".
+All of them run before a rule is matched and before any secret is read: a request that contradicts itself is refused,
+never treated as "unmatched".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..wire.addresses import DEFAULT_PORTS, Authority, is_loopback, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, RequestHead, text
 
-# As long as nginx and Apache take a request line to be by default; it bounds the time a glob may take.
+# The default limit of nginx and Apache for a request line; it bounds the time that a glob takes.
 MAX_PATH_CHARACTERS = 8192
 # Reasons that the Envoy filter gives as well.
 TRACE_REFUSED = "TRACE is not forwarded: it would show the credential"
@@ -28,33 +28,33 @@ KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
 
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
-# What is no token of RFC 9110, 5.6.2: what a name or a method cannot hold.
+# Characters that are not allowed in a token (RFC 9110, 5.6.2), which names and methods are.
 _BLANK = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 _BLANK_IN_LINE = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the user allows: web origins, further Host names of a reverse listener, keys of clients."""
+    """Web origins, further Host names of a reverse listener, and client keys that the user allows."""
 
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
     client_keys: tuple[bytes, ...] | None = field(default=None, repr=False)
 
     def knows_key(self, value: str) -> bool:
-        """Whether a value is a client's key, in a time that does not depend on which or how nearly."""
+        """Report whether a value is a client key, in a time that does not depend on which key or how much fits."""
         candidate = value.encode("utf-8", "surrogateescape")
-        # All are compared, also after one fitted.
+        # All keys are compared, even after one is equal.
         return sum(hmac.compare_digest(candidate, key) for key in self.client_keys or ()) > 0
 
 
 def check_peer(peer: str, policy: Policy) -> bool:
-    """Whether a connection from this address may speak at all."""
+    """Report whether a connection from this address may send requests."""
     return policy.client_keys is not None or is_loopback(peer.partition("%")[0])
 
 
 def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Refusal | None:
-    """401 where client keys are configured and the request brings none of them."""
+    """Refuse with 401 if client keys are configured and the request contains none of them."""
     if policy.client_keys is None or arrival.authenticated or arrival.replay:
         return None
     if any(policy.knows_key(key) for key in keys_in(head)):
@@ -63,14 +63,14 @@ def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Ref
 
 
 def keys_in(head: RequestHead) -> Iterator[str]:
-    """The keys that a client sends: in `x-api-key`, `Authorization` and `Proxy-Authorization`."""
+    """Return the keys that a client sends in `x-api-key`, `Authorization` and `Proxy-Authorization`."""
     for name in KEY_HEADERS:
         for value in head.all(name):
             yield bare_key(value)
 
 
 def bare_key(value: str) -> str:
-    """A key without its auth scheme; the password of a Basic one."""
+    """Return a key without its auth scheme; of Basic auth, the password."""
     scheme, blank, rest = value.strip().partition(" ")
     if blank and scheme.lower() in ("bearer", "token"):
         return rest.strip()
@@ -89,7 +89,7 @@ def _password(encoded: str) -> str:
 def check(
     head: RequestHead, arrival: Arrival, policy: Policy, knows_host: Callable[[str, int], bool]
 ) -> Refusal | None:
-    """The refusal that a request earns by itself, or None. Hosts without rules are left alone."""
+    """Return the refusal of a request that is inadmissible under any rule; requests to hosts without rules pass."""
     if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
         return Refusal(403, TRACE_REFUSED)
     if not _concerns_rules(head, arrival, knows_host):
@@ -104,7 +104,7 @@ def check(
 
 
 def _concerns_rules(head: RequestHead, arrival: Arrival, knows_host: Callable[[str, int], bool]) -> bool:
-    """Whether any place in which the request names a host names one that has rules."""
+    """Report whether any of the hosts that the request names has rules."""
     if arrival.mode == "reverse" or knows_host(head.host, head.port):
         return True
     named = [*head.all("host"), head.authority, arrival.sni or ""]
@@ -112,7 +112,7 @@ def _concerns_rules(head: RequestHead, arrival: Arrival, knows_host: Callable[[s
 
 
 def _lenient_place(name: str, head: RequestHead) -> tuple[str, int] | None:
-    """The host in a claim, however it is dressed up: what is near a rule's host is looked at closely."""
+    """Return the host and port in a Host value, however malformed: a near miss of a rule's host is checked too."""
     bare = name.strip().rpartition("@")[2].partition("/")[0].partition("#")[0]
     for candidate in (bare, bare.partition(":")[0], name.strip().partition(":")[0]):
         try:
@@ -144,7 +144,7 @@ def _check_names(head: RequestHead, arrival: Arrival, policy: Policy) -> Refusal
 
 def _sni_agrees(arrival: Arrival, host: str) -> bool:
     if arrival.sni is None:
-        # After CONNECT the target is known from there; a transparent listener has only an address.
+        # CONNECT names the target; a transparent listener knows only its address.
         return arrival.inside_connect or arrival.mode != "transparent"
     try:
         return normal_host(arrival.sni) == host
@@ -186,12 +186,12 @@ def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
 
 
 def listed_origin(origin: str, policy: Policy) -> bool:
-    """Whether the user lets pages of this origin use a listener."""
+    """Report whether the user allows pages of this origin to use a listener."""
     return origin.strip().lower().rstrip("/") in policy.origins
 
 
 def _check_line(head: RequestHead) -> Refusal | None:
-    """Over HTTP/2 method and target are free text; an upstream over HTTP/1 would read them as a line."""
+    """Refuse a method or target that is free text in HTTP/2 but would break the request line of HTTP/1."""
     if _BLANK.search(head.method.encode("utf-8", "surrogateescape")):
         return Refusal(400, "the method is not a word")
     is_path = head.target.startswith("/") or (head.target == "*" and head.method == "OPTIONS")
@@ -218,7 +218,7 @@ def _check_path(head: RequestHead) -> Refusal | None:
 
 
 def without_client_key(head: RequestHead, policy: Policy) -> RequestHead:
-    """The head without the fields that hold a key for this gateway: that key is nobody else's business."""
+    """Return the head without the fields that contain a client key of this gateway, which no upstream may see."""
     if policy.client_keys is None:
         return head
     fields = tuple(

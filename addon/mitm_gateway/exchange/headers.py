@@ -1,4 +1,4 @@
-"""Header edits on raw fields: order, case and bytes of what no edit names stay as the client sent them."""
+"""Header edits on raw fields: order, case and bytes of all other fields stay as the client sent them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Field = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The secrets that one request takes along: for its auth header, by name for `headers`, from a helper.
+    """The secrets of one request: for its auth header, by name for `headers`, and extra headers of a helper.
 
-    With `signing` it takes none of them, but a signature over its final bytes.
+    With `signing` it contains none of them, but a signature over its final bytes.
     """
 
     auth: Secret | None = None
@@ -30,7 +30,7 @@ class Secrets:
 
     @property
     def values(self) -> tuple[str, ...]:
-        """All of them, for masking."""
+        """All secrets, for masking."""
         own = [*([self.auth] if self.auth else ()), *(self.signing.secrets if self.signing else ())]
         return tuple(
             secret.reveal() for secret in (*own, *self.named.values(), *(secret for _, secret in self.extra))
@@ -38,11 +38,11 @@ class Secrets:
 
 
 def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
-    """The fields that a planned request leaves with; the secrets are put in last."""
+    """Return the fields to send for a plan; the secrets are added last."""
     fields = head.fields if plan.auth.scheme == "keep" else stripped(head.fields)
     fields = edited(fields, plan.rule.headers, plan.rule.beta, secrets.named)
     if plan.rule.models and plan.rule.models.restore and head.get("accept-encoding") is not None:
-        # The answer's model name is edited as it streams by, which a compressed stream does not allow.
+        # The model's name in the response is edited while it streams, which a compressed stream does not allow.
         fields = tuple(_replaced(fields, b"Accept-Encoding", b"identity"))
     fields = _with_host(fields, head, plan)
     put_in = [name for name, _ in secrets.extra]
@@ -59,13 +59,13 @@ def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
 
 
 def _with_host(fields: Fields, head: RequestHead, plan: Plan) -> Fields:
-    if head.authority:  # HTTP/2 names the host in a pseudo-header, which the shell sets
+    if head.authority:  # HTTP/2 names the host in a pseudo-header, which the addon sets
         return tuple(item for item in fields if item[0].lower() != b"host")
     return tuple(_replaced(fields, b"Host", raw(plan.destination.authority)))
 
 
 def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
-    """The fields after remove, set, add and beta. `secrets` are those that `headers` names."""
+    """Return the fields after remove, set, add and beta. `secrets` are those that `headers` names."""
     result = [item for item in fields if not _is_removed(item, headers)] if headers.remove else list(fields)
     for name, value in headers.set.items():
         result = _replaced(result, raw(name), raw(_filled(value, secrets)))
@@ -79,7 +79,7 @@ def _is_removed(item: Field, headers: Headers) -> bool:
 
 
 def _replaced(fields: Sequence[Field], name: bytes, value: bytes) -> list[Field]:
-    """The fields with this one in the place of its first namesake, or at the end."""
+    """Return the fields with this one instead of all fields of its name, at the first one's position or at the end."""
     wanted = name.lower()
     kept: list[Field] = []
     place = None
@@ -108,7 +108,7 @@ def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
 
 
 def stripped(fields: Fields) -> Fields:
-    """The fields without any key of the client's, in whatever spelling or slot."""
+    """Return the fields without any key of the client, in whatever header and spelling."""
     kept = [item for item in fields if not is_key_header(lower_name(item[0]))]
     return tuple(filter(None, map(_without_websocket_key, kept)))
 
@@ -143,11 +143,11 @@ def auth_header(auth: Auth) -> tuple[str, str]:
         case "header":
             return auth.name or "", auth.prefix or ""
         case "sigv4" | "none" | "keep":
-            raise ValueError(f"scheme {auth.scheme} puts in no secret")
+            raise ValueError(f"scheme {auth.scheme} sends no secret")
 
 
 def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
-    """The fields with `Connection` no longer naming these: the next hop would take them out."""
+    """Return the fields with these names removed from `Connection`: the next hop would drop the headers it names."""
     if not any(item[0].lower() == b"connection" for item in fields):
         return fields
     hidden = {normal_name(name) for name in names}

@@ -1,8 +1,8 @@
-"""A request's body, checked as strict JSON, with the places of its parts."""
+"""A request body, checked as strict JSON, and the positions of its members."""
 
-# The text is walked with the standard library's C scanner, which checks strictly while it skips values. Where the extra
-# `speed` is installed, simdjson checks instead, up to seven times as fast, and the walk is put off until an edit needs to
-# know more places than the model's. simdjson takes less than the walk does: what it refuses is walked.
+# The standard library's C scanner checks strictly while the walk skips values. With the extra `speed`, simdjson checks
+# instead, up to seven times as fast, and the walk waits until an edit needs more positions than the model's. simdjson
+# accepts less than the walk does: a body that it rejects is walked.
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ try:
 except (ImportError, RuntimeError):  # RuntimeError: installed, but its compiled part cannot be loaded
     simdjson = None
 
-# A walk costs Python time per member; the bound keeps a hostile body from stalling the loop (half a second at most).
-# It counts what a scan walks, and again what all edits of one call walk.
+# A walk takes Python time per member; the bound keeps a hostile body from blocking the event loop for more than half a
+# second. One scan has this bound, and so have all edits of one call together.
 MAX_MEMBERS = 100_000
-# simdjson keeps up to thirteen times a hostile body (64 MB of "0," in a list took 832 MB), so larger ones are walked.
+# simdjson needs up to thirteen times the size of a hostile body (832 MB for 64 MB of "0,"), so larger ones are walked.
 _MAX_QUICK_BYTES = 16 << 20
 
 _MODEL = "model"
@@ -48,7 +48,7 @@ class BodyError(ValueError):
 
 
 class Member(NamedTuple):
-    """Where a member of an object or an element of an array stands: `start` is the key's quote or the value."""
+    """Position of a member of an object or an element of an array; `start` is the key's quote or the value."""
 
     key: str | int
     start: int
@@ -57,7 +57,7 @@ class Member(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A body's text, and where the top-level members and the object's two braces stand in it."""
+    """A body's text, and the positions of the top-level members and of the two braces around them."""
 
     text: str
     members: tuple[Member, ...]
@@ -71,11 +71,11 @@ class Body:
     raw: bytes = field(repr=False)
     model: str | None
     keys: frozenset[str] = field(repr=False)
-    # Found out when an edit first needs it.
+    # Computed when an edit first needs it.
     layout: Layout | None = field(default=None, repr=False, compare=False)
 
 
-# Is given a key and the place of its value, and gives the value's end.
+# Takes a key and the position of its value, and returns the value's end.
 Visit = Callable[[str | int, int], int]
 
 
@@ -86,8 +86,8 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
 
 
-# `object_hook=bool` throws each object away as soon as it is complete. Without it the values of a whole body pile up and
-# the garbage collector walks them again and again: 3.5 times slower on a 10 MB body of small objects, and far more memory.
+# `object_hook=bool` drops each object as soon as it is complete. Without it the values of the whole body pile up and the
+# garbage collector visits them again and again: 3.5 times slower on 10 MB of small objects, with far more memory.
 _scan_value: Callable[[str, int], tuple[object, int]] = json.JSONDecoder(
     object_hook=bool, parse_constant=_refuse_constant
 ).scan_once  # type: ignore[attr-defined]
@@ -102,20 +102,20 @@ def _skip_blanks(text: str, at: int) -> int:
 
 
 def value_end(text: str, at: int) -> int:
-    """Where the value that starts there ends. Raises what the scanner raises where it is none."""
+    """Return the end of the value that starts there. Raises what the scanner raises if there is none."""
     return _scan_value(text, at)[1]
 
 
 class Walker:
-    """Steps over the members of objects and arrays, `MAX_MEMBERS` in all."""
+    """Iterates over the members of objects and arrays, `MAX_MEMBERS` in total."""
 
     def __init__(self) -> None:
         self._left = MAX_MEMBERS
 
     def members(self, text: str, opening: int, visit: Visit) -> tuple[tuple[Member, ...], int]:
-        """The members of the object or array that opens there, and the place of its closing bracket.
+        """Return the members of the object or array that opens there, and the position of its closing bracket.
 
-        `visit` gets each key and the place of its value, and gives the value's end.
+        `visit` receives each key and the position of its value, and returns the value's end.
         """
         keyed = text[opening] == "{"
         closing = "}" if keyed else "]"
@@ -142,7 +142,7 @@ class Walker:
 
 
 def _key(text: str, at: int) -> tuple[str, int]:
-    """The key that starts there, and the place of its value."""
+    """Return the key that starts there, and the position of its value."""
     if text[at : at + 1] != '"':
         raise _not_json()
     key, end = _scan_string(text, at + 1, True)
@@ -160,16 +160,16 @@ def _not_json() -> BodyError:
 
 
 def scan(raw: bytes) -> Body:
-    """The body, checked as strict JSON with at most one top-level `model`, which is a string."""
+    """Return the body, checked as strict JSON with at most one top-level `model`, which is a string."""
     return _quickly_scanned(raw) or _walked(raw)
 
 
 def _quickly_scanned(raw: bytes) -> Body | None:
-    """The body if simdjson is there and finds nothing to object to; else the walk decides, and has the words for it."""
+    """Return the body if simdjson is installed and accepts it; otherwise the walk decides and names the fault."""
     if simdjson is None or len(raw) > _MAX_QUICK_BYTES:
         return None
     try:
-        # A parser that is kept would keep the memory of the largest body, and a new one costs next to nothing.
+        # A parser that is kept would keep the memory of the largest body; a new one takes next to no time.
         top = simdjson.Parser().parse(raw)
         if not isinstance(top, simdjson.Object) or len(top) > MAX_MEMBERS:
             return None
@@ -177,14 +177,14 @@ def _quickly_scanned(raw: bytes) -> Body | None:
         model = top[_MODEL] if _MODEL in keys else None
         is_plain = len(keys) == len(top) and isinstance(model, str) == (_MODEL in keys)
     except Exception:
-        # Whatever it is. What the walk raises then has no cause: such exceptions may hold the whole body.
+        # Any fault. The walk raises its error without a cause: such exceptions may contain the whole body.
         return None
     return Body(raw, model, keys) if is_plain else None
 
 
 def _walked(raw: bytes) -> Body:
-    """The body, with its layout."""
-    # No cause is kept anywhere here: these exceptions hold the whole body.
+    """Return the body with its layout."""
+    # No cause is kept anywhere here: these exceptions contain the whole body.
     try:
         return _walk(raw, raw.decode())
     except UnicodeDecodeError:
@@ -196,7 +196,7 @@ def _walked(raw: bytes) -> Body:
     except BodyError:
         raise
     except ValueError:
-        # Python's guard against quadratic time: more than 4300 digits.
+        # Python refuses numbers of more than 4300 digits, as converting them takes quadratic time.
         raise BodyError(Reason.TOO_MANY_DIGITS) from None
 
 
@@ -230,7 +230,7 @@ def _expect_end(text: str, at: int) -> None:
 
 
 def layout_of(body: Body) -> Layout:
-    """Where the parts of a body stand; found out once. Raises BodyError where only simdjson can read it."""
+    """Return the positions of a body's members, computed once. Raises BodyError if only simdjson can read it."""
     if body.layout is None:
         body.layout = _walked(body.raw).layout
     assert body.layout

@@ -1,7 +1,7 @@
-"""Byte-exact edits of a JSON object body: what is not edited stays identical to the byte."""
+"""Byte-exact edits of a JSON object: every byte outside the edited spans stays as it is."""
 
-# Everything outside the edited spans is copied, never re-serialised: numbers, escapes, order and blanks stay as the client
-# wrote them.
+# Everything outside the edited spans is copied, never serialised again: numbers, escapes, order and white space stay as
+# the client wrote them.
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Betas = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 
 class _Edit(NamedTuple):
-    """A piece of text and what takes its place."""
+    """A span of text and its replacement."""
 
     start: int
     end: int
@@ -36,13 +36,14 @@ def edit(
     remove: Sequence[FieldPath] = (),
     set_: Sequence[tuple[FieldPath, str]] = (),
 ) -> bytes:
-    """The body's bytes after the edits, in the order of the arguments; `body.raw` itself where nothing changes.
+    """Return the body's bytes after the edits, made in the order of the arguments; `body.raw` if nothing changes.
 
-    `model` replaces an existing model and never adds one. `betas` maps the names in a top-level `anthropic_beta` array,
-    which goes when none is left. `remove` takes members and elements out; what is not there, or is of another type, is
-    passed over, and of repeated keys inside a nested object all go. `set_` takes trusted JSON texts: it replaces a value or
-    adds it at the object's end, with the objects that lead to it; where the path meets another type or needs an array that
-    is not there, nothing happens. BodyError: an edit touches a repeated top-level key, `set_` a repeated key anywhere.
+    `model` replaces an existing model and never adds one. `betas` maps the names in a top-level `anthropic_beta` array;
+    an array that becomes empty is removed. `remove` removes members and elements; it ignores paths that are missing or
+    lead to another type, and removes every one of repeated keys in a nested object. `set_` takes trusted JSON texts: it
+    replaces a value or adds it, with the objects that lead to it, at the end of the object; it does nothing if the path
+    meets another type or needs an array that is missing. Raises BodyError if an edit touches a repeated top-level key,
+    or `set_` a repeated key anywhere.
     """
     name = _json(model) if model is not None and body.model is not None and model != body.model else None
     if _BETAS not in body.keys:
@@ -71,7 +72,7 @@ def edit(
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-# --- the model's place ---
+# --- the model's position ---
 
 _leading_model = re.compile(
     rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")'
@@ -80,7 +81,7 @@ _model_members = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")?').findit
 
 
 def _model_span(body: Body) -> tuple[int, int] | None:
-    """The bytes of the top-level model's value, its quotes among them, where they can be told without a walk.
+    """Return the span of the top-level model's value with its quotes, if it can be found without a walk.
 
     The body must have been checked: it has exactly one such model.
     """
@@ -91,9 +92,9 @@ def _model_span(body: Body) -> tuple[int, int] | None:
 
 
 def _only_model(raw: bytes) -> re.Match[bytes] | None:
-    """The model that is not the first member, where no other place looks like its key and no key may have escapes.
+    """Return the model that is not the first member, if no other text looks like its key and no key has escapes.
 
-    Then the one place that does is the key: every other spelling has a letter of it as `\\u006…`.
+    Then the one text that does is the key: every other spelling has a letter of it as `\\u006…`.
     """
     found = list(islice(_model_members(raw), 2))
     is_sure = len(found) == 1 and found[0][1] is not None and b"\\u006" not in raw
@@ -102,7 +103,7 @@ def _only_model(raw: bytes) -> re.Match[bytes] | None:
 
 @dataclass(slots=True)
 class _Slot:
-    """One top-level member while it is edited: first spans of the body's text, then, if need be, a text of its own."""
+    """One top-level member while it is edited: first as spans of the body's text, then, if needed, as a separate text."""
 
     source: str
     member: Member
@@ -137,7 +138,7 @@ class _Slot:
 
 
 class _Document:
-    """The edits of one body, kept by top-level member so that only the touched ones are read again."""
+    """The edits of one body, grouped by top-level member so that only edited members are read again."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -161,7 +162,7 @@ class _Document:
             slot.own = _json(kept)
 
     def remove(self, paths: list[Steps]) -> None:
-        """All at once: a path below one that goes as a whole has nothing left to do."""
+        """Remove all paths at once: a path inside a member that is removed has no effect."""
         for key in dict.fromkeys(steps[0] for steps in paths):
             slot = self._slot(key)
             below = [steps[1:] for steps in paths if steps[0] == key]
@@ -197,14 +198,14 @@ class _Document:
 def _membership(
     members: Sequence[Member], gone: Sequence[bool], added: Sequence[str], brackets: tuple[int, int]
 ) -> list[_Edit]:
-    """The edits that take members and their commas out, and put new ones at the end."""
+    """Return the edits that remove members with their commas, and add new ones at the end."""
     opening, closing = brackets
     kept = [at for at, is_gone in enumerate(gone) if not is_gone]
     if not kept:
         texts = [_Edit(opening + 1, opening + 1, ",".join(added))] if added else []
         return texts + ([_Edit(opening + 1, closing, "")] if members else [])
-    # In front of the first kept member up to its start, then from the end of each kept member to the end of the last
-    # one that goes behind it: what is cut begins with the comma, and the blanks in front of the next comma stay.
+    # Cut up to the start of the first kept member, then from the end of each kept member to the end of the last removed
+    # one behind it: the cut begins with the comma, and the white space before the next comma stays.
     edits = [_Edit(members[0].start, members[kept[0]].start, "")] if kept[0] else []
     for this, following in pairwise([*kept, len(members)]):
         if following - this > 1:
@@ -216,10 +217,10 @@ def _membership(
 
 
 class _Editor(Walker):
-    """The nested edits of one call, which share its bound."""
+    """The nested edits of one call, which share one bound on members."""
 
     def prune(self, text: str, at: int, paths: Sequence[Steps], edits: list[_Edit]) -> int:
-        """Adds the edits that take the paths out of the value there; gives the value's end."""
+        """Add the edits that remove the paths from the value there; return the value's end."""
         if text[at] not in "{[":
             return value_end(text, at)
         gone: list[bool] = []
@@ -236,7 +237,7 @@ class _Editor(Walker):
         return closing + 1
 
     def assign(self, text: str, at: int, steps: Steps, value: str, edits: list[_Edit]) -> int:
-        """Adds the edits that set the path below the value there; gives the value's end."""
+        """Add the edits that set the path inside the value there; return the value's end."""
         if not steps:
             end = value_end(text, at)
             edits += [_Edit(at, end, value)] if text[at:end] != value else []
@@ -279,7 +280,7 @@ def _fits(step: str | int | None, key: str | int) -> bool:
 
 
 def _wrapped(steps: Steps, value: str) -> str | None:
-    """The value inside the objects that the steps name; None where a step asks for an array."""
+    """Return the value inside the objects that the steps name; None if a step needs an array."""
     for step in reversed(steps):
         if not isinstance(step, str):
             return None
@@ -312,19 +313,19 @@ def _joined(raw: bytes, edits: Iterable[tuple[int, int, str]]) -> bytes:
     pieces: list[bytes | memoryview] = []
     done = 0
     for start, end, text in edits:
-        # What comes from the client may hold lone surrogates; `\ud800` is their form in JSON too.
+        # Text of the client may contain lone surrogates; `\ud800` is their form in JSON too.
         pieces += [view[done:start], text.encode(errors="backslashreplace")]
         done = end
     return b"".join([*pieces, view[done:]])
 
 
 def _place(edit: _Edit) -> tuple[int, int]:
-    """An insertion stands before the cut that starts at the same place."""
+    """Return a sort key that puts an insertion before the cut that starts at the same position."""
     return edit.start, edit.end
 
 
 def _byte_marks(body: Body, marks: list[int]) -> list[int]:
-    """Places in the text as places in the bytes; of a text beyond ASCII all but the longest run is encoded to count."""
+    """Return positions in the text as positions in the bytes; all but the longest run is encoded to be counted."""
     text = layout_of(body).text
     if text.isascii():
         return marks

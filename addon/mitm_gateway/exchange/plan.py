@@ -1,7 +1,7 @@
-"""From a request's head to what will be done with it: a value that can be printed, compared and carried out.
+"""The plan for a request: a value that can be printed, compared and carried out.
 
-A plan names credentials and never holds one; the client's own key stays in the request's fields until
-`headers.edited` takes it out.
+A plan names credentials and never contains one; the client's own key stays in the request's fields until
+`headers.outgoing` removes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .json_body import Body, BodyError
 from .json_edits import edit
 
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
-# What people write where a client insists on a key that nobody needs.
+# Values that people enter where a client requires a key that nothing needs.
 PLACEHOLDERS = frozenset(
     {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
 )
@@ -35,12 +35,12 @@ FOREIGN_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """No rule: the request goes on untouched."""
+    """No rule takes the request; it is forwarded unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that will be done with one request: the rule, the destination and the target there."""
+    """Everything that happens to one request: the rule, the destination and the target there."""
 
     rule: Rule
     destination: Upstream
@@ -48,13 +48,13 @@ class Plan:
     target: str
     auth: Auth
     model: str | None = None
-    """The model that the path names, as the client wrote it."""
+    """The model in the path, as the client wrote it."""
     model_sent: str | None = None
-    """The model that the path will name."""
+    """The model in the path that is sent."""
 
     @property
     def puts_in_credential(self) -> bool:
-        """Whether a secret of the gateway's goes out with the request."""
+        """Whether the request is sent with a secret of the gateway."""
         return bool(self.rule.credential_names)
 
 
@@ -68,7 +68,7 @@ def decide(
     asked: Asked | None = None,
     demo: Upstream | None = None,
 ) -> Outcome:
-    """What becomes of a request that the guard let through. `demo` is where the demo gateway listens."""
+    """Return the outcome for a request that passed the guard. `demo` is the address of the demo gateway."""
     call = call_of(head)
     rule = ruleset.find(head, asked if call.model is None else Asked(call.model))
     match rule:
@@ -124,13 +124,13 @@ def auth_of(rule: Rule, destination: Upstream, host: str) -> Auth:
 def _check_plain_http(
     rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
 ) -> Refusal | None:
-    """Refuses to put a credential on a wire that others can read, or to let the client's key take it."""
+    """Refuse to send a credential, or the client's own key, over a connection that others can read."""
     if destination.is_private or rule.allow_http:
         return None
     if rule.credential_names or auth.credential == "client":
         return Refusal(
             502,
-            "the credential would travel over plain http; use an https upstream, or say allow_http: true",
+            "the credential would travel over plain http; use an https upstream, or set allow_http: true",
             rule.name,
         )
     if auth.scheme == "keep" and arrival.mode != "reverse":
@@ -165,7 +165,7 @@ def _auth_values(head: RequestHead) -> tuple[str, ...]:
 
 
 def client_key(head: RequestHead, auth: Auth) -> str | None:
-    """The client's own key from `x-api-key` or `Authorization`; a placeholder is none."""
+    """Return the client's own key from `x-api-key` or `Authorization`, ignoring placeholders."""
     names = ["x-api-key", "authorization"]
     if auth.prefer == "authorization":
         names.reverse()
@@ -181,14 +181,14 @@ def _sent_path(rule: Rule, head: RequestHead, call: Call) -> tuple[str, str | No
 
 
 def body_edits(rule: Rule) -> tuple[str, ...]:
-    """What a rule edits in a body, in words; the model's name apart."""
+    """Describe the edits that a rule makes in a body, except of the model."""
     edits = [f"remove {path}" for path in rule.body.remove]
     edits += [f"set {path}" for path in rule.body.set]
     return tuple(edits)
 
 
 def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:
-    """Those of a rule's edits that change this body, in words; the model's name apart. For display: each is tried."""
+    """Describe the edits of a rule that change this body, except of the model; for display, as each is tried."""
     tried = {f"remove {path}": _changes(body, remove=(path,)) for path in rule.body.remove}
     tried |= {f"set {path}": _changes(body, set_=((path, value),)) for path, value in rule.body.set_texts}
     tried["edit anthropic_beta"] = rule.beta is not None and _changes(body, betas=rule.beta.edited)
@@ -203,9 +203,9 @@ def _changes(body: Body, **edits: Any) -> bool:
 
 
 def body_bytes(rule: Rule, body: Body) -> tuple[bytes, str | None]:
-    """The request body to send, and the model in it; the very same bytes where nothing is edited.
+    """Return the request body to send and the model in it; the same object if nothing is edited.
 
-    Raises BodyError where an edit cannot be made.
+    Raises BodyError if an edit cannot be made.
     """
     sent = rule.models.sent_for(body.model) if rule.models and body.model is not None else body.model
     edited = edit(

@@ -1,4 +1,4 @@
-"""The tee on a response: each chunk passes at once, edited where the rule says so, and a copy is kept."""
+"""The tee on a response: each chunk passes at once, with the model restored if asked, and a copy is kept."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Restorer(Protocol):
     """Edits a response while it streams."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """What may leave after this chunk."""
+        """Return what may leave after this chunk."""
 
     def flush(self) -> bytes:
-        """What is still held at the end."""
+        """Return what is still held at the end."""
 
 
 def _nothing() -> None: ...
 
 
 class Tee:
-    """Passes a response's chunks and keeps up to `limit` bytes of what passed.
+    """Passes the chunks of a response and keeps a copy of up to `limit` bytes.
 
-    mitmproxy calls `feed` for every chunk and with `b""` at the end. It must never raise (the client would
-    wait for ever), nor give `b""` for data (that would end a chunked response).
+    mitmproxy calls `feed` for every chunk and with `b""` at the end. It must never raise (the client would wait for
+    ever), nor return `b""` for data (that would end a chunked response).
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Tee:
         self.first_chunk_at: float | None = None
 
     def feed(self, chunk: bytes) -> bytes | list[bytes]:
-        """The bytes to send on; an empty list where all is held back."""
+        """Return the bytes to send on; an empty list if all of them are held back."""
         if self.first_chunk_at is None:
             self.first_chunk_at = time.monotonic()
         passed = self._restored(chunk)
         try:
             self._keep(passed)
-            # As the upstream sent it: its own name of the model is the one that is told.
+            # As the upstream sent it: its own name of the model is the one to report.
             if self._usage is not None and chunk:
                 self._usage.feed(chunk)
             self._on_chunk()
@@ -82,23 +82,23 @@ class Tee:
 
     @property
     def is_cut(self) -> bool:
-        """Whether more passed than is kept."""
+        """Whether more bytes passed than the copy contains."""
         return self.size > len(self._kept)
 
     @property
     def has_fed(self) -> bool:
-        """Whether the response came this way at all."""
+        """Whether any of the response has passed."""
         return self.first_chunk_at is not None
 
     def kept(self) -> bytes:
-        """What passed so far, up to the limit."""
+        """Return the copy, up to the limit."""
         return bytes(self._kept)
 
     def close(self) -> None:
-        """Lets go of what passed and of whom it told: the answer keeps the tee for as long as it is kept itself."""
+        """Release the copy and the callback: the response keeps the tee for as long as it is kept itself."""
         self._kept.clear()
         self._on_chunk = _nothing
 
     def usage(self) -> Usage | None:
-        """Tokens and model as the answer told them; call once, at the end."""
+        """Return the tokens and the model that the response reports; call once, at the end."""
         return self._usage.finish() if self._usage is not None else None

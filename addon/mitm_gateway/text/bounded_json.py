@@ -1,6 +1,6 @@
-"""JSON from elsewhere, read in bounded time: as a value, or the readable part of one that is cut off or too much."""
+"""JSON of a peer, read in bounded time: its value, or the readable part of one that is cut off or too large."""
 
-# What a parser makes of a text can cost a hundred times more than the text is long, so its values are counted first.
+# Parsed values can need a hundred times the memory of their text, so they are counted first.
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import json
 import re
 from typing import Any
 
-# More than any conversation has; hostile ones have millions.
+# More than any conversation has; hostile texts have millions.
 MAX_VALUES = 100_000
-# How much of a text is looked through for its readable part, and how many tokens of it.
+# The bounds of a search for the readable part of a text, in characters and in tokens.
 MAX_REPAIRED, MAX_TOKENS = 1 << 19, 50_000
-# Longer numbers are shown as they stand: to make one of a thousand digits, and text of it again, takes its time.
+# Longer numbers stay text: converting thousands of digits back and forth takes quadratic time.
 _MAX_DIGITS = 20
 
 _BEFORE_VALUES = (b",", b"[", b"{")
@@ -22,11 +22,11 @@ _CLOSING = {"{": "}", "[": "]"}
 
 
 class TooManyValuesError(ValueError):
-    """A JSON text that would take long to read."""
+    """Raised for a JSON text with too many values."""
 
 
 def parsed(text: bytes | str) -> Any:
-    """The value of a JSON text. Raises ValueError and RecursionError."""
+    """Return the value of a JSON text. Raises ValueError and RecursionError."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     if _has_too_many_values(data):
         raise TooManyValuesError
@@ -45,7 +45,7 @@ _DECODER = json.JSONDecoder(parse_int=_number)
 def _has_too_many_values(data: bytes) -> bool:
     if _marks(data) <= MAX_VALUES:
         return False
-    # Most of them may stand inside of strings, which are every second piece between two quotes.
+    # Most of the marks may be inside strings, which are every second piece between two quotes.
     data = data.replace(rb"\\", b"").replace(rb"\"", b"")
     return data.count(b'"') > 4 * MAX_VALUES or _marks(b"".join(data.split(b'"')[::2])) > MAX_VALUES
 
@@ -55,12 +55,12 @@ def _marks(data: bytes) -> int:
 
 
 def readable_part(data: bytes) -> Any:
-    """The beginning of a JSON text that cannot be read whole; what is open at its end gets closed. Else None."""
+    """Return the beginning of a JSON text that cannot be read as a whole, with all that is open closed, or None."""
     text = data[:MAX_REPAIRED].decode("utf-8", "replace")
     text, closing, safe, in_string = _open_ends(text)
     end = _before_escape(text) if in_string else len(text)
     candidates = [text[:end] + ('"' if in_string else "") + closing]
-    # A key without its value cannot be closed, the text before it can.
+    # A key without its value cannot be closed; the text before it can.
     candidates.append(text[:safe] + _open_ends(text[:safe])[1])
     for candidate in candidates:
         with contextlib.suppress(ValueError, RecursionError):
@@ -69,7 +69,7 @@ def readable_part(data: bytes) -> Any:
 
 
 def _open_ends(text: str) -> tuple[str, str, int, bool]:
-    """A text as far as it is looked through, the brackets that close what is open, where a value last ended or
+    """Return the text as far as it is searched, the brackets that close it, the position where a value last ended or
     began, and whether a string is open.
     """
     closing: list[str] = []
@@ -93,6 +93,6 @@ def _open_ends(text: str) -> tuple[str, str, int, bool]:
 
 
 def _before_escape(text: str) -> int:
-    """Where a text ends without an escape that is cut off, such as `\\u00`."""
+    """Return the end of a text without an escape that is cut off, such as `\\u00`."""
     found = re.search(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$", text[-4096:])
     return len(text) - len(found[1]) if found else len(text)

@@ -1,4 +1,4 @@
-"""Text from elsewhere as it may be shown: escape sequences visible instead of executed, long parts folded."""
+"""Text of a peer made printable: control characters become visible, long parts are folded."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from itertools import islice
 from typing import Any
 
-# Control characters but newline and tab, the ones of C1, marks that reverse the direction of what follows,
-# and lone surrogates, which no terminal and no page can encode.
+# Control characters except newline and tab, C1 controls, marks that change the direction of text, and lone surrogates,
+# which no terminal and no page can encode.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _CONTROL_PICTURES = 0x2400
-# Objects with more keys are data, which nobody reads line by line.
+# Objects with more keys are data that nobody reads line by line.
 MAX_KEYS = 500
 
 
 def visible(text: str) -> str:
-    """The text with a picture or an escape in the place of every character that acts on a terminal."""
+    """Return the text with a symbol or an escape for every character that acts on a terminal."""
     return _UNSAFE.sub(_picture, text.replace("\r\n", "\n"))
 
 
@@ -28,32 +28,32 @@ def _picture(found: re.Match[str]) -> str:
 
 
 def folded(text: str, limit: int) -> str:
-    """The text, or its beginning and a line with the size of the rest."""
-    # A tail that is hardly longer than the line that would stand for it is shown.
+    """Return the text, or its beginning and a line with the size of the rest."""
+    # A tail that is hardly longer than the line about it is shown.
     if len(text) <= limit + 100:
         return text
     return f"{text[:limit]}\n… {len(text) - limit:,} more characters"
 
 
 def indented(text: str) -> str:
-    """The text two columns further in."""
+    """Return the text indented by two columns."""
     return "  " + text.replace("\n", "\n  ")
 
 
 def size(count: int) -> str:
-    """A number of bytes for the eye."""
+    """Return a number of bytes in words."""
     if count < 1000:
         return f"{count} bytes" if count != 1 else "1 byte"
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
 def compact(value: Any) -> str:
-    """Plain data on a line."""
+    """Return plain data on one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def listed(value: Any) -> str:
-    """Plain data with a line for each key of an object; text stays as it is."""
+    """Return plain data with one line for each key of an object; text stays as it is."""
     if not isinstance(value, dict):
         return compact(value)
     entries = [_entry(str(key), compact(item)) for key, item in islice(value.items(), MAX_KEYS)]

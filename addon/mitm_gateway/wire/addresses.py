@@ -1,4 +1,4 @@
-"""Hosts, authorities and upstream URLs: one normal form, so that two spellings of a place compare equal."""
+"""Hosts, authorities and upstream URLs in one normal form, so that two spellings of an address compare equal."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Literal
 UrlScheme = Literal["http", "https"]
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
 
-# RFC 1123 letters, digits and hyphens; the underscore is not a host name's but container networks use it.
+# RFC 1123: letters, digits and hyphens; container networks also use the underscore.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+/?")
-# What ends in a number is an address to resolvers: 127.1, 2130706433, 0x7f000001.
+# Resolvers read a name that ends in a number as an address: 127.1, 2130706433, 0x7f000001.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# The dots that IDNA takes for "." (RFC 3490, 3.1).
+# The characters that IDNA reads as "." (RFC 3490, 3.1).
 _DOTS = re.compile("[\u3002\uff0e\uff61]")
-# Far longer than any name whose ASCII form fits into 253 characters.
+# Far longer than any name whose ASCII form has at most 253 characters.
 _MAX_HOST_TEXT = 1024
-# A version segment such as /v1 that both a base path and a request path may carry.
+# A version segment such as /v1 that both a base path and a request path may have.
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 
 
 @lru_cache(maxsize=4096)
 def normal_host(text: str) -> str:
-    """A host name in lower case, without a final dot, as ASCII; an IP address in its shortest form.
+    """Return a host name as ASCII in lower case without a final dot, or an IP address in its shortest form.
 
-    Raises ValueError, without a word of the text, where it is neither a name nor an address.
+    Raises ValueError, without quoting the text, if it is neither a name nor an address.
     """
     try:
         return _normal_host(text)
-    except ValueError:  # that of `ipaddress` quotes the text
+    except ValueError:  # `ipaddress` quotes the text
         raise ValueError("not a host name or address") from None
 
 
@@ -54,13 +54,13 @@ def _normal_host(text: str) -> str:
 
 
 def _ipv6(text: str) -> str:
-    if "%" in text:  # a zone, which means something on one machine only
+    if "%" in text:  # a zone, which is valid on one machine only
         raise ValueError(text)
     return str(ipaddress.IPv6Address(text))
 
 
 def with_plain_dots(text: str) -> str:
-    """A text in which the full stops of other scripts are dots, as IDNA reads them."""
+    """Return a text in which the full stops of other scripts are dots, as IDNA reads them."""
     return text if text.isascii() else _DOTS.sub(".", text)
 
 
@@ -71,7 +71,7 @@ def _ascii_form(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_loopback(host: str) -> bool:
-    """Whether a host in normal form is a literal loopback address; a name never is."""
+    """Report whether a host in normal form is a literal loopback address; a name never is."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -90,26 +90,26 @@ class Authority:
     @classmethod
     @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> Authority:
-        """The authority in a Host header or request target. Raises ValueError for anything else."""
+        """Parse the authority of a Host header or request target. Raises ValueError for anything else."""
         host, port = text, None
         if not text.startswith("[") or not text.endswith("]"):
             head, colon, tail = text.rpartition(":")
             if colon:
                 host, port = head, parse_port(tail)
         if ":" in host and not host.startswith("["):
-            raise ValueError("not in brackets, as an IPv6 address must be")
+            raise ValueError("an IPv6 address must be in brackets")
         return cls(normal_host(host), port)
 
 
 def parse_port(text: str) -> int:
-    """A port number from 1 to 65535. Raises ValueError."""
+    """Parse a port number from 1 to 65535. Raises ValueError."""
     if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
         raise ValueError("not a port number")
     return int(text)
 
 
 def parse_origin(text: str) -> str:
-    """A web origin as browsers send it. Raises ValueError."""
+    """Parse a web origin as browsers send it. Raises ValueError."""
     if not _ORIGIN.fullmatch(text.lower()):
         raise ValueError('not an origin; expected one such as "https://app.example.com"')
     return text.lower().rstrip("/")
@@ -117,14 +117,14 @@ def parse_origin(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def hostport(host: str, port: int, scheme: str) -> str:
-    """The value of a Host header: the port only where it is not the URL scheme's own."""
+    """Return the value of a Host header, with the port only if it is not the default port of the URL scheme."""
     name = f"[{host}]" if ":" in host else host
     return name if port == DEFAULT_PORTS.get(scheme) else f"{name}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a request is sent instead: URL scheme, host, port and a base path without a final slash."""
+    """The destination of a request: URL scheme, host, port and a base path without a final slash."""
 
     scheme: UrlScheme
     host: str
@@ -136,23 +136,23 @@ class Upstream:
 
     @property
     def authority(self) -> str:
-        """What stands in the Host header."""
+        """The value of the Host header."""
         return hostport(self.host, self.port, self.scheme)
 
     @property
     def version(self) -> str:
-        """The version segment at the end of the base path, such as `/v1`; empty where there is none."""
+        """The version segment at the end of the base path, such as `/v1`; empty if there is none."""
         last = self.base[self.base.rfind("/") :] if self.base else ""
         return last if _VERSION.fullmatch(last) else ""
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody on the network can read what is sent: TLS, or a literal loopback address."""
+        """Whether the network cannot read the request: TLS, or a literal loopback address."""
         return self.scheme == "https" or is_loopback(self.host)
 
     @classmethod
     def parse(cls, text: str) -> Upstream:
-        """An upstream from `https://host[:port][/base]`. Raises ValueError that says what is wrong."""
+        """Parse `https://host[:port][/base]`. Raises ValueError with the reason."""
         if any(character <= " " or character == "\x7f" for character in text):
             raise ValueError("holds a blank or a control character")
         url_scheme, separator, rest = text.partition("://")
@@ -176,7 +176,7 @@ class Upstream:
         return cls(scheme, authority.host, authority.port or DEFAULT_PORTS[scheme], base)
 
     def join(self, path: str) -> str:
-        """A request path, maybe with its query, behind this base path: no `//`, no version segment twice."""
+        """Return a request path, with or without a query, behind this base path: no `//`, no version segment twice."""
         if path and not path.startswith("/"):
             return path  # the "*" of OPTIONS
         rest = path.removeprefix(self.version)
@@ -195,14 +195,14 @@ def _decoded(path: str) -> str:
 
 
 def normal_path(path: str) -> str:
-    """A path with needlessly percent-encoded letters, digits and `-._~` decoded (RFC 3986, 6.2.2.2)."""
+    """Return a path with needlessly percent-encoded letters, digits and `-._~` decoded (RFC 3986, 6.2.2.2)."""
     return _UNRESERVED.sub(lambda found: chr(int(found[1], 16)), path) if "%" in path else path
 
 
 def has_odd_segments(path: str) -> bool:
-    """Whether a path has dot segments or empty segments, also percent-encoded once or twice.
+    """Report whether a path has dot segments or empty segments, also percent-encoded once or twice.
 
-    A final slash is no empty segment. A backslash counts as a slash, as it does for some servers.
+    A final slash is no empty segment. A backslash counts as a slash, as some servers read it.
     """
     if "/." not in path and "//" not in path and "%" not in path and "\\" not in path:
         return False
@@ -210,7 +210,7 @@ def has_odd_segments(path: str) -> bool:
         segments = path.replace("\\", "/").split("/")[1:]
         if segments and segments[-1] == "":
             segments.pop()
-        # "..;x" is a dot segment to servers that take ";x" for a path parameter.
+        # "..;x" is a dot segment for servers that read ";x" as a path parameter.
         if any(segment.partition(";")[0] in ("", ".", "..") and segment[:1] != ";" for segment in segments):
             return True
         if "%" not in path:

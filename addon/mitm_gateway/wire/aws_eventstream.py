@@ -1,8 +1,8 @@
-"""AWS's binary event stream (`application/vnd.amazon.eventstream`), as Bedrock answers with, to JSON events.
+"""A reader of AWS's binary event stream (`application/vnd.amazon.eventstream`), in which Bedrock responds.
 
 A frame is total length, length of the headers, a checksum of these two, headers, payload, checksum, all big
 endian: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html.
-Checksums are the wire's business.
+Checksums are not verified.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from ..text.bounded_json import parsed
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">IIi")
 _CHECKSUM_SIZE = 4
-# The service's own bound on a frame; a larger one is rubbish.
+# The service's own limit for a frame; a larger one is garbage.
 _MAX_FRAME = 16 << 20
 # Sizes of the header values of fixed length: true, false, byte, short, integer, long, timestamp, UUID.
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _TEXT = 6, 7
 
-# Where a frame begins, where its headers end, and where it ends: streams have many, so these are plain.
+# The start of a frame, the end of its headers and its end; a plain tuple, as streams have many.
 Span: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message of the stream; only headers that are text are kept."""
+    """One message of the stream, with its text headers."""
 
     headers: dict[str, str]
     payload: bytes
 
 
 def spans(data: bytes | bytearray) -> Iterator[Span]:
-    """Where the complete frames are, up to the first that is none."""
+    """Yield the positions of the complete frames, up to the first invalid one."""
     at, size, unpack, data_end = 0, _PRELUDE.size, _PRELUDE.unpack_from, len(data)
     while data_end - at >= size:
         total, headers_size, _ = unpack(data, at)
@@ -49,14 +49,14 @@ def spans(data: bytes | bytearray) -> Iterator[Span]:
 
 
 def frame_at(data: bytes | bytearray, span: Span) -> Frame:
-    """The frame at a place that `spans` gave."""
+    """Return the frame at a position that `spans` yielded."""
     start, head_end, end = span
     headers = bytes(data[start + _PRELUDE.size : head_end])
     return Frame(dict(_headers(headers)), bytes(data[head_end : end - _CHECKSUM_SIZE]))
 
 
 def frames(data: bytes | bytearray) -> tuple[list[Frame], int]:
-    """The complete frames, and how many bytes behind them are none."""
+    """Return the complete frames, and the number of bytes behind them."""
     found = list(spans(data))
     return [frame_at(data, span) for span in found], len(data) - (found[-1][2] if found else 0)
 
@@ -78,7 +78,7 @@ def _headers(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def event(frame: Frame) -> Any:
-    """The event in a frame: the model's own one, or an error. Raises ValueError where there is none."""
+    """Return the event in a frame: the model's event or an error. Raises ValueError if there is none."""
     payload = parsed(frame.payload)
     if frame.headers.get(":message-type") in ("exception", "error"):
         kind = frame.headers.get(":exception-type") or frame.headers.get(":error-code") or "error"
@@ -86,5 +86,5 @@ def event(frame: Frame) -> Any:
     if isinstance(payload, dict) and isinstance(payload.get("bytes"), str):
         return parsed(base64.b64decode(payload["bytes"]))
     name = frame.headers.get(":event-type")
-    # The events of Converse are named in the frame only.
+    # Only the frame names the events of Converse.
     return {**payload, "type": name} if name and isinstance(payload, dict) else payload

@@ -1,7 +1,7 @@
-"""Bounded decoders for Content-Encoding: no input makes them build much more than the caller allows."""
+"""Bounded decoders for Content-Encoding: no input makes them produce much more than the caller allows."""
 
-# Every coding is an iterator of pieces of bounded size. Whoever collects the pieces counts them and stops early,
-# so a bomb costs no more than the limit, in memory and in time.
+# Every decoder yields pieces of bounded size. The collector counts them and stops early, so a bomb takes no more memory
+# and time than the limit allows.
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ except ImportError:
         zstd = None
         import zstandard
 
-# undici refuses more than five codings: each layer may blow up to the limit once more.
+# undici refuses more than five codings; each layer may grow to the limit once more.
 MAX_CODINGS = 5
-# gzip members and zstd frames in one body. Empty ones take 10 to 20 bytes each and cost microseconds, so without a
-# bound a body of nothing else would stall the loop for a minute. Block-wise writers (bgzip: 64 KiB) stay below it.
+# gzip members and zstd frames in one body. Empty ones have 10 to 20 bytes and take microseconds each, so an unbounded body
+# of them would block the event loop for a minute. Block-wise writers (bgzip: 64 KiB) stay below the bound.
 MAX_MEMBERS = 4096
 
 _PIECE = 256 * 1024
 _SLICE = 64 * 1024
-# 4 bytes of zstd (a run-length block) give 128 KiB, so one slice gives 16 MiB at most.
+# 4 bytes of zstd (a run-length block) produce 128 KiB, so one slice produces 16 MiB at most.
 _ZSTD_SLICE = 512
-# RFC 9659: a zstd window of more than 8 MiB need not be taken; a wider one is, while it stays within the limit.
+# RFC 9659: decoders may refuse a zstd window of more than 8 MiB; a larger one is accepted within the limit.
 _ZSTD_WINDOW = 8 * 1024 * 1024
-# About 20 bytes of brotli give 16 MiB, and brotli 1.1 has no output limit: tiny slices are the only brake.
+# About 20 bytes of brotli produce 16 MiB, and brotli 1.1 has no output limit: small slices are the only bound.
 # (32 bytes: up to two such blocks at once, and 2 ms for 100 KB of input.)
 _BROTLI_SLICE = 32
 _BROTLI_BOUNDED = hasattr(brotli.Decompressor, "can_accept_more_data")  # brotli 1.2
@@ -44,23 +44,23 @@ Codec = Callable[[bytes, int], Iterator[bytes]]
 
 
 class DecodingError(ValueError):
-    """A body that cannot be decoded; its text is a short reason for the client."""
+    """Raised if a body cannot be decoded; the text is a short reason for the client."""
 
 
 class TooLarge(DecodingError):
-    """The decoded body would be larger than the limit."""
+    """Raised if the decoded body would exceed the limit."""
 
 
 class UnknownEncoding(DecodingError):
-    """A coding that is not known here, or too many of them."""
+    """Raised if a coding is unknown, or if there are too many."""
 
 
 class Corrupt(DecodingError):
-    """The data is cut off, damaged, or followed by something else."""
+    """Raised if the data is cut off, damaged, or followed by something else."""
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
-    """The plain body of at most `limit` bytes; `encoding` is the raw header value."""
+    """Return the decoded body of at most `limit` bytes; `encoding` is the raw header value."""
     codecs = _codecs(encoding) if encoding else []
     if not codecs and len(data) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
@@ -68,15 +68,15 @@ def decode(data: bytes, encoding: str, limit: int) -> bytes:
 
 
 def decode_prefix(data: bytes, encoding: str, limit: int) -> bytes:
-    """As much of the plain body as a cut-off or damaged one still gives, up to `limit` bytes.
+    """Return as much as can be decoded of a body that may be cut off or damaged, up to `limit` bytes.
 
-    Only `UnknownEncoding` is raised: then there is nothing to show.
+    Raises only `UnknownEncoding`: then there is nothing to show.
     """
     return reduce(lambda body, codec: _collect_prefix(codec, body, limit), _codecs(encoding), data)[:limit]
 
 
 def _codecs(encoding: str) -> list[Codec]:
-    """The decoders in the order of their use: the last coding named was applied last."""
+    """Return the decoders in the order of their use: the coding named last was applied last."""
     names = [name.strip().lower() for name in encoding.split(",")]
     codings = [name for name in reversed(names) if name not in ("", "identity")]
     if len(codings) > MAX_CODINGS:
@@ -87,11 +87,11 @@ def _codecs(encoding: str) -> list[Codec]:
 
 
 def _collect(codec: Codec, data: bytes, limit: int) -> bytes:
-    # No body at all (HEAD, 204, an empty POST) may carry the header too.
+    # An empty body (HEAD, 204, an empty POST) may have the header too.
     if not data:
         return data
-    # BytesIO gives its buffer away without a copy: joining a list would hold the body twice. It is closed, as the
-    # traceback of a fault keeps this frame alive for as long as anything keeps the fault.
+    # BytesIO returns its buffer without a copy, while joining a list would need the memory twice. It is closed because
+    # the traceback of an exception keeps this frame alive.
     with io.BytesIO() as body:
         for piece in codec(data, limit):
             if body.tell() + len(piece) > limit:
@@ -118,12 +118,12 @@ def _slices(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def _inflate(data: bytes, wbits: int, max_members: int) -> Iterator[bytes]:
-    """The pieces of up to `max_members` streams that stand one behind the other."""
+    """Yield the pieces of up to `max_members` consecutive streams."""
     inflater = zlib.decompressobj(wbits)
     members = 1
     for chunk in _slices(data, _SLICE):
         rest = chunk
-        # Input can be used up while output waits: the piece that is filled to the brim asks for another.
+        # Input can be used up while output waits: after a full piece, ask for another.
         full = False
         while rest or full:
             if inflater.eof:
@@ -147,7 +147,7 @@ def _gzip(data: bytes, _limit: int) -> Iterator[bytes]:
 
 
 def _deflate(data: bytes, _limit: int) -> Iterator[bytes]:
-    """`deflate` is zlib by RFC 9110, but some senders leave the wrapper out."""
+    """Yield the pieces of zlib data (RFC 9110) or of raw deflate data, which some senders use."""
     return _inflate(data, zlib.MAX_WBITS if _is_zlib(data) else -zlib.MAX_WBITS, 1)
 
 
@@ -164,7 +164,7 @@ def _brotli(data: bytes, _limit: int) -> Iterator[bytes]:
     pieces = _brotli_bounded(decoder, data) if _BROTLI_BOUNDED else _brotli_sliced(decoder, data)
     try:
         yield from pieces
-        # Of a body that is cut off, one call gives 32 KiB at most; the rest waits inside.
+        # Of a body that is cut off, one call returns 32 KiB at most; the rest waits inside.
         while not decoder.is_finished() and (piece := decoder.process(b"")):
             yield piece
     except brotli.error:
@@ -206,7 +206,7 @@ def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
 
 
 def _zstd_frames(window: int) -> tuple[Callable[[], Any], type[Exception]]:
-    """What makes a decoder for one frame, and what that raises; `window` in bytes is the most it may keep."""
+    """Return a factory of decoders for one frame, and the exception they raise; `window` is their limit in bytes."""
     if zstd is None:
         context = zstandard.ZstdDecompressor(max_window_size=window)
         return lambda: context.decompressobj(write_size=_SLICE), zstandard.ZstdError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request answered here: status, what is wrong and what to do. Holds no secret and no text of the client's."""
+    """A request answered locally: status, fault and remedy, without any secret or text of the client."""
 
     status: int
     reason: str
@@ -22,7 +22,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """Carries a refusal to the hook that answers it."""
+    """Raised to refuse a request; carries the refusal."""
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal

@@ -1,4 +1,4 @@
-"""The head of a request as the core sees it: read once from the host program, never changed."""
+"""The head of a request: read once from mitmproxy, never changed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 def text(value: bytes) -> str:
-    """Header bytes as text; what is not UTF-8 survives the way back through `raw`."""
+    """Return header bytes as text; bytes that are not UTF-8 survive the way back through `raw`."""
     return value.decode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=4096)
 def lower_name(name: bytes) -> str:
-    """A header's name as it is compared."""
+    """Return a header's name in the form in which names are compared."""
     return text(name).lower()
 
 
 def raw(value: str) -> bytes:
-    """Text as header bytes, the inverse of `text`."""
+    """Return text as header bytes, the inverse of `text`."""
     return value.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How a request came in: what the listener knows, none of it the client's to choose but `sni`."""
+    """Properties of the listener and connection that received a request; the client chooses only `sni`."""
 
     mode: Mode = "regular"
     listen_host: str = "127.0.0.1"
@@ -43,10 +43,10 @@ class Arrival:
 
 @dataclass(frozen=True)
 class RequestHead:
-    """Method, where the request is really going, target and headers.
+    """Method, actual destination, target and headers.
 
-    `host` and `port` are those of the request line, the CONNECT or the reverse listener's target, never
-    of the Host header, which is the client's word only. `host` is in normal form.
+    `host` and `port` are those of the request line, the CONNECT or the reverse listener's target, never those of the
+    Host header, which is only a claim of the client. `host` is in normal form.
     """
 
     method: str
@@ -64,12 +64,12 @@ class RequestHead:
 
     @cached_property
     def matched_path(self) -> str:
-        """The path in the form that rules are matched on."""
+        """The path in the form in which rules match it."""
         return normal_path(self.path)
 
     @cached_property
     def has_odd_path(self) -> bool:
-        """Whether the path has dot or empty segments, and so fits no rule that has a `path`."""
+        """Whether the path has dot or empty segments and therefore matches no rule that has a `path`."""
         return has_odd_segments(self.path)
 
     @cached_property
@@ -81,10 +81,10 @@ class RequestHead:
         return values
 
     def all(self, name: str) -> tuple[str, ...]:
-        """All values of a header; the name in lower case."""
+        """Return all values of a header, given its name in lower case."""
         return self._values.get(name, ())
 
     def get(self, name: str) -> str | None:
-        """The values of a header joined as RFC 9110 says, or None where it is absent."""
+        """Return the values of a header joined as in RFC 9110, 5.3, or None if it is absent."""
         values = self.all(name)
         return ", ".join(values) if values else None

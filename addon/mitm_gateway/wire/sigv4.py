@@ -1,4 +1,4 @@
-"""AWS Signature Version 4: botocore (extra `aws`) finds the keys and signs a request as it will leave."""
+"""AWS Signature Version 4: botocore (extra `aws`) finds the keys and signs a request as it will be sent."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from ..text.redact import Secret
 from .request import Fields, raw, text
 
-# Said wherever a rule signs and botocore is not installed.
+# The message wherever a rule signs and botocore is not installed.
 MISSING = "needs botocore; pip install 'mitmproxy-gateway[aws]'"
-# Of the client's headers only these are signed: the rest may change on the way, and AWS does not ask for it.
+# The only client headers that are signed: others may change on the way, and AWS does not require them.
 _SIGNED = (b"content-type",)
-# What the client's own signature may have left: it would be signed along, or give its session away.
+# Headers that a signature of the client may have left.
 _REPLACED = frozenset({b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"})
 
 
 class AwsError(Exception):
-    """No usable AWS keys. The text holds nothing of them."""
+    """Raised if there are no usable AWS keys; the text contains nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwsKeys:
-    """What signs: an access key's id and secret, and the token of a temporary session."""
+    """An access key's id and secret, and the token of a temporary session."""
 
     access_key: str
     secret_key: Secret
@@ -31,17 +31,17 @@ class AwsKeys:
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """The parts that are nobody else's business."""
+        """The parts that are secret."""
         return (self.secret_key, self.token) if self.token else (self.secret_key,)
 
 
 def is_available() -> bool:
-    """Whether botocore is installed."""
+    """Report whether botocore is installed."""
     return importlib.util.find_spec("botocore") is not None
 
 
 def provider(profile: str) -> Any:
-    """botocore's source of keys for a profile, `default` for the usual chain. It blocks. Raises AwsError."""
+    """Return botocore's source of keys for a profile, `default` for the usual chain. Blocks; raises AwsError."""
     if not is_available():
         raise AwsError(MISSING)
     import botocore.exceptions
@@ -60,7 +60,7 @@ def provider(profile: str) -> Any:
 
 
 def frozen(found: Any) -> AwsKeys:
-    """The keys of this moment, renewed where they ran out. It may block. Raises AwsError."""
+    """Return the current keys, renewed if they have expired. May block; raises AwsError."""
     import botocore.exceptions
 
     try:
@@ -74,7 +74,7 @@ def frozen(found: Any) -> AwsKeys:
 def signed(
     fields: Fields, method: str, url: str, body: bytes, keys: AwsKeys, *, service: str, region: str
 ) -> Fields:
-    """The fields with a fresh signature over method, URL, host, content type and body."""
+    """Return the fields with a new signature over method, URL, host, content type and body."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials

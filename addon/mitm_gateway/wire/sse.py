@@ -1,4 +1,4 @@
-"""Server-sent events from bytes, however these are cut (https://html.spec.whatwg.org/#event-stream-interpretation)."""
+"""A reader of server-sent events from chunks (https://html.spec.whatwg.org/#event-stream-interpretation)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; `truncated` where its data is longer than the limit, or the stream ended inside it."""
+    """One event; its data is cut at the limit and at the end of the stream."""
 
     name: str
     data: bytes
-    truncated: bool = False
 
 
 class EventReader:
-    """Gives the events of a stream as they become complete; `limit` bounds the data of one, in bytes."""
+    """Returns the events of a stream as they become complete; `limit` bounds the data of one event, in bytes."""
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = limit
         self._line = bytearray()
-        self._line_is_cut = False
         self._skips_newline = False
         self._is_first_line = True
         self._begin_event()
@@ -34,10 +32,9 @@ class EventReader:
         self._name = b""
         self._data: list[bytes] = []
         self._size = 0
-        self._is_truncated = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that this chunk completes."""
+        """Return the events that this chunk completes."""
         if self._skips_newline and chunk:
             self._skips_newline = False
             chunk = chunk.removeprefix(b"\n")
@@ -54,28 +51,22 @@ class EventReader:
 
     @property
     def is_between_events(self) -> bool:
-        """Whether what comes next begins an event; false as well before the first byte."""
+        """Whether the next byte begins an event; also false before the first byte."""
         return not (self._line or self._data or self._name or self._skips_newline or self._is_first_line)
 
     def finish(self) -> list[Event]:
-        """The event in which the stream was cut off, if there is one."""
+        """Return the event in which the stream was cut off, if there is one."""
         if self._line:
             self._end_line()
-        if not self._data:
-            return []
-        self._is_truncated = True
-        return [self._event()]
+        return [self._event()] if self._data else []
 
     def _add(self, piece: bytes) -> None:
         room = self._limit + 16 - len(self._line)
-        if len(piece) > room:
-            self._line_is_cut = True
         self._line += piece[: max(room, 0)]
 
     def _end_line(self) -> Event | None:
-        line, cut = bytes(self._line), self._line_is_cut
+        line = bytes(self._line)
         self._line.clear()
-        self._line_is_cut = False
         if self._is_first_line:
             self._is_first_line = False
             line = line.removeprefix(_BOM)
@@ -84,7 +75,6 @@ class EventReader:
             self._begin_event()
             return event
         field, _, value = line.partition(b":")
-        self._is_truncated |= cut
         if field == b"data":
             self._add_data(value.removeprefix(b" "))
         elif field == b"event":
@@ -92,13 +82,10 @@ class EventReader:
         return None
 
     def _add_data(self, value: bytes) -> None:
-        room = self._limit - self._size
-        if len(value) > room:
-            self._is_truncated = True
-            value = value[: max(room, 0)]
+        value = value[: max(self._limit - self._size, 0)]
         self._size += len(value) + 1
         if self._size <= self._limit + 1 or not self._data:
             self._data.append(value)
 
     def _event(self) -> Event:
-        return Event(self._name.decode("utf-8", "replace"), b"\n".join(self._data), self._is_truncated)
+        return Event(self._name.decode("utf-8", "replace"), b"\n".join(self._data))

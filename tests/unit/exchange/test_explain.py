@@ -38,7 +38,7 @@ def test_a_match_shows_every_edit_and_no_secret() -> None:
     assert "0123456789" not in "\n".join(explanation.lines())
 
 
-def test_a_model_that_stays_is_said_to_stay() -> None:
+def test_a_model_that_stays_is_reported() -> None:
     lines = explain_url(RULES, "POST", URL, (), "gpt-5").lines()
     assert "  model      gpt-5, unchanged" in lines
     assert (
@@ -47,16 +47,16 @@ def test_a_model_that_stays_is_said_to_stay() -> None:
     )
 
 
-def test_no_match_says_why_not() -> None:
+def test_without_a_match_every_rule_gives_its_reason() -> None:
     explanation = explain_url(RULES, "GET", "https://api.anthropic.com/api/hello")
     assert explanation.verdict == "pass"
     assert explanation.why_not == ('rule "copilot": path /api/hello does not fit /v1/**',)
 
 
-def test_a_refusal_says_its_status() -> None:
+def test_a_refusal_has_its_status() -> None:
     explanation = explain_url(RULES, "POST", URL, [("Origin", "https://evil.test")])
     assert (explanation.verdict, explanation.status) == ("refuse", 403)
 
 
-def test_the_rules_are_described_a_line_each() -> None:
+def test_each_rule_is_described_in_a_line() -> None:
     assert describe_rules(RULES) == ["1. copilot: api.anthropic.com /v1/** → https://api.githubcopilot.com"]

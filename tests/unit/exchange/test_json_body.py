@@ -84,7 +84,7 @@ def test_a_body_without_an_edit_is_the_same_object(raw: bytes) -> None:
         (b'{"a":' + b"9" * 5000 + b"}", "the body has a number with too many digits"),
     ],
 )
-def test_a_body_that_cannot_be_read_says_why(raw: bytes, reason: str) -> None:
+def test_an_unreadable_body_is_refused_with_the_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(BodyError) as raised:
         scan(raw)
     assert str(raised.value) == reason
@@ -151,7 +151,7 @@ def test_betas_in_the_body_are_edited() -> None:
         edit(scan(b'{"anthropic_beta":"a"}'), betas=lambda names: names)
 
 
-def test_all_edits_go_together() -> None:
+def test_all_edits_work_together() -> None:
     body = scan(b'{"model":"old","a":{"b":1,"c":2},"z":[1.0]}')
     edited = edit(body, model="new", remove=[parse_path("a.b")], set_=[(parse_path("a.d"), '"x"')])
     assert edited == b'{"model":"new","a":{"c":2,"d":"x"},"z":[1.0]}'

@@ -50,7 +50,7 @@ def sent(head: Any, secret: str | None = "GW-SECRET", **keys: Any) -> list[tuple
         ("block", INTERCEPT, True),
     ],
 )
-def test_unmatched_requests(unmatched: str, arrival: Arrival, blocked: bool) -> None:
+def test_unmatched_requests_pass_or_are_blocked(unmatched: str, arrival: Arrival, blocked: bool) -> None:
     outcome = decided(make_head(host="other.test"), arrival, unmatched)
     assert isinstance(outcome, Refusal if blocked else Pass)
     assert not isinstance(outcome, Refusal) or outcome.status == 404
@@ -91,7 +91,7 @@ def test_without_upstream_the_request_stays_on_its_host() -> None:
         ("?a&&b", "?a&&b"),
     ],
 )
-def test_keys_in_the_query_are_taken_out_and_the_rest_is_kept(query: str, expected: str) -> None:
+def test_keys_in_the_query_are_removed_and_the_rest_stays(query: str, expected: str) -> None:
     plan = plan_for(make_head("/v1/x" + query), upstream="https://h.test", auth=BEARER)
     assert plan.target == "/v1/x" + expected
 
@@ -139,7 +139,7 @@ CLIENT_KEYS = [
         ),
     ],
 )
-def test_every_scheme_strips_all_client_keys_and_puts_in_one(auth: Any, field: tuple[str, str]) -> None:
+def test_every_scheme_strips_all_client_keys_and_sends_one(auth: Any, field: tuple[str, str]) -> None:
     head = make_head(headers=[("X-A", "1"), *CLIENT_KEYS, ("X-B", "2")])
     assert sent(head, upstream="https://h.test", auth=auth) == [
         ("Host", "h.test"),
@@ -159,7 +159,7 @@ def test_keep_leaves_the_clients_keys() -> None:
     assert sent(head, None, auth={"scheme": "keep"}) == [("Host", "api.anthropic.com"), *CLIENT_KEYS]
 
 
-def test_websocket_keys_are_taken_out_of_the_protocol_list() -> None:
+def test_websocket_keys_are_removed_from_the_protocol_list() -> None:
     head = make_head(headers={"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.CK, beta"})
     assert ("Sec-WebSocket-Protocol", "realtime, beta") in sent(head, upstream="https://h.test", auth=BEARER)
 
@@ -205,7 +205,7 @@ def test_a_second_secret_goes_into_a_header() -> None:
         ({"add": ["x"]}, None, "x"),
     ],
 )
-def test_betas(beta: Any, before: str | None, after: str | None) -> None:
+def test_betas_are_edited_in_the_header(beta: Any, before: str | None, after: str | None) -> None:
     head = make_head(headers={"anthropic-beta": before} if before else {})
     assert dict(sent(head, None, beta=beta)).get("anthropic-beta") == after
 
@@ -269,7 +269,7 @@ def test_an_anthropic_key_stays_at_anthropic() -> None:
     assert isinstance(look_alike, Refusal)
 
 
-def test_plain_http_takes_no_credential_but_on_loopback() -> None:
+def test_plain_http_carries_a_credential_only_on_loopback() -> None:
     head = make_head(scheme="http", port=80)
     assert isinstance(decided(head, REVERSE, auth=BEARER), Refusal)
     assert isinstance(decided(head, REVERSE, auth=BEARER, allow_http=True), Plan)
@@ -318,7 +318,7 @@ def test_a_body_without_edits_is_the_same_object() -> None:
     assert body_bytes(make_rule(models={"map": {"x": "y"}}), scan(raw))[0] is raw
 
 
-def test_only_edits_that_change_the_body_are_told() -> None:
+def test_only_edits_that_change_the_body_are_reported() -> None:
     rule = make_rule(
         body={"remove": ["a", "tools[*].x"], "set": {"b": 2, "c": 3}},
         beta={"drop": ["x-*"]},

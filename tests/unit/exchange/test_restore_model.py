@@ -91,9 +91,7 @@ def test_everything_else_in_an_answer_stays(body: bytes) -> None:
         (b'id: {"model":"y"}', None),
     ],
 )  # fmt: skip
-def test_events_of_a_stream_are_edited_where_the_model_stands(
-    line: bytes, edited: bytes | None, end: bytes
-) -> None:
+def test_the_model_in_each_event_of_a_stream_is_edited(line: bytes, edited: bytes | None, end: bytes) -> None:
     expected = line if edited is None else edited % SHOWN
     assert sse(line + end + end) == expected + end + end
 
@@ -114,7 +112,7 @@ def test_broken_data_passes_and_the_next_event_is_edited() -> None:
     assert sse(before) == before.replace(b'"gw"', SHOWN)
 
 
-def test_a_mark_at_the_start_does_not_hide_the_first_field() -> None:
+def test_a_byte_order_mark_does_not_hide_the_first_field() -> None:
     assert sse(b'\xef\xbb\xbfdata: {"model":"gw"}\n\n') == b'\xef\xbb\xbfdata: {"model":' + SHOWN + b"}\n\n"
 
 
@@ -126,7 +124,7 @@ def test_only_the_edited_string_is_held_back() -> None:
     assert restorer.feed(b'","rest') == SHOWN + b',"rest'
 
 
-def test_what_is_held_comes_at_the_end_of_a_cut_stream() -> None:
+def test_held_bytes_are_sent_at_the_end_of_a_cut_stream() -> None:
     assert sse(b'data: {"model":"g') == b'data: {"model":"g'
     assert as_json(b'{"model":"g') == b'{"model":"g'
 
@@ -156,7 +154,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12).map(b"".join), st.data())
-def test_any_cut_gives_the_same_bytes(stream: bytes, data: st.DataObject) -> None:
+def test_the_bytes_do_not_depend_on_the_chunks(stream: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=8)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     byte_by_byte = [stream[place : place + 1] for place in range(len(stream))]
@@ -165,7 +163,7 @@ def test_any_cut_gives_the_same_bytes(stream: bytes, data: st.DataObject) -> Non
 
 
 @given(st.binary(max_size=200))
-def test_rubbish_passes(stream: bytes) -> None:
+def test_garbage_passes(stream: bytes) -> None:
     if b"model" not in stream:
         assert sse(stream) == stream
         assert as_json(stream) == stream
@@ -214,7 +212,7 @@ _PIECES = (
 
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=12), st.data())
-def test_an_answer_that_comes_at_once_is_edited_as_one_that_comes_byte_by_byte(
+def test_a_response_is_edited_alike_at_once_and_byte_by_byte(
     pieces: list[bytes], data: st.DataObject
 ) -> None:
     body = b'{"id":"m",' * data.draw(st.integers(0, 1)) + b"".join(pieces)
@@ -225,6 +223,6 @@ def test_an_answer_that_comes_at_once_is_edited_as_one_that_comes_byte_by_byte(
 
 
 @pytest.mark.parametrize("length", [4094, 4095, 5000])
-def test_a_long_name_is_left_alone_however_the_answer_comes(length: int) -> None:
+def test_a_long_name_stays_whatever_the_chunks(length: int) -> None:
     body = b'{"id":"m","model":"%s","x":1}' % (b"n" * length)
     assert as_json(body) == as_json(*(body[place : place + 1] for place in range(len(body))))

@@ -21,12 +21,12 @@ from mitm_gateway.text.printable import folded, listed, size, visible
         ("é 漢 😀", "é 漢 😀"),
     ],
 )
-def test_what_acts_on_a_terminal_is_made_visible(text: str, expected: str) -> None:
+def test_characters_that_act_on_a_terminal_become_visible(text: str, expected: str) -> None:
     assert visible(text) == expected
 
 
 @given(st.text(st.characters(), max_size=40))
-def test_nothing_that_acts_on_a_terminal_is_left(text: str) -> None:
+def test_no_character_that_acts_on_a_terminal_remains(text: str) -> None:
     shown = visible(text)
     shown.encode()
     assert all(character.isprintable() or character in "\n\t" or ord(character) > 0x9F for character in shown)
@@ -37,7 +37,7 @@ def test_a_tail_is_folded_only_where_that_is_shorter() -> None:
     assert folded("x" * 2000, 100) == "x" * 100 + "\n… 1,900 more characters"
 
 
-def test_sizes() -> None:
+def test_sizes_are_shown_in_words() -> None:
     assert [size(n) for n in (0, 999, 1000, 999_949, 12_345_678)] == [
         "0 bytes", "999 bytes", "1.0 kB", "999.9 kB", "12.3 MB",
     ]  # fmt: skip

@@ -29,7 +29,7 @@ from mitm_gateway.text.redact import (
 VALUE = "sk-ant-api03-0123456789abcdef"
 
 
-def test_a_secret_shows_itself_to_nobody() -> None:
+def test_a_secret_is_never_shown() -> None:
     secret = Secret(VALUE)
     shown = [
         repr(secret),
@@ -146,7 +146,7 @@ def test_other_query_parameters_stay_byte_for_byte(query: str) -> None:
     assert masked_target(f"/p?{query}") == f"/p?{query}"
 
 
-def test_a_semicolon_inside_a_key_hides_none_of_it() -> None:
+def test_a_key_with_a_semicolon_is_removed_whole() -> None:
     assert without_query_keys("/p?key=abc;def&b") == "/p?b"
     assert masked_target("/p?key=abc;def&b") == "/p?key=****&b"
 
@@ -166,7 +166,7 @@ def test_only_the_key_among_websocket_protocols_is_masked() -> None:
     )
 
 
-def test_known_secrets_are_taken_out_of_any_text() -> None:
+def test_known_secrets_are_masked_in_any_text() -> None:
     assert masked_text("a gateway-secret-0123456789 b", ["gateway-secret-0123456789", ""]) == "a ****6789 b"
 
 
@@ -182,7 +182,7 @@ def test_known_secrets_are_taken_out_of_any_text() -> None:
         "token_eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.",
     ],
 )
-def test_keys_of_known_shape_are_seen(text: str) -> None:
+def test_keys_of_known_shape_are_recognised(text: str) -> None:
     assert looks_like_key(text)
     assert MASK in masked_text(text)
 
@@ -190,5 +190,5 @@ def test_keys_of_known_shape_are_seen(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["claude-sonnet-4-6", "https://h.test/sk", "task-list", "vscode/1.104.0", "GITHUB_TOKEN"]
 )
-def test_ordinary_texts_are_no_keys(text: str) -> None:
+def test_ordinary_text_is_not_taken_for_a_key(text: str) -> None:
     assert not looks_like_key(text)

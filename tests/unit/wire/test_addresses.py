@@ -30,7 +30,7 @@ from mitm_gateway.wire.addresses import (
         ("my_service", "my_service"),
     ],
 )
-def test_hosts_have_one_form(text: str, expected: str) -> None:
+def test_hosts_have_one_normal_form(text: str, expected: str) -> None:
     assert normal_host(text) == expected
 
 
@@ -55,7 +55,7 @@ def test_hosts_have_one_form(text: str, expected: str) -> None:
         "a" * 254,
     ],
 )
-def test_what_is_no_host_is_refused(text: str) -> None:
+def test_invalid_hosts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         normal_host(text)
 
@@ -69,7 +69,7 @@ def test_what_is_no_host_is_refused(text: str) -> None:
         ("[::1]", ("::1", None)),
     ],
 )
-def test_authorities(text: str, expected: tuple[str, int | None]) -> None:
+def test_authorities_are_parsed(text: str, expected: tuple[str, int | None]) -> None:
     authority = Authority.parse(text)
     assert (authority.host, authority.port) == expected
 
@@ -77,7 +77,7 @@ def test_authorities(text: str, expected: tuple[str, int | None]) -> None:
 @pytest.mark.parametrize(
     "text", ["a.test:", "a.test:99999", "a.test:-1", "::1", "a:b:c", "a.test:443@evil.test", " a.test"]
 )
-def test_wrong_authorities_are_refused(text: str) -> None:
+def test_invalid_authorities_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Authority.parse(text)
 
@@ -100,7 +100,7 @@ def test_only_literal_addresses_are_loopback(host: str, expected: bool) -> None:
         ("http://[::1]:80/x", "http://[::1]/x"),
     ],
 )
-def test_upstreams(text: str, expected: str) -> None:
+def test_upstreams_are_parsed(text: str, expected: str) -> None:
     assert str(Upstream.parse(text)) == expected
 
 
@@ -109,7 +109,7 @@ def test_upstreams(text: str, expected: str) -> None:
     ["h.test", "ftp://h.test", "https://", "https://u:p@h.test", "https://h.test?x", "https://h.test#x", "https://h.test/../x",
      "https://h.test/a//b", "https://h .test", "https://h.test\n", "https://h.test:0"],
 )  # fmt: skip
-def test_wrong_upstreams_are_refused(text: str) -> None:
+def test_invalid_upstreams_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Upstream.parse(text)
 
@@ -134,11 +134,11 @@ def test_wrong_upstreams_are_refused(text: str) -> None:
         ("/model/arn%3Aaws%3Abedrock%3A%2Fprofile/invoke", False),
     ],
 )
-def test_odd_segments(path: str, odd: bool) -> None:
+def test_dot_and_empty_segments_are_recognised(path: str, odd: bool) -> None:
     assert has_odd_segments(path) is odd
 
 
-def test_needless_escapes_are_undone_for_matching() -> None:
+def test_needless_escapes_are_decoded_for_matching() -> None:
     assert normal_path("/%761/%6d%2F%2e%7E%20") == "/v1/m%2F.~%20"
 
 

@@ -10,7 +10,7 @@ from mitm_gateway.wire.aws_eventstream import Frame, event, frames
 from support.eventstreams import chunk, frame
 
 
-def test_frames_are_taken_apart() -> None:
+def test_frames_are_parsed() -> None:
     data = frame(b"one", event_type="chunk", message_type="event") + frame(b"")
     assert frames(data) == (
         [Frame({":event-type": "chunk", ":message-type": "event"}, b"one"), Frame({}, b"")],
@@ -18,7 +18,7 @@ def test_frames_are_taken_apart() -> None:
     )
 
 
-def test_headers_that_are_no_text_are_passed_over() -> None:
+def test_headers_that_are_not_text_are_ignored() -> None:
     values = b"".join(
         bytes([1, 97 + kind, kind]) + bytes(length)
         for kind, length in {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}.items()
@@ -43,13 +43,13 @@ def test_an_exception_is_an_error_event() -> None:
     assert event(found) == {"type": "error", "error": {"type": "validation", "message": "no"}}
 
 
-def test_a_payload_that_is_no_json_is_a_fault() -> None:
+def test_a_payload_that_is_not_json_is_an_error() -> None:
     with pytest.raises(ValueError, match="Expecting value"):
         event(Frame({}, b"no"))
 
 
 @given(st.binary(max_size=60), st.integers(0, 60))
-def test_no_bytes_make_it_raise_or_go_on_for_ever(rubbish: bytes, at: int) -> None:
+def test_no_bytes_make_the_reader_raise_or_loop(rubbish: bytes, at: int) -> None:
     data = frame(b"payload", event_type="chunk")
     for each in (rubbish, data[:at] + rubbish + data[at:], data + rubbish):
         found, rest = frames(each)

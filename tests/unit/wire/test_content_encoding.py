@@ -61,21 +61,21 @@ CODECS = [
 
 
 @pytest.mark.parametrize(("encoding", "encode"), CODECS)
-def test_each_coding_gives_the_plain_body(encoding: str, encode: Encode) -> None:
+def test_each_coding_is_decoded(encoding: str, encode: Encode) -> None:
     assert decode(encode(PLAIN), encoding, MIB) == PLAIN
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity ", "identity, identity", ","])
-def test_identity_is_no_coding(encoding: str) -> None:
+def test_identity_is_ignored(encoding: str) -> None:
     assert decode(PLAIN, encoding, MIB) is PLAIN
 
 
 @pytest.mark.parametrize("encoding", ["GZIP", "x-gzip", " gzip ", "identity, gzip"])
-def test_names_are_read_without_case_and_blanks(encoding: str) -> None:
+def test_names_ignore_case_and_white_space(encoding: str) -> None:
     assert decode(gzipped(PLAIN), encoding, MIB) == PLAIN
 
 
-def test_a_list_is_undone_from_its_end() -> None:
+def test_a_list_is_decoded_from_its_end() -> None:
     assert decode(brotlied(gzipped(PLAIN)), "gzip, br", MIB) == PLAIN
 
 
@@ -137,7 +137,7 @@ def test_a_flood_of_empty_members_is_refused(encoding: str, encode: Encode) -> N
 
 
 @pytest.mark.parametrize(("encoding", "encode"), CODECS)
-def test_a_bomb_costs_little_more_than_the_limit(encoding: str, encode: Encode) -> None:
+def test_a_bomb_takes_little_more_than_the_limit(encoding: str, encode: Encode) -> None:
     # 64 MiB from a few kilobytes; A44 is the same at thirty times the size.
     bomb = encode(bytes(64 * MIB))
     tracemalloc.start()
@@ -166,7 +166,7 @@ def test_a_zstd_window_beyond_the_limit_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("encoding", "encode"), CODECS)
-def test_a_prefix_is_what_a_cut_off_body_still_gives(encoding: str, encode: Encode) -> None:
+def test_a_prefix_of_a_cut_off_body_is_decoded(encoding: str, encode: Encode) -> None:
     words = b"".join(b"%d " % n for n in range(100_000))
     data = encode(words)
     shown = decode_prefix(data[: len(data) // 2], encoding, MIB)
@@ -194,14 +194,14 @@ def test_a_prefix_goes_through_all_layers() -> None:
     st.sampled_from(["gzip", "deflate", "br", "zstd", "gzip, br"]),
     st.integers(0, 4000),
 )
-def test_rubbish_raises_only_decoding_errors(data: bytes, encoding: str, limit: int) -> None:
+def test_garbage_raises_only_decoding_errors(data: bytes, encoding: str, limit: int) -> None:
     assert len(decode_prefix(data, encoding, limit)) <= limit
     with contextlib.suppress(DecodingError):
         assert len(decode(data, encoding, limit)) <= limit
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20), st.sampled_from(CODECS))
-def test_what_was_encoded_comes_back(parts: list[bytes], codec: object) -> None:
+def test_encoded_bodies_are_decoded(parts: list[bytes], codec: object) -> None:
     encoding, encode = codec.values  # type: ignore[attr-defined]
     data = b"".join(parts * 40)
     assert decode(encode(data), encoding, len(data)) == data

@@ -28,7 +28,7 @@ def test_without_botocore_a_rule_that_signs_is_an_error_with_what_to_install(
     assert "pip install 'mitmproxy-gateway[aws]'" in str(problem)
 
 
-def test_what_a_client_signed_with_is_replaced() -> None:
+def test_a_signature_of_the_client_is_replaced() -> None:
     before = (
         (b"Host", b"h"),
         (b"X-Amz-Date", b"20200101T000000Z"),
@@ -52,7 +52,7 @@ def test_the_parts_of_a_key_are_masked_everywhere() -> None:
     assert "very-secret" not in repr(keys)
 
 
-def test_a_profile_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_profile_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     with pytest.raises(sigv4.AwsError, match="names an AWS profile that does not exist"):

@@ -1,0 +1,257 @@
+"""A scanner that replaces the model's name in JSON as it streams by, byte for byte and in bounded memory.
+
+It knows its place in the document (depth, and the key before a value) and holds back nothing but the one string
+that it replaces, from the opening quote to the closing one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+
+# A model's name is short; a longer string passes unchanged rather than being held.
+MAX_HELD_BYTES = 4096
+# `"model"` with all of its letters escaped has 32 bytes.
+MAX_KEY_BYTES = 64
+
+_STRING_RUN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRUCTURE = re.compile(rb'["{}\[\],:]')
+# A whole key and, where it is no candidate, a whole string or scalar behind it: the usual case in one step.
+_KEY = re.compile(rb'\s*+"((?:[^"\\]++|\\.)*+)"\s*+:\s*+', re.DOTALL)
+_PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*+(?=[,}])', re.DOTALL)
+# Any number of such members, with the comma behind each: none of these keys is "model" in any spelling.
+_MEMBERS = re.compile(
+    rb'(?:\s*+"(?!model")[^"\\]*+"\s*+:\s*+(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*+,)++', re.DOTALL
+)
+# A model behind such members only, as responses have it, short enough to be held.
+_LEADING_MODEL = re.compile(
+    rb'\s*+\{(?:%b)?+\s*+"model"\s*+:\s*+("[^"\\]{0,%d}+")\s*+[,}]' % (_MEMBERS.pattern, MAX_HELD_BYTES - 2),
+    re.DOTALL,
+)
+# Inside values that contain no model only brackets and unfinished strings matter.
+_UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+
+# What may precede a document or separate its parts; the last three are a byte order mark.
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
+
+
+class ModelScanner:
+    """Replaces the top-level `model` of one JSON document that arrives in pieces.
+
+    `parents` names the top-level objects whose `model` is replaced too.
+    """
+
+    def __init__(self, name: str, parents: frozenset[str] = frozenset()) -> None:
+        self._replacement = json_string(name)
+        self._parents = parents
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over with the next document; what is held must have been taken before."""
+        self._depth = 0
+        self._watched = 0  # how many of the open containers are objects that may have a model
+        self._key: str | None = None
+        self._wants_key = False
+        self._in_string = False
+        self._escaped = False
+        self._captured: bytearray | None = None
+        self._is_target = False
+        self._is_over = False
+        self._overlong = False
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the document has begun and not ended, so that the next bytes belong to it."""
+        return self._depth > 0 and not self._is_over
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes that may leave."""
+        if self._is_over:
+            return data
+        out: list[bytes] = []
+        start = pos = 0
+        end = len(data)
+        while pos < end and not self._is_over:
+            if self._in_string:
+                pos, start = self._string(data, pos, start, out)
+            elif self._depth > self._watched:
+                pos = self._skip(data, pos)
+            elif self._wants_key and (members := _MEMBERS.match(data, pos)):
+                pos = members.end()
+            elif self._wants_key and self._key is None and (found := _KEY.match(data, pos)):
+                pos = self._member(data, found)
+            else:
+                pos, start = self._structure(data, pos, start, out)
+        if not (self._is_target and self._in_string):
+            out.append(data[start:])
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def take_held(self) -> bytes:
+        """Return what is held back, unedited: the document is broken or the stream is over."""
+        held = bytes(self._captured or b"") if self._is_target and self._in_string else b""
+        self._is_target = False
+        self._captured = None
+        self._is_over = True
+        return held
+
+    def take_held_at_line_end(self) -> bytes:
+        """Return what the end of a line cuts off: no string contains a line break, so the document is broken."""
+        return self.take_held() if self._in_string else b""
+
+    def _member(self, data: bytes, found: re.Match[bytes]) -> int:
+        """Return the place behind a whole key, and behind its value where that is complete and no model."""
+        self._key = _decoded_key(found[1])
+        self._wants_key = False
+        value = None if self._key == "model" else _PLAIN_VALUE.match(data, found.end())
+        return value.end() if value else found.end()
+
+    def _structure(self, data: bytes, pos: int, start: int, out: list[bytes]) -> tuple[int, int]:
+        found = _STRUCTURE.search(data, pos)
+        place = found.start() if found else len(data)
+        if data[pos:place].strip(_BLANKS):
+            self._pass_scalar()
+        if found is None or self._is_over:
+            return len(data), start
+        match found[0]:
+            case b'"':
+                start = self._open_string(data, place, start, out)
+            case b"{" | b"[" as mark:
+                self._open(mark)
+            case b"}" | b"]":
+                self._close()
+            case b",":
+                self._wants_key = self._depth == self._watched
+                self._key = None
+            case _:  # behind a second colon there is no value of this key
+                self._key = self._key if self._wants_key else None
+                self._wants_key = False
+        return place + 1, start
+
+    def _pass_scalar(self) -> None:
+        """Pass a number, a word or nonsense: the value of the key, if any; before the document it ends it."""
+        self._is_over = self._depth == 0
+        self._key = None
+
+    def _open_string(self, data: bytes, place: int, start: int, out: list[bytes]) -> int:
+        if self._wants_key and self._key is not None:
+            self._is_over = True  # two keys without a value between them are no JSON
+            return start
+        self._in_string = True
+        self._captured = bytearray()
+        self._is_target = self._at_target()
+        if not self._is_target:
+            return start
+        out.append(data[start:place])
+        self._captured += b'"'
+        return place + 1
+
+    def _at_target(self) -> bool:
+        return not self._wants_key and self._depth == self._watched > 0 and self._key == "model"
+
+    def _open(self, mark: bytes) -> None:
+        watches = mark == b"{" and (
+            self._depth == 0 or (self._depth == 1 == self._watched and self._key in self._parents)
+        )
+        self._depth += 1
+        if watches:
+            self._watched = self._depth
+            self._wants_key = True
+        self._key = None
+
+    def _close(self) -> None:
+        self._depth -= 1
+        self._watched = min(self._watched, self._depth)
+        self._key = None
+        self._wants_key = False
+        self._is_over = self._depth <= 0
+
+    def _skip(self, data: bytes, pos: int) -> int:
+        """Return the place behind values without a model: behind the next bracket or in an unfinished string."""
+        found = _UNWATCHED.match(data, pos)
+        place = found.end() if found else pos
+        if place >= len(data):
+            return place
+        mark = data[place : place + 1]
+        if mark == b'"':
+            self._in_string = True
+            self._captured = None
+            self._is_target = False
+        elif mark in b"{[":
+            self._depth += 1
+        else:
+            self._close()
+        return place + 1
+
+    def _string(self, data: bytes, pos: int, start: int, out: list[bytes]) -> tuple[int, int]:
+        begin = pos
+        if self._escaped:
+            self._escaped = False
+            pos += 1
+        found = _STRING_RUN.match(data, pos)
+        pos = found.end() if found else pos
+        is_open = pos >= len(data)
+        if not is_open and data[pos] == 0x5C:  # a backslash at the end of the chunk
+            self._escaped = is_open = True
+            pos += 1
+        self._capture(data[begin:pos], out)
+        if self._is_target:
+            start = pos
+        return (pos, start) if is_open else (pos + 1, self._end_string(pos, start, out))
+
+    def _capture(self, piece: bytes, out: list[bytes]) -> None:
+        if self._captured is None:
+            return
+        if self._is_target:
+            self._captured += piece
+            if len(self._captured) > MAX_HELD_BYTES:
+                out.append(bytes(self._captured))
+                self._captured = bytearray()
+                self._overlong = True
+        elif self._wants_key and len(self._captured) <= MAX_KEY_BYTES:
+            self._captured += piece
+
+    def _end_string(self, pos: int, start: int, out: list[bytes]) -> int:
+        self._in_string = False
+        captured, self._captured = self._captured, None
+        if self._is_target:
+            self._is_target = False
+            overlong, self._overlong = self._overlong, False
+            out.append(bytes(captured or b"") + b'"' if overlong else self._replacement)
+            self._key = None
+            return pos + 1
+        if self._wants_key and captured is not None:
+            self._key = _decoded_key(bytes(captured))
+        return start
+
+
+def leading_model(chunk: bytes) -> tuple[int, int] | None:
+    """Return the place of the model's value in the first chunk of a response, if it is certain.
+
+    It is where the model precedes all nested values and nothing behind it can be another such key.
+    """
+    found = _LEADING_MODEL.match(chunk)
+    if not found or chunk.find(b'"model"', found.end()) >= 0 or b"\\u006" in chunk:
+        return None
+    return found.span(1)
+
+
+def _decoded_key(text: bytes) -> str | None:
+    if len(text) > MAX_KEY_BYTES:
+        return None
+    if b"\\" not in text:
+        return text.decode("ascii", "replace")
+    try:
+        key = json.loads(b'"' + text + b'"')
+    except ValueError:
+        return None
+    return key if isinstance(key, str) else None
+
+
+@lru_cache(maxsize=256)
+def json_string(text: str) -> bytes:
+    """Return the text as a JSON string."""
+    try:
+        return json.dumps(text, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can only express in ASCII
+        return json.dumps(text).encode()
