@@ -13,10 +13,15 @@ import pytest
 from mitmproxy import exceptions, http
 from mitmproxy.addons.mapremote import MapRemote
 from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.credentials.store import Credentials
+from mitm_gateway.exchange.exchange import Exchange
+from mitm_gateway.mitm import flows, lifecycle
 from mitm_gateway.mitm.addon import GatewayAddon
 from mitm_gateway.mitm.flows import mask_echo
+from mitm_gateway.mitm.option_conflicts import broken_promises
 from support.constants import GW, GW_MASKED
 
 RULES = """
@@ -28,6 +33,11 @@ rules:
     auth: {scheme: bearer, credential: gw}
     models: {map: {claude-opus-4: gw-large}}
 """
+
+FAULTS = [
+    RuntimeError("S3CRET"), MemoryError(), RecursionError(), asyncio.CancelledError(), exceptions.AddonHalt(),
+    exceptions.OptionsError("S3CRET"),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -83,6 +93,28 @@ async def test_a_request_is_made_what_the_rule_says(running: Any) -> None:
     assert request.headers["content-length"] == "20"
 
 
+@pytest.mark.parametrize("step", ["on_request_head", "on_request_body", "on_credentials"])
+@pytest.mark.parametrize("second", ["exchange.refuse", "flows._refuse"])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+async def test_a_request_that_cannot_even_be_refused_is_killed(
+    running: Any, step: str, second: str, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, context = running
+
+    def broken(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Exchange, step, broken)
+    monkeypatch.setattr(Exchange if second == "exchange.refuse" else flows, second.partition(".")[2], broken)
+    flow = request_flow()
+    content, flow.request.raw_content = flow.request.raw_content, None
+    await context.master.addons.handle_lifecycle(HttpRequestHeadersHook(flow))
+    assert not flow.request.stream
+    flow.request.raw_content = content
+    await context.master.addons.handle_lifecycle(HttpRequestHook(flow))
+    assert flow.response is not None or not flow.killable
+
+
 async def test_flows_that_are_not_live_are_left_alone(running: Any) -> None:
     addon, _ = running
     flow = request_flow()
@@ -121,17 +153,12 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     assert flow.comment.startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200")
 
 
-@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
-@pytest.mark.parametrize("step", ["open", "read_body"])
-@pytest.mark.parametrize(
-    "fault", [RuntimeError("S3CRET"), MemoryError(), RecursionError(), asyncio.CancelledError(),
-              exceptions.AddonHalt(), exceptions.OptionsError("S3CRET")], ids=lambda fault: type(fault).__name__
-)  # fmt: skip
+@pytest.mark.parametrize("step", ["on_request_head", "on_request_body", "on_credentials", "obtain"])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 async def test_any_fault_ends_in_a_local_answer(
     running: Any,
     step: str,
     fault: BaseException,
-    waits: bool,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -143,7 +170,11 @@ async def test_any_fault_ends_in_a_local_answer(
     async def broken_later(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(addon._exchange, step, broken_later if waits else broken)
+    if step == "obtain":
+        monkeypatch.setattr(Credentials, "all_at_hand", lambda *_: None)
+        monkeypatch.setattr(Credentials, step, broken_later)
+    else:
+        monkeypatch.setattr(Exchange, step, broken)
     flow = request_flow()
     await sent(addon, flow)
     assert flow.response is not None
@@ -250,6 +281,24 @@ async def test_no_redirected_host_is_dialled_while_the_program_starts(
     with taddons.context(Proxyserver(), MapRemote(), addon) as context:
         context.configure(addon, gateway_rules=str(rules))
         assert context.options.connection_strategy == "lazy"  # `running` was not called
+
+
+async def test_a_reload_puts_the_reading_in_force_that_it_has_checked(
+    running: Any, rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addon, context = running
+
+    def write(upstream: str) -> None:
+        rules.write_text(RULES.replace("https://gw.test/base", upstream))
+
+    def edit_in_between(*args: Any) -> Any:
+        write("http://unchecked.test")
+        return broken_promises(*args)
+
+    monkeypatch.setattr(lifecycle, "broken_promises", edit_in_between)
+    write("https://checked.test")
+    assert context.master.commands.call("gateway.reload") == ["1 rules loaded"]
+    assert (await sent(addon, request_flow())).host == "checked.test"
 
 
 async def test_the_commands_answer(running: Any) -> None:

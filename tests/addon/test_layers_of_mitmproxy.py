@@ -5,132 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from hypothesis import HealthCheck, assume, currently_in_test_context, event, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from mitmproxy.addons.next_layer import NextLayer
-from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.addons.save import Save
-from mitmproxy.test import taddons
 
-from mitm_gateway.mitm.addon import GatewayAddon
-from support.constants import API, CK, CK_MARK, GW, GW_MARK
-from support.layers import Connection
+from support.constants import API, CK, GW
+from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Gateway
 
-UPSTREAM = ("127.0.0.1", 9)  # in clear, so that no TLS layer stands between; nothing is really connected
-RULES = f"""
-credentials: {{gw: {{env: TEST_GW_KEY}}}}
-rules:
-  - name: gw
-    match: {{host: {API}}}
-    upstream: http://127.0.0.1:9
-    auth: {{scheme: bearer, credential: gw}}
-    models: {{map: {{claude-x: gw-model}}}}
-"""
-BODY = b'{"model":"claude-x","messages":[]}'
-LINE = b"POST /v1/messages HTTP/1.1"
-KEY = f"x-api-key: {CK}".encode()
-REST = f"Host: {API}\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n".encode()
-ANSWER = (
-    b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"model":"gw-model"}'
-)
 EVENTS = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     b'3d\r\nevent: message_start\ndata: {"message":{"model":"gw-model"}}\n\n\r\n0\r\n\r\n'
 )
-WAYS: dict[str, dict[str, Any]] = {
-    "tunnel": {"target": (API, 443), "sni": API},
-    "reverse": {"target": (API, 443), "mode": f"reverse:https://{API}"},
-    "transparent": {"target": ("203.0.113.7", 443), "sni": API, "mode": "transparent"},
-    "plain": {},
-}
 TRICKS = [b"\r\n", b"\n", b"\0", b" ", b"\t", b":", b"@", b"//", b"/..", b"%2e", b"\r\n ", b"HTTP/1.0", b"CONNECT",
           b"Transfer-Encoding: chunked\r\n", b"Host: evil.test\r\n", b"Expect: 100-continue\r\n", b"?key=",
           b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"\\u006d", b'"model":"x",']  # fmt: skip
 # Into a head only: what stands in a body is the client's own, and kept.
 SECOND_KEY = f"\r\nAuthorization: Bearer {CK}\r\n".encode()
 many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-class Gateway:
-    """The addon among mitmproxy's own, with flows written to a file, and a loop to run it in."""
-
-    def __init__(self, folder: Path, runner: asyncio.Runner) -> None:
-        self._run, self._save, self._addon = runner.run, Save(), GatewayAddon()
-        self._flows, self._seen = folder / "flows", 0
-        rules = folder / "rules.yaml"
-        rules.write_text(RULES)
-        self._run(self._start(str(rules)))
-
-    async def _start(self, rules: str) -> None:
-        self._context = taddons.context(Proxyserver(), self._addon, self._save, NextLayer())
-        self._context.__enter__()
-        self._context.configure(self._addon, gateway_rules=rules)
-        self._context.options.update(save_stream_file=str(self._flows))
-        self._addon.running()
-
-    def close(self) -> None:
-        async def stop() -> None:
-            self._addon.done()
-
-        self._run(stop())
-        self._context.__exit__(None, None, None)
-
-    def exchange(
-        self, sent: bytes, answer: bytes, cut: int, answer_cut: int = 65536, **way: Any
-    ) -> Connection:
-        """A client sends this in pieces and hangs up; an upstream answers that, in pieces too."""
-
-        async def run() -> Connection:
-            connection = Connection(self._context, answer=answer, cut=answer_cut, **way)
-            await connection.start()
-            for place in range(0, len(sent), cut):
-                await connection.receive(sent[place : place + cut])
-            await connection.close()
-            return connection
-
-        return self._run(run())
-
-    def check(self, connection: Connection, *, is_plain: bool = False, breaks_answer: bool = False) -> None:
-        """I1 to I4, as far as one connection shows them."""
-        elsewhere = {address for address in connection.sent if address != UPSTREAM}
-        # A plain client may name any host: what it sends there is its own matter.
-        assert not elsewhere or is_plain, elsewhere
-        assert not any(host == API for host, _ in elsewhere)
-        assert not any(GW_MARK.encode() in connection.sent[address] for address in elsewhere), "I2"
-        assert CK_MARK.encode() not in connection.sent.get(UPSTREAM, b""), "I1"
-        assert GW_MARK.encode() not in connection.got, "I3"
-        # Over HTTP/2 mitmproxy tells a client in GOAWAY what of its own it did not like.
-        assert CK_MARK.encode() not in connection.got or connection.client.alpn == b"h2", "I3"
-        kept = self._kept()
-        assert GW_MARK.encode() not in kept, "I3"
-        # Where a plain client names another host, or none that can be read, no rule has anything to hide.
-        assert CK_MARK.encode() not in kept or (is_plain and not connection.sent.get(UPSTREAM)), "I3"
-        refused = connection.got.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
-        assert not refused or breaks_answer or not any(connection.sent.values()), "I4"
-        if currently_in_test_context():
-            event("refused" if refused else "served" if connection.got else "silence")
-
-    def _kept(self) -> bytes:
-        assert self._save.stream is not None
-        self._save.stream.fo.flush()
-        with self._flows.open("rb") as file:
-            file.seek(self._seen)
-            kept = file.read()
-        self._seen += len(kept)
-        return kept
-
-    def serves_the_next(self) -> None:
-        """I4: whatever came before, the next request works."""
-        sent = b"\r\n".join((LINE, KEY, REST, BODY))
-        connection = self.exchange(sent, ANSWER, 4096, **WAYS["tunnel"])
-        self.check(connection)
-        assert b'{"model":"claude-x"}' in connection.got
-        assert f"Authorization: Bearer {GW}\r\n".encode() in connection.sent[UPSTREAM]
 
 
 @pytest.fixture

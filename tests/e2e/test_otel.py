@@ -177,7 +177,8 @@ def test_prometheus_reads_the_metrics(recorder: StartRecorder, mitmdump: StartMi
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
-        ("gateway_metrics=nowhere", 'gateway_metrics is no address to listen on; expected one such as "127.0.0.1:9464"'),
+        ("gateway_metrics=nowhere",
+         'gateway_metrics is not an address to listen on; expected one such as "127.0.0.1:9464"'),
         ("gateway_metrics=127.0.0.1:{taken}", "gateway_metrics: 127.0.0.1:{taken}: Address already in use"),
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 
 from support.certificates import Authority
 from support.constants import API, GATEWAY, GW, GW_MARK, TESTS
+from support.faults import STEPS, UNTOLD
 from support.recorder import Recorder
 from support.stage import BODY, HEADERS, RULES, Client, Stage, answers
 from support.starters import StartMitmdump
@@ -23,23 +24,18 @@ from support.starters import StartMitmdump
 pytestmark = pytest.mark.e2e
 
 SCRIPT = TESTS / "support" / "faults.py"
+# A helper whose value runs out at once is run for each request.
+SLOW_KEY = "{command: [/bin/sh, -c, 'echo $GW_KEY'], ttl: 1ms}"
 HOWS = ("raise", "hang", "empty", "cancelled")
-ON_THE_WAY_OUT = (
-    "check_peer", "arrival_of", "head_of", "knows_host", "guard", "client_key", "without_client_key", "probe",
-    "find", "decide", "credential", "fetched", "remember", "outgoing", "apply", "point_at", "own_ports", "decode", "scan",
-    "edit", "set_body", "look", "leads",
-)  # fmt: skip
-ON_THE_WAY_BACK = ("mask", "tee", "restorer", "keep", "usage", "complete", "note", "log", "limit", "answer")
 # These run at the start and when a file has changed, not for each request.
-AT_TIMES = ("load", "demo")
-# What says "nothing" by being empty: nothing against the request, nothing to look at, nothing to change.
+AT_TIMES = {"load", "demo"}
+ON_THE_WAY_OUT = [step for step, (*_, is_out) in STEPS.items() if is_out and step not in AT_TIMES]
+ON_THE_WAY_BACK = [step for step, (*_, is_out) in STEPS.items() if not is_out]
+# An empty result of these is a true one elsewhere: no objection, nothing to check, nothing to change.
 MAY_BE_EMPTY = {
-    *("guard", "client_key", "probe", "remember", "set_body", "look", "knows_host"),
+    *("guard", "client_key", "probe", "remember", "set_body", "check", "knows_host"),
     "credential",  # not at hand, so it is fetched
 }
-# An empty answer of these is not told from a true one: no rule is about the request;
-# there is no body; nothing is to be masked.
-UNTOLD = {("find", "empty"), ("mask", "empty"), ("scan", "empty")}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +51,7 @@ def breaking_stage(
     authority: Authority, tmp_path_factory: pytest.TempPathFactory, fault: Path
 ) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("faults")
-    # A helper whose value runs out at once is asked for each request.
-    rules = RULES.replace("{env: GW_KEY}", "{command: [/bin/sh, -c, 'echo $GW_KEY'], ttl: 1ms}")
+    rules = RULES.replace("{env: GW_KEY}", SLOW_KEY)
     with Stage(folder, authority, "-s", str(SCRIPT), rules=rules, env={"TEST_FAULT": str(fault)}) as stage:
         yield stage
 
@@ -196,6 +191,25 @@ def test_28_a_demo_gateway_that_does_not_start_is_a_local_answer(
         assert GW_MARK not in proxy.output()
 
 
-def test_the_matrix_knows_every_step() -> None:
-    text = SCRIPT.read_text()
-    assert all(f'"{step}": (' in text for step in (*ON_THE_WAY_OUT, *ON_THE_WAY_BACK, *AT_TIMES))
+def test_each_step_of_the_matrix_is_met(
+    authority: Authority, tmp_path: Path, mitmdump: StartMitmdump
+) -> None:
+    fault = tmp_path / "fault"
+    fault.write_text("")
+    with Recorder(answers) as upstream:
+        proxy = mitmdump(
+            *("-s", str(GATEWAY), "--set", f"gateway_log={tmp_path / 'log'}"),
+            script=SCRIPT,
+            rules=RULES.replace("https://gw.test", upstream.url).replace("{env: GW_KEY}", SLOW_KEY)
+            + "  - {name: demo, match: {host: demo.test}, upstream: demo}\n",
+            env={"TEST_FAULT": str(fault), "GW_KEY": GW, "PYTHONPATH": str(GATEWAY.parent)},
+        )
+        with Client(proxy.port) as client:
+            assert client.request("POST", f"http://{API}/v1/messages", HEADERS, BODY).status == 200
+        with Client(proxy.port) as client:
+            assert client.request("POST", f"http://{API}/v1/messages", HEADERS, b"[").status == 400
+        with Client(proxy.port) as client:
+            size = ("Content-Length", str(1 << 40))
+            client.send_request("POST", f"http://{API}/v1/messages", [*HEADERS, size])
+            assert client.read_head()[0] == 413
+    assert set((tmp_path / "fault.met").read_text().split()) == set(STEPS)

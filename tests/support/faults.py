@@ -1,7 +1,7 @@
-"""A script for mitmproxy under test that breaks one step inside the gateway, for as long as it is told to.
+"""A script for mitmproxy under test that breaks steps inside the gateway while a control file names them.
 
-The file that `TEST_FAULT` names holds `STEP HOW`, with a name of `STEPS` and `raise`, `hang`, `empty` or
-`cancelled`; while it is empty nothing is broken.
+Each line of the file that `TEST_FAULT` names holds `STEP HOW`: a name of `STEPS`, and `raise`, `hang`, `empty` or
+`cancelled`. The file with `.met` behind its name lists the steps that have been met.
 """
 
 import asyncio
@@ -12,18 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mitm_gateway.credentials import store
 from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.demo import DemoGateway
-from mitm_gateway.exchange import guard, tee
-from mitm_gateway.mitm import addon, answering, exchange, final_check, flows, recorder
-from mitm_gateway.patches.safety import bounds
+from mitm_gateway.exchange import exchange, guard, response_plan, tee
+from mitm_gateway.exchange.exchange import Exchange
+from mitm_gateway.mitm import addon, connections, final_check, flows, lifecycle
+from mitm_gateway.mitm.recorder import Recorder
+from mitm_gateway.observe.log_file import LogFile
 from mitm_gateway.rules.ruleset import RuleSet
 
-# Where each step stands, and whether it is on a request's way out: then a fault in it must end the request.
+# Each step, and whether it is on a request's way out: then a fault in it must end the request.
 STEPS: dict[str, tuple[Any, str, bool]] = {
     "check_peer": (guard, "check_peer", True),
-    "arrival_of": (addon, "arrival_of", True),
-    "head_of": (exchange, "head_of", True),
+    "arrival_of": (flows, "arrival_of", True),
+    "head_of": (addon, "head_of", True),
+    "on_head": (Exchange, "on_request_head", True),
     "knows_host": (RuleSet, "knows_host", True),
     "guard": (guard, "check", True),
     "client_key": (guard, "check_client_key", True),
@@ -33,67 +37,98 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "decide": (exchange, "decide", True),
     "credential": (Credentials, "at_hand", True),
     "fetched": (Credentials, "get", True),
-    "remember": (exchange, "remember", True),
-    "outgoing": (flows, "outgoing", True),
-    "apply": (exchange, "apply", True),
+    "on_credentials": (Exchange, "on_credentials", True),
+    "outgoing": (exchange, "outgoing", True),
+    "perform": (addon, "perform", True),
+    "remember": (flows, "remember", True),
     "point_at": (flows, "point_at", True),
-    "own_ports": (addon, "listen_ports", True),
+    "own_ports": (connections, "listen_ports", True),
+    "on_body": (Exchange, "on_request_body", True),
     "decode": (exchange, "decode", True),
     "scan": (exchange, "scan", True),
     "edit": (exchange, "body_bytes", True),
-    "set_body": (exchange, "set_body", True),
-    "look": (final_check.LastLook, "_check", True),
-    "leads": (final_check, "_leads_to", True),
-    "mask": (flows, "_masked", False),
-    "tee": (answering, "Tee", False),
-    "restorer": (answering, "restorer_for", False),
+    "set_body": (flows, "_set_body", True),
+    "check": (final_check, "_check", True),
+    "allows": (Exchange, "allows", True),
+    "leads": (connections, "_leads_to", True),
+    "mask": (flows, "masked_fields", False),
+    "on_response": (Exchange, "on_response_head", False),
+    "tee": (response_plan, "Tee", False),
+    "restorer": (response_plan, "_restorer_for", False),
     "keep": (tee.Tee, "_keep", False),
-    "usage": (answering, "usage_of", False),
-    "complete": (exchange, "completed", False),
-    "note": (recorder.Recorder, "note", False),
-    "log": (recorder.LogFile, "write", False),
-    "limit": (bounds, "too_large", False),
-    "answer": (exchange.Exchange, "answer", False),
-    "load": (addon, "load", True),
+    "usage": (response_plan, "_usage", False),
+    "on_end": (Exchange, "on_end", False),
+    "note": (Recorder, "note", False),
+    "log": (LogFile, "write", False),
+    "limit": (exchange, "too_large", False),
+    "refuse": (flows, "_refuse", False),
+    "note_refusal": (Exchange, "refuse", False),
+    "load": (lifecycle, "load", True),
     "demo": (DemoGateway, "start", True),
 }
-HOWS = ("raise", "hang", "empty", "cancelled")
+# An empty result of these cannot be told from a true one: no rule covers the request;
+# there is no body; nothing is to be masked.
+UNTOLD = {("find", "empty"), ("mask", "empty"), ("scan", "empty")}
 HANG_S = 0.1  # what is not async holds everything up while it hangs, so it hangs for a while only
 
 
-def _breaking(step: str, original: Any, control: Path) -> Callable[..., Any]:
-    def how() -> str | None:
-        broken, _, kind = control.read_text().partition(" ")
-        return kind if broken == step else None
+class Breaking:
+    """Breaks the steps that are named, each in its way, and knows which steps have been met."""
 
-    def fail(kind: str) -> None:
-        if kind == "raise":
-            raise RuntimeError("a fault of the test")
-        if kind == "cancelled":
-            raise asyncio.CancelledError
-        if kind == "hang":
-            time.sleep(HANG_S)
-            raise TimeoutError("a fault of the test")
+    def __init__(self, broken: Callable[[], dict[str, str]], met: Callable[[str], object]) -> None:
+        self._broken = broken
+        self._met = met
 
-    if inspect.iscoroutinefunction(original):
+    def wrap(self, step: str, original: Any) -> Callable[..., Any]:
+        """Return the function with the faults that are wanted at the time of a call."""
+        if inspect.iscoroutinefunction(original):
 
-        async def breaking_async(*args: Any, **named: Any) -> Any:
-            kind = how()
-            if kind == "hang":
-                await asyncio.sleep(3600)
-            return fail(kind) if kind else await original(*args, **named)
+            async def breaking_async(*args: Any, **named: Any) -> Any:
+                kind = self._kind(step)
+                if kind == "hang":
+                    await asyncio.sleep(3600)
+                return fail(kind) if kind else await original(*args, **named)
 
-        return breaking_async
+            return breaking_async
 
-    def breaking(*args: Any, **named: Any) -> Any:
-        kind = how()
-        return fail(kind) if kind else original(*args, **named)
+        def breaking(*args: Any, **named: Any) -> Any:
+            kind = self._kind(step)
+            return fail(kind) if kind else original(*args, **named)
 
-    return breaking
+        return breaking
+
+    def _kind(self, step: str) -> str | None:
+        self._met(step)
+        return self._broken().get(step)
+
+
+def fail(kind: str) -> None:
+    """Fail in this way: `raise`, `hang`, `cancelled`, or `empty`, which returns None."""
+    if kind == "raise":
+        raise RuntimeError("a fault of the test")
+    if kind == "cancelled":
+        raise asyncio.CancelledError
+    if kind == "hang":
+        time.sleep(HANG_S)
+        raise TimeoutError("a fault of the test")
+
+
+def install(control: Path, met: Path) -> None:
+    """Break what the control file names, a step and a way on each line, and write down each step that is met."""
+    seen: set[str] = set()
+
+    def note(step: str) -> None:
+        if step not in seen:
+            seen.add(step)
+            with met.open("a") as file:
+                file.write(f"{step}\n")
+
+    breaking = Breaking(lambda: dict(line.split() for line in control.read_text().splitlines()), note)
+    for step, (owner, name, _) in STEPS.items():
+        setattr(owner, name, breaking.wrap(step, getattr(owner, name)))
 
 
 if "TEST_FAULT" in os.environ:
     # Small, so that a credential that never comes is given up while the test looks on.
-    exchange.CREDENTIAL_MARGIN_S = -6.0
-    for _step, (_owner, _name, _) in STEPS.items():
-        setattr(_owner, _name, _breaking(_step, getattr(_owner, _name), Path(os.environ["TEST_FAULT"])))
+    store.MARGIN_S = -6.0
+    install(Path(os.environ["TEST_FAULT"]), Path(os.environ["TEST_FAULT"] + ".met"))

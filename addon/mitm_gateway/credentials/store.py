@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from . import helper
 from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 
 FAILURE_TTL_S = 5.0
+MARGIN_S = 5.0
 # A value is fetched anew when a tenth of its life is left, at most a minute before its end.
 _REFRESH_SHARE, _REFRESH_MARGIN_S = 0.1, 60.0
 
@@ -51,7 +52,8 @@ class Credentials:
             for name, credential in self._credentials.items()
         }
 
-        self.patience_s = max((credential.timeout for credential in credentials.values()), default=0.0)
+        # The sources' own limits end a helper; this ends what they do not cover.
+        self._patience_s = MARGIN_S + max((each.timeout for each in credentials.values()), default=0.0)
 
     async def get(self, name: str) -> Value:
         """The value of a credential. Raises CredentialError."""
@@ -66,6 +68,27 @@ class Credentials:
             return self._sources[name].at_hand()
         except CredentialError as fault:
             raise CredentialError(f'credential "{name}" {fault}') from None
+
+    def all_at_hand(self, names: Iterable[str]) -> dict[str, Value] | None:
+        """Return these credentials where none has to be waited for, else None. Raises CredentialError."""
+        values = {}
+        for name in names:
+            if (value := self.at_hand(name)) is None:
+                return None
+            values[name] = value
+        return values
+
+    async def obtain(self, names: Iterable[str]) -> dict[str, Value]:
+        """Wait for these credentials. Raises CredentialError, also where they take too long."""
+        name = ""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                values = {}
+                for name in names:
+                    values[name] = await self.get(name)
+                return values
+        except TimeoutError:
+            raise CredentialError(f'timed out waiting for credential "{name}"') from None
 
     def reject(self, name: str, secret: Secret) -> bool:
         """Notes that the upstream answered 401; whether a request sent again may bring a fresh value.

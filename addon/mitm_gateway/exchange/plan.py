@@ -6,16 +6,16 @@ A plan names credentials and never contains one; the client's own key stays in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..llm.apis import Call, call_of
 from ..rules.ruleset import NEEDS_BODY, Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.redact import MASK, without_query_keys
-from ..wire.addresses import Upstream
+from ..wire.addresses import Upstream, hostport
 from ..wire.refusal import Refusal
-from ..wire.request import Arrival, RequestHead
+from ..wire.request import Arrival, Fields, RequestHead
 from .guard import bare_key
 from .json_body import Body, BodyError
 from .json_edits import edit
@@ -35,7 +35,10 @@ FOREIGN_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """No rule takes the request; it is forwarded unchanged."""
+    """No rule takes the request; it is forwarded with these fields, and this authority if the client named a listener."""
+
+    fields: Fields = field(default=(), repr=False)
+    authority: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,16 @@ def decide(
         case NeedsBody():
             return NEEDS_BODY
         case None:
-            return _unmatched(ruleset, arrival)
+            return _unmatched(ruleset, head, arrival)
         case Rule():
             return _plan(rule, head, call, arrival, demo)
 
 
-def _unmatched(ruleset: RuleSet, arrival: Arrival) -> Refusal | Pass:
-    block = ruleset.unmatched == "block" or (ruleset.unmatched == "auto" and arrival.mode == "reverse")
-    return (
-        Refusal(404, "no rule matches this request, and unmatched requests are blocked") if block else Pass()
-    )
+def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal | Pass:
+    is_reverse = arrival.mode == "reverse"
+    if ruleset.unmatched == "block" or (ruleset.unmatched == "auto" and is_reverse):
+        return Refusal(404, "no rule matches this request, and unmatched requests are blocked")
+    return Pass(head.fields, hostport(head.host, head.port, head.scheme) if is_reverse else None)
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""What is told about a handled request: one line for the eye, one for the log, the sums for `stats`."""
+"""The record of a handled request: one line to read, one log entry, the facts of the Gateway view."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ANSWERED_HERE = "answered here"
 
 @dataclass(slots=True)
 class Record:
-    """One handled request, filled in as it goes on. Times are seconds; whatever is not known is None."""
+    """One handled request, completed step by step. Times are in seconds; unknown values are None."""
 
     time: float
-    method: str
-    host: str
-    path: str
+    method: str = ""
+    host: str = ""
+    path: str = ""
     rule: str | None = None
     auth: str | None = None
     upstream: str | None = None
@@ -46,20 +46,14 @@ class Record:
     retry: str | None = None
     hint: str | None = None
 
-    @classmethod
-    def opened(cls, head: RequestHead, now: float) -> Record:
-        """The record of a request that has just arrived; `now` in unix seconds."""
+    def note_head(self, head: RequestHead) -> None:
+        """Note the request as the client sent it."""
         retry = head.get("x-stainless-retry-count")
-        return cls(
-            time=now,
-            method=head.method,
-            host=head.host,
-            path=masked_text(head.path),
-            retry=retry if retry is not None and retry.isdecimal() and retry != "0" else None,
-        )
+        self.method, self.host, self.path = head.method, head.host, masked_text(head.path)
+        self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
 
-    def plan(self, plan: Plan, head: RequestHead) -> None:
-        """Notes what the plan will do."""
+    def note_plan(self, plan: Plan, head: RequestHead) -> None:
+        """Note what the plan does."""
         self.rule = plan.rule.name
         self.auth = auth_change(plan, head)
         self.upstream = "demo" if plan.demo else str(plan.destination)
@@ -69,12 +63,12 @@ class Record:
 
     @property
     def is_answered_here(self) -> bool:
-        """Whether nothing was sent to an upstream."""
+        """Return whether nothing was sent to an upstream."""
         return self.refusal is not None or ANSWERED_HERE in self.notes
 
     @property
     def outcome(self) -> str:
-        """`ok`, `refused`, `upstream error` or `aborted`."""
+        """Return `ok`, `refused`, `upstream error` or `aborted`."""
         if self.refusal is not None:
             return "refused"
         if self.is_aborted:
@@ -84,16 +78,16 @@ class Record:
 
     @property
     def late_error(self) -> str | None:
-        """The error inside an answer whose status had been a good one: streams fail like that."""
+        """Return the error inside a response whose status was good: streams fail like that."""
         return self.usage.error if self.usage and (self.status or 0) < _ERROR_STATUS else None
 
     @property
     def failure(self) -> str | None:
-        """How the upstream failed where its status does not tell: it broke off, or its stream ended in an error."""
+        """Return how the upstream failed after a good status: it broke off, or its stream ended in an error."""
         return None if self.is_aborted else self.error or self.late_error
 
     def comment(self) -> str:
-        """The line that mitmweb and the console show beside the flow."""
+        """Return the line that mitmweb and the console show beside the flow."""
         parts = [self.auth, _model_change(self.model, self.model_sent)]
         if self.refusal is not None:
             parts += [f"refused with {self.status}", self.refusal]
@@ -104,7 +98,7 @@ class Record:
         return _plain(f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}")
 
     def log_entry(self) -> Mapping[str, object]:
-        """The keys of a `gateway_log` line; those that say nothing are absent."""
+        """Return the keys of a `gateway_log` line; unknown values are absent."""
         usage, failure = self.usage or Usage(), self.failure
         entry = {
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
@@ -123,7 +117,7 @@ class Record:
             "cache_read_tokens": usage.cache_read_tokens,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
-            # A stream can fail after its good status, and no other key says so.
+            # A stream can fail after a good status, and no other key shows it.
             "refusal": f"upstream: {failure}" if failure and self.refusal is None else self.refusal,
             "hint": self.hint,
         }
@@ -134,7 +128,7 @@ class Record:
         }
 
     def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
-        """What the Gateway view tells besides the log entry, as plain values; what says nothing is absent."""
+        """Return the facts of the Gateway view as plain values, the log entry included; unknown values are absent."""
         usage = self.usage or Usage()
         facts = {
             **entry,
@@ -156,12 +150,12 @@ class Record:
 
 
 def _plain(text: str) -> str:
-    """Text that can be written: a client's bytes may be no UTF-8, and a model's name half of a surrogate pair."""
+    """Return text that can be encoded: a client's bytes may not be UTF-8, a model's name half a surrogate pair."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:
-    """Where the client's key was and how the gateway's goes out, such as `x-api-key → bearer`."""
+    """Return the client's key headers and the gateway's scheme, such as `x-api-key → bearer`."""
     if plan.auth.scheme == "keep":
         return None
     names = [lower_name(name) for name, _ in head.fields]

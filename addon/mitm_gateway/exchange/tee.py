@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from ..llm.usage import Usage, UsageReader
+from ..wire.refusal import ANY_FAULT
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,11 @@ class Tee:
         limit: int,
         restorer: Restorer | None,
         usage: UsageReader | None,
-        on_chunk: Callable[[], None] = _nothing,
     ) -> None:
         self._limit = limit
         self._restorer = restorer
         self._usage = usage
-        self._on_chunk = on_chunk
+        self.on_chunk: Callable[[], None] = _nothing
         self._kept = bytearray()
         self.size = 0
         self.first_chunk_at: float | None = None
@@ -58,8 +57,8 @@ class Tee:
             # As the upstream sent it: its own name of the model is the one to report.
             if self._usage is not None and chunk:
                 self._usage.feed(chunk)
-            self._on_chunk()
-        except (Exception, asyncio.CancelledError) as fault:
+            self.on_chunk()
+        except ANY_FAULT as fault:
             logger.warning("a response could not be recorded: %s", type(fault).__name__)
         return passed or []
 
@@ -69,7 +68,7 @@ class Tee:
             return chunk
         try:
             return restorer.feed(chunk) if chunk else restorer.flush()
-        except (Exception, asyncio.CancelledError) as fault:
+        except ANY_FAULT as fault:
             logger.warning("the model's name could not be restored: %s", type(fault).__name__)
             self._restorer = None
             return chunk
@@ -97,7 +96,7 @@ class Tee:
     def close(self) -> None:
         """Release the copy and the callback: the response keeps the tee for as long as it is kept itself."""
         self._kept.clear()
-        self._on_chunk = _nothing
+        self.on_chunk = _nothing
 
     def usage(self) -> Usage | None:
         """Return the tokens and the model that the response reports; call once, at the end."""

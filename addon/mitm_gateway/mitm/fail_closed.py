@@ -1,7 +1,7 @@
-"""What stands in while the gateway's script is gone: 503 for everything, never open forwarding.
+"""Fail closed while the gateway's script is not loaded: 503 for every request, never open forwarding.
 
-It lives in a module of its own, imported before anything can go wrong, so that a script that no longer
-loads cannot take it away.
+This is a separate module, imported before anything can go wrong, so that a script that no longer loads cannot
+remove it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Deadman:
     name = "gateway-deadman"
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Refuses; runs after the gateway's own hook, which is gone."""
+        """Refuse the request."""
         if flow.live and not flow.response:
             refuse(flow, Refusal(503, _REASON, retry=True))
 
@@ -34,14 +34,14 @@ _deadman = Deadman()
 
 
 def stand_in() -> None:
-    """Puts the deadman in place."""
+    """Refuse every request from now on."""
     with contextlib.suppress(exceptions.AddonManagerError):
         if _deadman not in ctx.master.addons:
             ctx.master.addons.add(_deadman)
 
 
 def stand_down() -> None:
-    """Takes the deadman away: the gateway answers again."""
+    """Stop refusing: the gateway decides again."""
     with contextlib.suppress(exceptions.AddonManagerError):
         if _deadman in ctx.master.addons:
             ctx.master.addons.remove(_deadman)

@@ -1,4 +1,4 @@
-"""Lets mitmweb and the console forget old flows, which they would keep for ever."""
+"""The list of flows in mitmweb and the console, which would otherwise grow for ever."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from mitmproxy import ctx, http
 
 
 class Keeper:
-    """Takes the oldest handled flows out of the view. Flows under way, loaded or unhandled are not counted."""
+    """Removes the oldest handled flows from the view. Flows under way, loaded or unhandled do not count."""
 
     def __init__(self) -> None:
         self._ended: dict[str, http.HTTPFlow] = {}
 
     def ended(self, flow: http.HTTPFlow, limit: int) -> None:
-        """Notes a flow that has ended; of more than `limit` the oldest go, with 0 none do."""
+        """Note a flow that has ended; of more than `limit` the oldest are removed, with 0 none."""
         view = ctx.master.addons.get("view")
         if limit <= 0 or view is None:
             self._ended.clear()
             return
         if flow.websocket is not None:
-            return  # its head has ended and its messages go on
+            return  # its messages go on
         self._ended.pop(flow.id, None)  # a replay ends anew
         self._ended[flow.id] = flow
         while len(self._ended) > limit:

@@ -1,23 +1,32 @@
-"""Between mitmproxy's flows and the core's values: read a head, carry out a plan, refuse, mask."""
+"""Between mitmproxy's flows and the exchange's values: read a head, perform a step, refuse, mask.
+
+`perform` and `perform_response` are the only code that changes what a flow sends.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
 
 from mitmproxy import http
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, ConnectionState
 
-from ..exchange.headers import Secrets, outgoing
-from ..exchange.plan import Plan
+from ..credentials.store import Credentials
+from ..exchange.exchange import Exchange, Forward, NeedBody, NeedCredentials, OutgoingHead, Step
+from ..exchange.headers import stripped
+from ..exchange.local_answers import LocalAnswer
+from ..exchange.plan import Pass
+from ..exchange.response_plan import ResponseHead, ResponsePlan
 from ..llm.apis import identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import fields_masked_exactly, masked_fields, masked_target, masked_text
-from ..wire.addresses import hostport, normal_host, normal_path
-from ..wire.refusal import Refusal
-from ..wire.request import Arrival, Mode, RequestHead, raw, text
-from ..wire.sigv4 import AwsKeys, signed
+from ..wire.addresses import normal_host, normal_path
+from ..wire.refusal import ANY_FAULT, Refusal
+from ..wire.request import Arrival, Fields, Mode, RequestHead, raw, text
+from .log_filter import unquoted
+from .replay import point_at, remember
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +38,35 @@ _MODES: dict[str, Mode] = {
 }
 
 
+@dataclass(slots=True)
+class UnderWay:
+    """A flow that has not ended, its exchange, and the credentials of the rules that it began with."""
+
+    flow: http.HTTPFlow
+    exchange: Exchange
+    credentials: Credentials
+    is_hidden: bool = False
+
+
+class Requests(dict[str, UnderWay]):
+    """The requests under way, by the id of their flow."""
+
+    def body_limit(self, flow: http.HTTPFlow) -> int | None:
+        """Return how many bytes a request's body may have; None where no rule takes it."""
+        entry = self.get(flow.id)
+        return None if entry is None or entry.exchange.is_passing else entry.exchange.config.body_limit
+
+    def refuse(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
+        """Refuse a request while its body is being received."""
+        entry = self.get(flow.id)
+        refuse(flow, refusal, entry.exchange if entry else None)
+
+
+# ---- reading ----
+
+
 def arrival_of(client: Client, *, inside_connect: bool, authenticated: bool, replay: bool) -> Arrival:
-    """How a request came in."""
+    """Return how a request reached the gateway."""
     mode = client.proxy_mode
     return Arrival(
         mode=_MODES.get(mode.type_name, "regular"),
@@ -44,11 +80,11 @@ def arrival_of(client: Client, *, inside_connect: bool, authenticated: bool, rep
 
 
 def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
-    """The head of a flow's request."""
+    """Return the head of a flow's request."""
     request = flow.request
     host = request.host
     if arrival.mode == "transparent" and arrival.sni:
-        host = arrival.sni  # the address says nothing; the upstream's certificate is checked for this name
+        host = arrival.sni  # the target is an address; the upstream's certificate is checked for this name
     try:
         host = normal_host(host)
     except ValueError:
@@ -64,85 +100,199 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
     )
 
 
-def point_at(flow: http.HTTPFlow, scheme: str, host: str, port: int, target: str) -> None:
-    """Sets where a request goes. Host and `:authority` are the caller's work."""
-    data = flow.request.data
-    data.scheme = raw(scheme)
-    data.host = host
-    data.port = port
-    data.path = raw(target)
+def response_head_of(flow: http.HTTPFlow) -> ResponseHead | None:
+    """Return the head of a flow's response; None where there is none."""
+    response = flow.response
+    return ResponseHead(response.status_code, response.headers.fields) if response else None
 
 
-def apply(plan: Plan, head: RequestHead, secrets: Secrets, flow: http.HTTPFlow) -> None:
-    """Carries out a plan on the head: the destination first, the secret last."""
-    fields = outgoing(plan, head, secrets)
-    destination = plan.destination
-    point_at(flow, destination.scheme, destination.host, destination.port, plan.target)
+# ---- performing ----
+
+
+def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Do to a flow what its exchange has decided. Nothing is forwarded before the last line has run."""
+    match step:
+        case Forward(head, body):
+            _set_head(flow, head, exchange)
+            _set_body(flow, body)
+        case Pass(fields, authority):
+            _pass_on(flow, fields, authority)
+        case NeedBody(head):
+            flow.request.stream = False
+            _set_head(flow, head, exchange)
+            return
+        case LocalAnswer(status, content_type, body):
+            flow.request.stream = False
+            flow.response = http.Response.make(status, body, {"content-type": content_type})
+            return
+        case Refusal():
+            _refuse(flow, step, reveal=exchange.config.reveal)
+            return
+        case NeedCredentials():
+            raise AssertionError("credentials are obtained by the caller")
+        case _:
+            assert_never(step)
+    exchange.is_released = True
+
+
+def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Exchange | None = None) -> None:
+    """Answer a request locally, because of a refusal or of a fault in the gateway; where even that fails, kill it."""
+    if exchange is not None:
+        exchange.is_released, exchange.is_answered = False, True
+    try:
+        refusal = reason if isinstance(reason, Refusal) else _internal_fault(reason)
+        if exchange is not None:
+            refusal = exchange.refuse(refusal)
+        _refuse(flow, refusal, reveal=exchange is not None and exchange.config.reveal)
+    except ANY_FAULT as fault:
+        logger.warning("internal fault while refusing a request: %s", type(fault).__name__)
+    if flow.response is None:
+        kill(flow)
+
+
+def _internal_fault(fault: BaseException) -> Refusal:
+    kind = type(fault).__name__  # its text may contain a secret
+    logger.warning("internal fault while handling a request: %s", kind)
+    return Refusal(502, f"internal fault ({kind}); nothing was sent")
+
+
+def kill(flow: http.HTTPFlow) -> None:
+    """End a request that cannot be refused.
+
+    From Python 3.12 on, mitmproxy leaves a client waiting whose flow is killed before its body is complete; such a
+    flow stays unreleased and is killed with its body.
+    """
+    flow.request.stream = False
+    mask(flow.request, ())
+    is_complete = flow.request.raw_content is not None or flow.request.method == "CONNECT"
+    if is_complete and flow.killable:
+        flow.kill()
+        logger.error("a request could not even be refused, and was killed")
+
+
+def _set_head(flow: http.HTTPFlow, head: OutgoingHead | None, exchange: Exchange) -> None:
+    if head is None:
+        return
+    remember(flow, exchange.head, exchange.secrets)
+    destination = head.destination
+    point_at(flow, destination.scheme, destination.host, destination.port, head.target)
     if flow.request.authority:
         flow.request.data.authority = raw(destination.authority)
-    flow.request.headers.fields = fields
-
-
-def pass_on(flow: http.HTTPFlow, head: RequestHead, arrival: Arrival) -> None:
-    """Lets a request without a rule go on; a key for this gateway is out of `head` already."""
     flow.request.headers.fields = head.fields
-    if arrival.mode == "reverse":
-        # The client named the listener; it was kept to be looked at, and is nothing to the target.
-        authority = hostport(head.host, head.port, head.scheme)
-        if flow.request.authority:
-            flow.request.data.authority = raw(authority)
-        else:
-            flow.request.headers["Host"] = authority
 
 
-def set_body(flow: http.HTTPFlow, body: bytes, *, edited: bool) -> None:
-    """Puts an edited body in, or makes sure that an unedited one is framed for the upstream."""
+def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
+    """Put an edited body in, and frame the body for the upstream."""
     fields = flow.request.headers.fields
-    if edited:
-        flow.request.raw_content = body
-        fields = tuple([field for field in fields if field[0].lower() != b"content-encoding"])
+    if edited is not None:
+        flow.request.raw_content = edited
+        fields = tuple([item for item in fields if item[0].lower() != b"content-encoding"])
+    if content := flow.request.raw_content:
+        flow.request.headers.fields = _framed(fields, b"%d" % len(content))
+
+
+def _framed(fields: Fields, length: bytes) -> Fields:
     names = [name.lower() for name, _ in fields]
-    length = b"%d" % len(body)
     if b"transfer-encoding" in names:
-        pass
-    elif b"content-length" in names:
-        place = names.index(b"content-length")
-        fields = (*fields[:place], (fields[place][0], length), *fields[place + 1 :])
-    else:
-        fields = (*fields, (b"content-length", length))
+        return fields
+    if b"content-length" not in names:
+        return (*fields, (b"content-length", length))
+    place = names.index(b"content-length")
+    return (*fields[:place], (fields[place][0], length), *fields[place + 1 :])
+
+
+def _pass_on(flow: http.HTTPFlow, fields: Fields, authority: str | None) -> None:
     flow.request.headers.fields = fields
+    if authority is None:
+        return
+    if flow.request.authority:
+        flow.request.data.authority = raw(authority)
+    else:
+        flow.request.headers["Host"] = authority
 
 
-def sign(flow: http.HTTPFlow, plan: Plan, keys: AwsKeys) -> None:
-    """Puts an AWS signature over the request as it stands."""
-    auth, request = plan.auth, flow.request
-    url = f"{plan.destination.scheme}://{plan.destination.authority}{text(request.data.path)}"
-    fields = signed(
-        request.headers.fields,
-        request.method,
-        url,
-        request.raw_content or b"",
-        keys,
-        service=auth.service or "",
-        region=auth.region or "",
-    )
-    if request.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
-        fields = tuple((name.lower(), value) for name, value in fields)
-    request.headers.fields = fields
-
-
-def refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool = False) -> None:
-    """Answers a request here: no secret stays in it, and nothing of it is sent on."""
-    # An answer to a request that streams would hang both sides for ever.
-    flow.request.stream = False
+def _refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool) -> None:
     request = flow.request
+    # A local answer to a request that streams would leave both sides waiting.
+    request.stream = False
     form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
+    body, headers = error_body(refusal, form), error_headers(refusal, form)
     if not reveal:
-        mask(flow.request, ())
-    flow.response = http.Response.make(
-        refusal.status, error_body(refusal, form), error_headers(refusal, form)
-    )
+        mask(request, ())
+    # mitmproxy's views and its HAR export decode without a limit, and fail on what cannot be decoded.
+    request.headers.pop("content-encoding", None)
+    if refusal.status == 413:
+        request.raw_content = None
+    flow.response = http.Response.make(refusal.status, body, headers)
     logger.info("refused with %d: %s", refusal.status, refusal.message)
+
+
+def perform_response(plan: ResponsePlan, flow: http.HTTPFlow, *, may_retry: bool = False) -> None:
+    """Let a response stream as its exchange has planned."""
+    response = flow.response
+    assert response is not None
+    fields = plan.fields
+    if plan.is_reframed and flow.request.http_version == "HTTP/1.1":
+        fields = (*fields, (b"Transfer-Encoding", b"chunked"))
+    response.headers.fields = fields
+    if may_retry:
+        response.headers["x-should-retry"] = "true"
+    if plan.tee is not None:
+        response.stream = plan.tee.feed
+
+
+def keep_response(entry: UnderWay) -> None:
+    """Put what passed of a response back into the flow that has ended, and mask its secrets."""
+    flow, tee, response, streamed = entry.flow, entry.exchange.tee, entry.flow.response, False
+    # Another addon may have replaced the response that was to stream.
+    if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
+        response.raw_content = tee.kept()
+        streamed = True
+    if entry.exchange.config.reveal:
+        return
+    secrets = entry.exchange.secrets
+    if response is not None:
+        # A response that did not stream is sent after this, so nothing but the keys themselves is masked.
+        mask(response, secrets) if streamed else mask_echo(response, secrets)
+    if flow.error is not None:
+        # It quotes what a peer sent.
+        flow.error.msg = unquoted(flow.error.msg, secrets)
+
+
+def is_aborted(flow: http.HTTPFlow) -> bool:
+    """Return whether the client or the user gave the flow up, rather than the upstream."""
+    if flow.error is None:
+        return False
+    if flow.error.msg == flow.error.KILLED_MESSAGE or not flow.client_conn.state & ConnectionState.CAN_READ:
+        return True
+    # mitmproxy reports either side's reset in these words; an upstream has little reason to cancel.
+    return flow.request.is_http2 and "reset by client (CANCEL)" in flow.error.msg
+
+
+# ---- masking ----
+
+
+def hide(entry: UnderWay) -> None:
+    """Mask what is kept of a request, once, and each time the copy from before a user's edit."""
+    if entry.exchange.config.reveal:
+        return
+    mask_backup(entry.flow, entry.exchange.secrets)
+    if not entry.is_hidden:
+        mask(entry.flow.request, entry.exchange.secrets)
+        entry.is_hidden = True
+
+
+def hide_unfinished(entry: UnderWay) -> None:
+    """Mask a flow that has not ended."""
+    hide(entry)
+    if entry.flow.response is not None and not entry.exchange.config.reveal:
+        mask(entry.flow.response, entry.exchange.secrets)
+
+
+def hide_connect(flow: http.HTTPFlow) -> None:
+    """Remove the keys from a CONNECT: its headers are for the gateway alone."""
+    flow.request.headers.fields = stripped(flow.request.headers.fields)
+    mask(flow.request, ())
 
 
 def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
@@ -153,11 +303,11 @@ def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
         if isinstance(message, http.Request):
             message.data.path = raw(masked_target(text(message.data.path), known))
         if message.trailers:
-            # They may have their way to the client before them, so nothing but keys is taken out.
+            # They may still be sent to the client, so nothing but keys is masked.
             message.trailers.fields = tuple(
                 (name, raw(masked_text(text(value), known))) for name, value in message.trailers.fields
             )
-    except (Exception, asyncio.CancelledError) as fault:
+    except ANY_FAULT as fault:
         logger.warning("a head could not be masked (%s) and is not kept", type(fault).__name__)
         message.headers.fields, message.trailers = (), None
         if isinstance(message, http.Request):
@@ -170,7 +320,7 @@ def mask_echo(response: http.Response, secrets: Iterable[str]) -> None:
 
 
 def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
-    """Masks the flow as it stood before a user edited it: mitmproxy keeps that, saves it and can bring it back."""
+    """Mask the copy that mitmproxy keeps of a flow from before a user edited it, saves, and can restore."""
     state = getattr(flow, "_backup", None)
     if not state:
         return
@@ -182,7 +332,7 @@ def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
         if before.response is not None:
             mask(before.response, known)
         flow._backup = before.get_state()
-    except (Exception, asyncio.CancelledError) as fault:
+    except ANY_FAULT as fault:
         logger.warning(
             "the flow before an edit could not be masked (%s) and is not kept", type(fault).__name__
         )

@@ -1,4 +1,4 @@
-"""Shows answers in mitmweb and the console while they stream."""
+"""Responses shown in mitmweb and the console while they stream."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 
 
+def is_watched() -> bool:
+    """Return whether somebody sees flows that are under way: mitmdump shows them at their end only."""
+    return ctx.master.addons.get("view") is not None
+
+
 class Live:
     """Updates the view of flows under way, each at most once in an interval and never later than that.
 
-    `show` makes visible what a flow has so far, and says whether there is anything.
+    `show` puts what has passed so far into a flow; it returns False where there is nothing to show.
     """
 
     def __init__(self, show: Callable[[http.HTTPFlow], bool]) -> None:
@@ -26,21 +31,16 @@ class Live:
         self._next: dict[str, float] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody sees flows that are under way: mitmdump shows them at their end only."""
-        return ctx.master.addons.get("view") is not None
-
     def changed(self, flow: http.HTTPFlow) -> None:
-        """Notes that more has arrived."""
-        if flow.id in self._waiting or not self.is_watched:
+        """Note that more has arrived."""
+        if flow.id in self._waiting or not is_watched():
             return
         loop = asyncio.get_running_loop()
         due = max(self._next.get(flow.id, 0.0), loop.time())
         self._waiting[flow.id] = loop.call_at(due, self._update, flow)
 
     def ended(self, flow: http.HTTPFlow) -> None:
-        """Forgets a flow; its end is shown by mitmproxy itself."""
+        """Forget a flow; mitmproxy itself shows its end."""
         self._next.pop(flow.id, None)
         if timer := self._waiting.pop(flow.id, None):
             timer.cancel()

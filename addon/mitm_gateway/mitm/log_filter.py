@@ -1,4 +1,4 @@
-"""What mitmproxy logs of a connection quotes its bytes, and those may hold a key."""
+"""mitmproxy's log lines about a connection quote its bytes, and those may contain a key."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from collections.abc import Iterable
 
 from ..text.redact import masked_target, masked_text
 
-# mitmproxy cuts long lines wherever that is, so a literal may have no end; a cut one goes up to the line's end.
+# mitmproxy cuts long lines anywhere, so a literal may have no end; a cut one extends to the end of the line.
 _QUOTED = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))""", re.DOTALL)
 _QUERY = re.compile(r"\?[^\s'\"()<>]+")
 
 
 class Unquoted(logging.Filter):
-    """Takes quoted bytes out of log lines and masks the secrets of queries and what has the shape of a key."""
+    """Removes quoted bytes from log lines, and masks secrets in queries and everything shaped like a key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record pass, edited."""
+        """Edit a record; every record passes."""
         text = record.getMessage()
         if record.exc_info:
-            # mitmproxy's formatter would write it out of our reach, and it may name what came over the wire.
+            # mitmproxy's formatter would add it later, and it may quote what was received.
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         record.msg, record.args, record.exc_info = unquoted(text), (), None
         return True
 
 
 def unquoted(text: str, secrets: Iterable[str] = ()) -> str:
-    """What mitmproxy says of a connection, without the bytes that a peer sent and without secrets."""
+    """Return mitmproxy's text about a connection without the bytes that a peer sent and without secrets."""
     text = _QUOTED.sub("b'…'", text)
     return masked_text(_QUERY.sub(lambda found: masked_target(found[0]), text), tuple(secrets))
 
 
 _unquoted = Unquoted()
-# Where connections are logged, and what HTTP/2 sends and receives with `proxy_debug`.
+# The loggers of connections, and of HTTP/2 frames with `proxy_debug`.
 _LOGGERS = ("mitmproxy.proxy.server", "mitmproxy.proxy.layers.http._http_h2")
 
 
 def unquote_peers() -> None:
-    """Has connections logged without the bytes that peers sent."""
+    """Log connections without the bytes that peers sent."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_unquoted)
 
 
 def quote_peers() -> None:
-    """Has them logged as mitmproxy does, where the user wants to see everything."""
+    """Log connections as mitmproxy does, where the user wants to see everything."""
     for name in _LOGGERS:
         logging.getLogger(name).removeFilter(_unquoted)

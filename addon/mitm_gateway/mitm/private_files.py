@@ -1,4 +1,4 @@
-"""What mitmproxy writes belongs to the user alone: recorded flows hold whole conversations."""
+"""Private files: recorded flows contain whole conversations, so only the user may read them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _PRIVATE = 0o077
 
 
 def make_private() -> None:
-    """Files that the process creates from now on, and a flow file that it has just begun, are mode 0600."""
+    """Give mode 0600 to files that the process creates from now on, and to a flow file that it has just begun."""
     os.umask(os.umask(0o777) | _PRIVATE)
     save = ctx.master.addons.get("save")
     stream = getattr(save, "stream", None)
-    # Attributes of mitmproxy's own addon: where it has none of them, there is no file yet.
+    # Attributes of mitmproxy's own addon; without them there is no file yet.
     with contextlib.suppress(AttributeError, OSError, ValueError):
         _restrict(stream.fo.fileno())  # type: ignore[union-attr]
 
 
 def _restrict(handle: int) -> None:
     status = os.fstat(handle)
-    # A file that is continued keeps the mode that its owner gave it.
+    # A file that is appended to keeps the mode that its owner gave it.
     if stat.S_ISREG(status.st_mode) and status.st_size == 0 and status.st_mode & _PRIVATE:
         os.fchmod(handle, stat.S_IMODE(status.st_mode) & ~_PRIVATE)

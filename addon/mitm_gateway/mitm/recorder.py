@@ -1,34 +1,30 @@
-"""Where records go: the flow's comment and marker, the log file, the running sums."""
+"""Destinations of a record inside mitmproxy: comment and marker of the flow, log file, statistics, telemetry."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import logging.handlers
-import os
-import threading
-from collections import deque
 from collections.abc import Mapping
-from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mitmproxy import http
+from mitmproxy import exceptions, http
 from pydantic_core import to_json
 
 from ..exchange.record import Record
+from ..observe.log_file import LogFile
 from ..observe.stats import Stats
-from .reporting import Reporter
+
+if TYPE_CHECKING:
+    from ..observe.otel import Telemetry
 
 logger = logging.getLogger(__name__)
 
-# Where in a flow's metadata the facts of the Gateway view are.
+_NO_OTEL = "needs OpenTelemetry; pip install 'mitmproxy-gateway[otel]'"
+# The key in a flow's metadata under which the Gateway view finds its facts.
 FACTS = "gateway"
 
-# A hint names the model, and clients make such names up.
+# A hint names the model, and clients may invent such names.
 _MAX_HINTS = 200
-
-# How long lines are gathered before they are written together.
-_GATHERING_S = 0.05
 
 MARKERS = {
     "ok": ":white_check_mark:",
@@ -39,18 +35,18 @@ MARKERS = {
 
 
 class Recorder:
-    """Notes each handled flow. Writing the log never holds up the event loop."""
+    """Records each request that a rule takes or that is refused; writing the log never holds up the event loop."""
 
     def __init__(self) -> None:
         self._log: LogFile | None = None
         self._path: Path | None = None
-        self._told_hints: set[tuple[str | None, str]] = set()
+        self._logged_hints: set[tuple[str | None, str]] = set()
         self._reporter = Reporter()
         self.report_to = self._reporter.report_to
         self.stats = Stats()
 
     def write_to(self, path: Path | None) -> None:
-        """Sends records to this file from now on, or to none. Raises OSError where it cannot be opened."""
+        """Write records to this file from now on, or to none. Raises OSError if it cannot be opened."""
         if path == self._path:
             return
         opened = LogFile(path) if path else None
@@ -58,7 +54,7 @@ class Recorder:
         self._log, self._path = opened, path
 
     def close(self) -> None:
-        """Writes and delivers what is left."""
+        """Write and deliver what is pending."""
         self._close_log()
         self._reporter.close()
 
@@ -68,14 +64,14 @@ class Recorder:
         self._log = self._path = None
 
     def progress(self, flow: http.HTTPFlow, record: Record) -> None:
-        """Puts a record of a flow that is under way where people look."""
+        """Show the record of a flow that has not ended."""
         self._show(flow, record, record.log_entry(), "")
 
     def note(self, flow: http.HTTPFlow, record: Record) -> None:
-        """Puts the record of a flow that has ended where people look."""
+        """Publish the record of a flow that has ended."""
         entry = record.log_entry()
         self._show(flow, record, entry, MARKERS[record.outcome])
-        self._tell_hint(record)
+        self._log_hint(record)
         if self._log is not None:
             self._log.write(to_json(entry).decode())
         self.stats.add(entry)
@@ -86,78 +82,54 @@ class Recorder:
         flow.marked = marker
         flow.metadata[FACTS] = record.facts(entry)
 
-    def _tell_hint(self, record: Record) -> None:
-        """Logs a hint once for each rule: clients repeat what fails."""
-        is_new = record.hint is not None and (record.rule, record.hint) not in self._told_hints
-        if record.hint and is_new and len(self._told_hints) < _MAX_HINTS:
-            self._told_hints.add((record.rule, record.hint))
+    def _log_hint(self, record: Record) -> None:
+        """Log a hint once for each rule: clients repeat what fails."""
+        is_new = record.hint is not None and (record.rule, record.hint) not in self._logged_hints
+        if record.hint and is_new and len(self._logged_hints) < _MAX_HINTS:
+            self._logged_hints.add((record.rule, record.hint))
             logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
 
 
-class LogFile:
-    """A log of lines, written by a thread of its own and opened again when it was moved away."""
+class Reporter:
+    """Passes finished records on to OpenTelemetry where the user wants that."""
 
-    def __init__(self, path: Path) -> None:
-        self._lines: deque[str] = deque()
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._handler = _LineHandler(path)
-        self._thread = threading.Thread(target=self._run, name="gateway_log", daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        self._wanted: tuple[bool, tuple[str, int] | None] = (False, None)
+        self._telemetry: Telemetry | None = None
 
-    def write(self, line: str) -> None:
-        """Queues a line."""
-        self._lines.append(line)
-        if not self._wake.is_set():
-            self._wake.set()
+    def report_to(self, otlp: bool, scrape: tuple[str, int] | None) -> None:
+        """Report over OTLP or not, and to Prometheus on an address or not at all. Raises OptionsError."""
+        wanted = (otlp, scrape)
+        if wanted == self._wanted:
+            return
+        self.close()
+        if otlp or scrape:
+            self._telemetry = _started(otlp, scrape)
+        self._wanted = wanted
+
+    def note(self, record: Record) -> None:
+        """Report the record of a flow that has ended."""
+        if self._telemetry is not None:
+            self._telemetry.note(record)
 
     def close(self) -> None:
-        """Writes what is queued, then closes."""
-        self._closing.set()
-        self._wake.set()
-        self._thread.join()
-        # What a full disk did not take is flushed once more, in vain.
-        with contextlib.suppress(OSError):
-            self._handler.close()
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            self._wake.wait()
-            # A thread that woke for each line would take the interpreter from the event loop each time.
-            self._closing.wait(_GATHERING_S)
-            self._wake.clear()
-            self._write_queued()
-
-    def _write_queued(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        if lines:
-            text = "\n".join(lines)
-            self._handler.handle(logging.LogRecord("gateway", logging.INFO, "", 0, text, None, None))
+        """Deliver what is pending, within seconds."""
+        if self._telemetry is not None:
+            self._telemetry.close()
+        self._telemetry, self._wanted = None, (False, None)
 
 
-class _LineHandler(logging.handlers.WatchedFileHandler):
-    """Appends lines to a file that only its owner may read; a full disk is said once and loses lines only."""
-
-    def __init__(self, path: Path) -> None:
-        self._warned = threading.Event()
-        super().__init__(path, encoding="utf-8")
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    def _open(self) -> TextIOWrapper:
-        def private(name: str, flags: int) -> int:
-            return os.open(name, flags, 0o600)
-
-        return open(self.baseFilename, "a", encoding="utf-8", opener=private)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record; the library leaves faults of reopening to the caller."""
-        try:
-            super().emit(record)
-        except OSError:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        """Says once that lines are being lost."""
-        if not self._warned.is_set():
-            self._warned.set()
-            logger.warning("gateway_log: %s cannot be written; requests go on without it", self.baseFilename)
+def _started(otlp: bool, scrape: tuple[str, int] | None) -> Telemetry:
+    try:
+        from ..observe.otel import Telemetry
+    except ImportError:
+        option = "gateway_otel" if otlp else "gateway_metrics"
+        raise exceptions.OptionsError(f"{option} {_NO_OTEL}") from None
+    try:
+        telemetry = Telemetry(otlp, scrape, lambda text: logger.warning("gateway_otel: %s", text))
+    except OSError as fault:
+        place = "{}:{}".format(*scrape) if scrape else ""
+        raise exceptions.OptionsError(f"gateway_metrics: {place}: {fault.strerror}") from None
+    if telemetry.page_port and scrape:
+        logger.info("gateway_metrics: http://%s:%d/metrics", scrape[0], telemetry.page_port)
+    return telemetry

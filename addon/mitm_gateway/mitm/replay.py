@@ -1,7 +1,7 @@
-"""Replays run the rules again from the request as the client made it, not from what was sent.
+"""Replays: the rules run again on the request as the client made it, not on the request that was sent.
 
-What is needed for that is kept in the flow's metadata as plain values (they survive `-w`); the client's
-key is masked there, so a replay can only use credentials of the gateway.
+The original is kept in the flow's metadata as plain values, which survive `-w`. The client's key is masked there,
+so a replay can only use credentials of the gateway.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from ..exchange.json_body import BodyError, scan
 from ..exchange.json_edits import edit
 from ..text.redact import masked_fields, masked_target
 from ..wire.request import Fields, RequestHead, raw, text
-from .flows import point_at
 
 ORIGINAL = "gateway_original"
-# Shorter ones are placeholders, and stand in other words.
+# Shorter ones are placeholders, and occur inside other words.
 _LEAST_KEY = 8
-# What tells nothing of an edit by the user: `host` follows the place.
+# These do not reveal an edit by the user: `host` follows the destination.
 _UNTOLD = (b"host", b"content-length", b"transfer-encoding", b"content-encoding")
 
 
 def is_replay(flow: http.HTTPFlow) -> bool:
-    """Whether the flow is sent again by the user rather than by a client."""
+    """Return whether the user sends the flow again, rather than a client."""
     return flow.is_replay == "request"
 
 
 def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -> None:
-    """Keeps the request as it came, without these keys wherever they stand; of a replay's model what the client had
-    asked for, its body is still to come.
+    """Keep the request as it arrived, with these keys masked everywhere.
+
+    A replay keeps the model that the client had asked for, because its body is still to come.
     """
     before = flow.metadata.get(ORIGINAL)
     models = before if is_replay(flow) and isinstance(before, dict) else {}
@@ -42,7 +42,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
         "scheme": head.scheme,
         "host": flow.request.host,
         "port": head.port,
-        # Bytes: what is no UTF-8 could not be saved as text.
+        # As bytes: anything that is not UTF-8 could not be saved as text.
         "target": raw(masked_target(head.target, keys)),
         "authority": head.authority,
         "headers": masked_fields(head.fields, keys),
@@ -50,7 +50,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
 
 
 def original_head(flow: http.HTTPFlow) -> RequestHead | None:
-    """The head as it came, its secrets masked; None where no rule has handled the flow."""
+    """Return the head as it arrived, its secrets masked; None where no rule has taken the flow."""
     original = flow.metadata.get(ORIGINAL)
     if not isinstance(original, dict):
         return None
@@ -66,7 +66,7 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
 
 
 def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
-    """Keeps what was sent instead, to tell later what the user has edited since."""
+    """Keep what was sent instead, to recognise later edits by the user."""
     original = flow.metadata.get(ORIGINAL)
     if isinstance(original, dict):
         original["sent"] = _place(flow)
@@ -76,7 +76,7 @@ def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None
 
 
 def restore_original(flow: http.HTTPFlow) -> None:
-    """Gives a flow that is sent again its original head; edits by the user since then stay."""
+    """Give a flow that is sent again its original head; edits by the user since then stay."""
     original = flow.metadata.get(ORIGINAL)
     if not isinstance(original, dict):
         return
@@ -87,14 +87,24 @@ def restore_original(flow: http.HTTPFlow) -> None:
         flow.request.data.authority = raw(original["authority"])
 
 
+def point_at(flow: http.HTTPFlow, scheme: str, host: str, port: int, target: str) -> None:
+    """Set where a request goes, apart from its Host and `:authority`."""
+    data = flow.request.data
+    data.scheme = raw(scheme)
+    data.host = host
+    data.port = port
+    data.path = raw(target)
+
+
 def _fields(original: dict[str, Any]) -> Fields:
-    # A flow that was read from a file has lists where there were tuples.
+    # A flow that was read from a file has lists instead of tuples.
     return tuple((name, value) for name, value in original["headers"])
 
 
 def restore_original_model(flow: http.HTTPFlow) -> None:
-    """Puts the client's model back into the body of a flow that is sent again. Before its body has come, mitmproxy
-    would put what was sent in its place.
+    """Put the client's model back into the body of a flow that is sent again.
+
+    Only once the body is complete: before, mitmproxy would overwrite it with the body that was sent.
     """
     original = flow.metadata.get(ORIGINAL)
     content = flow.request.raw_content
@@ -107,12 +117,13 @@ def restore_original_model(flow: http.HTTPFlow) -> None:
         if body.model == original["model_sent"]:
             flow.request.content = edit(body, model=original["model"])
     except BodyError:
-        return  # edited by the user into something else; the rules will say what they think of it
+        return  # edited by the user into something else, on which the rules decide
 
 
 def _is_where_it_went(flow: http.HTTPFlow, original: dict[str, Any]) -> bool:
-    """Whether the user has not turned the flow elsewhere. Flows of a file mitmproxy itself turns back to the host that
-    a reverse listener is for.
+    """Return whether the user has left the destination alone.
+
+    mitmproxy itself points flows from a file back at the target of a reverse listener.
     """
     *place, path = _place(flow)
     *sent, sent_path = original.get("sent", [None])
@@ -125,6 +136,6 @@ def _place(flow: http.HTTPFlow) -> list[Any]:
 
 
 def _checksum(flow: http.HTTPFlow) -> int:
-    """Tells headers that the user has edited since from those that were sent."""
+    """Return a checksum that tells headers edited by the user from those that were sent."""
     kept = [field for field in flow.request.headers.fields if field[0].lower() not in _UNTOLD]
     return zlib.crc32(b"\n".join(map(b":".join, kept)))

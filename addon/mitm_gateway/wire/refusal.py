@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+
+# Any fault inside a hook. mitmproxy logs an exception and forwards the request as it stands, and a CancelledError, which
+# is no Exception, leaves the client without an answer; both must become a refusal. SystemExit and KeyboardInterrupt
+# end the program and are not caught.
+ANY_FAULT = (Exception, asyncio.CancelledError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +25,3 @@ class Refusal:
         """The text that the client shows."""
         rule = f' (rule "{self.rule}")' if self.rule else ""
         return f"mitm-gateway: {self.reason}{rule}"
-
-
-class Refused(Exception):
-    """Raised to refuse a request; carries the refusal."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        self.refusal = refusal
-        super().__init__(refusal.reason)

@@ -20,8 +20,9 @@ RULE = make_rule("copilot", upstream="https://h.test/a", auth={"scheme": "bearer
 def planned() -> Record:
     plan = decide(make_ruleset(RULE), HEAD, Arrival())
     assert isinstance(plan, Plan)
-    record = Record.opened(HEAD, 0.0)
-    record.plan(plan, HEAD)
+    record = Record(0.0)
+    record.note_head(HEAD)
+    record.note_plan(plan, HEAD)
     return record
 
 

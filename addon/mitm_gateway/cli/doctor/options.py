@@ -28,7 +28,8 @@ async def _faults(file: Path, ruleset: RuleSet) -> list[Finding]:
     from mitmproxy.addonmanager import Loader
     from mitmproxy.tools.dump import DumpMaster
 
-    from ...mitm.options import Settings, add_options, broken_promises
+    from ...mitm.option_conflicts import broken_promises
+    from ...mitm.options import Settings, add_options
 
     given = options.Options()
     master = DumpMaster(given, with_termlog=False, with_dumper=False)

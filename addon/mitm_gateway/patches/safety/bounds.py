@@ -8,10 +8,8 @@ from typing import Any
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._events import RequestData, RequestTrailers
 
-from ...wire.refusal import Refusal
+from ...exchange.exchange import NO_TRAILERS, too_large
 from ..patch import Patches, expect
-
-NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
 
 
 def limit_bodies(patches: Patches) -> None:
@@ -35,8 +33,3 @@ def limit_bodies(patches: Patches) -> None:
         return steps
 
     patches.set(HttpStream, "state_consume_request_body", state_consume_request_body)
-
-
-def too_large(limit: int) -> Refusal:
-    """Return the refusal of a body over the limit, in bytes."""
-    return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")

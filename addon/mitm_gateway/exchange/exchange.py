@@ -1,0 +1,327 @@
+"""One request and its response as a state machine without I/O: every decision, in the order in which it is made.
+
+The caller reports what has arrived and performs the step that it gets back. A request is admitted, matched with a
+rule and planned; its body is edited; its credentials are requested; the destination is set and the secret last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from ..credentials.value import Value
+from ..rules.ruleset import Asked, NeedsBody, RuleSet
+from ..text.redact import Secret
+from ..wire.addresses import Upstream
+from ..wire.content_encoding import DecodingError, TooLarge, decode
+from ..wire.refusal import Refusal
+from ..wire.request import Arrival, Fields, RequestHead
+from ..wire.sigv4 import signed
+from . import guard
+from .headers import Secrets, outgoing
+from .json_body import Body, BodyError, scan
+from .local_answers import LocalAnswer, to_body, to_head, to_probe
+from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
+from .record import ANSWERED_HERE, Record
+from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
+from .tee import Tee
+
+NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
+NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
+MOVED = Refusal(502, "another addon moved the request away from its rule's upstream")
+UNDECIDED = Refusal(502, "internal fault (no decision); nothing was sent")
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the refusal of a body over the limit, in bytes."""
+    return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that is settled before a request arrives: rules, admission policy, limits, the demo's address."""
+
+    ruleset: RuleSet
+    policy: guard.Policy = field(default_factory=guard.Policy)
+    body_limit: int = 64 << 20
+    capture: int = 8 << 20
+    demo: Upstream | None = None
+    reveal: bool = False
+    is_watched: bool = False
+    """Somebody sees requests under way, so the record also lists the edits that changed the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingHead:
+    """A request's head as its rule sends it."""
+
+    destination: Upstream
+    target: str = field(repr=False)
+    fields: Fields = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Let the request leave, with this head and this body; None keeps what the flow has."""
+
+    head: OutgoingHead | None = None
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NeedBody:
+    """Hold the request until its body is complete; its head is known where the model does not decide."""
+
+    head: OutgoingHead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedCredentials:
+    """Obtain these credentials."""
+
+    names: tuple[str, ...]
+
+
+Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials
+
+
+class Exchange:
+    """One request and its response, from the request head to the record."""
+
+    def __init__(
+        self,
+        config: Config,
+        arrival: Arrival,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.arrival = arrival
+        self.head = RequestHead("", "", "", 0, "", ())
+        self.plan: Plan | None = None
+        self.record = Record(wall())
+        self.secrets: tuple[str, ...] = ()
+        """Every key that must not be shown: the gateway's and the client's."""
+        self.is_released = False
+        """The caller has performed `Forward` or `Pass`; before that nothing may leave."""
+        self.is_answered = False
+        """The client gets a local answer."""
+        self._now = now
+        self._started = now()
+        self._secrets: Secrets | None = None
+        self._has_body = False
+        self._edited: bytes | None = None
+        self.tee: Tee | None = None
+
+    # ---- the request ----
+
+    def on_request_head(self, head: RequestHead) -> Step:
+        """Admit the request, then decide as far as its head allows."""
+        self.head = head
+        self.record.note_head(head)
+        self.secrets = tuple(filter(None, guard.keys_in(head)))
+        if refusal := self._admit(head):
+            return self.refuse(refusal)
+        self.head = guard.without_client_key(head, self.config.policy)
+        if probe := to_probe(self.config.ruleset, self.head):
+            return self._answer(probe)
+        return self._match() or self._request_credentials()
+
+    def _admit(self, head: RequestHead) -> Refusal | None:
+        ruleset, policy = self.config.ruleset, self.config.policy
+        if not self.arrival.replay and (
+            refusal := guard.check(head, self.arrival, policy, ruleset.knows_host)
+        ):
+            return refusal
+        if to_probe(ruleset, head) is None and (
+            refusal := guard.check_client_key(head, self.arrival, policy)
+        ):
+            return refusal
+        return self._check_announced_size(head)
+
+    def _check_announced_size(self, head: RequestHead) -> Refusal | None:
+        announced = head.get("content-length")
+        if not announced or not announced.isdecimal() or int(announced) <= self.config.body_limit:
+            return None
+        return (
+            too_large(self.config.body_limit)
+            if self.config.ruleset.knows_host(head.host, head.port)
+            else None
+        )
+
+    def _match(self, asked: Asked | None = None) -> Step | None:
+        """Find the rule and plan what it does; None where the request goes on to its credentials."""
+        outcome = decide(self.config.ruleset, self.head, self.arrival, asked, self.config.demo)
+        match outcome:
+            case NeedsBody():
+                if self._has_body:
+                    raise AssertionError("a body was read and is still needed")
+                return NeedBody()
+            case Refusal():
+                return self.refuse(outcome)
+            case Pass():
+                return outcome
+            case Plan():
+                self.plan = outcome
+                self.record.note_plan(outcome, self.head)
+                answer = to_head(outcome.rule, self.config.ruleset, self.head)
+                return self._answer(answer) if answer else None
+            case _:
+                assert_never(outcome)
+
+    def on_request_body(self, content: bytes) -> Step:
+        """Decide what depends on the body, and edit it."""
+        self._has_body = True
+        self.record.bytes_out = len(content)
+        if self.plan is not None and not self.plan.rule.reads_body:
+            return Forward()
+        try:
+            return self._read(content)
+        except TooLarge:
+            return self.refuse(too_large(self.config.body_limit))
+        except (DecodingError, BodyError) as fault:
+            return self.refuse(Refusal(400, str(fault)))
+
+    def _read(self, content: bytes) -> Step:
+        body = self._scanned(content)
+        if self.plan is None and (step := self._match(Asked(body.model if body else None))):
+            return step
+        assert self.plan is not None
+        if answer := to_body(self.plan.rule, self.head, body.raw if body else b""):
+            return self._answer(answer)
+        if body is not None:
+            self._edit(self.plan, body, content)
+        return self._request_credentials() if self._secrets is None else Forward(body=self._edited)
+
+    def _scanned(self, content: bytes) -> Body | None:
+        """Return the parsed body; None where there is none, or where it is a form with files."""
+        if not content or (self.head.get("content-type") or "").lower().startswith("multipart/"):
+            return None
+        limit = self.config.body_limit
+        if len(content) > limit:
+            raise TooLarge
+        return scan(decode(content, self.head.get("content-encoding") or "", limit))
+
+    def _edit(self, plan: Plan, body: Body, content: bytes) -> None:
+        record = self.record
+        edited, sent = body_bytes(plan.rule, body)
+        if edited is not body.raw:
+            self._edited = edited
+            record.bytes_came, record.bytes_out = len(content), len(edited)
+            record.applied = applied_edits(plan.rule, body) if self.config.is_watched else None
+        if body.model is not None and record.model is None:
+            record.model, record.model_sent = body.model, sent
+
+    def _request_credentials(self) -> Step:
+        assert self.plan is not None
+        names = self.plan.rule.credential_names
+        return NeedCredentials(names) if names else self.on_credentials({})
+
+    def on_credentials(self, values: Mapping[str, Value]) -> Step:
+        """Build the head: the destination first, the secret last."""
+        plan = self.plan
+        assert plan is not None
+        self._secrets = secrets = self._gathered(plan, values)
+        self.secrets = (*secrets.values, *self.secrets)
+        head = OutgoingHead(plan.destination, plan.target, outgoing(plan, self.head, secrets))
+        if plan.rule.reads_body and not self._has_body:
+            return NeedBody(head)
+        return Forward(head, self._edited)
+
+    def _gathered(self, plan: Plan, values: Mapping[str, Value]) -> Secrets:
+        """Return the secrets that the request takes along; a key of the client's may be one."""
+        named = {name: value.secret for name, value in values.items()}
+        if plan.auth.credential == "client":
+            key = client_key(self.head, plan.auth)
+            return Secrets(Secret(key) if key else None, named)
+        if (own := values.get(plan.auth.credential or "")) is None:
+            return Secrets(None, named)
+        self.record.credential_age_s = round(self._now() - own.read_at, 1)
+        if plan.rule.signs:
+            return Secrets(None, named, own.headers, own.signing)
+        return Secrets(own.secret, named, own.headers)
+
+    def sign(self, fields: Fields, method: str, target: str, body: bytes) -> Fields | None:
+        """Return the fields with a signature over the final request; None where the rule does not sign."""
+        plan, keys = self.plan, self._secrets.signing if self._secrets else None
+        if plan is None or keys is None:
+            return None
+        url = f"{plan.destination.scheme}://{plan.destination.authority}{target}"
+        service, region = plan.auth.service or "", plan.auth.region or ""
+        result = signed(fields, method, url, body, keys, service=service, region=region)
+        if self.head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
+            result = tuple((name.lower(), value) for name, value in result)
+        return result
+
+    # ---- questions while it is under way ----
+
+    @property
+    def takes_body(self) -> bool:
+        """The body is to be reported: the request is neither answered nor without a rule."""
+        return not self.is_answered and not self.is_passing
+
+    @property
+    def is_passing(self) -> bool:
+        """No rule takes the request, and it has been let go."""
+        return self.plan is None and self.is_released
+
+    def allows(self, destination: Upstream) -> bool:
+        """Return whether a request may go there: where a rule takes it, to the rule's upstream only."""
+        if self.plan is None:
+            return True
+        ours = self.plan.destination
+        return (ours.scheme, ours.host, ours.port) == (destination.scheme, destination.host, destination.port)
+
+    # ---- local answers ----
+
+    def refuse(self, refusal: Refusal) -> Refusal:
+        """Note that the request ends here, and return the refusal with its rule's name."""
+        rule = self.plan.rule.name if self.plan else None
+        refusal = replace(refusal, rule=refusal.rule or rule)
+        self.is_answered = True
+        self.record.refusal = refusal.reason
+        self.record.rule = self.record.rule or refusal.rule
+        return refusal
+
+    def _answer(self, answer: LocalAnswer) -> LocalAnswer:
+        self.is_answered = True
+        self.record.notes = (ANSWERED_HERE,)
+        return answer
+
+    # ---- the response ----
+
+    def on_response_head(self, head: ResponseHead) -> ResponsePlan | None:
+        """Plan the way back; None where the response is a local answer or no rule takes the request."""
+        if self.is_answered or self.plan is None or self._secrets is None:
+            return None
+        plan = plan_response(
+            self.plan,
+            self.head,
+            self._secrets,
+            self.record,
+            head,
+            policy=self.config.policy,
+            capture=self.config.capture,
+        )
+        self.tee = plan.tee
+        return plan
+
+    def on_end(
+        self, response: ResponseHead | None, error: str | None = None, *, is_aborted: bool = False
+    ) -> Record:
+        """Complete the record when the flow has ended, well or not."""
+        record, tee = self.record, self.tee
+        record.error, record.is_aborted = error, is_aborted
+        record.total_s = self._now() - self._started
+        if tee is not None and tee.first_chunk_at is not None:
+            record.first_event_s = tee.first_chunk_at - self._started
+        summarize(record, self.plan, self.head, tee, response)
+        return record
+
+    def progress(self, state: str, status: int | None) -> Record:
+        """Return the record as it stands before the end."""
+        bytes_in = self.tee.size if self.tee else None
+        notes = (*self.record.notes, state)
+        return replace(self.record, status=status, bytes_in=bytes_in, notes=notes)

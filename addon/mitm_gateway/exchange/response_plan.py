@@ -1,0 +1,156 @@
+"""The way back: the response's header changes, the tee that its body streams through, and its summary at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from ..llm.hints import MAX_BODY, Failure, hint
+from ..llm.usage import Usage, reader_for
+from ..text.redact import Secret
+from ..wire.content_encoding import DecodingError, decode_prefix
+from ..wire.request import Fields, RequestHead, text
+from .guard import Policy, listed_origin
+from .headers import Secrets
+from .plan import Plan
+from .record import Record
+from .restore_model import JsonRestorer, SseRestorer
+from .tee import Restorer, Tee
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+# A longer response is not decoded for its token counts.
+_MAX_UNPACKED = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status and fields of an upstream's response."""
+
+    status: int
+    fields: Fields = field(repr=False)
+
+    def get(self, name: bytes, default: str = "") -> str:
+        """Return the first value of a field; the name in lower case."""
+        return next((text(value) for key, value in self.fields if key.lower() == name), default)
+
+    @property
+    def is_encoded(self) -> bool:
+        """The body is compressed."""
+        return self.get(b"content-encoding", "identity").lower() != "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlan:
+    """The fields that the client gets, the tee that the body streams through, and a credential that was rejected.
+
+    With `is_reframed` the length of the body is not known before its end.
+    """
+
+    fields: Fields = field(repr=False)
+    tee: Tee | None = None
+    is_reframed: bool = False
+    rejected: tuple[str, Secret] | None = None
+
+
+def plan_response(
+    plan: Plan,
+    request: RequestHead,
+    secrets: Secrets,
+    record: Record,
+    head: ResponseHead,
+    *,
+    policy: Policy,
+    capture: int,
+) -> ResponsePlan:
+    """Plan the way back of one response."""
+    own = plan.auth.credential or ""
+    rejected = (own, secrets.named[own]) if head.status == 401 and own in secrets.named else None
+    fields = _hidden_from_pages(head.fields, plan, request, policy)
+    if head.status == 101:
+        return ResponsePlan(fields, rejected=rejected)
+    restorer = _restorer_for(plan, request, record, head)
+    usage = None if head.is_encoded else reader_for(head.get(b"content-type"))
+    tee = Tee(capture, restorer, usage)
+    if restorer is not None:
+        fields = tuple(item for item in fields if item[0].lower() not in _FRAMING)
+    return ResponsePlan(fields, tee, restorer is not None, rejected)
+
+
+def _hidden_from_pages(fields: Fields, plan: Plan, request: RequestHead, policy: Policy) -> Fields:
+    """Remove what would let a web page read an answer that the gateway's credential has paid for."""
+    kept = tuple([item for item in fields if not item[0].lower().startswith(b"access-control-")])
+    if not plan.puts_in_credential or len(kept) == len(fields):
+        return fields
+    origin = request.get("origin")
+    return fields if origin is not None and listed_origin(origin, policy) else kept
+
+
+def _restorer_for(plan: Plan, request: RequestHead, record: Record, head: ResponseHead) -> Restorer | None:
+    """Return what puts the client's model name back, or None where there is nothing to put back."""
+    model = record.model
+    if model is None or not plan.rule.models or not plan.rule.models.restore:
+        return None
+    if not 200 <= head.status < 300 or head.status == 204 or request.method == "HEAD":
+        return None
+    if head.is_encoded:
+        record.notes = ("compressed: model not restored",)
+        return None
+    kind = head.get(b"content-type").partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return SseRestorer(model)
+    return JsonRestorer(model) if kind == "application/json" or kind.endswith("+json") else None
+
+
+def summarize(
+    record: Record, plan: Plan | None, request: RequestHead, tee: Tee | None, head: ResponseHead | None
+) -> None:
+    """Complete a record from the response: status, tokens, sizes, and a hint where it failed."""
+    record.status = head.status if head else None
+    record.bytes_in = tee.size if tee else None
+    record.usage = _usage(tee, head)
+    if tee and tee.is_cut:
+        record.notes = (*record.notes, "the rest is not kept")
+    if record.failure is None and not record.is_aborted and _lacks_its_end(record.usage):
+        record.notes = (*record.notes, "no stop reason: the stream ended early")
+    if plan is not None and tee is not None and head is not None:
+        record.hint = _hint(plan, request, tee, head, record.model_sent)
+
+
+def _usage(tee: Tee | None, head: ResponseHead | None) -> Usage | None:
+    """Return the token counts and the model that the response reports."""
+    if tee is None or head is None:
+        return None
+    if usage := tee.usage():
+        return usage
+    reader = reader_for(head.get(b"content-type"))
+    with contextlib.suppress(DecodingError):
+        reader.feed(decode_prefix(tee.kept(), head.get(b"content-encoding"), _MAX_UNPACKED))
+    return reader.finish()
+
+
+def _lacks_its_end(usage: Usage | None) -> bool:
+    return usage is not None and usage.is_stream and usage.model is not None and usage.stop_reason is None
+
+
+def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model: str | None) -> str | None:
+    """Return what to change in the rule, where the upstream's response says so."""
+    kind = head.get(b"content-type")
+    # No API answers with a page, and a login page in between may have a good status.
+    is_page = request.method == "POST" and kind.lower().startswith("text/html")
+    if 200 <= head.status < 300 and not is_page:
+        return None
+    body = b""
+    with contextlib.suppress(DecodingError):
+        body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)
+    return hint(
+        Failure(
+            status=head.status,
+            content_type=kind,
+            body=body,
+            path=request.path,
+            location=head.get(b"location"),
+            scheme=plan.auth.scheme,
+            credential=plan.auth.credential if plan.auth.credential != "client" else None,
+            model=model,
+        )
+    )

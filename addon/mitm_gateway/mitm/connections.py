@@ -1,0 +1,173 @@
+"""Connections: which peers may connect, which tunnels are opened and decrypted, and where the gateway connects to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mitmproxy import ctx, http
+from mitmproxy.connection import Client
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import HttpLayer, TCPLayer
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import ClientHelloData
+
+from ..exchange import guard
+from ..exchange.exchange import NO_RULES
+from ..rules.ruleset import RuleSet
+from ..wire.addresses import Upstream, is_loopback, normal_host
+from ..wire.refusal import ANY_FAULT, Refusal
+from ..wire.request import Arrival
+from . import flows
+from .flows import Requests, UnderWay
+from .lifecycle import Lifecycle
+from .listeners import leads_here, listen_ports
+
+logger = logging.getLogger(__name__)
+
+_NOT_HERE = "mitm-gateway: only this machine may connect; gateway_clients lets others in"
+_LOOP = "mitm-gateway: a request must not come back to this proxy or to mitmweb"
+_MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
+_NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
+
+
+class Connections:
+    """The client connections that are open, and the decisions on each connection."""
+
+    def __init__(self, lifecycle: Lifecycle, requests: Requests) -> None:
+        self._lifecycle = lifecycle
+        self._requests = requests
+        self._tunnels: set[str] = set()
+        self._authenticated: set[str] = set()
+
+    # ---- clients ----
+
+    def admit(self, client: Client) -> None:
+        """Drop a peer that may not use the gateway before anything is read from it."""
+        try:
+            may_speak = guard.check_peer(client.peername[0], self._lifecycle.settings.policy)
+        except ANY_FAULT as fault:
+            logger.warning("a peer could not be checked: %s", type(fault).__name__)
+            may_speak = False
+        if not may_speak:
+            client.error = _NOT_HERE
+            logger.warning("dropped a connection from %s: %s", client.peername[0], client.error)
+
+    def forget(self, client: Client) -> None:
+        """Forget a connection that has been closed."""
+        self._tunnels.discard(client.id)
+        self._authenticated.discard(client.id)
+
+    def arrival_of(self, flow: http.HTTPFlow) -> Arrival:
+        """Return how a request reached the gateway."""
+        client = flow.client_conn
+        return flows.arrival_of(
+            client,
+            inside_connect=client.id in self._tunnels,
+            authenticated=client.id in self._authenticated,
+            replay=flow.is_replay == "request",
+        )
+
+    def check_tunnel(self, flow: http.HTTPFlow) -> Refusal | None:
+        """Return why a tunnel is refused; a tunnel that is not refused is remembered."""
+        ruleset = self._lifecycle.ruleset()
+        if ruleset is None:
+            return NO_RULES
+        head = flows.head_of(flow, self.arrival_of(flow))
+        has_rules = ruleset.knows_host(head.host, head.port)
+        policy = self._lifecycle.settings.policy
+        if policy.client_keys is not None:
+            if any(policy.knows_key(key) for key in guard.keys_in(head)):
+                self._authenticated.add(flow.client_conn.id)
+            elif not has_rules:
+                return Refusal(401, "a client key is needed; send one as Proxy-Authorization")
+        if not has_rules and ruleset.unmatched == "block":
+            return Refusal(404, "no rule covers this host, and unmatched requests are blocked")
+        self._tunnels.add(flow.client_conn.id)
+        return None
+
+    # ---- protocols ----
+
+    def choose_decryption(self, data: ClientHelloData) -> None:
+        """Leave hosts without rules undecrypted where `gateway_intercept` says `rules`."""
+        ruleset = self._lifecycle.ruleset()
+        if ruleset is not None and self._lifecycle.settings.only_rule_hosts:
+            address = data.context.server.address
+            data.ignore_connection = not _has_rules(ruleset, data.client_hello.sni, address)
+
+    def require_http(self, data: NextLayer) -> None:
+        """Have everything read as HTTP where rules decide, so that anything else is refused instead of relayed."""
+        layer = data.layer
+        # Without a flow it is a tunnel that the user wants undecrypted.
+        if isinstance(layer, TCPLayer) and layer.flow is not None:
+            ruleset = self._lifecycle.ruleset()
+            if (
+                ruleset is None
+                or ruleset.unmatched == "block"
+                or _has_rules(ruleset, data.context.client.sni, data.context.server.address)
+            ):
+                data.layer = HttpLayer(data.context, HTTPMode.transparent)
+
+    # ---- upstreams ----
+
+    async def check_upstream(self, data: ServerConnectionHookData) -> None:
+        """Decide just before a connection is opened. On any fault none is."""
+        try:
+            data.server.error = data.server.error or await self._objection(data)
+        except ANY_FAULT as fault:
+            data.server.error = f"mitm-gateway: internal fault ({type(fault).__name__})"
+            task = asyncio.current_task()
+            if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+
+    async def _objection(self, data: ServerConnectionHookData) -> str | None:
+        address = data.server.address
+        if address is None:
+            return None
+        host, port = address[0], address[1]
+        if port in self._own_ports() and await leads_here(host):
+            return _LOOP
+        mine = [entry for entry in self._requests.values() if entry.flow.client_conn.id == data.client.id]
+        planned = [entry for entry in mine if entry.exchange.plan is not None]
+        if any(_leads_to(entry, data) for entry in planned):
+            return None
+        passing = [entry.flow.request for entry in mine if entry.exchange.is_passing]
+        if planned and not any((request.host, request.port) == (host, port) for request in passing):
+            return _MOVED
+        if _comes_from_elsewhere(data) and await leads_here(host, nearby=True):
+            return _NEARBY
+        return None
+
+    def _own_ports(self) -> frozenset[int]:
+        web = ctx.options.web_port if "web_port" in ctx.options else None
+        return listen_ports() | (frozenset({web}) if web else frozenset())
+
+
+def _comes_from_elsewhere(data: ServerConnectionHookData) -> bool:
+    """Return whether another machine chose the destination; a reverse listener's is the user's own choice."""
+    client = data.client
+    return client.proxy_mode.type_name != "reverse" and not is_loopback(client.peername[0].partition("%")[0])
+
+
+def _leads_to(entry: UnderWay, data: ServerConnectionHookData) -> bool:
+    via, address = entry.flow.server_conn.via, data.server.address
+    if address is None:
+        return False
+    if via is not None and address == via[1]:
+        return True  # the user's own upstream proxy, which then connects to the destination
+    return entry.exchange.allows(Upstream("https" if data.server.tls else "http", address[0], address[1]))
+
+
+def _has_rules(ruleset: RuleSet, sni: str | None, address: tuple[str, int] | None) -> bool:
+    """Return whether a rule covers a host, as mitmproxy names it."""
+    names = [name for name in (sni, address[0] if address else None) if name]
+    port = address[1] if address else 443
+    return any(_knows(ruleset, name, port) for name in names)
+
+
+def _knows(ruleset: RuleSet, name: str, port: int) -> bool:
+    try:
+        return ruleset.knows_host(normal_host(name), port)
+    except ValueError:
+        return False

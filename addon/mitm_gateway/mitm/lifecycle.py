@@ -1,0 +1,300 @@
+"""Start, reload and end: the options, the rules in force, the watchers, the demo gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx, exceptions
+from mitmproxy.addonmanager import Loader
+
+from ..credentials.store import Credentials
+from ..exchange.exchange import Config
+from ..patches import table
+from ..patches.patch import Gateway, Patches
+from ..rules.load import load
+from ..rules.problems import RulesError
+from ..rules.ruleset import RuleSet
+from ..rules.watch import Watcher
+from ..wire.addresses import Upstream
+from . import fail_closed, live_view, views
+from .flows import Requests
+from .listeners import bind_to_loopback
+from .log_filter import quote_peers, unquote_peers
+from .option_conflicts import broken_promises, known_holes
+from .options import Settings, add_options, set_where_unset, settle_before_exit
+from .private_files import make_private
+from .recorder import Recorder
+
+if TYPE_CHECKING:
+    from ..demo import DemoGateway
+
+logger = logging.getLogger(__name__)
+
+# Far longer than a start takes; where rules are missing for good the program has ended by then.
+START_PATIENCE_S = 5.0
+# These decide whether the promises hold, besides the gateway's own options.
+_WATCHED_OPTIONS = frozenset(
+    {
+        "allow_hosts",
+        "ignore_hosts",
+        "keep_host_header",
+        "map_remote",
+        "mode",
+        "ssl_insecure",
+        "stream_large_bodies",
+        "tcp_hosts",
+        "validate_inbound_headers",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of the rules, and its credentials."""
+
+    ruleset: RuleSet
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """Everything that a new request begins with."""
+
+    config: Config
+    credentials: Credentials
+
+
+class Lifecycle:
+    """The state of the gateway between its start and its end."""
+
+    def __init__(self, default_rules: Path | None, recorder: Recorder, requests: Requests) -> None:
+        self.settings = Settings()
+        self.in_force: InForce | None = None
+        """None before the rules are loaded and after the end: every request is answered with 503."""
+        self.patches = Patches(Gateway(requests.body_limit, requests.refuse))
+        self._default_rules = default_rules
+        self._recorder = recorder
+        self._watchers: list[Watcher] = []
+        self._candidate: Loaded | None = None
+        self._loaded: Loaded | None = None
+        self._demo: DemoGateway | None = None
+        self._demo_at: Upstream | None = None
+        self._demo_start: asyncio.Task[None] | None = None
+        self._has_rules = asyncio.Event()
+        self._remove_views: Callable[[], None] = lambda: None
+        self._is_configured = False
+        self._is_running = False
+
+    # ---- start and end ----
+
+    def load(self, loader: Loader) -> None:
+        """Declare the options, and set those of mitmproxy that the user left alone."""
+        add_options(loader)
+        make_private()
+        self._remove_views = views.add()
+        set_where_unset(ctx.options, listen_host="127.0.0.1", keep_host_header=True)
+
+    def configure(self, updated: set[str]) -> None:
+        """Take the options over. At start a fault ends the program; later the change is rolled back."""
+        is_ours = any(name.startswith("gateway_") or name in _WATCHED_OPTIONS for name in updated)
+        if self._is_configured and not is_ours:
+            return
+        self._is_configured = True
+        problems = self._take_over(updated)
+        if problems and self._is_running:
+            raise exceptions.OptionsError("; ".join(problems))
+        if problems:
+            settle_before_exit()
+        for problem in problems:
+            logger.error(problem)
+
+    def _take_over(self, updated: set[str]) -> Sequence[str]:
+        """Read options and rules; return the problems, for which the old ones stay."""
+        try:
+            settings = Settings.read(ctx.options, self._default_rules)
+            loaded = self._candidate or self._loaded
+            if loaded is None or "gateway_rules" in updated:
+                loaded = self._read_rules(settings.rules)
+            self._recorder.write_to(settings.log)
+            self._recorder.report_to(settings.otel, settings.metrics)
+        except exceptions.OptionsError as fault:
+            return [str(fault)]
+        except RulesError as fault:
+            return [str(problem) for problem in fault.problems]
+        except OSError as fault:
+            return [f"gateway_log: {settings.log}: {fault.strerror}"]
+        if broken := list(broken_promises(ctx.options, loaded.ruleset)):
+            return broken
+        self._candidate, self.settings = loaded, settings
+        # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
+        _dial_late(loaded.ruleset)
+        quote_peers() if settings.reveal else unquote_peers()
+        if self._is_running:
+            self._put_in_force(loaded)
+            self._watch()
+            self._set_speed()
+        return []
+
+    def running(self) -> None:
+        """Begin to serve: from now on there are rules."""
+        if self._candidate is None:
+            return
+        if problems := table.apply(self.patches, "safety"):
+            settle_before_exit()
+            for problem in problems:
+                logger.error(problem)
+            return
+        self._is_running = True
+        self._put_in_force(self._candidate)
+        self._watch()
+        fail_closed.stand_down()
+        bind_to_loopback()
+        self._set_speed()
+        for advice in known_holes(ctx.options):
+            logger.warning(advice)
+
+    def done(self) -> None:
+        """Stop serving: requests are answered with 503 until the gateway runs again."""
+        fail_closed.stand_in()
+        self.in_force = self._loaded = None
+        self._is_running = False
+        for watcher in self._watchers:
+            watcher.stop()
+        self._remove_views()
+        self.patches.undo("speed")
+        self.patches.undo("safety")
+        self._recorder.close()
+        if self._demo is not None:
+            self._stopping = asyncio.ensure_future(self._demo.stop())
+
+    def _set_speed(self) -> None:
+        if not self.settings.fast:
+            self.patches.undo("speed")
+            return
+        for problem in table.apply(self.patches, "speed"):
+            logger.info(problem)
+
+    # ---- readiness ----
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether requests can be decided on now."""
+        return self._has_rules.is_set() and (self._demo_start is None or self._demo_start.done())
+
+    async def ready(self) -> None:
+        """Let a request that arrives during the start (a replay, for example) wait a moment for rules and demo."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._has_rules.wait(), START_PATIENCE_S)
+        if self._demo_start is not None and not self._demo_start.done():
+            await asyncio.wait([self._demo_start], timeout=START_PATIENCE_S)
+
+    # ---- rules ----
+
+    def ruleset(self) -> RuleSet | None:
+        """Return the rules in force."""
+        return self.in_force.config.ruleset if self.in_force else None
+
+    def check(self) -> Sequence[str]:
+        """Return the problems of the rules file as it is now."""
+        return self._reading()[1]
+
+    def reload(self) -> Sequence[str]:
+        """Read the rules file again and put it in force; return its problems, for which the old rules stay."""
+        loaded, problems = self._reading()
+        if loaded is None or problems:
+            logger.error(
+                "the rules in force stay, the file has %d problem(s):\n%s", len(problems), "\n".join(problems)
+            )
+            return problems
+        self._put_in_force(loaded)
+        return []
+
+    def _reading(self) -> tuple[Loaded | None, Sequence[str]]:
+        """Read the rules file once; return what it contains, and its problems."""
+        try:
+            loaded = self._read_rules(self.settings.rules)
+        except RulesError as fault:
+            return None, [str(problem) for problem in fault.problems]
+        except exceptions.OptionsError as fault:
+            return None, [str(fault)]
+        return loaded, list(broken_promises(ctx.options, loaded.ruleset))
+
+    def _read_rules(self, path: Path | None) -> Loaded:
+        if path is None:
+            raise exceptions.OptionsError("no rules file; set gateway_rules=FILE")
+        ruleset = load(path, os.environ)
+        previous = self._loaded.credentials if self._loaded else None
+        return Loaded(ruleset, Credentials(ruleset.credentials, warn=logger.warning, previous=previous))
+
+    def _put_in_force(self, loaded: Loaded) -> None:
+        self._candidate = loaded
+        is_new, self._loaded = loaded is not self._loaded, loaded
+        if is_new:
+            _dial_late(loaded.ruleset)
+            self._start_demo(loaded.ruleset)
+        self._renew()
+        self._has_rules.set()
+        if is_new:
+            logger.info("%s: %d rules in force", loaded.ruleset.file, len(loaded.ruleset.rules))
+
+    def _renew(self) -> None:
+        """Let new requests begin with the settings, the rules and the demo gateway as they are now."""
+        if self._loaded is None:
+            return
+        config = Config(
+            ruleset=self._loaded.ruleset,
+            policy=self.settings.policy,
+            body_limit=self.settings.body_limit,
+            capture=self.settings.capture,
+            reveal=self.settings.reveal,
+            demo=self._demo_at,
+            is_watched=live_view.is_watched(),
+        )
+        self.in_force = InForce(config, self._loaded.credentials)
+
+    # ---- the demo gateway ----
+
+    def _start_demo(self, ruleset: RuleSet) -> None:
+        if self._demo is None and any(rule.upstream == "demo" for rule in ruleset.rules):
+            from ..demo import DemoGateway  # few rules ask for it, and its server takes a while to load
+
+            self._demo = DemoGateway()
+            self._demo_start = asyncio.get_running_loop().create_task(self._run_demo(self._demo))
+
+    async def _run_demo(self, demo: DemoGateway) -> None:
+        self._demo_at = Upstream("http", "127.0.0.1", await demo.start())
+        self._renew()
+
+    # ---- files that change ----
+
+    def _watch(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+        watched: list[tuple[Path | None, Callable[[], object]]] = [
+            (self.settings.rules, self.reload),
+            (self.settings.clients, self._reread_clients),
+        ]
+        self._watchers = [Watcher(path, changed) for path, changed in watched if path is not None]
+        for watcher in self._watchers:
+            watcher.start()
+
+    def _reread_clients(self) -> None:
+        try:
+            self.settings = Settings.read(ctx.options, self._default_rules)
+        except exceptions.OptionsError as fault:
+            logger.error("the client keys in force stay: %s", fault)  # noqa: TRY400 - its text says it all
+        self._renew()
+
+
+def _dial_late(ruleset: RuleSet) -> None:
+    """Have mitmproxy contact no host before a rule has decided, unless the user wants that."""
+    redirects = any(rule.upstream is not None for rule in ruleset.rules)
+    if redirects and set_where_unset(ctx.options, connection_strategy="lazy"):
+        logger.info("connection_strategy is lazy: hosts that rules redirect are not contacted")

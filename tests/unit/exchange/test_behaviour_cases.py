@@ -1,0 +1,82 @@
+"""The behaviour cases through `Exchange` in process: the same decisions that mitmdump and Envoy are compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from behaviour.cases import CASES, Case
+from mitm_gateway.credentials.value import Value
+from mitm_gateway.exchange.exchange import Config, Exchange, Forward, NeedBody, NeedCredentials, OutgoingHead
+from mitm_gateway.exchange.local_answers import LocalAnswer
+from mitm_gateway.rules.load import load
+from mitm_gateway.text.redact import Secret
+from mitm_gateway.wire.refusal import Refusal
+from mitm_gateway.wire.request import Arrival, RequestHead, raw, text
+from support.constants import API, GW
+
+VALUES = {"gw": Value(Secret(GW)), "other": Value(Secret("other-secret"))}
+UPSTREAM = "http://127.0.0.1:9"
+
+
+def head_of(case: Case) -> RequestHead:
+    pairs = [("Host", "localhost")] if all(name != "Host" for name, _ in case.headers) else []
+    pairs += [*case.headers, ("Content-Type", "application/json")]
+    if not any(name == "Transfer-Encoding" for name, _ in pairs) and case.body:
+        pairs.append(("Content-Length", str(len(case.body))))
+    fields = tuple((raw(name), raw(value)) for name, value in pairs)
+    return RequestHead(case.method, "https", API, 443, case.target, fields)
+
+
+def body_of(case: Case) -> bytes:
+    """Return the body without its chunked framing, as the host program reports it."""
+    if not any(name == "Transfer-Encoding" for name, _ in case.headers):
+        return case.body
+    size, _, rest = case.body.partition(b"\r\n")
+    return rest[: int(size, 16)]
+
+
+def outcome(exchange: Exchange, case: Case) -> Refusal | LocalAnswer | tuple[OutgoingHead, bytes]:
+    """Run a request to its end: a local answer, or the head and the body that leave."""
+    body, sent_head, has_read = body_of(case), None, False
+    step = exchange.on_request_head(head_of(case))
+    while True:
+        match step:
+            case NeedCredentials(names):
+                step = exchange.on_credentials({name: VALUES[name] for name in names})
+            case Forward(head, edited) if has_read:
+                sent_head = head or sent_head
+                assert sent_head is not None
+                return sent_head, body if edited is None else edited
+            case Forward(head) | NeedBody(head):
+                sent_head, has_read = head, True
+                step = exchange.on_request_body(body)
+            case Refusal() | LocalAnswer():
+                return step
+            case _:
+                raise AssertionError(step)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_case(case: Case, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(case.rules(UPSTREAM))
+    ruleset = load(file, {"GW_KEY": GW, "OTHER_KEY": "other-secret"})
+    result = outcome(Exchange(Config(ruleset), Arrival(mode="reverse")), case)
+    match result:
+        case Refusal():
+            assert (result.status, case.sent_target) == (case.status, None)
+            assert not result.retry
+        case LocalAnswer():
+            assert (result.status, result.body, case.sent_target) == (case.status, case.answer, None)
+        case head, body:
+            assert case.status == 200
+            assert head.target == case.sent_target
+            assert str(head.destination) == f"{UPSTREAM}/base" or case.sent_target.startswith("/rest")
+            sent = {
+                text(name).lower(): text(value) for name, value in reversed(head.fields)
+            }  # the first counts
+            assert {name: sent.get(name) for name in case.sent_headers} == case.sent_headers
+            assert body == (body_of(case) if case.sent_body is None else case.sent_body)
+            assert sent["host"] == "127.0.0.1:9"

@@ -1,0 +1,288 @@
+"""The order of a request, and every decision of an exchange, without mitmproxy and in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mitm_gateway.credentials.value import Value
+from mitm_gateway.exchange import exchange as module
+from mitm_gateway.exchange import guard
+from mitm_gateway.exchange.exchange import (
+    Config,
+    Exchange,
+    Forward,
+    NeedBody,
+    NeedCredentials,
+    OutgoingHead,
+    Step,
+)
+from mitm_gateway.exchange.guard import Policy
+from mitm_gateway.exchange.local_answers import LocalAnswer
+from mitm_gateway.exchange.plan import Pass
+from mitm_gateway.exchange.response_plan import ResponseHead
+from mitm_gateway.rules.schema import Rule
+from mitm_gateway.text.redact import Secret
+from mitm_gateway.wire.addresses import Upstream
+from mitm_gateway.wire.refusal import Refusal
+from mitm_gateway.wire.request import Arrival, text
+from support.constants import API, CK, GW
+from support.core import make_head, make_rule, make_ruleset
+
+BEARER = {"scheme": "bearer", "credential": "gw"}
+PLAIN = make_rule("plain", upstream="https://gw.test/base", auth=BEARER)
+MAPPED = make_rule("mapped", upstream="https://gw.test", auth=BEARER, models={"map": {"claude-x": "gw-x"}})
+BY_MODEL = make_rule("by-model", upstream="https://gw.test", auth=BEARER, match={"model": "claude-*"})
+VALUES = {"gw": Value(Secret(GW), read_at=0.0)}
+KEY = {"x-api-key": CK}
+BODY = b'{"model":"claude-x"}'
+EVENTS = ((b"Content-Type", b"text/event-stream"), (b"Content-Length", b"9"))
+
+
+def begun(*rules: Rule, arrival: Arrival | None = None, unmatched: str = "auto", **config: Any) -> Exchange:
+    ruleset = make_ruleset(*rules, unmatched=unmatched, credentials={"gw": {"env": "GW"}})
+    clock = iter(range(1000))
+    return Exchange(
+        Config(ruleset, **config), arrival or Arrival(tls=True, sni=API), lambda: next(clock), lambda: 0.0
+    )
+
+
+def released(exchange: Exchange, headers: Mapping[str, str] = KEY, body: bytes = BODY) -> Exchange:
+    """Run a request until it has left."""
+    step = exchange.on_request_head(make_head(headers=dict(headers)))
+    while isinstance(step, NeedCredentials | NeedBody):
+        step = (
+            exchange.on_credentials(VALUES)
+            if isinstance(step, NeedCredentials)
+            else exchange.on_request_body(body)
+        )
+    assert isinstance(step, Forward)
+    exchange.is_released = True
+    return exchange
+
+
+def sent(step: Step) -> dict[str, str]:
+    """Return the fields that a step sends."""
+    assert isinstance(step, Forward | NeedBody)
+    assert isinstance(step.head, OutgoingHead)
+    return {text(name).lower(): text(value) for name, value in step.head.fields}
+
+
+def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    def noting(name: str, original: Any) -> Any:
+        def noted(*args: Any, **named: Any) -> Any:
+            order.append(name)
+            return original(*args, **named)
+
+        return noted
+
+    monkeypatch.setattr(guard, "check", noting("admit", guard.check))
+    monkeypatch.setattr(guard, "check_client_key", noting("admit", guard.check_client_key))
+    for name in ("decide", "scan", "body_bytes", "outgoing"):
+        monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
+    released(begun(BY_MODEL))
+    assert order == ["admit", "admit", "decide", "scan", "decide", "body_bytes", "outgoing"]
+
+
+def test_a_rule_that_reads_no_body_decides_on_the_head_alone() -> None:
+    exchange = begun(PLAIN)
+    assert exchange.on_request_head(make_head(headers=KEY)) == NeedCredentials(("gw",))
+    step = exchange.on_credentials(VALUES)
+    assert isinstance(step, Forward)
+    assert step.head is not None
+    assert (step.head.destination, step.head.target) == (
+        Upstream("https", "gw.test", 443, "/base"),
+        "/base/v1/messages",
+    )
+    assert sent(step) == {"host": "gw.test", "authorization": f"Bearer {GW}"}
+    assert exchange.on_request_body(b"\xff") == Forward()
+
+
+def test_a_rule_that_edits_bodies_has_its_head_before_the_body_is_complete() -> None:
+    exchange = begun(MAPPED)
+    exchange.on_request_head(make_head(headers=KEY))
+    step = exchange.on_credentials(VALUES)
+    assert isinstance(step, NeedBody)
+    assert sent(step)["authorization"] == f"Bearer {GW}"
+    assert exchange.on_request_body(BODY) == Forward(body=b'{"model":"gw-x"}')
+    assert (exchange.record.model, exchange.record.model_sent) == ("claude-x", "gw-x")
+
+
+def test_a_model_that_decides_is_awaited_before_any_secret_is_requested() -> None:
+    exchange = begun(BY_MODEL)
+    assert exchange.on_request_head(make_head(headers=KEY)) == NeedBody()
+    assert exchange.on_request_body(BODY) == NeedCredentials(("gw",))
+    step = exchange.on_credentials(VALUES)
+    assert isinstance(step, Forward)
+    assert step.body is None
+    assert sent(step)["authorization"] == f"Bearer {GW}"
+
+
+def test_a_body_that_no_rule_takes_passes() -> None:
+    exchange = begun(BY_MODEL)
+    head = make_head(headers=KEY)
+    exchange.on_request_head(head)
+    assert exchange.on_request_body(b'{"model":"other"}') == Pass(head.fields)
+
+
+def test_a_host_without_rules_passes_with_its_own_fields() -> None:
+    exchange = begun(PLAIN, arrival=Arrival(tls=True, sni="other.test"))
+    head = make_head(headers=KEY, host="other.test")
+    assert exchange.on_request_head(head) == Pass(head.fields)
+    assert exchange.allows(Upstream("https", "anywhere.test", 1))
+
+
+def test_a_reverse_listener_names_its_target_where_no_rule_takes_the_request() -> None:
+    rule = make_rule("r", match={"path": "/v1/**"})
+    head = make_head("/other", {"Host": "localhost"})
+    exchange = begun(rule, arrival=Arrival(mode="reverse"), unmatched="pass")
+    assert exchange.on_request_head(head) == Pass(head.fields, API)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (make_head(method="TRACE"), 403),
+        (make_head("/v1/../x"), 400),
+        (make_head(headers={"Host": "evil.test"}), 421),
+        (make_head(headers={"Origin": "https://evil.test"}), 403),
+        (make_head(headers={"Content-Length": str(1 << 40)}), 413),
+    ],
+)
+def test_a_request_that_is_not_admitted_is_refused_before_its_rule_is_found(head: Any, status: int) -> None:
+    exchange = begun(PLAIN)
+    step = exchange.on_request_head(head)
+    assert isinstance(step, Refusal)
+    assert (step.status, step.rule) == (status, None)
+    assert exchange.record.refusal == step.reason
+    assert exchange.is_answered
+    assert exchange.plan is None
+
+
+def test_a_clients_key_for_the_gateway_is_required_and_never_leaves() -> None:
+    policy = Policy(client_keys=(b"client-secret",))
+    assert isinstance(begun(PLAIN, policy=policy).on_request_head(make_head(headers=KEY)), Refusal)
+    keep = make_rule("keep", auth={"scheme": "keep"})
+    step = begun(keep, policy=policy).on_request_head(make_head(headers={"x-api-key": "client-secret"}))
+    assert "x-api-key" not in sent(step)
+
+
+def test_a_probe_is_answered_without_a_key() -> None:
+    rule = make_rule("r", respond={"head": True})
+    exchange = begun(rule, policy=Policy(client_keys=(b"client-secret",)))
+    assert isinstance(exchange.on_request_head(make_head(method="HEAD")), LocalAnswer)
+    assert exchange.is_answered
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"[", {}, 400),
+        (b"\xff", {}, 400),
+        (b'{"model":"a","model":"b"}', {}, 400),
+        (BODY, {"Content-Encoding": "gzip"}, 400),
+        (BODY, {"Content-Encoding": "unknown"}, 400),
+        (b'{"a":"' + b"a" * 100 + b'"}', {}, 413),
+    ],
+)
+@pytest.mark.parametrize("rule", [MAPPED, BY_MODEL], ids=["edits", "decides"])
+def test_a_body_that_cannot_be_read_is_refused(
+    rule: Rule, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    exchange = begun(rule, body_limit=64)
+    if exchange.on_request_head(make_head(headers=headers)) == NeedCredentials(("gw",)):
+        exchange.on_credentials(VALUES)
+    step = exchange.on_request_body(body)
+    assert isinstance(step, Refusal)
+    assert step.status == status
+
+
+def test_a_refusal_names_its_rule() -> None:
+    exchange = begun(PLAIN)
+    exchange.on_request_head(make_head(headers=KEY))
+    assert exchange.refuse(Refusal(502, "no credential")).rule == "plain"
+    assert (exchange.record.rule, exchange.record.refusal) == ("plain", "no credential")
+
+
+@pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        (Upstream("https", "gw.test", 443), True),
+        (Upstream("http", "gw.test", 443), False),
+        (Upstream("https", "gw.test", 444), False),
+        (Upstream("https", "evil.test", 443), False),
+    ],
+)
+def test_a_rule_allows_its_own_upstream_only(destination: Upstream, expected: bool) -> None:
+    assert released(begun(PLAIN)).allows(destination) is expected
+
+
+def test_every_key_is_known_for_masking() -> None:
+    assert set(released(begun(PLAIN)).secrets) == {GW, CK}
+
+
+def test_a_response_streams_through_a_tee_that_restores_the_model() -> None:
+    exchange = released(begun(MAPPED))
+    plan = exchange.on_response_head(ResponseHead(200, EVENTS))
+    assert plan is not None
+    assert (plan.fields, plan.is_reframed) == (EVENTS[:1], True)
+    assert plan.tee is not None
+    assert plan.tee.feed(b'data: {"model":"gw-x"}\n\n') == b'data: {"model":"claude-x"}\n\n'
+
+
+def test_a_response_without_a_map_keeps_its_length() -> None:
+    plan = released(begun(PLAIN)).on_response_head(ResponseHead(200, EVENTS))
+    assert plan is not None
+    assert (plan.fields, plan.is_reframed) == (EVENTS, False)
+
+
+def test_a_rejected_credential_is_reported() -> None:
+    plan = released(begun(PLAIN)).on_response_head(ResponseHead(401, ()))
+    assert plan is not None
+    assert plan.rejected == ("gw", Secret(GW))
+
+
+def test_a_switch_of_protocols_does_not_stream_through_a_tee() -> None:
+    plan = released(begun(PLAIN)).on_response_head(ResponseHead(101, ()))
+    assert plan is not None
+    assert plan.tee is None
+
+
+def test_a_page_may_read_an_answer_only_where_its_origin_is_listed() -> None:
+    fields = ((b"Access-Control-Allow-Origin", b"*"), (b"x-a", b"1"))
+    for origin, kept in [("https://ok.test", fields), ("", fields[1:])]:
+        headers = {"Origin": origin} if origin else {}
+        policy = Policy(origins=frozenset({"https://ok.test"}))
+        plan = released(begun(PLAIN, policy=policy), headers).on_response_head(ResponseHead(200, fields))
+        assert plan is not None
+        assert plan.fields == kept
+
+
+def test_a_local_answer_has_no_way_back() -> None:
+    exchange = begun(PLAIN)
+    exchange.on_request_head(make_head(method="TRACE"))
+    assert exchange.on_response_head(ResponseHead(403, ())) is None
+
+
+def test_the_record_tells_the_request_from_head_to_end() -> None:
+    exchange = released(begun(MAPPED))
+    plan = exchange.on_response_head(ResponseHead(200, EVENTS))
+    assert plan is not None
+    assert plan.tee is not None
+    plan.tee.feed(b'data: {"type":"message_start","message":{"model":"gw-x","usage":{"input_tokens":3}}}\n\n')
+    record = exchange.on_end(ResponseHead(200, EVENTS), "server closed connection")
+    assert (record.rule, record.model, record.model_sent) == ("mapped", "claude-x", "gw-x")
+    assert (record.status, record.error, record.outcome) == (
+        200,
+        "server closed connection",
+        "upstream error",
+    )
+    assert record.usage is not None
+    assert record.usage.input_tokens == 3
+    assert record.credential_age_s == 1.0
