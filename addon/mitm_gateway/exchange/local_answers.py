@@ -16,8 +16,13 @@ CHARACTERS_PER_TOKEN = 3.6
 # An image has at most 1,600 tokens.
 IMAGE_CHARACTERS = 5760
 # The members of a request that the model reads.
-ESTIMATED_MEMBERS = ("system", "messages", "tools")
-_GEMINI_MEMBERS = ("systemInstruction", "contents", "tools", "generateContentRequest")
+_MEMBERS = ("system", "messages", "tools")
+ESTIMATED_MEMBERS: dict[Form, tuple[str, ...]] = {
+    "anthropic": _MEMBERS,
+    "openai": _MEMBERS,
+    "bedrock": _MEMBERS,
+    "gemini": ("systemInstruction", "contents", "tools", "generateContentRequest"),
+}
 # Lists of models require a date; the names are from a file, which has none.
 _CREATED_AT = "1970-01-01T00:00:00Z"
 
@@ -60,10 +65,15 @@ def to_body(rule: Rule, head: RequestHead, body: bytes) -> LocalAnswer | None:
     call = call_of(head)
     if call.api.local != "count_tokens":
         return None
-    return _json({_COUNTS.get(call.form, "input_tokens"): estimated_tokens(body, call.form)})
+    return _json({COUNT_KEYS[call.form]: estimated_tokens(body, call.form)})
 
 
-_COUNTS: dict[Form, str] = {"gemini": "totalTokens", "bedrock": "inputTokens"}
+COUNT_KEYS: dict[Form, str] = {
+    "anthropic": "input_tokens",
+    "openai": "input_tokens",
+    "gemini": "totalTokens",
+    "bedrock": "inputTokens",
+}
 
 
 def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
@@ -74,7 +84,7 @@ def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
 
 def estimated_tokens(body: bytes, form: Form = "anthropic") -> int:
     """Estimate the input tokens of a request from the characters of its texts and schemas."""
-    members = _GEMINI_MEMBERS if form == "gemini" else ESTIMATED_MEMBERS
+    members = ESTIMATED_MEMBERS[form]
     try:
         # Numbers count as written, and objects stay pairs, so that a repeated key counts each time.
         data = json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=str)

@@ -227,12 +227,12 @@ _MAX_CACHED = 256
 def _identify(host: str, method: str, path: str) -> Call:
     # Servers differ in case sensitivity, and no name may pass unnoticed.
     lowered = (path.lower() if path.isascii() else path.translate(_LOWER)).rstrip("/")
-    for endpoint in _ENDPOINTS:
+    for endpoint in ENDPOINTS:
         if endpoint.method in (None, method) and (span := endpoint.find(lowered)):
             return Call(
-                endpoint.api, endpoint.api.form or _form_on(host), path, span if span[0] >= 0 else None
+                endpoint.api, endpoint.api.form or form_on(host), path, span if span[0] >= 0 else None
             )
-    return Call(OTHER, _form_on(host), path)
+    return Call(OTHER, form_on(host), path)
 
 
 _identify_short = lru_cache(maxsize=2048)(_identify)
@@ -241,18 +241,25 @@ _NO_MODEL = (-1, -1)
 
 
 @lru_cache(maxsize=256)
-def _form_on(host: str) -> Form:
+def form_on(host: str) -> Form:
+    """Return the form of a host's errors, for requests that no entry tells it of."""
     return next((form for form, hosts in _FORMS if hosts.fullmatch(host)), "anthropic")
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
-    """An endpoint, compiled: the fixed text that it starts with, and a pattern where there is more."""
+class Endpoint:
+    """An endpoint, compiled: its literals in lower case, and the patterns of the wildcards between them."""
 
     api: Api
     method: str | None
-    start: str
+    literals: tuple[str, ...]
+    wildcards: tuple[str, ...]
     form: re.Pattern[str] | None = field(repr=False)
+
+    @property
+    def start(self) -> str:
+        """The fixed text that it starts with."""
+        return self.literals[0]
 
     def find(self, path: str) -> tuple[int, int] | None:
         """Return the place of the model in a path that has this endpoint, or `_NO_MODEL`; None in other paths."""
@@ -266,23 +273,22 @@ class _Endpoint:
         return found.span(1) if self.form.groups else _NO_MODEL
 
 
-# No two of these can match the same text in many ways, so that a match takes linear time.
-_WILDCARDS = {"{model*}": "(.+)", "{model}": "([^/]+)", "**": ".*", "*": "[^/]*"}
+# No two of these can match the same text in many ways, so that a match takes linear time: `*` stops at the colon that
+# a model with a method is tried at. Lua reads these patterns as `re` does.
+_WILDCARDS = {"{model*}": "(.+)", "{model}": "([^/]+)", "**": ".*", "*": "[^/:]*"}
 _WILDCARD = re.compile("|".join(map(re.escape, _WILDCARDS)))
 
 
-def _compiled(apis: tuple[Api, ...]) -> Iterator[_Endpoint]:
+def _compiled(apis: tuple[Api, ...]) -> Iterator[Endpoint]:
     for api in apis:
         for text in api.endpoints:
             method, _, path = text.rpartition(" ")
             path = path.lower()
-            pieces = _WILDCARD.split(path)
-            wild = [_WILDCARDS[mark] for mark in _WILDCARD.findall(path)]
-            pattern = "".join(
-                re.escape(piece) + mark for piece, mark in zip(pieces, [*wild, ""], strict=True)
-            )
+            literals = tuple(_WILDCARD.split(path))
+            wild = tuple(_WILDCARDS[mark] for mark in _WILDCARD.findall(path))
+            pattern = "".join(map(str.__add__, map(re.escape, literals), (*wild, "")))
             form = re.compile(pattern, re.DOTALL) if wild else None
-            yield _Endpoint(api, method or None, pieces[0], form)
+            yield Endpoint(api, method or None, literals, wild, form)
 
 
-_ENDPOINTS = tuple(_compiled(APIS))
+ENDPOINTS = tuple(_compiled(APIS))
