@@ -6,15 +6,16 @@ from typing import Any
 
 import yaml
 
-from ..llm.apis import Form
-from ..llm.errors import error_body
+from ..llm.errors import error_body, error_headers
 from ..rules.ruleset import RuleSet
 from ..wire.refusal import Refusal
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .header_edits import MUTATION
-from .lua_filter import KEY, LUA, MARK, MODEL, MODEL_SENT, PATH, lua
+from .lua_constants import KEY, LUA, MARK, MODEL, PATH
+from .lua_filter import lua
 from .options import Listener, Options
-from .routes import GATE, OPENAI_REGEX, PASS_CLUSTER, gate_for, virtual_hosts
+from .refusals import BAD_REQUEST, FAULT, NO_CREDENTIAL, NO_ROUTE, UNREACHABLE, too_large
+from .routes import GATE, PASS_CLUSTER, form_conditions, gate_for, headers_to_set, virtual_hosts
 
 _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
@@ -23,18 +24,11 @@ _MAX_CONNECTIONS = 50_000
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
 _KEPT_PATH = "mitm_gateway.path"
 _ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
-# What Envoy answers by itself; everything else comes from a route or from the filter.
-_UNREACHABLE = Refusal(502, "the upstream cannot be reached, or broke off", retry=True)
-_NO_CREDENTIAL = Refusal(502, "a credential is not there: its file is missing or empty")
-_FAULT = Refusal(502, "an internal fault; the log of Envoy says more")
-_TOO_LARGE = Refusal(413, "the body is larger than the limit")
-_BAD_REQUEST = Refusal(400, "the request is not valid HTTP")
-_NO_ROUTE = Refusal(404, "no rule matches this request")
 _UPSTREAM_FLAGS = ["UH", "UF", "UC", "UO", "LR", "UR", "URX", "UPE", "UT"]
 
 
 def files(ruleset: RuleSet, options: Options) -> dict[str, str]:
-    """Every file of an export by its name below the export's folder. `check` must have found nothing."""
+    """Return the files of an export by name. `check` must have found no problem."""
     exported = {"envoy.yaml": _yaml(bootstrap(ruleset, options))}
     for rule in ruleset.rules:
         for _, _, file in secrets_of(rule, listener_of(rule, ruleset, options)):
@@ -43,7 +37,7 @@ def files(ruleset: RuleSet, options: Options) -> dict[str, str]:
 
 
 def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
-    """The main file as plain data."""
+    """Return the main file as plain data."""
     listeners = [
         _listener(
             f"gateway{suffix(number)}", each.address, each.port, _manager(number, each, ruleset, options)
@@ -58,7 +52,7 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
         "node": {"id": "mitm-gateway", "cluster": "mitm-gateway"},
         "admin": {"address": _address(*options.admin)},
         "layered_runtime": {
-            # A regular expression of many globs is larger than the 100 instructions of Envoy's default.
+            # A regular expression of many globs exceeds Envoy's default of 100 instructions.
             "layers": [
                 {
                     "name": "static",
@@ -108,11 +102,11 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
     return {
         "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": f"gateway{suffix(number)}",
-        # The answer's headers are the upstream's, and the request's are the client's.
+        # Response headers stay the upstream's, request headers the client's.
         "server_header_transformation": "PASS_THROUGH",
         "generate_request_id": False,
         "preserve_external_request_id": True,
-        # What the filter tells Envoy, and what Envoy takes orders from, is not the client's to say.
+        # Clients can set neither the filter's headers nor the ones that Envoy obeys.
         "early_header_mutation_extensions": [
             {
                 "name": "header_mutation",
@@ -136,7 +130,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
             "request_headers_to_remove": [PATH, MODEL, KEY, "x-forwarded-proto"],
             "virtual_hosts": hosts,
         },
-        "local_reply_config": {"mappers": _mappers()},
+        "local_reply_config": {"mappers": _mappers(listener, options)},
         "access_log": [_access_log(listener, options)],
         "http_filters": [
             _path_kept(),
@@ -144,12 +138,12 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
                 LUA,
                 "lua.v3.Lua",
                 default_source_code={"inline_string": lua(ruleset, listener, options)},
-                # What the filter edited for one rule goes by its route; a sent model could lead to another.
+                # A request stays on the route of the rule that edited it; its new model could match another.
                 clear_route_cache=False,
             ),
-            # A rule's route has a gate of its own.
+            # Each rule's route replaces this gate.
             _filter(GATE, "rbac.v3.RBAC", rules=gate_for(0)),
-            # A rule's edits of headers are its route's. No rule reads trailers, so a client's key could travel in one.
+            # A route adds its rule's header edits. No rule reads trailers, in which a client's key could leave.
             _filter(
                 MUTATION,
                 "header_mutation.v3.HeaderMutation",
@@ -161,7 +155,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
 
 
 def _path_kept() -> dict[str, Any]:
-    """Keeps the path as the client asked for it, for the access log."""
+    """Keep the path that the client asked for, for the access log."""
     text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
     kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
     return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
@@ -177,7 +171,7 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
         "path": f"%FILTER_STATE({_KEPT_PATH}:PLAIN)%",
         "upstream": of_route.format("upstream"),
         "model": noted.format("model"),
-        "model_sent": noted.format(MODEL_SENT),
+        "model_sent": noted.format("model_sent"),
         "status": "%RESPONSE_CODE%",
         "first_event_ms": "%RESPONSE_DURATION%",
         "total_ms": "%DURATION%",
@@ -196,14 +190,19 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
     }
 
 
-def _mappers() -> list[dict[str, Any]]:
+def _mappers(listener: Listener, options: Options) -> list[dict[str, Any]]:
+    conditions = {
+        NO_CREDENTIAL: _has_details("failed_to_inject_credential"),
+        FAULT: _has_details("rbac_access_denied"),
+        UNREACHABLE: {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}},
+        too_large(options.body_limit): _has_status(413),
+        BAD_REQUEST: {"response_flag_filter": {"flags": ["DPE"]}},
+        NO_ROUTE: {"response_flag_filter": {"flags": ["NR"]}},
+    }
     return [
-        *_mapper(_NO_CREDENTIAL, _has_details("failed_to_inject_credential")),
-        *_mapper(_FAULT, _has_details("rbac_access_denied")),
-        *_mapper(_UNREACHABLE, {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}}),
-        *_mapper(_TOO_LARGE, _has_status(413)),
-        *_mapper(_BAD_REQUEST, {"response_flag_filter": {"flags": ["DPE"]}}),
-        *_mapper(_NO_ROUTE, {"response_flag_filter": {"flags": ["NR"]}}),
+        mapper
+        for refusal, condition in conditions.items()
+        for mapper in _mapper(refusal, condition, listener.host)
     ]
 
 
@@ -224,43 +223,30 @@ def _has_status(status: int) -> dict[str, Any]:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
-def _mapper(refusal: Refusal, condition: dict[str, Any]) -> list[dict[str, Any]]:
-    """An answer of Envoy's own in the error form of the API that was asked."""
-    asks_openai = {
-        "header_filter": {
-            "header": {"name": ":path", "string_match": {"safe_regex": {"regex": OPENAI_REGEX}}}
-        }
-    }
-    retry = (
-        []
-        if refusal.retry
-        else [
-            {
-                "header": {"key": "x-should-retry", "value": "false"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ]
-    )
-    forms: list[tuple[dict[str, Any], Form]] = [
-        ({"and_filter": {"filters": [condition, asks_openai]}}, "openai"),
-        (condition, "anthropic"),
-    ]
+def _mapper(refusal: Refusal, condition: dict[str, Any], host: str) -> list[dict[str, Any]]:
+    """Return Envoy's own refusal in the error form of each API."""
     return [
         {
-            "filter": which,
+            "filter": {
+                "and_filter": {
+                    "filters": [condition, *({"header_filter": {"header": each}} for each in headers)]
+                }
+            }
+            if headers
+            else condition,
             "status_code": refusal.status,
-            "headers_to_add": retry,
+            "headers_to_add": headers_to_set(error_headers(refusal, form)),
             "body_format_override": {
                 "text_format_source": {"inline_string": error_body(refusal, form).decode()},
                 "content_type": "application/json",
             },
         }
-        for which, form in forms
+        for form, headers in form_conditions(host)
     ]
 
 
 def _metrics() -> dict[str, Any]:
-    """A listener for a scraper and a readiness probe, which may not see the rest of the admin pages."""
+    """Return a listener for a scraper and a readiness probe, which must not see the other admin pages."""
     routes = [
         {"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}}
         for path in ("/stats/prometheus", "/ready")
@@ -295,7 +281,7 @@ def _secret(file: str, options: Options) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML as people write it: long texts as blocks, no anchors."""
+    """Write long texts as blocks, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

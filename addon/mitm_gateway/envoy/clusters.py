@@ -1,14 +1,15 @@
-"""Upstreams as Envoy's clusters: TLS against the right name, HTTP/2 where offered, and the secrets put in last."""
+"""Upstreams as Envoy's clusters: TLS with the right name, HTTP/2 where offered, credentials added last."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import Any
 
+from ..exchange.headers import auth_header
 from ..rules.ruleset import RuleSet
 from ..rules.schema import CLIENT, CREDENTIAL_REFERENCE, Rule
 from ..wire.addresses import Upstream
-from .lua_filter import auth_header, auth_of, destination
+from .lua_filter import auth_of, destination_of
 from .options import Listener, Options
 from .routes import PASS_CLUSTER, cluster_name
 
@@ -24,19 +25,19 @@ PRESERVE_CASE = {
         }
     }
 }
-# Envoy's own limit of 1024 of each is for services in a mesh, not for the one way out of many clients.
+# Envoy's default of 1024 of each suits services in a mesh, not one gateway of many clients.
 _MANY = 65536
 
 
 def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
-    """A cluster for each rule, and one for each listener whose unmatched requests pass."""
+    """Return a cluster for each rule, and one for each listener whose unmatched requests pass."""
     found = []
     for number, rule in enumerate(ruleset.rules, start=1):
         listener = listener_of(rule, ruleset, options)
         found.append(
             _cluster(
                 cluster_name(number),
-                destination(rule, listener),
+                destination_of(rule, listener),
                 _injectors(rule, listener, options),
                 options,
             )
@@ -50,12 +51,12 @@ def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
 
 
 def suffix(number: int) -> str:
-    """What tells the listeners' own clusters apart."""
+    """Return the suffix that keeps the names of the listeners' clusters apart."""
     return f"-{number + 1}" if number else ""
 
 
 def listener_of(rule: Rule, ruleset: RuleSet, options: Options) -> Listener:
-    """The first listener that a rule serves."""
+    """Return the first listener that a rule serves."""
     return next(
         listener
         for listener in options.listeners
@@ -64,12 +65,12 @@ def listener_of(rule: Rule, ruleset: RuleSet, options: Options) -> Listener:
 
 
 def secret_file(name: str, *, is_basic: bool) -> str:
-    """The file that holds a credential; for Basic its base64 form."""
+    """Return the name of a credential's file, which for Basic holds its base64 form."""
     return f"{name}.basic" if is_basic else name
 
 
 def secrets_of(rule: Rule, listener: Listener) -> list[tuple[str, str, str]]:
-    """Header, text in front, and file of each secret that a rule sends; the auth header last."""
+    """Return header, prefix and file of each secret that a rule sends; the auth header is last."""
     found = []
     for header, value in rule.headers.set.items():
         if names := CREDENTIAL_REFERENCE.findall(value):
@@ -82,7 +83,7 @@ def secrets_of(rule: Rule, listener: Listener) -> list[tuple[str, str, str]]:
 
 
 def secret_config(file: str, options: Options) -> dict[str, Any]:
-    """Where Envoy reads a secret, and what it watches to read it again."""
+    """Return where Envoy reads a secret, and the folder that it watches for changes."""
     return {
         "name": file,
         "sds_config": {

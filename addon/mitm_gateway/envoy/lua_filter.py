@@ -1,77 +1,81 @@
-"""The Lua filter's text: the library, and one table of what the rules of a listener do."""
+"""The Lua filter's source: the modules of `lua/`, what they share with the addon, and the rules of a listener."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from ..exchange import plan
+from ..llm.apis import form_on
 from ..rules.field_paths import FieldPath
 from ..rules.patterns import Glob
 from ..rules.ruleset import RuleSet
 from ..rules.schema import CLIENT, Auth, Beta, Models, Rule
 from ..wire.addresses import Upstream
+from .lua_constants import constants
 from .options import Listener, Options
+from .refusals import too_large
 
-LUA = "mitm_gateway"
-# What the filter tells Envoy in a request's headers. Clients cannot: theirs of such names are taken out first.
-MARK = "x-mitm-gateway-"
-PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}moved"
-MODEL_SENT = "model_sent"
-# What the filter notes last of all: the number of the rule that it finished with, 0 where there is none.
-RULE = "rule"
-_MODULES = ("strings", "json", "restore", "usage")
-_VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
-KEEP, STRIP = Auth(scheme="keep"), Auth(scheme="none")
+# Each may use the ones before it.
+_LIBRARY = ("text", "strings", "escapes", "json", "head", "edits", "estimate", "restore", "usage")
+_HANDLERS = ("admission",)
+_HOOKS = ("request", "response")
 
 
 def lua(ruleset: RuleSet, listener: Listener, options: Options) -> str:
-    """The whole filter for one listener."""
+    """Return the whole filter for one listener."""
     rules = [rule for rule in ruleset.rules if rule in ruleset.on_host(listener.host, listener.host_port)]
     data = {
         "origins": dict.fromkeys(options.origins, True),
         "clients": options.clients,
         "tokens": options.tokens,
         "body_limit": options.body_limit,
+        "too_large": too_large(options.body_limit).reason,
         "answers_head": any(rule.respond.head for rule in rules),
+        "form": form_on(listener.host),
         "asks_model": any(rule.match.model is not None for rule in rules),
         "rules": [rule_data(rule, listener) for rule in ruleset.rules],
     }
-    return f"{library()}\nlocal LISTENER = {literal(data)}\n\n{_part('gateway')}"
+    hooks = (f"do\n{_source(name)}end\n" for name in _HOOKS)
+    return "\n".join([library(), f"local LISTENER = {literal(data)}\n", *map(_module, _HANDLERS), *hooks])
 
 
-def library(modules: Sequence[str] = _MODULES) -> str:
-    """These modules as Lua source, each a table that a local name holds; each may use those before it."""
-    # A function of Lua has room for 200 locals, so each module is one of its own.
-    wrapped = (f"local {name} = (function()\n{_part(name)}\nreturn {name}\nend)()\n" for name in modules)
-    return 'local ffi = require("ffi")\n' + "\n".join(wrapped)
+def library(**replaced: Any) -> str:
+    """Return the modules that need no Envoy; `replaced` gives constants other values, for tests."""
+    start = f'local ffi = require("ffi")\nlocal CONSTANTS = {literal(constants() | replaced)}\n'
+    return "\n".join([start, *map(_module, _LIBRARY)])
 
 
-def _part(name: str) -> str:
+def _module(name: str) -> str:
+    # A Lua function has room for 200 locals, so each module is a function.
+    return f"local {name} = (function()\n{_source(name)}\nreturn {name}\nend)()\n"
+
+
+def _source(name: str) -> str:
     return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-def destination(rule: Rule, listener: Listener) -> Upstream:
-    """Where a rule's requests go."""
-    if isinstance(rule.upstream, Upstream):
-        return rule.upstream
-    return Upstream("https", listener.host, listener.host_port)
+def destination_of(rule: Rule, listener: Listener) -> Upstream:
+    """Return where Envoy sends a rule's requests."""
+    found = plan.destination_of(rule, "https", listener.host, listener.host_port)
+    assert found, "check refuses the demo gateway"
+    return found
 
 
 def auth_of(rule: Rule, listener: Listener) -> Auth:
-    """How a rule's key is sent, also where the rule does not say it."""
-    return rule.auth or (KEEP if destination(rule, listener).host == listener.host else STRIP)
+    """Return how Envoy sends a rule's key."""
+    return plan.auth_of(rule, destination_of(rule, listener), listener.host)
 
 
 def rule_data(rule: Rule, listener: Listener) -> dict[str, Any]:
-    """What the filter does for a rule; the secrets are Envoy's to put in, and not here."""
-    auth, place = auth_of(rule, listener), destination(rule, listener)
+    """Return the filter's share of a rule; Envoy itself adds the secrets."""
+    auth = auth_of(rule, listener)
     return {
         "name": rule.name,
         "strips": auth.scheme != "keep",
-        "client": _client(rule, auth, place) if auth.credential == CLIENT else None,
+        "client": _client(rule, auth, listener) if auth.credential == CLIENT else None,
         "beta": _beta(rule.beta) if rule.beta else None,
         "models": _models(rule.models) if rule.models else None,
         "restores": bool(rule.models and rule.models.restore),
@@ -82,33 +86,11 @@ def rule_data(rule: Rule, listener: Listener) -> dict[str, Any]:
     }
 
 
-def version_of(base: str) -> str | None:
-    """The version segment at the end of a base path, which no target has twice."""
-    last = base[base.rfind("/") :] if base else ""
-    return last if _VERSION.fullmatch(last) else None
-
-
-def auth_header(auth: Auth) -> tuple[str, str]:
-    """The header of an auth scheme, and what stands in front of the secret there."""
-    match auth.scheme:
-        case "bearer":
-            return "authorization", "Bearer "
-        case "token":
-            return "authorization", "token "
-        case "basic":
-            return "authorization", "Basic "
-        case "header":
-            return auth.name or "", auth.prefix or ""
-        case scheme:
-            return scheme, ""
-
-
-def _client(rule: Rule, auth: Auth, place: Upstream) -> dict[str, Any]:
-    is_anthropic = place.host == "anthropic.com" or place.host.endswith(".anthropic.com")
+def _client(rule: Rule, auth: Auth, listener: Listener) -> dict[str, Any]:
     return {
         "prefer": auth.prefer,
         "is_basic": auth.scheme == "basic",
-        "refuses_anthropic": not rule.allow_anthropic_key and not is_anthropic,
+        "refuses_anthropic": not plan.takes_anthropic_key(rule, destination_of(rule, listener)),
     }
 
 
@@ -140,13 +122,13 @@ def _steps(path: FieldPath) -> list[str | int | bool]:
 
 
 def literal(value: object) -> str:
-    """A value as Lua source."""
+    """Return a value as Lua source."""
     match value:
         case None:
             return "nil"
         case bool():
             return "true" if value else "false"
-        case int():
+        case int() | float():
             return str(value)
         case str():
             return _text(value)
@@ -156,14 +138,14 @@ def literal(value: object) -> str:
             )
             return "{ " + ", ".join(fields) + " }"
         case Sequence():
-            return "{ " + ", ".join(literal(item) for item in value) + " }"
+            return "{ " + ", ".join(map(literal, value)) + " }"
         case _:
             raise TypeError(type(value).__name__)
 
 
 def _text(value: str) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    # The escapes that JSON and Lua share stay; those that Lua does not know become bytes.
+    # The escapes that JSON and Lua share stay; any other text is written as bytes.
     if "\\u" not in text and "\\/" not in text and "\\b" not in text and "\\f" not in text:
         return text
     return '"' + "".join(f"\\{byte:03d}" for byte in value.encode("utf-8", "surrogateescape")) + '"'

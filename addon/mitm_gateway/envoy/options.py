@@ -1,4 +1,4 @@
-"""What an export needs to know beside the rules: where Envoy listens, for whom, and where it finds its files."""
+"""Options of an export: listeners, clients, and the places of files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ..wire.addresses import DEFAULT_PORTS, Authority, hostport, is_loopback
 
 DEFAULT_HOST = "api.anthropic.com"
-# Where Debian, Ubuntu and Envoy's images keep the public authorities.
+# The public authorities on Debian, Ubuntu and Envoy's images.
 DEFAULT_CA = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One listener, and the host that its clients mean: what `reverse:https://HOST` is to mitmproxy."""
+    """One listener and the host that its clients mean, as `reverse:https://HOST` in mitmproxy."""
 
     address: str
     port: int
@@ -22,7 +22,7 @@ class Listener:
 
     @classmethod
     def parse(cls, text: str) -> Listener:
-        """A listener from `[ADDRESS:]PORT[=HOST[:PORT]]`. Raises ValueError that says what is expected."""
+        """Parse `[ADDRESS:]PORT[=HOST[:PORT]]`. Raises ValueError with the expected form."""
         place, _, meant = text.partition("=")
         try:
             address, port = parse_address(place)
@@ -35,17 +35,17 @@ class Listener:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Report whether only this machine can reach the listener."""
         return is_loopback(self.address)
 
     @property
     def authority(self) -> str:
-        """What stands in the Host header of requests to the host that is meant."""
+        """The Host header of requests to the meant host."""
         return hostport(self.host, self.host_port, "https")
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Address and port from `[ADDRESS:]PORT`; without an address it is 127.0.0.1. Raises ValueError."""
+    """Parse `[ADDRESS:]PORT`, by default on 127.0.0.1. Raises ValueError."""
     place = Authority.parse(text if ":" in text else f"127.0.0.1:{text}")
     if place.port is None:
         raise ValueError("has no port")
@@ -54,7 +54,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to export. Paths are those that Envoy will see."""
+    """How to export. Paths are as Envoy sees them."""
 
     listeners: tuple[Listener, ...] = (Listener("127.0.0.1", 8080),)
     admin: tuple[str, int] = ("127.0.0.1", 9901)
@@ -68,4 +68,4 @@ class Options:
     ca: str = DEFAULT_CA
     log: str = "/dev/stdout"
     tokens: bool = False
-    """Whether every answer is read for its tokens, which the log then tells."""
+    """Whether the log has token counts, for which every response is read."""

@@ -1,40 +1,71 @@
-"""Globs as the regular expressions of RE2, which Envoy's routes are matched with."""
+"""Globs as RE2 expressions, which Envoy matches in linear time."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote_from_bytes
 
+from ..llm.apis import ENDPOINTS, Endpoint, Form, form_on
 from ..rules.patterns import Glob, PathGlob
 from ..wire.request import raw
 
 _STARS = re.compile(r"(\*+)")
+# Paths that may name a model.
+MODEL_REGEX = rf"(?i:{'|'.join(sorted({re.escape(each.start) for each in ENDPOINTS if '(' in ''.join(each.wildcards)}))})"
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
 def encoded(text: str) -> str:
-    """A text as the Lua filter writes model names into a header: what is not plain ASCII percent-encoded."""
+    """Return a text as the Lua filter writes a model into a header: percent-encoded unless plain ASCII."""
     return quote_from_bytes(raw(text), safe=_PLAIN)
 
 
 def model_regex(globs: Iterable[Glob]) -> str:
-    """What fits the header that names the model that the client asks for."""
+    """Return the expression for the header that holds the model that the client asks for."""
     return "=(?:" + "|".join(_joined(encoded(glob.text), ".*", ".*") for glob in globs) + ")"
 
 
+def segments_regex(name: str) -> str:
+    """Return the expression for a model's name in a path, whose slashes may be encoded."""
+    return re.escape(name).replace("/", "(?:/|%2[fF])")
+
+
+def any_spelling(name: str) -> str:
+    """Return the expression for the spellings of a name of which lenient servers compare letters and digits alone."""
+    return "[^0-9a-z]*".join(["", *map(re.escape, name), ""])
+
+
 def value_regex(globs: Iterable[Glob]) -> str:
-    """What fits a header's value; where a header came twice, Envoy joins the values without a blank."""
+    """Return the expression for a header's value; Envoy joins repeated headers without a blank."""
     return "|".join(_joined(glob.text, ".*", ".*").replace(r",\ ", r",\ ?") for glob in globs)
 
 
 def path_regex(globs: Iterable[PathGlob]) -> str:
-    """What fits a target, which is a path in normal form and maybe a query."""
+    """Return the expression for a target: a path in normal form, maybe with a query."""
     return "(?:" + "|".join(_joined(glob.text, "[^/?]*", "[^?]*") for glob in globs) + r")(?:\?.*)?"
 
 
+def form_regexes(host: str) -> Iterator[tuple[Form, str | None, str]]:
+    """Yield each error form that differs from the host's, with the method and the targets of its endpoints."""
+    groups: dict[tuple[Form, str | None], list[str]] = {}
+    for endpoint in ENDPOINTS:
+        form = endpoint.api.form or form_on(host)
+        # One of the host's own form can hide one of another only where a method tells them apart.
+        if form != form_on(host) or endpoint.method:
+            groups.setdefault((form, endpoint.method), []).append(_endpoint_regex(endpoint))
+    for (form, method), regexes in groups.items():
+        yield form, method, rf"(?i)[^?]*(?:{'|'.join(regexes)})/*(?:\?.*)?"
+
+
+def _endpoint_regex(endpoint: Endpoint) -> str:
+    # `.` and classes that end at a slash must end at the query as well.
+    wildcards = [mark.replace(".", "[^?]").replace("[^/", "[^?/") for mark in endpoint.wildcards]
+    return "".join(map(str.__add__, map(re.escape, endpoint.literals), (*wildcards, "")))
+
+
 def header_regex(glob: str) -> str:
-    """What fits the names that a glob covers; none of HTTP/2's pseudo-headers is among them."""
+    """Return the expression for the header names that a glob covers, pseudo-headers excluded."""
     regex = _joined(glob, ".*", ".*")
     return "[^:]" + regex if regex.startswith(".*") else regex
 

@@ -1,41 +1,40 @@
-"""Rules as Envoy's routes, in file order. The Lua filter finds in a route's metadata what it has to do.
+"""Rules as Envoy's routes, in file order. A route's metadata holds the number of its rule, for the Lua filter.
 
-A request that is plain in every respect, to a rule that Envoy can carry out by itself, needs no filter: such a rule
-has one more route in front of its own, whose conditions are sufficient and not necessary.
+A plain request to a rule that Envoy can apply by itself needs no filter: such a rule has one more route before its own,
+whose conditions are sufficient and not necessary.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..exchange.local_answers import listed_models, model_list, one_model
-from ..llm.errors import error_body
+from ..llm.apis import Form, form_on
+from ..llm.errors import error_body, error_headers
 from ..rules.ruleset import RuleSet
 from ..rules.schema import CLIENT, Rule
+from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.refusal import Refusal
 from .header_edits import headers_put_in, path_edit, removals
-from .lua_filter import LUA, MODEL, PATH, RULE, auth_of, destination
+from .lua_constants import LUA, MODEL, PATH
+from .lua_filter import auth_of, destination_of
 from .options import Listener, Options
-from .re2 import model_regex, path_regex, value_regex
+from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
+from .refusals import BLOCKED, WRONG_HOST
 
 GATE = "gate"
 PASS_CLUSTER = "target"
-# Those of `refusals`, in the form of a path with or without a query.
-OPENAI_REGEX = (
-    r"/(?:[^?]*/)?(?:chat/completions|completions|responses|embeddings|images|audio|moderations)(?:[/?].*)?"
-)
-BLOCKED = Refusal(404, "no rule matches this request, and unmatched requests are blocked")
-WRONG_HOST = Refusal(
-    421, "the Host header does not name this listener; list further names with --gateway-host"
-)
+RULE = "rule"  # the note and the metadata that hold the number of a rule
 
 Route = dict[str, Any]
+_JSON_TYPE = {"content-type": "application/json"}
 
 
 def virtual_hosts(ruleset: RuleSet, listener: Listener, options: Options) -> list[dict[str, Any]]:
-    """The names that a listener answers to with its rules, and 421 for all others."""
+    """Return the names that a listener answers to with its rules, and 421 for all others."""
     names = ["localhost", "127.0.0.1", "[::1]", listener.host, *options.hosts]
     if listener.address not in ("0.0.0.0", "::"):
         names.append(f"[{listener.address}]" if ":" in listener.address else listener.address)
@@ -47,7 +46,7 @@ def virtual_hosts(ruleset: RuleSet, listener: Listener, options: Options) -> lis
             "request_body_buffer_limit": options.body_limit,
             "routes": _routes(ruleset, listener, options),
         },
-        {"name": "others", "domains": ["*"], "routes": _refusals(WRONG_HOST)},
+        {"name": "others", "domains": ["*"], "routes": _refusals(WRONG_HOST, listener.host)},
     ]
 
 
@@ -61,11 +60,11 @@ def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Rout
             routes += _rule_routes(number, rule, ruleset, listener, options)
     if ruleset.unmatched == "pass":
         routes += _with_plain(_pass(listener), options, strips=False)
-    return [*routes, *_refusals(BLOCKED)]
+    return [*routes, *_refusals(BLOCKED, listener.host)]
 
 
 def _encoded_path() -> Route:
-    """Rules are matched on a path in normal form, which only the filter can give."""
+    """Send an encoded path to the filter: rules match a path in normal form."""
     conditions = [_regex(":path", r"[^?]*%.*"), _is_present(PATH, present=False)]
     return _answer(500, "", conditions)
 
@@ -78,9 +77,9 @@ def _rule_routes(
     if rule.match.model is not None:
         routes.append(_answer(500, "", [*conditions, _is_present(MODEL, present=False)], asks=number))
         conditions.append(_regex(MODEL, model_regex(rule.match.model)))
-    routes += _model_answers(rule, ruleset, conditions)
+    routes += _model_answers(rule, ruleset, listener.host, conditions)
     if options.origins:
-        # A page whose origin is not listed does not get past the filter.
+        # The filter refuses a page whose origin is not listed.
         routes.append(
             _forward(
                 number,
@@ -101,19 +100,21 @@ def _needs_filter(rule: Rule, listener: Listener) -> bool:
     return rule.reads_body or auth_of(rule, listener).credential == CLIENT
 
 
-# Such a path is in normal form, short, and has no odd segments; such a query has nothing encoded.
+# A short path in normal form without odd segments, and a query without percent-encoding.
 _PLAIN_TARGET = r"(?:/[\w~:@!$&'()*+,=-][\w.~:@!$&'()*+,=-]{0,63}){1,12}/?(?:\?[\w.~:@!$'()*,;=/&-]{0,255})?"
-# A path that may name a model, or a query with what may be a client's key, however it is spelt.
-_NOTEWORTHY_TARGET = r".*(?:/(?:models?|deployments)/|\?.*(?i:k[-_]*e[-_]*y|t[-_]*o[-_]*k[-_]*e[-_]*n)).*"
+# A path that may name a model, or a query that may contain a client's key in any spelling.
+_KEY_NAMES = {*KEY_NAMES, *KEY_ENDINGS}
+_KEY_PARTS = sorted(name for name in _KEY_NAMES if not any(part in name for part in _KEY_NAMES - {name}))
+_NOTEWORTHY_TARGET = rf".*(?:{MODEL_REGEX}|\?.*(?i:{'|'.join(map(any_spelling, _KEY_PARTS))})).*"
 
 
 def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
-    """A route, and before it one without the filter for requests in which the filter would find nothing to do."""
+    """Return a route, and before it one without the filter for requests that the filter would not change."""
     if options.clients:
         return [route]
     too_large = {"range_match": {"start": options.body_limit + 1, "end": 2**63 - 1}, "invert_match": True}
     plain = [
-        # What the filter has begun with, it finishes with.
+        # A request that has been through the filter's first half needs its second one.
         _is_present(PATH, present=False),
         _is_present(MODEL, present=False),
         _regex(":path", _PLAIN_TARGET),
@@ -146,7 +147,7 @@ def _conditions(rule: Rule) -> list[Route]:
 
 
 def cluster_name(number: int) -> str:
-    """The name of the cluster of a rule, counted from 1."""
+    """Return the name of a rule's cluster; rules count from 1."""
     return f"rule-{number}"
 
 
@@ -159,7 +160,7 @@ def _forward(
     *,
     is_page: bool = False,
 ) -> Route:
-    place = destination(rule, listener)
+    place = destination_of(rule, listener)
     gate = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}
     filters = {
         GATE: gate | {"rbac": {"rules": gate_for(number)}},
@@ -181,7 +182,7 @@ def _forward(
 
 
 def gate_for(number: int) -> dict[str, Any]:
-    """Lets nothing pass that the Lua filter did not finish with for just this rule, whatever became of it."""
+    """Return a gate that only requests pass which the Lua filter has finished for this very rule."""
     noted = {"filter": LUA, "path": [{"key": RULE}], "value": {"double_match": {"exact": number}}}
     permission = {"sourced_metadata": {"metadata_matcher": noted}}
     return {
@@ -190,7 +191,7 @@ def gate_for(number: int) -> dict[str, Any]:
     }
 
 
-# No limit for the whole: an answer may stream for long. What says nothing for ten minutes is over.
+# A response may stream for long; ten minutes without a byte end it.
 _PATIENCE = {"timeout": "0s", "idle_timeout": "600s"}
 
 
@@ -205,48 +206,61 @@ def _pass(listener: Listener) -> Route:
 _END = r"/*(?:\?.*)?"
 
 
-def _model_answers(rule: Rule, ruleset: RuleSet, conditions: list[Route]) -> list[Route]:
+def _model_answers(rule: Rule, ruleset: RuleSet, host: str, conditions: list[Route]) -> list[Route]:
     if not rule.respond.models:
         return []
-    names = listed_models(rule, ruleset)
+    names, form = listed_models(rule, ruleset), form_on(host)
     asked = [*conditions, _regex(":method", "(?i:GET)")]
+    models = r"[^?]*(?i:/models)"
     single = [
-        _json(one_model(name), [*asked, _regex(":path", f"[^?]*/models/{re.escape(name)}{_END}")])
+        _json(one_model(name, form), [*asked, _regex(":path", f"{models}/{segments_regex(name)}{_END}")])
         for name in names
-        if "/" not in name
     ]
-    return [_json(model_list(names), [*asked, _regex(":path", f"[^?]*/models{_END}")]), *single]
+    return [_json(model_list(names, form), [*asked, _regex(":path", f"{models}{_END}")]), *single]
 
 
 def _json(data: object, conditions: list[Route]) -> Route:
     return _answer(200, json.dumps(data, ensure_ascii=False), conditions)
 
 
-def _refusals(refusal: Refusal) -> list[Route]:
-    return [
-        _answer(
-            refusal.status,
-            error_body(refusal, "openai").decode(),
-            [_regex(":path", OPENAI_REGEX)],
-            retry=False,
-        ),
-        _answer(refusal.status, error_body(refusal, "anthropic").decode(), [], retry=False),
-    ]
+def _refusals(refusal: Refusal, host: str) -> list[Route]:
+    """Return the routes of a refusal, in the error form of each API."""
+    routes = []
+    for form, conditions in form_conditions(host):
+        body = error_body(refusal, form).decode()
+        routes.append(_answer(refusal.status, body, conditions, error_headers(refusal, form)))
+    return routes
+
+
+def form_conditions(host: str) -> list[tuple[Form, list[Route]]]:
+    """Return each error form with the conditions on a request's headers, in the order to try; the last has none."""
+    found: list[tuple[Form, list[Route]]] = []
+    for form, method, regex in form_regexes(host):
+        found.append((form, [_regex(":path", regex), *([_exact(":method", method)] if method else [])]))
+    return [*found, (form_on(host), [])]
 
 
 def _answer(
-    status: int, body: str, conditions: list[Route], *, retry: bool = True, asks: int | None = None
+    status: int,
+    body: str,
+    conditions: list[Route],
+    headers: Mapping[str, str] = _JSON_TYPE,
+    asks: int | None = None,
 ) -> Route:
-    fields = {"content-type": "application/json"} | ({} if retry else {"x-should-retry": "false"})
     return {
         "match": {"prefix": "/", "headers": conditions},
         **({"metadata": {"filter_metadata": {LUA: {"asks": asks}}}} if asks else {}),
         "direct_response": {"status": status, **({"body": {"inline_string": body}} if body else {})},
-        "response_headers_to_add": [
-            {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-            for name, value in fields.items()
-        ],
+        "response_headers_to_add": headers_to_set(headers),
     }
+
+
+def headers_to_set(headers: Mapping[str, str]) -> list[Route]:
+    """Return Envoy's form of headers that replace any of the same name."""
+    return [
+        {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        for name, value in headers.items()
+    ]
 
 
 def _regex(name: str, regex: str) -> Route:

@@ -1,4 +1,4 @@
-"""What Envoy cannot do as the rules say: each is a problem with its place, never a silent loss."""
+"""Rules that Envoy cannot apply: each is a problem with its place, never a silent loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .options import Options
 Loc = tuple[str | int, ...]
 Finding = tuple[Loc, str]
 
-# Envoy takes these out, or writes them itself, before any route is tried.
+# Envoy removes or overwrites these before it tries a route.
 _ENVOYS_OWN = frozenset(
     {
         "connection",
@@ -24,13 +24,13 @@ _ENVOYS_OWN = frozenset(
         "x-forwarded-proto",
     }
 )
-# The addon never takes these out, and Envoy would.
+# The addon never removes these, and Envoy would.
 _KEPT = ("content-length", "trailer")
 _BETA = "anthropic-beta"
 
 
 def check(ruleset: RuleSet, options: Options) -> tuple[Problem, ...]:
-    """The problems of an export, in file order."""
+    """Return the problems of an export, in file order."""
     found = [
         finding
         for number, rule in enumerate(ruleset.rules)
@@ -50,7 +50,7 @@ def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Ite
     if not any(rule in ruleset.on_host(listener.host, listener.host_port) for listener in options.listeners):
         yield (
             (*loc, "match", "host"),
-            f'{name} is about a host that no listener stands for; expected "--listen PORT=HOST"',
+            f'{name} matches a host that no listener serves; expected "--listen PORT=HOST"',
         )
     if rule.upstream == "demo":
         yield (
@@ -69,7 +69,7 @@ def _matched_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
         if header.lower() in _ENVOYS_OWN or header.lower().startswith("x-envoy-"):
             yield (
                 (*loc, "match", "header", header),
-                f'rule "{rule.name}" matches the header "{header}", which Envoy takes out before it chooses a rule',
+                f'rule "{rule.name}" matches the header "{header}", which Envoy removes before it chooses a rule',
             )
 
 
@@ -79,8 +79,8 @@ def _removed_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
             if glob.covers(header):
                 yield (
                     (*loc, "headers", "remove", number),
-                    f'rule "{rule.name}" removes by a pattern that takes in "{header}", which must stay; '
-                    "expected a closer pattern",
+                    f'rule "{rule.name}" removes "{header}" by a pattern, which must stay; '
+                    "expected a narrower pattern",
                 )
     is_set = any(name.lower() == _BETA for name in (*rule.headers.set, *rule.headers.add))
     if rule.beta and (is_set or any(glob.covers(_BETA) for glob in rule.headers.remove)):
@@ -95,7 +95,7 @@ def _edited_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
         for header, value in values.items():
             place = (*loc, "headers", part, header)
             if header.lower().startswith("x-envoy-"):
-                yield place, f'rule "{rule.name}" sets "{header}", which Envoy takes for an order to itself'
+                yield place, f'rule "{rule.name}" sets "{header}", which Envoy obeys itself'
             names = CREDENTIAL_REFERENCE.findall(value)
             if names and (part == "add" or len(names) > 1 or not value.endswith("}")):
                 yield (

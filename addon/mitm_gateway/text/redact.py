@@ -38,7 +38,7 @@ _NOT_COMPARED = re.compile(r"[^0-9A-Za-z]+")
 # Servers that build arrays or C strings from parameters end the name here.
 _NAME_END = re.compile(r"[\[\0]")
 # Some servers decode once more than they should.
-_MAX_DECODINGS = 3
+MAX_DECODINGS = 3
 
 
 def normal_name(name: str) -> str:
@@ -60,7 +60,7 @@ def is_key_header(name: str) -> bool:
 def is_key_parameter(pair: str) -> bool:
     """Return whether a `name=value` of a query carries a key, in whatever spelling."""
     name = pair.partition("=")[0]
-    for _ in range(_MAX_DECODINGS):
+    for _ in range(MAX_DECODINGS):
         if "%" not in name:
             break
         name = unquote(name)

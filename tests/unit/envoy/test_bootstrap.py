@@ -1,4 +1,4 @@
-"""What Envoy cannot do is said with its place; what it can, holds no secret."""
+"""The files of an export: problems with their places, no secrets, and expressions that cover what rules cover."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def problems(rule: str, top: str = TOP) -> list[str]:
         ),
         (
             "    headers: {set: {x-envoy-retry-on: x}}",
-            'rules.yaml:5:39: rule "a" sets "x-envoy-retry-on", which Envoy takes for an order to itself',
+            'rules.yaml:5:39: rule "a" sets "x-envoy-retry-on", which Envoy obeys itself',
         ),
         (
             '    headers: {remove: [x-a, "c*"]}',
-            'rules.yaml:5:29: rule "a" removes by a pattern that takes in "content-length", which must stay; '
-            "expected a closer pattern",
+            'rules.yaml:5:29: rule "a" removes "content-length" by a pattern, which must stay; '
+            "expected a narrower pattern",
         ),
         (
             '    beta: {add: [b]}\n    headers: {remove: ["anthropic-*"]}',
@@ -54,12 +54,12 @@ def problems(rule: str, top: str = TOP) -> list[str]:
         ),
         (
             "  - {name: b, match: {host: other.test}}",
-            'rules.yaml:5:29: rule "b" is about a host that no listener stands for; expected "--listen PORT=HOST"',
+            'rules.yaml:5:29: rule "b" matches a host that no listener serves; expected "--listen PORT=HOST"',
         ),
     ],
     ids=["demo", "sigv4", "form", "order", "pattern", "beta", "host"],
 )  # fmt: skip
-def test_what_cannot_be_exported_is_said_with_its_place(rule: str, expected: str) -> None:
+def test_a_rule_that_cannot_be_exported_is_an_error_with_its_place(rule: str, expected: str) -> None:
     assert problems(rule) == [expected]
 
 
@@ -73,7 +73,7 @@ def test_no_secret_is_in_any_file() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/a", "/v1/a/b", "/v1/", "/v1", "/v2/a", "/v1/a.b"])
 @pytest.mark.parametrize("glob", ["/v1/*", "/v1/**", "/v1/a*", "/**/b", "/v1/a.b"])
-def test_a_path_glob_and_its_expression_cover_the_same(glob: str, path: str) -> None:
+def test_a_path_glob_and_its_expression_cover_the_same_paths(glob: str, path: str) -> None:
     assert bool(re.fullmatch(path_regex([PathGlob(glob)]), path)) == PathGlob(glob).covers(path)
 
 
@@ -82,20 +82,20 @@ def test_model_names_are_compared_in_their_encoded_form() -> None:
     assert re.fullmatch(model_regex([Glob("é-*"), Glob("b%")]), "=b%25")
 
 
-def test_a_listener_is_read_from_its_text() -> None:
+def test_a_listener_is_parsed_from_text() -> None:
     assert Listener.parse("8080") == Listener("127.0.0.1", 8080)
     assert Listener.parse("0.0.0.0:80=api.openai.com") == Listener("0.0.0.0", 80, "api.openai.com")
     with pytest.raises(ValueError, match="is not a listener"):
         Listener.parse("here")
 
 
-def test_lua_texts_hold_any_character() -> None:
+def test_a_lua_literal_can_hold_any_character() -> None:
     assert literal({"a": ['q"\\\n', "\x01\x7f", None, True]}) == (
         '{ ["a"] = { "q\\"\\\\\\n", "\\001\\127", nil, true } }'
     )
 
 
-def test_what_a_rule_removes_is_no_pseudo_header_and_every_spelling_of_a_key() -> None:
+def test_a_rule_removes_every_spelling_of_a_key_and_no_pseudo_header() -> None:
     assert not re.fullmatch(header_regex("*path"), ":path")
     assert re.fullmatch(header_regex("x-*"), "x-stainless-os")
     ruleset = parse_rules((TOP + "    auth: {scheme: none}\n").encode(), "rules.yaml", {})
@@ -112,7 +112,7 @@ def test_what_a_rule_removes_is_no_pseudo_header_and_every_spelling_of_a_key() -
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1", "/v1x/a", "/messages", "/v2/v1", "/v1/"])
 @pytest.mark.parametrize("base", ["", "/a", "/a/v1", "/v1", "/a.b\\1"])
-def test_a_path_is_put_behind_the_base_as_the_addon_does(base: str, path: str) -> None:
+def test_a_path_is_joined_to_the_base_as_in_the_addon(base: str, path: str) -> None:
     place = Upstream("https", "h.test", 443, base)
     edit = path_edit(place)
     if rewrite := edit.get("regex_rewrite"):

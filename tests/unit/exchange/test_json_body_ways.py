@@ -15,6 +15,7 @@ from mitm_gateway.exchange.json_body import BodyError, scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import NASTY, assert_same_both_ways, told
+from support.strategies import JSONISH
 
 pytest.importorskip("simdjson", reason="simdjson has no wheel here")
 
@@ -37,30 +38,6 @@ ALL_EDITS: list[dict[str, Any]] = [
     {"model": "new", "betas": lambda names: ()},
 ]
 REAL = [seed.read_bytes() for seed in SEEDS["body"]]
-
-# Members and values in which the model's name stands in every place, as text, so that they can repeat and be broken.
-KEY = st.sampled_from(
-    ['"model"', '"mod\\u0065l"', '"\\u006Dodel"', '"a"', '"x\\"model"', '"anthropic_beta"', '"é"', '""']
-)
-SCALAR = st.sampled_from(
-    ['"m"', '"model"', '"\\u006d"', '"\\"model\\":"', '"x\\"model"', '"\\ud800"', "1E400", "-0", "1.50", "null",
-     "[]", "[1,]", '["a"]', "{}", "9" * 25, "tru", '"é\\\\"', '"anthropic_beta"']
-)  # fmt: skip
-BLANK = st.sampled_from(["", "", "", " ", "\n\t", "\x0b", "\ufeff"])
-
-
-def member(value: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.tuples(BLANK, KEY, BLANK, st.just(":"), BLANK, value, BLANK).map("".join)
-
-
-def inside(value: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    objects = st.lists(member(value), max_size=3).map(lambda members: "{" + ",".join(members) + "}")
-    return objects | st.lists(value, max_size=3).map(lambda values: "[" + ",".join(values) + "]")
-
-
-JSONISH = st.tuples(
-    BLANK, st.lists(member(st.recursive(SCALAR, inside, max_leaves=6)), max_size=5), BLANK
-).map(lambda parts: (parts[0] + "{" + ",".join(parts[1]) + "}" + parts[2]).encode())
 
 
 @st.composite

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
 from support.constants import STREAMS
+from support.strategies import JSON_PIECES, STREAM_PIECES
 
 NAME = 'claude-"é'
 SHOWN = json.dumps(NAME, ensure_ascii=False).encode()
@@ -145,15 +146,7 @@ def test_a_huge_event_passes_in_pieces() -> None:
     assert restorer.feed(b'"},"model":"gw"}\n\n') == b'"},"model":' + SHOWN + b"}\n\n"
 
 
-PIECES = st.sampled_from(
-    [b'data: {"model":"gw"}', b'data: {"message":{"model":"g\\\\w"}}', b"\n", b"\r", b"\r\n", b"\n\n",
-     b": c", b'data: {"a":"\\u006d', b'\\"model\\":"x"}', b'{"model"', b':"y"', b",", b"}", b"]", b'"', b"\\", b"data",
-     b'data: {"model":', b'data: "gw"}',
-     b'data: {"\\u006dodel":"gw","response":{"model":"gw"}}', b"\xff", b"event: message_start\n"]
-)  # fmt: skip
-
-
-@given(st.lists(PIECES, max_size=12).map(b"".join), st.data())
+@given(st.lists(STREAM_PIECES, max_size=12).map(b"".join), st.data())
 def test_the_bytes_do_not_depend_on_the_chunks(stream: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=8)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -204,14 +197,7 @@ def test_recorded_streams_change_only_in_their_models(path: Path) -> None:
     assert sse(*(stream[place : place + 7] for place in range(0, len(stream), 7))) == edited
 
 
-_PIECES = (
-    b'{', b'{"model":"gw"', b'"model":"gw"', b'"model"', b':', b',', b'"gw"', b'"a":"x\\"model\\""', b'"a":1',
-    b'"b":[1,{"model":"y"}]',
-    b'"message":{', b'}', b'[', b']', b' ', b"\n", b'"\\u006dodel":"y"', b'"mod', b'el":"y"', b'"', b"\\", b"true", b"\xff",
-)  # fmt: skip
-
-
-@given(st.lists(st.sampled_from(_PIECES), max_size=12), st.data())
+@given(st.lists(st.sampled_from(JSON_PIECES), max_size=12), st.data())
 def test_a_response_is_edited_alike_at_once_and_byte_by_byte(
     pieces: list[bytes], data: st.DataObject
 ) -> None:

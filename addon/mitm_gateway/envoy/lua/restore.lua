@@ -1,17 +1,14 @@
--- Puts the client's model name back into an answer while it streams, editing no other byte.
--- A scanner walks the JSON as it comes and knows only where it is: how deep, and behind which key. Nothing is held
--- back but the one string that is edited, from its opening quote to its closing one.
+-- Put the client's model name back into a response while it streams, editing no other byte.
+-- A scanner reads the JSON as it arrives and knows its place only: the depth, and the key before. It holds back the one
+-- string that is edited, from its opening quote to its closing one.
 
 local restore = {}
 
--- A model's name is short; a longer string is passed as it is rather than held.
-local MAX_HELD_BYTES = 4096
--- "model" with all of its letters escaped has 32 bytes.
-local MAX_KEY_BYTES = 64
--- Anthropic's message_start has the model in "message", OpenAI's response.* events in "response".
-local PARENTS = { message = true, response = true }
+local MAX_HELD_BYTES, MAX_KEY_BYTES = CONSTANTS.max_held_bytes, CONSTANTS.max_key_bytes
+local PARENTS = {}
+for _, name in ipairs(CONSTANTS.model_parents) do PARENTS[name] = true end
 
--- Bytes are looked at one by one: compiled, that is several times as fast as a pattern.
+-- The scanner reads byte by byte: compiled, that is several times as fast as a pattern.
 local bytes_of = ffi.typeof("const uint8_t *")
 local QUOTE, COMMA, OPEN_OBJECT, OPEN_ARRAY, CLOSE_OBJECT, CLOSE_ARRAY = 34, 44, 123, 91, 125, 93
 
@@ -22,8 +19,10 @@ local function marks_of(text)
 end
 
 local IN_STRING, BRACKETS, STRUCTURE = marks_of('"\\'), marks_of('"{}[]'), marks_of('"{}[]:,')
+-- Bytes that may precede a document or separate its parts; the last three are a byte order mark.
+local BLANKS = marks_of(" \t\r\n\239\187\191")
 
--- The place of the next of these marks from `at` on, counted from 1; behind the end where there is none.
+-- Return the place of the next of these marks from `at` on, counted from 1; behind the end where there is none.
 local function seek(p, marks, at, size)
   while at <= size and marks[p[at - 1]] == 0 do at = at + 1 end
   return at
@@ -32,11 +31,11 @@ end
 local Scanner = {}
 Scanner.__index = Scanner
 
--- All fields from the start: a table that grows is made anew several times.
+-- With all fields from the start: a table that grows is copied several times.
 local function new_scanner(replacement, parents)
   return setmetatable({
     replacement = replacement, parents = parents,
-    depth = 0, watched = 0, -- `watched`: how many of the open containers are objects that may hold a model
+    depth = 0, watched = 0, -- `watched`: the number of open objects that may hold a model
     key = false, wants_key = false, in_string = false, escaped = false,
     captured = false, is_target = false, is_over = false, overlong = false,
   }, Scanner)
@@ -49,7 +48,7 @@ function Scanner:reset()
   self.captured, self.is_target, self.is_over, self.overlong = false, false, false, false
 end
 
--- What is held back, unedited: the document is broken or the stream is over.
+-- Return the held bytes unedited: the document is broken or the stream is over.
 function Scanner:flush()
   local held = self.in_string and self.is_target and self.captured or ""
   self.is_target, self.captured, self.is_over = false, false, true
@@ -71,7 +70,7 @@ function Scanner:close()
   self.is_over = self.depth <= 0
 end
 
--- Where the string that is open at `at` ends (its quote), or nil where the piece ends first.
+-- Return the place of the closing quote of the string that is open at `at`, nil where the piece ends first.
 function Scanner:quote_in(p, at, size)
   if self.escaped then
     self.escaped = false
@@ -99,10 +98,12 @@ function Scanner:capture(data, first, last, out)
   end
 end
 
--- The key in a string's bytes, nil where it cannot be one that matters.
+-- Return the key in a string's bytes, false where it is none or too long to matter.
 local function key_in(text)
-  if #text > MAX_KEY_BYTES then return nil end
-  return json.decoded(text)
+  if #text > MAX_KEY_BYTES then return false end
+  if not text:find("\\", 1, true) then return text end
+  local is_string, stop = pcall(json.string_at, text .. '"', 0)
+  return is_string and stop == #text + 1 and escapes.decoded(text)
 end
 
 function Scanner:end_string(out)
@@ -116,7 +117,7 @@ function Scanner:end_string(out)
   self.captured = false
 end
 
--- Goes on inside a string; gives where to go on, and where what may leave begins.
+-- Read inside a string. Return the place to read on from, and the start of the bytes that may leave.
 function Scanner:string(data, p, at, start, out)
   local quote = self:quote_in(p, at, #data)
   self:capture(data, at, quote and quote - 1 or #data, out)
@@ -126,12 +127,22 @@ function Scanner:string(data, p, at, start, out)
   return quote + 1, start
 end
 
+-- Pass a number, a word or nonsense: the value of the key, if any. Before the document it means that this is none.
+function Scanner:pass_scalar(p, at, place)
+  while at < place and BLANKS[p[at - 1]] == 1 do at = at + 1 end
+  if at == place then return end
+  self.is_over, self.key = self.depth == 0, false
+end
+
 function Scanner:structure(data, p, at, start, out)
   local watched = self.depth <= self.watched
   local place = seek(p, watched and STRUCTURE or BRACKETS, at, #data)
-  if place > #data then return place, start end
+  if watched and place > at then self:pass_scalar(p, at, place) end
+  if place > #data or self.is_over then return #data + 1, start end
   local mark = p[place - 1]
-  if mark == QUOTE then
+  if mark == QUOTE and watched and self.wants_key and self.key then
+    self.is_over = true -- a second key without a value between is no JSON
+  elseif mark == QUOTE then
     self.in_string = true
     self.is_target = watched and self.depth > 0 and self.depth == self.watched and not self.wants_key and self.key == "model"
     self.captured = watched and ""
@@ -144,6 +155,7 @@ function Scanner:structure(data, p, at, start, out)
   elseif mark == CLOSE_OBJECT or mark == CLOSE_ARRAY then
     self:close()
   else
+    if mark == COMMA or not self.wants_key then self.key = false end
     self.wants_key = mark == COMMA and self.depth == self.watched
   end
   return place + 1, start
@@ -163,7 +175,7 @@ function Scanner:feed(data)
   return table.concat(out)
 end
 
--- `replacement` is the name as a JSON string.
+-- Return an editor for a JSON response. `replacement` is the name as a JSON string.
 function restore.json(replacement) return new_scanner(replacement, {}) end
 
 local SseRestorer = {}
@@ -178,17 +190,17 @@ end
 
 function SseRestorer:flush() return self.scanner:flush() end
 
--- Without these in it, no key of an event is "model", not even one with escapes, and lines end as they should.
+-- Without these an event has no key "model", not even one with escapes, and its lines end in a single byte.
 local SUSPECTS = { '"model"', "\\u00", "\r" }
 local EVENT_END = "\n\n"
 
--- Where a text stands next from `at` on. `found` keeps what was found, so that a chunk is searched once.
+-- Return the next place of a text from `at` on. `found` keeps the places, so that a chunk is searched once.
 local function next_place(chunk, text, at, found)
   if (found[text] or 0) < at then found[text] = chunk:find(text, at, true) or #chunk + 1 end
   return found[text]
 end
 
--- The last byte of the events from `at` on that are whole and without suspects; `at - 1` where there are none.
+-- Return the last byte of the whole events from `at` on without suspects; `at - 1` where there are none.
 local function harmless_end(chunk, at, found)
   local suspect = #chunk + 1
   for _, text in ipairs(SUSPECTS) do suspect = math.min(suspect, next_place(chunk, text, at, found)) end
@@ -200,7 +212,7 @@ local function harmless_end(chunk, at, found)
   return last
 end
 
--- Part of a line: of a field's name, of data, or of something that is left alone.
+-- Pass part of a line: of a field's name, of data, or of a field that is never edited.
 function SseRestorer:piece(piece)
   self.line_is_empty = false
   if self.in_data then return self.scanner:feed(piece) end
@@ -230,7 +242,7 @@ function SseRestorer:line_end(mark)
   return held .. mark
 end
 
--- Whether what comes can be looked at by itself: a line begins, and no JSON is open from those before it.
+-- Report whether the next bytes begin a line while no JSON is open.
 function SseRestorer:is_between()
   return self.line_is_empty and not self.after_cr and not self.is_first_line and self.scanner.depth == 0
 end
@@ -250,7 +262,7 @@ function SseRestorer:feed(chunk)
   return table.concat(out)
 end
 
--- Takes what there is of a line; gives where the next begins.
+-- Pass the rest of a line in this chunk. Return the place where the next one begins.
 function SseRestorer:line(chunk, at, out)
   local stop = chunk:find("[\r\n]", at) or #chunk + 1
   if stop > at then

@@ -1,17 +1,17 @@
--- Long strings of JSON are read at four places at once. Byte by byte, a processor waits at each quote and backslash for
--- what comes of it; four readings side by side fill each other's waits, and each takes two bytes a step, by tables.
--- What this part passes over is good inside a string: UTF-8, no control character, escapes that are whole. It stops
--- before whatever is not, or ends the string, and leaves that to a closer look.
+-- Long strings of JSON, read at four places at once. Byte by byte, a processor waits for the branch at each quote and
+-- backslash; four readings side by side fill each other's waits, and each takes two bytes a step, by tables.
+-- The bytes that this module passes are good inside a string: UTF-8, no control character, whole escapes. It stops
+-- before any other byte, and before the string's end.
 
 local strings = {}
 
 local QUOTE, BACKSLASH = 34, 92
--- Where a reading is: in plain text, behind a backslash, before hexadecimal digits, before the rest of a character
--- (the others bound its second byte: no overlong form, no surrogate, nothing above U+10FFFF), at its end.
+-- The state of a reading: in plain text, behind a backslash, before hexadecimal digits, before the rest of a character
+-- (the others bound its second byte: no overlong form, no surrogate, nothing above U+10FFFF), stopped.
 local TEXT, ESCAPE, HEX4, HEX3, HEX2, HEX1, REST1, REST2, REST3, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4, STOP =
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
--- From a state, by the bytes from the first to the last, to a state; what is not here stops, and later lines win.
+-- Transitions: state, first and last byte, next state. Any other byte stops the reading, and later lines win.
 local STEPS = {
   { TEXT, 32, 127, TEXT }, { TEXT, QUOTE, QUOTE, STOP }, { TEXT, BACKSLASH, BACKSLASH, ESCAPE },
   { TEXT, 194, 223, REST1 }, { TEXT, 225, 239, REST2 }, { TEXT, 241, 243, REST3 },
@@ -35,7 +35,7 @@ end
 
 local words_of = ffi.typeof("const uint16_t *")
 
--- The number of what stands under a key in a list; it is added where it is not there.
+-- Return the number of a key in a list, which gets the value if the key is new.
 local function number_of(key, value, list)
   if not list[key] then
     list[#list + 1] = value
@@ -44,7 +44,7 @@ local function number_of(key, value, list)
   return list[key]
 end
 
--- The bytes, or pairs of bytes, that lead from each state to the same one are a class.
+-- Return the next state of each state, for a byte or a pair of bytes. All with the same next states are a class.
 local function targets_of(first, second)
   local targets = {}
   for state = TEXT, STOP do
@@ -54,7 +54,7 @@ local function targets_of(first, second)
   return targets, table.concat(targets, ",")
 end
 
--- The class of each pair of bytes, and where the classes lead from each state.
+-- Return the class of each pair of bytes, and the next states of each class.
 local function classes_of_pairs()
   local bytes, pairs, class_of_byte, class_of_bytes = {}, {}, {}, {}
   for byte = 0, 255 do
@@ -78,18 +78,18 @@ local function classes_of_pairs()
 end
 
 local class_of_pair, PAIR_TARGETS = classes_of_pairs()
--- A state stands here as the place where its row begins.
+-- From here on, a state is the place where its row begins.
 local ROW = #PAIR_TARGETS
 local after = ffi.new("uint16_t[?]", (STOP + 1) * ROW)
 for class, targets in ipairs(PAIR_TARGETS) do
   for state = TEXT, STOP do after[state * ROW + class - 1] = targets[state + 1] * ROW end
 end
 
--- How many pairs each of the four reads, and how far a character's beginning is looked for.
+-- The pairs that each of the four readings takes, and the pairs to search for the beginning of a character.
 local PAIRS, REACH = 128, 16
 local STOPPED = STOP * ROW
 
--- The last place up to `at`, in pairs, at which a character begins; no escape before it reaches beyond its pair.
+-- Return the last place up to `at`, in pairs, at which a character begins and no escape is open.
 local function beginning(p, at)
   for place = at, at - REACH + 1, -1 do
     local i = place * 2
@@ -98,14 +98,14 @@ local function beginning(p, at)
   end
 end
 
--- Goes on in a string, in a text of `size` bytes, whose last hundred bytes before `at` are good; gives a place from
--- which on to look closer, which may be a little before `at`.
+-- Read on in a string, in a text of `size` bytes, whose last hundred bytes before `at` are good. Return the place from
+-- which to read byte by byte, which may be a little before `at`.
 function strings.good_end(p, at, size)
   local words, last = ffi.cast(words_of, p), bit.rshift(size, 1) - 4 * PAIRS
   local a = beginning(p, bit.rshift(at, 1))
   if not a then return at end
   while a <= last do
-    -- Each begins at the last pair that the one before reads, so that nothing is cut between them.
+    -- Each begins at the last pair of the one before, so that no character is cut between them.
     local b = beginning(p, a + PAIRS - 1)
     local c = b and beginning(p, b + PAIRS - 1)
     local d = c and beginning(p, c + PAIRS - 1)

@@ -1,12 +1,10 @@
--- What an answer says of itself, for the access log: its tokens, its model, an error inside it.
--- Upstreams are not trusted: a count that cannot be one and a name that is none are passed over.
+-- Model, token counts and error of a response, for the access log.
+-- Upstreams are not trusted: impossible counts and names are ignored.
 
 local usage = {}
 
--- Longer answers, and longer lines of a stream, are not read.
-local MAX_JSON_BYTES, MAX_LINE_BYTES = 8388608, 1048576
--- Far beyond any model's context.
-local MAX_TOKENS = 1e9
+local MAX_JSON_BYTES, MAX_LINE_BYTES = CONSTANTS.max_json_bytes, CONSTANTS.max_line_bytes
+local MAX_TOKENS = CONSTANTS.max_tokens
 local LINE_END = 10
 
 local ANSWER = {
@@ -20,11 +18,11 @@ local PARTS = { "message", "response", "delta" }
 local ERROR, DETAILS = { type = true, code = true, status = true }, { cached_tokens = true }
 
 local function text_in(value, pattern, limit)
-  local text = value and value:sub(1, 1) == '"' and json.decoded(value:sub(2, -2))
+  local text = value and value:sub(1, 1) == '"' and escapes.decoded(value:sub(2, -2))
   return text and #text <= limit and text:match(pattern) or nil
 end
 
--- What APIs call their errors, and their models.
+-- The names of errors and of models.
 local function name_in(value) return text_in(value, "^[%w_.:-]+$", 64) end
 local function model_in(value) return text_in(value, "^[%w_.:/@+ %[%]()-]+$", 256) end
 
@@ -68,18 +66,19 @@ end
 local Reader = {}
 Reader.__index = Reader
 
--- Where none of these stands, nothing is told. Some APIs name the model in each event, and say that there is no usage.
+-- Reads responses. Without `wants_model` the model is ignored, which some APIs repeat in each event.
 local function new_reader(wants_model)
   return setmetatable({ wants_model = wants_model, pieces = {}, size = 0 }, Reader)
 end
 
+-- Report whether a text may contain anything to read.
 function Reader:tells(text)
   return (text:find('"usage"', 1, true) and text:find('"usage"%s*:%s*{'))
     or text:find('"error"', 1, true)
     or (self.wants_model and text:find('"model"', 1, true))
 end
 
--- What an answer or an event tells; rubbish tells nothing.
+-- Return the fields found in a response or an event; none where it is not JSON.
 function Reader:told_by(text)
   local told = {}
   pcall(add, told, text)
@@ -87,7 +86,7 @@ function Reader:told_by(text)
   return told
 end
 
--- Keeps a piece of what is not yet whole; what is too long is not kept.
+-- Keep a piece of an unfinished text, up to the limit.
 function Reader:keep(piece, limit)
   self.size = self.size + #piece
   if self.size > limit then self.pieces = {} else self.pieces[#self.pieces + 1] = piece end
@@ -112,9 +111,9 @@ function Events:line(line, told)
   return told
 end
 
--- Takes a piece of the answer; gives what it tells, nil where that is nothing.
+-- Read a piece of the response. Return the fields found in it, nil where there are none.
 function Events:feed(chunk)
-  -- Most pieces of a stream are whole events of which none tells anything.
+  -- Most pieces of a stream are whole events without anything to read.
   if self.size == 0 and chunk:byte(-1) == LINE_END and not self:tells(chunk) then return nil end
   local told, at, stop = nil, 1, chunk:find("\n", 1, true)
   while stop do

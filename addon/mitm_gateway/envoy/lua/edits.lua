@@ -1,0 +1,194 @@
+-- Byte-exact edits of a checked JSON body: every byte that no edit names stays identical.
+
+local edits = {}
+
+local REASONS = CONSTANTS.reasons
+local QUOTE, OPEN_OBJECT, OPEN_ARRAY = 34, 123, 91
+local value_end, refuse = json.value_end, json.refuse
+
+edits.ANY = true -- the step of a path that stands for every element
+
+-- How many nested members all edits of one request may still visit.
+local members_left = 0
+
+local function is_container(byte) return byte == OPEN_OBJECT or byte == OPEN_ARRAY end
+
+-- Return where the members of the object or array that opens at `at` stand; `visit` as in `json.each`.
+local function members_of(text, p, at, visit)
+  local members = { keys = {}, starts = {}, values = {}, ends = {}, count = 0, opening = at }
+  members.closing = json.each(text, p, at, function(key, value, start)
+    local finish, number = visit(key, value), members.count + 1
+    members.keys[number], members.starts[number] = key, start
+    members.values[number], members.ends[number] = value, finish
+    members.count = number
+    return finish
+  end)
+  return members
+end
+
+-- The same for a container below the top level, whose members count.
+local function nested_members_of(text, p, at, visit)
+  return members_of(text, p, at, function(key, value)
+    if members_left == 0 then refuse(REASONS.too_many) end
+    members_left = members_left - 1
+    return visit(key, value)
+  end)
+end
+
+local function spliced(text, found)
+  if #found == 0 then return text end
+  table.sort(found, function(a, b) return a[1] < b[1] end)
+  local pieces, done = {}, 0
+  for _, edit in ipairs(found) do
+    pieces[#pieces + 1] = text:sub(done + 1, edit[1])
+    pieces[#pieces + 1] = edit[3]
+    done = edit[2]
+  end
+  pieces[#pieces + 1] = text:sub(done + 1)
+  return table.concat(pieces)
+end
+
+-- Take members and their commas out, and put a new one at the end.
+local function change_members(members, gone, added, found)
+  local kept = {}
+  for number = 1, members.count do
+    if not gone[number] then kept[#kept + 1] = number end
+  end
+  local inside, count = members.opening + 1, members.count
+  if #kept == 0 then
+    if count > 0 or added then found[#found + 1] = { inside, count > 0 and members.closing or inside, added or "" } end
+    return
+  end
+  if kept[1] > 1 then found[#found + 1] = { members.starts[1], members.starts[kept[1]], "" } end
+  for place, this in ipairs(kept) do
+    local following = kept[place + 1] or count + 1
+    if following - this > 1 then found[#found + 1] = { members.ends[this], members.ends[following - 1], "" } end
+  end
+  if added then
+    local place = members.ends[kept[#kept]]
+    found[#found + 1] = { place, place, "," .. added }
+  end
+end
+
+local function fits(step, key)
+  return step == key or (step == edits.ANY and type(key) == "number")
+end
+
+-- Add the edits that remove the paths from the value at `at`, which their first steps lead to. Return its end.
+local function prune(text, p, at, paths, depth, found)
+  if not is_container(p[at]) then return value_end(p, at) end
+  local gone, seen, any = {}, {}, false
+  local walk = depth == 1 and members_of or nested_members_of
+  local members = walk(text, p, at, function(key, value)
+    local below, whole = {}, false
+    for _, path in ipairs(paths) do
+      if fits(path[depth], key) then
+        whole = whole or #path == depth
+        below[#below + 1] = path
+      end
+    end
+    if depth == 1 and #below > 0 then
+      if seen[key] then refuse(REASONS.repeated_key) end
+      seen[key] = true
+    end
+    gone[#gone + 1] = whole
+    any = any or whole
+    if whole or #below == 0 then return value_end(p, value) end
+    return prune(text, p, value, below, depth + 1, found)
+  end)
+  if any then change_members(members, gone, nil, found) end
+  return members.closing + 1
+end
+
+local function removed(text, paths)
+  local p, at = json.open(text)
+  local found = {}
+  prune(text, p, at, paths, 1, found)
+  return spliced(text, found)
+end
+
+-- Return the value inside the objects that the steps name; nil where a step asks for an array.
+local function wrapped(path, depth, value)
+  for place = #path, depth, -1 do
+    if type(path[place]) ~= "string" then return nil end
+    value = "{" .. escapes.quoted(path[place]) .. ":" .. value .. "}"
+  end
+  return value
+end
+
+-- Add the edits that set the path below the value at `at`. Return its end.
+local function assign(text, p, at, path, depth, value, found)
+  if depth > #path then
+    local finish = value_end(p, at)
+    if text:sub(at + 1, finish) ~= value then found[#found + 1] = { at, finish, value } end
+    return finish
+  end
+  if not is_container(p[at]) then return value_end(p, at) end
+  local step, namesakes = path[depth], 0
+  local walk = depth == 1 and members_of or nested_members_of
+  local members = walk(text, p, at, function(key, place)
+    if not fits(step, key) then return value_end(p, place) end
+    namesakes = namesakes + 1
+    return assign(text, p, place, path, depth + 1, value, found)
+  end)
+  if type(step) == "string" and p[at] == OPEN_OBJECT then
+    if namesakes > 1 then refuse(REASONS.repeated_key) end
+    local built = namesakes == 0 and wrapped(path, depth + 1, value)
+    if built then change_members(members, {}, escapes.quoted(step) .. ":" .. built, found) end
+  end
+  return members.closing + 1
+end
+
+local function assigned(text, path, value)
+  local p, at = json.open(text)
+  local found = {}
+  assign(text, p, at, path, 1, value, found)
+  return spliced(text, found)
+end
+
+-- Return the texts in the array that opens at `at`.
+local function strings_in(text, p, at)
+  local names = {}
+  if p[at] ~= OPEN_ARRAY then refuse(REASONS.betas_not_strings) end
+  json.each(text, p, at, function(_, place)
+    if p[place] ~= QUOTE then refuse(REASONS.betas_not_strings) end
+    local finish = json.string_end(p, place + 1)
+    names[#names + 1] = escapes.decoded(text:sub(place + 2, finish - 1))
+    return finish
+  end)
+  return names
+end
+
+-- Edit the names in a top-level "anthropic_beta" array; without any name left the member is removed.
+local function with_betas(text, beta)
+  local p, at = json.open(text)
+  local number
+  local members = members_of(text, p, at, function(_, value) return value_end(p, value) end)
+  for place = 1, members.count do
+    if members.keys[place] == "anthropic_beta" then
+      if number then refuse(REASONS.repeated_key) end
+      number = place
+    end
+  end
+  if not number then return text end
+  local names = strings_in(text, p, members.values[number])
+  local kept, changed = head.edited_betas(beta, names)
+  if not changed then return text end
+  local found = {}
+  if #kept == 0 then
+    change_members(members, { [number] = true }, nil, found)
+  else
+    for place, name in ipairs(kept) do kept[place] = escapes.quoted(name) end
+    found[1] = { members.values[number], members.ends[number], "[" .. table.concat(kept, ",") .. "]" }
+  end
+  return spliced(text, found)
+end
+
+-- Apply a rule's edits to a body that `json.scan` has checked: betas, then removals, then values to set.
+function edits.apply(text, rule)
+  members_left = CONSTANTS.max_members
+  if rule.beta then text = with_betas(text, rule.beta) end
+  if rule.body_remove[1] then text = removed(text, rule.body_remove) end
+  for _, value in ipairs(rule.body_set) do text = assigned(text, value[1], value[2]) end
+  return text
+end

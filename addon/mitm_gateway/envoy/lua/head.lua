@@ -1,0 +1,250 @@
+-- Decisions about a request head, made from texts alone: path, keys, query, betas, the form of an error.
+
+local head = {}
+
+local has, trimmed = text.has, text.trimmed
+
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+local KEY_NAMES, PLACEHOLDERS = set_of(CONSTANTS.key_names), set_of(CONSTANTS.placeholders)
+local KEY_PROTOCOL = CONSTANTS.key_protocol
+
+-- ---- the path ----
+
+local function is_odd(segment)
+  local stop = segment:find(";", 1, true)
+  -- "..;x" is a dot segment to servers that take ";x" for a path parameter.
+  local name = stop and segment:sub(1, stop - 1) or segment
+  return (name == "" or name == "." or name == "..") and stop ~= 1
+end
+
+-- Report whether a path has dot or empty segments, also percent-encoded once or twice. A final slash opens no empty
+-- segment, and a backslash counts as a slash.
+function head.has_odd_segments(path)
+  if not has(path, "//") and not has(path, "/.") and not has(path, "%") and not has(path, "\\") then return false end
+  for _ = 1, 3 do
+    local segments = text.split((path:gsub("\\", "/")), "/")
+    if segments[#segments] == "" then segments[#segments] = nil end
+    for place = 2, #segments do
+      if is_odd(segments[place]) then return true end
+    end
+    if not has(path, "%") then return false end
+    path = text.unquoted(path)
+  end
+  return false
+end
+
+-- Return the places of an endpoint's model in a path: of its first byte, and behind its last. Without a model the first
+-- is true, in a path of another endpoint nil.
+local function places_in(endpoint, path)
+  if not endpoint.pattern then return path:sub(-#endpoint.start) == endpoint.start or nil end
+  -- The first place only: to try them all would take quadratic time on a hostile path.
+  local at = path:find(endpoint.start, 1, true)
+  local first, last = nil, nil
+  if at then first, last = path:match(endpoint.pattern, at) end
+  return first and (last and first or true), last
+end
+
+local OTHER = {}
+
+local function identify(method, path)
+  local lowered = text.without_final(path:lower(), "/")
+  for place = 1, #CONSTANTS.endpoints do
+    local endpoint = CONSTANTS.endpoints[place]
+    if not endpoint.method or endpoint.method == method then
+      local first, last = places_in(endpoint, lowered)
+      if first then return { endpoint = endpoint, first = last and first, last = last } end
+    end
+  end
+  return { endpoint = OTHER }
+end
+
+local MAX_KEPT, MAX_KEPT_BYTES = 1000, 256
+local kept, kept_count = {}, 0
+
+-- Return the call that method and path (in normal form) make: its endpoint, and the place of the model in the path.
+function head.identify(method, path)
+  if #path > MAX_KEPT_BYTES then return identify(method, path) end
+  local line = method .. " " .. path
+  if not kept[line] then
+    if kept_count == MAX_KEPT then kept, kept_count = {}, 0 end
+    kept[line], kept_count = identify(method, path), kept_count + 1
+  end
+  return kept[line]
+end
+
+-- Return the path with another model in the place of its own.
+function head.path_with(path, call, model)
+  local before, old, after = path:sub(1, call.first - 1), path:sub(call.first, call.last - 1), path:sub(call.last)
+  -- A client that leaves slashes as they are finds them so upstream; else they stay inside the segment.
+  local encoded = text.quoted(model)
+  if has(old, "/") then encoded = encoded:gsub("%%2F", "/") end
+  return before .. encoded .. after
+end
+
+-- ---- errors ----
+
+-- Return body and headers of a refusal in the error form of an API.
+function head.refusal(form, status, reason, rule)
+  local error_ = CONSTANTS.errors[form][status]
+  if rule then reason = reason .. ' (rule "' .. rule .. '")' end
+  local headers = { [":status"] = tostring(status) }
+  for name, value in pairs(error_.headers) do headers[name] = value end
+  return error_.before .. escapes.quoted(reason):sub(2, -2) .. error_.after, headers
+end
+
+-- ---- keys ----
+
+local DIGITS = {}
+for place = 1, 64 do
+  DIGITS[("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"):byte(place)] = place - 1
+end
+
+-- Decode base64 with its padding; nil where the text is none.
+local function from_base64(encoded)
+  local digits = text.without_final(encoded, "=")
+  if #encoded % 4 ~= 0 or #encoded - #digits > 2 then return nil end
+  local out, bits, count = {}, 0, 0
+  for place = 1, #digits do
+    local value = DIGITS[digits:byte(place)]
+    if not value then return nil end
+    bits, count = bits * 64 + value, count + 6
+    if count >= 8 then
+      count = count - 8
+      out[#out + 1] = string.char(math.floor(bits / 2 ^ count))
+      bits = bits % 2 ^ count
+    end
+  end
+  return table.concat(out)
+end
+
+local function password_in(encoded)
+  local decoded = from_base64(encoded)
+  local colon = decoded and json.is_utf8(decoded) and decoded:find(":", 1, true)
+  return colon and decoded:sub(colon + 1) or ""
+end
+
+-- Return a key without its auth scheme, or the password of a Basic one.
+function head.bare_key(value)
+  value = trimmed(value)
+  local blank = value:find(" ", 1, true)
+  local scheme = blank and value:sub(1, blank - 1):lower()
+  if scheme == "bearer" or scheme == "token" then return trimmed(value:sub(blank + 1)) end
+  if scheme == "basic" then return password_in(value:sub(blank + 1)) end
+  return value
+end
+
+-- Report whether two texts are equal, in time that depends on the first one's length only.
+function head.equals(key, value)
+  local differing = bit.bxor(#key, #value)
+  for place = 1, #key do
+    differing = bit.bor(differing, bit.bxor(key:byte(place), value:byte(place) or 0))
+  end
+  return differing == 0
+end
+
+-- Return the client's own key, which no placeholder is. `fields` lists the values of both auth headers by name.
+function head.client_key(fields, prefer)
+  local names = { "x-api-key", "authorization" }
+  if prefer == "authorization" then names = { "authorization", "x-api-key" } end
+  for _, name in ipairs(names) do
+    for _, value in ipairs(fields[name]) do
+      local key = head.bare_key(value)
+      if not PLACEHOLDERS[key:lower()] then return key end
+    end
+  end
+end
+
+-- Return a Sec-WebSocket-Protocol value without keys; nil where nothing is left.
+function head.without_websocket_key(value)
+  if not has(value:lower(), KEY_PROTOCOL) then return value end
+  local kept = {}
+  for _, part in ipairs(text.split(value, ",")) do
+    part = trimmed(part)
+    if part:sub(1, #KEY_PROTOCOL):lower() ~= KEY_PROTOCOL then kept[#kept + 1] = part end
+  end
+  return #kept > 0 and table.concat(kept, ", ") or nil
+end
+
+-- ---- query, betas, models ----
+
+local function ends_in(name, endings)
+  for place = 1, #endings do
+    if name:sub(-#endings[place]) == endings[place] then return true end
+  end
+  return false
+end
+
+local function names_key(name)
+  name = name:gsub("%W+", ""):lower()
+  if not KEY_NAMES[name] and not ends_in(name, CONSTANTS.key_endings) then return false end
+  return not ends_in(name, CONSTANTS.page_token_endings)
+end
+
+-- Report whether a `name=value` of a query carries a key, in whatever spelling.
+local function is_key_parameter(pair)
+  local stop = pair:find("=", 1, true)
+  local name = stop and pair:sub(1, stop - 1) or pair
+  for _ = 1, CONSTANTS.max_decodings do name = text.unquoted(name) end
+  -- Servers that build arrays or C strings from parameters end the name here.
+  return names_key(name) or names_key(name:match("^[^%[%z]*"))
+end
+
+-- Return the parts of a parameter that carry no key, nil where none is left; some servers take `;` for `&`.
+local function without_keys(pair)
+  if is_key_parameter(pair) then return nil end
+  local kept = {}
+  for _, part in ipairs(text.split(pair, ";")) do
+    if not is_key_parameter(part) then kept[#kept + 1] = part end
+  end
+  return kept[1] and table.concat(kept, ";")
+end
+
+-- Return a query with its question mark without the parameters that carry a key; the rest stays byte for byte.
+function head.sent_query(query)
+  if query == "" then return query end
+  local kept = {}
+  for _, pair in ipairs(text.split(query:sub(2), "&")) do kept[#kept + 1] = without_keys(pair) end
+  return kept[1] and "?" .. table.concat(kept, "&") or ""
+end
+
+-- Return the beta names in a header's value.
+function head.beta_names(value)
+  local names = {}
+  for _, name in ipairs(text.split(value, ",")) do
+    name = trimmed(name)
+    if name ~= "" then names[#names + 1] = name end
+  end
+  return names
+end
+
+-- Return the beta names to send for the client's, and whether they differ.
+function head.edited_betas(beta, names)
+  local kept, seen = {}, {}
+  local function add(name)
+    if seen[name] then return end
+    seen[name] = true
+    kept[#kept + 1] = name
+  end
+  for _, name in ipairs(names) do
+    local stays = not beta.keep or text.any_covers(beta.keep, name)
+    if stays and not text.any_covers(beta.drop, name) then add(beta.rename[name] or name) end
+  end
+  for _, name in ipairs(beta.add) do add(name) end
+  local changed = #kept ~= #names
+  for place, name in ipairs(names) do changed = changed or kept[place] ~= name end
+  return kept, changed
+end
+
+-- Return the name that the upstream gets for the one that the client asked for.
+function head.sent_model(models, name)
+  if models.exact[name] then return models.exact[name] end
+  for _, glob in ipairs(models.globs) do
+    if text.covers(glob[1], name) then return glob[2] end
+  end
+  return models.default or name
+end

@@ -1,0 +1,240 @@
+-- A request: the rule that takes it, and the edits of its head and body.
+-- Envoy's routes choose the rule of a request; LISTENER describes the rules, in the order of the file.
+-- Each call of a handle or of headers leaves the compiled code and takes as long as about a hundred bytes of JSON, so
+-- every one here is needed.
+
+local has, as_value = text.has, text.as_value
+local refuse, values, check_size = admission.refuse, admission.values, admission.check_size
+local REASONS = CONSTANTS.reasons
+-- Headers that tell Envoy's routes: the path is in normal form, the model, the client's key.
+local PATH, MODEL, KEY = CONSTANTS.path_header, CONSTANTS.model_header, CONSTANTS.key_header
+local NO_MODEL = "-"
+local NOTES = CONSTANTS.notes
+local write_sent = escapes.new_writer()
+
+local function answer(handle, refusal, request)
+  local call = head.identify(request.method:upper(), text.normal_path(request.path))
+  local form = call.endpoint.form or LISTENER.form
+  local rule = request.rule and request.rule.name
+  local body, headers = head.refusal(form, refusal.status, refusal.reason, rule)
+  handle:respond(headers, body)
+end
+
+-- ---- edits of the head ----
+
+-- Return the client's key for a rule that moves it.
+local function moved_key(headers, rule)
+  local authorization = {}
+  -- Envoy joins repeated fields by commas.
+  for _, value in ipairs(values(headers, "authorization")) do
+    for _, part in ipairs(text.split(value, ",")) do authorization[#authorization + 1] = part end
+  end
+  local fields = { ["x-api-key"] = values(headers, "x-api-key"), authorization = authorization }
+  local key = head.client_key(fields, rule.client.prefer)
+  if not key then refuse(401, REASONS.no_client_key) end
+  if rule.client.refuses_anthropic and key:sub(1, #CONSTANTS.anthropic_key) == CONSTANTS.anthropic_key then
+    refuse(403, REASONS.foreign_key)
+  end
+  return key
+end
+
+local function replace(headers, name, before, after)
+  if after == nil then headers:remove(name) elseif after ~= before then headers:replace(name, after) end
+end
+
+local function strip_websocket_key(headers)
+  local value = headers:get("sec-websocket-protocol")
+  if value then replace(headers, "sec-websocket-protocol", value, head.without_websocket_key(value)) end
+end
+
+local function edit_beta_header(headers, beta)
+  local value = headers:get("anthropic-beta")
+  local kept, changed = head.edited_betas(beta, head.beta_names(value or ""))
+  if changed then replace(headers, "anthropic-beta", value, #kept > 0 and table.concat(kept, ",") or nil) end
+end
+
+-- Put the upstream's model into the path and take keys out of the query; Envoy adds the upstream's base path.
+local function edit_path(headers, rule, request)
+  local path = request.path
+  if request.call.first and rule.models then
+    request.sent = head.sent_model(rule.models, request.model)
+    if request.sent ~= request.model then path = head.path_with(request.normal, request.call, request.sent) end
+  end
+  local query = rule.strips and head.sent_query(request.query) or request.query
+  if path ~= request.path or query ~= request.query then headers:replace(":path", path .. query) end
+end
+
+-- ---- the body ----
+
+-- Report whether a body is a form with files, which has no model.
+local function has_form(headers, request)
+  if request.has_form == nil then
+    local kind = headers:get("content-type")
+    request.has_form = kind and kind ~= "application/json" and kind:lower():sub(1, 10) == "multipart/" or false
+  end
+  return request.has_form
+end
+
+-- Read and check the request's body, unless it is empty or a form with files. Return the headers: Envoy invalidates the
+-- ones that were got before it waited for the body.
+local function read_body(handle, headers, request)
+  if request.body or request.has_no_body then return headers end
+  -- For Envoy, a request for a WebSocket has no end.
+  local is_upgrade = headers:get("upgrade")
+  if is_upgrade and (request.length or "0") ~= "0" then refuse(400, REASONS.upgrade_with_body) end
+  local body = not is_upgrade and not has_form(headers, request) and handle:body()
+  local size = body and body:length() or 0
+  headers = handle:headers()
+  if size == 0 then
+    request.has_no_body = true
+    return headers
+  end
+  check_size(size)
+  local encoding = headers:get("content-encoding")
+  if encoding and text.trimmed(encoding):lower() ~= "identity" then refuse(400, REASONS.compressed) end
+  request.body, request.text = body, body:getBytes(0, size)
+  request.body_model, request.model_start, request.model_end = json.scan(request.text)
+  return headers
+end
+
+local function edit_body(rule, request)
+  local edited = request.text
+  if rule.models and request.body_model then
+    local sent = head.sent_model(rule.models, request.body_model)
+    if sent ~= request.body_model then
+      edited = edited:sub(1, request.model_start) .. write_sent(sent) .. edited:sub(request.model_end + 1)
+    end
+    if not request.call.first then request.sent = sent end
+  end
+  if rule.beta or rule.body_remove[1] or rule.body_set[1] then edited = edits.apply(edited, rule) end
+  if edited ~= request.text then request.body:setBytes(edited) end
+end
+
+-- ---- the rule ----
+
+-- Note what the access log and the response need, and the rule last: the gate behind the filter lets a request pass by
+-- the route of the noted rule only. A note of several fields takes longer than several notes.
+local function note_done(handle, request, rule)
+  local notes = handle:streamInfo():dynamicMetadata()
+  if rule and request.model then
+    if not rule.restores or request.method == "HEAD" then notes:set(NOTES, "stays", true) end
+    notes:set(NOTES, "model", request.model)
+    notes:set(NOTES, "model_sent", request.sent or request.model)
+  end
+  notes:set(NOTES, "rule", request.number)
+end
+
+-- Return the model, whether it is known without reading the body, and the headers as `read_body` does. Envoy has taken
+-- Transfer-Encoding out by now, and HTTP/2 has none, so without a length even a GET may have a body. Few do; it is read
+-- before a route is chosen, as the model in it decides.
+local function learn_model(handle, headers, request)
+  if request.model then return request.model, true, headers end
+  if request.length == "0" or has_form(headers, request) then return nil, true, headers end
+  if request.length or (request.method ~= "GET" and request.method ~= "HEAD") then return nil, false, headers end
+  headers = read_body(handle, headers, request)
+  return request.body_model, true, headers
+end
+
+-- Return the metadata of the first route. Envoy gives it once, and again only after it has waited for a body: path and
+-- model are set before, or the noted rule would not be the route's.
+local function route_at_first(handle, headers, request)
+  local model, knows_model
+  if LISTENER.asks_model then model, knows_model, headers = learn_model(handle, headers, request) end
+  local is_encoded = has(request.path, "%")
+  if is_encoded then
+    headers:replace(":path", request.normal .. request.query)
+    headers:replace(PATH, "normal")
+  end
+  if knows_model then headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL) end
+  if is_encoded or knows_model then handle:clearRouteCache() end
+  return handle:metadata(), headers
+end
+
+-- Return the metadata of the route behind one that asks for the body's model, and the headers.
+local function route_by_body(handle, headers, request)
+  headers = read_body(handle, headers, request)
+  if request.has_no_body then refuse(400, REASONS.no_body) end
+  local model = request.body_model
+  headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL)
+  handle:clearRouteCache()
+  return handle:metadata(), headers
+end
+
+local function find_rule(handle, headers, request)
+  local route
+  route, headers = route_at_first(handle, headers, request)
+  local number = route:get("rule")
+  if not number and route:get("asks") then
+    route, headers = route_by_body(handle, headers, request)
+    number = route:get("rule")
+  end
+  if has(request.path, "%") then headers:replace(":path", request.target) end
+  request.number = number or 0
+  return LISTENER.rules[request.number], headers
+end
+
+-- ---- a request ----
+
+local function answer_count(handle, request)
+  local form = request.call.endpoint.form or LISTENER.form
+  local tokens = request.text and estimate.tokens(request.text, form) or 1
+  local headers = { [":status"] = "200", ["content-type"] = "application/json" }
+  handle:respond(headers, '{"' .. CONSTANTS.count_keys[form] .. '": ' .. tokens .. "}")
+end
+
+-- Note the API of the request, and the model in its path.
+local function identify(request)
+  request.normal = text.normal_path(request.path)
+  local call = head.identify(request.method:upper(), request.normal)
+  request.call = call
+  if call.first then request.model = text.unquoted(request.normal:sub(call.first, call.last - 1)) end
+end
+
+local function serve(handle, headers, request)
+  admission.check(headers, request)
+  identify(request)
+  local rule
+  rule, headers = find_rule(handle, headers, request)
+  if not rule then return note_done(handle, request) end
+  request.rule = rule
+  local key = rule.client and moved_key(headers, rule)
+  if rule.reads_body then
+    headers = read_body(handle, headers, request)
+    request.model = request.model or request.body_model
+    if rule.counts_tokens and request.call.endpoint.counts_tokens and request.method:upper() == "POST" then
+      note_done(handle, request, rule)
+      return answer_count(handle, request)
+    end
+    if request.text then edit_body(rule, request) end
+  end
+  edit_path(headers, rule, request)
+  if rule.strips then strip_websocket_key(headers) end
+  if rule.beta then edit_beta_header(headers, rule.beta) end
+  if key then headers:replace(KEY, rule.client.is_basic and handle:base64Escape(key) or key) end
+  note_done(handle, request, rule)
+end
+
+local function request_of(headers)
+  local target = headers:get(":path") or "*"
+  local mark = target:find("?", 1, true)
+  local path, query = target, ""
+  if mark then path, query = target:sub(1, mark - 1), target:sub(mark) end
+  return { -- with the fields that later steps set: a table that grows is copied several times
+    method = headers:get(":method"), target = target, path = path, query = query, normal = nil, call = nil,
+    model = nil, sent = nil, rule = nil, number = nil, length = nil, has_form = nil,
+    has_no_body = nil, body = nil, text = nil, body_model = nil, model_start = nil, model_end = nil,
+  }
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local request = request_of(headers)
+  local done, fault = pcall(serve, handle, headers, request)
+  if done then return end
+  if type(fault) ~= "table" then
+    handle:logErr("mitm-gateway: " .. tostring(fault))
+    fault = { status = 502, reason = REASONS.fault }
+  end
+  handle:streamInfo():dynamicMetadata():set(NOTES, "refusal", fault.reason)
+  answer(handle, fault, request)
+end

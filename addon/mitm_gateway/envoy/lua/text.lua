@@ -1,0 +1,116 @@
+-- Texts as bytes: globs, blanks, percent-encoding. Every function takes time in proportion to the text.
+
+local text = {}
+
+-- Compiled by LuaJIT, which a search for a pattern is not.
+function text.has(subject, part) return subject:find(part, 1, true) ~= nil end
+local has = text.has
+
+-- Report whether a glob covers the whole subject. `literals` are the parts between its stars.
+function text.covers(literals, subject)
+  local count = #literals
+  if count == 1 then return literals[1] == subject end
+  local first, last = literals[1], literals[count]
+  local limit = #subject - #last
+  if #first > limit or subject:sub(1, #first) ~= first or subject:sub(limit + 1) ~= last then return false end
+  local at = #first + 1
+  for place = 2, count - 1 do
+    local start, finish = subject:find(literals[place], at, true)
+    if not start or finish > limit then return false end
+    at = finish + 1
+  end
+  return true
+end
+
+function text.any_covers(globs, subject)
+  for _, literals in ipairs(globs) do
+    if text.covers(literals, subject) then return true end
+  end
+  return false
+end
+
+-- Blanks as Python's str.strip knows them: bytes of ASCII, and in UTF-8 the ones beyond.
+local BLANK_BYTES, WIDE_BLANKS = {}, {}
+for _, range in ipairs({ { 9, 13 }, { 28, 32 } }) do
+  for byte = range[1], range[2] do BLANK_BYTES[byte] = true end
+end
+for _, blank in ipairs(CONSTANTS.wide_blanks) do WIDE_BLANKS[blank] = #blank end
+
+-- Return the size of the blank that begins at a byte's place, 0 where none does; two lookups at most.
+local function blank_at(subject, place)
+  local byte = subject:byte(place)
+  if BLANK_BYTES[byte] then return 1 end
+  if byte < 128 then return 0 end
+  return WIDE_BLANKS[subject:sub(place, place + 1)] or WIDE_BLANKS[subject:sub(place, place + 2)] or 0
+end
+
+local function blank_before(subject, place)
+  local byte = subject:byte(place)
+  if BLANK_BYTES[byte] then return 1 end
+  if byte < 128 then return 0 end
+  return WIDE_BLANKS[subject:sub(math.max(place - 1, 1), place)]
+    or WIDE_BLANKS[subject:sub(math.max(place - 2, 1), place)] or 0
+end
+
+-- Return the subject without the blanks around it.
+function text.trimmed(subject)
+  local first, last = 1, #subject
+  while first <= last do
+    local size = blank_at(subject, first)
+    if size == 0 then break end
+    first = first + size
+  end
+  while first <= last do
+    local size = blank_before(subject, last)
+    if size == 0 then break end
+    last = last - size
+  end
+  return subject:sub(first, last)
+end
+
+-- Return the subject without this character at its end, however often it is repeated there.
+function text.without_final(subject, character)
+  local last, byte = #subject, character:byte()
+  while last > 0 and subject:byte(last) == byte do last = last - 1 end
+  return subject:sub(1, last)
+end
+
+-- Return the parts between separators of one character, empty ones included.
+function text.split(subject, separator)
+  local parts, at = {}, 1
+  while true do
+    local place = subject:find(separator, at, true)
+    if not place then break end
+    parts[#parts + 1] = subject:sub(at, place - 1)
+    at = place + 1
+  end
+  parts[#parts + 1] = subject:sub(at)
+  return parts
+end
+
+local function character_of(hex) return string.char(tonumber(hex, 16)) end
+
+-- Decode all percent-encoded bytes.
+function text.unquoted(subject)
+  if not has(subject, "%") then return subject end
+  return (subject:gsub("%%(%x%x)", character_of))
+end
+
+local function escaped(byte) return string.format("%%%02X", byte:byte()) end
+
+-- Percent-encode a text as one segment of a path.
+function text.quoted(subject) return (subject:gsub("[^%w%-._~:@]", escaped)) end
+
+-- Percent-encode a text as a header value that Envoy's routes match.
+function text.as_value(subject) return (subject:gsub("[^!-$&-~]", escaped)) end
+
+local function unreserved(hex)
+  local character = character_of(hex)
+  return character:find("[%w%-._~]") and character or nil
+end
+
+-- Decode needlessly encoded letters, digits and -._~ of a path (RFC 3986, 6.2.2.2).
+function text.normal_path(path)
+  if not has(path, "%") then return path end
+  return (path:gsub("%%(%x%x)", unreserved))
+end

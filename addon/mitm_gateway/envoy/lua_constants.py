@@ -1,0 +1,102 @@
+"""Everything that the Lua filter and the addon must agree on, written into the filter from the addon's modules."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from ..exchange import guard, json_body, json_scanner, local_answers, plan, restore_model
+from ..llm import usage
+from ..llm.apis import ENDPOINTS, Endpoint, Form
+from ..llm.errors import error_body, error_headers
+from ..text import redact
+from ..wire import sse
+from ..wire.refusal import Refusal
+from . import refusals
+
+LUA = "mitm_gateway"
+# The filter tells the routes in request headers of this prefix; early in the chain they are removed from the client's.
+MARK = "x-mitm-gateway-"
+PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}moved"
+# Python's own reader refuses at about this depth.
+_MAX_DEPTH = 990
+_LAST_BLANK = 0x3000
+_STATUSES = (400, 401, 403, 413, 502)
+# Takes the place of a reason in an error.
+_REASON = "\x00"
+_PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
+
+
+def constants() -> dict[str, Any]:
+    """Return the table `CONSTANTS` of the filter."""
+    return {
+        "notes": LUA,
+        "path_header": PATH,
+        "model_header": MODEL,
+        "key_header": KEY,
+        "reasons": _reasons(),
+        "errors": {form: {status: _error(form, status) for status in _STATUSES} for form in get_args(Form)},
+        "endpoints": list(map(_endpoint, ENDPOINTS)),
+        "max_path_bytes": guard.MAX_PATH_CHARACTERS,
+        "key_headers": guard.KEY_HEADERS,
+        "anthropic_key": plan.ANTHROPIC_KEY,
+        "placeholders": sorted(plan.PLACEHOLDERS),
+        "key_names": sorted(redact.KEY_NAMES),
+        "key_endings": redact.KEY_ENDINGS,
+        "page_token_endings": redact.PAGE_TOKEN_ENDINGS,
+        "max_decodings": redact.MAX_DECODINGS,
+        "key_protocol": redact.KEY_PROTOCOL,
+        "wide_blanks": [chr(code) for code in range(0x80, _LAST_BLANK + 1) if chr(code).isspace()],
+        "max_depth": _MAX_DEPTH,
+        "max_members": json_body.MAX_MEMBERS,
+        "max_digits": sys.int_info.default_max_str_digits,
+        "estimated_members": local_answers.ESTIMATED_MEMBERS,
+        "count_keys": local_answers.COUNT_KEYS,
+        "image_characters": local_answers.IMAGE_CHARACTERS,
+        "characters_per_token": local_answers.CHARACTERS_PER_TOKEN,
+        "max_held_bytes": json_scanner.MAX_HELD_BYTES,
+        "max_key_bytes": json_scanner.MAX_KEY_BYTES,
+        "model_parents": sorted(restore_model.PARENTS),
+        "max_json_bytes": usage.MAX_JSON_BYTES,
+        "max_tokens": usage.MAX_TOKENS,
+        "max_line_bytes": sse.DEFAULT_LIMIT,
+    }
+
+
+def _reasons() -> Mapping[str, str]:
+    return {
+        **{reason.name.lower(): reason.value for reason in json_body.Reason},
+        "trace": guard.TRACE_REFUSED,
+        "cross_site": guard.CROSS_SITE,
+        "long_path": guard.LONG_PATH,
+        "odd_path": guard.ODD_PATH,
+        "no_client_key": plan.NO_CLIENT_KEY,
+        "foreign_key": plan.FOREIGN_KEY,
+        "web_page": refusals.WEB_PAGE.reason,
+        "client_key": refusals.CLIENT_KEY.reason,
+        "compressed": refusals.COMPRESSED.reason,
+        "upgrade_with_body": refusals.UPGRADE_WITH_BODY.reason,
+        "no_body": refusals.NO_BODY.reason,
+        "fault": refusals.FAULT.reason,
+    }
+
+
+def _error(form: Form, status: int) -> Mapping[str, Any]:
+    refusal = Refusal(status, _REASON)
+    before, after = error_body(refusal, form).decode().split("\\u0000")
+    return {"before": before, "after": after, "headers": error_headers(refusal, form)}
+
+
+def _endpoint(endpoint: Endpoint) -> Mapping[str, Any]:
+    # Lua captures the places of the model instead of its text.
+    wildcards = [mark.replace("(", "()").replace("+)", "+()") for mark in endpoint.wildcards]
+    literals = [_PUNCTUATION.sub(r"%\1", text) for text in endpoint.literals]
+    return {
+        "start": endpoint.start,
+        "method": endpoint.method,
+        "pattern": f"^{''.join(map(str.__add__, literals, (*wildcards, '')))}$" if wildcards else None,
+        "form": endpoint.api.form,
+        "counts_tokens": endpoint.api.local == "count_tokens",
+    }

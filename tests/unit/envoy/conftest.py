@@ -1,0 +1,13 @@
+"""Fixtures of the export's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.lua import Library
+
+
+@pytest.fixture(scope="session")
+def lua() -> Library:
+    """The filter's library with the constants of an export."""
+    return Library()

@@ -1,0 +1,199 @@
+"""Request bodies in the exported filter: checked, edited and estimated as in the addon."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.envoy.lua_filter import rule_data
+from mitm_gateway.envoy.options import Listener
+from mitm_gateway.exchange import json_body
+from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.exchange.local_answers import estimated_tokens
+from mitm_gateway.rules.schema import Rule
+from support.bodies import NASTY
+from support.core import make_rule
+from support.lua import Library, Refused
+from support.strategies import JSONISH, ODD_BYTES
+
+HERE = Listener("127.0.0.1", 1)
+
+
+def found_in(lua: Library, raw: bytes) -> object:
+    """Return the model that the filter finds in a body, or that it refuses the body."""
+    try:
+        found = lua.call("json.scan", raw)
+    except Refused:
+        return "refused"
+    return found and found[0]
+
+
+def assert_read_alike(lua: Library, raw: bytes) -> None:
+    """Hold that filter and addon accept the same bodies, and find the same model in them."""
+    try:
+        model = scan(raw).model
+    except BodyError:
+        assert found_in(lua, raw) == "refused", raw
+    else:
+        assert found_in(lua, raw) == (None if model is None else model.encode("utf-8", "surrogatepass")), raw
+
+
+FILLINGS = [
+    "abcdefgh",
+    "é",
+    "xé",
+    "漢",
+    "a漢",
+    "😀",
+    "ab😀",
+    r"\n",
+    r"a\\",
+    r"\"",
+    r"\u00e9",
+    r"a\ud83d\ude00",
+]
+EACH_PLACE = ("abcdefgh", "é", "漢", r"\n")
+
+
+# Four readings of 256 bytes each: every place of one round, and some of the next.
+@pytest.mark.parametrize(("filling", "step"), [(text, 1 if text in EACH_PLACE else 11) for text in FILLINGS])
+def test_a_fault_is_seen_wherever_it_stands_in_a_long_string(lua: Library, filling: str, step: int) -> None:
+    text = filling.encode() * (4000 // len(filling.encode()))
+    for place in range(250, 1600, step):
+        for odd in ODD_BYTES:
+            assert_read_alike(lua, b'{"a":"%s%s%s","model":"m"}' % (text[:place], odd, text[place:]))
+
+
+def test_a_text_that_ends_in_a_long_string_is_not_read_beyond(lua: Library) -> None:
+    good_end = lua.execute(
+        "return function(text, size) return strings.good_end(ffi.cast('const uint8_t *', text), 300, size) end"
+    )
+    for filling in (b"a", "é".encode(), "漢".encode(), b"\\n"):
+        text = filling * (8000 // len(filling))
+        for size in range(1200, 2400):
+            # Had it looked at what follows, it had gone on there.
+            assert 300 - 32 <= good_end(text, size) <= size
+
+
+# But for what is nested deeper than the filter goes.
+@pytest.mark.parametrize("raw", [raw for raw in NASTY if raw.count(b"[") < 990])
+def test_a_short_body_is_read_alike(lua: Library, raw: bytes) -> None:
+    assert_read_alike(lua, raw)
+
+
+TEXTS = st.lists(st.one_of(st.sampled_from(FILLINGS).map(lambda text: text * 200), st.text(max_size=20).map(
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1])), max_size=8)  # fmt: skip
+EDITS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from([b"", *ODD_BYTES])), max_size=3
+)
+
+
+@given(TEXTS, TEXTS, EDITS)
+def test_bodies_that_something_was_done_to_are_read_alike(
+    lua: Library, first: list[str], second: list[str], edits: list[tuple[float, int, bytes]]
+) -> None:
+    a, b = "".join(first), "".join(second)
+    raw = f'{{"a":["{a}",1.5e3],"model":"m","b":{{"{b}":null}}}}'.encode("utf-8", "surrogatepass")
+    for share, length, odd in edits:
+        place = int(share * len(raw))
+        raw = raw[:place] + odd + raw[place + length :]
+    assert_read_alike(lua, raw)
+
+
+PATHS = ("a", "a.b", "a[*].x", "a[1]", "a[*].a.b", "model", "zz.y", "anthropic_beta")
+EDITED = st.fixed_dictionaries(
+    {},
+    optional={
+        "beta": st.sampled_from(
+            [{"add": ["b"]}, {"drop": ["*"]}, {"rename": {"a": "c-1"}}, {"keep": ["m*l"]}]
+        ),
+        "body": st.fixed_dictionaries(
+            {},
+            optional={
+                "remove": st.lists(st.sampled_from(PATHS), min_size=1, max_size=3),
+                "set": st.dictionaries(
+                    st.sampled_from(PATHS), st.sampled_from(["v", [1.5], None]), min_size=1, max_size=3
+                ),
+            },
+        ),
+    },
+)
+VALUES = st.recursive(
+    st.sampled_from(["x", "a", "é😀", 1, -0.5, None, True]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abx"), inner, max_size=3),
+    max_leaves=20,
+)
+BODIES = JSONISH | st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.just("m"),
+        "a": VALUES,
+        "zz": VALUES,
+        "anthropic_beta": st.lists(st.sampled_from("amb")),
+    },
+).map(lambda body: json.dumps(body, indent=1, ensure_ascii=False).encode())
+
+
+def edited_by_addon(rule: Rule, raw: bytes) -> object:
+    betas = rule.beta.edited if rule.beta else None
+    try:
+        return edit(scan(raw), betas=betas, remove=rule.body.remove, set_=rule.body.set_texts)
+    except BodyError:
+        return "refused"
+
+
+def edited_by_filter(lua: Library, rule: Rule, raw: bytes) -> object:
+    data = rule_data(rule, HERE)
+    try:
+        lua.call("json.scan", raw)
+        return lua.call(
+            "edits.apply", raw, {name: data[name] for name in ("beta", "body_remove", "body_set")}
+        )
+    except Refused:
+        return "refused"
+
+
+@given(BODIES, EDITED)
+def test_a_body_is_edited_alike(lua: Library, raw: bytes, keys: dict[str, Any]) -> None:
+    rule = make_rule(**keys)
+    assert edited_by_filter(lua, rule, raw) == edited_by_addon(rule, raw)
+
+
+@cache
+def few() -> Library:
+    """Return the library with a bound of four members."""
+    return Library(max_members=4)
+
+
+@given(BODIES, EDITED)
+def test_all_edits_of_a_request_share_one_bound_on_members(raw: bytes, keys: dict[str, Any]) -> None:
+    rule = make_rule(**keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "MAX_MEMBERS", 4)
+        patch.setattr(json_body, "simdjson", None)
+        assert edited_by_filter(few(), rule, raw) == edited_by_addon(rule, raw)
+
+
+ESTIMATED = JSONISH | st.dictionaries(
+    st.sampled_from(["system", "messages", "tools", "contents", "a"]),
+    VALUES | st.just({"type": "base64", "data": "x" * 50}) | st.lists(VALUES),
+).map(lambda body: json.dumps(body).encode())
+
+
+@given(ESTIMATED, st.sampled_from(["anthropic", "gemini"]))
+def test_tokens_are_estimated_alike(lua: Library, raw: bytes, form: Any) -> None:
+    if found_in(lua, raw) != "refused":
+        assert lua.call("estimate.tokens", raw, form) == estimated_tokens(raw, form)
+
+
+def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None:
+    raw = b'{"messages":' + b'[{"a":' * 494 + b"1" + b"}]" * 494 + b"}"
+    assert lua.call("estimate.tokens", raw, "anthropic") == round((len("systemmessagestools") + 495) / 3.6)
+    rule = make_rule(body={"remove": ["messages" + "[*].a" * 494]})
+    assert edited_by_filter(lua, rule, raw) == raw.replace(b'"a":1', b"")

@@ -1,0 +1,168 @@
+"""Decisions about a request head in the exported filter: the same as the addon's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.envoy.lua_filter import rule_data
+from mitm_gateway.envoy.options import Listener
+from mitm_gateway.exchange import guard, plan
+from mitm_gateway.exchange.headers import stripped
+from mitm_gateway.llm.apis import form_on, identify
+from mitm_gateway.llm.errors import error_body, error_headers
+from mitm_gateway.rules.schema import Auth, Beta, Models
+from mitm_gateway.wire import addresses
+from mitm_gateway.wire.refusal import Refusal
+from mitm_gateway.wire.request import Arrival, raw, text
+from support.constants import API
+from support.core import make_head, make_rule, make_ruleset
+from support.lua import Library
+
+HERE = Listener("127.0.0.1", 1)
+
+
+def joined(*pieces: str, size: int = 8) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(pieces), max_size=size).map("".join)
+
+
+PATHS = joined(
+    "/", "/", "//", ".", "..", ";", ";x", "\\", "%2e", "%2F", "%25", "%41", "%zz", "%", "a", "é", ":m", "@1", ":",
+    "/v1", "/messages", "/batches", "/results", "/count_tokens", "/model/", "/models/", "/tunedModels/", "/invoke",
+    "/converse-stream", "/openai/deployments/", "/chat/completions", "/responses", "/realtime", "/operations/",
+    ":generateContent", ":countTokens", ":rawPredict", "count-tokens", "/images", "/cachedContents", "M", "b",
+)  # fmt: skip
+METHODS = st.sampled_from(["GET", "POST"])
+BLANKS = ("", " ", "\t", "\u00a0", "\u2003", "\u3000", "\x1c", "\x85")
+VALUES = joined(
+    *BLANKS, "Bearer ", "basic ", "Token ", "token", "Bearer", CK := "sk-ant-x", "key", "dummy", "NONE", "-", "dXNlcjpw",
+    "dXNlcjpw4g==", "OmtleQ==", "=", "é", "\udcff", size=4,
+)  # fmt: skip
+
+
+@given(PATHS)
+def test_paths_are_normalised_and_checked_alike(lua: Library, path: str) -> None:
+    assert lua.call("text.normal_path", path) == raw(addresses.normal_path(path))
+    assert lua.call("head.has_odd_segments", path) == addresses.has_odd_segments(path)
+
+
+@given(PATHS, METHODS, st.sampled_from(["gw", "a/b c", "é"]))
+def test_requests_are_identified_alike(lua: Library, path: str, method: str, model: str) -> None:
+    path = addresses.normal_path("/" + path)
+    wanted, call = identify(API, method, path), lua.call("head.identify", method, path)
+    assert (call[b"endpoint"][b"form"] or form_on(API).encode()) == wanted.form.encode()
+    assert bool(call[b"endpoint"][b"counts_tokens"]) == (wanted.api.local == "count_tokens")
+    if wanted.span is None:
+        assert call[b"first"] is None
+        return
+    assert (call[b"first"] - 1, call[b"last"] - 1) == byte_span(path, *wanted.span)
+    assert lua.call("head.path_with", path, call, model) == raw(wanted.path_with(model))
+
+
+def byte_span(path: str, start: int, end: int) -> tuple[int, int]:
+    return len(raw(path[:start])), len(raw(path[:end]))
+
+
+@given(
+    st.sampled_from(["anthropic", "openai", "gemini", "bedrock"]),
+    st.text(max_size=9),
+    st.none() | st.text(min_size=1, max_size=9),
+)
+@pytest.mark.parametrize("status", [400, 401, 403, 413, 502])
+def test_errors_look_alike(lua: Library, status: int, form: Any, reason: str, rule: str | None) -> None:
+    refusal = Refusal(status, reason, rule)
+    body, headers = lua.call("head.refusal", form, status, raw(reason), None if rule is None else raw(rule))
+    assert body == error_body(refusal, form)
+    wanted = error_headers(refusal, form) | {":status": str(status)}
+    assert dict(headers.items()) == {raw(name): raw(value) for name, value in wanted.items()}
+
+
+@given(VALUES)
+def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
+    assert lua.call("head.bare_key", value) == raw(guard.bare_key(value))
+
+
+@given(
+    st.lists(VALUES, max_size=3),
+    st.lists(VALUES, max_size=3),
+    st.sampled_from([None, "authorization", "x-api-key"]),
+)
+def test_the_clients_key_is_chosen_alike(
+    lua: Library, keys: list[str], others: list[str], prefer: Any
+) -> None:
+    fields = [*(("x-api-key", key) for key in keys), *(("authorization", key) for key in others)]
+    wanted = plan.client_key(
+        make_head(headers=fields), Auth(scheme="bearer", credential="client", prefer=prefer)
+    )
+    found = lua.call("head.client_key", {"x-api-key": keys, "authorization": others}, prefer)
+    assert found == (None if wanted is None else raw(wanted))
+
+
+@given(st.binary(max_size=4), st.binary(max_size=4))
+def test_keys_are_equal_only_to_themselves(lua: Library, key: bytes, value: bytes) -> None:
+    assert lua.call("head.equals", key, value) == (key == value)
+
+
+@given(
+    joined(*BLANKS, ",", ",", "a", "realtime", "openai-insecure-api-key.", "OpenAI-Insecure-API-Key.x", "é")
+)
+def test_websocket_keys_are_stripped_alike(lua: Library, value: str) -> None:
+    (field,) = stripped(((b"sec-websocket-protocol", raw(value)),)) or ((b"", None),)
+    assert lua.call("head.without_websocket_key", value) == field[1]
+
+
+QUERIES = joined(
+    "&", "&", ";", "=", "=x", "key", "KEY", "%6bey", "-", "_", "%5F", "%255f", "+", "%C2%A0", "api", "access_token", "a",
+    "?", "%", "[]", "%5B0", "%00", "%2500x", "page", "sig", "\u212a",
+)  # fmt: skip
+
+
+@given(QUERIES)
+def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
+    ruleset = make_ruleset(make_rule(auth={"scheme": "none"}))
+    found = plan.decide(ruleset, make_head(f"/v1?{query}"), Arrival())
+    assert isinstance(found, plan.Plan)
+    assert lua.call("head.sent_query", f"?{query}") == raw(found.target.removeprefix("/v1"))
+
+
+NAMES = ["a", "ab", "b-1", "a-2025", "context-1m", "1m"]
+GLOBS = ["a*", "*", "*-*", "b-1", "*1*m", "a*b*", "c**1m"]
+LISTS = st.lists(st.sampled_from([*NAMES, *GLOBS]), min_size=1, max_size=2)
+BETAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "keep": LISTS, "drop": LISTS, "add": st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),
+        "rename": st.dictionaries(st.sampled_from(NAMES), st.sampled_from(NAMES), min_size=1, max_size=2),
+    },
+)  # fmt: skip
+
+
+@given(BETAS, st.lists(st.sampled_from(NAMES), max_size=5))
+def test_betas_are_edited_alike(lua: Library, keys: dict[str, Any], names: list[str]) -> None:
+    rule = make_rule(beta=keys)
+    assert isinstance(rule.beta, Beta)
+    kept, changed = lua.call("head.edited_betas", rule_data(rule, HERE)["beta"], names)
+    wanted = list(rule.beta.edited(tuple(names)))
+    assert ([text(name) for name in kept.values()], changed) == (wanted, wanted != names)
+
+
+@given(joined(*BLANKS, ",", ",", "a", "b"))
+def test_beta_headers_are_read_alike(lua: Library, value: str) -> None:
+    found = [text(name) for name in lua.call("head.beta_names", value).values()]
+    assert found == [name.strip() for name in value.split(",") if name.strip()]
+
+
+@given(
+    st.dictionaries(st.sampled_from([*NAMES, *GLOBS]), st.sampled_from(["x", "y"]), max_size=4),
+    st.sampled_from([None, "d"]),
+)
+@pytest.mark.parametrize("name", [*NAMES, "", "é"])
+def test_models_are_mapped_alike(
+    lua: Library, name: str, mapped: dict[str, str], default: str | None
+) -> None:
+    models = Models(map=mapped, default=default)
+    data = rule_data(make_rule(models={"map": mapped, "default": default}), HERE)["models"]
+    assert lua.call("head.sent_model", data, name) == raw(models.sent_for(name))

@@ -1,0 +1,149 @@
+"""Responses in the exported filter: read for the log, and edited, as in the addon."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.llm.usage import reader_for
+from support.lua import Library
+from support.strategies import JSON_PIECES, ODD_BYTES, STREAM_PIECES
+
+# Returns the fields that a response has.
+READ = """
+return function(kind, pieces)
+  local reader, all = usage[kind](true), {}
+  local function note(found)
+    for name, value in pairs(found or {}) do all[name] = value end
+  end
+  for piece in python.iter(pieces) do note(reader:feed(piece)) end
+  note(reader:finish())
+  return all
+end
+"""
+
+COUNT_NAMES = [
+    "input_tokens", "output_tokens", "prompt_tokens", "completion_tokens", "cache_read_input_tokens",
+]  # fmt: skip
+COUNTS = st.sampled_from([0, 7, 10**9, 10**9 + 1, -1, None, 1.5, "7"])
+NAMES = st.sampled_from(
+    ["m", "claude-x", "error", "overloaded_error", "a b", "a\nb", "é", "x" * 65, "", None, 5]
+)
+CACHED = st.dictionaries(st.sampled_from(["cached_tokens", "x"]), st.integers(-1, 9), min_size=1)
+DETAILS = st.dictionaries(st.sampled_from(["input_tokens_details", "prompt_tokens_details"]), CACHED)
+TOKENS = (
+    st.builds(dict.__or__, st.dictionaries(st.sampled_from(COUNT_NAMES), COUNTS, min_size=1), DETAILS)
+    | st.none()
+)
+ERRORS = st.dictionaries(st.sampled_from(["type", "code", "x"]), NAMES) | NAMES
+PART = {"model": NAMES, "usage": TOKENS, "error": ERRORS, "type": NAMES, "code": NAMES, "x": TOKENS}
+PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(
+    lambda names: st.fixed_dictionaries({name: PART[name] for name in names})
+)
+TOLD = st.builds(
+    dict.__or__,
+    PARTS,
+    st.dictionaries(st.sampled_from(["message", "response", "delta", "x"]), PARTS | COUNTS, max_size=2),
+)
+FRAMES = [
+    "data: %s\n\n",
+    "data:%s\r\n\r\n",
+    "event: x\ndata: %s\nid: 1\n\n",
+    ": %s\n\n",
+    "\ndata: [DONE]\n\n",
+]
+# Python reads bytes of surrogates, and takes a NUL for another encoding.
+HARMS = [odd for odd in ODD_BYTES if odd not in (b"\xed\xa0\x80", b"\x00")]
+BREAKS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from([b"", *HARMS])), max_size=3)
+CUTS = st.lists(st.floats(0, 1), max_size=4)
+
+
+def cut(raw: bytes, shares: list[float]) -> list[bytes]:
+    places = [0, *sorted(int(share * len(raw)) for share in shares), len(raw)]
+    return [raw[first:last] for first, last in pairwise(places)]
+
+
+def assert_read_alike(lua: Library, kind: str, pieces: list[bytes]) -> None:
+    """Hold that filter and addon find the same in a response."""
+    reader = reader_for({"sse": "text/event-stream", "json": "application/json"}[kind])
+    for piece in pieces:
+        reader.feed(piece)
+    usage = reader.finish()
+    wanted = {"model": usage.model, "error": usage.error, "input_tokens": usage.input_tokens}
+    wanted |= {"output_tokens": usage.output_tokens, "cache_read_tokens": usage.cache_read_tokens}
+    found = lua.execute(READ)(kind.encode(), pieces)
+    texts = {
+        name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in found.items()
+    }
+    assert texts == {name: value for name, value in wanted.items() if value is not None}, pieces
+
+
+@given(st.lists(st.tuples(TOLD, st.sampled_from(FRAMES)), max_size=4), st.booleans(), CUTS)
+def test_a_stream_tells_the_same(
+    lua: Library, events: list[tuple[dict[str, Any], str]], is_open: bool, shares: list[float]
+) -> None:
+    for event, _ in events[1:]:
+        # The filter looks for the model until it has one.
+        for part in (event, *event.values()):
+            if isinstance(part, dict):
+                part.pop("model", None)
+    raw = "".join(frame.replace("%s", json.dumps(event)) for event, frame in events).encode()
+    raw = raw.rstrip(b"\n") if is_open else raw
+    assert_read_alike(lua, "sse", cut(raw, shares))
+
+
+@given(TOLD, st.booleans(), BREAKS, CUTS)
+def test_an_answer_tells_the_same(
+    lua: Library,
+    answer: dict[str, Any],
+    is_spaced: bool,
+    edits: list[tuple[float, int, bytes]],
+    shares: list[float],
+) -> None:
+    raw = json.dumps(answer, indent=1 if is_spaced else None).encode()
+    for share, length, odd in edits:
+        place = int(share * len(raw))
+        raw = raw[:place] + odd + raw[place + length :]
+    assert_read_alike(lua, "json", cut(raw, shares))
+
+
+def test_an_endless_line_is_not_kept(lua: Library) -> None:
+    held = lua.execute("""
+return function(piece, count)
+  local reader = usage.sse(false)
+  for _ = 1, count do reader:feed(piece) end
+  return #reader.pieces, reader:feed('\\ndata: {"usage": {"input_tokens": 3}}\\n').input_tokens
+end
+""")
+    assert held(b"data: " + b"x" * 65536, 100) == (0, 3)
+
+
+# Returns the pieces that leave, and what is held at the end.
+RESTORE = """
+return function(kind, name, pieces)
+  local restorer, passed = restore[kind](escapes.quoted(name)), {}
+  for piece in python.iter(pieces) do passed[#passed + 1] = restorer:feed(piece) end
+  passed[#passed + 1] = restorer:flush()
+  return table.concat(passed, "|")
+end
+"""
+NAME = 'claude-"é'
+
+
+@given(st.lists(STREAM_PIECES, max_size=12).map(b"".join), CUTS)
+def test_the_model_is_restored_alike_in_a_stream(lua: Library, stream: bytes, shares: list[float]) -> None:
+    restorer, pieces = SseRestorer(NAME), cut(stream, shares)
+    wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
+    assert lua.execute(RESTORE)(b"sse", NAME.encode(), pieces) == wanted
+
+
+@given(st.lists(st.sampled_from(JSON_PIECES), max_size=12).map(b"".join), CUTS)
+def test_the_model_is_restored_alike_in_a_response(lua: Library, body: bytes, shares: list[float]) -> None:
+    restorer, pieces = JsonRestorer(NAME), cut(body, shares)
+    wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
+    assert lua.execute(RESTORE)(b"json", NAME.encode(), pieces) == wanted
