@@ -13,7 +13,7 @@ SERVE := .venv/bin/mitm-gateway serve --rules rules.yaml --port $(PORT)
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
-.PHONY: help run web screenshots test check matrix bench fuzz soak clean
+.PHONY: help run web screenshots quick test check matrix bench fuzz soak clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -27,6 +27,9 @@ run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or
 web: .venv/runtime ## the same with mitmproxy's web page
 	@$(say_how)
 	@exec $(SERVE) --web
+
+quick: .venv/dev ## the tests without real processes, within half a minute
+	@.venv/bin/python -m pytest -n 2 --hypothesis-profile=quick tests/unit tests/addon tests/test_*.py $(ARGS)
 
 test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
 	@.venv/bin/python -m pytest -n 2 $(ARGS)

@@ -23,8 +23,8 @@ from support.recorder import Recorder
 from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, StartRecorder
 
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
-settings.register_profile("busy machine", deadline=None)
-settings.load_profile("busy machine")
+settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=40)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,33 @@
+"""Work counted in steps instead of seconds, so that a busy machine cannot change the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+
+def work(run: Callable[[], object]) -> int:
+    """Return the number of Python lines and calls that `run` executes, calls into C included."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal steps
+        steps += 1
+        return count
+
+    tracer, profiler = sys.gettrace(), sys.getprofile()
+    sys.settrace(count)
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(profiler)
+        sys.settrace(tracer)
+    return steps
+
+
+def assert_linear(run: Callable[[int], object], size: int) -> None:
+    """Twice the size takes about twice the work."""
+    run(size)  # caches
+    assert work(lambda: run(2 * size)) < 3 * work(lambda: run(size))
