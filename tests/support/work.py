@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 
 def work(run: Callable[[], object]) -> int:
     """Return the number of Python lines and calls that `run` executes, calls into C included."""
     steps = 0
 
-    def count(frame: FrameType, event: str, argument: object) -> object:
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal steps
         steps += 1
         return count
