@@ -40,7 +40,6 @@ class Connection:
     raw: bytearray = field(default_factory=bytearray)
     sni: str | None = None
     alpn: str | None = None
-    tls_error: str | None = None
 
 
 class _GoneError(Exception):
@@ -171,8 +170,6 @@ class Recorder:
                 while True:
                     request = _read_request(peer, index)
                     self._answer(_Http1(peer, request), request)
-        except ssl.SSLError as error:
-            connection.tls_error = str(error)
         except (_GoneError, OSError):
             pass
         finally:

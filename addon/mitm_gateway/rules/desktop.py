@@ -72,11 +72,6 @@ def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
     return RuleSet.of(rules_file, document.file, document)
 
 
-def passed_over(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of a Desktop file that say nothing to a gateway."""
-    return tuple(key for key in data if key not in _READ_KEYS)
-
-
 class _Desktop:
     def __init__(self, document: Document) -> None:
         self._document = document

@@ -70,21 +70,17 @@ class Document:
         """The place of the key at a path, or of its nearest ancestor's that exists."""
         return self._walk(loc)[0]
 
-    def holds(self, loc: Path) -> bool:
-        """Whether there is a value at a path."""
-        return self._walk(loc)[2] == len(loc)
-
-    def _walk(self, loc: Path) -> tuple[Pos, Node, int]:
+    def _walk(self, loc: Path) -> tuple[Pos, Node]:
         key_pos, node = self.root.pos, self.root
-        for depth, step in enumerate(loc):
+        for step in loc:
             if isinstance(step, str) and node.entries is not None and step in node.entries:
                 key_pos, node = node.entries[step]
             elif isinstance(step, int) and node.items is not None and step < len(node.items):
                 node = node.items[step]
                 key_pos = node.pos
             else:
-                return key_pos, node, depth
-        return key_pos, node, len(loc)
+                break
+        return key_pos, node
 
 
 def parse(text: bytes, file: str) -> Document:

@@ -64,8 +64,6 @@ def test_a_path_that_leads_nowhere_has_the_place_of_its_nearest_ancestor(parser:
     assert document.pos(("a", "b", 0)) == Pos(2, 6)
     assert document.pos(("a", "x", "y")) == Pos(2, 3)
     assert document.key_pos(("a", "x")) == Pos(1, 1)
-    assert document.holds(("a", "b"))
-    assert not document.holds(("a", "x"))
 
 
 def test_anchors_and_merges_work_and_own_keys_win(parser: str) -> None:
