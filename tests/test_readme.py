@@ -14,7 +14,9 @@ import pytest
 from pydantic import BaseModel
 
 from mitm_gateway.mitm.options import add_options
-from mitm_gateway.rules import schema
+from mitm_gateway.rules import edits, schema
+from mitm_gateway.rules.fields import keys_of
+from mitm_gateway.rules.json_schema import field_texts
 from mitm_gateway.rules.load import parse_rules
 from support.constants import ROOT
 
@@ -27,10 +29,10 @@ PARTS = (
     ("`rules[]`", schema.Rule),
     ("`match`", schema.Match),
     ("`auth`", schema.Auth),
-    ("`headers`", schema.Headers),
-    ("`beta`", schema.Beta),
-    ("`body`", schema.Body),
-    ("`models`", schema.Models),
+    ("`headers`", edits.Headers),
+    ("`beta`", edits.Beta),
+    ("`body`", edits.Body),
+    ("`models`", edits.Models),
     ("`respond`", schema.Respond),
 )
 
@@ -46,12 +48,8 @@ def reference() -> str:
 
 
 def described(model: type[BaseModel]) -> list[tuple[str, str]]:
-    texts = schema.field_texts(model)
-    return [
-        (name, " ".join(texts.get(name, "").split()))
-        for name, field in model.model_fields.items()
-        if not field.exclude
-    ]
+    texts = field_texts(model)
+    return [(key, texts.get(key, "")) for key in keys_of(model)]
 
 
 def test_the_reference_is_the_schemas() -> None:

@@ -423,7 +423,7 @@ def test_without_a_credential_the_request_is_refused(
     assert answer.status == 502
     assert answer.header("x-should-retry") == "false"
     assert json.loads(answer.body)["error"]["message"] == (
-        'mitm-gateway: credential "gw" is not there: set the environment variable GW_KEY (rule "gw")'
+        'mitm-gateway: credential "gw": the environment variable GW_KEY is not set (rule "gw")'
     )
     assert_nothing_sent(upstream)
 

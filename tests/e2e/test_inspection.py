@@ -296,7 +296,7 @@ def test_a_refusal_is_marked_and_told(recorder: StartRecorder, mitmdump: StartMi
     assert flow["marked"] == "⛔"
     report = view(proxy, flow, "response", "Gateway")
     assert "forwarded: nothing; answered locally" in report
-    assert 'refusal: credential "gw" is not there: set the environment variable GW_KEY' in report
+    assert 'refusal: credential "gw": the environment variable GW_KEY is not set' in report
     assert CK not in report
     assert upstream.raw == b""
 

@@ -63,7 +63,7 @@ def test_copilot_refuses_what_github_would_refuse(command: Command, token: str) 
     # Nothing listens at the URL: the kind of token is enough.
     done = command.run("token", "github-copilot", "--api-url", "http://127.0.0.1:9", env={"GH_TOKEN": token})
     assert done.returncode == 1
-    assert "Copilot does not take" in done.stderr
+    assert "Copilot does not accept" in done.stderr
     assert token not in done.stdout + done.stderr
 
 
@@ -72,7 +72,7 @@ def test_copilot_says_why_an_account_gets_none(recorder: StartRecorder, command:
     env = {"GITHUB_TOKEN": "gho_of_another_account"}
     done = command.run("token", "github-copilot", "--api-url", upstream.url, env=env)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "status 403): no access here; has this account Copilot?" in done.stderr
+    assert "status 403): no access here; does this account have Copilot?" in done.stderr
     assert env["GITHUB_TOKEN"] not in done.stderr
 
 
@@ -108,8 +108,8 @@ def test_copilot_signs_in_with_a_code_and_keeps_the_token(recorder: StartRecorde
     done = command.run("token", "github-copilot", "--login", *urls)
     assert done.returncode == 0, done
     assert json.loads(done.stdout)["token"] == "tid=abc;exp=1"
-    assert "Open https://github.com/login/device and type the code ABCD-1234" in done.stderr
-    assert "waiting for you" in done.stderr
+    assert "Open https://github.com/login/device and enter the code ABCD-1234" in done.stderr
+    assert "waiting; the code is valid" in done.stderr
     assert GITHUB not in done.stderr
     kept = command.config / "github-copilot.token"
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -126,7 +126,7 @@ def test_the_device_flow_slows_down_and_ends(recorder: StartRecorder) -> None:
         return json_reply(next(polls))
 
     pauses: list[float] = []
-    with pytest.raises(TokenError, match="ran out before it was typed"):
+    with pytest.raises(TokenError, match="expired before it was entered"):
         copilot.device_flow(lambda text: None, pauses.append, recorder(answers).url)
     assert pauses == [5, 10]
 
@@ -163,7 +163,7 @@ def test_oauth2_tells_a_refusal_without_the_secret(recorder: StartRecorder, comm
     args = ("--token-url", upstream.url, "--client-id", "id", "--secret-env", "S")
     done = command.run("token", "oauth2", *args, env={"S": secret})
     assert done.returncode == 1
-    assert done.stderr == "mitm-gateway token: the token server said invalid_client (status 401)\n"
+    assert done.stderr == "mitm-gateway token: the token server answered invalid_client (status 401)\n"
 
 
 def test_a_secret_goes_nowhere_in_clear_or_by_a_redirect(recorder: StartRecorder) -> None:

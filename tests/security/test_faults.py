@@ -149,10 +149,10 @@ def test_28_a_fault_while_rules_are_loaded_again_leaves_the_old_ones(
 ) -> None:
     with breaking_stage.case() as stage:
         before = stage.proxy.rules_file.read_text()
-        told = stage.proxy.output().count("could not be taken up")
+        told = stage.proxy.output().count("cannot reload")
         with broken(fault, "load", how):
             stage.proxy.write_rules(before.replace("gw-model", "other-model"))
-            stage.proxy.wait_for_output(rf"(?s)(could not be taken up.*){{{told + 1}}}")
+            stage.proxy.wait_for_output(rf"(?s)(cannot reload.*){{{told + 1}}}")
             assert stage.ask().status == 200
             assert stage.asked.json["model"] == "gw-model"
         stage.proxy.write_rules(before.replace("gw-model", "third-model"))

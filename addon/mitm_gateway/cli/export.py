@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from ..envoy import Listener, Options, check, files
 from ..envoy.options import DEFAULT_CA, parse_address
+from ..rules.fields import parse_size
 from ..rules.problems import RulesError
-from ..rules.schema import parse_size
 from ..wire.addresses import normal_host, parse_origin
 from .common import OK, Subparsers, add_rules_option, read_rules, wrong_usage
 

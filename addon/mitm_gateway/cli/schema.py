@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..rules.schema import json_schema
+from ..rules.json_schema import json_schema
 from .common import OK, Subparsers
 
 

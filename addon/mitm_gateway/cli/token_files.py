@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..credentials.store import Credentials
 from ..credentials.value import CredentialError
+from ..rules.fields import parse_duration
 from ..rules.ruleset import RuleSet
-from ..rules.schema import parse_duration
 from .common import FAULT, OK, Subparsers, add_rules_option, read_rules, say, wrong_usage
 
 # Helpers run again well before their value expires, so one look a second is enough.

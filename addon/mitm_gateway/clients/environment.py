@@ -12,9 +12,10 @@ from pathlib import Path
 import certifi
 
 from ..rules import presets
+from ..rules.fields import CLIENT
 from ..rules.patterns import HostPattern
 from ..rules.ruleset import RuleSet
-from ..rules.schema import CLIENT, Rule
+from ..rules.schema import Rule
 from ..rules.variables import expanded
 from ..wire.request import RequestHead
 

@@ -1,6 +1,6 @@
-"""Programs that print a secret: how one is found, run within bounds, and understood.
+"""Helper programs that print a secret: finding, running within bounds, and parsing the output.
 
-A helper gets no shell and no input, its errors are not read, and at its end nothing that it started is left.
+A helper gets no shell and no input, and everything that it started is ended with it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from ..rules.schema import HEADER_NAME
+from ..rules.fields import HEADER_NAME
 from ..text.redact import Secret
 from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 
-# How long the end of a killed helper is waited for.
+# Time to wait for the end of a killed helper.
 _END_S = 2.0
-# A token is not used up to its last second: the request has to get there.
+# A token is not used up to its last second: the request has to arrive in time.
 _EXPIRY_MARGIN_S = 5.0
 
 OWN_COMMAND = "mitm-gateway"
@@ -33,7 +33,7 @@ _OWN_START = (
 
 
 def command_line(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """A helper as it is run: `~` stands for the home folder, and our own command is found without a path."""
+    """Return the arguments to run: `~` expanded, and our own command found even if it is not on the path."""
     return _findable(_with_home(argv), environ)
 
 
@@ -44,7 +44,6 @@ def _with_home(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The helper, or where it is our own command and not on the path, this Python that can run it too."""
     if argv[0] != OWN_COMMAND or shutil.which(OWN_COMMAND, path=environ.get("PATH")):
         return argv
     # Without the current directory on the path (-P): nothing there may be imported.
@@ -52,7 +51,7 @@ def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, .
 
 
 async def run(argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str]) -> bytes:
-    """What a helper program prints, at most 64 KiB. Raises CredentialError; its stderr is read and dropped."""
+    """Return the output of a helper, at most 64 KiB. Raises CredentialError."""
     program = Path(argv[0]).name
     try:
         process = await asyncio.create_subprocess_exec(
@@ -64,18 +63,18 @@ async def run(argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str
             start_new_session=True,
         )
     except (OSError, ValueError) as fault:
-        reason = getattr(fault, "strerror", None) or "it cannot be started"
-        raise CredentialError(f'has a helper "{program}" that cannot be started: {reason}') from None
+        reason = getattr(fault, "strerror", None) or "its arguments are not valid"
+        raise CredentialError(f'helper "{program}" cannot be started: {reason}') from None
     try:
         async with asyncio.timeout(timeout_s):
             output = await _bounded_output(process, program)
             status = await process.wait()
     except TimeoutError:
-        raise CredentialError(f'has a helper "{program}" that took longer than {timeout_s:g} s') from None
+        raise CredentialError(f'helper "{program}" took longer than {timeout_s:g} s') from None
     finally:
         await _end_group(process)
     if status != 0:
-        raise CredentialError(f'has a helper "{program}" that failed with exit status {status}')
+        raise CredentialError(f'helper "{program}" failed with exit status {status}')
     return output
 
 
@@ -85,18 +84,18 @@ async def _bounded_output(process: asyncio.subprocess.Process, program: str) -> 
     while chunk := await process.stdout.read(MAX_SECRET_BYTES + 1 - len(output)):
         output += chunk
         if len(output) > MAX_SECRET_BYTES:
-            raise CredentialError(f'has a helper "{program}" that printed more than 64 KiB')
+            raise CredentialError(f'helper "{program}" printed more than 64 KiB')
     return output
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
-    """Ends the helper and whatever it started: all of its process group."""
+    """End the helper and all processes of its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     if process.returncode is not None:
         return
-    # asyncio counts a process as ended only when its output has been read to the end; a child of the helper
-    # that left the group may hold the pipe open, which is nobody's reason to wait.
+    # asyncio waits for the end of the output as well; a child of the helper that left the group may keep the
+    # pipe open, and nothing should wait for that.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
             while process.stdout is not None and await process.stdout.read(MAX_SECRET_BYTES):
@@ -105,30 +104,29 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
 
 
 def parse_output(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
-    """The value that a helper printed: a bare secret, or JSON with `token`, expiry and headers.
+    """Return the value that a helper printed: a bare secret, or JSON with `token`, expiry and headers.
 
     `now` is on the cache's clock, `wall` in unix seconds. Raises CredentialError.
     """
-    text = decoded(output) if not output.lstrip().startswith(b"{") else ""
-    if not text and output.strip():
+    if output.lstrip().startswith(b"{"):
         return _parse_json(output, ttl_s, now, wall)
-    return Value(Secret(clean(text)), read_at=now, stale_at=now + ttl_s)
+    return Value(Secret(clean(decoded(output))), read_at=now, stale_at=now + ttl_s)
 
 
 def _parse_json(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
     try:
         data = json.loads(output)
     except (ValueError, RecursionError):
-        raise CredentialError("has a helper that printed broken JSON") from None
-    token = data.get("token") if isinstance(data, dict) else None
+        raise CredentialError("the helper printed broken JSON") from None
+    token = data.get("token")
     if not isinstance(token, str):
-        raise CredentialError('has a helper that printed JSON without a text "token"')
-    left = _seconds_left(data, wall)
-    if left is not None and left <= 0:
-        raise CredentialError("has a helper that printed an expired token")
-    life = ttl_s if left is None else max(left - _EXPIRY_MARGIN_S, left / 2)
+        raise CredentialError('the helper printed JSON without a text "token"')
+    left_s = _seconds_left(data, wall)
+    if left_s is not None and left_s <= 0:
+        raise CredentialError("the helper printed an expired token")
+    life_s = ttl_s if left_s is None else max(left_s - _EXPIRY_MARGIN_S, left_s / 2)
     headers = _headers(data.get("headers", {}))
-    return Value(Secret(clean(token)), headers, read_at=now, stale_at=now + life)
+    return Value(Secret(clean(token)), headers, read_at=now, stale_at=now + life_s)
 
 
 def _seconds_left(data: dict[str, object], wall: float) -> float | None:
@@ -145,20 +143,16 @@ def _seconds_left(data: dict[str, object], wall: float) -> float | None:
                 parsed = datetime.fromisoformat(moment)
                 if parsed.tzinfo is not None:
                     return parsed.timestamp() - wall
-    raise CredentialError("has a helper whose expiry is neither seconds nor an RFC 3339 time")
+    raise CredentialError("the helper printed an expiry that is neither seconds nor an RFC 3339 time")
 
 
 def _headers(headers: object) -> tuple[tuple[str, Secret], ...]:
     if not isinstance(headers, dict):
-        raise CredentialError('has a helper whose "headers" is not an object')
+        raise CredentialError('the helper printed "headers" that are not an object')
     result = []
     for name, value in headers.items():
-        if (
-            not HEADER_NAME.fullmatch(name)
-            or not isinstance(value, str)
-            or not value.isprintable()
-            or not value.isascii()
-        ):
-            raise CredentialError('has a helper whose "headers" are not all texts that fit into a header')
+        is_header = HEADER_NAME.fullmatch(name) and isinstance(value, str)
+        if not (is_header and value.isprintable() and value.isascii()):
+            raise CredentialError('the helper printed "headers" that are not valid')
         result.append((name, Secret(value)))
     return tuple(result)

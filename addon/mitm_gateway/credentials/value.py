@@ -1,4 +1,4 @@
-"""What a credential comes to: a usable secret, or the reason why there is none. Neither shows a value."""
+"""The value of a credential: a usable secret, or the reason why there is none. Neither shows the secret."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 class CredentialError(Exception):
-    """A credential that cannot be used. The text says which and why, and holds nothing of its value."""
+    """A credential that cannot be used; the text gives the reason and contains nothing of its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A usable secret, further headers that a helper asks for, and when it was read.
+    """A usable secret, the additional headers of a helper, and when it was read.
 
-    `signing` are AWS keys, which sign a request instead of standing in it.
+    `signing` are AWS keys, which sign a request and are not part of it.
     """
 
     secret: Secret
@@ -30,25 +30,24 @@ class Value:
 
 
 _VISIBLE = re.compile(r"[!-~]+")
+_NOT_VISIBLE = "the value contains spaces, line breaks, control or non-ASCII characters"
 
 
 def clean(text: str) -> str:
-    """A secret without one final newline and a pasted `Bearer `. Raises CredentialError where unusable."""
+    """Return a secret without one final newline and a pasted `Bearer `. Raises CredentialError."""
     text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
     if text[:7].lower() == "bearer ":
         text = text[7:].lstrip(" ")
     if not text:
-        raise CredentialError("is empty")
+        raise CredentialError("the value is empty")
     if not _VISIBLE.fullmatch(text):
-        raise CredentialError("holds blanks, line breaks, control or non-ASCII characters")
+        raise CredentialError(_NOT_VISIBLE)
     return text
 
 
 def decoded(content: bytes) -> str:
-    """What a file or a helper holds, as text. Raises CredentialError where it is no secret."""
-    if len(content) > MAX_SECRET_BYTES:
-        raise CredentialError("is larger than 64 KiB")
+    """Return the content of a file or the output of a helper as text. Raises CredentialError."""
     try:
         return content.decode("ascii")
     except UnicodeDecodeError:
-        raise CredentialError("holds blanks, line breaks, control or non-ASCII characters") from None
+        raise CredentialError(_NOT_VISIBLE) from None

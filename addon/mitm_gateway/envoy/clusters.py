@@ -6,8 +6,9 @@ import ipaddress
 from typing import Any
 
 from ..exchange.headers import auth_header
+from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
 from ..rules.ruleset import RuleSet
-from ..rules.schema import CLIENT, CREDENTIAL_REFERENCE, Rule
+from ..rules.schema import Rule
 from ..wire.addresses import Upstream
 from .lua_filter import auth_of, destination_of
 from .options import Listener, Options

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from ..exchange.headers import auth_header
-from ..rules.schema import CLIENT, CREDENTIAL_REFERENCE, Rule
+from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
+from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.addresses import Upstream
 from .lua_constants import KEY

@@ -9,10 +9,12 @@ from typing import Any
 
 from ..exchange import plan
 from ..llm.apis import form_on
+from ..rules.edits import Beta, Models
 from ..rules.field_paths import FieldPath
+from ..rules.fields import CLIENT
 from ..rules.patterns import Glob
 from ..rules.ruleset import RuleSet
-from ..rules.schema import CLIENT, Auth, Beta, Models, Rule
+from ..rules.schema import Auth, Rule
 from ..wire.addresses import Upstream
 from .lua_constants import constants
 from .options import Listener, Options

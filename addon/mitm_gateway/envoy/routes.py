@@ -14,8 +14,9 @@ from typing import Any
 from ..exchange.local_answers import listed_models, model_list, one_model
 from ..llm.apis import Form, form_on
 from ..llm.errors import error_body, error_headers
+from ..rules.fields import CLIENT
 from ..rules.ruleset import RuleSet
-from ..rules.schema import CLIENT, Rule
+from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.refusal import Refusal
 from .header_edits import headers_put_in, path_edit, removals

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..rules.fields import CREDENTIAL_REFERENCE
 from ..rules.problems import Pos, Problem
 from ..rules.ruleset import RuleSet
-from ..rules.schema import CREDENTIAL_REFERENCE, Rule
+from ..rules.schema import Rule
 from .options import Options
 
 Loc = tuple[str | int, ...]

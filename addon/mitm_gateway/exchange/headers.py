@@ -6,7 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..rules.schema import CREDENTIAL_REFERENCE, FRAMING_HEADERS, Auth, Beta, Headers
+from ..rules.edits import Beta, Headers
+from ..rules.fields import CREDENTIAL_REFERENCE, FRAMING_HEADERS
+from ..rules.schema import Auth
 from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, normal_name
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import os
 import re
-import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,8 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.options import Options
 
 from ..exchange.guard import Policy
-from ..rules.schema import parse_size
+from ..rules.fields import parse_size
+from ..rules.read_file import FileError, read_regular_file
 from ..wire.addresses import (
     Authority,
     normal_host,
@@ -141,20 +140,13 @@ def _host(text: str) -> str:
 def read_client_keys(path: Path) -> tuple[bytes, ...]:
     """Return the keys of a gateway_clients file, one a line, without `#` comments. Raises OptionsError."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            os.close(handle)
-            raise exceptions.OptionsError(f"gateway_clients: {path} is not a regular file")
-        with os.fdopen(handle, "rb") as file:
-            content = file.read(MAX_CLIENT_KEYS_BYTES + 1)
-    except OSError as fault:
-        raise exceptions.OptionsError(f"gateway_clients: {path}: {fault.strerror}") from None
+        content = read_regular_file(path, MAX_CLIENT_KEYS_BYTES)
+    except FileError as fault:
+        raise exceptions.OptionsError(f"gateway_clients: {path}: {fault}") from None
     lines = [line.strip() for line in content.splitlines()]
     keys = tuple(line for line in lines if line and not line.startswith(b"#"))
-    if not keys or len(content) > MAX_CLIENT_KEYS_BYTES:
-        raise exceptions.OptionsError(
-            f"gateway_clients: {path} contains no key, or more than 64 KiB; expected one key a line"
-        )
+    if not keys:
+        raise exceptions.OptionsError(f"gateway_clients: {path} contains no key; expected one key a line")
     return keys
 
 

@@ -1,4 +1,4 @@
-"""What is wrong between the parts of a rules file, each of them sound by itself."""
+"""Faults between the parts of a rules file, each of which is valid by itself."""
 
 from __future__ import annotations
 
@@ -8,63 +8,62 @@ from typing import Any
 
 from ..wire import sigv4
 from ..wire.addresses import Upstream
-from .document import shown
+from .fields import CLIENT, CREDENTIAL_REFERENCE
+from .nodes import shown
 from .patterns import Glob, HostPattern, PathGlob
-from .problems import Pos, did_you_mean
-from .schema import CLIENT, CREDENTIAL_REFERENCE, Credential, Match, Rule
+from .problems import Finding, Loc, Pos, did_you_mean
+from .schema import Credential, Match, Rule
 
-# Comparing rules takes up to ten microseconds a pair, and a reload holds up all requests: a file that needs more
-# pairs than this was generated, and is not told about rules that can never match.
+# Comparing two rules takes up to ten microseconds, and a reload holds up all requests. A file that needs more
+# pairs was generated, and gets no report about rules that can never match.
 _MAX_PAIRS = 100_000
 
-Loc = tuple[str | int, ...]
-Finding = tuple[Loc, str]
 PositionOf = Callable[[Loc], Pos]
 
 
 def check_rules(
     rules: Mapping[int, Rule], credentials: Mapping[str, Credential | None], pos: PositionOf
 ) -> Iterator[Finding]:
-    """The faults between these rules (by their place in the file) and credentials, each with its place.
+    """Yield the faults between rules (by their position in the file) and credentials.
 
-    A credential that is faulty itself is None: it is known, and nothing more is said of it.
+    A credential that is faulty itself is None: its name is known, and nothing else is checked.
     """
     for number, rule in rules.items():
         yield from _credentials(number, rule, credentials)
         yield from _exposed(number, rule)
         if rule.signs and not sigv4.is_available():
-            yield ("rules", number, "auth", "scheme"), f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
+            text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
+            yield Finding(("rules", number, "auth", "scheme"), text)
     yield from _unreachable(rules, pos)
 
 
 def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Finding]:
-    """The names that an earlier rule has already; `names` by their rules' places in the file."""
+    """Yield the names that an earlier rule already has; `names` are by the position of their rule."""
     first: dict[str, int] = {}
     for number, name in names.items():
         if name in first:
             line = pos(("rules", first[name], "name")).line
-            yield ("rules", number, "name"), f"duplicate rule name {shown(name)}; first given on line {line}"
+            text = f"duplicate rule name {shown(name)}; first defined on line {line}"
+            yield Finding(("rules", number, "name"), text)
         first.setdefault(name, number)
 
 
 def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Finding]:
     for loc, name in _named_credentials(number, rule):
         if name not in credentials:
-            yield (
-                loc,
-                f"unknown credential {shown(name)} in rule {shown(rule.name)}"
-                f"{did_you_mean(name, [*credentials, CLIENT])}",
-            )
+            hint = did_you_mean(name, [*credentials, CLIENT])
+            yield Finding(loc, f"unknown credential {shown(name)} in rule {shown(rule.name)}{hint}")
             continue
         credential = credentials[name]
         if credential is None:
             continue
         signs = rule.signs and loc[-1] == "credential"
         if credential.aws is not None and not signs:
-            expected = f'expected "scheme: sigv4" in rule {shown(rule.name)}'
-            yield loc, f"credential {shown(name)} signs requests; {expected}"
+            text = f'credential {shown(name)} signs requests; expected "scheme: sigv4" in rule {shown(rule.name)}'
+            yield Finding(loc, text)
         if signs and credential.aws is None:
-            yield loc, f'credential {shown(name)} cannot sign requests; expected one with "aws"'
+            text = f'credential {shown(name)} cannot sign requests; expected one with "aws"'
+            yield Finding(loc, text)
 
 
 def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
@@ -77,27 +76,22 @@ def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
 
 
 def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
-    """A credential that would go to whoever is named by the client, or over a wire that others read."""
+    """Yield credentials that would reach a host of the client's choice, or a network that others read."""
     sends = bool(rule.credential_names) or (rule.auth is not None and rule.auth.credential == CLIENT)
     for place, host in enumerate(rule.match.host):
         if set(host.labels) <= {"*"} and rule.credential_names and rule.upstream is None:
-            loc: Loc = ("rules", number, "match", "host", place)
-            yield (
-                loc,
-                (
-                    f"host {shown(host.text)} would send a credential of rule {shown(rule.name)} to any host; "
-                    'expected an "upstream", or hosts by name'
-                ),
+            text = (
+                f"host {shown(host.text)} would send a credential of rule {shown(rule.name)} to any host; "
+                'expected an "upstream", or hosts by name'
             )
+            yield Finding(("rules", number, "match", "host", place), text)
     upstream = rule.upstream
     if isinstance(upstream, Upstream) and sends and not upstream.is_private and not rule.allow_http:
-        yield (
-            ("rules", number, "upstream"),
-            (
-                f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
-                'expected "https://…", or "allow_http: true" in the rule'
-            ),
+        text = (
+            f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
+            'expected "https://…", or "allow_http: true" in the rule'
         )
+        yield Finding(("rules", number, "upstream"), text)
 
 
 def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding]:
@@ -111,18 +105,16 @@ def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding
         taker = next((each for each in near if takes_all(rules[each].match, rule.match)), None)
         if taker is not None:
             line = pos(("rules", taker)).line
-            yield (
-                ("rules", number),
-                (
-                    f"rule {shown(rule.name)} can never match: rule {shown(rules[taker].name)} "
-                    f"on line {line} takes {shown(rule.match.host[0].text)} first"
-                ),
+            text = (
+                f"rule {shown(rule.name)} can never match: rule {shown(rules[taker].name)} "
+                f"on line {line} takes {shown(rule.match.host[0].text)} first"
             )
+            yield Finding(("rules", number), text)
         earlier.add(number, rule.match)
 
 
 def takes_all(first: Match, second: Match) -> bool:
-    """Whether every request that fits the second fits the first; False where that is not certain."""
+    """Return whether the first certainly matches every request that the second matches."""
     return (
         _covered(first.host, second.host)
         and _covered(first.path, second.path)
@@ -159,9 +151,9 @@ def _test_covered(first: bool | tuple[Glob, ...], second: bool | tuple[Glob, ...
 
 
 class _Earlier:
-    """Earlier rules by what a rule that takes all of another must share with it: host and literal beginning.
+    """Earlier rules, indexed by host and literal beginning, which a rule that takes all of another must share.
 
-    Without it ten thousand rules would be compared with each other.
+    Without the index, ten thousand rules would be compared with each other.
     """
 
     def __init__(self) -> None:
@@ -174,7 +166,7 @@ class _Earlier:
                 self._rules[name, kind, beginning].append(number)
 
     def near(self, match: Match) -> list[int]:
-        """The rules that may take all of this one, in file order."""
+        """Return the rules that may take all of this one, in file order."""
         kinds = [("all", "")]
         if match.path:
             kinds += [("path", beginning) for beginning in _cuts(match.path[0].text)]

@@ -1,4 +1,4 @@
-"""Other forms of the same rules: Claude Desktop's third-party-inference keys, and environment variables."""
+"""Claude Desktop's third-party-inference keys as a rules file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pydantic import ValidationError
 
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
-from .cross_checks import Loc
-from .document import Document, shown, type_name
-from .problems import Problem, RulesError, did_you_mean, in_file_order, nearest
+from .document import Document
+from .edits import Headers
+from .nodes import shown, type_name
+from .problems import Loc, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .ruleset import RuleSet
-from .schema import Auth, Credential, Headers, Match, Respond, Rule, RulesFile
+from .schema import Auth, Credential, Match, Respond, Rule, RulesFile
 
 MARK = "inferenceProvider"
 API_HOST = "api.anthropic.com"
 _CREDENTIAL = "gateway"
-_SCHEMES = ("bearer", "x-api-key")
-# Desktop's own default; a helper's value is read again after this time.
+SCHEMES = ("bearer", "x-api-key")
+# Desktop's own default life of a helper's value.
 _HELPER_TTL_S = 3600.0
+_HELPER_TIMEOUT_S = 60.0
 _PRESETS = {
     "anthropic": "anthropic",
     "bedrock": "bedrock",
@@ -42,15 +44,15 @@ _READ_KEYS = (
     "inferenceCredentialHelperTimeoutSec",
     "inferenceCredentialKind",
 )
-# Known to Desktop, and nothing to a gateway.
+# Known to Desktop, without meaning for a gateway.
 _OTHER_KEYS = (
     "inferenceCredentialHelperSilentRefreshEnabled", "inferenceMaxTokensPerWindow", "inferenceSessionLifetimeSec",
     "inferenceStreamIdleTimeoutSec", "inferenceTokenWindowHours",
 )  # fmt: skip
-# The older name first, so that the newer one wins.
+# The older name first: the newer one wins.
 _HEADER_KEYS = ("inferenceGatewayHeaders", "inferenceCustomHeaders")
 _PREFIX = "inference"
-# A key of ours with a slip in it begins so; what else is unknown came with a later release of Desktop.
+# A misspelt key of ours begins like this; other unknown keys belong to a later release of Desktop.
 _OUR_PREFIXES = ("inferenceGateway", "inferenceCustom", "inferenceModels", "inferenceCredentialHelper")
 _OTHER_PROVIDERS = (
     "inferenceAnthropic", "inferenceBedrock", "inferenceMantle", "inferenceVertex", "inferenceFoundry",
@@ -58,12 +60,12 @@ _OTHER_PROVIDERS = (
 
 
 def is_desktop(data: object) -> bool:
-    """Whether a file holds Desktop's keys rather than rules."""
+    """Return whether a file contains Desktop's keys instead of rules."""
     return isinstance(data, dict) and MARK in data
 
 
 def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
-    """The one rule that Desktop's keys stand for. Raises RulesError with every problem."""
+    """Return the one rule that Desktop's keys describe. Raises RulesError with every problem."""
     reading = _Desktop(document)
     rules_file = reading.read()
     found = in_file_order([*problems, *reading.problems])
@@ -73,6 +75,8 @@ def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
 
 
 class _Desktop:
+    """One reading of a Desktop file."""
+
     def __init__(self, document: Document) -> None:
         self._document = document
         self._data: dict[str, Any] = document.data
@@ -102,7 +106,7 @@ class _Desktop:
         try:
             rules_file = one_rule("desktop", url, scheme, credential, headers, models)
         except ValidationError as fault:
-            # Only the headers are not looked at before.
+            # Only the headers have not been checked before.
             for error in fault.errors(include_url=False, include_input=False):
                 key = _HEADER_KEYS[0] if _HEADER_KEYS[0] in self._data else _HEADER_KEYS[1]
                 self._add(key, f'"{key}" {_reason(str(error.get("ctx", {}).get("error", "is not valid")))}')
@@ -116,13 +120,13 @@ class _Desktop:
             if key not in self._data:
                 self._add(MARK, f'provider "gateway" has no "{key}"; expected the address of the gateway')
             return None
-        if fault := _url_fault(url):
+        if fault := url_fault(url):
             self._add(key, f'"{key}" {fault}')
         return url
 
     def _check_keys(self) -> None:
         known = (*_READ_KEYS, *_OTHER_KEYS)
-        # All begin alike, so that only what follows tells whether two are nearly the same.
+        # All begin alike, so only the rest shows whether two are nearly the same.
         endings = [key.removeprefix(_PREFIX) for key in known]
         for key in self._data:
             if not key.startswith(_PREFIX) or key in known or key.startswith(_OTHER_PROVIDERS):
@@ -130,11 +134,11 @@ class _Desktop:
             if key.startswith(_OUR_PREFIXES) or nearest(key.removeprefix(_PREFIX), endings):
                 self._add(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", at_key=True)
         if "rules" in self._data:
-            self._add("rules", f'"rules" does not go with "{MARK}"; expected one of the two', at_key=True)
+            self._add("rules", f'"rules" and "{MARK}" exclude each other; expected one of them', at_key=True)
 
     def _other_provider(self, provider: object) -> None:
         if isinstance(provider, str) and provider in _PRESETS:
-            text = f'"{MARK}" is "{provider}", which is no gateway; expected a rule with "preset: {_PRESETS[provider]}"'
+            text = f'"{MARK}" is "{provider}", which is not a gateway; use a rule with "preset: {_PRESETS[provider]}"'
         else:
             text = f'"{MARK}" is not known; expected "gateway"'
         self._add(MARK, text)
@@ -150,11 +154,11 @@ class _Desktop:
 
     def _scheme(self) -> str:
         scheme = self._data.get("inferenceGatewayAuthScheme", "bearer")
-        if scheme not in _SCHEMES:
-            hint = did_you_mean(str(scheme), _SCHEMES)
+        if scheme not in SCHEMES:
+            hint = did_you_mean(str(scheme), SCHEMES)
             self._add(
                 "inferenceGatewayAuthScheme",
-                f'"inferenceGatewayAuthScheme" is not known; expected one of {", ".join(_SCHEMES)}{hint}',
+                f'"inferenceGatewayAuthScheme" is not known; expected one of {", ".join(SCHEMES)}{hint}',
             )
         return str(scheme)
 
@@ -162,13 +166,13 @@ class _Desktop:
         helper, key = self._text("inferenceCredentialHelper"), self._text("inferenceGatewayApiKey")
         kind = self._data.get("inferenceCredentialKind")
         if helper is not None and kind != "static":
-            if not helper.startswith("/"):  # else whatever folder the proxy was started in decides what runs
+            if not helper.startswith("/"):  # otherwise the proxy's working directory would decide what runs
                 name = "inferenceCredentialHelper"
                 self._add(
                     name, f'"{name}" is not an absolute path; expected a form such as "/usr/local/bin/helper"'
                 )
             ttl = self._seconds("inferenceCredentialHelperTtlSec", _HELPER_TTL_S)
-            timeout = self._seconds("inferenceCredentialHelperTimeoutSec", 60.0)
+            timeout = self._seconds("inferenceCredentialHelperTimeoutSec", _HELPER_TIMEOUT_S)
             return Credential.model_validate(
                 {"command": [helper], "ttl": f"{ttl:.0f}s", "timeout": f"{timeout:.0f}s"}
             )
@@ -176,7 +180,7 @@ class _Desktop:
             return Credential.literal(Secret(key))
         if not self.problems:
             self._add(
-                MARK, 'there is no key; expected "inferenceGatewayApiKey" or "inferenceCredentialHelper"'
+                MARK, 'the file has no key; expected "inferenceGatewayApiKey" or "inferenceCredentialHelper"'
             )
         return None
 
@@ -187,12 +191,12 @@ class _Desktop:
         except (TypeError, ValueError):
             seconds = 0
         if not 1 <= seconds <= 86_400 * 365:
-            self._add(key, f'"{key}" is not a number of seconds; expected one from 1')
+            self._add(key, f'"{key}" is not a number of seconds; expected at least 1')
             return default
         return seconds
 
     def _structured(self, key: str) -> Any:
-        """A value that the OS store keeps as JSON text."""
+        """Return a value that the store of the operating system keeps as JSON text."""
         value = self._data.get(key)
         if isinstance(value, str):
             try:
@@ -210,7 +214,7 @@ class _Desktop:
             if isinstance(value, list):
                 value = _from_lines(value)
             if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-                self._add(key, f'"{key}" is no list of headers; expected a mapping of names to texts')
+                self._add(key, f'"{key}" is not a set of headers; expected a mapping of names to texts')
                 continue
             headers |= value
         return headers
@@ -229,7 +233,7 @@ class _Desktop:
 
 
 def _from_lines(lines: list[Any]) -> dict[str, str] | None:
-    """Headers from "Name: Value" lines, as earlier releases of Desktop wrote them."""
+    """Return the headers of "Name: Value" lines, as earlier releases of Desktop wrote them."""
     if not all(isinstance(line, str) and ":" in line for line in lines):
         return None
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -248,7 +252,7 @@ def one_rule(
     headers: Mapping[str, str] | None = None,
     models: tuple[str, ...] = (),
 ) -> RulesFile:
-    """A rules file with one rule for Anthropic's API. Raises ValidationError."""
+    """Return a rules file with one rule for Anthropic's API. Raises ValidationError."""
     rule = Rule.model_validate(
         {
             "name": name,
@@ -265,35 +269,14 @@ def one_rule(
 
 
 def _reason(text: str) -> str:
-    """What a validator says, without its advice where that is about rules files."""
+    """Return a validator's reason, without advice that is only about rules files."""
     return text.partition(";")[0] if '"credentials"' in text else text
 
 
-def _url_fault(url: str) -> str | None:
-    """Why a key cannot go to this address, or None."""
+def url_fault(url: str) -> str | None:
+    """Return why a key must not be sent to this address, or None."""
     try:
         upstream = Upstream.parse(url)
     except ValueError as fault:
         return _reason(str(fault))
     return None if upstream.is_private else 'would send the key over plain http; expected "https://…"'
-
-
-def from_environment(environ: Mapping[str, str]) -> RuleSet | None:
-    """The rule that `ANTHROPIC_AUTH_MODE`, `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` stand for.
-
-    None without the first of them. Raises RulesError where they cannot be used.
-    """
-    mode, url, key = (environ.get(f"ANTHROPIC_{name}") for name in ("AUTH_MODE", "BASE_URL", "API_KEY"))
-    if not mode:
-        return None
-    problems = []
-    if mode not in _SCHEMES:
-        hint = did_you_mean(mode, _SCHEMES)
-        problems.append(f"ANTHROPIC_AUTH_MODE is not known; expected one of {', '.join(_SCHEMES)}{hint}")
-    problems += [f"{name} is not set; expected it beside ANTHROPIC_AUTH_MODE"
-                 for name, value in (("ANTHROPIC_BASE_URL", url), ("ANTHROPIC_API_KEY", key)) if not value]  # fmt: skip
-    if url and (fault := _url_fault(url)):
-        problems.append(f"ANTHROPIC_BASE_URL {fault}")
-    if not problems and url and key:
-        return RuleSet.of(one_rule("environment", url, mode, Credential.literal(Secret(key))), "environment")
-    raise RulesError(Problem("environment", None, text) for text in problems)

@@ -1,4 +1,4 @@
-"""Places in a JSON body as rules name them: `tools[*].name`."""
+"""Paths into a JSON body as rules write them: `tools[*].name`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEP = re.compile(rf"\[(\*|\d+)\]|({_NAME})")
 
 @dataclass(frozen=True, slots=True)
 class FieldPath:
-    """A place in a body such as `tools[*].name`: keys, element numbers, and None for every element."""
+    """A path into a body such as `tools[*].name`: keys, list positions, and None for every list item."""
 
     text: str
     steps: Steps
@@ -24,9 +24,9 @@ class FieldPath:
 
 
 def parse_path(text: str) -> FieldPath:
-    """The path that a rule names; ValueError tells the expected form."""
+    """Return the path that a rule names. Raises ValueError with the expected form."""
     if not _PATH.fullmatch(text):
-        raise ValueError('expected keys and elements such as "a.b", "tools[*].name" or "tools[0]"')
+        raise ValueError('expected keys and list positions such as "a.b", "tools[*].name" or "tools[0]"')
     return FieldPath(text, tuple(_step(match) for match in _STEP.finditer(text)))
 
 

@@ -1,7 +1,7 @@
-"""Globs and host patterns: what a rule's `match` is made of. No user writes a regular expression."""
+"""Globs and host patterns, from which a rule's `match` is built; users never write a regular expression."""
 
-# A glob is matched literal by literal. What is kept between two literals is where the text read so far may
-# end, never a choice to come back to: the time grows with the text and with the glob, not with their powers.
+# A glob is matched literal by literal. Between two literals the code keeps the positions where the text read
+# so far may end, never a choice to return to: the time is linear in the text and in the glob.
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ..wire.addresses import normal_host, parse_port, with_plain_dots
 
-# Stand in for the stars of a glob that is itself matched by another one: no text of a request holds them.
+# Replace the stars of a glob that is itself matched by another one: no text of a request contains them.
 _STAR, _STARS = "\x00", "\x01"
 _STAND_INS = re.compile("[\x00\x01]")
 
@@ -25,17 +25,17 @@ class Glob:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it has no star."""
+        """Whether the glob has no star."""
         return "*" not in self.text
 
     def covers(self, text: str) -> bool:
-        """Whether the text fits."""
+        """Return whether the text matches."""
         if self.is_exact:
             return self.text == text
         first, *others, last = _literals(self.text)
         if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
             return False
-        # A literal at its first place leaves most to those behind it.
+        # The first position of a literal leaves most text to those after it.
         end, limit = len(first), len(text) - len(last)
         for literal in others:
             start = text.find(literal, end, limit)
@@ -45,7 +45,7 @@ class Glob:
         return True
 
     def contains(self, other: Glob) -> bool:
-        """Whether all that the other covers is covered here too; False where that is not certain."""
+        """Return whether this certainly covers everything that the other covers."""
         if _STAND_INS.search(other.text):
             return self == other
         return self.covers(re.sub(r"\*+", _STARS, other.text))
@@ -64,7 +64,7 @@ class PathGlob:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it has no star."""
+        """Whether the glob has no star."""
         return "*" not in self.text
 
     def covers(self, path: str) -> bool:
@@ -86,7 +86,7 @@ class PathGlob:
         return crosses or _segment_end(path, max(end for end in ends if end <= start)) >= start
 
     def contains(self, other: PathGlob) -> bool:
-        """Whether all that the other covers is covered here too; False where that is not certain."""
+        """Return whether this certainly covers everything that the other covers."""
         if _STAND_INS.search(other.text):
             return self == other
         return self.covers(re.sub(r"\*\*+", _STARS, other.text).replace("*", _STAR))
@@ -94,7 +94,7 @@ class PathGlob:
 
 @lru_cache(maxsize=4096)
 def _steps(glob: str) -> tuple[str, list[tuple[bool, str]]]:
-    """The literal at the start; then for each star whether it crosses segments, and the literal behind it."""
+    """Return the first literal; then for each star whether it crosses segments, and the literal after it."""
     first, *others = re.split(r"(\*+)", glob)
     return first, [(len(star) > 1, literal) for star, literal in zip(others[::2], others[1::2], strict=True)]
 
@@ -107,9 +107,9 @@ def _segment_end(path: str, start: int) -> int:
 
 
 def _next_ends(path: str, ends: list[int], literal: str, *, crosses: bool) -> Iterator[int]:
-    """The first place in each segment where the text may end after one more star and literal.
+    """Yield the first position in each segment where the text may end after one more star and literal.
 
-    What a later place in the same segment can lead to, the first one can too.
+    A later position in the same segment leads to nothing that the first one does not lead to.
     """
     slash = literal.find("/")
     if crosses:
@@ -121,7 +121,7 @@ def _next_ends(path: str, ends: list[int], literal: str, *, crosses: bool) -> It
         return
     for end in ends:
         segment_end = _segment_end(path, end)
-        # A star stops before the slash, so the first slash of the literal has to be that one.
+        # A star stops before the slash, so the first slash of the literal must be that one.
         start = path.find(literal, end, segment_end) if slash < 0 else segment_end - slash
         if start >= end and path.startswith(literal, start):
             yield start + len(literal)
@@ -129,7 +129,7 @@ def _next_ends(path: str, ends: list[int], literal: str, *, crosses: bool) -> It
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """A host to match: a name, `*.domain` (any depth below), `*` for a label, `*` alone; maybe a port."""
+    """A host to match: a name, `*.domain` (any depth below), `*` for a label, `*` alone; with an optional port."""
 
     labels: tuple[str, ...]
     below: bool = False
@@ -138,22 +138,22 @@ class HostPattern:
 
     @property
     def is_any(self) -> bool:
-        """Whether every host fits."""
+        """Whether every host matches."""
         return self.below and not self.labels
 
     @property
     def is_exact(self) -> bool:
-        """Whether it names one host."""
+        """Whether the pattern names one host."""
         return not self.below and "*" not in self.labels
 
     @property
     def name(self) -> str:
-        """The name that an exact pattern covers."""
+        """The host name of an exact pattern."""
         return ".".join(self.labels)
 
     @property
     def tail(self) -> str:
-        """The literal end of the name, which every covered host shares."""
+        """The literal end that all matching hosts share."""
         tail: list[str] = []
         for label in reversed(self.labels):
             if label == "*":
@@ -163,7 +163,7 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> HostPattern:
-        """A pattern from its text. Raises ValueError that says what is wrong."""
+        """Return the pattern of a text. Raises ValueError with the reason."""
         name, port = _split_port(with_plain_dots(text))
         if name == "*":
             return cls((), below=True, port=port, text=text)
@@ -172,19 +172,19 @@ class HostPattern:
         if any("*" in label and label != "*" for label in labels.split(".")):
             raise ValueError('has "*" inside a label; expected it for a whole one, as in "a.*.example.com"')
         try:
-            # A star is no letter of a name, so the rest is checked with a letter in its place.
+            # A star is not valid in a name, so the rest is checked with a letter instead.
             checked = _labels(normal_host(labels.replace("*", "x")))
         except ValueError:
             raise ValueError(_NOT_A_HOST) from None
         if below and _is_address(checked[-1]):
-            raise ValueError("is not a host; nothing stands below an address")
+            raise ValueError("is not a host; an address has no names below it")
         if "*" in labels:
             stars = [label == "*" for label in labels.removesuffix(".").split(".")]
             checked = tuple("*" if star else label for label, star in zip(checked, stars, strict=True))
         return cls(checked, below, port, text)
 
     def covers(self, host: str, port: int) -> bool:
-        """Whether a host in normal form, asked for on this port, fits."""
+        """Return whether a host in normal form matches on this port."""
         if self.port is not None and port != self.port:
             return False
         if self.is_exact:
@@ -200,7 +200,7 @@ class HostPattern:
         )
 
     def contains(self, other: HostPattern) -> bool:
-        """Whether every host that the other covers is covered here too."""
+        """Return whether this covers every host that the other covers."""
         if self.port not in (None, other.port):
             return False
         if self.is_any:
@@ -209,7 +209,7 @@ class HostPattern:
             return False
         mine, theirs = self.labels, other.labels
         if self.below:
-            # One label more than the domain itself; a pattern below a domain always brings it.
+            # One label more than the domain itself; a pattern below a domain always has it.
             if len(theirs) + other.below <= len(mine):
                 return False
             theirs = theirs[len(theirs) - len(mine) :]
@@ -218,7 +218,7 @@ class HostPattern:
         )
 
 
-_NOT_A_HOST = 'is not a host; expected a name such as "api.example.com", without scheme, path or blanks'
+_NOT_A_HOST = 'is not a host; expected a name such as "api.example.com", without scheme, path or spaces'
 
 
 def _is_address(name: str) -> bool:
@@ -226,7 +226,7 @@ def _is_address(name: str) -> bool:
 
 
 def _labels(host: str) -> tuple[str, ...]:
-    # An address has no labels: its dots and colons do not divide domains.
+    # An address has no labels: its dots and colons do not separate domains.
     return (host,) if _is_address(host) else tuple(host.split("."))
 
 

@@ -1,4 +1,4 @@
-"""Faults in a rules file: each with its place, in one line that an editor can jump to."""
+"""Faults in a rules file: one line each, with a position that an editor can jump to."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# A path into the data of a file: keys and list positions.
+Loc = tuple[str | int, ...]
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pos:
-    """A place in a text, counted from 1."""
+    """A position in a text: line and column, counted from 1."""
 
     line: int
     column: int
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault at a path of the file, or at the key of that path."""
+
+    loc: Loc
+    text: str
+    at_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of a rules file; its text never holds a value that could be a secret."""
+    """One fault of a rules file. Its text never contains a value that could be a secret."""
 
     file: str
     pos: Pos | None
@@ -29,7 +41,7 @@ class Problem:
 
 
 class RulesError(Exception):
-    """A rules file that cannot be used, with every problem found, in file order."""
+    """An unusable rules file, with every problem found, in file order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -37,16 +49,16 @@ class RulesError(Exception):
 
 
 def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Each problem once, by its place; those of the whole file first."""
+    """Return the problems by position, without duplicates; those of the whole file first."""
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.pos or Pos(0, 0))
 
 
-# Longer words are no slips of the pen, and comparing them takes time.
+# Longer words are not typing errors, and comparing them takes time.
 _LONGEST_WORD = 64
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one most likely means; upper and lower case do not matter."""
+    """Return the known word that a misspelt one most likely means; case is ignored."""
     spellings = {spelling.lower(): spelling for spelling in known}
     if len(word) > _LONGEST_WORD:
         return None
@@ -55,6 +67,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The suggestion for a misspelt word, with a leading space, or an empty text."""
+    """Return the suggestion for a misspelt word, with a leading space; empty if there is none."""
     found = nearest(word, known)
     return f' (did you mean "{found}"?)' if found else ""

@@ -1,7 +1,7 @@
-"""Which rule takes a request.
+"""Matching: the first rule in file order that covers a request takes it.
 
-Rules keep file order and the first that covers a request wins. The index only narrows by host, it never
-decides; what is the same for every request to one place is remembered for the next one.
+The index only narrows the rules by host, it never decides. The rules that cover a host, path and method are
+cached for the next request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .schema import Credential, Match, Rule, RulesFile
 
 @dataclass(frozen=True, slots=True)
 class NeedsBody:
-    """The rule cannot be told before the model in the body is known."""
+    """Undecided: the rule depends on the model in the body."""
 
 
 NEEDS_BODY: Final = NeedsBody()
@@ -27,13 +27,13 @@ NEEDS_BODY: Final = NeedsBody()
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The model that the client asks for; `name` is None where the request names none."""
+    """The model that the client asks for; `name` is None if the request names none."""
 
     name: str | None
 
 
 class RuleSet:
-    """The rules of one file, compiled. It does not change: a reload makes a new one."""
+    """The compiled rules of one file. Immutable: a reload creates a new one."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class RuleSet:
                     (self._exact, pattern.name) if pattern.is_exact else (self._by_tail, pattern.tail)
                 )
                 index.setdefault(key, []).append(number)
-        # Paths and methods are few in practice; the bound keeps a scanner from filling the memory.
+        # A client uses few paths and methods; the bound keeps a scanner from filling the memory.
         self._covering = lru_cache(maxsize=2048)(self._find_covering)
 
     @classmethod
     def of(cls, rules_file: RulesFile, file: str, document: Document | None = None) -> RuleSet:
-        """The rule set of a validated file; `document` knows where each part of it stands."""
+        """Return the rule set of a validated file; `document` has the position of each part."""
         return cls(
             rules_file.rules,
             rules_file.credentials,
@@ -74,15 +74,15 @@ class RuleSet:
         )
 
     def knows_host(self, host: str, port: int) -> bool:
-        """Whether any rule is about this host."""
+        """Return whether any rule covers this host."""
         return bool(self.on_host(host, port))
 
     def on_host(self, host: str, port: int) -> tuple[Rule, ...]:
-        """The rules about this host, in file order."""
+        """Return the rules that cover this host, in file order."""
         return self._covering(host, port, None, None)
 
     def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | NeedsBody | None:
-        """Return the rule for a request. `asked` is None as long as the model is not known: it may be in the body."""
+        """Return the rule that takes a request; `asked` is None before the model is known."""
         for rule in self._covering(head.host, head.port, head.matched_path, head.method.upper()):
             if head.has_odd_path and rule.match.path is not None:
                 continue
@@ -97,7 +97,7 @@ class RuleSet:
         return None
 
     def _find_covering(self, host: str, port: int, path: str | None, method: str | None) -> tuple[Rule, ...]:
-        """The rules that cover a place, in file order; without path and method, all on the host."""
+        """Return the rules that cover host, path and method, in file order; without a path all on the host."""
         numbers = {number for key in _tails(host) for number in self._by_tail.get(key, ())}
         numbers.update(self._exact.get(host, ()))
         return tuple(

@@ -11,13 +11,13 @@ _CREDENTIAL = "credential:"
 
 
 class VariableError(ValueError):
-    """A reference that cannot be resolved; the text says why and holds no value."""
+    """A reference that cannot be resolved; the text gives the reason and contains no value."""
 
 
 def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False) -> str:
-    """The text with its variables filled in; `credentials` where `${credential:NAME}` may stand and stays.
+    """Return the text with its variables filled in; `credentials` allows and keeps `${credential:NAME}`.
 
-    As in a shell, the default takes the place of an unset and of an empty variable. Raises VariableError.
+    As in a shell, the default replaces an unset and an empty variable. Raises VariableError.
     """
     if "$" not in text:
         return text
@@ -30,24 +30,27 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
         variable = _VARIABLE.fullmatch(found[1]) if found[2] else None
         if variable is None:
             raise VariableError(
-                'holds "${" without a name or an end; expected "${NAME}", or "$$" for a dollar'
+                'contains "${" without a name or an end; expected "${NAME}", or "$$" for a dollar sign'
             )
-        name, default = variable.groups()
-        if default is not None:
-            return environ.get(name) or default.replace("$$", "$")
-        if name not in environ:
-            raise VariableError(
-                f'needs the environment variable "{name}", which is not set; '
-                f'expected it, or a default as in "${{{name}:-text}}"'
-            )
-        return environ[name]
+        return _value(variable[1], variable[2], environ)
 
     return _REFERENCE.sub(value, text)
 
 
+def _value(name: str, default: str | None, environ: Mapping[str, str]) -> str:
+    if default is not None:
+        return environ.get(name) or default.replace("$$", "$")
+    if name not in environ:
+        raise VariableError(
+            f'needs the environment variable "{name}", which is not set; '
+            f'set it, or write a default as in "${{{name}:-text}}"'
+        )
+    return environ[name]
+
+
 def _credential(reference: str, content: str, *, allowed: bool) -> str:
     if not allowed:
-        raise VariableError("names a credential; expected that only as a value of headers")
+        raise VariableError("names a credential, which only the values of headers may do")
     if content == _CREDENTIAL:
         raise VariableError('names no credential; expected "${credential:NAME}"')
     return reference

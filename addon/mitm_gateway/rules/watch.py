@@ -1,4 +1,4 @@
-"""Watches files by polling, and tells of a change once the file has stopped changing."""
+"""A file watcher that polls, and reports a change once the file has settled."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# Two looks that agree are needed, so an edit is taken up after 0.4 to 0.8 s; the promise is 2 s.
+# Two equal polls in a row report a change, 0.4 to 0.8 s after the edit; the promise is 2 s.
 POLL_S = 0.4
 Stamp = tuple[int, ...] | None
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes when a file changes; None where it is not there."""
+    """Return the status that changes with the file; None if the file is missing."""
     try:
         status = path.stat()
     except OSError:
@@ -24,20 +24,20 @@ def stamp_of(path: Path) -> Stamp:
 
 
 class Watcher:
-    """Calls `changed` for each settled change of a file, from the event loop's own thread."""
+    """Calls `changed` for each settled change of a file, on the event loop's thread."""
 
     def __init__(self, path: Path, changed: Callable[[], object]) -> None:
         self._path = path
         self._changed = changed
-        self._told = self._seen = stamp_of(path)
+        self._reported = self._seen = stamp_of(path)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to look."""
+        """Start polling."""
         self._task = asyncio.get_running_loop().create_task(self._watch())
 
     def stop(self) -> None:
-        """Ends looking."""
+        """Stop polling."""
         if self._task is not None:
             self._task.cancel()
 
@@ -45,17 +45,17 @@ class Watcher:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                self.look()
-            # A fault now must not end looking for good; being cancelled from outside does.
+                self.poll()
+            # A fault must not end the watcher; cancellation from outside must.
             except (Exception, asyncio.CancelledError) as fault:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
-                logger.warning("%s could not be taken up: %s", self._path, type(fault).__name__)
+                logger.warning("cannot reload %s: %s", self._path, type(fault).__name__)
 
-    def look(self) -> None:
-        """One look at the file."""
+    def poll(self) -> None:
+        """Poll the file once."""
         stamp = stamp_of(self._path)
         settled, self._seen = stamp == self._seen, stamp
-        if settled and stamp != self._told:
-            self._told = stamp
+        if settled and stamp != self._reported:
+            self._reported = stamp
             self._changed()

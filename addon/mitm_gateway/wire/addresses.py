@@ -154,14 +154,14 @@ class Upstream:
     def parse(cls, text: str) -> Upstream:
         """Parse `https://host[:port][/base]`. Raises ValueError with the reason."""
         if any(character <= " " or character == "\x7f" for character in text):
-            raise ValueError("holds a blank or a control character")
+            raise ValueError("contains a space or a control character")
         url_scheme, separator, rest = text.partition("://")
         scheme: UrlScheme = "http" if url_scheme.lower() == "http" else "https"
         if not separator or url_scheme.lower() != scheme:
             raise ValueError('is not a URL; expected "https://host[:port][/base]"')
         name, slash, path = rest.partition("/")
         if "@" in name:
-            raise ValueError('holds a user name or password; put the secret under "credentials"')
+            raise ValueError('contains a user name or password; put the secret under "credentials"')
         if "?" in rest or "#" in rest:
             raise ValueError('has a query or fragment; expected "https://host[:port][/base]"')
         try:

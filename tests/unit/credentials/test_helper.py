@@ -1,4 +1,4 @@
-"""What a helper prints, understood."""
+"""The output of helpers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def test_the_life_of_a_value(data: dict[str, Any], life: float) -> None:
     assert found.stale_at == 10 + life
 
 
-def test_a_helper_may_ask_for_further_headers() -> None:
+def test_a_helper_may_add_headers() -> None:
     output = json.dumps({"token": "t", "headers": {"X-Org": "o"}}).encode()
     assert parse_output(output, 300, 0, 0).headers == (("X-Org", Secret("o")),)

@@ -42,13 +42,13 @@ async def fault(credentials: Credentials) -> str:
 async def test_the_environment_is_read_when_needed() -> None:
     environ: dict[str, str] = {}
     credentials = make({"env": "KEY"}, environ)
-    assert await fault(credentials) == 'credential "c" is not there: set the environment variable KEY'
+    assert await fault(credentials) == 'credential "c": the environment variable KEY is not set'
     environ["KEY"] = "secret"
     assert await value(credentials) == "secret"
 
 
 @pytest.mark.parametrize("environ", [{}, {"KEY": ""}])
-async def test_a_default_serves_where_the_variable_says_nothing(environ: dict[str, str]) -> None:
+async def test_a_default_is_used_if_the_variable_is_not_set(environ: dict[str, str]) -> None:
     assert await value(make({"env": "KEY", "default": "demo-key"}, environ)) == "demo-key"
 
 
@@ -80,8 +80,8 @@ def _large(path: Path) -> None:
 @pytest.mark.parametrize(
     ("create", "expected"),
     [
-        (lambda path: None, "its file is not there"),
-        (Path.mkdir, "cannot be read"),
+        (lambda path: None, "the file does not exist"),
+        (Path.mkdir, "not a regular file"),
         (_pipe, "not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
         (_large, "larger than 64 KiB"),
@@ -99,13 +99,13 @@ async def test_an_unusable_file_is_an_error_and_never_hangs(
     assert "X-Evil" not in message
 
 
-async def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+async def test_a_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("one")
     file.chmod(0o644)
     warnings: list[str] = []
     await value(make({"file": str(file)}, warn=warnings.append))
-    assert warnings == ['the file of credential "c" can be read by other users; chmod 600 helps']
+    assert warnings == ['other users can read the file of credential "c"; run chmod 600 on it']
 
 
 def helper(tmp_path: Path, body: str) -> list[str]:
@@ -148,12 +148,12 @@ async def test_only_the_first_request_has_to_wait_for_a_helper(tmp_path: Path) -
     assert runs(tmp_path) == 1
 
 
-def test_what_is_not_there_is_known_without_waiting() -> None:
-    with pytest.raises(CredentialError, match='credential "c" is not there'):
+def test_a_missing_value_is_reported_without_waiting() -> None:
+    with pytest.raises(CredentialError, match='credential "c": the environment variable ABSENT is not set'):
         make({"env": "ABSENT"}).at_hand("c")
 
 
-async def test_a_value_serves_for_its_ttl(tmp_path: Path) -> None:
+async def test_a_value_is_used_for_its_ttl(tmp_path: Path) -> None:
     clock = Clock()
     argv = helper(tmp_path, f"print('secret%d' % len(open({str(tmp_path / 'runs')!r}).read()))")
     credentials = make({"command": argv, "ttl": "100s"}, now=clock)
@@ -164,7 +164,7 @@ async def test_a_value_serves_for_its_ttl(tmp_path: Path) -> None:
     assert await value(credentials) == "secret2"
 
 
-async def test_a_value_is_refreshed_in_the_background_while_the_old_one_serves(tmp_path: Path) -> None:
+async def test_a_value_is_refreshed_in_the_background_while_the_old_one_is_used(tmp_path: Path) -> None:
     clock = Clock()
     argv = helper(tmp_path, f"print('secret%d' % len(open({str(tmp_path / 'runs')!r}).read()))")
     credentials = make({"command": argv, "ttl": "100s"}, now=clock)
@@ -184,7 +184,7 @@ SECRET = "S3CRET-VALUE"
     ("body", "expected"),
     [
         (f"print('{SECRET}', file=sys.stderr); sys.exit(3)", "failed with exit status 3"),
-        (f"print('{SECRET} x')", "holds blanks"),
+        (f"print('{SECRET} x')", "contains spaces"),
         (f"print('{SECRET}\\n{SECRET}')", "line breaks"),
         (f"print('{SECRET}\\x1b[31m')", "control"),
         ("print('a' * (1 << 20))", "more than 64 KiB"),
@@ -196,10 +196,12 @@ SECRET = "S3CRET-VALUE"
         (f"print(json.dumps(dict(token='{SECRET}', headers={{'a b': 'c'}})))", "headers"),
     ],
 )
-async def test_a_bad_helper_is_named_and_its_output_is_not(tmp_path: Path, body: str, expected: str) -> None:
+async def test_an_error_names_the_credential_and_shows_no_output_of_the_helper(
+    tmp_path: Path, body: str, expected: str
+) -> None:
     message = await fault(make({"command": helper(tmp_path, body)}))
     assert expected in message
-    assert message.startswith('credential "c" ')
+    assert message.startswith('credential "c": ')
     assert SECRET not in message
 
 
@@ -221,7 +223,7 @@ async def test_a_failure_is_remembered_for_a_while(tmp_path: Path) -> None:
     assert runs(tmp_path) == 2
 
 
-async def test_a_helper_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
+async def test_a_hanging_helper_is_ended_with_everything_that_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     body = (
         "import subprocess\n"
@@ -264,7 +266,7 @@ async def test_rejecting_an_old_value_keeps_the_new_one(tmp_path: Path) -> None:
     assert await value(credentials) == "secret2"
 
 
-async def test_an_environment_value_cannot_be_fresher() -> None:
+async def test_a_rejected_environment_value_is_not_retried() -> None:
     credentials = make({"env": "KEY"}, {"KEY": "v"})
     assert not credentials.reject("c", (await credentials.get("c")).secret)
 
@@ -283,6 +285,6 @@ async def test_a_helper_does_not_read_the_terminal(tmp_path: Path) -> None:
     assert await value(make({"command": helper(tmp_path, "print('got' + sys.stdin.read())")})) == "got"
 
 
-async def test_nothing_of_a_value_shows_in_its_repr() -> None:
+async def test_the_repr_of_a_value_shows_no_secret() -> None:
     credentials = make({"env": "KEY"}, {"KEY": SECRET})
     assert SECRET not in repr(await credentials.get("c"))

@@ -1,4 +1,4 @@
-"""What is a usable secret."""
+"""Usable and unusable secrets."""
 
 from __future__ import annotations
 

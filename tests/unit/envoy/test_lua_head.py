@@ -14,7 +14,8 @@ from mitm_gateway.exchange import guard, plan
 from mitm_gateway.exchange.headers import stripped
 from mitm_gateway.llm.apis import form_on, identify
 from mitm_gateway.llm.errors import error_body, error_headers
-from mitm_gateway.rules.schema import Auth, Beta, Models
+from mitm_gateway.rules.edits import Beta, Models
+from mitm_gateway.rules.schema import Auth
 from mitm_gateway.wire import addresses
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, raw, text

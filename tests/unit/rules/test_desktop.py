@@ -1,4 +1,4 @@
-"""Claude Desktop's keys, and the environment's variables, as rules."""
+"""Claude Desktop's keys and environment variables as rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.rules.desktop import from_environment, is_desktop
+from mitm_gateway.rules.desktop import is_desktop
+from mitm_gateway.rules.from_env import from_environment
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.rules.ruleset import RuleSet
@@ -70,7 +71,7 @@ def test_a_dollar_in_a_desktop_file_is_a_dollar() -> None:
     ],
     ids=str,
 )
-def test_custom_headers_are_set_in_whatever_form_desktop_kept_them(headers: object) -> None:
+def test_custom_headers_are_set_from_every_form_that_desktop_stores(headers: object) -> None:
     assert read(DESKTOP | {"inferenceCustomHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
     assert read(DESKTOP | {"inferenceGatewayHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
 
@@ -98,13 +99,13 @@ def test_model_names_are_listed_once_each(models: object) -> None:
         ({"inferenceCredentialKind": "helper-script"}, 3600.0, 60.0),
     ],
 )
-def test_a_helper_goes_before_the_key(changes: dict[str, Any], ttl: float, timeout: float) -> None:
+def test_a_helper_takes_precedence_over_the_key(changes: dict[str, Any], ttl: float, timeout: float) -> None:
     credential = credential_of(read(DESKTOP | {"inferenceCredentialHelper": "/bin/helper"} | changes))
     assert credential.value is None
-    assert (credential.command, credential.ttl, credential.timeout) == (("/bin/helper",), ttl, timeout)
+    assert (credential.command, credential.ttl_s, credential.timeout_s) == (("/bin/helper",), ttl, timeout)
 
 
-def test_where_the_kind_is_static_only_the_key_counts() -> None:
+def test_with_the_kind_static_only_the_key_counts() -> None:
     changes = {"inferenceCredentialHelper": "/bin/helper", "inferenceCredentialKind": "static"}
     assert credential_of(read(DESKTOP | changes)).value is not None
 
@@ -118,7 +119,7 @@ def test_where_the_kind_is_static_only_the_key_counts() -> None:
 )  # fmt: skip
 def test_another_provider_names_the_fitting_preset(provider: str, preset: str) -> None:
     (problem,) = problems_of({"inferenceProvider": provider, "inferenceGatewayApiKey": "S3CRET"})
-    assert problem.endswith(f'expected a rule with "preset: {preset}"')
+    assert problem.endswith(f'use a rule with "preset: {preset}"')
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_another_provider_names_the_fitting_preset(provider: str, preset: str) -
         ("inferenceCustomHeader", "inferenceCustomHeaders"),
     ],
 )
-def test_a_misspelt_key_is_told(key: str, suggestion: str) -> None:
+def test_a_misspelt_key_is_reported(key: str, suggestion: str) -> None:
     assert problems_of(DESKTOP | {key: "x"}) == [f'unknown key "{key}" (did you mean "{suggestion}"?)']
 
 
@@ -142,11 +143,11 @@ def test_a_misspelt_key_is_told(key: str, suggestion: str) -> None:
         "inferenceZone", "modelDiscoveryEnabled", "coworkEgressAllowedHosts", "permissions", "env",
     ],
 )  # fmt: skip
-def test_keys_of_other_subjects_are_ignored(key: str) -> None:
+def test_keys_without_meaning_for_a_gateway_are_ignored(key: str) -> None:
     assert len(read(DESKTOP | {key: "x"}).rules) == 1
 
 
-def test_all_faults_are_told_at_once_and_in_file_order() -> None:
+def test_all_faults_are_reported_at_once_and_in_file_order() -> None:
     data = {
         "inferenceProvider": "gateway",
         "inferenceGatewayBaseUrl": "http://g.test",
@@ -162,12 +163,12 @@ def test_all_faults_are_told_at_once_and_in_file_order() -> None:
         'f:3:29: "inferenceGatewayBaseUrl" would send the key over plain http; expected "https://…"',
         'f:14:28: "inferenceGatewayApiKey" is empty; expected text',
         'f:15:32: "inferenceGatewayAuthScheme" is not known; expected one of bearer, x-api-key (did you mean "bearer"?)',
-        'f:16:28: "inferenceCustomHeaders" is no list of headers; expected a mapping of names to texts',
+        'f:16:28: "inferenceCustomHeaders" is not a set of headers; expected a mapping of names to texts',
         'f:17:21: "inferenceModels" is not a list of models; expected names, or mappings with "name"',
     ]
 
 
-def test_what_marks_a_desktop_file_is_its_provider() -> None:
+def test_a_desktop_file_is_recognised_by_its_provider() -> None:
     assert is_desktop(DESKTOP)
     assert not is_desktop({"rules": []})
     assert not is_desktop(["inferenceProvider"])
@@ -186,16 +187,16 @@ def test_three_variables_become_one_rule() -> None:
     assert "S3CRET" not in f"{rules.rules} {rules.credentials}"
 
 
-def test_without_a_mode_there_is_no_such_form() -> None:
+def test_without_a_mode_there_is_no_environment_form() -> None:
     assert from_environment({}) is None
     assert from_environment(ENVIRON | {"ANTHROPIC_AUTH_MODE": ""}) is None
 
 
-def test_all_faults_of_the_environment_are_told_at_once() -> None:
+def test_all_faults_of_the_environment_are_reported_at_once() -> None:
     with pytest.raises(RulesError) as raised:
         from_environment({"ANTHROPIC_AUTH_MODE": "S3CRET", "ANTHROPIC_BASE_URL": "https://u:S3CRET@g.test"})
     assert str(raised.value).splitlines() == [
         "environment: ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key",
-        "environment: ANTHROPIC_API_KEY is not set; expected it beside ANTHROPIC_AUTH_MODE",
-        "environment: ANTHROPIC_BASE_URL holds a user name or password",
+        "environment: ANTHROPIC_API_KEY is not set; ANTHROPIC_AUTH_MODE requires it",
+        "environment: ANTHROPIC_BASE_URL contains a user name or password",
     ]

@@ -1,4 +1,4 @@
-"""YAML becomes plain data with places, or problems with places, and nothing else."""
+"""YAML becomes plain data with positions, or problems with positions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.rules import document as document_module
-from mitm_gateway.rules.document import parse, scan, shown, type_name
+from mitm_gateway.rules import yaml_events
+from mitm_gateway.rules.document import parse, scan
+from mitm_gateway.rules.nodes import shown, type_name
 from mitm_gateway.rules.problems import Pos, RulesError
 from support.work import assert_linear
 
@@ -22,7 +23,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Both parsers that PyYAML may have."""
     name: str = request.param
     chosen = yaml.SafeLoader if name == "python" else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    monkeypatch.setattr(document_module, "_PARSER", chosen)
+    monkeypatch.setattr(yaml_events, "_PARSER", chosen)
     return name
 
 
@@ -41,7 +42,7 @@ def problems_of(text: str | bytes) -> list[str]:
         ("a b", "a b"),
     ],
 )  # fmt: skip
-def test_plain_scalars_are_what_yaml_takes_them_for_but_dates_stay_text(
+def test_plain_scalars_have_their_yaml_types_but_dates_stay_text(
     parser: str, text: str, expected: object
 ) -> None:
     value = parse(f"a: {text}\n".encode(), "f").data["a"]
@@ -49,7 +50,7 @@ def test_plain_scalars_are_what_yaml_takes_them_for_but_dates_stay_text(
     assert type(value) is type(expected)
 
 
-def test_every_node_has_its_place(parser: str) -> None:
+def test_every_node_has_its_position(parser: str) -> None:
     document = parse(b"a: 1\nrules:\n  - name: x\n    match: {host: [p, q]}\n", "f")
     assert document.pos(()) == Pos(1, 1)
     assert document.pos(("rules",)) == Pos(3, 3)
@@ -59,7 +60,7 @@ def test_every_node_has_its_place(parser: str) -> None:
     assert document.key_pos(("rules", 0, "match", "host")) == Pos(4, 13)
 
 
-def test_a_path_that_leads_nowhere_has_the_place_of_its_nearest_ancestor(parser: str) -> None:
+def test_a_missing_path_has_the_position_of_its_nearest_ancestor(parser: str) -> None:
     document = parse(b"a:\n  b: c\n", "f")
     assert document.pos(("a", "b", 0)) == Pos(2, 6)
     assert document.pos(("a", "x", "y")) == Pos(2, 3)
@@ -73,17 +74,17 @@ def test_anchors_and_merges_work_and_own_keys_win(parser: str) -> None:
     assert document.key_pos(("b", "x")) == Pos(1, 8)
 
 
-def test_all_that_can_be_told_is_told_at_once(parser: str) -> None:
+def test_all_faults_are_reported_at_once(parser: str) -> None:
     text = "a: 1\nb: !!python/object:os.system x\na: 2\non: 3\n4: 5\n? [k]\n: v\n"
     text += "c: *none\nd: &d [*d]\n? ~\n: x\n--- second\n"
     assert problems_of(text) == [
         '2:4: a YAML tag; put text that starts with "!" in quotes',
-        '3:1: duplicate key "a"; first given on line 1',
-        '4:1: key "on" is a boolean; expected text (YAML reads on, off, yes, no as true or false: put it in quotes)',
+        '3:1: duplicate key "a"; first defined on line 1',
+        '4:1: key "on" is a boolean; expected text (YAML reads on, off, yes and no as true or false: put it in quotes)',
         '5:1: key "4" is a number; expected text (put it in quotes)',
         "6:3: a key is a list; expected text",
-        "8:4: an alias without an anchor before it",
-        "9:8: an alias stands inside its own anchor",
+        "8:4: alias without an anchor before it",
+        "9:8: alias inside its own anchor",
         "10:3: a key is empty; expected text",
         "12:1: a second document; expected one",
     ]  # fmt: skip
@@ -92,29 +93,29 @@ def test_all_that_can_be_told_is_told_at_once(parser: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: b: c", '":" makes a mapping where none can stand; put the text in quotes'),
+        ("a: b: c", '":" makes a mapping, which is not allowed here; put the text in quotes'),
         ("a: 'S3CRET", "a quoted text is not closed"),
-        ('a: "\\q"', "an escape that YAML does not know; expected single quotes around a backslash"),
+        ('a: "\\q"', "an escape that YAML does not have; put text with a backslash in single quotes"),
         ("a: [1, 2", 'a list is not closed; expected "," or "]"'),
         ("a: {b: 1", 'a mapping is not closed; expected "," or "}"'),
         ("a: @S3CRET", 'text cannot start with "@"; put it in quotes'),
         ("a: `S3CRET", 'text cannot start with "`"; put it in quotes'),
-        ("\ta: 1", "a tab cannot indent; expected blanks"),
-        ("a:\n  - b\n c: S3CRET", "wrong indentation, or a text that needs quotes"),
-        ("a: |S3CRET\n", 'expected a line break behind "|" or ">", and an indented text'),
+        ("\ta: 1", "a tab cannot indent; expected spaces"),
+        ("a:\n  - b\n c: S3CRET", "wrong indentation, or text that needs quotes"),
+        ("a: |S3CRET\n", 'expected a line break after "|" or ">", and indented text'),
         ("a: *", 'an anchor or alias without a name; put text that starts with "&" or "*" in quotes'),
-        ("a: 1\n...\nb: 2\n", "text behind the end of the document"),
-        ("a: S3CRET ]\n- x", "wrong indentation, or a text that needs quotes"),
+        ("a: 1\n...\nb: 2\n", "text after the end of the document"),
+        ("a: S3CRET ]\n- x", "wrong indentation, or text that needs quotes"),
     ],
 )  # fmt: skip
-def test_broken_syntax_is_told_in_our_words_and_quotes_nothing(parser: str, text: str, expected: str) -> None:
+def test_broken_syntax_is_described_without_quoting_the_file(parser: str, text: str, expected: str) -> None:
     (problem,) = problems_of(text)
-    place, _, told = problem.partition(": ")
-    assert told in (expected, "not valid YAML", "wrong indentation, or a text that needs quotes")
+    place, _, text_ = problem.partition(": ")
+    assert text_ in (expected, "not valid YAML", "wrong indentation, or text that needs quotes")
     assert all(part.isdigit() for part in place.split(":"))
     assert "S3CRET" not in problem
     if parser == "libyaml":
-        assert told == expected
+        assert text_ == expected
 
 
 @pytest.mark.parametrize(
@@ -124,23 +125,23 @@ def test_broken_syntax_is_told_in_our_words_and_quotes_nothing(parser: str, text
         (b"# nothing\n", '1:1: the file is empty; expected a mapping with "rules"'),
         (b"- a\n", '1:1: the file is a list; expected a mapping with "rules"'),
         (b"text", '1:1: the file is text; expected a mapping with "rules"'),
-        (b"a: b\nc: \0\n", "2:4: the file holds a control character (U+0000)"),
+        (b"a: b\nc: \0\n", "2:4: the file contains a control character (U+0000)"),
         (b"a: b\nc: \xff\n", "2:4: the file is not UTF-8"),
         ("a: b".encode("utf-16"), "1:1: the file is not UTF-8"),
         (b"a: " + b"9" * 5000, "1:4: a number of more than 64 characters; put it in quotes"),
         (b"#" * (256 * 1024 + 1), " the file is larger than 256 KiB"),
     ],
 )
-def test_files_that_hold_no_mapping_are_refused(text: bytes, expected: str) -> None:
+def test_files_without_a_mapping_are_refused(text: bytes, expected: str) -> None:
     assert problems_of(text) == [expected]
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     assert parse(b"\xef\xbb\xbfa: b\n", "f").data == {"a": "b"}
 
 
 def bombs() -> dict[str, str]:
-    """Texts that a plain loader expands for ever, or follows until the stack ends."""
+    """Return texts that a plain loader expands without end, or follows until the stack overflows."""
     letters = "abcdefghijkl"
     aliases = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n" for before, name in itertools.pairwise(letters)
@@ -177,21 +178,21 @@ def test_the_work_of_reading_grows_with_the_size_of_the_file() -> None:
     assert_linear(read, 100)
 
 
-def test_json_means_what_json_says() -> None:
+def test_json_is_read_as_json() -> None:
     document = parse(b'{\n\t"a": [1, 1e3, "\\ud83d\\ude00\\/"],\n\t"on": {"b": null}}', "f")
     assert document.data == {"a": [1, 1000.0, "\U0001f600/"], "on": {"b": None}}
     assert document.pos(("a", 1)) == Pos(2, 11)
     assert document.key_pos(("on",)) == Pos(3, 2)
 
 
-def test_json_has_no_duplicates_and_no_halves_of_characters_either() -> None:
+def test_json_with_duplicate_keys_or_half_characters_is_refused() -> None:
     assert problems_of('{"a": 1,\n "a": "\\ud800"}') == [
-        '2:2: duplicate key "a"; first given on line 1',
-        "2:7: half of a surrogate pair; expected a whole character",
+        '2:2: duplicate key "a"; first defined on line 1',
+        "2:7: half of a surrogate pair; expected a complete character",
     ]
 
 
-def test_what_only_begins_like_json_is_yaml() -> None:
+def test_text_that_only_begins_like_json_is_yaml() -> None:
     assert parse(b"{a: b, c: [d, ], }", "f").data == {"a": "b", "c": ["d"]}
 
 
@@ -208,15 +209,15 @@ def test_a_key_is_quoted_unless_it_may_be_a_secret(key: str, expected: str) -> N
     [(None, "empty"), (True, "a boolean"), (1, "a number"), (1.5, "a number"), ("", "text"), ({}, "a mapping"),
      ([], "a list")],
 )  # fmt: skip
-def test_values_have_names(value: object, expected: str) -> None:
+def test_types_have_names(value: object, expected: str) -> None:
     assert type_name(value) == expected
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_text_is_a_document_or_problems(text: bytes) -> None:
+def test_any_text_becomes_a_document_or_problems(text: bytes) -> None:
     for chosen in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(document_module, "_PARSER", chosen)
+            patch.setattr(yaml_events, "_PARSER", chosen)
             try:
                 document = parse(text, "f")
             except RulesError as fault:
@@ -233,7 +234,7 @@ JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(st.text("abc", max_size=3), JSON_VALUES, max_size=4))
-def test_what_was_written_as_json_is_read_back(data: dict[str, Any]) -> None:
+def test_written_json_is_read_back(data: dict[str, Any]) -> None:
     assert parse(json.dumps(data, indent=1).encode(), "f").data == data
 
 
@@ -243,5 +244,5 @@ class _Plain(yaml.SafeDumper):
 
 
 @given(st.dictionaries(st.text("abc", max_size=3), JSON_VALUES, min_size=1, max_size=4))
-def test_what_was_written_as_yaml_is_read_back(data: dict[str, Any]) -> None:
+def test_written_yaml_is_read_back(data: dict[str, Any]) -> None:
     assert parse(yaml.dump(data, Dumper=_Plain).encode(), "f").data == data

@@ -1,4 +1,4 @@
-"""Rules files become rule sets, or every problem with its place."""
+"""Rules files become rule sets, or every problem with its position."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.rules.desktop import from_environment
+from mitm_gateway.rules.from_env import from_environment
+from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
-from mitm_gateway.rules.schema import json_schema
 from support.constants import PACKAGE, RULES_DATA
 from support.work import assert_linear, work
 
@@ -33,10 +33,13 @@ def problems_of(text: str | bytes, environ: dict[str, str] | None = None) -> lis
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_each_mistake_is_told_with_its_place(path: Path) -> None:
+def test_each_mistake_is_reported_with_its_position(path: Path) -> None:
     with pytest.raises(RulesError) as raised:
         parse_rules(path.read_bytes(), path.name, {})
-    assert str(raised.value) + "\n" == path.with_suffix(".txt").read_text()
+    expected = path.with_suffix(".txt")
+    if os.environ.get("UPDATE_RULES"):
+        expected.write_text(str(raised.value) + "\n")
+    assert str(raised.value) + "\n" == expected.read_text()
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
@@ -44,7 +47,7 @@ def test_good_files_load(path: Path) -> None:
     assert parse_rules(path.read_bytes(), path.name, {}).rules
 
 
-def test_the_json_schema_is_the_models() -> None:
+def test_the_json_schema_matches_the_models() -> None:
     expected = json.dumps(json_schema(), indent=2) + "\n"
     if os.environ.get("UPDATE_SCHEMA"):
         SCHEMA.write_text(expected)
@@ -61,21 +64,21 @@ def test_good_files_fit_the_json_schema(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["unknown-key-in-rule", "match-is-text", "rules-empty", "unknown-scheme"])
-def test_editors_see_what_the_schema_can_tell(name: str) -> None:
+def test_the_json_schema_shows_editors_mistakes(name: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(
             yaml.safe_load((RULES_DATA / "bad" / f"{name}.yaml").read_text()), json.loads(SCHEMA.read_text())
         )
 
 
-def test_variables_are_filled_in() -> None:
+def test_variables_are_expanded() -> None:
     text = (RULES_DATA / "good" / "variables.yaml").read_bytes()
     rule = parse_rules(text, "f", {"NAME": "named", "UNSET_URL": ""}).rules[0]
     assert (rule.name, str(rule.upstream)) == ("named", "https://h.test/a")
     assert rule.headers.set == {"x-cost": "$5 $6"}
 
 
-def test_unnamed_rules_get_a_name_by_their_place() -> None:
+def test_unnamed_rules_are_named_by_their_position() -> None:
     rules = parse_rules((RULES_DATA / "good" / "wider-after-narrower.yaml").read_bytes(), "f", {}).rules
     assert [rule.name for rule in rules] == ["rule 1", "rule 2", "rule 3", "rule 4"]
 
@@ -100,7 +103,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "device", "large"])
-def test_what_is_no_rules_file_is_an_error_and_never_hangs(tmp_path: Path, kind: str) -> None:
+def test_other_kinds_of_files_are_errors_and_never_hang(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "rules.yaml"
     match kind:
         case "directory":
@@ -152,7 +155,7 @@ def test_the_desktop_form_becomes_one_rule() -> None:
 def test_the_desktop_helper_becomes_a_command() -> None:
     rules = parse_rules((RULES_DATA / "good" / "desktop-helper.yaml").read_bytes(), "f", {})
     credential = rules.credentials["gateway"]
-    assert (credential.command, credential.ttl) == (("/usr/bin/helper",), 900.0)
+    assert (credential.command, credential.ttl_s) == (("/usr/bin/helper",), 900.0)
 
 
 def test_the_environment_form_becomes_one_rule() -> None:
@@ -173,13 +176,13 @@ def test_the_environment_form_becomes_one_rule() -> None:
     [
         ({"ANTHROPIC_AUTH_MODE": "baerer"},
          'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)'),
-        ({"ANTHROPIC_API_KEY": ""}, "ANTHROPIC_API_KEY is not set; expected it beside ANTHROPIC_AUTH_MODE"),
+        ({"ANTHROPIC_API_KEY": ""}, "ANTHROPIC_API_KEY is not set; ANTHROPIC_AUTH_MODE requires it"),
         ({"ANTHROPIC_BASE_URL": "g.test"}, 'ANTHROPIC_BASE_URL is not a URL; expected "https://host[:port][/base]"'),
         ({"ANTHROPIC_BASE_URL": "http://g.test"},
          'ANTHROPIC_BASE_URL would send the key over plain http; expected "https://…"'),
     ],
 )  # fmt: skip
-def test_a_wrong_environment_form_is_told(changes: dict[str, str], expected: str) -> None:
+def test_a_wrong_environment_form_is_reported(changes: dict[str, str], expected: str) -> None:
     environ = {
         "ANTHROPIC_AUTH_MODE": "bearer",
         "ANTHROPIC_BASE_URL": "https://g.test",
@@ -194,7 +197,7 @@ def test_a_wrong_environment_form_is_told(changes: dict[str, str], expected: str
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_load_or_are_problems(text: bytes) -> None:
+def test_any_bytes_become_rules_or_problems(text: bytes) -> None:
     try:
         parse_rules(text, "f", {})
     except RulesError as fault:
@@ -232,7 +235,7 @@ def test_the_rule_wins_over_its_preset_and_need_not_set_the_presets_variables() 
     assert rule.models.sent_for("claude-sonnet-4-6") == "own"
 
 
-def test_a_variable_that_a_preset_needs_is_told_at_the_rule() -> None:
+def test_a_missing_variable_of_a_preset_is_reported_at_the_rule() -> None:
     (problem,) = problems_of("rules:\n- preset: litellm\n  auth: {credential: client}\n")
     assert problem.startswith(
         'f:2:3: "upstream" needs the environment variable "LITELLM_URL", which is not set'

@@ -45,7 +45,7 @@ def test_path_globs(glob: str, path: str, covers: bool) -> None:
 
 
 def plain(pattern: str, text: str, *, path: bool) -> bool:
-    """The meaning of a glob, said as plainly as can be."""
+    """Return whether a glob matches, in the plainest possible way."""
     if not pattern:
         return not text
     if path and pattern.startswith("**"):
@@ -63,7 +63,7 @@ TEXT = st.text("ab/", max_size=8)
 
 
 @given(PATTERN, TEXT)
-def test_globs_mean_what_they_say(pattern: str, text: str) -> None:
+def test_globs_agree_with_the_plain_definition(pattern: str, text: str) -> None:
     assert Glob(pattern).covers(text) == plain(pattern, text, path=False)
     assert PathGlob(pattern).covers(text) == plain(pattern, text, path=True)
 
@@ -76,7 +76,7 @@ def test_containing_is_sound(first: str, second: str, text: str) -> None:
         assert PathGlob(first).covers(text)
 
 
-def test_a_pathological_glob_ends_soon() -> None:
+def test_a_pathological_glob_is_matched_quickly() -> None:
     for text in ("a" * 8192, "a" * 8191 + "c"):
         Glob("*a" * 29 + "b").covers(text)
         PathGlob("/**" + "*a" * 29 + "b").covers("/" + text)
@@ -126,7 +126,7 @@ def test_host_patterns(pattern: str, host: str, covers: bool) -> None:
         "[::1",
     ],
 )
-def test_what_is_no_host_is_refused(text: str) -> None:
+def test_invalid_hosts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected|has"):
         HostPattern.parse(text)
 

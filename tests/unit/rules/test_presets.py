@@ -1,4 +1,4 @@
-"""The presets as data: complete, dated, and of use as they are."""
+"""The presets as data: complete, dated and usable as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.rules.ruleset import RuleSet
 
-# What the presets take from the environment, where a rule does not say it.
+# Variables that the presets read unless the rule gives the value.
 ENVIRONMENT = {
     "ANTHROPIC_FOUNDRY_RESOURCE": "res",
     "LITELLM_URL": "https://litellm.example.com",
@@ -46,15 +46,15 @@ def test_a_preset_is_dated_and_names_its_sources(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_a_preset_says_where_and_how(name: str) -> None:
+def test_a_preset_has_a_path_and_an_auth_scheme(name: str) -> None:
     rule: dict[str, Any] = presets.load(name)
-    assert "path" in rule["match"], "without a path, telemetry and settings would go along"
+    assert "path" in rule["match"], "without a path, telemetry and settings would be forwarded too"
     assert rule["auth"]["scheme"] in ("bearer", "x-api-key")
     assert "upstream" in rule or name in ("bedrock", "vertex")
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_what_init_writes_is_a_sound_rules_file(name: str) -> None:
+def test_init_writes_a_valid_rules_file(name: str) -> None:
     text = starter(name)
     ruleset = rules(text, **ENVIRONMENT)
     assert [rule.preset for rule in ruleset.rules] == [name]
@@ -63,9 +63,9 @@ def test_what_init_writes_is_a_sound_rules_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_what_a_starter_proposes_in_comments_is_sound_as_well(name: str) -> None:
+def test_the_proposals_in_the_comments_of_a_starter_are_valid(name: str) -> None:
     text = presets.describe(name)["starter"]
-    # A comment that looks like a key of YAML is a proposal: each by itself takes the place of its namesake.
+    # A comment that looks like a YAML key is a proposal: each by itself replaces the key of the same name.
     for proposal in re.findall(r"^( *)# (upstream|auth): (.*)$", text, re.MULTILINE):
         indent, key, value = proposal
         changed = re.sub(rf"^{indent}{key}: .*\n", "", text, flags=re.MULTILINE) + f"{indent}{key}: {value}\n"

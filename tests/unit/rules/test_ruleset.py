@@ -1,4 +1,4 @@
-"""Which rule takes a request."""
+"""Matching of requests to rules."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def plain_loop(
 
 
 @given(rules_strategy(), HOSTS, st.sampled_from([443, 8443]), PATHS, MODELS)
-def test_the_index_finds_what_a_plain_loop_finds(
+def test_the_index_agrees_with_a_plain_loop(
     rules: list[Rule], host: str, port: int, path: str, asked: str | None
 ) -> None:
     head = make_head(path, host=host, port=port)

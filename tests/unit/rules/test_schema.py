@@ -1,4 +1,4 @@
-"""The vocabulary: values are parsed once, and the JSON Schema tells editors of it."""
+"""The vocabulary of a rules file, and its JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from mitm_gateway.rules.edits import Beta, Body, Models
+from mitm_gateway.rules.fields import parse_duration, parse_size
+from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.patterns import Glob
-from mitm_gateway.rules.schema import (
-    Auth,
-    Beta,
-    Body,
-    Credential,
-    Match,
-    Models,
-    Rule,
-    RulesFile,
-    json_schema,
-    parse_duration,
-    parse_size,
-)
+from mitm_gateway.rules.schema import Auth, Credential, Match, Rule, RulesFile
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
 
@@ -39,7 +30,7 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "5", "5 m", "5M", "-5s", "0s", "0.0h", "1d", "٣s", "5m\n", "1e3s", ".5s"]
 )
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration; expected"):
         parse_duration(text)
 
@@ -52,7 +43,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "8MB", "8 MiB", "-1KiB", "1.5MiB", "8mib"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size; expected"):
         parse_size(text)
 
@@ -65,7 +56,7 @@ def test_one_value_is_a_list_of_one() -> None:
     assert match.path is None
 
 
-def test_models_are_frozen_and_know_no_other_keys() -> None:
+def test_models_are_frozen_and_refuse_unknown_keys() -> None:
     match = Match.model_validate({"host": "a.test"})
     with pytest.raises(ValidationError):
         match.host = ()  # type: ignore[misc]
@@ -93,12 +84,12 @@ def test_the_upstream_is_an_address_or_the_demo() -> None:
         ({"scheme": "bearer", "credential": "a", "prefer": "x-api-key"}, 'has "prefer"'),
     ],
 )
-def test_the_parts_of_auth_go_together(auth: dict[str, str], expected: str) -> None:
+def test_auth_refuses_keys_that_do_not_fit_its_scheme(auth: dict[str, str], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         Auth.model_validate(auth)
 
 
-def test_a_prefix_is_taken_as_written() -> None:
+def test_a_prefix_is_used_as_written() -> None:
     auth = {"scheme": "header", "credential": "a", "name": "x-key", "prefix": "Key "}
     assert Auth.model_validate(auth).prefix == "Key "
 
@@ -134,11 +125,11 @@ def test_an_exact_model_name_wins_then_file_order_then_the_default(asked: str, s
     assert models.exact_names == ("claude-opus-4-8",)
 
 
-def test_a_model_that_no_entry_covers_stays() -> None:
+def test_a_model_without_a_matching_entry_stays() -> None:
     assert Models().sent_for("gpt") == "gpt"
 
 
-def test_body_values_are_ready_as_json() -> None:
+def test_body_values_are_json_text() -> None:
     body = Body.model_validate({"set": {"a.b": {"c": [1, None, "ü"]}}})
     assert [(path.text, text) for path, text in body.set_texts] == [("a.b", '{"c": [1, null, "ü"]}')]
 
@@ -160,7 +151,7 @@ def test_a_rule_knows_its_credentials_and_whether_it_reads_the_body() -> None:
     assert Rule.model_validate({"name": "a", "match": {"host": "a.test", "model": "x"}}).reads_body
 
 
-def test_a_literal_credential_cannot_be_written_in_a_file_and_does_not_show() -> None:
+def test_a_literal_credential_cannot_be_written_in_a_file_and_is_never_shown() -> None:
     credential = Credential.literal(Secret("S3CRET"))
     assert credential.value == Secret("S3CRET")
     assert (
@@ -173,7 +164,7 @@ def test_a_literal_credential_cannot_be_written_in_a_file_and_does_not_show() ->
     assert Credential.model_validate({"env": "A"}).value is None
 
 
-def test_listed_models_are_not_in_the_file_either() -> None:
+def test_listed_models_cannot_be_written_in_a_file() -> None:
     rules_file = RulesFile.model_validate({"rules": [{"name": "a", "match": {"host": "a.test"}}]})
     assert rules_file.listed_models == ()
     assert rules_file.listing(("a", "b")).listed_models == ("a", "b")
@@ -193,7 +184,7 @@ def changed(part: str, value: Any) -> dict[str, Any]:
     return data
 
 
-def test_the_schema_is_one_and_takes_the_smallest_file() -> None:
+def test_the_schema_is_valid_and_accepts_the_smallest_file() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     assert fits(SMALLEST)
 
@@ -227,7 +218,7 @@ def test_the_schema_is_one_and_takes_the_smallest_file() -> None:
     ],
     ids=str,
 )
-def test_the_schema_tells_editors_of_mistakes(data: dict[str, Any]) -> None:
+def test_the_schema_shows_editors_mistakes(data: dict[str, Any]) -> None:
     assert not fits(data)
 
 
@@ -242,5 +233,5 @@ def test_the_schema_tells_editors_of_mistakes(data: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_the_schema_takes_what_the_loader_takes(data: dict[str, Any]) -> None:
+def test_the_schema_accepts_everything_that_the_loader_accepts(data: dict[str, Any]) -> None:
     assert fits(data)

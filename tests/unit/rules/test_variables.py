@@ -22,7 +22,7 @@ ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}", "SECRET": "S3CRET"
         ("$$${NAME}", "$value"), ("$5", "$5"), ("$NAME", "$NAME"), ("a$", "a$"), ("${NESTED}", "${NAME}"),
     ],
 )  # fmt: skip
-def test_references_are_filled_in_as_in_a_shell(text: str, expected: str) -> None:
+def test_references_are_expanded_as_in_a_shell(text: str, expected: str) -> None:
     assert expanded(text, ENVIRON) == expected
 
 
@@ -31,31 +31,32 @@ def test_an_unset_variable_is_named() -> None:
         expanded("${SECRET}${UNSET}", ENVIRON)
     assert str(raised.value) == (
         'needs the environment variable "UNSET", which is not set; '
-        'expected it, or a default as in "${UNSET:-text}"'
+        'set it, or write a default as in "${UNSET:-text}"'
     )
 
 
 @pytest.mark.parametrize(
     "text", ["${", "${}", "${NAME", "${1X}", "${A B}", "${NAME:default}", "${A:-${B}}", "${ß}"]
 )
-def test_a_malformed_reference_is_refused_without_its_text(text: str) -> None:
+def test_a_malformed_reference_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(VariableError) as raised:
         expanded(text, ENVIRON)
     assert (
-        str(raised.value) == 'holds "${" without a name or an end; expected "${NAME}", or "$$" for a dollar'
+        str(raised.value)
+        == 'contains "${" without a name or an end; expected "${NAME}", or "$$" for a dollar sign'
     )
 
 
-def test_a_credential_stays_where_one_may_stand() -> None:
+def test_a_credential_reference_stays_in_the_values_of_headers() -> None:
     assert expanded("x ${credential:a b} ${NAME}", ENVIRON, credentials=True) == "x ${credential:a b} value"
-    with pytest.raises(VariableError, match="names a credential; expected that only as a value of headers"):
+    with pytest.raises(VariableError, match="names a credential, which only the values of headers may do"):
         expanded("${credential:a}", ENVIRON)
     with pytest.raises(VariableError, match="names no credential"):
         expanded("${credential:}", ENVIRON, credentials=True)
 
 
 @given(st.text("${}:-aA_ ", max_size=20))
-def test_any_text_is_filled_in_or_refused(text: str) -> None:
+def test_any_text_is_expanded_or_refused(text: str) -> None:
     try:
         expanded(text, {"a": "1", "A": ""})
     except VariableError as fault:
@@ -63,5 +64,5 @@ def test_any_text_is_filled_in_or_refused(text: str) -> None:
 
 
 @given(st.text(max_size=20))
-def test_doubled_dollars_bring_any_text_through(text: str) -> None:
+def test_doubled_dollars_escape_any_text(text: str) -> None:
     assert expanded(text.replace("$", "$$"), {}) == text

@@ -8,7 +8,7 @@ import shlex
 
 from ...credentials.store import Credentials
 from ...credentials.value import CredentialError
-from ...rules import desktop
+from ...rules.from_env import from_environment
 from ...rules.load import load
 from ...rules.problems import RulesError
 from ...rules.ruleset import RuleSet
@@ -21,7 +21,7 @@ def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
     """Read the rules; return None for the RuleSet, and the mistakes, if there are any."""
     path = subject.rules
     try:
-        environment = desktop.from_environment(subject.environ)
+        environment = from_environment(subject.environ)
         ruleset = environment or load(path, subject.environ)
     except RulesError as fault:
         missing = not path.exists()

@@ -1,1 +1,1 @@
-"""Helper programs of our own: a sign-in becomes a short-lived token, and the addon never calls out."""
+"""Built-in helpers: a sign-in becomes a short-lived token, in a process of its own outside the proxy."""

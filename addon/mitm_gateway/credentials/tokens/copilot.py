@@ -1,6 +1,6 @@
-"""A GitHub token becomes a Copilot token; where there is none, GitHub's device flow gets one.
+"""Exchange of a GitHub token for a Copilot token, and GitHub's device flow to obtain the former.
 
-Not documented by GitHub: from the code of vscode-copilot-chat (2026-03-29) and copilot-api (2025-10-05).
+GitHub does not document it: taken from the code of vscode-copilot-chat (2026-03-29) and copilot-api (2025-10-05).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .http_client import Answer, TokenError, ask
 
 API_URL = "https://api.github.com"
 GITHUB_URL = "https://github.com"
-# The client id under which Copilot's editors ask.
+# The client id of Copilot's editors.
 _CLIENT_ID = "Iv1.b507a08c87ecfe98"
 _SCOPE = "read:user"
 _EDITOR = {
@@ -30,17 +30,17 @@ _SLOW_DOWN_S = 5.0
 
 
 def check_github_token(token: str) -> None:
-    """Raises TokenError for kinds of tokens that Copilot refuses."""
+    """Raise TokenError for kinds of tokens that Copilot refuses."""
     for prefix, kind in _REFUSED.items():
         if token.startswith(prefix):
             raise TokenError(
-                f"Copilot does not take {kind} ({prefix}…); sign in with "
+                f"Copilot does not accept {kind} ({prefix}…); sign in with "
                 "`mitm-gateway token github-copilot --login`"
             )
 
 
 def exchange(github_token: str, now: float, api_url: str = API_URL) -> dict[str, Any]:
-    """The helper's JSON: Copilot token, when to fetch another one, and the API host that goes with it."""
+    """Return the helper's JSON: Copilot token, time of the next exchange, and the API host for the token."""
     check_github_token(github_token)
     answer = ask(
         f"{api_url}/copilot_internal/v2/token",
@@ -57,7 +57,7 @@ def exchange(github_token: str, now: float, api_url: str = API_URL) -> dict[str,
 
 
 def _expiry(answer: Answer, now: float) -> int:
-    """When another token is due: `refresh_in` comes before `expires_at`, so that clocks may differ."""
+    """Return the time of the next exchange: `refresh_in` is earlier than `expires_at`, as clocks may differ."""
     moments = [
         now + seconds for seconds in (answer.data.get("refresh_in"),) if isinstance(seconds, int | float)
     ]
@@ -69,30 +69,30 @@ def _expiry(answer: Answer, now: float) -> int:
 
 def _refusal(answer: Answer) -> str:
     details = answer.data.get("error_details")
-    said = details.get("message") if isinstance(details, dict) else answer.text("message")
-    text = f"GitHub gave no Copilot token (status {answer.status})"
-    if isinstance(said, str) and said.isprintable() and said:
-        text += f": {said[:200]}"
+    reason = details.get("message") if isinstance(details, dict) else answer.text("message")
+    text = f"GitHub returned no Copilot token (status {answer.status})"
+    if isinstance(reason, str) and reason.isprintable() and reason:
+        text += f": {reason[:200]}"
     if answer.status in (401, 403, 404):
-        text += "; has this account Copilot? `mitm-gateway token github-copilot --login` takes another one"
+        text += "; does this account have Copilot? `mitm-gateway token github-copilot --login` signs in to another"
     return text
 
 
 def device_flow(
     say: Callable[[str], None], sleep: Callable[[float], None], github_url: str = GITHUB_URL
 ) -> str:
-    """A GitHub token, after the user has typed a code into a browser; `say` tells which."""
+    """Return a GitHub token after the user has entered a code in a browser; `say` shows the code."""
     started = ask(
         f"{github_url}/login/device/code", form={"client_id": _CLIENT_ID, "scope": _SCOPE}, headers=_EDITOR
     )
     code, place = started.text("device_code"), started.text("verification_uri")
     if not code or not place:
-        raise TokenError(f"GitHub did not begin a sign-in (status {started.status})")
-    say(f"Open {place} and type the code {started.text('user_code')}")
-    pause, left = _seconds(started, "interval", 5.0), _seconds(started, "expires_in", 900.0)
-    while left > 0:
-        sleep(pause)
-        left -= pause
+        raise TokenError(f"GitHub did not start a sign-in (status {started.status})")
+    say(f"Open {place} and enter the code {started.text('user_code')}")
+    pause_s, left_s = _seconds(started, "interval", 5.0), _seconds(started, "expires_in", 900.0)
+    while left_s > 0:
+        sleep(pause_s)
+        left_s -= pause_s
         answer = ask(
             f"{github_url}/login/oauth/access_token",
             form={
@@ -106,16 +106,16 @@ def device_flow(
             return token
         match answer.text("error"):
             case "authorization_pending":
-                say(f"waiting for you; the code is good for another {max(1, round(left / 60))} min")
+                say(f"waiting; the code is valid for another {max(1, round(left_s / 60))} min")
             case "slow_down":
-                pause += _SLOW_DOWN_S
+                pause_s += _SLOW_DOWN_S
             case "expired_token":
                 break
             case "access_denied":
                 raise TokenError("the sign-in was declined in the browser")
             case error:
                 raise TokenError(f"GitHub ended the sign-in (status {answer.status}, {error or 'no reason'})")
-    raise TokenError("the code ran out before it was typed; start again")
+    raise TokenError("the code expired before it was entered; start again")
 
 
 def _seconds(answer: Answer, key: str, default: float) -> float:

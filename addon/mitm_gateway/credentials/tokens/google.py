@@ -1,4 +1,4 @@
-"""A Google access token from the application default credentials, by google-auth (extra `google`)."""
+"""A Google access token from the application default credentials, through google-auth (extra `google`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 
 
 def access_token(scope: str = CLOUD_PLATFORM) -> dict[str, Any]:
-    """The helper's JSON. Raises TokenError."""
+    """Return the helper's JSON. Raises TokenError."""
     try:
         import google.auth
         import google.auth.exceptions
@@ -27,7 +27,7 @@ def access_token(scope: str = CLOUD_PLATFORM) -> dict[str, Any]:
             "or point GOOGLE_APPLICATION_CREDENTIALS at a key file"
         ) from None
     except google.auth.exceptions.GoogleAuthError as fault:
-        raise TokenError(f"Google gave no token ({type(fault).__name__})") from None
+        raise TokenError(f"Google returned no token ({type(fault).__name__})") from None
     result: dict[str, Any] = {"token": credentials.token}
     if credentials.expiry is not None:
         result["expires_at"] = int(credentials.expiry.replace(tzinfo=datetime.UTC).timestamp())

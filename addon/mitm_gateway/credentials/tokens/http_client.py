@@ -1,4 +1,4 @@
-"""One small JSON request over HTTPS, with the standard library."""
+"""One small JSON request over HTTPS with the standard library."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _MAX_BYTES = 1 << 20
 
 
 class TokenError(Exception):
-    """No token; the text says why and what to do, and holds no secret."""
+    """No token; the text gives the reason and the remedy, and contains no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and the JSON object that came with it; empty where it was none."""
+    """The status and the JSON object of a response; empty if the body is no object."""
 
     status: int
     data: Mapping[str, Any]
 
     def text(self, key: str) -> str:
-        """A text of the answer, empty where it is not there."""
+        """Return a text of the object; empty if it is missing."""
         value = self.data.get(key)
         return value if isinstance(value, str) else ""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    # A redirect would carry the Authorization header along to wherever it leads.
+    # A redirect would send the Authorization header to another host.
     def redirect_request(self, *_: Any) -> None:
         return None
 
@@ -42,10 +42,12 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def ask(
     url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
 ) -> Answer:
-    """The answer to a GET, or with `form` to a POST. Raises TokenError where there is none."""
+    """Return the response to a GET, or with `form` to a POST. Raises TokenError without one."""
     host = urlsplit(url).hostname or ""
     if not url.startswith("https://") and not (url.startswith("http://") and is_loopback(host)):
-        raise TokenError(f"a secret does not go to {host or 'this URL'} in clear; expected https://…")
+        raise TokenError(
+            f"a secret must not be sent to {host or 'this URL'} in clear text; expected https://…"
+        )
     request = urllib.request.Request(
         url,
         data=urlencode(form).encode() if form is not None else None,

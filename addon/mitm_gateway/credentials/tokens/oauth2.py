@@ -1,4 +1,4 @@
-"""OAuth 2.0 client credentials (RFC 6749, 4.4): an id and a secret become an access token."""
+"""OAuth 2.0 client credentials (RFC 6749, 4.4): an access token for an id and a secret."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def client_credentials(
     in_body: bool = False,
     parameters: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The helper's JSON. The secret goes as HTTP Basic, or in the body where the server wants that."""
+    """Return the helper's JSON; the secret is sent as HTTP Basic, or in the body with `in_body`."""
     form = {"grant_type": "client_credentials", **(parameters or {})}
     headers = {}
     if in_body:
@@ -30,8 +30,10 @@ def client_credentials(
     answer = ask(token_url, headers=headers, form=form)
     token = answer.text("access_token")
     if answer.status != 200 or not token:
-        # "error" is a word from a fixed list; "error_description" is free text and may quote what was sent.
-        raise TokenError(f"the token server said {answer.text('error') or 'no'} (status {answer.status})")
+        # "error" is a word of a fixed list; "error_description" is free text and may quote the request.
+        raise TokenError(
+            f"the token server answered {answer.text('error') or 'without a token'} (status {answer.status})"
+        )
     result: dict[str, Any] = {"token": token}
     life = answer.data.get("expires_in")
     if isinstance(life, int | float) or (isinstance(life, str) and life.isdecimal()):

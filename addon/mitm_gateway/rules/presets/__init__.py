@@ -1,7 +1,8 @@
-"""Dated data for well-known upstreams: what a rule with `preset` need not say itself."""
+"""Dated data about well-known upstreams, which fills what a rule with `preset` leaves out.
 
-# Each preset is a YAML file with `rule`, the part of a rule that it fills, beside what is told about it
-# (its date, its sources). A preset's strings may read the environment, as those of a rule do.
+Each preset is a YAML file: `rule` is the part of a rule that it provides; title, date, sources and notes
+describe it. Its texts may use environment variables, as a rule's may.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ _SUFFIX = ".yaml"
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all presets, in alphabetical order."""
+    """Return the names of all presets in alphabetical order."""
     files = (file.name for file in resources.files(__package__).iterdir())
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)))
 
 
 @cache
 def describe(name: str) -> dict[str, Any]:
-    """All that a preset's file holds. Raises KeyError where there is none of this name."""
+    """Return the content of a preset's file. Raises KeyError for an unknown name."""
     if name not in names():
         raise KeyError(name)
     file = resources.files(__package__) / (name + _SUFFIX)
@@ -32,12 +33,12 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def load(name: str) -> dict[str, Any]:
-    """The part of a rule that a preset fills. Raises KeyError where there is none of this name."""
+    """Return the part of a rule that a preset provides. Raises KeyError for an unknown name."""
     rule: dict[str, Any] = describe(name)["rule"]
     return rule
 
 
 def rule_text(name: str) -> str:
-    """The part of a preset's file that fills a rule, as it is written there."""
+    """Return the text of that part as written in the preset's file."""
     text = (resources.files(__package__) / (name + _SUFFIX)).read_text(encoding="utf-8")
     return "rule:" + text.partition("\nrule:")[2].partition("\nstarter:")[0]

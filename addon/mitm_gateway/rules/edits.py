@@ -1,0 +1,103 @@
+"""The edits of a rule: headers, beta names, body fields and model names."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from .field_paths import FieldPath
+from .fields import (
+    BetaName,
+    BodyPath,
+    BodyValue,
+    EditedHeaderName,
+    HeaderGlob,
+    HeaderValue,
+    Listed,
+    Model,
+    Text,
+    TextGlob,
+    as_tuple,
+)
+from .patterns import Glob
+
+
+class Headers(Model):
+    """Edits of request headers, in the order remove, set, add."""
+
+    set: dict[EditedHeaderName, HeaderValue] = Field(default_factory=dict)
+    """Headers to set to exactly this value; `${credential:NAME}` inserts a secret."""
+    add: dict[EditedHeaderName, HeaderValue] = Field(default_factory=dict)
+    """Headers to add to those that the client sent."""
+    remove: Listed[HeaderGlob] = ()
+    """Names or globs of headers to remove."""
+
+
+class Beta(Model):
+    """Edits of the beta names in the `anthropic-beta` header and in a body's `anthropic_beta` array."""
+
+    keep: Annotated[tuple[TextGlob, ...], BeforeValidator(as_tuple)] | None = None
+    """Keep only names that match one of these globs; an empty list keeps none."""
+    drop: Listed[TextGlob] = ()
+    """Drop names that match one of these globs."""
+    rename: dict[BetaName, BetaName] = Field(default_factory=dict)
+    """Old name to new name, after keep and drop."""
+    add: Listed[BetaName] = ()
+    """Names that are always sent."""
+
+    def edited(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names to send for the client's, without duplicates and in order."""
+        kept = [name for name in names if self._keeps(name)]
+        renamed = [self.rename.get(name, name) for name in kept]
+        return tuple(dict.fromkeys([*renamed, *self.add]))
+
+    def _keeps(self, name: str) -> bool:
+        if self.keep is not None and not any(glob.covers(name) for glob in self.keep):
+            return False
+        return not any(glob.covers(name) for glob in self.drop)
+
+
+class Body(Model):
+    """Edits of a JSON request body."""
+
+    remove: Listed[BodyPath] = ()
+    """Fields to remove, such as `context_management` or `tools[*].defer_loading`."""
+    set: dict[BodyPath, BodyValue] = Field(default_factory=dict)
+    """Fields to set to this value."""
+
+    @cached_property
+    def set_texts(self) -> tuple[tuple[FieldPath, str], ...]:
+        """The fields of `set` with their values as JSON text."""
+        return tuple((path, json.dumps(value, ensure_ascii=False)) for path, value in self.set.items())
+
+
+class Models(Model):
+    """Model names: the client's name to the upstream's, and back in the response."""
+
+    map: dict[Text, Text] = Field(default_factory=dict)
+    """Name or glob to name; an exact name wins, then file order."""
+    default: Text | None = None
+    """Name for all models that `map` does not cover."""
+    restore: bool = True
+    """Show the name that the client asked for in responses."""
+
+    @cached_property
+    def _globs(self) -> tuple[tuple[Glob, str], ...]:
+        return tuple((Glob(name), sent) for name, sent in self.map.items() if "*" in name)
+
+    @cached_property
+    def exact_names(self) -> tuple[str, ...]:
+        """The names of `map` without a star."""
+        return tuple(name for name in self.map if "*" not in name)
+
+    def sent_for(self, name: str) -> str:
+        """Return the name that the upstream gets for the client's."""
+        if name in self.map and "*" not in name:
+            return self.map[name]
+        for glob, sent in self._globs:
+            if glob.covers(name):
+                return sent
+        return self.default if self.default is not None else name

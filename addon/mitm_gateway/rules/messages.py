@@ -1,0 +1,182 @@
+"""Validation errors as texts in the words of the user's file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from .edits import Beta, Body, Headers, Models
+from .fields import keys_of
+from .nodes import BOOLEAN_HINT, shown, type_name
+from .problems import Finding, Loc, did_you_mean
+from .schema import AUTH_SCHEMES, Auth, Credential, Match, Respond, Rule, RulesFile
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "match": Match,
+    "auth": Auth,
+    "headers": Headers,
+    "beta": Beta,
+    "body": Body,
+    "models": Models,
+    "respond": Respond,
+}
+_EXPECTED = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "version_type": "1",
+    "header_test_type": "text, a list of texts, true or false",
+}
+_REQUIRED = {
+    "match": 'a mapping with "host"',
+    "host": 'the host that clients ask for, such as "api.anthropic.com"',
+    "scheme": f"one of {', '.join(AUTH_SCHEMES)}",
+    "rules": "a list of at least one rule",
+}
+
+
+def known_keys(loc: Loc) -> tuple[str, ...]:
+    """Return the keys that the mapping at a path may have."""
+    match loc:
+        case ():
+            return keys_of(RulesFile)
+        case ("credentials", _):
+            return keys_of(Credential)
+        case ("rules", int()):
+            return keys_of(Rule)
+        case ("rules", int(), str() as part) if part in _PARTS:
+            return keys_of(_PARTS[part])
+        case _:
+            return ()
+
+
+def describe(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Finding:
+    """Return the finding for a validation error; `written` is its path with the keys as in the file."""
+    loc, kind = error["loc"], error["type"]
+    if kind == "extra_forbidden":
+        key = str(written[-1])
+        hint = did_you_mean(key, known_keys(loc[:-1]))
+        return Finding(loc, f"unknown key {shown(key)}{_where(loc[:-1], data)}{hint}", at_key=True)
+    if kind == "missing":
+        return Finding(loc[:-1], _missing(loc, data))
+    if loc and loc[-1] == "[key]":
+        return Finding(loc[:-1], f"{quoted(written[:-1])} {_reason(error, loc[:-1], data)}", at_key=True)
+    if kind == "value_error":
+        return Finding(loc, f"{_subject(written, data)} {_reason(error, loc, data)}")
+    if kind in ("literal_error", "enum"):
+        return Finding(loc, _not_one_of(loc, data, error))
+    return Finding(loc, f"{_entry(written)} is {_other_type(loc, kind, _value_at(data, loc))}")
+
+
+def rule_name(rule: object) -> str:
+    """Return a rule as messages call it."""
+    name = rule.get("name") if isinstance(rule, dict) else None
+    return f"rule {shown(name)}" if isinstance(name, str) else "a rule"
+
+
+def quoted(loc: Loc) -> str:
+    """Return the nearest key of a path in quotes."""
+    return shown(next((str(step) for step in reversed(loc) if isinstance(step, str)), "the file"))
+
+
+def _missing(loc: Loc, data: dict[str, Any]) -> str:
+    required = _REQUIRED.get(str(loc[-1]))
+    expected = f"; expected {required}" if required else ""
+    owner = _owner(loc[:-1], data)
+    subject = f"{_subject(loc[:-1], data)} of {owner}" if owner else _subject(loc[:-1], data)
+    return f'{subject} has no "{loc[-1]}"{expected}'
+
+
+def _not_one_of(loc: Loc, data: dict[str, Any], error: ErrorDetails) -> str:
+    names = [name.strip("'") for name in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+    value = _value_at(data, loc)
+    if not isinstance(value, str):
+        return f"{quoted(loc)} is {type_name(value)}; expected {_alternatives(names)}{_hint(value)}"
+    hint = did_you_mean(value, names) if loc[-1] == "scheme" else ""
+    return f"{quoted(loc)} is not known; expected {_alternatives(names)}{hint}"
+
+
+def _alternatives(names: list[str]) -> str:
+    return "one of " + ", ".join(names) if len(names) > 1 else f'"{names[0]}"'
+
+
+def _other_type(loc: Loc, kind: str, value: object) -> str:
+    match loc:
+        case ("credentials", _, "ttl" | "timeout"):
+            return f'{type_name(value)}; expected a duration such as "30s"'
+        case _:
+            return f"{type_name(value)}; expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}"
+
+
+def _hint(value: object) -> str:
+    if isinstance(value, bool):
+        return f" {BOOLEAN_HINT}"
+    return " (put it in quotes)" if isinstance(value, int | float) else ""
+
+
+def _reason(error: ErrorDetails, loc: Loc, data: dict[str, Any]) -> str:
+    """Return a validator's reason, followed by the rule's name unless the subject already names it."""
+    reason = str(error.get("ctx", {}).get("error", "is not valid"))
+    owner = _owner(loc, data)
+    return f"{reason} (in {owner})" if owner else reason
+
+
+def _entry(loc: Loc) -> str:
+    match loc:
+        case ("rules", int() as number):
+            return f"rule {number + 1}"
+        case _:
+            return quoted(loc)
+
+
+def _owner(loc: Loc, data: dict[str, Any]) -> str:
+    """Return the rule or credential that contains a part; empty outside of both, and for them."""
+    match loc:
+        case ("rules", int() as number, _, *_):
+            return rule_name(data["rules"][number])
+        case ("credentials", name, _, *_):
+            return f"credential {shown(str(name))}"
+        case _:
+            return ""
+
+
+def _where(loc: Loc, data: dict[str, Any]) -> str:
+    """Return the place of a key, with a leading space; empty at the top of the file."""
+    match loc:
+        case ():
+            return ""
+        case ("credentials", name):
+            return f" in credential {shown(str(name))}"
+        case ("rules", int() as number):
+            return f" in {rule_name(data['rules'][number])}"
+        case ("rules", int() as number, *_, last):
+            return f' in "{last}" of {rule_name(data["rules"][number])}'
+        case _:
+            return f' in "{loc[-1]}"'
+
+
+def _subject(loc: Loc, data: dict[str, Any]) -> str:
+    match loc:
+        case ():
+            return "the file"
+        case ("credentials", name):
+            return f"credential {shown(str(name))}"
+        case ("rules", int() as number):
+            return rule_name(data["rules"][number])
+        case _:
+            return quoted(loc)
+
+
+def _value_at(data: Any, loc: Loc) -> object:
+    for step in loc:
+        if isinstance(data, dict):
+            data = data.get(step)
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        # A single value in place of a list is reported as its entry 0.
+    return data

@@ -1,0 +1,159 @@
+"""YAML text to builder events; the only user of PyYAML. Dates stay text, other plain scalars are YAML 1.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from .nodes import MAX_NUMBER, Builder, Scalar, Stop
+from .problems import Pos
+
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVERS = yaml.SafeLoader.yaml_implicit_resolvers
+_TAG = "tag:yaml.org,2002:"
+_TAG_FAULT = 'a YAML tag; put text that starts with "!" in quotes'
+_BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
+
+
+def walk_yaml(text: str, builder: Builder) -> None:
+    """Send the events of a YAML text to the builder. Raises Stop where the text cannot be read any further."""
+    documents = 0
+    try:
+        for event in yaml.parse(text, Loader=_PARSER):
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    builder.fault(_pos(event.start_mark), "a second document; expected one")
+                    return
+            _take(event, builder)
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        character = text[mark.index : mark.index + 1] if mark else ""
+        pos = _pos(mark) if mark else Pos(1, 1)
+        raise Stop(pos, _syntax_fault(f"{fault.context} {fault.problem}", character)) from None
+    except (yaml.YAMLError, ValueError, OverflowError):
+        # The Python parser converts an escape such as "\UFFFFFFFF" without a check.
+        raise Stop(None, "not valid YAML") from None
+
+
+def _pos(mark: Any) -> Pos:
+    return Pos(mark.line + 1, mark.column + 1)
+
+
+def _take(event: Any, builder: Builder) -> None:
+    pos = _pos(event.start_mark)
+    tag = getattr(event, "tag", None)
+    if tag is not None:
+        builder.fault(pos, _TAG_FAULT)
+    match event:
+        case yaml.ScalarEvent():
+            is_plain = event.implicit[0] and tag is None
+            value, merge = _resolved(event.value, pos, builder) if is_plain else (event.value, False)
+            builder.scalar(pos, value, event.value, event.anchor, merge=merge)
+        case yaml.MappingStartEvent():
+            builder.open(pos, {}, event.anchor)
+        case yaml.SequenceStartEvent():
+            builder.open(pos, [], event.anchor)
+        case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+            builder.close()
+        case yaml.AliasEvent():
+            builder.alias(pos, event.anchor)
+
+
+def _resolved(text: str, pos: Pos, builder: Builder) -> tuple[Scalar, bool]:
+    """Return the value of a plain scalar in YAML 1.1, and whether it is the merge key."""
+    for tag, regex in _RESOLVERS.get(text[:1], ()):
+        if regex.match(text):
+            kind = tag.removeprefix(_TAG)
+            return _converted(kind, text, pos, builder), kind == "merge"
+    return text, False
+
+
+def _converted(kind: str, text: str, pos: Pos, builder: Builder) -> Scalar:
+    convert = _CONVERTERS.get(kind)
+    if convert is None:
+        return text
+    if kind in ("int", "float") and len(text) > MAX_NUMBER:
+        builder.fault(pos, f"a number of more than {MAX_NUMBER} characters; put it in quotes")
+        return text
+    try:
+        return convert(text)
+    except (ValueError, OverflowError):
+        return text  # such as 0x_, which matches the pattern and is not a number
+
+
+def _signed(text: str) -> tuple[int, str]:
+    digits = text.replace("_", "").lower()
+    return (-1 if digits.startswith("-") else 1), digits.lstrip("+-")
+
+
+def _integer(text: str) -> int:
+    sign, digits = _signed(text)
+    if ":" in digits:
+        total = 0
+        for part in digits.split(":"):
+            total = total * 60 + int(part)
+        return sign * total
+    for prefix, base in (("0b", 2), ("0x", 16)):
+        if digits.startswith(prefix):
+            return sign * int(digits[2:], base)
+    return sign * (int(digits, 8) if len(digits) > 1 and digits.startswith("0") else int(digits))
+
+
+def _real(text: str) -> float:
+    sign, digits = _signed(text)
+    if digits in (".inf", ".nan"):
+        return sign * float(digits[1:])
+    if ":" in digits:
+        total = 0.0
+        for part in digits.split(":"):
+            total = total * 60 + float(part)
+        return sign * total
+    return sign * float(digits)
+
+
+_CONVERTERS: dict[str, Callable[[str], Scalar]] = {
+    "null": lambda text: None,
+    "bool": lambda text: _BOOLEANS[text.lower()],
+    "int": _integer,
+    "float": _real,
+}
+
+# Parts of the messages of PyYAML and libyaml, each with our own text: theirs may quote the file.
+_ESCAPE_FAULT = "an escape that YAML does not have; put text with a backslash in single quotes"
+_INDENTATION_FAULT = "wrong indentation, or text that needs quotes"
+_NAME_FAULT = 'an anchor or alias without a name; put text that starts with "&" or "*" in quotes'
+_SYNTAX_FAULTS = (
+    ("mapping values are not allowed", '":" makes a mapping, which is not allowed here; put the text in quotes'),
+    ("quoted scalar found unexpected end", "a quoted text is not closed"),
+    ("found unexpected document separator", "a quoted text is not closed"),
+    ("escape", _ESCAPE_FAULT),
+    ("Unicode character code", _ESCAPE_FAULT),
+    ("',' or ']'", 'a list is not closed; expected "," or "]"'),
+    ("',' or '}'", 'a mapping is not closed; expected "," or "}"'),
+    ("tag", _TAG_FAULT),
+    ("anchor", _NAME_FAULT),
+    ("alias", _NAME_FAULT),
+    ("expected ':'", 'a key without ":" after it'),
+    ("directive", "a directive that YAML does not have"),
+    ("<document start>", "text after the end of the document"),
+    ("did not find expected key", _INDENTATION_FAULT),
+    ("<block end>", _INDENTATION_FAULT),
+    ("'-' indicator", _INDENTATION_FAULT),
+    ("block sequence entries are not allowed", '"- " makes a list, which is not allowed here'),
+    ("block scalar", 'expected a line break after "|" or ">", and indented text'),
+)  # fmt: skip
+
+
+def _syntax_fault(message: str, character: str) -> str:
+    if character == "\t":
+        return "a tab cannot indent; expected spaces"
+    if "cannot start any token" in message:
+        known = f'"{character}"' if character in ("@", "`", "%") else "this character"
+        return f"text cannot start with {known}; put it in quotes"
+    for part, ours in _SYNTAX_FAULTS:
+        if part in message:
+            return ours
+    return "not valid YAML"
