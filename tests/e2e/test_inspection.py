@@ -246,7 +246,7 @@ def test_an_upstream_that_breaks_off_is_an_error_of_the_upstream(
 def test_a_stream_without_its_last_events_is_told(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     proxy = start(mitmdump, recorder(Stream(message_events("gw-large")[:4], gated=False)))
     post(proxy)
-    assert wait_for_flow(proxy, has_ended)["comment"].endswith("no stop reason came: the stream ended early")
+    assert wait_for_flow(proxy, has_ended)["comment"].endswith("no stop reason: the stream ended early")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import GATEWAY
+from support.forked import Forked
 
 RESOLVE = Path(__file__).with_name("resolve.py")
 WEB_PASSWORD = "password-of-the-test"
@@ -56,8 +55,7 @@ class Mitmdump:
         self._log = folder / "output.txt"
         if rules is not None:
             self.write_rules(rules)
-        command = [str(Path(sys.executable).with_name("mitmweb" if web else "mitmdump"))]
-        command += ["--set", f"confdir={self.confdir}", "-p", "0"]
+        command = ["--set", f"confdir={self.confdir}", "-p", "0"]
         command += ["--listen-host", listen_host] if listen_host else []
         command += [argument for mode in modes for argument in ("--mode", mode)]
         command += ["-s", str(RESOLVE)]
@@ -71,20 +69,12 @@ class Mitmdump:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
             "TEST_NAMES": json.dumps(names or {}),
             **(env or {}),
         }
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *args],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = Forked(
+            "mitmweb" if web else "mitmdump", [*command, *args], cwd=folder, env=environment, output=self._log
+        )
         if wait:
             self._wait_until_it_listens()
 
@@ -122,7 +112,7 @@ class Mitmdump:
 
     def output(self) -> str:
         """Everything written to stdout and stderr so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
     def wait_for_output(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """The first match of a regular expression in the output."""

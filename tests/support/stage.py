@@ -265,7 +265,7 @@ class Stage:
                     opened.seek(self._shown.get(file, 0))
                     data = opened.read()
                 assert_absent(data, f"it stands in {file.name}")
-                assert b"Addon error" not in data
+                assert b"Addon error" not in data, data[-3000:].decode(errors="replace")
                 assert self.may_crash or b"mitmproxy has crashed" not in data
 
     @property
