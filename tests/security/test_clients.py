@@ -198,7 +198,9 @@ def test_24_mitmweb_without_a_login_is_warned_of(shared_web: Stage) -> None:
     assert warned == (tuple(map(int, version.VERSION.split(".")[:3])) < (11, 1, 2))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "own address", "169.254.169.254", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "own address", "169.254.169.254", "100.100.100.200", "[::1]"]
+)
 def test_25_other_machines_do_not_reach_this_machines_services(keyed: Stage, host: str) -> None:
     port, host = keyed.evil_plain.port, here(host)
     with Client(keyed.proxy.ports[0], own_address()) as client:

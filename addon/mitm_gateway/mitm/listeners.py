@@ -11,6 +11,8 @@ from collections.abc import Callable
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
 
+from ..wire.addresses import is_metadata_address
+
 logger = logging.getLogger(__name__)
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})
@@ -25,16 +27,15 @@ def listen_ports() -> frozenset[int]:
 
 
 async def leads_here(host: str, *, nearby: bool = False) -> bool:
-    """Whether a name or address leads to this machine; `nearby` also counts link-local addresses.
-
-    Those hold what clouds tell about a machine, its credentials included.
+    """Whether a name or address leads to this machine; `nearby` also counts link-local
+    addresses and those at which clouds describe a machine, its credentials included.
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False  # the connection will fail for the same reason
     addresses = {str(place[0]).partition("%")[0] for *_, place in found}
-    return any(_is_here(address) or (nearby and _is_link_local(address)) for address in addresses)
+    return any(_is_here(address) or (nearby and is_metadata_address(address)) for address in addresses)
 
 
 def _is_here(text: str) -> bool:
@@ -49,10 +50,6 @@ def _is_here(text: str) -> bool:
         except OSError:
             return False
     return not address.is_multicast
-
-
-def _is_link_local(text: str) -> bool:
-    return _plain(text).is_link_local
 
 
 def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

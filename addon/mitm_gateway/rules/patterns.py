@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..wire.addresses import normal_host, parse_port, with_plain_dots
+from ..wire.addresses import AmbiguousHost, normal_host, parse_port, with_plain_dots
 
 # Replace the stars of a glob that is itself matched by another one: no text of a request contains them.
 _STAR, _STARS = "\x00", "\x01"
@@ -174,6 +174,8 @@ class HostPattern:
         try:
             # A star is not valid in a name, so the rest is checked with a letter instead.
             checked = _labels(normal_host(labels.replace("*", "x")))
+        except AmbiguousHost as fault:
+            raise ValueError(fault.reason) from None
         except ValueError:
             raise ValueError(_NOT_A_HOST) from None
         if below and _is_address(checked[-1]):

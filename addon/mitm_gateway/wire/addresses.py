@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import encodings.idna
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -25,14 +27,34 @@ _MAX_HOST_TEXT = 1024
 _VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
 
 
+class AmbiguousHost(ValueError):
+    """A host name that IDNA 2003 and current clients (UTS 46) read as two different names.
+
+    `ascii_form` is the clients' reading, as far as it is known.
+    """
+
+    def __init__(self, ascii_form: str | None) -> None:
+        super().__init__("not one host name: programs read it in two ways")
+        self.ascii_form = ascii_form
+
+    @property
+    def reason(self) -> str:
+        """The fault of a rule with this name, and the spelling that is understood everywhere."""
+        spelling = f'"{self.ascii_form}"' if self.ascii_form else "its ASCII form (xn--…)"
+        return f"has a host that programs read in two ways; expected {spelling}"
+
+
 @lru_cache(maxsize=4096)
 def normal_host(text: str) -> str:
     """Return a host name as ASCII in lower case without a final dot, or an IP address in its shortest form.
 
-    Raises ValueError, without quoting the text, if it is neither a name nor an address.
+    Raises ValueError, without quoting the text, if it is neither a name nor an address, and AmbiguousHost if
+    it is two names.
     """
     try:
         return _normal_host(text)
+    except AmbiguousHost:
+        raise
     except ValueError:  # `ipaddress` quotes the text
         raise ValueError("not a host name or address") from None
 
@@ -64,9 +86,50 @@ def with_plain_dots(text: str) -> str:
     return text if text.isascii() else _DOTS.sub(".", text)
 
 
+# Sharp s and final sigma, which IDNA 2003 replaces and UTS 46 keeps.
+_KEPT_BY_CLIENTS = "\xdf\u03c2"
+# Invisible characters, which IDNA 2003 removes and UTS 46 treats one by one (RFC 3454, table B.1).
+_INVISIBLE = re.compile(
+    "[\xad\u034f\u1806\u180b-\u180d\u200b-\u200d\u2060\ufe00-\ufe0f\ufeff"
+    "\u115f\u1160\u17b4\u17b5\u3164\uffa0]"
+)
+
+
 def _ascii_form(name: str) -> str:
+    labels = with_plain_dots(name).split(".")
+    if not all(label.isascii() or _has_one_reading(label) for label in labels):
+        raise AmbiguousHost(_clients_reading(labels))
     # UnicodeError is a ValueError.
-    return with_plain_dots(name).encode("idna").decode("ascii")
+    return ".".join(labels).encode("idna").decode("ascii")
+
+
+def _has_one_reading(label: str) -> bool:
+    """Return whether IDNA 2003, which Python has, and UTS 46, which clients use, agree about a label."""
+    if _INVISIBLE.search(label) or any(character in _KEPT_BY_CLIENTS for character in label):
+        return False
+    if any(unicodedata.ucd_3_2_0.category(character) == "Cn" for character in label):
+        return False
+    old = encodings.idna.nameprep(label)
+    new = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    return old == new and "." not in new
+
+
+def _clients_reading(labels: list[str]) -> str | None:
+    """Return the ASCII form of a name with sharp s or final sigma; None for anything more unusual."""
+    found = [_clients_label(label) for label in labels]
+    return ".".join(found) if all(map(_LABEL.fullmatch, found)) else None
+
+
+def _clients_label(label: str) -> str:
+    if label.isascii():
+        return label.lower()
+    if _has_one_reading(label):
+        return label.encode("idna").decode("ascii")
+    others = label.translate(dict.fromkeys(map(ord, _KEPT_BY_CLIENTS), "a"))
+    if not (others.isascii() or _has_one_reading(others)):
+        return ""
+    folded = "".join(each if each in _KEPT_BY_CLIENTS else each.casefold() for each in label)
+    return "xn--" + unicodedata.normalize("NFKC", folded).encode("punycode").decode("ascii")
 
 
 @lru_cache(maxsize=4096)
@@ -78,6 +141,23 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+# Clouds describe a machine, its credentials included, at these addresses and at link-local ones: AWS, Google,
+# Scaleway, Alibaba, Azure, Oracle.
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("fd00:ec2::254", "fd20:ce::254", "fd00:42::42", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
+)
+
+
+def is_metadata_address(text: str) -> bool:
+    """Return whether a cloud may offer its metadata at an address; a zone in it is ignored."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return plain.is_link_local or plain in _METADATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +246,8 @@ class Upstream:
             raise ValueError('has a query or fragment; expected "https://host[:port][/base]"')
         try:
             authority = Authority.parse(name)
+        except AmbiguousHost as fault:
+            raise ValueError(fault.reason) from None
         except ValueError:
             raise ValueError('has no valid host; expected "https://host[:port][/base]"') from None
         base = (slash + path).rstrip("/")

@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import idna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.wire.addresses import (
+    AmbiguousHost,
     Authority,
     Upstream,
     has_odd_segments,
     is_loopback,
+    is_metadata_address,
     normal_host,
     normal_path,
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "ascii_form"),
+    [
+        ("gateway.straße.example", "gateway.xn--strae-oqa.example"),
+        ("FAẞ.example", None),
+        ("ΣΑΣ.faß.example", "xn--mxa9ab.xn--fa-hia.example"),
+        ("λόγος.example", "xn--oxapnm1c.example"),
+        ("a\u200cb.example", None),
+        ("a\xadb.example", None),
+        ("a\u2024b.example", None),
+        ("a\u115fb.example", None),
+    ],
+)
+def test_a_host_with_two_readings_is_refused_with_the_clients_one(text: str, ascii_form: str | None) -> None:
+    with pytest.raises(AmbiguousHost) as raised:
+        normal_host(text)
+    assert raised.value.ascii_form == ascii_form
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4))
+def test_an_accepted_host_is_the_one_that_clients_read(label: str) -> None:
+    text = f"a{label}b.example"
+    try:
+        found = normal_host(text)
+    except ValueError:
+        return
+    with contextlib.suppress(idna.IDNAError):  # a name that clients cannot ask for
+        assert found == idna.encode(text, uts46=True).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["169.254.169.254", "fe80::a9fe:a9fe%eth0", "::ffff:169.254.169.254", "fd00:ec2::254", "fd20:ce::254",
+     "100.100.100.200", "168.63.129.16", "192.0.0.192"],
+)  # fmt: skip
+def test_metadata_addresses_of_clouds_are_known(text: str) -> None:
+    assert is_metadata_address(text)
+
+
+@pytest.mark.parametrize("text", ["8.8.8.8", "127.0.0.1", "100.100.100.201", "fd00::1"])
+def test_other_addresses_are_not_metadata(text: str) -> None:
+    assert not is_metadata_address(text)
 
 
 @pytest.mark.parametrize(
