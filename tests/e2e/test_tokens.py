@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mitm_gateway.credentials.helper import parse_output
-from mitm_gateway.credentials.tokens import copilot
+from mitm_gateway.credentials.tokens import copilot, oauth2
 from mitm_gateway.credentials.tokens.http_client import TokenError, ask
 from support.answers import Answer, Reply, Seen, json_reply
 from support.launcher import Command
@@ -163,7 +163,28 @@ def test_oauth2_tells_a_refusal_without_the_secret(recorder: StartRecorder, comm
     args = ("--token-url", upstream.url, "--client-id", "id", "--secret-env", "S")
     done = command.run("token", "oauth2", *args, env={"S": secret})
     assert done.returncode == 1
-    assert done.stderr == "mitm-gateway token: the token server answered invalid_client (status 401)\n"
+    assert done.stderr == "mitm-gateway: token: the token server answered invalid_client (status 401)\n"
+
+
+def test_a_secret_for_loopback_is_not_sent_through_a_proxy(
+    recorder: StartRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, upstream = recorder(json_reply({})), recorder(json_reply({"access_token": "at-1"}))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert ask(upstream.url, form={"client_secret": "x"}).text("access_token") == "at-1"
+    assert proxy.raw == b""
+
+
+@pytest.mark.parametrize(
+    "life", ["1" + "0" * 400, "1e999", '"1' + "0" * 400 + '"', "NaN", "true", '"soon"', "[]"]
+)
+def test_an_unusable_lifetime_of_a_token_is_ignored(recorder: StartRecorder, life: str) -> None:
+    body = f'{{"access_token": "at-1", "expires_in": {life}}}'.encode()
+    upstream = recorder(Reply(200, body=body, headers=(("Content-Type", "application/json"),)))
+    assert oauth2.client_credentials(upstream.url, "id", "secret") == {"token": "at-1"}
 
 
 def test_a_secret_goes_nowhere_in_clear_or_by_a_redirect(recorder: StartRecorder) -> None:

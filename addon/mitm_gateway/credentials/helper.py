@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from ..rules.fields import HEADER_NAME
+from ..rules.fields import HEADER_NAME, is_framing_header
 from ..text.redact import Secret
 from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 
@@ -24,6 +25,8 @@ from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 _END_S = 2.0
 # A token is not used up to its last second: the request has to arrive in time.
 _EXPIRY_MARGIN_S = 5.0
+# Any longer life is used as this one.
+_LONGEST_LIFE_S = 365 * 86400.0
 
 OWN_COMMAND = "mitm-gateway"
 _OWN_START = (
@@ -130,20 +133,36 @@ def _parse_json(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
 
 
 def _seconds_left(data: dict[str, object], wall: float) -> float | None:
-    match data.get("expires_at"), data.get("expires_in"):
-        case None, None:
-            return None
-        case None, int() | float() as seconds:
-            return float(seconds)
-        case int() | float() as moment, _:
-            return float(moment) - wall
-        case str() as moment, _:
-            with contextlib.suppress(ValueError):
-                # An RFC 3339 time has an offset; without one it would be read as local time.
-                parsed = datetime.fromisoformat(moment)
-                if parsed.tzinfo is not None:
-                    return parsed.timestamp() - wall
-    raise CredentialError("the helper printed an expiry that is neither seconds nor an RFC 3339 time")
+    moment, seconds = data.get("expires_at"), data.get("expires_in")
+    if moment is None and seconds is None:
+        return None
+    if moment is None:
+        left_s = _number(seconds)
+    else:
+        at = _timestamp(moment) if isinstance(moment, str) else _number(moment)
+        left_s = None if at is None else at - wall
+    if left_s is None:
+        raise CredentialError("the helper printed an expiry that is neither seconds nor an RFC 3339 time")
+    return min(left_s, _LONGEST_LIFE_S)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    return None if math.isnan(number) else number
+
+
+def _timestamp(text: str) -> float | None:
+    try:
+        parsed = datetime.fromisoformat(text)
+        # An RFC 3339 time has an offset; without one it would be read as local time.
+        return parsed.timestamp() if parsed.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _headers(headers: object) -> tuple[tuple[str, Secret], ...]:
@@ -154,5 +173,7 @@ def _headers(headers: object) -> tuple[tuple[str, Secret], ...]:
         is_header = HEADER_NAME.fullmatch(name) and isinstance(value, str)
         if not (is_header and value.isprintable() and value.isascii()):
             raise CredentialError('the helper printed "headers" that are not valid')
+        if is_framing_header(name):
+            raise CredentialError('the helper printed "headers" that would break the framing of the request')
         result.append((name, Secret(value)))
     return tuple(result)

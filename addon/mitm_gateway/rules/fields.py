@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ..text.redact import looks_like_key
+from ..text.redact import looks_like_key, normal_name
 from ..wire.addresses import Upstream, has_odd_segments
 from .field_paths import FieldPath, parse_path
 from .patterns import Glob, HostPattern, PathGlob
@@ -29,8 +29,15 @@ HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Not allowed in names that appear in messages, comments and logs, nor in text for a header.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Set from the rule's upstream and the final body; a rule that set them would break the request's framing.
-FRAMING_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "trailer", "te"})
+# Set from the upstream and the final body, or about one connection only (RFC 9110, 7.6.1): setting them would
+# break the request's framing.
+FRAMING_HEADERS = frozenset(
+    {
+        "connection", "content-length", "expect", "host", "http2-settings", "keep-alive", "proxy-connection", "te",
+        "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+_FRAMING_NAMES = frozenset(map(normal_name, FRAMING_HEADERS))
 # The value of `auth.credential` for the client's own key.
 CLIENT = "client"
 CREDENTIAL_REFERENCE = re.compile(r"\$\{credential:([^}]*)\}")
@@ -45,6 +52,11 @@ class Model(BaseModel):
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
     """Return the keys that a part of the file may have."""
     return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def is_framing_header(name: str) -> bool:
+    """Return whether a header frames a request or a connection, in any spelling that a lenient server accepts."""
+    return normal_name(name) in _FRAMING_NAMES
 
 
 def parse_duration(text: str) -> float:
@@ -93,8 +105,8 @@ def _parse_header_name(text: str) -> str:
 
 
 def _parse_edited_header_name(text: str) -> str:
-    if text.lower() in FRAMING_HEADERS:
-        raise ValueError("is set from the upstream and the body; expected another header")
+    if is_framing_header(text):
+        raise ValueError("belongs to the connection or the framing of the body; expected another header")
     return _parse_header_name(text)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 _REFERENCE = re.compile(r"\$(?:\$|\{([^{}]*)(\})?)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _CREDENTIAL = "credential:"
+# Marks the place of a reference during expansion; no value of a rule may contain it.
+_PLACEHOLDER = "\0"
 
 
 class VariableError(ValueError):
@@ -17,16 +19,19 @@ class VariableError(ValueError):
 def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False) -> str:
     """Return the text with its variables filled in; `credentials` allows and keeps `${credential:NAME}`.
 
-    As in a shell, the default replaces an unset and an empty variable. Raises VariableError.
+    As in a shell, the default replaces an unset and an empty variable. Only the text itself can name a
+    credential, no value of a variable can. Raises VariableError.
     """
     if "$" not in text:
         return text
+    references: list[str] = []
 
     def value(found: re.Match[str]) -> str:
         if found[1] is None:
             return "$"
         if found[2] and found[1].startswith(_CREDENTIAL):
-            return _credential(found[0], found[1], allowed=credentials)
+            references.append(_credential(found[0], found[1], allowed=credentials))
+            return _PLACEHOLDER
         variable = _VARIABLE.fullmatch(found[1]) if found[2] else None
         if variable is None:
             raise VariableError(
@@ -34,7 +39,15 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
             )
         return _value(variable[1], variable[2], environ)
 
-    return _REFERENCE.sub(value, text)
+    filled = _REFERENCE.sub(value, text)
+    if not credentials:
+        return filled
+    if "${" + _CREDENTIAL in filled or filled.count(_PLACEHOLDER) > len(references):
+        raise VariableError(
+            "expands to text that looks like a credential, which only the file itself may name"
+        )
+    parts = filled.split(_PLACEHOLDER)
+    return "".join(part + reference for part, reference in zip(parts, [*references, ""], strict=True))
 
 
 def _value(name: str, default: str | None, environ: Mapping[str, str]) -> str:

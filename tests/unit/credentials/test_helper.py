@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mitm_gateway.credentials.helper import parse_output
+from mitm_gateway.credentials.value import CredentialError
 from mitm_gateway.text.redact import Secret
 
 
@@ -25,6 +26,42 @@ from mitm_gateway.text.redact import Secret
 def test_the_life_of_a_value(data: dict[str, Any], life: float) -> None:
     found = parse_output(json.dumps(data).encode(), 300, now=10, wall=5000)
     assert found.stale_at == 10 + life
+
+
+@pytest.mark.parametrize(
+    "expiry",
+    [
+        '"expires_in": 1' + "0" * 400, '"expires_in": 1e400', '"expires_at": 1' + "0" * 400,
+        '"expires_at": "9999-12-31T23:59:59+00:00"',
+    ],
+)  # fmt: skip
+def test_a_distant_expiry_is_a_year_away(expiry: str) -> None:
+    found = parse_output(f'{{"token": "t", {expiry}}}'.encode(), 300, now=10, wall=5000)
+    assert found.stale_at == 10 + 365 * 86400 - 5
+
+
+@pytest.mark.parametrize(
+    "expiry",
+    [
+        '"expires_in": -1' + "0" * 400, '"expires_in": -1e400', '"expires_in": NaN', '"expires_in": true',
+        '"expires_in": "60"', '"expires_at": "soon"', '"expires_at": "2026-01-01T00:00:00"', '"expires_at": [1]',
+        '"expires_at": "0001-01-01T00:00:00+23:59"', '"expires_in": 1' + "0" * 5000,
+    ],
+)  # fmt: skip
+def test_an_unusable_expiry_is_an_error(expiry: str) -> None:
+    with pytest.raises(CredentialError):
+        parse_output(f'{{"token": "t", {expiry}}}'.encode(), 300, now=10, wall=5000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Transfer-Encoding", "transfer_encoding", "Content-Length", "Host", "Connection", "Upgrade", "TE", "Expect",
+     "Keep-Alive", "Proxy-Connection", "Trailer", "HTTP2-Settings", "a b", "", ":path"],
+)  # fmt: skip
+def test_headers_that_break_the_framing_are_refused(name: str) -> None:
+    output = json.dumps({"token": "t", "headers": {name: "chunked"}}).encode()
+    with pytest.raises(CredentialError, match='"headers"'):
+        parse_output(output, 300, 0, 0)
 
 
 def test_a_helper_may_add_headers() -> None:

@@ -55,6 +55,22 @@ def test_a_credential_reference_stays_in_the_values_of_headers() -> None:
         expanded("${credential:}", ENVIRON, credentials=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("${NAME}", {"NAME": "${credential:two}"}),
+        ("a ${credential:one} ${NAME}", {"NAME": "${credential:two}"}),
+        ("${NAME}{credential:two}", {"NAME": "$"}),
+        ("$${credential:two}", {}),
+        ("${NAME:-$$}{credential:two}", {}),
+        ("${NAME}${credential:one}", {"NAME": "\0"}),
+    ],
+)
+def test_only_the_file_itself_can_name_a_credential(text: str, environ: dict[str, str]) -> None:
+    with pytest.raises(VariableError, match="looks like a credential"):
+        expanded(text, environ, credentials=True)
+
+
 @given(st.text("${}:-aA_ ", max_size=20))
 def test_any_text_is_expanded_or_refused(text: str) -> None:
     try:

@@ -58,12 +58,9 @@ def exchange(github_token: str, now: float, api_url: str = API_URL) -> dict[str,
 
 def _expiry(answer: Answer, now: float) -> int:
     """Return the time of the next exchange: `refresh_in` is earlier than `expires_at`, as clocks may differ."""
-    moments = [
-        now + seconds for seconds in (answer.data.get("refresh_in"),) if isinstance(seconds, int | float)
-    ]
-    moments += [
-        float(moment) for moment in (answer.data.get("expires_at"),) if isinstance(moment, int | float)
-    ]
+    refresh_in_s, expires_at = answer.seconds("refresh_in"), answer.seconds("expires_at")
+    moments = [now + refresh_in_s] if refresh_in_s is not None else []
+    moments += [expires_at] if expires_at is not None else []
     return int(min(moments, default=now + 25 * 60))
 
 
@@ -119,5 +116,5 @@ def device_flow(
 
 
 def _seconds(answer: Answer, key: str, default: float) -> float:
-    value = answer.data.get(key)
-    return float(value) if isinstance(value, int | float) and value > 0 else default
+    value = answer.seconds(key)
+    return value if value is not None and value > 0 else default

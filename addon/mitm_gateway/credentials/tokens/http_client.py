@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -32,6 +33,17 @@ class Answer:
         value = self.data.get(key)
         return value if isinstance(value, str) else ""
 
+    def seconds(self, key: str) -> float | None:
+        """Return a number of seconds, also one in quotes; None if it is missing or not usable."""
+        value = self.data.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            seconds = float(value)
+        except (ValueError, OverflowError):
+            return None
+        return seconds if math.isfinite(seconds) else None
+
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     # A redirect would send the Authorization header to another host.
@@ -53,7 +65,9 @@ def ask(
         data=urlencode(form).encode() if form is not None else None,
         headers={"Accept": "application/json", **(headers or {})},
     )
-    opener = urllib.request.build_opener(_NoRedirects)
+    # A proxy of the environment would see what is sent to loopback in clear text.
+    no_proxy = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
+    opener = urllib.request.build_opener(_NoRedirects, *no_proxy)
     try:
         with opener.open(request, timeout=TIMEOUT_S) as response:
             return Answer(response.status, _object(response.read(_MAX_BYTES)))

@@ -35,7 +35,7 @@ def client_credentials(
             f"the token server answered {answer.text('error') or 'without a token'} (status {answer.status})"
         )
     result: dict[str, Any] = {"token": token}
-    life = answer.data.get("expires_in")
-    if isinstance(life, int | float) or (isinstance(life, str) and life.isdecimal()):
-        result["expires_in"] = int(life)
+    life_s = answer.seconds("expires_in")
+    if life_s is not None:
+        result["expires_in"] = int(life_s)
     return result
