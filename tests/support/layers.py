@@ -65,6 +65,7 @@ class Connection:
         target: tuple[str, int] | None = None,
         sni: str | None = None,
         alpn: bytes | None = None,
+        upstream_tls: bool = True,
         answer: bytes = b"",
         cut: int = 65536,
     ) -> None:
@@ -81,7 +82,7 @@ class Connection:
         context = Context(self.client, gateway.options)
         if target is not None:
             context.server = Server(address=target)
-            context.server.tls = True
+            context.server.tls = upstream_tls
         self._layer = HttpLayer(context, HTTPMode.regular if target is None else HTTPMode.transparent)
         self.got = b""  # by the client
         self.sent: dict[tuple[str, int], bytes] = {}  # to each address that was connected to

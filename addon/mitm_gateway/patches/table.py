@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
-from .safety import bounds, error_pages, framing
+from .safety import bounds, error_pages, framing, heads
 from .speed import hooks, lookups, sockets
 
 PATCHES: tuple[Patch, ...] = (
@@ -29,18 +29,46 @@ PATCHES: tuple[Patch, ...] = (
         framing.end_at_trailers,
     ),
     Patch(
-        "head-limit",
-        "safety",
-        "mitmproxy buffers a message head, a chunk's head and pipelined requests without a limit",
-        None,
-        framing.bound_heads,
-    ),
-    Patch(
         "interim-responses",
         "safety",
         "mitmproxy takes a 1xx response over HTTP/1 for the final one, and a 101 opens a raw pipe unasked",
         "#2229 (closed, not fixed in 12.3)",
         framing.skip_interim,
+    ),
+    Patch(
+        "http1-head-limit",
+        "safety",
+        "mitmproxy buffers a message head, a chunk's head and pipelined requests without a limit",
+        None,
+        heads.bound_http1,
+    ),
+    Patch(
+        "http2-requests",
+        "safety",
+        "mitmproxy forwards an HTTP/2 request without a method, or with a length but no body; no limit is answered",
+        None,
+        heads.check_http2,
+    ),
+    Patch(
+        "http3-requests",
+        "safety",
+        "the same over HTTP/3, where mitmproxy buffers a request head without a limit",
+        None,
+        heads.check_http3,
+    ),
+    Patch(
+        "http2-encoding",
+        "safety",
+        "hpack takes quadratic time for a header value: a second for one of 128 KiB",
+        None,
+        heads.encode_linearly,
+    ),
+    Patch(
+        "client-hello-limit",
+        "safety",
+        "mitmproxy buffers a TLS ClientHello of up to 16 MiB for each connection",
+        None,
+        heads.bound_client_hello,
     ),
     Patch(
         "hook-table",

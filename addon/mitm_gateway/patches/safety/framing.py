@@ -1,4 +1,4 @@
-"""HTTP/1 messages that mitmproxy cannot end: trailers, heads without a limit, interim responses."""
+"""HTTP/1 messages that mitmproxy cannot end: those with trailers, and interim responses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailer
 from ..patch import Patches, Unexpected, expect
 
 Steps = Generator[Any, Any, None]
-
-# The default of Go's server; those of nginx and Node are smaller.
-MAX_HEAD_BYTES = 1 << 20
-# The most that a client may send before its first request has been answered.
-MAX_AHEAD_BYTES = 8 << 20
 
 
 def end_at_trailers(patches: Patches) -> None:
@@ -68,6 +63,7 @@ def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, An
 # mitmproxy's reading of a status line: any white space, leading zeros.
 _INTERIM = re.compile(rb"HTTP/\d\.\d\s+0*1\d\d\s")
 _SWITCH = re.compile(rb"HTTP/\d\.\d\s+0*101\s")
+_MAX_LINE_BYTES = 8 << 10
 
 
 def skip_interim(patches: Patches) -> None:
@@ -79,18 +75,18 @@ def skip_interim(patches: Patches) -> None:
     client = _http1.Http1Client
     read_headers = client.read_headers
     expect(read_headers, "self", "event")
-    if not hasattr(ReceiveBuffer, "maybe_extract_lines") or not hasattr(ReceiveBuffer, "__bytes__"):
+    if not hasattr(ReceiveBuffer, "maybe_extract_lines") or not isinstance(ReceiveBuffer()._data, bytearray):
         raise Unexpected("h11's ReceiveBuffer")
 
     def read_final_headers(self: Any, event: Any) -> Steps:
         if self.request and isinstance(event, events.DataReceived):
-            while _INTERIM.match(head := bytes(self.buf)):
-                if _SWITCH.match(head) and "upgrade" in self.request.headers:
+            while _INTERIM.match(line := _first_line(self.buf)):
+                if _SWITCH.match(line) and "upgrade" in self.request.headers:
                     break
                 if self.buf.maybe_extract_lines() is None:
                     return
-                if _SWITCH.match(head):
-                    yield from _fail(
+                if _SWITCH.match(line):
+                    yield from fail(
                         self, "the upstream switches protocols although the request did not ask for it"
                     )
                     return
@@ -99,48 +95,14 @@ def skip_interim(patches: Patches) -> None:
     patches.set(client, "read_headers", read_final_headers)
 
 
-def bound_heads(patches: Patches) -> None:
-    """End a connection whose peer sends an endless head, chunk head or trailer section, or too far ahead."""
-    connection = _http1.Http1Connection
-    handle = connection._handle_event
-    if not {"read_headers", "read_body", "wait", "done"} <= {
-        *dir(_http1.Http1Server),
-        *dir(_http1.Http1Client),
-    }:
-        raise Unexpected("Http1Server or Http1Client")
-
-    def watched(self: Any, event: Any) -> Steps:
-        yield from handle(self, event)
-        # Complete heads and bodies have been taken out of the buffer by now.
-        if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
-            yield from _give_up(self)
-
-    def handle_event(self: Any, event: Any) -> Steps:
-        more = len(event.data) if isinstance(event, events.DataReceived) else 0
-        return (watched if len(self.buf) + more > MAX_HEAD_BYTES else handle)(self, event)
-
-    patches.set(connection, "_handle_event", handle_event)
+def _first_line(buffer: ReceiveBuffer) -> bytes:
+    """Return the status line once it is complete; reading part of it for each piece takes quadratic time."""
+    end: int = buffer._data.find(b"\n", 0, _MAX_LINE_BYTES)
+    return bytes(buffer._data[: end + 1])
 
 
-def _is_overfull(connection: Any) -> bool:
-    if connection.state == connection.wait:
-        return len(connection.buf) > MAX_AHEAD_BYTES
-    return connection.state in (connection.read_headers, connection.read_body)
-
-
-def _give_up(connection: Any) -> Steps:
-    is_first = connection.state == connection.read_headers
-    connection.state = connection.done
-    if isinstance(connection, _http1.Http1Server) and is_first:
-        # There is no flow yet that could be answered.
-        yield commands.SendData(connection.conn, _http1.make_error_response(431))
-        yield commands.CloseConnection(connection.conn)
-        yield commands.Log("the request head is too large")
-        return
-    yield from _fail(connection, "the message head is too large")
-
-
-def _fail(connection: Any, reason: str) -> Steps:
+def fail(connection: Any, reason: str) -> Steps:
+    """Close a connection and end its stream with a protocol error."""
     kind = connection.ReceiveProtocolError
     connection.state = connection.done
     yield commands.CloseConnection(connection.conn)

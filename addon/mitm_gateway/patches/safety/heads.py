@@ -1,0 +1,210 @@
+"""Limits on heads, before anything looks at them, and requests that HTTP/2 and HTTP/3 call malformed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+from aioquic.h3.connection import ErrorCode
+from aioquic.h3.events import HeadersReceived
+from h2.events import RequestReceived
+from hpack.huffman import HuffmanEncoder
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers import tls
+from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
+
+from ..patch import Patches, Unexpected, expect
+from .framing import fail
+
+Steps = Generator[Any, Any, None]
+Fields = Sequence[tuple[bytes, bytes]]
+
+MAX_HEAD_BYTES = 128 << 10
+# The most that a client may send before its first request has been answered.
+MAX_AHEAD_BYTES = 8 << 20
+# Up to this size an HTTP/2 head is decoded and answered with 431; a larger one ends the connection.
+_MAX_DECODED_BYTES = (1 << 20) + (64 << 10)
+# A ClientHello with post-quantum keys has about 2 KB; a TLS record has at most 16 KiB.
+_MAX_HELLO_BYTES = 32 << 10
+
+# hpack's own way is as fast up to here.
+_SHORT_BYTES = 512
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+# ---- HTTP/1 ----
+
+
+def bound_http1(patches: Patches) -> None:
+    """End a connection whose peer sends an endless head, chunk head or trailer section, or too far ahead."""
+    connection, server, client = _http1.Http1Connection, _http1.Http1Server, _http1.Http1Client
+    handle = connection._handle_event
+    expect(handle, "self", "event")
+    if not {"read_headers", "read_body", "wait", "done"} <= {*dir(server), *dir(client)}:
+        raise Unexpected("Http1Server or Http1Client")
+
+    def watched(self: Any, event: Any) -> Steps:
+        yield from handle(self, event)
+        # Complete heads and bodies have been taken out of the buffer by now.
+        if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
+            yield from _give_up(self)
+
+    def handle_event(self: Any, event: Any) -> Steps:
+        more = len(event.data) if isinstance(event, events.DataReceived) else 0
+        return (watched if len(self.buf) + more > MAX_HEAD_BYTES else handle)(self, event)
+
+    patches.set(connection, "_handle_event", handle_event)
+    for owner in (server, client):
+        patches.set(owner, "read_headers", _bounded(owner.read_headers))
+
+
+def _bounded(read_headers: Any) -> Any:
+    expect(read_headers, "self", "event")
+
+    def read_bounded_headers(self: Any, event: Any) -> Steps:
+        if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
+            # mitmproxy would log the unfinished head, which may contain a key.
+            self.buf.maybe_extract_at_most(len(self.buf))
+        elif len(self.buf) > MAX_HEAD_BYTES and not _HEAD_END.search(self.buf._data, 0, MAX_HEAD_BYTES):
+            return _give_up(self)
+        steps: Steps = read_headers(self, event)
+        return steps
+
+    return read_bounded_headers
+
+
+def _is_overfull(connection: Any) -> bool:
+    if connection.state == connection.wait:
+        return len(connection.buf) > MAX_AHEAD_BYTES
+    return connection.state in (connection.read_headers, connection.read_body)
+
+
+def _give_up(connection: Any) -> Steps:
+    is_first = connection.state == connection.read_headers
+    connection.buf.maybe_extract_at_most(len(connection.buf))
+    if isinstance(connection, _http1.Http1Server) and is_first:
+        # There is no flow yet that could be answered.
+        connection.state = connection.done
+        yield commands.SendData(connection.conn, _http1.make_error_response(431))
+        yield commands.CloseConnection(connection.conn)
+        yield commands.Log("the request head is too large")
+        return
+    yield from fail(connection, "the message head is too large")
+
+
+# ---- HTTP/2 and HTTP/3 ----
+
+
+def _fault(fields: Iterable[tuple[bytes, bytes]], *, has_no_body: bool) -> int | None:
+    """Return the status that refuses a request head, or None."""
+    size = 0
+    for name, value in fields:
+        size += len(name) + len(value) + 4  # as HTTP/1 writes it: colon, blank, line break
+        if name == b":method" and not _METHOD.fullmatch(value):
+            return 400
+        if name == b"content-length" and has_no_body and value.strip(b"0"):
+            return 400
+    return 431 if size > MAX_HEAD_BYTES else None
+
+
+def _answer(connection: Any, stream_id: int, status: int) -> None:
+    """Answer one stream with an error page in an HTTP/2 or HTTP/3 connection."""
+    head = [(b":status", b"%d" % status), (b"content-type", b"application/json")]
+    connection.send_headers(stream_id, head)
+    connection.send_data(stream_id, vars(_http2)["format_error"](status), end_stream=True)
+
+
+def check_http2(patches: Patches) -> None:
+    """Answer malformed requests, and those with a large head."""
+    server = _http2.Http2Server
+    create, handle = server.__init__, server.handle_h2_event
+    expect(create, "self", "context")
+    expect(handle, "self", "event")
+
+    def init(self: Any, context: Any) -> None:
+        create(self, context)
+        settings = self.h2_conn.local_settings
+        settings.max_header_list_size = MAX_HEAD_BYTES
+        settings.acknowledge()
+        self.h2_conn.decoder.max_header_list_size = _MAX_DECODED_BYTES
+
+    def handle_h2_event(self: Any, event: Any) -> Generator[Any, Any, bool]:
+        if isinstance(event, RequestReceived):
+            status = _fault(event.headers, has_no_body=bool(event.stream_ended))
+            if status is not None:
+                _answer(self.h2_conn, event.stream_id, status)
+                return False
+        return (yield from handle(self, event))
+
+    patches.set(server, "__init__", init)
+    patches.set(server, "handle_h2_event", handle_h2_event)
+
+
+def check_http3(patches: Patches) -> None:
+    """Answer malformed requests and those with a large head; end a connection that buffers an endless head."""
+    handle = LayeredH3Connection.handle_stream_event
+    expect(handle, "self", "event")
+
+    def handle_stream_event(self: Any, event: Any) -> list[Any]:
+        found = handle(self, event)
+        if self._is_client or self._is_done:
+            return found
+        stream = self._stream.get(event.stream_id)
+        if stream is not None and len(stream.buffer) > MAX_HEAD_BYTES and not stream.ended:
+            self.close_connection(ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase="the request head is too large")
+            return []
+        for each in found:
+            if isinstance(each, HeadersReceived):
+                status = _fault(each.headers, has_no_body=each.stream_ended)
+                if status is not None:
+                    _answer(self, each.stream_id, status)
+                    # What the client still sends on this stream is discarded.
+                    self._closed_streams.add(each.stream_id)
+                    return []
+        return found
+
+    patches.set(LayeredH3Connection, "handle_stream_event", handle_stream_event)
+
+
+def encode_linearly(patches: Patches) -> None:
+    """Encode long header values as one string of bits; hpack shifts an ever longer number for each byte."""
+    coder = HuffmanEncoder
+    encode = coder.encode
+    expect(encode, "self", "bytes_to_encode")
+
+    def encode_long(self: Any, bytes_to_encode: bytes) -> bytes:
+        if len(bytes_to_encode) <= _SHORT_BYTES:
+            short: bytes = encode(self, bytes_to_encode)
+            return short
+        codes = [
+            f"{code:0{length}b}"
+            for code, length in zip(self.huffman_code_list, self.huffman_code_list_lengths, strict=True)
+        ]
+        bits = "".join([codes[byte] for byte in bytes_to_encode])
+        bits += "1" * (-len(bits) % 8)
+        return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+    patches.set(coder, "encode", encode_long)
+
+
+# ---- TLS ----
+
+
+def bound_client_hello(patches: Patches) -> None:
+    """Close a connection whose ClientHello is larger than any client sends."""
+    layer = tls.ClientTLSLayer
+    receive = layer.receive_handshake_data
+    expect(receive, "self", "data")
+
+    def receive_handshake_data(self: Any, data: bytes) -> Generator[Any, Any, tuple[bool, str | None]]:
+        is_done, error = yield from receive(self, data)
+        if not self.client_hello_parsed and len(self.recv_buffer) > _MAX_HELLO_BYTES:
+            self.recv_buffer.clear()
+            return False, error or "the ClientHello is too large"
+        return is_done, error
+
+    patches.set(layer, "receive_handshake_data", receive_handshake_data)

@@ -1,0 +1,266 @@
+"""Heads are bounded before anything looks at them, and malformed HTTP/2 and HTTP/3 requests are refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded
+from hpack import Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from mitmproxy import options
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.proxy import events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer
+from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
+from mitmproxy.proxy.layers.quic import QuicStreamDataReceived, SendQuicStreamData
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import taddons
+
+from mitm_gateway.patches import table
+from mitm_gateway.patches.safety import heads
+from support.layers import Connection
+from support.patched import applied, no_patches
+
+LIMIT = 128 << 10
+HOST = "upstream.test"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+TUNNEL: dict[str, Any] = {"target": (HOST, 443), "sni": HOST, "answer": ANSWER, "upstream_tls": False}
+H2 = {**TUNNEL, "alpn": b"h2"}
+Fields = Sequence[tuple[str, str]]
+GET: Fields = ((":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/"))
+
+
+@pytest.fixture
+async def context() -> AsyncIterator[taddons.context]:
+    patches = no_patches()
+    with taddons.context(Proxyserver(), NextLayer()) as made:
+        assert table.apply(patches, "safety") == []
+        yield made
+        patches.undo("safety")
+
+
+async def sent(context: taddons.context, data: bytes, cut: int, **way: Any) -> Connection:
+    connection = Connection(context, **way)
+    await connection.start()
+    for place in range(0, len(data), cut):
+        await connection.receive(data[place : place + cut])
+    return connection
+
+
+def http1(padding: int, line: bytes = b"GET / HTTP/1.1") -> bytes:
+    return b"%s\r\nHost: %s\r\nX-A: %s\r\n\r\n" % (line, HOST.encode(), b"a" * padding)
+
+
+@pytest.mark.parametrize("cut", [1000, 65536, 1 << 20])
+async def test_an_http1_head_up_to_128_kib_is_served_and_a_larger_one_is_431(
+    context: taddons.context, cut: int
+) -> None:
+    fits = LIMIT - len(http1(0))
+    served = await sent(context, http1(fits), cut, **TUNNEL)
+    assert served.got == ANSWER
+    refused = await sent(context, http1(fits + 1) * 2, cut, **TUNNEL)
+    assert refused.got.startswith(b"HTTP/1.1 431 ")
+    assert b"application/json" in refused.got
+    assert not any(refused.sent.values())
+    assert not refused.client.connected
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"GET /" + b"a" * LIMIT, id="path"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 100_000, id="headers"),
+        pytest.param(b"a" * (LIMIT + 1), id="method"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\n" + b" " * LIMIT, id="blanks"),
+    ],
+)
+async def test_an_endless_http1_head_is_431_at_once(context: taddons.context, head: bytes) -> None:
+    refused = await sent(context, head, 65536, **TUNNEL)
+    assert refused.got.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_the_second_head_of_a_connection_is_bounded_too(context: taddons.context) -> None:
+    connection = await sent(context, http1(1) + http1(LIMIT), 1 << 20, **TUNNEL)
+    assert connection.got.startswith(ANSWER + b"HTTP/1.1 431 ")
+    assert connection.sent[HOST, 443].count(b"GET") == 1
+
+
+async def test_an_http1_response_head_over_the_limit_is_502(context: taddons.context) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * LIMIT + b"\r\n\r\n"
+    connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": answer})
+    assert connection.got.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_an_unfinished_head_is_not_logged(context: taddons.context) -> None:
+    connection = await sent(context, b"GET / HTTP/1.1\r\nX-Api-Key: client-key", 65536, **TUNNEL)
+    await connection.close()
+    assert not any("client-key" in line for line in connection.logged)
+
+
+class Http2:
+    """An HTTP/2 client in a tunnel."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._h2 = H2Connection(H2Configuration(validate_outbound_headers=False))
+        self._read = 0
+
+    @classmethod
+    async def connected(cls, context: taddons.context) -> Http2:
+        client = cls(Connection(context, **H2))
+        await client._connection.start()
+        client._h2.initiate_connection()
+        return client
+
+    async def ask(self, fields: Fields, body: bytes | None = None) -> tuple[int, bytes]:
+        """Send a request; return the status and body, or 0 if the connection has ended."""
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, fields, end_stream=body is None)
+        if body is not None:
+            self._h2.send_data(stream, body, end_stream=True)
+        await self._connection.receive(self._h2.data_to_send())
+        got, self._read = self._connection.got[self._read :], len(self._connection.got)
+        status, data = 0, b""
+        for event in self._h2.receive_data(got):
+            if isinstance(event, ResponseReceived) and event.stream_id == stream:
+                status = int(dict(event.headers).get(":status") or dict(event.headers)[b":status"])
+            if isinstance(event, DataReceived) and event.stream_id == stream:
+                data += event.data
+            if isinstance(event, StreamEnded) and event.stream_id == stream:
+                return status, data
+        return 0, data
+
+    @property
+    def upstream(self) -> bytes:
+        return b"".join(self._connection.sent.values())
+
+
+@pytest.mark.parametrize("padding", [LIMIT, 200_000, 900_000])
+async def test_an_http2_head_over_128_kib_is_431_and_the_connection_serves_on(
+    context: taddons.context, padding: int
+) -> None:
+    client = await Http2.connected(context)
+    status, body = await client.ask([*GET, ("x-a", "a" * padding)])
+    assert status == 431
+    assert b"the request's head is too large" in body
+    assert client.upstream == b""
+    assert await client.ask([*GET, ("x-a", "a" * 100_000)]) == (200, b"ok")
+
+
+@given(st.binary(max_size=2000))
+def test_long_header_values_are_encoded_as_hpack_encodes_them(value: bytes) -> None:
+    expected = Encoder().huffman_coder.encode(value)
+    with applied("http2-encoding"):
+        assert Encoder().huffman_coder.encode(value) == expected
+
+
+@pytest.mark.parametrize("method", ["", " ", "G T", "GET\r\nX-A: 1", "GET / HTTP/1.1"])
+async def test_an_http2_request_whose_method_is_no_token_is_400(
+    context: taddons.context, method: str
+) -> None:
+    client = await Http2.connected(context)
+    assert (await client.ask([(":method", method), *GET[1:]]))[0] in (0, 400)
+    assert client.upstream == b""
+
+
+@pytest.mark.parametrize("length", ["5", "05", "1"])
+async def test_an_http2_request_with_a_length_but_no_body_is_400(
+    context: taddons.context, length: str
+) -> None:
+    client = await Http2.connected(context)
+    post = [(":method", "POST"), *GET[1:], ("content-length", length)]
+    assert (await client.ask(post))[0] == 400
+    assert client.upstream == b""
+    assert await client.ask([(":method", "POST"), *GET[1:], ("content-length", "0")]) == (200, b"ok")
+
+
+def make_client() -> Client:
+    return Client(
+        peername=("127.0.0.1", 50000),
+        sockname=("127.0.0.1", 8080),
+        timestamp_start=0,
+        state=ConnectionState.OPEN,
+        proxy_mode=ProxyMode.parse("regular"),
+    )
+
+
+class Http3:
+    """Both ends of an HTTP/3 connection without QUIC between them."""
+
+    def __init__(self) -> None:
+        connection = make_client()
+        self._client = LayeredH3Connection(connection, is_client=True)
+        self.server = LayeredH3Connection(connection, is_client=False)
+        self.commands: list[Any] = []
+
+    def ask(self, fields: Fields, *, ended: bool = True) -> list[Any]:
+        """Send a request head; return what the server's HTTP layer receives."""
+        stream = self._client.get_next_available_stream_id()
+        self._client.send_headers(stream, [(a.encode(), b.encode()) for a, b in fields], end_stream=ended)
+        return self.deliver()
+
+    def deliver(self) -> list[Any]:
+        found = []
+        for command in self._client.transmit():
+            if isinstance(command, SendQuicStreamData):
+                event = QuicStreamDataReceived(
+                    command.connection, command.stream_id, command.data, command.end_stream
+                )
+                found += self.server.handle_stream_event(event)
+        self.commands += self.server.transmit()
+        return found
+
+    @property
+    def answers(self) -> bytes:
+        data = [each.data for each in self.commands if isinstance(each, SendQuicStreamData)]
+        return b"".join(data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([*GET, ("x-a", "a" * 3000)], id="large"),
+        pytest.param([(":method", ""), *GET[1:]], id="no method"),
+    ],
+)
+async def test_an_http3_request_that_is_too_large_or_malformed_is_answered_locally(
+    context: taddons.context, fields: Fields, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "MAX_HEAD_BYTES", 2000)  # aioquic's client encodes no large head
+    http3 = Http3()
+    assert http3.ask(fields) == []
+    assert b"mitm-gateway" in http3.answers
+    assert [type(each).__name__ for each in http3.ask(GET)] == ["HeadersReceived"]
+
+
+async def test_an_endless_http3_head_ends_the_connection(context: taddons.context) -> None:
+    http3 = Http3()
+    http3.ask(GET)
+    event = QuicStreamDataReceived(make_client(), 4, b"\x01\x80\x10\x00\x00" + b"a" * (LIMIT + 1), False)
+    assert http3.server.handle_stream_event(event) == []
+    http3.commands += http3.server.transmit()
+    assert "CloseQuicConnection" in [type(each).__name__ for each in http3.commands]
+
+
+async def test_an_endless_client_hello_ends_the_connection(context: taddons.context) -> None:
+    client = make_client()
+    outer = Context(client, options.Options())
+    ServerTLSLayer(outer)
+    layer = ClientTLSLayer(outer)
+    list(layer.handle_event(events.Start()))
+    hello = b"\x01\x80\x00\x00" + b"a" * 16380  # a handshake message of 8 MiB
+    sizes = []
+    for place in range(20):
+        record = b"\x16\x03\x01\x40\x00" + (hello if place == 0 else b"a" * 16384)
+        list(layer.handle_event(events.DataReceived(client, record)))
+        sizes.append(len(layer.recv_buffer))
+    assert max(sizes) < 64 << 10
+    assert sizes[-1] == 0
