@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import resource
 import socket
 import time
@@ -72,3 +73,22 @@ def test_thousands_of_connections_hold_nobody_up_and_leave_nothing(
         wait_until(lambda: open_files(stage) <= before + 2, "connections are left")
         after.append(memory_mb(stage))
     assert after[1] - after[0] < MAX_GROWTH_MB, after
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked to return memory"
+)
+@pytest.mark.usefixtures("many_files")
+def test_unfinished_heads_leave_no_memory_behind(stage_with: StartStage) -> None:
+    stage = stage_with()
+    assert stage.ask().status == 200
+    before = memory_mb(stage)
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nx-slow: " + b"a" * (127 << 10)
+    with contextlib.ExitStack() as opened:
+        for number in range(600):
+            address = ("127.0.0.1", stage.proxy.ports[number % 2])
+            client = opened.enter_context(socket.create_connection(address, 60))
+            client.sendall(head)
+        wait_until(lambda: open_files(stage) >= 600, "not all are held")
+    wait_until(lambda: open_files(stage) < 100, "connections are left")
+    wait_until(lambda: memory_mb(stage) - before < MAX_GROWTH_MB, "memory is held")

@@ -9,6 +9,7 @@ from typing import Any
 from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import HeadersReceived
 from h2.events import RequestReceived
+from h11._receivebuffer import ReceiveBuffer
 from hpack.huffman import HuffmanEncoder
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import tls
@@ -17,6 +18,7 @@ from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
 from ..patch import Patches, Unexpected, expect
 from .framing import fail
+from .trim import Trim
 
 Steps = Generator[Any, Any, None]
 Fields = Sequence[tuple[bytes, bytes]]
@@ -31,6 +33,10 @@ _MAX_HELLO_BYTES = 32 << 10
 
 # hpack's own way is as fast up to here.
 _SHORT_BYTES = 512
+
+# Heads of clients have a few KB; many larger ones at once would stay with the process.
+_LARGE_BYTES = 16 << 10
+_trim = Trim()
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -68,7 +74,7 @@ def _bounded(read_headers: Any) -> Any:
     def read_bounded_headers(self: Any, event: Any) -> Steps:
         if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
             # mitmproxy would log the unfinished head, which may contain a key.
-            self.buf.maybe_extract_at_most(len(self.buf))
+            _discard(self.buf)
         elif len(self.buf) > MAX_HEAD_BYTES and not _HEAD_END.search(self.buf._data, 0, MAX_HEAD_BYTES):
             return _give_up(self)
         steps: Steps = read_headers(self, event)
@@ -85,7 +91,7 @@ def _is_overfull(connection: Any) -> bool:
 
 def _give_up(connection: Any) -> Steps:
     is_first = connection.state == connection.read_headers
-    connection.buf.maybe_extract_at_most(len(connection.buf))
+    _discard(connection.buf)
     if isinstance(connection, _http1.Http1Server) and is_first:
         # There is no flow yet that could be answered.
         connection.state = connection.done
@@ -94,6 +100,12 @@ def _give_up(connection: Any) -> Steps:
         yield commands.Log("the request head is too large")
         return
     yield from fail(connection, "the message head is too large")
+
+
+def _discard(buffer: ReceiveBuffer) -> None:
+    if len(buffer) > _LARGE_BYTES:
+        _trim.schedule()
+    buffer.maybe_extract_at_most(len(buffer))
 
 
 # ---- HTTP/2 and HTTP/3 ----
