@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -12,6 +13,7 @@ from ..llm.apis import form_on
 from ..rules.edits import Beta, Models
 from ..rules.field_paths import FieldPath
 from ..rules.fields import CLIENT
+from ..rules.model_map import Target
 from ..rules.patterns import Glob
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Auth, Rule
@@ -107,10 +109,18 @@ def _beta(beta: Beta) -> dict[str, Any]:
 
 def _models(models: Models) -> dict[str, Any]:
     return {
-        "exact": {name: models.map[name] for name in models.exact_names},
-        "globs": [[_literals(Glob(name)), sent] for name, sent in models.map.items() if "*" in name],
+        "exact": models.names.exact,
+        "globs": [[_literals(glob), _pieces(target)] for glob, target in models.names.globs],
+        "targets": dict.fromkeys(models.names.targets, True),
+        "forms": [_literals(form) for form in models.names.forms],
         "default": models.default,
     }
+
+
+def _pieces(target: Target) -> list[str | int]:
+    """Return a target as its texts and the numbers of its captures."""
+    parts = re.split(r"\{([0-9]{1,3})\}", target.text)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def _literals(glob: Glob) -> list[str]:

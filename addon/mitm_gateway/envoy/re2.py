@@ -23,7 +23,8 @@ def encoded(text: str) -> str:
 
 def model_regex(globs: Iterable[Glob]) -> str:
     """Return the expression for the header that holds the model that the client asks for."""
-    return "=(?:" + "|".join(_joined(encoded(glob.text), ".*", ".*") for glob in globs) + ")"
+    names = "|".join(_joined(encoded(glob.text), ".*", ".*") for glob in globs)
+    return rf"=(?:{names})(?:\[1[mM]\])*"
 
 
 def segments_regex(name: str) -> str:

@@ -180,7 +180,7 @@ def _reason(match: Match, head: RequestHead, model: str | None) -> str:
         return f"path {head.path} does not fit {_listed(match.path)}"
     if match.method is not None and head.method not in match.method:
         return f"method {head.method} is not {' or '.join(match.method)}"
-    if match.model is not None and not any(glob.covers(model or "") for glob in match.model):
+    if match.model is not None and not match.covers_model(model):
         return f"model {model or '(none)'} does not fit {_listed(match.model)}"
     return "a header does not fit"
 

@@ -78,7 +78,7 @@ COUNT_KEYS: dict[Form, str] = {
 
 def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
     """Return the names that a client may ask for: exact ones of the rule's map, and those of a Desktop file."""
-    exact = rule.models.exact_names if rule.models else ()
+    exact = tuple(rule.models.names.exact) if rule.models else ()
     return tuple(dict.fromkeys((*exact, *ruleset.listed_models)))
 
 

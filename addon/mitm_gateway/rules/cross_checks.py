@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ..wire import sigv4
 from ..wire.addresses import Upstream
 from .fields import CLIENT, CREDENTIAL_REFERENCE
+from .model_map import Target
 from .nodes import shown
 from .patterns import Glob, HostPattern, PathGlob
 from .problems import Finding, Loc, Pos, did_you_mean
@@ -31,6 +33,7 @@ def check_rules(
     for number, rule in rules.items():
         yield from _credentials(number, rule, credentials)
         yield from _exposed(number, rule)
+        yield from _model_targets(number, rule)
         if rule.signs and not sigv4.is_available():
             text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
             yield Finding(("rules", number, "auth", "scheme"), text)
@@ -92,6 +95,24 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
             'expected "https://…", or "allow_http: true" in the rule'
         )
         yield Finding(("rules", number, "upstream"), text)
+
+
+def _model_targets(number: int, rule: Rule) -> Iterator[Finding]:
+    """Yield targets with captures that their pattern does not have."""
+    if rule.models is None:
+        return
+    loc: Loc = ("rules", number, "models")
+    for pattern, target in rule.models.map.items():
+        stars = len(re.findall(r"\*+", pattern))
+        if wrong := [each for each in Target(target).captures if not 1 <= each <= stars]:
+            count = {0: "no star", 1: "one star"}.get(stars, f"{stars} stars")
+            text = (
+                f"{shown(pattern)} has {{{wrong[0]}}} in its target, but {count} (in rule {shown(rule.name)})"
+            )
+            yield Finding((*loc, "map", pattern), text)
+    if rule.models.default and Target(rule.models.default).captures:
+        text = f'"default" has a capture, which only targets of "map" may have (in rule {shown(rule.name)})'
+        yield Finding((*loc, "default"), text)
 
 
 def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding]:

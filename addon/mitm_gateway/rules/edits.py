@@ -18,11 +18,12 @@ from .fields import (
     HeaderValue,
     Listed,
     Model,
+    ModelTarget,
     Text,
     TextGlob,
     as_tuple,
 )
-from .patterns import Glob
+from .model_map import ModelMap
 
 
 class Headers(Model):
@@ -77,27 +78,19 @@ class Body(Model):
 class Models(Model):
     """Model names: the client's name to the upstream's, and back in the response."""
 
-    map: dict[Text, Text] = Field(default_factory=dict)
-    """Name or glob to name; an exact name wins, then file order."""
-    default: Text | None = None
+    map: dict[Text, ModelTarget] = Field(default_factory=dict)
+    """Name or glob to name: an exact name wins, then file order. `{1}` in a target is the text of the glob's
+    first star. A name that is itself a target stays; a name with `[1m]` is also tried without it."""
+    default: ModelTarget | None = None
     """Name for all models that `map` does not cover."""
     restore: bool = True
     """Show the name that the client asked for in responses."""
 
     @cached_property
-    def _globs(self) -> tuple[tuple[Glob, str], ...]:
-        return tuple((Glob(name), sent) for name, sent in self.map.items() if "*" in name)
-
-    @cached_property
-    def exact_names(self) -> tuple[str, ...]:
-        """The names of `map` without a star."""
-        return tuple(name for name in self.map if "*" not in name)
+    def names(self) -> ModelMap:
+        """The map and its default."""
+        return ModelMap(self.map, self.default)
 
     def sent_for(self, name: str) -> str:
         """Return the name that the upstream gets for the client's."""
-        if name in self.map and "*" not in name:
-            return self.map[name]
-        for glob, sent in self._globs:
-            if glob.covers(name):
-                return sent
-        return self.default if self.default is not None else name
+        return self.names.sent_for(name)

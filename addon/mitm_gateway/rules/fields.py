@@ -145,6 +145,14 @@ def _parse_body_path(text: str) -> FieldPath:
         raise ValueError(f"is not a path into a body; {fault}") from None
 
 
+def _parse_model_target(text: str) -> str:
+    if "*" in text:
+        raise ValueError(
+            'contains "*"; expected a name, with {1} for the text of the first star of its pattern'
+        )
+    return _parse_text(text)
+
+
 def _parse_credential_name(text: str) -> str:
     if text == CLIENT:
         raise ValueError("is reserved for the client's own key; expected another name")
@@ -251,6 +259,7 @@ Host = Annotated[HostPattern, *_parsed(HostPattern.parse, "api.anthropic.com")]
 Path = Annotated[PathGlob, *_parsed(_parse_path, "/v1/**")]
 Method = Annotated[str, *_parsed(_parse_method, "POST")]
 TextGlob = Annotated[Glob, *_parsed(lambda text: Glob(_parse_text(text)), "claude-*")]
+ModelTarget = Annotated[str, *_parsed(_parse_model_target, "anthropic/claude-{1}-4.{2}")]
 HeaderName = Annotated[str, *_parsed(_parse_header_name, "anthropic-beta")]
 HeaderTest = Annotated[
     bool | tuple[Glob, ...],

@@ -30,19 +30,25 @@ class Glob:
 
     def covers(self, text: str) -> bool:
         """Return whether the text matches."""
+        return self.captures(text) is not None
+
+    def captures(self, text: str) -> tuple[str, ...] | None:
+        """Return the texts that the stars match, each as short as possible from the left; None for no match."""
         if self.is_exact:
-            return self.text == text
+            return () if self.text == text else None
         first, *others, last = _literals(self.text)
         if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
-            return False
+            return None
         # The first position of a literal leaves most text to those after it.
         end, limit = len(first), len(text) - len(last)
+        found: list[str] = []
         for literal in others:
             start = text.find(literal, end, limit)
             if start < 0:
-                return False
+                return None
+            found.append(text[end:start])
             end = start + len(literal)
-        return True
+        return (*found, text[end:limit])
 
     def contains(self, other: Glob) -> bool:
         """Return whether this certainly covers everything that the other covers."""

@@ -92,7 +92,7 @@ class RuleSet:
                 return rule
             if asked is None:
                 return NEEDS_BODY
-            if asked.name is not None and _any_covers(rule.match.model, asked.name):
+            if rule.match.covers_model(asked.name):
                 return rule
         return None
 

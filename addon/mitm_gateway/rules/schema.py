@@ -35,6 +35,7 @@ from .fields import (
     as_tuple,
     one_of,
 )
+from .model_map import base_name
 
 AuthScheme = Literal[
     "bearer", "x-api-key", "api-key", "x-goog-api-key", "basic", "token", "header", "sigv4", "none", "keep"
@@ -114,7 +115,14 @@ class Match(Model):
     header: dict[HeaderName, HeaderTest] | None = None
     """Header names, each with a glob for its value, or `true` for present and `false` for absent."""
     model: OneOrMany[TextGlob] | None = None
-    """Model that the client asks for, in the body or the path."""
+    """Model that the client asks for, in the body or the path; `[1m]` at its end may be left out."""
+
+    def covers_model(self, name: str | None) -> bool:
+        """Return whether the model of a request matches; None is a request without one."""
+        if self.model is None:
+            return True
+        names = () if name is None else (name, base_name(name))
+        return any(glob.covers(each) for each in names for glob in self.model)
 
 
 class Auth(Model):

@@ -131,6 +131,8 @@ def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
 
 NAMES = ["a", "ab", "b-1", "a-2025", "context-1m", "1m"]
 GLOBS = ["a*", "*", "*-*", "b-1", "*1*m", "a*b*", "c**1m"]
+ENTRIES = [("a", "x"), ("ab", "b-1"), ("a-*", "x/{1}"), ("*-*", "{2}.{1}{9"), ("*1*m", "{1}{2}"), ("a*b*", "a"),
+           ("c**1m", "c-{1}"), ("*", "y"), ("b-1", "ab"), ("*m]", "a-{1}")]  # fmt: skip
 LISTS = st.lists(st.sampled_from([*NAMES, *GLOBS]), min_size=1, max_size=2)
 BETAS = st.fixed_dictionaries(
     {},
@@ -157,13 +159,15 @@ def test_beta_headers_are_read_alike(lua: Library, value: str) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from([*NAMES, *GLOBS]), st.sampled_from(["x", "y"]), max_size=4),
+    st.lists(st.sampled_from(ENTRIES), max_size=4).map(dict),
     st.sampled_from([None, "d"]),
+    st.sampled_from(["", "[1m]", "[1M][1m]", "[1m"]),
 )
 @pytest.mark.parametrize("name", [*NAMES, "", "é"])
 def test_models_are_mapped_alike(
-    lua: Library, name: str, mapped: dict[str, str], default: str | None
+    lua: Library, name: str, mapped: dict[str, str], default: str | None, ending: str
 ) -> None:
+    name += ending
     models = Models(map=mapped, default=default)
     data = rule_data(make_rule(models={"map": mapped, "default": default}), HERE)["models"]
     assert lua.call("head.sent_model", data, name) == raw(models.sent_for(name))

@@ -122,7 +122,7 @@ def test_an_exact_model_name_wins_then_file_order_then_the_default(asked: str, s
         }
     )
     assert models.sent_for(asked) == sent
-    assert models.exact_names == ("claude-opus-4-8",)
+    assert list(models.names.exact) == ["claude-opus-4-8"]
 
 
 def test_a_model_without_a_matching_entry_stays() -> None:

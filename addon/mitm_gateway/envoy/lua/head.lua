@@ -240,11 +240,32 @@ function head.edited_betas(beta, names)
   return kept, changed
 end
 
+-- Return a model name without a trailing `[1m]`, in any case and any number.
+function head.base_name(name)
+  local stop = #name
+  while stop >= 4 and name:sub(stop - 3, stop):lower() == "[1m]" do stop = stop - 4 end
+  return name:sub(1, stop)
+end
+
+local function mapped(models, name)
+  if models.exact[name] then return models.exact[name] end
+  if models.targets[name] then return name end
+  for _, glob in ipairs(models.globs) do
+    local captured = text.captures(glob[1], name)
+    if captured then
+      local pieces = {}
+      for place, piece in ipairs(glob[2]) do
+        pieces[place] = type(piece) == "number" and captured[piece] or piece
+      end
+      return table.concat(pieces)
+    end
+  end
+end
+
 -- Return the name that the upstream gets for the one that the client asked for.
 function head.sent_model(models, name)
-  if models.exact[name] then return models.exact[name] end
-  for _, glob in ipairs(models.globs) do
-    if text.covers(glob[1], name) then return glob[2] end
-  end
-  return models.default or name
+  local sent = mapped(models, name) or mapped(models, head.base_name(name))
+  if sent then return sent end
+  if not models.default or text.any_covers(models.forms, name) then return name end
+  return models.default
 end

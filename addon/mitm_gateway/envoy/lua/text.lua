@@ -22,6 +22,23 @@ function text.covers(literals, subject)
   return true
 end
 
+-- Return the texts that a glob's stars match, each as short as possible from the left; nil for no match.
+function text.captures(literals, subject)
+  local count = #literals
+  if count == 1 then return literals[1] == subject and {} or nil end
+  local first, last = literals[1], literals[count]
+  local at, limit, found = #first + 1, #subject - #last, {}
+  if limit < #first or subject:sub(1, #first) ~= first or subject:sub(limit + 1) ~= last then return nil end
+  for place = 2, count - 1 do
+    local from, to = subject:find(literals[place], at, true)
+    if not from or to > limit then return nil end
+    found[#found + 1] = subject:sub(at, from - 1)
+    at = to + 1
+  end
+  found[#found + 1] = subject:sub(at, limit)
+  return found
+end
+
 function text.any_covers(globs, subject)
   for _, literals in ipairs(globs) do
     if text.covers(literals, subject) then return true end
