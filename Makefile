@@ -7,7 +7,7 @@ ARGS ?=
 # The Claude Code that the tests run.
 CLAUDE_CODE := 2.1.331
 CLAUDE_STAMP := .cache/npm/claude-code-$(CLAUDE_CODE)
-SERVE := .venv/bin/mitm-gateway serve --rules rules.yaml --port $(PORT)
+SERVE = .venv/bin/mitm-gateway serve --port $(PORT) $(ARGS)
 
 # What drives Chromium in the test of mitmweb.
 PLAYWRIGHT := 1.65.1
@@ -20,12 +20,10 @@ PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
-run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it
-	@$(say_how)
+run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it; ARGS="--rules FILE" and others of `serve`
 	@exec $(SERVE)
 
 web: .venv/runtime ## the same with mitmproxy's web page
-	@$(say_how)
 	@exec $(SERVE) --web
 
 quick: .venv/dev ## the tests without real processes, within half a minute
@@ -64,8 +62,6 @@ soak: .venv/dev ## 500 parallel streams, clients that leave, upstreams that fail
 
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
-
-say_how = echo 'ANTHROPIC_BASE_URL=http://127.0.0.1:$(PORT) ANTHROPIC_API_KEY=any-key claude'
 
 # The fuzzer has no wheels for the newest Python, so it gets an environment of its own.
 FUZZ_S ?= 30

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mitmproxy import version
 
-from mitm_gateway.cli.serve import WEB_COLUMNS
+from mitm_gateway.cli.mitmproxy_options import WEB_COLUMNS
 from support.answers import Stream, event, insist_on_bearer, message
 from support.constants import CK, ENV, GW, GW_MASKED, ROOT
 from support.starters import RunClaude, StartMitmdump, StartRecorder

@@ -114,9 +114,10 @@ def test_env_for_an_intercepting_gateway(
     ca.parent.mkdir()
     shutil.copy(proxy.ca_cert, ca)
     printed = command.run("env", "--intercept", "--shell", "bash", env={"GW_KEY": "k"}).stdout
-    assert f"export NODE_EXTRA_CA_CERTS={ca}" in printed
     bundle = command.config / "ca-bundle.pem"
-    assert f"export SSL_CERT_FILE={bundle}" in printed
+    for name in ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "GIT_SSL_CAINFO"):
+        assert f"export {name}={bundle}" in printed
+    assert "export NO_PROXY=127.0.0.1,localhost,::1" in printed
     assert ca.read_text().strip() in bundle.read_text()
 
 

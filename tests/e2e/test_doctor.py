@@ -65,6 +65,7 @@ def with_env(subject: Subject, **variables: str) -> Subject:
 
 
 def with_rules(subject: Subject, text: str) -> Subject:
+    assert subject.rules
     subject.rules.write_text(text)
     return subject
 
@@ -226,6 +227,7 @@ def test_files_that_other_users_can_write_or_read_are_faults(sound: Subject, tmp
     texts = faults(sound)
     assert texts[0] == 'other users can read the file of credential "gw"'
     assert "other users can read the key of the CA" in texts[1]
+    assert sound.rules
     sound.rules.chmod(0o666)
     assert "others may write this file" in faults(sound)[0]
 

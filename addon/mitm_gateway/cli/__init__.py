@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,22 +28,33 @@ from . import (
     token,
     token_files,
 )
-from .common import FAULT, INTERRUPTED, default_rules, say
+from .common import FAULT, INTERRUPTED, PROGRAM, default_rules, report
+from .parser import Parser
 
 __all__ = ["default_rules", "main"]
 
 _COMMANDS = (
     run, serve, check, explain, init, presets, env, doctor, stats, token, export, token_files, schema, script,
 )  # fmt: skip
+_EXAMPLES = """\
+examples:
+  mitm-gateway run claude                a client through the gateway, on a free port
+  mitm-gateway serve --port 8080         the gateway until Ctrl-C
+  mitm-gateway init github-copilot       a rules file for a known provider
+  mitm-gateway check rules.yaml          every mistake, with line and column
+
+exit status: 0, 1 for a fault found, 2 for wrong usage; `run` has the client's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for a fault found, 2 for wrong usage."""
-    arguments = _parser().parse_args(argv)
+    _buffer_lines()
+    arguments = _arguments(argv)
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except RulesError as fault:
-        print(fault, file=sys.stderr)
+        report(fault)
         return FAULT
     except BrokenPipeError:
         # The reader of the output has ended. Python would report that again when it flushes at exit.
@@ -49,20 +62,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAULT
     except OSError as fault:
         # A missing folder or a full disk is no defect of the program, so there is no traceback.
-        say(f"{fault.filename or 'fault'}: {fault.strerror or fault}")
+        report(f"mitm-gateway: {fault.filename or 'fault'}: {fault.strerror or fault}")
         return FAULT
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mitm-gateway", description="Let any LLM client use any gateway, by rules, inside mitmproxy."
+def _buffer_lines() -> None:
+    """Write each line at once, also to a file or a pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(line_buffering=True)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        arguments.parser.refuse_unknown(unknown)
+    return arguments
+
+
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Let any LLM client use any gateway, by rules, inside mitmproxy.",
+        epilog=_EXAMPLES,
     )
+    parser.set_defaults(parser=parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in _COMMANDS:
         command.add(commands)
     completion.add(commands, parser)
+    for each in commands.choices.values():
+        each.set_defaults(parser=each)
     return parser

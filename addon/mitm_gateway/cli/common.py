@@ -1,4 +1,4 @@
-"""Exit statuses, default paths and options that several commands share."""
+"""Exit statuses, default paths, messages and options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TextIO, TypeAlias
 
-from ..rules.load import load
 from ..rules.ruleset import RuleSet
 
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+PROGRAM = "mitm-gateway"
+DEFAULT_PORT = 8080
+Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
 def config_folder() -> Path:
@@ -31,14 +32,14 @@ def script_path() -> Path:
     return Path(__file__).resolve().parent.parent / "script" / "gateway.py"
 
 
+def ca_certificate() -> Path:
+    """Return the CA certificate that an intercepting gateway signs with."""
+    return Path.home() / ".mitmproxy" / "mitmproxy-ca-cert.pem"
+
+
 def add_rules_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a rules file."""
     parser.add_argument("--rules", type=Path, metavar="FILE", help=f"rules file (default {default_rules()})")
-
-
-def read_rules(path: Path | None) -> RuleSet:
-    """Load a rules file, by default the user's. Raises RulesError."""
-    return load(path or default_rules(), os.environ)
 
 
 def rule_count(ruleset: RuleSet) -> str:
@@ -50,6 +51,16 @@ def rule_count(ruleset: RuleSet) -> str:
 def say(text: str) -> None:
     """Print a message to stderr, so that stdout contains results only."""
     print(f"mitm-gateway: {text}", file=sys.stderr, flush=True)
+
+
+def report(fault: object) -> None:
+    """Print a fault to stderr, in red on a terminal."""
+    print(f"\x1b[31m{fault}\x1b[0m" if wants_colour(sys.stderr) else fault, file=sys.stderr)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Return True if the stream is a terminal and `NO_COLOR` is not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def wrong_usage(text: str) -> int:

@@ -7,52 +7,106 @@ import os
 import shlex
 from pathlib import Path
 
-from ..clients import environment
+from ..clients import catalogue, environment
+from ..clients.catalogue import Client
 from ..clients.environment import Changes
+from ..clients.network import ca_bundle
+from ..rules.problems import did_you_mean
 from ..rules.ruleset import RuleSet
-from .common import OK, Subparsers, add_rules_option, config_folder, read_rules, wrong_usage
-from .run import ca_certificate
+from .common import (
+    DEFAULT_PORT,
+    OK,
+    Subparsers,
+    add_rules_option,
+    ca_certificate,
+    config_folder,
+    say,
+    wrong_usage,
+)
+from .rules_source import told_rules
+from .serve import served_hosts
 
 _SHELLS = ("bash", "fish", "powershell")
+_EXAMPLES = """\
+examples:
+  eval "$(mitm-gateway env)"
+  eval "$(mitm-gateway env --client aider)"
+  eval "$(mitm-gateway env --intercept)"
+  mitm-gateway env --shell fish | source"""
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("env", help="print the variables for clients of a running gateway")
+    parser = commands.add_parser(
+        "env",
+        help="print the variables for clients of a running gateway",
+        description="Print the shell commands that point clients at a gateway that `serve` runs.",
+        epilog=_EXAMPLES,
+    )
     parser.set_defaults(run=run)
     add_rules_option(parser)
+    parser.add_argument("--client", metavar="NAME", help="client that reads the variables (default: all)")
     parser.add_argument("--shell", choices=_SHELLS, help="syntax of the commands (default: from $SHELL)")
-    parser.add_argument("--port", type=int, default=8080, help="port of the gateway (default %(default)s)")
-    parser.add_argument("--host", help="host that clients mean, as in `serve --host`")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port of the first listener (default %(default)s)"
+    )
+    parser.add_argument("--host", action="append", help="host that clients mean, as in `serve --host`")
     parser.add_argument("--intercept", action="store_true", help="for a gateway that is an HTTPS proxy")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the commands."""
-    ruleset = read_rules(arguments.rules)
-    url = f"http://127.0.0.1:{arguments.port}"
-    changes = _intercept(ruleset, url) if arguments.intercept else _reverse(ruleset, url, arguments.host)
+    try:
+        client = _client(arguments.client)
+    except ValueError as fault:
+        return wrong_usage(str(fault))
+    ruleset = told_rules(arguments, demo=True).ruleset
+    changes = (
+        _intercept(ruleset, client, arguments.port)
+        if arguments.intercept
+        else _reverse(ruleset, client, arguments)
+    )
     if isinstance(changes, str):
         return wrong_usage(changes)
     print("\n".join(lines(changes, arguments.shell or shell_of(os.environ.get("SHELL", "")))))
+    if changes.arguments and client.programs:
+        say(f"start {client.programs[0]} with these arguments: {shlex.join(changes.arguments)}")
     return OK
 
 
-def _reverse(ruleset: RuleSet, url: str, host: str | None) -> Changes | str:
-    targets = [each for each in environment.targets(ruleset, os.environ) if host in (None, each.host)]
-    if not targets:
-        return "no rule covers a host that has a base URL variable; see --intercept"
-    return environment.reverse(ruleset, [(targets[0], url)], os.environ)
+def _client(name: str | None) -> Client:
+    if name is None:
+        return catalogue.load(catalogue.SHELL)
+    client, _ = catalogue.of_command([name])
+    if name in catalogue.names():
+        return catalogue.load(name)
+    if client.name == catalogue.ANY:
+        known = [
+            *catalogue.names(),
+            *(each for n in catalogue.names() for each in catalogue.load(n).programs),
+        ]
+        hint = did_you_mean(name, known) or f"; expected one of {', '.join(catalogue.names())}"
+        raise ValueError(f'unknown client "{name}"{hint}')
+    return client
 
 
-def _intercept(ruleset: RuleSet, url: str) -> Changes | str:
+def _reverse(ruleset: RuleSet, client: Client, arguments: argparse.Namespace) -> Changes | str:
+    hosts = served_hosts(ruleset, arguments.host)
+    urls = {target: f"http://127.0.0.1:{arguments.port + number}" for number, target in enumerate(hosts)}
+    fitting = environment.reachable(client, hosts)
+    if not fitting:
+        return "no rule is about a host that has a base URL variable; see --intercept"
+    return environment.reverse(ruleset, client, [(target, urls[target]) for target in fitting], os.environ)
+
+
+def _intercept(ruleset: RuleSet, client: Client, port: int) -> Changes | str:
     ca, bundle = ca_certificate(), config_folder() / "ca-bundle.pem"
     if not ca.is_file():
         return f"{ca} is not there yet; start the gateway once"
     bundle.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     others = {name: value for name, value in os.environ.items() if value != str(bundle)}
-    bundle.write_bytes(environment.ca_bundle(ca, others))
-    return environment.intercept(ruleset, url, ca, bundle, os.environ)
+    bundle.write_bytes(ca_bundle(ca, others))
+    return environment.intercept(ruleset, client, f"http://127.0.0.1:{port}", bundle, os.environ)
 
 
 def shell_of(program: str) -> str:
@@ -62,7 +116,7 @@ def shell_of(program: str) -> str:
 
 
 def lines(changes: Changes, shell: str) -> list[str]:
-    """Return the changes as commands of a shell; the first line unsets variables that hold another key."""
+    """Return the changes as commands of a shell; the first line unsets variables that contain another key."""
     match shell:
         case "fish":
             unset = [f"set -e {' '.join(changes.unset)}"] if changes.unset else []

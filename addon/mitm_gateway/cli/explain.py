@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from ..exchange.explain import explain_url
 from ..text.printable import visible
-from .common import OK, Subparsers, add_rules_option, read_rules, wrong_usage
+from .check import unset_credentials
+from .common import OK, Subparsers, add_rules_option, say, wants_colour, wrong_usage
+from .rules_source import told_rules
 
 
 def add(commands: Subparsers) -> None:
@@ -31,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the explanation."""
     try:
         headers = [_header(text) for text in arguments.headers]
-        ruleset = read_rules(arguments.rules)
+        ruleset = told_rules(arguments).ruleset
+        for text in unset_credentials(ruleset, os.environ):
+            say(f"warning: {text}")
         explanation = explain_url(ruleset, arguments.method, arguments.url, headers, arguments.model)
     except ValueError as fault:
         return wrong_usage(str(fault))
@@ -54,8 +58,7 @@ _COLOURS = {"remove": "31", "refused": "31", "set": "32", "goes": "36", "not": "
 
 
 def _print(lines: Sequence[str]) -> None:
-    wants_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print("\n".join(map(_coloured, lines) if wants_colour else lines))
+    print("\n".join(map(_coloured, lines) if wants_colour(sys.stdout) else lines))
 
 
 def _coloured(line: str) -> str:

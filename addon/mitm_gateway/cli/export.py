@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,8 @@ from ..envoy.options import DEFAULT_CA, parse_address
 from ..rules.fields import parse_size
 from ..rules.problems import RulesError
 from ..wire.addresses import normal_host, parse_origin
-from .common import OK, Subparsers, add_rules_option, read_rules, wrong_usage
+from .common import OK, Subparsers, add_rules_option, say, wrong_usage
+from .rules_source import find_rules, rules_line
 
 T = TypeVar("T")
 
@@ -76,14 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
         options = _options(arguments)
     except ValueError as fault:
         return wrong_usage(str(fault))
-    ruleset = read_rules(arguments.rules)
-    if problems := check(ruleset, options):
+    source = find_rules(arguments.rules, os.environ)
+    if problems := check(source.ruleset, options):
         raise RulesError(problems)
-    for name, text in files(ruleset, options).items():
+    for name, text in files(source.ruleset, options).items():
         file = arguments.output / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         print(file)
+    say(rules_line(source))
     return OK
 
 

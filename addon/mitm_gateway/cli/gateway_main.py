@@ -10,15 +10,19 @@ import signal
 import sys
 import threading
 
+from .console import call_when_ready, tune_log
 from .mitmproxy_process import run_tool
 
+READY = "mitm-gateway: ready"
 # For `python -P -c`: `-P` keeps the current directory off the path, so that nothing there is imported.
 STARTER = "import sys; sys.path.append({parent!r}); from mitm_gateway.cli.gateway_main import main; main()"
 
 
 def main() -> None:
-    """Run `mitmweb` or `mitmdump`, as the first argument says, with the other arguments."""
-    tool, *arguments = sys.argv[1:]
+    """Run mitmproxy with the arguments of `GatewayProcess`."""
+    tool, verbosity, listeners, *arguments = sys.argv[1:]
+    tune_log(verbose=verbosity == "verbose")
+    call_when_ready(int(listeners), lambda: print(READY, flush=True))
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     sys.exit(run_tool(tool, arguments))
 

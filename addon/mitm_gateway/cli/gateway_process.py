@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
-from .gateway_main import STARTER
+from .console import FIRST_CLIENT
+from .gateway_main import READY, STARTER
 
 START_S = 60.0
 _STOP_S = 5.0
 _POLL_S = 0.02
-_IN_FORCE = " rules in force"
 _PORT_TAKEN = "address already in use"
 _WEB = re.compile(r"Web server listening at (\S+)")
 
@@ -40,20 +40,21 @@ class GatewayProcess:
     def __init__(
         self,
         arguments: Sequence[str],
-        ports: Sequence[int],
+        listeners: int,
         log: Path,
         environ: Mapping[str, str],
         *,
         web: bool,
+        verbose: bool = False,
     ) -> None:
-        self._ports = ports
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         package = str(Path(__file__).resolve().parents[2])
         tool = "mitmweb" if web else "mitmdump"
+        words = [tool, "verbose" if verbose else "quiet", str(listeners), *arguments]
         with _private(log) as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", STARTER.format(parent=package), tool, *arguments],
+                [sys.executable, "-P", "-c", STARTER.format(parent=package), *words],
                 env={**environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -80,7 +81,7 @@ class GatewayProcess:
         return found[1] if found else None
 
     def wait_until_ready(self, ca: Path | None = None) -> None:
-        """Return when rules are in force, every port is open and the CA certificate is written.
+        """Return when rules are in force, every listener is open and the CA certificate is written.
 
         On its first start mitmproxy writes that certificate after it has begun to listen. Raises GatewayError.
         """
@@ -93,8 +94,11 @@ class GatewayProcess:
             time.sleep(_POLL_S)
 
     def _is_ready(self, ca: Path | None) -> bool:
-        is_open = _IN_FORCE in self._output() and all(map(_is_open, self._ports))
-        return is_open and (ca is None or _is_written(ca))
+        return READY in self._output() and (ca is None or _is_written(ca))
+
+    def has_connections(self) -> bool:
+        """Return True if a client has connected."""
+        return FIRST_CLIENT in self._output()
 
     def lost_a_port(self) -> bool:
         """Return True if another program took a port between the choice and the start."""
@@ -122,10 +126,4 @@ def _private(path: Path) -> IO[bytes]:
 def _is_written(certificate: Path) -> bool:
     with contextlib.suppress(OSError):
         return certificate.read_text().rstrip().endswith("-----END CERTIFICATE-----")
-    return False
-
-
-def _is_open(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
     return False

@@ -1,35 +1,76 @@
-"""The rules of a run: a named file, the environment form, Claude Code's settings or the user's file."""
+"""The one place where every command finds its rules, and says which it took."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..clients import claude_settings
 from ..rules import from_env
 from ..rules.load import load
 from ..rules.ruleset import RuleSet
-from .common import default_rules
+from .common import default_rules, say
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+# In a clone it lies beside the addon folder; the installed package contains a copy.
+_DEMO_RULES = next(
+    (file for file in (_PACKAGE.parent.parent / "rules.yaml",) if (_PACKAGE.parent / "gateway.py").is_file()),
+    _PACKAGE / "rules.yaml",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RulesSource:
-    """Rules, the file that holds them, and the secrets that the gateway's environment needs besides."""
+    """Rules and the file that contains them; the environment form has no file."""
 
     ruleset: RuleSet
-    file: Path
+    file: Path | None
     name: str
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    is_demo: bool = False
+
+    def write(self, folder: Path, environ: Mapping[str, str]) -> tuple[Path, Mapping[str, str]]:
+        """Return the file for the gateway, and the secrets that its environment needs besides."""
+        if self.file is not None and self.file != _PACKAGE / "rules.yaml":
+            return self.file, {}
+        file = folder / "rules.yaml"
+        if self.file is not None:
+            # The installer decides about the modes of packaged files; the gateway accepts private ones only.
+            shutil.copyfile(self.file, file)
+            return file, {}
+        file.write_text(from_env.rules_file(environ))
+        return file, from_env.gateway_environment(environ)
 
 
-def find_rules(file: Path | None, environ: Mapping[str, str], folder: Path) -> RulesSource:
-    """Return the first source that exists; a file that must be written goes to `folder`. Raises RulesError."""
-    if file is not None:
-        return RulesSource(load(file, environ), file, str(file))
-    if (ruleset := from_env.from_environment(environ)) is not None:
-        written = folder / "rules.yaml"
-        written.write_text(from_env.rules_file(environ))
-        return RulesSource(ruleset, written, from_env.MODE_VARIABLE, from_env.gateway_environment(environ))
-    path = claude_settings.desktop_rules(environ) or default_rules()
+def find_rules(file: Path | None, environ: Mapping[str, str], *, demo: bool = False) -> RulesSource:
+    """Return the rules of the first source that exists. Raises RulesError.
+
+    That is the named file, the environment form, Claude Code's settings, the file in the configuration folder
+    and, with `demo`, the demo's file.
+    """
+    if file is None and (ruleset := from_env.from_environment(environ)) is not None:
+        return RulesSource(ruleset, None, from_env.MODE_VARIABLE)
+    path = file or claude_settings.desktop_rules(environ) or default_rules()
+    if demo and file is None and path == default_rules() and not path.exists():
+        return RulesSource(load(_DEMO_RULES, environ), _DEMO_RULES, str(_DEMO_RULES), is_demo=True)
     return RulesSource(load(path, environ), path, str(path))
+
+
+def told_rules(arguments: argparse.Namespace, *, demo: bool = False) -> RulesSource:
+    """Find the rules of a command and print the source to stderr. Raises RulesError."""
+    source = find_rules(arguments.rules, os.environ, demo=demo)
+    say(rules_line(source))
+    return source
+
+
+def rules_line(source: RulesSource) -> str:
+    """Return the sentence that names the source of the rules."""
+    if source.is_demo:
+        return (
+            f"rules from {source.name}, since {default_rules()} does not exist: by default the embedded demo "
+            "gateway answers; `mitm-gateway init PRESET` writes rules for a real one"
+        )
+    return f"rules from {source.name}"

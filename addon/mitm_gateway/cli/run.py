@@ -12,58 +12,79 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..clients import claude_settings, environment
-from ..clients.environment import Changes, Target
+from ..clients import catalogue, claude_settings, environment
+from ..clients.apis import Target, targets
+from ..clients.catalogue import Client
+from ..clients.environment import Changes
+from ..clients.network import ca_bundle, unusable_ca_files
 from .client_process import NOT_FOUND, run_client
-from .common import FAULT, Subparsers, add_rules_option, say, wrong_usage
+from .common import FAULT, Subparsers, add_rules_option, ca_certificate, say, wrong_usage
 from .gateway_process import GatewayError, GatewayProcess, free_ports
-from .rules_source import RulesSource, find_rules
-from .serve import mitmproxy_arguments
+from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, unknown_option, upstream_trust
+from .rules_source import RulesSource, find_rules, rules_line
+from .session_report import Requests, SessionReport
 
 _KEPT_LOGS = 20
 _STARTS = 3
+_EXAMPLES = """\
+examples:
+  mitm-gateway run claude
+  mitm-gateway run codex exec "explain this repository"
+  mitm-gateway run --intercept --web -- bash -c 'git pull && claude -p hi'
+
+The client needs no further settings. With --intercept, the hosts that rules are about are decrypted; every other
+host is tunnelled as it is, so that its certificates and protocols stay untouched (--all-hosts decrypts them too)."""
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("run", help="start a client together with a gateway for it")
+    parser = commands.add_parser(
+        "run",
+        help="start a client together with a gateway for it",
+        description="Start a client together with a gateway on a free port, and end both together.",
+        epilog=_EXAMPLES,
+    )
     parser.set_defaults(run=run)
     add_rules_option(parser)
-    parser.add_argument("--web", action="store_true", help="show the traffic in mitmweb")
-    parser.add_argument("--no-browser", action="store_true", help="with --web: do not open a browser")
-    parser.add_argument(
-        "--intercept",
-        action="store_true",
-        help="run as an HTTPS proxy, for clients that ignore base URLs",
-    )
+    add_proxy_options(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="the gateway's log (default: a new file)")
     parser.add_argument(
-        "client", nargs="+", metavar="-- CLIENT ARGUMENT", help="the client and its arguments"
+        "client", nargs=argparse.REMAINDER, metavar="CLIENT ...", help="the client and its arguments"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the client and return its exit status."""
-    environ = dict(os.environ)
-    program = shutil.which(arguments.client[0])
-    if program is None:
-        say(f"{arguments.client[0]}: no such program")
+    command = arguments.client[1:] if arguments.client[:1] == ["--"] else arguments.client
+    if not command:
+        return wrong_usage("the client is missing; expected one as in `mitm-gateway run claude`")
+    if fault := unknown_option(arguments.set):
+        return wrong_usage(fault)
+    if (program := shutil.which(command[0])) is None:
+        say(f"{command[0]}: no such program")
         return NOT_FOUND
+    source = find_rules(arguments.rules, os.environ, demo=True)
+    client, position = catalogue.of_command(command)
+    hosts = environment.reachable(client, targets(source.ruleset, os.environ))
+    if not arguments.intercept and not hosts:
+        return wrong_usage(_no_listener(client, command[0]))
     with tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder:
-        source = find_rules(arguments.rules, environ, Path(folder))
-        targets = environment.targets(source.ruleset, environ)
-        if not arguments.intercept and not targets:
-            return wrong_usage(
-                "no rule covers api.anthropic.com or api.openai.com, so there is no base URL to set; "
-                "--intercept covers all hosts"
-            )
-        session = _Session(arguments, source, targets, arguments.log or new_log(environ), Path(folder))
+        log = arguments.log or new_log(os.environ)
+        session = _Session(arguments, source, client, hosts, log, Path(folder))
         try:
             with session.serving() as (gateway, changes):
-                return _run_client(session, gateway, changes, program)
+                argv = [*command[:position], *changes.arguments, *command[position:]]
+                return _run_client(session, gateway, changes, program, argv)
         except GatewayError as fault:
             say(f"the gateway did not start:\n{fault}")
             return FAULT
+
+
+def _no_listener(client: Client, program: str) -> str:
+    if client.name != catalogue.ANY and client.bypass and not client.apis:
+        return client.bypass
+    hosts = "the rules are about no host for which there is a base URL variable"
+    return f"{hosts} that {program} reads; --intercept covers all hosts"
 
 
 def new_log(environ: Mapping[str, str]) -> Path:
@@ -81,73 +102,95 @@ class _Session:
 
     arguments: argparse.Namespace
     source: RulesSource
-    targets: Sequence[Target]
+    client: Client
+    hosts: Sequence[Target]
     log: Path
     folder: Path
+
+    @property
+    def requests(self) -> Requests:
+        """The requests that the gateway logs, in the user's file if there is one."""
+        named = [value for name, _, value in (each.partition("=") for each in self.arguments.set)
+                 if name == "gateway_log" and value]  # fmt: skip
+        return Requests(Path(named[-1]).expanduser() if named else self.folder / "requests.jsonl")
 
     @contextmanager
     def serving(self) -> Iterator[tuple[GatewayProcess, Changes]]:
         """Start the gateway; yield it with the changes to the client's environment. Raises GatewayError."""
+        file, secrets = self.source.write(self.folder, os.environ)
         for attempt in range(1, _STARTS + 1):
-            ports = free_ports(1 if self.arguments.intercept else len(self.targets))
-            with self._start(ports) as gateway:
+            ports = free_ports(1 if self.arguments.intercept else len(self.hosts))
+            with self._start(file, secrets, ports) as gateway:
                 try:
                     gateway.wait_until_ready(ca_certificate() if self.arguments.intercept else None)
                 except GatewayError:
                     if attempt < _STARTS and gateway.lost_a_port():
                         continue
                     raise
-                yield gateway, self._changes(ports)
+                yield gateway, self._changes(ports, tuple(secrets.values()))
                 return
 
-    def _start(self, ports: Sequence[int]) -> GatewayProcess:
+    def _start(self, file: Path, secrets: Mapping[str, str], ports: Sequence[int]) -> GatewayProcess:
         web, modes = self.arguments.web, ["regular"]
         if not self.arguments.intercept:
-            pairs = zip(self.targets, ports, strict=True)
+            pairs = zip(self.hosts, ports, strict=True)
             modes = [f"reverse:https://{target.host}@{port}" for target, port in pairs]
         extra = ["--web-port", str(free_ports(1)[0])] if web else []
-        extra += ["--no-web-open-browser"] if web and self.arguments.no_browser else []
+        more = [f"gateway_log={self.requests.file}", *upstream_trust(self.folder, os.environ)]
         command = mitmproxy_arguments(
-            self.source.file, modes=modes, listen_host="127.0.0.1", port=ports[0], web=web, extra=extra
+            self.arguments, file, modes=modes, port=ports[0], more=more, extra=extra
         )
-        return GatewayProcess(command, ports, self.log, {**os.environ, **self.source.secrets}, web=web)
+        environ = {**os.environ, **secrets}
+        return GatewayProcess(command, len(ports), self.log, environ, web=web, verbose=self.arguments.verbose)
 
-    def _changes(self, ports: Sequence[int]) -> Changes:
-        secrets = tuple(self.source.secrets.values())
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
+    def _changes(self, ports: Sequence[int], secrets: Sequence[str]) -> Changes:
+        ruleset, urls = self.source.ruleset, [f"http://127.0.0.1:{port}" for port in ports]
         if not self.arguments.intercept:
-            listeners = list(zip(self.targets, urls, strict=True))
-            return environment.reverse(self.source.ruleset, listeners, os.environ, secrets)
+            listeners = list(zip(self.hosts, urls, strict=True))
+            return environment.reverse(ruleset, self.client, listeners, os.environ, secrets)
         bundle = self.folder / "ca-bundle.pem"
-        bundle.write_bytes(environment.ca_bundle(ca_certificate(), os.environ))
-        return environment.intercept(
-            self.source.ruleset, urls[0], ca_certificate(), bundle, os.environ, secrets
-        )
+        bundle.write_bytes(ca_bundle(ca_certificate(), os.environ))
+        return environment.intercept(ruleset, self.client, urls[0], bundle, os.environ, secrets)
 
 
-def ca_certificate() -> Path:
-    """Return the CA certificate that an intercepting gateway signs with."""
-    return Path.home() / ".mitmproxy" / "mitmproxy-ca-cert.pem"
-
-
-def _run_client(session: _Session, gateway: GatewayProcess, changes: Changes, program: str) -> int:
-    say(f"rules from {session.source.name}, log in {session.log}")
+def _run_client(
+    session: _Session, gateway: GatewayProcess, changes: Changes, program: str, argv: Sequence[str]
+) -> int:
+    say(f"{rules_line(session.source)}, log in {session.log}")
     if session.arguments.web and gateway.web_url:
         say(f"the traffic is at {gateway.web_url}")
-    _warn_of_settings(changes, os.environ)
-    status = run_client(program, session.arguments.client, changes.applied(os.environ))
+    warnings = list(_warnings(session, changes))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    report = SessionReport(
+        Path(argv[0]).name,
+        session.requests,
+        session.client,
+        changes,
+        intercepts=session.arguments.intercept,
+        log=session.log,
+    )
+    with report.watching(gateway):
+        status = run_client(program, argv, changes.applied(os.environ))
     if gateway.has_ended:
         say(f"the gateway ended early; see {session.log}")
+    gateway.stop()
+    report.print_summary()
     return status
 
 
-def _warn_of_settings(changes: Changes, environ: Mapping[str, str]) -> None:
-    """Warn of Claude Code settings that bypass the gateway; exported variables cannot override them."""
-    files = claude_settings.read_all(environ, Path.cwd())
+def _warnings(session: _Session, changes: Changes) -> Iterator[str]:
+    """Yield what is likely to lead the client past the gateway, or to fail."""
+    files = claude_settings.read_all(os.environ, Path.cwd())
     for path, name in claude_settings.overrides(files, changes.set, changes.unset):
-        say(
-            f'warning: "env" in {path} sets {name}, which beats what this command sets; '
+        yield (
+            f'"env" in {path} sets {name}, which beats what this command sets; '
             "remove it there, or the client bypasses the gateway"
         )
     for path, key in claude_settings.blocking(files):
-        say(f'warning: "{key}" in {path} keeps gateway keys out')
+        yield f'"{key}" in {path} keeps gateway keys out'
+    if session.arguments.intercept:
+        for name, reason in unusable_ca_files(os.environ):
+            yield f"{name}: {reason}; clients trust the gateway's bundle instead"
+    if session.client.daemon:
+        yield f"{session.client.title} leaves a process behind: {session.client.daemon}"

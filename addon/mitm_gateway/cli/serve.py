@@ -3,59 +3,121 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import Subparsers, add_rules_option, default_rules, script_path
+from ..clients import catalogue, environment
+from ..clients.apis import Target, targets
+from ..rules.ruleset import RuleSet
+from .common import DEFAULT_PORT, PROGRAM, Subparsers, add_rules_option, say, wrong_usage
+from .console import call_when_ready, tune_log
+from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, unknown_option, upstream_trust
 from .mitmproxy_process import run_tool
+from .rules_source import told_rules
 
-# mitmweb hides the comment, which says what the gateway did, unless its column is named.
-WEB_COLUMNS = ("tls", "icon", "path", "method", "status", "comment", "size", "time")
+# A client without a variable for its base URL needs the proxy in any case.
+_MOST_LISTENERS = 32
+_EXAMPLES = """\
+examples:
+  mitm-gateway serve                         a reverse proxy for each host that the rules are about
+  mitm-gateway serve --intercept --web       an HTTPS proxy, shown in mitmweb
+  mitm-gateway serve --set gateway_log=log.jsonl
+
+In another terminal, `eval "$(mitm-gateway env)"` points clients at it."""
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("serve", help="run the gateway until interrupted")
+    parser = commands.add_parser(
+        "serve",
+        help="run the gateway until interrupted",
+        description="Run the gateway until interrupted: one listener for each host that the rules are about.",
+        epilog=_EXAMPLES,
+    )
     parser.set_defaults(run=run)
     add_rules_option(parser)
-    parser.add_argument("--web", action="store_true", help="show the traffic in mitmweb")
+    add_proxy_options(parser)
     parser.add_argument(
-        "--intercept", action="store_true", help="run as an HTTPS proxy instead of a reverse proxy"
-    )
-    parser.add_argument(
-        "--host", default="api.anthropic.com", help="host that clients mean (default %(default)s)"
+        "--host",
+        action="append",
+        metavar="HOST",
+        help="host that clients mean; may be repeated (default: the hosts of the rules)",
     )
     parser.add_argument("--listen-host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port of the first listener (default %(default)s)"
+    )
     parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="further arguments for mitmproxy")
-
-
-def mitmproxy_arguments(
-    rules: Path, *, modes: Sequence[str], listen_host: str, port: int, web: bool, extra: Sequence[str] = ()
-) -> list[str]:
-    """Return the arguments for mitmdump or mitmweb."""
-    columns = [part for column in WEB_COLUMNS for part in ("--set", f"web_columns={column}")] if web else []
-    return [
-        *("-s", str(script_path())),
-        *(argument for mode in modes for argument in ("--mode", mode)),
-        *("--listen-host", listen_host),
-        *("--listen-port", str(port)),
-        *("--set", f"gateway_rules={rules}"),
-        *columns,
-        *extra,
-    ]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; return mitmproxy's exit status."""
-    return run_tool(
-        "mitmweb" if arguments.web else "mitmdump",
-        mitmproxy_arguments(
-            arguments.rules or default_rules(),
-            modes=["regular" if arguments.intercept else f"reverse:https://{arguments.host}"],
-            listen_host=arguments.listen_host,
-            port=arguments.port,
-            web=arguments.web,
-            extra=arguments.extra,
-        ),
-    )
+    if fault := unknown_option(arguments.set):
+        return wrong_usage(fault)
+    source = told_rules(arguments, demo=True)
+    hosts = served_hosts(source.ruleset, arguments.host)
+    if not hosts and not arguments.intercept:
+        return wrong_usage(
+            "the rules name no host without a wildcard; name one with --host, or use --intercept"
+        )
+    modes = ["regular"] if arguments.intercept else reverse_modes(hosts, arguments.port)
+    tune_log(verbose=arguments.verbose)
+    call_when_ready(len(modes), lambda: _say_ready(arguments, source.ruleset, hosts))
+    with tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder:
+        file, secrets = source.write(Path(folder), os.environ)
+        os.environ.update(secrets)
+        return run_tool(
+            "mitmweb" if arguments.web else "mitmdump",
+            mitmproxy_arguments(
+                arguments,
+                file,
+                modes=modes,
+                port=arguments.port,
+                listen_host=arguments.listen_host,
+                more=[*_quiet(arguments), *upstream_trust(Path(folder), os.environ)],
+                extra=arguments.extra,
+            ),
+        )
+
+
+def _quiet(arguments: argparse.Namespace) -> list[str]:
+    """Return the option that hides mitmproxy's lines: the gateway logs one for each request of a rule."""
+    return [] if arguments.verbose or arguments.web else ["flow_detail=0"]
+
+
+def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[Target, ...]:
+    """Return the hosts that get a listener, in the order of their ports. `env` relies on the same order."""
+    found = targets(ruleset, os.environ)
+    if wanted:
+        known = {target.host: target for target in found}
+        found = tuple(known.get(host, Target(host)) for host in dict.fromkeys(wanted))
+    return found[:_MOST_LISTENERS]
+
+
+def reverse_modes(hosts: Sequence[Target], port: int) -> list[str]:
+    """Return mitmproxy's modes for one listener per host, from this port upwards."""
+    return [f"reverse:https://{target.host}@{port + number}" for number, target in enumerate(hosts)]
+
+
+def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[Target]) -> None:
+    """Print how to point a client at the gateway."""
+    command = [Path(sys.argv[0]).name if shutil.which(PROGRAM) else sys.argv[0], "env"]
+    command += ["--rules", str(arguments.rules)] if arguments.rules else []
+    command += ["--port", str(arguments.port)] if arguments.port != DEFAULT_PORT else []
+    if arguments.intercept:
+        say(f'HTTPS proxy on port {arguments.port}; for clients: eval "$({shlex.join(command)} --intercept)"')
+        return
+    client = catalogue.load(catalogue.SHELL)
+    for number, target in enumerate(hosts):
+        url = f"http://127.0.0.1:{arguments.port + number}"
+        say(f"{url} stands for {target.host}")
+        if environment.reachable(client, [target]):
+            put = environment.reverse(ruleset, client, [(target, url)], {}).set
+            say(f"    {' '.join(f'{name}={value}' for name, value in put.items())}")
+    command += [part for host in arguments.host or () for part in ("--host", host)]
+    say(f'for all clients of a shell: eval "$({shlex.join(command)})"')

@@ -17,7 +17,8 @@ from ..credentials.store import Credentials
 from ..credentials.value import CredentialError
 from ..rules.fields import parse_duration
 from ..rules.ruleset import RuleSet
-from .common import FAULT, OK, Subparsers, add_rules_option, read_rules, say, wrong_usage
+from .common import FAULT, OK, Subparsers, add_rules_option, say, wrong_usage
+from .rules_source import find_rules, rules_line
 
 # Helpers run again well before their value expires, so one look a second is enough.
 _PAUSE_S = 1.0
@@ -42,9 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         patience_s = 0.0 if arguments.once else parse_duration(arguments.patience)
     except ValueError as fault:
         return wrong_usage(f"--patience {fault}")
-    ruleset = read_rules(arguments.rules)
+    source = find_rules(arguments.rules, os.environ)
     arguments.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return asyncio.run(_keep(ruleset, arguments.folder, once=arguments.once, patience_s=patience_s))
+    say(rules_line(source))
+    return asyncio.run(_keep(source.ruleset, arguments.folder, once=arguments.once, patience_s=patience_s))
 
 
 def basic_names(ruleset: RuleSet) -> frozenset[str]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..observe.otel import Telemetry
 
 logger = logging.getLogger(__name__)
+# One line per request. `serve` and `run` turn it on; in another mitmdump, mitmproxy shows the flow itself.
+_requests = logging.getLogger("mitm_gateway.requests")
+_requests.setLevel(_requests.level or logging.WARNING)
 
 _NO_OTEL = "needs OpenTelemetry; pip install 'mitmproxy-gateway[otel]'"
 # The key in a flow's metadata under which the Gateway view finds its facts.
@@ -71,6 +74,7 @@ class Recorder:
         """Publish the record of a flow that has ended."""
         entry = record.log_entry()
         self._show(flow, record, entry, MARKERS[record.outcome])
+        _requests.info("%s", record.comment())
         self._log_hint(record)
         if self._log is not None:
             self._log.write(to_json(entry).decode())

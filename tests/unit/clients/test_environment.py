@@ -1,4 +1,4 @@
-"""What a client's environment has to say, by the rules."""
+"""The environment that points a client at the gateway, by rules and client."""
 
 from __future__ import annotations
 
@@ -6,113 +6,170 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.clients import environment
-from mitm_gateway.clients.environment import ANTHROPIC, OPENAI, Target, targets
+from mitm_gateway.clients import catalogue, environment
+from mitm_gateway.clients.apis import Target, targets
+from mitm_gateway.clients.environment import Changes
 from mitm_gateway.rules.load import parse_rules
-from mitm_gateway.rules.patterns import HostPattern
 from mitm_gateway.rules.ruleset import RuleSet
 
 URL = "http://127.0.0.1:1234"
-CA, BUNDLE = Path("/ca.pem"), Path("/bundle.pem")
+BUNDLE = Path("/bundle.pem")
+ANTHROPIC, OPENAI = "api.anthropic.com", "api.openai.com"
+BEDROCK = "bedrock-runtime.*.amazonaws.com"
 
 
-def ruleset(*rules: str, credentials: str = "{k: {env: K}}", **environ: str) -> RuleSet:
+def ruleset(*rules: str, credentials: str = "{k: {env: K}}") -> RuleSet:
     text = f"credentials: {credentials}\nrules:\n" + "".join(f"  - {rule}\n" for rule in rules)
-    return parse_rules(text.encode(), "rules.yaml", environ)
+    return parse_rules(text.encode(), "rules.yaml", {})
 
 
-GATEWAY = (
-    "{match: {host: api.anthropic.com, path: /v1/**}, upstream: https://gw.test, "
-    "auth: {scheme: bearer, credential: k}}"
-)
-OWN_KEY = GATEWAY.replace("credential: k", "credential: client")
+def rule(host: str, credential: str = "k") -> str:
+    auth = f"{{scheme: bearer, credential: {credential}}}"
+    return f'{{match: {{host: "{host}"}}, upstream: https://gw.test, auth: {auth}}}'
 
 
-def test_each_host_with_rules_is_a_target() -> None:
-    both = ruleset(GATEWAY, GATEWAY.replace(ANTHROPIC, OPENAI))
-    assert [target.host for target in targets(both, {})] == [ANTHROPIC, OPENAI]
-    elsewhere = ruleset(GATEWAY.replace(ANTHROPIC, "gw.corp.test"))
-    assert targets(elsewhere, {}) == ()
+def reverse(rules: RuleSet, environ: dict[str, str], client: str = catalogue.ANY) -> Changes:
+    program = catalogue.load(client)
+    hosts = environment.reachable(program, targets(rules, environ))
+    return environment.reverse(rules, program, [(target, URL) for target in hosts], environ)
 
 
-def test_a_rule_for_one_model_is_about_the_host_too() -> None:
-    one = ruleset(GATEWAY.replace("path: /v1/**", 'path: /v1/**, model: "claude-*"'))
-    assert [target.host for target in targets(one, {})] == [ANTHROPIC]
+def intercept(rules: RuleSet, environ: dict[str, str], client: str = catalogue.ANY) -> Changes:
+    return environment.intercept(rules, catalogue.load(client), URL, BUNDLE, environ)
+
+
+# ---- hosts ----
+
+
+def test_targets_are_the_hosts_of_known_apis_and_then_all_others() -> None:
+    rules = ruleset(rule("gw.corp.test"), rule(OPENAI), rule(ANTHROPIC), rule("*.wild.test"))
+    found = targets(rules, {})
+    assert found == (Target(ANTHROPIC, "anthropic"), Target(OPENAI, "openai"), Target("gw.corp.test"))
 
 
 @pytest.mark.parametrize(
-    ("preset", "environ", "host", "variable"),
+    ("environ", "region"),
     [
-        ("bedrock", {}, "bedrock-runtime.us-east-1.amazonaws.com", "ANTHROPIC_BEDROCK_BASE_URL"),
-        ("bedrock", {"AWS_REGION": "eu-west-1"}, "bedrock-runtime.eu-west-1.amazonaws.com", "ANTHROPIC_BEDROCK_BASE_URL"),
-        ("vertex", {"CLOUD_ML_REGION": "europe-west1"}, "europe-west1-aiplatform.googleapis.com",
-         "ANTHROPIC_VERTEX_BASE_URL"),
+        ({}, "us-east-1"),
+        ({"AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-west-1"),
+        ({"AWS_PROFILE": "work"}, "ap-south-1"),
     ],
-)  # fmt: skip
-def test_a_providers_own_mode_leads_to_its_host(
-    preset: str, environ: dict[str, str], host: str, variable: str
+)
+def test_the_bedrock_host_has_the_region_of_the_aws_tools(
+    environ: dict[str, str], region: str, tmp_path: Path
 ) -> None:
-    native = ruleset(f"{{preset: {preset}, auth: {{credential: k}}}}", **environ)
-    (target,) = targets(native, environ)
-    assert target.host == host
-    changes = environment.reverse(native, [(target, URL)], {"ANTHROPIC_BASE_URL": "https://elsewhere"})
-    assert changes.set[variable].startswith(URL)
-    assert changes.set[f"CLAUDE_CODE_USE_{preset.upper()}"] == "1"
-    assert "ANTHROPIC_BASE_URL" in changes.unset
-    assert "CLAUDE_CODE_USE_FOUNDRY" in changes.unset
-    assert f"CLAUDE_CODE_USE_{preset.upper()}" not in changes.unset
+    config = tmp_path / "config"
+    config.write_text("[default]\noutput = json\n[profile work]\nregion = ap-south-1\n")
+    found = targets(ruleset(rule(BEDROCK)), {**environ, "AWS_CONFIG_FILE": str(config)})
+    assert found == (Target(f"bedrock-runtime.{region}.amazonaws.com", "bedrock"),)
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("global", "aiplatform.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+        ("europe-west1", "europe-west1-aiplatform.googleapis.com"),
+    ],
+)
+def test_the_vertex_host_is_the_one_that_googles_sdks_build(location: str, host: str) -> None:
+    assert targets(ruleset(rule(host)), {"CLOUD_ML_REGION": location}) == (Target(host, "vertex"),)
+
+
+def test_a_host_that_a_rule_names_stands_for_its_api_in_any_region() -> None:
+    host = "bedrock-runtime.eu-west-3.amazonaws.com"
+    assert targets(ruleset(rule(host)), {}) == (Target(host, "bedrock"),)
+
+
+# ---- reverse ----
+
+
+def test_claude_code_gets_one_key_variable_and_other_programs_both() -> None:
+    environ = {"ANTHROPIC_API_KEY": "mine", "CLAUDE_CODE_OAUTH_TOKEN": "mine too"}
+    claude = reverse(ruleset(rule(ANTHROPIC)), environ, "claude-code").applied(environ)
+    assert claude == {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_AUTH_TOKEN": "placeholder"}
+    other = reverse(ruleset(rule(ANTHROPIC)), environ).applied(environ)
+    assert other == {**claude, "ANTHROPIC_API_KEY": "placeholder"}
 
 
 def test_a_rule_that_moves_the_clients_key_leaves_it() -> None:
     environ = {"ANTHROPIC_API_KEY": "mine"}
-    own = ruleset(OWN_KEY)
-    changes = environment.reverse(own, [(targets(own, environ)[0], URL)], environ)
+    changes = reverse(ruleset(rule(ANTHROPIC, "client")), environ)
     assert changes.applied(environ) == {"ANTHROPIC_API_KEY": "mine", "ANTHROPIC_BASE_URL": URL}
 
 
-def test_a_users_proxy_gets_an_exception_for_the_gateway() -> None:
-    rules = ruleset(GATEWAY)
-    environ = {"HTTP_PROXY": "http://proxy.corp.test", "NO_PROXY": "corp.test"}
-    changes = environment.reverse(rules, [(targets(rules, environ)[0], URL)], environ)
-    assert changes.set["NO_PROXY"] == "corp.test,127.0.0.1,localhost"
-
-
-def test_an_intercepting_gateway_is_trusted_beside_what_was_trusted_before() -> None:
-    rules = ruleset(GATEWAY)
-    environ = {"NO_PROXY": "corp.test,anthropic.com", "NODE_EXTRA_CA_CERTS": "/corp.pem"}
-    changes = environment.intercept(rules, URL, CA, BUNDLE, environ)
-    assert changes.set["NO_PROXY"] == "corp.test"
-    assert changes.set["HTTPS_PROXY"] == changes.set["https_proxy"] == URL
-    assert {changes.set[name] for name in environment.CA_VARIABLES} == {str(BUNDLE)}
-    fresh = environment.intercept(rules, URL, CA, BUNDLE, {})
-    assert fresh.set["NODE_EXTRA_CA_CERTS"] == str(CA)
-
-
-def test_variables_with_a_key_of_the_gateway_go_under_every_name() -> None:
-    environ = {"K": "secret-1", "SAME": "secret-1", "ARGUMENT": "secret-2", "OTHER": "x"}
-    gone = environment.gateway_keys(ruleset(GATEWAY), environ, ["secret-2"])
-    assert gone == ("ARGUMENT", "K", "SAME")
+def test_codex_gets_arguments_instead_of_variables() -> None:
+    changes = reverse(ruleset(rule(OPENAI)), {}, "codex")
+    assert changes.arguments[-1].endswith(f'"{URL}/v1"')
+    assert "OPENAI_BASE_URL" not in changes.set
 
 
 @pytest.mark.parametrize(
-    ("entry", "host", "hit"),
+    ("rules", "environ", "switch"),
     [
-        ("*", "api.anthropic.com", True),
-        ("anthropic.com", "api.anthropic.com", True),
-        (".anthropic.com", "api.anthropic.com", True),
-        ("*.anthropic.com", "api.anthropic.com", True),
-        ("api.anthropic.com:443", "api.anthropic.com", True),
-        ("thropic.com", "api.anthropic.com", False),
-        ("localhost", "api.anthropic.com", False),
+        ([BEDROCK], {}, "CLAUDE_CODE_USE_BEDROCK"),
+        ([ANTHROPIC, BEDROCK], {}, None),
+        ([ANTHROPIC, BEDROCK], {"CLAUDE_CODE_USE_BEDROCK": "1"}, "CLAUDE_CODE_USE_BEDROCK"),
+        ([ANTHROPIC], {"CLAUDE_CODE_USE_BEDROCK": "1"}, None),
+        (["us-east5-aiplatform.googleapis.com"], {"CLAUDE_CODE_USE_BEDROCK": "1"}, "CLAUDE_CODE_USE_VERTEX"),
     ],
 )
-def test_exceptions_of_no_proxy(entry: str, host: str, hit: bool) -> None:
-    assert environment.excepts(entry, HostPattern.parse(host)) is hit
+@pytest.mark.parametrize("client", ["claude-code", catalogue.ANY])
+def test_a_provider_switch_is_on_only_for_a_provider_that_rules_are_about(
+    rules: list[str], environ: dict[str, str], switch: str | None, client: str
+) -> None:
+    ruled = ruleset(*map(rule, rules))
+    for changes in (reverse(ruled, environ, client), intercept(ruled, environ, client)):
+        on = {name for name in changes.applied(environ) if name.startswith("CLAUDE_CODE_USE_")}
+        assert on == ({switch} if switch else set())
 
 
-def test_a_target_is_what_it_says() -> None:
-    rules = ruleset(GATEWAY)
-    target = Target(ANTHROPIC, {"ANTHROPIC_BASE_URL": "{url}", "ANTHROPIC_AUTH_TOKEN": "{key}"})
-    assert targets(rules, {}) == (target,)
-    changes = environment.reverse(rules, [(target, URL)], {})
-    assert changes.set == {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_AUTH_TOKEN": environment.PLACEHOLDER}
+def test_a_base_url_of_the_user_never_stays() -> None:
+    environ = {"ANTHROPIC_BASE_URL": "https://elsewhere.test", "OPENAI_BASE_URL": "https://elsewhere.test"}
+    assert "ANTHROPIC_BASE_URL" in reverse(ruleset(rule(OPENAI)), environ).unset
+    assert {"ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"} <= set(intercept(ruleset(rule(OPENAI)), environ).unset)
+
+
+def test_a_users_proxy_gets_an_exception_for_the_listeners() -> None:
+    environ = {"HTTP_PROXY": "http://proxy.corp.test", "NO_PROXY": "corp.test"}
+    changes = reverse(ruleset(rule(ANTHROPIC)), environ)
+    assert changes.set["NO_PROXY"] == "corp.test,127.0.0.1,localhost,::1"
+    assert "NO_PROXY" not in reverse(ruleset(rule(ANTHROPIC)), {}).set
+
+
+# ---- intercept ----
+
+
+def test_an_intercepted_client_keeps_its_provider_and_gets_a_placeholder_for_its_key() -> None:
+    environ = {"CLAUDE_CODE_USE_BEDROCK": "1", "ANTHROPIC_API_KEY": "mine", "AWS_BEARER_TOKEN_BEDROCK": "x"}
+    after = intercept(ruleset(rule(BEDROCK)), environ, "claude-code").applied(environ)
+    assert after["CLAUDE_CODE_USE_BEDROCK"] == after["CLAUDE_CODE_SKIP_BEDROCK_AUTH"] == "1"
+    assert "AWS_BEARER_TOKEN_BEDROCK" not in after
+    assert after["HTTPS_PROXY"] == URL
+
+
+# ---- keys ----
+
+
+@pytest.mark.parametrize(
+    ("environ", "gone"),
+    [
+        ({"K": "secret-12"}, {"K"}),
+        ({"K": "secret-12", "SAME": "secret-12", "OTHER": "x"}, {"K", "SAME"}),
+        ({"K": "secret-12", "URL": "https://u:secret-12@gw.test/", "TEXT": "secret-12 "}, {"K", "URL", "TEXT"}),
+        ({"K": "abc", "TEXT": "abcdef", "EQUAL": "abc"}, {"K", "EQUAL"}),
+    ],
+)  # fmt: skip
+def test_variables_with_a_key_of_the_gateway_are_unset_by_any_name_and_in_any_text(
+    environ: dict[str, str], gone: set[str]
+) -> None:
+    rules = ruleset(rule(ANTHROPIC))
+    assert set(environment.gateway_keys(rules, environ)) == gone
+    for changes in (reverse(rules, environ), intercept(rules, environ)):
+        assert not gone & set(changes.applied(environ))
+
+
+def test_a_key_that_is_known_by_value_is_unset_too() -> None:
+    environ = {"ARGUMENT": "from-elsewhere"}
+    assert "ARGUMENT" in environment.gateway_keys(ruleset(rule(ANTHROPIC)), environ, ["from-elsewhere"])

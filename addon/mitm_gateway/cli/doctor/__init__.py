@@ -7,8 +7,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from ...clients import claude_settings
-from ..common import FAULT, OK, Subparsers, add_rules_option, default_rules
+from ..common import FAULT, OK, Subparsers, add_rules_option
 from . import client, network, options, patches, rules, trust
 from .finding import Fault, Findings, Good, Subject
 
@@ -24,7 +23,7 @@ def add(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print every finding; exit with status 1 if one is a fault."""
     subject = Subject(
-        rules=arguments.rules or claude_settings.desktop_rules(os.environ) or default_rules(),
+        rules=arguments.rules,
         environ=os.environ,
         port=arguments.port,
         confdir=Path("~/.mitmproxy").expanduser(),

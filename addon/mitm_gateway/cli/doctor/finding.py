@@ -31,7 +31,8 @@ Findings: TypeAlias = Iterator[Finding]
 class Subject:
     """The configuration under examination."""
 
-    rules: Path
+    # None searches for them as every command does.
+    rules: Path | None
     environ: Mapping[str, str]
     port: int
     confdir: Path

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from ...clients import environment
+from ...clients.network import excepts, no_proxy_entries
 from ...rules.ruleset import RuleSet
 from ...wire.addresses import is_loopback, normal_host
 from .finding import Fault, Findings, Good, Subject
@@ -41,9 +41,9 @@ def _excepted_hosts(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[tu
     """Yield variable, entry and the first ruled host, for each entry of NO_PROXY that excepts one."""
     patterns = [pattern for rule in ruleset.rules for pattern in rule.match.host]
     for variable in ("no_proxy", "NO_PROXY"):
-        for entry in environment.no_proxy_entries(environ.get(variable, "")):
+        for entry in no_proxy_entries(environ.get(variable, "")):
             for pattern in patterns:
-                if environment.excepts(entry, pattern):
+                if excepts(entry, pattern):
                     yield variable, entry, pattern.text
                     break
 
@@ -51,7 +51,7 @@ def _excepted_hosts(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[tu
 def _uses_a_proxy(host: str, environ: Mapping[str, str]) -> bool:
     if not any(environ.get(name) for name in ("http_proxy", "HTTP_PROXY")):
         return False
-    entries = environment.no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
+    entries = no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
     return host not in entries and "*" not in entries
 
 

@@ -8,27 +8,24 @@ import shlex
 
 from ...credentials.store import Credentials
 from ...credentials.value import CredentialError
-from ...rules.from_env import from_environment
-from ...rules.load import load
 from ...rules.problems import RulesError
 from ...rules.ruleset import RuleSet
 from ...text.redact import Secret
 from ...wire.addresses import Upstream
+from ..common import rule_count
+from ..rules_source import find_rules
 from .finding import Fault, Finding, Findings, Good, Subject
 
 
 def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
     """Read the rules; return None for the RuleSet, and the mistakes, if there are any."""
-    path = subject.rules
     try:
-        environment = from_environment(subject.environ)
-        ruleset = environment or load(path, subject.environ)
+        source = find_rules(subject.rules, subject.environ)
     except RulesError as fault:
-        missing = not path.exists()
+        missing = any("no such file" in str(problem) for problem in fault.problems)
         fix = "`mitm-gateway init PRESET` writes one" if missing else "edit the file there; README.md, Rules"
         return None, [Fault(str(problem), fix) for problem in fault.problems]
-    count = len(ruleset.rules)
-    return ruleset, [Good(f"{ruleset.file}: {count} {'rule' if count == 1 else 'rules'}")]
+    return source.ruleset, [Good(f"rules from {source.name}: {rule_count(source.ruleset)}")]
 
 
 def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:

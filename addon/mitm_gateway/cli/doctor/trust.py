@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ...clients import environment
+from ...clients.network import CA_VARIABLES
 from .finding import Fault, Findings, Good, Subject
 from .network import PROXY_VARIABLES
 
@@ -27,7 +27,7 @@ def check(subject: Subject) -> Findings:
             f"{ca}: the certificate {'expires soon' if left > datetime.timedelta(0) else 'has expired'}",
             f"remove {subject.confdir}/mitmproxy-ca*, start the gateway, trust the new one",
         )
-    for name in environment.CA_VARIABLES:
+    for name in CA_VARIABLES:
         file = subject.environ.get(name)
         if file and not Path(file).is_file():
             yield Fault(f"{name} names {file}, which does not exist", f"correct or unset {name}")

@@ -1,0 +1,63 @@
+"""The log of a gateway that `serve` or `run` started: a line for each ruled request, no connection chatter."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+# mitmproxy logs each connection that clients open and close here.
+_CHATTER = logging.getLogger("mitmproxy.proxy.server")
+_REQUESTS = logging.getLogger("mitm_gateway.requests")
+FIRST_CLIENT = "first client connected"
+_IN_FORCE = " rules in force"
+_LISTENING = re.compile(r" listening at ")
+
+
+class _FirstClient(logging.Filter):
+    """Drops messages about connections, except for the first one of a client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_awaited = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True for problems, and for the first connection of a client."""
+        if record.levelno > logging.INFO:
+            return True
+        is_first = self._is_awaited and "client connect" in record.getMessage()
+        if is_first:
+            self._is_awaited = False
+            record.msg, record.args = FIRST_CLIENT, ()
+        return is_first
+
+
+def tune_log(*, verbose: bool) -> None:
+    """Log a line for each ruled request, and connections only if they were asked for."""
+    _REQUESTS.setLevel(logging.INFO)
+    if not verbose:
+        _CHATTER.addFilter(_FirstClient())
+
+
+class ReadyHandler(logging.Handler):
+    """Calls back once rules are in force and all listeners are open."""
+
+    def __init__(self, listeners: int, ready: Callable[[], None]) -> None:
+        super().__init__(logging.INFO)
+        self._awaited = listeners
+        self._in_force = self._has_called = False
+        self._ready = ready
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a message of the start."""
+        text = record.getMessage()
+        self._in_force |= _IN_FORCE in text
+        self._awaited -= bool(_LISTENING.search(text)) and "Web server" not in text
+        if self._in_force and self._awaited <= 0 and not self._has_called:
+            self._has_called = True
+            self._ready()
+
+
+def call_when_ready(listeners: int, ready: Callable[[], None]) -> None:
+    """Call back once the gateway in this process answers on this many listeners."""
+    logging.getLogger().addHandler(ReadyHandler(listeners, ready))

@@ -1,0 +1,105 @@
+"""The options and arguments for mitmproxy that `run` and `serve` share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..clients.network import upstream_authorities
+from ..rules.problems import did_you_mean
+from .common import script_path
+
+# mitmweb hides the comment, which says what the gateway did, unless its column is named.
+WEB_COLUMNS = ("tls", "icon", "path", "method", "status", "comment", "size", "time")
+
+
+def add_proxy_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that decide how the gateway runs."""
+    parser.add_argument("--web", action="store_true", help="show the traffic in mitmweb")
+    parser.add_argument("--no-browser", action="store_true", help="with --web: do not open a browser")
+    parser.add_argument(
+        "--intercept", action="store_true", help="run as an HTTPS proxy, for clients that ignore base URLs"
+    )
+    parser.add_argument(
+        "--all-hosts",
+        action="store_true",
+        help="with --intercept: decrypt and show all hosts, not only those that rules are about",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the gateway or of mitmproxy, such as gateway_log=FILE; may be repeated",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log connections as mitmproxy does")
+
+
+def unknown_option(assignments: Sequence[str]) -> str | None:
+    """Return what is wrong with the first `--set` that mitmproxy would ignore without a message."""
+    for assignment in assignments:
+        name, equals, _ = assignment.partition("=")
+        if not equals:
+            return f'--set "{name}" has no value; expected NAME=VALUE'
+        if name == "gateway_rules":
+            return "--set gateway_rules: expected --rules FILE instead"
+        if name.startswith("gateway") and name not in (known := _gateway_options()):
+            hint = did_you_mean(name, known) or f"; expected one of {', '.join(known)}"
+            return f'unknown option "{name}"{hint}'
+    return None
+
+
+def _gateway_options() -> list[str]:
+    from mitmproxy.addonmanager import Loader
+
+    from ..mitm.options import add_options
+
+    class Names(Loader):
+        def __init__(self) -> None:
+            self.found: list[str] = []
+
+        def add_option(self, name: str, *_: object, **__: object) -> None:
+            self.found.append(name)
+
+    names = Names()
+    add_options(names)
+    return names.found
+
+
+def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return the option that makes the gateway trust the authorities that the user's variables name."""
+    certificates = upstream_authorities(environ)
+    if certificates is None:
+        return []
+    file = folder / "upstream-ca.pem"
+    file.write_bytes(certificates)
+    return [f"ssl_verify_upstream_trusted_ca={file}"]
+
+
+def mitmproxy_arguments(
+    arguments: argparse.Namespace,
+    rules: Path,
+    *,
+    modes: Sequence[str],
+    port: int,
+    listen_host: str = "127.0.0.1",
+    more: Sequence[str] = (),
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """Return the arguments for mitmdump or mitmweb; `more` are options that a `--set` of the user overrides."""
+    options = [f"gateway_rules={rules}", *(f"web_columns={name}" for name in WEB_COLUMNS if arguments.web)]
+    if arguments.intercept and not arguments.all_hosts:
+        options.append("gateway_intercept=rules")
+    # mitmproxy refuses a second value for an option.
+    named = {assignment.partition("=")[0] for assignment in arguments.set}
+    options = [option for option in (*options, *more) if option.partition("=")[0] not in named]
+    return [
+        *("-s", str(script_path())),
+        *(argument for mode in modes for argument in ("--mode", mode)),
+        *("--listen-host", listen_host),
+        *("--listen-port", str(port)),
+        *(["--no-web-open-browser"] if arguments.web and arguments.no_browser else []),
+        *(part for option in (*options, *arguments.set) for part in ("--set", option)),
+        *extra,
+    ]

@@ -1,0 +1,97 @@
+"""What `run` tells about a session: requests that bypassed the gateway, refusals and hints."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..clients.catalogue import Client
+from ..clients.environment import Changes
+from ..text.printable import visible
+from .common import say
+from .gateway_process import GatewayProcess
+
+# Long enough for a slow start, short enough to be of use.
+_FIRST_NOTICE_S = 30.0
+_LONGEST_LINE = 400
+
+
+class Requests:
+    """The requests that rules took since the session began, from the file of `gateway_log`."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._start = file.stat().st_size if file.exists() else 0
+
+    def entries(self) -> list[Mapping[str, Any]]:
+        """Return the log's entries of this session."""
+        if not self.file.exists():
+            return []
+        with self.file.open("rb") as lines:
+            lines.seek(self._start)
+            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """Notices about one session of a client."""
+
+    program: str
+    requests: Requests
+    client: Client
+    changes: Changes
+    intercepts: bool
+    log: Path
+
+    @contextmanager
+    def watching(self, gateway: GatewayProcess) -> Iterator[None]:
+        """Say once, after half a minute, that no request has arrived."""
+
+        def look() -> None:
+            if not self.requests.entries() and not gateway.has_connections():
+                say(f"no request has reached the gateway so far. {self._reason()}")
+
+        timer = threading.Timer(_FIRST_NOTICE_S, look)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def print_summary(self) -> None:
+        """Print what the user should know after the client's end; nothing if all went well."""
+        entries = self.requests.entries()
+        if not entries:
+            say(f"{self.program} ended without a request through the gateway. {self._reason()}")
+            return
+        refusals = Counter(entry["refusal"] for entry in entries if entry.get("refusal"))
+        if refusals:
+            total, (reason, _) = refusals.total(), refusals.most_common(1)[0]
+            say(_cut(f"{total} of {len(entries)} requests failed, most often: {reason}; see {self.log}"))
+        for hint, _ in Counter(entry["hint"] for entry in entries if entry.get("hint")).most_common(1):
+            say(_cut(f"hint: {hint}"))
+
+    def _reason(self) -> str:
+        if self.client.bypass:
+            return f"{self.client.title}: {self.client.bypass}"
+        if self.intercepts:
+            return (
+                f"If {self.program} was to ask a model, it ignores HTTPS_PROXY, or no rule is about its host"
+            )
+        names = ", ".join(name for name, value in self.changes.set.items() if "127.0.0.1:" in value)
+        return (
+            f"If {self.program} was to ask a model, it does not read {names}; "
+            f"try `mitm-gateway run --intercept -- {self.program}`"
+        )
+
+
+def _cut(text: str) -> str:
+    shown = visible(text).replace("\n", " ")
+    return shown if len(shown) <= _LONGEST_LINE else shown[: _LONGEST_LINE - 1] + "…"

@@ -1,0 +1,147 @@
+"""The network part of an intercepted client's environment: proxy, exceptions from it, and trusted authorities."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import certifi
+
+from ..rules.patterns import HostPattern
+from ..rules.ruleset import RuleSet
+
+Environ = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CaVariable:
+    """A variable that names a file of trusted authorities."""
+
+    name: str
+    readers: str
+    # Others are set only if the user has set them: their readers trust the file of an `always` variable too.
+    always: bool = False
+
+
+CA_TABLE: Final = (
+    CaVariable("NODE_EXTRA_CA_CERTS", "Node, Bun and Claude Code", always=True),
+    CaVariable("SSL_CERT_FILE", "OpenSSL, Python, Go, Rust, uv, Ruby", always=True),
+    CaVariable("REQUESTS_CA_BUNDLE", "requests, pip, boto3, AWS CLI", always=True),
+    CaVariable("CURL_CA_BUNDLE", "curl", always=True),
+    CaVariable("GIT_SSL_CAINFO", "git, also with GnuTLS", always=True),
+    CaVariable("DENO_CERT", "Deno", always=True),
+    CaVariable("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "gRPC", always=True),
+    CaVariable("AWS_CA_BUNDLE", "boto3, AWS CLI"),
+    CaVariable("BUNDLE_SSL_CA_CERT", "Bundler"),
+    CaVariable("CARGO_HTTP_CAINFO", "cargo"),
+    CaVariable("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "gcloud"),
+    CaVariable("HTTPLIB2_CA_CERTS", "httplib2"),
+    CaVariable("NIX_SSL_CERT_FILE", "Nix"),
+    CaVariable("NPM_CONFIG_CAFILE", "npm, where it overrides NODE_EXTRA_CA_CERTS"),
+    CaVariable("npm_config_cafile", "npm, where it overrides NODE_EXTRA_CA_CERTS"),
+    CaVariable("PERL_LWP_SSL_CA_FILE", "Perl"),
+    CaVariable("PIP_CERT", "pip"),
+    CaVariable("YARN_HTTPS_CA_FILE_PATH", "Yarn"),
+)
+CA_VARIABLES: Final = tuple(variable.name for variable in CA_TABLE)
+# Files that the user names in them are trusted by the gateway for upstreams too.
+UPSTREAM_VARIABLES: Final = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Where systems keep their authorities; Python's own answer depends on how it was built.
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
+
+
+def proxied(ruleset: RuleSet, proxy: str, bundle: Path, environ: Environ) -> dict[str, str]:
+    """Return the variables that lead a client through an intercepting proxy and make it trust the proxy."""
+    return {
+        "HTTPS_PROXY": proxy,
+        "https_proxy": proxy,
+        # Programs on Node 22 and later that call `fetch` or `https` ignore the proxy without it.
+        "NODE_USE_ENV_PROXY": "1",
+        **no_proxy(environ, ruleset),
+        **{each.name: str(bundle) for each in CA_TABLE if each.always or environ.get(each.name)},
+    }
+
+
+def no_proxy(environ: Environ, ruleset: RuleSet | None = None) -> dict[str, str]:
+    """Return `NO_PROXY` with loopback added, and without entries that would bypass rules."""
+    before = [*no_proxy_entries(environ.get("no_proxy", "")), *no_proxy_entries(environ.get("NO_PROXY", ""))]
+    entries = dict.fromkeys([*before, *_LOOPBACK])
+    value = ",".join(entry for entry in entries if ruleset is None or not ruled_host(entry, ruleset))
+    return {"NO_PROXY": value, "no_proxy": value}
+
+
+def has_proxy(environ: Environ) -> bool:
+    """Return True if the user has a proxy for plain http, which would get the requests to a listener."""
+    return any(environ.get(name) for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"))
+
+
+def no_proxy_entries(text: str) -> list[str]:
+    """Return the entries of a `NO_PROXY` value."""
+    return [entry for entry in text.replace(",", " ").split() if entry]
+
+
+def ruled_host(entry: str, ruleset: RuleSet) -> str | None:
+    """Return the first host of a rule that a `NO_PROXY` entry excepts from the proxy."""
+    hosts = (pattern for rule in ruleset.rules for pattern in rule.match.host)
+    return next((pattern.text for pattern in hosts if excepts(entry, pattern)), None)
+
+
+def excepts(entry: str, pattern: HostPattern) -> bool:
+    """Return True if a `NO_PROXY` entry excepts requests to any of these hosts from a proxy."""
+    name = entry.lower().lstrip("*").lstrip(".").partition(":")[0]
+    host = pattern.text.lower().partition(":")[0]
+    return entry == "*" or (bool(name) and (host == name or host.endswith("." + name)))
+
+
+def ca_bundle(ca: Path, environ: Environ) -> bytes:
+    """Return every certificate that the client trusts already, and the CA of the proxy, each once."""
+    found = (_certificates(file) for file in _trusted_files(environ, ca))
+    return b"\n".join(dict.fromkeys(certificate for several in found for certificate in several)) + b"\n"
+
+
+def upstream_authorities(environ: Environ) -> bytes | None:
+    """Return what the gateway is to trust upstream if the user names further authorities, else None."""
+    files = [Path(environ[name]).expanduser() for name in UPSTREAM_VARIABLES if environ.get(name)]
+    own = [certificate for file in files for certificate in _certificates(file)]
+    if not own:
+        return None
+    return b"\n".join(dict.fromkeys([*own, *_certificates(Path(certifi.where()))])) + b"\n"
+
+
+def _trusted_files(environ: Environ, ca: Path) -> Iterator[Path]:
+    yield ca
+    yield Path(certifi.where())
+    yield from (Path(environ[name]).expanduser() for name in CA_VARIABLES if environ.get(name))
+    yield from map(Path, (*_SYSTEM_BUNDLES, ssl.get_default_verify_paths().openssl_cafile))
+
+
+def _certificates(file: Path) -> list[bytes]:
+    try:
+        return _CERTIFICATE.findall(file.read_bytes())
+    except OSError:
+        return []
+
+
+def unusable_ca_files(environ: Environ) -> Iterator[tuple[str, str]]:
+    """Yield each CA variable of the user whose file has no certificate, with the reason."""
+    for name in CA_VARIABLES:
+        if not (path := environ.get(name)):
+            continue
+        try:
+            content = Path(path).expanduser().read_bytes()
+        except OSError as fault:
+            yield name, f"{path}: {fault.strerror}"
+            continue
+        if not _CERTIFICATE.search(content):
+            yield name, f"{path}: {'no PEM certificate in it' if content.strip() else 'the file is empty'}"

@@ -1,0 +1,208 @@
+"""`run --intercept`: nothing that an agent starts breaks, tried with the programs themselves."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.answers import insist_on_bearer, json_reply, message, message_events
+from support.aws import event_stream
+from support.certificates import Authority
+from support.constants import API, GW
+from support.launcher import Command
+from support.recorder import Recorder
+
+pytestmark = pytest.mark.e2e
+
+StartRecorder = Callable[..., Recorder]
+# No entry of NO_PROXY covers it, so requests to it use the proxy; it is this machine all the same.
+NEARBY = "127.0.0.2"
+_ENV_PROXY_NODE = (22, 21)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path / "home")
+
+
+def rules(upstream: Recorder, host: str = API) -> str:
+    return f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - match: {{host: "{host}"}}
+    upstream: {upstream.url}
+    auth: {{scheme: bearer, credential: gw}}
+"""
+
+
+@pytest.fixture
+def ruled(recorder: StartRecorder, command: Command) -> Recorder:
+    """An upstream behind the rule for Anthropic's API."""
+    upstream = recorder(insist_on_bearer(GW, json_reply(message())))
+    command.write_rules(rules(upstream))
+    return upstream
+
+
+class Files:
+    """An https server for a folder, on an address that the proxy serves too."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+        self._server = http.server.ThreadingHTTPServer((NEARBY, 0), handler)
+        context = authority.server_context(NEARBY)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"https://{NEARBY}:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def files(tmp_path: Path, authority: Authority) -> Iterator[Files]:
+    """A server with a git repository and a text, whose certificate only the test's authority vouches for."""
+    folder = tmp_path / "www"
+    work = tmp_path / "work"
+    for argv in (
+        ["git", "init", "-q", "-b", "main", work],
+        ["git", "-C", work, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "first"],
+        ["git", "clone", "-q", "--bare", work, folder / "repo.git"],
+        ["git", "-C", folder / "repo.git", "update-server-info"],
+    ):  # fmt: skip
+        subprocess.run([str(part) for part in argv], check=True)
+    (folder / "text").write_text("plain text")
+    served = Files(folder, authority)
+    yield served
+    served.close()
+
+
+# ---- hosts without a rule ----
+
+
+def test_git_clones_from_a_host_without_a_rule(
+    ruled: Recorder, command: Command, files: Files, authority: Authority
+) -> None:
+    env = {"GW_KEY": GW, "SSL_CERT_FILE": str(authority.ca_file)}
+    done = command.run("run", "--intercept", "--", "git", "clone", f"{files.url}/repo.git", env=env)
+    assert done.returncode == 0, done
+    assert (command.home / "repo" / ".git").is_dir()
+
+
+def test_a_host_without_a_rule_is_tunnelled_with_its_own_certificate_unless_all_hosts_are_asked_for(
+    ruled: Recorder, command: Command, files: Files, authority: Authority
+) -> None:
+    issuer = ["curl", "-sS", "-v", "-o", "/dev/null", f"{files.url}/text"]
+    env = {"GW_KEY": GW, "SSL_CERT_FILE": str(authority.ca_file)}
+    tunnelled = command.run("run", "--intercept", "--", *issuer, env=env)
+    assert "issuer: CN=upstreams under test" in tunnelled.stderr, tunnelled.stderr
+    decrypted = command.run("run", "--intercept", "--all-hosts", "--", *issuer, env=env)
+    assert "issuer: CN=mitmproxy" in decrypted.stderr, decrypted.stderr
+    assert decrypted.returncode == 0, "the user's own authority is trusted for upstreams too"
+
+
+def test_requests_and_urllib_and_curl_trust_both_the_gateway_and_the_users_authority(
+    ruled: Recorder, command: Command, files: Files, authority: Authority
+) -> None:
+    code = f"""
+import urllib.request, requests
+for url in ("{files.url}/text", "https://{API}/v1/models"):
+    print(urllib.request.urlopen(url).status, requests.get(url).status_code)
+"""
+    env = {"GW_KEY": GW, "REQUESTS_CA_BUNDLE": str(authority.ca_file)}
+    done = command.run("run", "--intercept", "--", sys.executable, "-c", code, env=env)
+    assert done.stdout == "200 200\n200 200\n", done
+
+
+# ---- the environment ----
+
+
+def shown(command: Command, *names: str, env: dict[str, str]) -> dict[str, str]:
+    """The variables of these names that a client finds."""
+    done = command.run("run", "--intercept", "--", "env", env={"GW_KEY": GW, **env})
+    held = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    return {name: held[name] for name in names if name in held}
+
+
+def test_a_local_server_is_not_reached_through_the_proxy(
+    ruled: Recorder, recorder: StartRecorder, command: Command
+) -> None:
+    local = recorder(json_reply({"local": True}))
+    done = command.run("run", "--intercept", "--", "curl", "-sS", local.url, env={"GW_KEY": GW})
+    assert json.loads(done.stdout) == {"local": True}, done
+    assert shown(command, "NO_PROXY", env={})["NO_PROXY"] == "127.0.0.1,localhost,::1"
+    assert shown(command, "no_proxy", env={"NO_PROXY": "corp"})["no_proxy"] == "corp,127.0.0.1,localhost,::1"
+
+
+def test_a_ca_variable_of_the_user_names_the_joined_bundle(
+    ruled: Recorder, command: Command, authority: Authority
+) -> None:
+    own = dict.fromkeys(("AWS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO"), str(authority.ca_file))
+    bundles = shown(command, *own, "SSL_CERT_FILE", "GIT_SSL_CAINFO", env=own)
+    assert len(bundles) == 5
+    assert len(set(bundles.values())) == 1
+    assert "PIP_CERT" not in shown(command, "PIP_CERT", env={})
+
+
+def test_a_variable_that_contains_the_gateways_key_in_a_longer_text_is_gone(
+    ruled: Recorder, command: Command
+) -> None:
+    env = {"LOGIN": f"https://user:{GW}@gw.test/", "HEADER": f"Authorization: Bearer {GW}"}
+    assert shown(command, *env, "GW_KEY", env=env) == {}
+
+
+# ---- clients ----
+
+
+def test_fetch_of_node_uses_the_proxy(ruled: Recorder, command: Command) -> None:
+    node = shutil.which("node")
+    found = subprocess.run([node, "--version"], capture_output=True, text=True).stdout if node else ""
+    if not node or tuple(map(int, found.lstrip("v").split(".")[:2])) < _ENV_PROXY_NODE:
+        pytest.skip(f"Node {'.'.join(map(str, _ENV_PROXY_NODE))} or later is needed, found {found or 'none'}")
+    code = f"fetch('https://{API}/v1/messages', {{method: 'POST', body: '{{}}'}}).then(r => console.log(r.status))"
+    done = command.run("run", "--intercept", "--", node, "-e", code, env={"GW_KEY": GW})
+    assert done.stdout == "200\n", done
+
+
+def test_claude_code_keeps_to_bedrock_where_the_rule_is_about_bedrock(
+    recorder: StartRecorder, command: Command, claude: Path
+) -> None:
+    upstream = recorder(lambda request: event_stream(message_events()))
+    command.write_rules(rules(upstream, "bedrock-runtime.*.amazonaws.com"))
+    env = {
+        "GW_KEY": GW,
+        "CLAUDE_CODE_USE_BEDROCK": "1",
+        "AWS_REGION": "eu-central-1",
+        "ANTHROPIC_API_KEY": "sk-ant-api03-the-users-own-key",
+    }
+    done = command.run("run", "--intercept", "--", claude, "-p", "hi", env=env)
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    asked = [request for request in upstream.requests if request.method == "POST"]
+    assert all(request.path.startswith("/model/") for request in asked)
+    assert {value for request in asked for value in request.values("authorization")} == {f"Bearer {GW}"}
+
+
+def test_one_shell_does_everything_at_once(
+    recorder: StartRecorder, command: Command, files: Files, authority: Authority, claude: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(GW))
+    command.write_rules(rules(upstream))
+    script = f"""
+set -e
+git clone -q {files.url}/repo.git
+curl -sS {files.url}/text; echo
+{sys.executable} -c 'import requests; print(requests.get("{files.url}/text").status_code)'
+{claude} -p hi
+"""
+    env = {"GW_KEY": GW, "SSL_CERT_FILE": str(authority.ca_file)}
+    done = command.run("run", "--intercept", "--", "bash", "-c", script, env=env)
+    assert (done.returncode, done.stdout) == (0, "plain text\n200\nhello there\n"), done

@@ -1,0 +1,60 @@
+"""The client programs: every file is complete, and each command finds its own."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+import pytest
+
+from mitm_gateway.clients import catalogue, network
+from mitm_gateway.clients.apis import APIS
+from mitm_gateway.clients.catalogue import Client
+
+CLIENTS = [catalogue.load(name) for name in catalogue.names()]
+LISTED = [client for client in CLIENTS if client.name not in (catalogue.ANY, catalogue.SHELL)]
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_a_client_has_date_source_and_known_apis(client: Client) -> None:
+    assert datetime.date.fromisoformat(client.date) <= datetime.date(2026, 12, 31)
+    assert all(client.sources)
+    assert set(client.apis) <= {api.name for api in APIS}
+    assert client.apis or client.bypass, "a program that cannot be pointed anywhere says so"
+    assert set(client.ca) - {"CODEX_CA_CERTIFICATE"} <= set(network.CA_VARIABLES)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_a_client_never_gets_more_than_the_listener_and_placeholders(client: Client) -> None:
+    for setup in client.apis.values():
+        assert all("{url}" in value or name == "COPILOT_PROVIDER_TYPE" for name, value in setup.url.items())
+        values = {*setup.key.values(), *setup.switch.values()}
+        assert values <= {"placeholder", "1", "true"}
+
+
+def test_no_two_clients_claim_a_program() -> None:
+    programs = [program for client in CLIENTS for program in client.programs]
+    assert len(programs) == len(set(programs))
+
+
+@pytest.mark.parametrize("client", [each for each in LISTED if each.programs], ids=lambda each: each.name)
+def test_the_command_that_proves_a_client_starts_it(client: Client) -> None:
+    assert client.prove
+    assert catalogue.of_command(re.split(r"\s+", client.prove))[0] is client
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "position"),
+    [
+        (["claude", "-p", "hi"], "claude-code", 1),
+        (["/opt/bin/codex", "exec"], "codex", 1),
+        (["codex.cmd"], "codex", 1),
+        (["npx", "-y", "@openai/codex@latest", "exec"], "codex", 3),
+        (["uvx", "aider"], "aider", 2),
+        (["npx", "something"], "any", 1),
+        (["python", "script.py"], "any", 1),
+    ],
+)
+def test_a_command_finds_its_client(command: list[str], name: str, position: int) -> None:
+    client, found = catalogue.of_command(command)
+    assert (client.name, found) == (name, position)
