@@ -33,6 +33,7 @@ def command(tmp_path: Path) -> Command:
         (["run", "--"], "the client is missing"),
         (["run", "--set", "gateway_lgo=x", "true"], 'unknown option "gateway_lgo" (did you mean "gateway_log"?)'),
         (["run", "--set", "gateway_rules=x", "true"], "--set gateway_rules: expected --rules FILE instead"),
+        (["serve", "--set", "gateway_keep=x"], '--set "gateway_keep": Not an integer: x'),
         (["serve", "--set", "gateway_log"], '--set "gateway_log" has no value; expected NAME=VALUE'),
         (["env", "--shell", "bsh"], 'unknown value "bsh" (did you mean "bash"?)'),
         (["env", "--client", "codx"], 'unknown client "codx" (did you mean "codex"?)'),
@@ -73,8 +74,6 @@ def test_run_and_serve_take_options_of_the_gateway(command: Command) -> None:
     done = command.run("run", "--set", f"gateway_log={command.home}/log", "--set", "gateway_keep=5", "true")
     assert done.returncode == 0, done
     assert (command.home / "log").exists()
-    refused = command.run("serve", "--set", "gateway_keep=x")
-    assert refused.returncode != 0
 
 
 # ---- check ----

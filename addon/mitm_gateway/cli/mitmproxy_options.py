@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..clients.network import upstream_authorities
 from ..rules.problems import did_you_mean
 from .common import script_path
+
+if TYPE_CHECKING:
+    from mitmproxy.options import Options
 
 # mitmweb hides the comment, which says what the gateway did, unless its column is named.
 WEB_COLUMNS = ("tls", "icon", "path", "method", "status", "comment", "size", "time")
@@ -36,35 +40,49 @@ def add_proxy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log connections as mitmproxy does")
 
 
-def unknown_option(assignments: Sequence[str]) -> str | None:
-    """Return what is wrong with the first `--set` that mitmproxy would ignore without a message."""
+def option_fault(assignments: Sequence[str]) -> str | None:
+    """Return what is wrong with the `--set` options; mitmproxy would not start, or ignore them, without a message."""
+    if not assignments:
+        return None
+    from mitmproxy import exceptions, options
+
+    declared = options.Options()
+    known = _declare_gateway_options(declared)
     for assignment in assignments:
         name, equals, _ = assignment.partition("=")
         if not equals:
             return f'--set "{name}" has no value; expected NAME=VALUE'
         if name == "gateway_rules":
             return "--set gateway_rules: expected --rules FILE instead"
-        if name.startswith("gateway") and name not in (known := _gateway_options()):
+        if name.startswith("gateway") and name not in known:
             hint = did_you_mean(name, known) or f"; expected one of {', '.join(known)}"
             return f'unknown option "{name}"{hint}'
+        try:
+            declared.set(assignment, defer=True)
+        except exceptions.OptionsError as fault:
+            return f'--set "{name}": {fault}'
     return None
 
 
-def _gateway_options() -> list[str]:
+def _declare_gateway_options(declared: Options) -> list[str]:
+    """Declare the options of the gateway, and return their names."""
     from mitmproxy.addonmanager import Loader
 
     from ..mitm.options import add_options
 
-    class Names(Loader):
+    class Declaration(Loader):
         def __init__(self) -> None:
-            self.found: list[str] = []
+            self.names: list[str] = []
 
-        def add_option(self, name: str, *_: object, **__: object) -> None:
-            self.found.append(name)
+        def add_option(
+            self, name: str, typespec: type, default: Any, text: str, choices: Sequence[str] | None = None
+        ) -> None:
+            declared.add_option(name, typespec, default, text, choices)
+            self.names.append(name)
 
-    names = Names()
-    add_options(names)
-    return names.found
+    declaration = Declaration()
+    add_options(declaration)
+    return declaration.names
 
 
 def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from ..clients.network import ca_bundle, unusable_ca_files
 from .client_process import NOT_FOUND, run_client
 from .common import FAULT, Subparsers, add_rules_option, ca_certificate, say, wrong_usage
 from .gateway_process import GatewayError, GatewayProcess, free_ports
-from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, unknown_option, upstream_trust
+from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .rules_source import RulesSource, find_rules, rules_line
 from .session_report import Requests, SessionReport
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.client[1:] if arguments.client[:1] == ["--"] else arguments.client
     if not command:
         return wrong_usage("the client is missing; expected one as in `mitm-gateway run claude`")
-    if fault := unknown_option(arguments.set):
+    if fault := option_fault(arguments.set):
         return wrong_usage(fault)
     if (program := shutil.which(command[0])) is None:
         say(f"{command[0]}: no such program")

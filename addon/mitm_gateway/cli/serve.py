@@ -16,7 +16,7 @@ from ..clients.apis import Target, targets
 from ..rules.ruleset import RuleSet
 from .common import DEFAULT_PORT, PROGRAM, Subparsers, add_rules_option, say, wrong_usage
 from .console import call_when_ready, tune_log
-from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, unknown_option, upstream_trust
+from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .mitmproxy_process import run_tool
 from .rules_source import told_rules
 
@@ -57,7 +57,7 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; return mitmproxy's exit status."""
-    if fault := unknown_option(arguments.set):
+    if fault := option_fault(arguments.set):
         return wrong_usage(fault)
     source = told_rules(arguments, demo=True)
     hosts = served_hosts(source.ruleset, arguments.host)
