@@ -386,12 +386,6 @@ def test_an_unknown_client_is_said(command: Command) -> None:
     assert done.stderr == "mitm-gateway: no-such-client-here: no such program\n"
 
 
-def test_without_rules_the_way_to_some_is_said(command: Command) -> None:
-    done = command.run("run", "--", "true")
-    assert done.returncode == 1
-    assert "there is no such file; write one with `mitm-gateway init PRESET`" in done.stderr
-
-
 def test_settings_that_lead_past_the_gateway_are_said(recorder: StartRecorder, command: Command) -> None:
     settings = command.home / ".claude" / "settings.json"
     settings.parent.mkdir()
