@@ -15,6 +15,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.save import Save
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.hooks import Hook
+from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import HttpLayer
@@ -87,6 +88,7 @@ class Connection:
         self.got = b""  # by the client
         self.sent: dict[tuple[str, int], bytes] = {}  # to each address that was connected to
         self.logged: list[str] = []
+        self.kept: set[tuple[str, str]] = set()  # keys that the flow contained after a hook
 
     async def start(self) -> None:
         """The client is connected."""
@@ -124,10 +126,17 @@ class Connection:
             case commands.StartHook():
                 assert isinstance(command, Hook)
                 await self._addons.handle_lifecycle(command)
+                self._look_for_keys(command)
                 return [events.HookCompleted(command)]
             case _:
                 raise AssertionError(f"unexpected: {command}")
         return []
+
+    def _look_for_keys(self, hook: Hook) -> None:
+        """Note the keys that a flow contains after a hook."""
+        if isinstance(flow := hook.args()[0], HTTPFlow):
+            kept = str(flow.get_state())
+            self.kept |= {(hook.name, mark) for mark in (GW_MARK, CK_MARK) if mark in kept}
 
     async def _open(self, server: Server) -> str | None:
         await self._addons.handle_lifecycle(ServerConnectHook(ServerConnectionHookData(server, self.client)))
@@ -195,6 +204,7 @@ class Gateway:
         assert GW_MARK.encode() not in connection.got, "I3"
         # Over HTTP/2 mitmproxy tells a client in GOAWAY what of its own it did not like.
         assert CK_MARK.encode() not in connection.got or connection.client.alpn == b"h2", "I3"
+        assert not any(mark == GW_MARK or not is_plain for _, mark in connection.kept), connection.kept
         kept = self._kept()
         assert GW_MARK.encode() not in kept, "I3"
         # Where a plain client names another host, or none that can be read, no rule has anything to hide.

@@ -23,6 +23,7 @@ from . import guard
 from .headers import Secrets, outgoing
 from .json_body import Body, BodyError, scan
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
+from .masked_head import MaskedHead
 from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from .record import ANSWERED_HERE, Record
 from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
@@ -55,11 +56,11 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingHead:
-    """A request's head as its rule sends it."""
+    """A request's head as its rule sends it, its secrets masked; without a destination it is the client's own."""
 
-    destination: Upstream
-    target: str = field(repr=False)
-    fields: Fields = field(repr=False)
+    destination: Upstream | None
+    target: str
+    fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,9 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class NeedBody:
-    """Hold the request until its body is complete; its head is known where the model does not decide."""
+    """Hold the request until its body is complete, with this head."""
 
-    head: OutgoingHead | None = None
+    head: OutgoingHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Exchange:
         self._now = now
         self._started = now()
         self._secrets: Secrets | None = None
+        self._sent: MaskedHead | None = None
         self._has_body = False
         self._edited: bytes | None = None
         self.tee: Tee | None = None
@@ -158,7 +160,7 @@ class Exchange:
             case NeedsBody():
                 if self._has_body:
                     raise AssertionError("a body was read and is still needed")
-                return NeedBody()
+                return NeedBody(self._masked(None, self.head.target, self.head.fields))
             case Refusal():
                 return self.refuse(outcome)
             case Pass():
@@ -225,7 +227,7 @@ class Exchange:
         assert plan is not None
         self._secrets = secrets = self._gathered(plan, values)
         self.secrets = (*secrets.values, *self.secrets)
-        head = OutgoingHead(plan.destination, plan.target, outgoing(plan, self.head, secrets))
+        head = self._masked(plan.destination, plan.target, outgoing(plan, self.head, secrets))
         if plan.rule.reads_body and not self._has_body:
             return NeedBody(head)
         return Forward(head, self._edited)
@@ -243,17 +245,26 @@ class Exchange:
             return Secrets(None, named, own.headers, own.signing)
         return Secrets(own.secret, named, own.headers)
 
-    def sign(self, fields: Fields, method: str, target: str, body: bytes) -> Fields | None:
-        """Return the fields with a signature over the final request; None where the rule does not sign."""
+    def _masked(self, destination: Upstream | None, target: str, fields: Fields) -> OutgoingHead:
+        self._sent = sent = MaskedHead(target, fields, self.secrets, reveal=self.config.reveal)
+        return OutgoingHead(destination, sent.target, sent.fields)
+
+    def with_secrets(self, target: str, fields: Fields) -> tuple[str, Fields]:
+        """Return target and fields as they are written to the upstream."""
+        return self._sent.with_secrets(target, fields) if self._sent else (target, fields)
+
+    def sign(self, method: str, target: str, fields: Fields, body: bytes) -> Fields | None:
+        """Return the fields with a signature over the final request, masked; None where the rule does not sign."""
         plan, keys = self.plan, self._secrets.signing if self._secrets else None
         if plan is None or keys is None:
             return None
+        target, fields = self.with_secrets(target, fields)
         url = f"{plan.destination.scheme}://{plan.destination.authority}{target}"
         service, region = plan.auth.service or "", plan.auth.region or ""
         result = signed(fields, method, url, body, keys, service=service, region=region)
         if self.head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
             result = tuple((name.lower(), value) for name, value in result)
-        return result
+        return self._masked(plan.destination, target, result).fields
 
     # ---- questions while it is under way ----
 
@@ -304,6 +315,7 @@ class Exchange:
             head,
             policy=self.config.policy,
             capture=self.config.capture,
+            hidden=() if self.config.reveal else self.secrets,
         )
         self.tee = plan.tee
         return plan

@@ -37,7 +37,8 @@ FOREIGN_KEY = (
 class Pass:
     """No rule takes the request; it is forwarded with these fields, and this authority if the client named a listener."""
 
-    fields: Fields = field(default=(), repr=False)
+    target: str = field(repr=False)
+    fields: Fields = field(repr=False)
     authority: str | None = None
 
 
@@ -87,7 +88,8 @@ def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal
     is_reverse = arrival.mode == "reverse"
     if ruleset.unmatched == "block" or (ruleset.unmatched == "auto" and is_reverse):
         return Refusal(404, "no rule matches this request, and unmatched requests are blocked")
-    return Pass(head.fields, hostport(head.host, head.port, head.scheme) if is_reverse else None)
+    authority = hostport(head.host, head.port, head.scheme) if is_reverse else None
+    return Pass(head.target, head.fields, authority)
 
 
 def _plan(

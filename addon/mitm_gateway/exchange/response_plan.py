@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..llm.hints import MAX_BODY, Failure, hint
 from ..llm.usage import Usage, reader_for
-from ..text.redact import Secret
+from ..text.redact import Secret, fields_masked_exactly
 from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.request import Fields, RequestHead, text
 from .guard import Policy, listed_origin
@@ -61,11 +62,12 @@ def plan_response(
     *,
     policy: Policy,
     capture: int,
+    hidden: Sequence[str] = (),
 ) -> ResponsePlan:
-    """Plan the way back of one response."""
+    """Plan the way back of one response; `hidden` are secrets that the upstream might echo in its head."""
     own = plan.auth.credential or ""
     rejected = (own, secrets.named[own]) if head.status == 401 and own in secrets.named else None
-    fields = _hidden_from_pages(head.fields, plan, request, policy)
+    fields = fields_masked_exactly(_hidden_from_pages(head.fields, plan, request, policy), hidden)
     if head.status == 101:
         return ResponsePlan(fields, rejected=rejected)
     restorer = _restorer_for(plan, request, record, head)

@@ -29,9 +29,7 @@ from .flows import (
     Requests,
     UnderWay,
     head_of,
-    hide,
     hide_connect,
-    hide_unfinished,
     is_aborted,
     keep_response,
     perform,
@@ -86,9 +84,7 @@ class GatewayAddon:
             ctx.master.addons.add(self._final_check)
 
     def done(self) -> None:
-        """Stop serving; requests under way are masked, because the program writes them as they are."""
-        for entry in self._requests.values():
-            hide_unfinished(entry)
+        """Stop serving."""
         self._lifecycle.done()
         with contextlib.suppress(exceptions.AddonManagerError):
             ctx.master.addons.remove(self._final_check)
@@ -155,7 +151,7 @@ class GatewayAddon:
             return
         arrival = self._connections.arrival_of(flow)
         entry = UnderWay(flow, Exchange(in_force.config, arrival), in_force.credentials)
-        self._requests[flow.id] = entry
+        self._requests.begin(entry)
         if arrival.replay:
             restore_original(flow)
         yield from self._take(entry, entry.exchange.on_request_head(head_of(flow, arrival)))
@@ -221,7 +217,6 @@ class GatewayAddon:
         head = response_head_of(flow)
         if head is None or (plan := entry.exchange.on_response_head(head)) is None:
             return
-        hide(entry)
         may_retry = plan.rejected is not None and entry.credentials.reject(*plan.rejected)
         perform_response(plan, flow, may_retry=may_retry)
         if plan.tee is not None and entry.exchange.config.is_watched:
@@ -240,7 +235,6 @@ class GatewayAddon:
         flow, exchange = entry.flow, entry.exchange
         if exchange.is_passing:
             return
-        hide(entry)  # first: whatever fails below, no key is kept
         self._live.ended(flow)
         keep_response(entry)
         if exchange.plan is not None:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from ..exchange.exchange import MOVED, NO_TRAILERS, UNDECIDED, Exchange
-from ..wire.addresses import Upstream
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import text
 from .connections import Connections
-from .flows import Requests, refuse
+from .flows import Requests, place_of, refuse
 
 
 class FinalCheck:
@@ -60,8 +59,7 @@ def _check(flow: http.HTTPFlow, exchange: Exchange) -> None:
     if plan is None or flow.response or not exchange.is_released:
         return
     named = request.authority or request.headers.get("host", "")
-    place = Upstream("https" if request.scheme == "https" else "http", request.host, request.port)
-    if not exchange.allows(place) or named != plan.destination.authority:
+    if not exchange.allows(place_of(request)) or named != plan.destination.authority:
         refuse(flow, MOVED, exchange)
 
 
@@ -75,7 +73,7 @@ def _check_whole(flow: http.HTTPFlow, exchange: Exchange) -> None:
     _check(flow, exchange)
     if not flow.response:
         signed = exchange.sign(
-            request.headers.fields, request.method, text(request.data.path), request.raw_content or b""
+            request.method, text(request.data.path), request.headers.fields, request.raw_content or b""
         )
         request.headers.fields = signed or request.headers.fields
     exchange.is_answered = flow.response is not None

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
+from weakref import WeakKeyDictionary
 
 from mitmproxy import http
 from mitmproxy.connection import Client, ConnectionState
@@ -21,8 +21,8 @@ from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
 from ..llm.apis import identify
 from ..llm.errors import error_body, error_headers
-from ..text.redact import fields_masked_exactly, masked_fields, masked_target, masked_text
-from ..wire.addresses import normal_host, normal_path
+from ..text.redact import fields_masked_exactly, masked_fields, masked_target
+from ..wire.addresses import Upstream, normal_host, normal_path
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival, Fields, Mode, RequestHead, raw, text
 from .log_filter import unquoted
@@ -45,11 +45,52 @@ class UnderWay:
     flow: http.HTTPFlow
     exchange: Exchange
     credentials: Credentials
-    is_hidden: bool = False
 
 
 class Requests(dict[str, UnderWay]):
     """The requests under way, by the id of their flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of_request: WeakKeyDictionary[http.Request, UnderWay] = WeakKeyDictionary()
+
+    def begin(self, entry: UnderWay) -> None:
+        """Add a request."""
+        self[entry.flow.id] = self._of_request[entry.flow.request] = entry
+
+    def outgoing(self, request: http.Request) -> http.Request | None:
+        """Return a request as it is written to its upstream; None where it must not leave."""
+        try:
+            return self._outgoing(request)
+        except ANY_FAULT as fault:
+            logger.error("a request was withheld: %s", type(fault).__name__)  # noqa: TRY400 - no text of the fault
+            return None
+
+    def _outgoing(self, request: http.Request) -> http.Request | None:
+        entry = self._of_request.get(request)
+        if entry is None:  # another addon has replaced it
+            entry = next((each for each in self.values() if each.flow.request is request), None)
+        if entry is None or not entry.exchange.is_released or not entry.exchange.allows(place_of(request)):
+            logger.error("a request was withheld: its rule does not send it there")
+            return None
+        if entry.exchange.plan is None:
+            return request
+        data = request.data
+        target, fields = entry.exchange.with_secrets(text(data.path), data.headers.fields)
+        return http.Request(
+            data.host,
+            data.port,
+            data.method,
+            data.scheme,
+            data.authority,
+            raw(target),
+            data.http_version,
+            http.Headers(fields),
+            None,
+            None,
+            data.timestamp_start,
+            data.timestamp_end,
+        )
 
     def body_limit(self, flow: http.HTTPFlow) -> int | None:
         """Return how many bytes a request's body may have; None where no rule takes it."""
@@ -100,6 +141,11 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
     )
 
 
+def place_of(request: http.Request) -> Upstream:
+    """Return where a request goes."""
+    return Upstream("https" if request.scheme == "https" else "http", request.host, request.port)
+
+
 def response_head_of(flow: http.HTTPFlow) -> ResponseHead | None:
     """Return the head of a flow's response; None where there is none."""
     response = flow.response
@@ -115,8 +161,8 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
         case Forward(head, body):
             _set_head(flow, head, exchange)
             _set_body(flow, body)
-        case Pass(fields, authority):
-            _pass_on(flow, fields, authority)
+        case Pass(target, fields, authority):
+            _pass_on(flow, target, fields, authority)
         case NeedBody(head):
             flow.request.stream = False
             _set_head(flow, head, exchange)
@@ -163,7 +209,7 @@ def kill(flow: http.HTTPFlow) -> None:
     flow stays unreleased and is killed with its body.
     """
     flow.request.stream = False
-    mask(flow.request, ())
+    mask(flow.request)
     is_complete = flow.request.raw_content is not None or flow.request.method == "CONNECT"
     if is_complete and flow.killable:
         flow.kill()
@@ -173,11 +219,13 @@ def kill(flow: http.HTTPFlow) -> None:
 def _set_head(flow: http.HTTPFlow, head: OutgoingHead | None, exchange: Exchange) -> None:
     if head is None:
         return
-    remember(flow, exchange.head, exchange.secrets)
     destination = head.destination
-    point_at(flow, destination.scheme, destination.host, destination.port, head.target)
-    if flow.request.authority:
-        flow.request.data.authority = raw(destination.authority)
+    if destination is not None:
+        remember(flow, exchange.head, exchange.secrets)
+        point_at(flow, destination.scheme, destination.host, destination.port, head.target)
+        if flow.request.authority:
+            flow.request.data.authority = raw(destination.authority)
+    flow.request.data.path = raw(head.target)
     flow.request.headers.fields = head.fields
 
 
@@ -201,7 +249,8 @@ def _framed(fields: Fields, length: bytes) -> Fields:
     return (*fields[:place], (fields[place][0], length), *fields[place + 1 :])
 
 
-def _pass_on(flow: http.HTTPFlow, fields: Fields, authority: str | None) -> None:
+def _pass_on(flow: http.HTTPFlow, target: str, fields: Fields, authority: str | None) -> None:
+    flow.request.data.path = raw(target)
     flow.request.headers.fields = fields
     if authority is None:
         return
@@ -218,7 +267,7 @@ def _refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool) -> None:
     form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
     body, headers = error_body(refusal, form), error_headers(refusal, form)
     if not reveal:
-        mask(request, ())
+        mask(request)
     # mitmproxy's views and its HAR export decode without a limit, and fail on what cannot be decoded.
     request.headers.pop("content-encoding", None)
     if refusal.status == 413:
@@ -242,18 +291,17 @@ def perform_response(plan: ResponsePlan, flow: http.HTTPFlow, *, may_retry: bool
 
 
 def keep_response(entry: UnderWay) -> None:
-    """Put what passed of a response back into the flow that has ended, and mask its secrets."""
-    flow, tee, response, streamed = entry.flow, entry.exchange.tee, entry.flow.response, False
+    """Put what passed of a response back into the flow that has ended, without the secrets that its end may hold."""
+    flow, tee, response = entry.flow, entry.exchange.tee, entry.flow.response
     # Another addon may have replaced the response that was to stream.
     if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
         response.raw_content = tee.kept()
-        streamed = True
     if entry.exchange.config.reveal:
         return
     secrets = entry.exchange.secrets
-    if response is not None:
-        # A response that did not stream is sent after this, so nothing but the keys themselves is masked.
-        mask(response, secrets) if streamed else mask_echo(response, secrets)
+    for headers in (response.headers, response.trailers) if response else ():
+        if headers:
+            headers.fields = fields_masked_exactly(headers.fields, secrets)
     if flow.error is not None:
         # It quotes what a peer sent.
         flow.error.msg = unquoted(flow.error.msg, secrets)
@@ -272,68 +320,18 @@ def is_aborted(flow: http.HTTPFlow) -> bool:
 # ---- masking ----
 
 
-def hide(entry: UnderWay) -> None:
-    """Mask what is kept of a request, once, and each time the copy from before a user's edit."""
-    if entry.exchange.config.reveal:
-        return
-    mask_backup(entry.flow, entry.exchange.secrets)
-    if not entry.is_hidden:
-        mask(entry.flow.request, entry.exchange.secrets)
-        entry.is_hidden = True
-
-
-def hide_unfinished(entry: UnderWay) -> None:
-    """Mask a flow that has not ended."""
-    hide(entry)
-    if entry.flow.response is not None and not entry.exchange.config.reveal:
-        mask(entry.flow.response, entry.exchange.secrets)
-
-
 def hide_connect(flow: http.HTTPFlow) -> None:
     """Remove the keys from a CONNECT: its headers are for the gateway alone."""
     flow.request.headers.fields = stripped(flow.request.headers.fields)
-    mask(flow.request, ())
+    mask(flow.request)
 
 
-def mask(message: http.Request | http.Response, secrets: Iterable[str]) -> None:
-    """Mask the secrets in the kept copy of a message whose head has been sent."""
-    known = tuple(filter(None, secrets))
+def mask(request: http.Request) -> None:
+    """Mask the secrets in the head of a request that is not forwarded."""
     try:
-        message.headers.fields = masked_fields(message.headers.fields, known)
-        if isinstance(message, http.Request):
-            message.data.path = raw(masked_target(text(message.data.path), known))
-        if message.trailers:
-            # They may still be sent to the client, so nothing but keys is masked.
-            message.trailers.fields = tuple(
-                (name, raw(masked_text(text(value), known))) for name, value in message.trailers.fields
-            )
+        request.headers.fields = masked_fields(request.headers.fields)
+        request.data.path = raw(masked_target(text(request.data.path)))
+        request.trailers = None
     except ANY_FAULT as fault:
         logger.warning("a head could not be masked (%s) and is not kept", type(fault).__name__)
-        message.headers.fields, message.trailers = (), None
-        if isinstance(message, http.Request):
-            message.path = "/"
-
-
-def mask_echo(response: http.Response, secrets: Iterable[str]) -> None:
-    """Mask exactly these secrets in the head of a response that has yet to be sent."""
-    response.headers.fields = fields_masked_exactly(response.headers.fields, secrets)
-
-
-def mask_backup(flow: http.HTTPFlow, secrets: Iterable[str]) -> None:
-    """Mask the copy that mitmproxy keeps of a flow from before a user edited it, saves, and can restore."""
-    state = getattr(flow, "_backup", None)
-    if not state:
-        return
-    known = tuple(secrets)
-    try:
-        before = http.HTTPFlow.from_state(state)
-        assert isinstance(before, http.HTTPFlow)
-        mask(before.request, known)
-        if before.response is not None:
-            mask(before.response, known)
-        flow._backup = before.get_state()
-    except ANY_FAULT as fault:
-        logger.warning(
-            "the flow before an edit could not be masked (%s) and is not kept", type(fault).__name__
-        )
-        flow._backup = None
+        request.headers.fields, request.trailers, request.path = (), None, "/"

@@ -78,7 +78,7 @@ class Lifecycle:
         self.settings = Settings()
         self.in_force: InForce | None = None
         """None before the rules are loaded and after the end: every request is answered with 503."""
-        self.patches = Patches(Gateway(requests.body_limit, requests.refuse))
+        self.patches = Patches(Gateway(requests.body_limit, requests.refuse, requests.outgoing))
         self._default_rules = default_rules
         self._recorder = recorder
         self._watchers: list[Watcher] = []

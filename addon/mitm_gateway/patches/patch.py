@@ -27,6 +27,8 @@ class Gateway:
     """Return the largest body in bytes that this request may have, or None without a limit."""
     refuse: Callable[[http.HTTPFlow, Refusal], None]
     """Answer this request locally."""
+    outgoing: Callable[[http.Request], http.Request | None] = lambda request: request
+    """Return this request with its secrets, as it is written to the upstream, or None to withhold it."""
 
 
 @dataclass(frozen=True, slots=True)

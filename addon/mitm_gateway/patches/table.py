@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
-from .safety import bounds, error_pages, framing, heads
+from .safety import bounds, error_pages, framing, heads, outgoing
 from .speed import hooks, lookups, sockets
 
 PATCHES: tuple[Patch, ...] = (
@@ -69,6 +69,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy buffers a TLS ClientHello of up to 16 MiB for each connection",
         None,
         heads.bound_client_hello,
+    ),
+    Patch(
+        "outgoing-head",
+        "safety",
+        "mitmproxy writes the head that a flow contains, so a secret would be in every copy of the flow",
+        None,
+        outgoing.write_secrets,
     ),
     Patch(
         "hook-table",

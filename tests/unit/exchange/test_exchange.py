@@ -63,11 +63,12 @@ def released(exchange: Exchange, headers: Mapping[str, str] = KEY, body: bytes =
     return exchange
 
 
-def sent(step: Step) -> dict[str, str]:
-    """Return the fields that a step sends."""
+def sent(exchange: Exchange, step: Step) -> dict[str, str]:
+    """Return the fields that are written to the upstream after a step."""
     assert isinstance(step, Forward | NeedBody)
     assert isinstance(step.head, OutgoingHead)
-    return {text(name).lower(): text(value) for name, value in step.head.fields}
+    _, fields = exchange.with_secrets(step.head.target, step.head.fields)
+    return {text(name).lower(): text(value) for name, value in fields}
 
 
 def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_order(
@@ -100,7 +101,7 @@ def test_a_rule_that_reads_no_body_decides_on_the_head_alone() -> None:
         Upstream("https", "gw.test", 443, "/base"),
         "/base/v1/messages",
     )
-    assert sent(step) == {"host": "gw.test", "authorization": f"Bearer {GW}"}
+    assert sent(exchange, step) == {"host": "gw.test", "authorization": f"Bearer {GW}"}
     assert exchange.on_request_body(b"\xff") == Forward()
 
 
@@ -109,32 +110,34 @@ def test_a_rule_that_edits_bodies_has_its_head_before_the_body_is_complete() -> 
     exchange.on_request_head(make_head(headers=KEY))
     step = exchange.on_credentials(VALUES)
     assert isinstance(step, NeedBody)
-    assert sent(step)["authorization"] == f"Bearer {GW}"
+    assert sent(exchange, step)["authorization"] == f"Bearer {GW}"
     assert exchange.on_request_body(BODY) == Forward(body=b'{"model":"gw-x"}')
     assert (exchange.record.model, exchange.record.model_sent) == ("claude-x", "gw-x")
 
 
 def test_a_model_that_decides_is_awaited_before_any_secret_is_requested() -> None:
     exchange = begun(BY_MODEL)
-    assert exchange.on_request_head(make_head(headers=KEY)) == NeedBody()
+    step = exchange.on_request_head(make_head(headers=KEY))
+    assert isinstance(step, NeedBody)
+    assert step.head.destination is None
     assert exchange.on_request_body(BODY) == NeedCredentials(("gw",))
     step = exchange.on_credentials(VALUES)
     assert isinstance(step, Forward)
     assert step.body is None
-    assert sent(step)["authorization"] == f"Bearer {GW}"
+    assert sent(exchange, step)["authorization"] == f"Bearer {GW}"
 
 
 def test_a_body_that_no_rule_takes_passes() -> None:
     exchange = begun(BY_MODEL)
     head = make_head(headers=KEY)
     exchange.on_request_head(head)
-    assert exchange.on_request_body(b'{"model":"other"}') == Pass(head.fields)
+    assert exchange.on_request_body(b'{"model":"other"}') == Pass(head.target, head.fields)
 
 
 def test_a_host_without_rules_passes_with_its_own_fields() -> None:
     exchange = begun(PLAIN, arrival=Arrival(tls=True, sni="other.test"))
     head = make_head(headers=KEY, host="other.test")
-    assert exchange.on_request_head(head) == Pass(head.fields)
+    assert exchange.on_request_head(head) == Pass(head.target, head.fields)
     assert exchange.allows(Upstream("https", "anywhere.test", 1))
 
 
@@ -142,7 +145,7 @@ def test_a_reverse_listener_names_its_target_where_no_rule_takes_the_request() -
     rule = make_rule("r", match={"path": "/v1/**"})
     head = make_head("/other", {"Host": "localhost"})
     exchange = begun(rule, arrival=Arrival(mode="reverse"), unmatched="pass")
-    assert exchange.on_request_head(head) == Pass(head.fields, API)
+    assert exchange.on_request_head(head) == Pass(head.target, head.fields, API)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +172,9 @@ def test_a_clients_key_for_the_gateway_is_required_and_never_leaves() -> None:
     policy = Policy(client_keys=(b"client-secret",))
     assert isinstance(begun(PLAIN, policy=policy).on_request_head(make_head(headers=KEY)), Refusal)
     keep = make_rule("keep", auth={"scheme": "keep"})
-    step = begun(keep, policy=policy).on_request_head(make_head(headers={"x-api-key": "client-secret"}))
-    assert "x-api-key" not in sent(step)
+    exchange = begun(keep, policy=policy)
+    step = exchange.on_request_head(make_head(headers={"x-api-key": "client-secret"}))
+    assert "x-api-key" not in sent(exchange, step)
 
 
 def test_a_probe_is_answered_without_a_key() -> None:
@@ -225,6 +229,40 @@ def test_a_rule_allows_its_own_upstream_only(destination: Upstream, expected: bo
 
 def test_every_key_is_known_for_masking() -> None:
     assert set(released(begun(PLAIN)).secrets) == {GW, CK}
+
+
+@pytest.mark.parametrize("rule", [PLAIN, MAPPED, BY_MODEL], ids=lambda rule: rule.name)
+def test_no_step_contains_a_key(rule: Rule) -> None:
+    exchange, steps = begun(rule), []
+    step = exchange.on_request_head(make_head("/v1/messages?key=" + CK, {**KEY, "x-note": CK}))
+    while not isinstance(step, Forward):
+        steps.append(step)
+        step = (
+            exchange.on_credentials(VALUES)
+            if isinstance(step, NeedCredentials)
+            else exchange.on_request_body(BODY)
+        )
+    assert GW not in repr([*steps, step])
+    assert CK not in repr([*steps, step])
+
+
+def test_what_another_addon_edits_meanwhile_is_written_as_edited() -> None:
+    exchange = begun(PLAIN)
+    exchange.on_request_head(make_head(headers=KEY))
+    step = exchange.on_credentials(VALUES)
+    assert isinstance(step, Forward)
+    assert step.head is not None
+    fields = (*step.head.fields[:-1], (b"Authorization", b"Bearer other"), (b"x-new", b"1"))
+    assert exchange.with_secrets("/elsewhere", fields) == ("/elsewhere", fields)
+
+
+def test_a_revealed_head_is_the_one_that_is_written() -> None:
+    exchange = begun(PLAIN, reveal=True)
+    exchange.on_request_head(make_head(headers=KEY))
+    step = exchange.on_credentials(VALUES)
+    assert isinstance(step, Forward)
+    assert step.head is not None
+    assert (b"Authorization", f"Bearer {GW}".encode()) in step.head.fields
 
 
 def test_a_response_streams_through_a_tee_that_restores_the_model() -> None:

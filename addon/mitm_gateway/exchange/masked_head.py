@@ -1,0 +1,29 @@
+"""A request's head with its secrets masked, as a flow keeps it, and the way back to the head that is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..text.redact import masked_fields, masked_target
+from ..wire.request import Fields
+
+
+class MaskedHead:
+    """Target and fields of a request without their secrets. `reveal` masks nothing."""
+
+    def __init__(self, target: str, fields: Fields, secrets: Iterable[str], *, reveal: bool = False) -> None:
+        self._target, self._fields = target, fields
+        self.target = target if reveal else masked_target(target, secrets)
+        self.fields = fields if reveal else masked_fields(fields, secrets)
+
+    def with_secrets(self, target: str, fields: Fields) -> tuple[str, Fields]:
+        """Return a target and fields with the secrets put back; what another addon has edited stays as it is."""
+        hidden: dict[tuple[bytes, bytes], list[bytes]] = {}
+        for (name, shown), (_, value) in zip(self.fields, self._fields, strict=True):
+            if shown != value:
+                hidden.setdefault((name.lower(), shown), []).append(value)
+        restored = []
+        for name, value in fields:
+            values = hidden.get((name.lower(), value))
+            restored.append((name, values.pop(0) if values else value))
+        return self._target if target == self.target else target, tuple(restored)
