@@ -13,7 +13,7 @@ from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.mitm.commands import Commands
 from mitm_gateway.mitm.flow_list import Keeper
-from mitm_gateway.mitm.flows import is_aborted
+from mitm_gateway.mitm.flows import ending_of
 from mitm_gateway.mitm.recorder import Recorder
 from mitm_gateway.mitm.replay import remember
 from mitm_gateway.observe.log_file import LogFile
@@ -94,21 +94,24 @@ def test_explain_tells_about_a_flow_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "version", "is_client_there", "expected"),
+    ("message", "version", "is_client_there", "silence_s", "expected"),
     [
-        ("Client disconnected.", "HTTP/1.1", False, True),
-        ("peer closed connection", "HTTP/2.0", False, True),
-        ("stream reset by client (CANCEL)", "HTTP/2.0", True, True),
-        (flow.Error.KILLED_MESSAGE, "HTTP/1.1", True, True),
+        ("Client disconnected.", "HTTP/1.1", False, 1, "client_left"),
+        ("peer closed connection", "HTTP/2.0", False, 1, "client_left"),
+        ("Client disconnected.", "HTTP/1.1", False, 600, "timed_out"),
+        ("stream reset by client (CANCEL)", "HTTP/2.0", True, 1, "client_left"),
+        (flow.Error.KILLED_MESSAGE, "HTTP/1.1", True, 1, "client_left"),
         # mitmproxy says "client" of an upstream over HTTP/2 as well.
-        ("stream reset by client (INTERNAL_ERROR)", "HTTP/2.0", True, False),
-        ("stream reset by client (CANCEL)", "HTTP/1.1", True, False),
-        ("server closed connection", "HTTP/1.1", True, False),
+        ("stream reset by client (INTERNAL_ERROR)", "HTTP/2.0", True, 1, "broke_off"),
+        ("stream reset by client (CANCEL)", "HTTP/1.1", True, 1, "broke_off"),
+        ("server closed connection", "HTTP/1.1", True, 1, "broke_off"),
     ],
 )
-def test_who_gave_a_flow_up(message: str, version: str, is_client_there: bool, expected: bool) -> None:
+def test_a_flow_is_ended_by_the_client_the_upstream_or_a_timeout(
+    message: str, version: str, is_client_there: bool, silence_s: float, expected: str
+) -> None:
     ended = tflow.tflow(err=flow.Error(message))
     ended.request.http_version = version
     ended.client_conn.state = ConnectionState.OPEN if is_client_there else ConnectionState.CAN_WRITE
-    assert is_aborted(ended) is expected
-    assert not is_aborted(tflow.tflow(resp=True))
+    assert ending_of(ended, silence_s, 600) == expected
+    assert ending_of(tflow.tflow(resp=True), silence_s, 600) == "complete"

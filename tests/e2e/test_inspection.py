@@ -205,7 +205,7 @@ def test_a_stream_that_fails_is_marked(recorder: StartRecorder, mitmdump: StartM
     assert flow["marked"] == "❌"
     assert ", 200, overloaded_error, " in flow["comment"]
     assert "error:\n  overloaded_error: busy" in view(proxy, flow, "response", "LLM")
-    assert "outcome: upstream error, 200, overloaded_error\n" in view(proxy, flow, "response", "Gateway")
+    assert "outcome: upstream_error, 200, overloaded_error\n" in view(proxy, flow, "response", "Gateway")
     proxy.stop()
     log = proxy.home / "log.jsonl"
     entry = json.loads(log.read_text())

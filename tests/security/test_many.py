@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import platform
 import resource
 import socket
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from support.stage import Stage
+from support.answers import Stream, message_events
+from support.recorder import Recorder
+from support.stage import BODY, RULES, Stage
 from support.starters import StartStage
 
 pytestmark = pytest.mark.e2e
@@ -92,3 +95,28 @@ def test_unfinished_heads_leave_no_memory_behind(stage_with: StartStage) -> None
         wait_until(lambda: open_files(stage) >= 600, "not all are held")
     wait_until(lambda: open_files(stage) < 100, "connections are left")
     wait_until(lambda: memory_mb(stage) - before < MAX_GROWTH_MB, "memory is held")
+
+
+def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) -> None:
+    count = 12  # mitmproxy sends five at once to an HTTP/1 upstream; the others wait
+    with Recorder(Stream(message_events("gw-model"))) as slow:
+        rule = f"{{name: slow, match: {{host: slow.test}}, upstream: {slow.url}, auth: {{scheme: bearer, credential: gw}}}}"
+        stage = stage_with(rules=f"{RULES}  - {rule}\n")
+        client = stage.http2("slow.test")
+        head = [
+            (":method", "POST"),
+            (":scheme", "https"),
+            (":path", "/v1/messages"),
+            (":authority", "slow.test"),
+        ]
+        for _ in range(count):
+            client.send_request(head, BODY)
+        wait_until(lambda: len(slow.requests) == 5, "the upstream has no requests")
+        client._wire.close()
+
+        def ended() -> list[str]:
+            lines = stage.log.read_text().splitlines() if stage.log.exists() else []
+            return [entry["outcome"] for entry in map(json.loads, lines) if entry["rule"] == "slow"]
+
+        wait_until(lambda: len(ended()) == count, "requests are left")
+        assert ended() == ["client_left"] * count

@@ -25,7 +25,7 @@ from .json_body import Body, BodyError, scan
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
-from .record import ANSWERED_HERE, Record
+from .record import ANSWERED_HERE, Ending, Record
 from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
 from .tee import Tee
 
@@ -321,16 +321,22 @@ class Exchange:
         return plan
 
     def on_end(
-        self, response: ResponseHead | None, error: str | None = None, *, is_aborted: bool = False
+        self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"
     ) -> Record:
         """Complete the record when the flow has ended, well or not."""
         record, tee = self.record, self.tee
-        record.error, record.is_aborted = error, is_aborted
+        record.error, record.ending = error, ending
         record.total_s = self._now() - self._started
         if tee is not None and tee.first_chunk_at is not None:
             record.first_event_s = tee.first_chunk_at - self._started
         summarize(record, self.plan, self.head, tee, response)
         return record
+
+    @property
+    def silence_s(self) -> float:
+        """Return for how long nothing of the response has arrived."""
+        last = self.tee.last_chunk_at if self.tee else None
+        return self._now() - (self._started if last is None else last)
 
     def progress(self, state: str, status: int | None) -> Record:
         """Return the record as it stands before the end."""

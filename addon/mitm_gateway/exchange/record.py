@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from ..llm.usage import Usage
 from ..text.redact import is_key_header, masked_text
 from ..wire.request import RequestHead, lower_name
 from .plan import Plan, body_edits
 
+# How the host program saw a flow end: whole, or broken off by the upstream, the client or a timeout.
+Ending = Literal["complete", "broke_off", "client_left", "timed_out"]
+Outcome = Literal["ok", "refused", "upstream_error", "upstream_broke_off", "client_left", "timed_out"]
 _ERROR_STATUS = 400
 ANSWERED_HERE = "answered here"
 
@@ -36,7 +40,7 @@ class Record:
     bytes_in: int | None = None
     refusal: str | None = None
     error: str | None = None
-    is_aborted: bool = False
+    ending: Ending = "complete"
     notes: tuple[str, ...] = ()
     credential: str | None = None
     credential_age_s: float | None = None
@@ -67,14 +71,24 @@ class Record:
         return self.refusal is not None or ANSWERED_HERE in self.notes
 
     @property
-    def outcome(self) -> str:
-        """Return `ok`, `refused`, `upstream error` or `aborted`."""
+    def outcome(self) -> Outcome:
+        """Return how the request ended; only a response that is known to be whole is `ok`."""
         if self.refusal is not None:
             return "refused"
-        if self.is_aborted:
-            return "aborted"
+        if self.ending in ("client_left", "timed_out"):
+            return self.ending
+        if self.status is not None and self.ending == "broke_off":
+            return "upstream_broke_off"
         failed = (self.status or 0) >= _ERROR_STATUS or self.failure or self.hint
-        return "upstream error" if failed else "ok"
+        if failed:
+            return "upstream_error"
+        return "upstream_broke_off" if self.is_cut_short else "ok"
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Return whether a stream of events ended without its last ones."""
+        usage = self.usage
+        return usage is not None and usage.is_stream and usage.model is not None and usage.stop_reason is None
 
     @property
     def late_error(self) -> str | None:
@@ -84,7 +98,7 @@ class Record:
     @property
     def failure(self) -> str | None:
         """Return how the upstream failed after a good status: it broke off, or its stream ended in an error."""
-        return None if self.is_aborted else self.error or self.late_error
+        return None if self.ending == "client_left" else self.error or self.late_error
 
     def comment(self) -> str:
         """Return the line that mitmweb and the console show beside the flow."""
@@ -119,6 +133,7 @@ class Record:
             "bytes_in": self.bytes_in,
             # A stream can fail after a good status, and no other key shows it.
             "refusal": f"upstream: {failure}" if failure and self.refusal is None else self.refusal,
+            "outcome": self.outcome if self.total_s is not None else None,
             "hint": self.hint,
         }
         return {

@@ -112,7 +112,7 @@ def summarize(
     record.usage = _usage(tee, head)
     if tee and tee.is_cut:
         record.notes = (*record.notes, "the rest is not kept")
-    if record.failure is None and not record.is_aborted and _lacks_its_end(record.usage):
+    if record.failure is None and record.ending == "complete" and record.is_cut_short:
         record.notes = (*record.notes, "no stop reason: the stream ended early")
     if plan is not None and tee is not None and head is not None:
         record.hint = _hint(plan, request, tee, head, record.model_sent)
@@ -128,10 +128,6 @@ def _usage(tee: Tee | None, head: ResponseHead | None) -> Usage | None:
     with contextlib.suppress(DecodingError):
         reader.feed(decode_prefix(tee.kept(), head.get(b"content-encoding"), _MAX_UNPACKED))
     return reader.finish()
-
-
-def _lacks_its_end(usage: Usage | None) -> bool:
-    return usage is not None and usage.is_stream and usage.model is not None and usage.stop_reason is None
 
 
 def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model: str | None) -> str | None:

@@ -46,11 +46,13 @@ class Tee:
         self._kept = bytearray()
         self.size = 0
         self.first_chunk_at: float | None = None
+        self.last_chunk_at: float | None = None
 
     def feed(self, chunk: bytes) -> bytes | list[bytes]:
         """Return the bytes to send on; an empty list if all of them are held back."""
+        self.last_chunk_at = time.monotonic()
         if self.first_chunk_at is None:
-            self.first_chunk_at = time.monotonic()
+            self.first_chunk_at = self.last_chunk_at
         passed = self._restored(chunk)
         try:
             self._keep(passed)

@@ -16,6 +16,8 @@ from typing import Any
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
+from mitmproxy.flow import Error
+from mitmproxy.hooks import UpdateHook
 from mitmproxy.tls import ClientHelloData
 
 from ..credentials.value import CredentialError
@@ -28,9 +30,9 @@ from .flow_list import Keeper
 from .flows import (
     Requests,
     UnderWay,
+    ending_of,
     head_of,
     hide_connect,
-    is_aborted,
     keep_response,
     perform,
     perform_response,
@@ -38,7 +40,7 @@ from .flows import (
     response_head_of,
 )
 from .lifecycle import Lifecycle
-from .live_view import Live
+from .live_view import Live, is_watched
 from .recorder import Recorder
 from .replay import remember_sent, restore_original, restore_original_model
 
@@ -96,7 +98,13 @@ class GatewayAddon:
         self._connections.admit(client)
 
     def client_disconnected(self, client: Client) -> None:
-        """Forget a connection."""
+        """End the requests of a connection that is closed: mitmproxy drops those that wait without a word."""
+        for flow in [each.flow for each in self._requests.values() if each.flow.client_conn.id == client.id]:
+            flow.error = flow.error or Error("the client has left")
+            flow.live = False
+            self.error(flow)
+            if is_watched():
+                ctx.master.addons.trigger(UpdateHook([flow]))
         self._connections.forget(client)
 
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
@@ -244,7 +252,8 @@ class GatewayAddon:
     def _record(self, entry: UnderWay) -> None:
         flow, exchange = entry.flow, entry.exchange
         error = flow.error.msg.rstrip(".") if flow.error else None
-        record = exchange.on_end(response_head_of(flow), error, is_aborted=is_aborted(flow))
+        ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
+        record = exchange.on_end(response_head_of(flow), error, ending)
         self._recorder.note(flow, record)
         self._keeper.ended(flow, self._lifecycle.settings.keep)
         if exchange.tee is not None:

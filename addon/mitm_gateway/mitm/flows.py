@@ -18,6 +18,7 @@ from ..exchange.exchange import Exchange, Forward, NeedBody, NeedCredentials, Ou
 from ..exchange.headers import stripped
 from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
+from ..exchange.record import Ending
 from ..exchange.response_plan import ResponseHead, ResponsePlan
 from ..llm.apis import identify
 from ..llm.errors import error_body, error_headers
@@ -30,6 +31,8 @@ from .replay import point_at, remember
 
 logger = logging.getLogger(__name__)
 
+# mitmproxy looks at its timeout now and then, and counts from its own last activity.
+_TIMEOUT_MARGIN_S = 1.0
 _MODES: dict[str, Mode] = {
     "reverse": "reverse",
     "transparent": "transparent",
@@ -307,14 +310,17 @@ def keep_response(entry: UnderWay) -> None:
         flow.error.msg = unquoted(flow.error.msg, secrets)
 
 
-def is_aborted(flow: http.HTTPFlow) -> bool:
-    """Return whether the client or the user gave the flow up, rather than the upstream."""
+def ending_of(flow: http.HTTPFlow, silence_s: float, timeout_s: float) -> Ending:
+    """Return who ended a flow. mitmproxy closes a connection that has been silent for `timeout_s`."""
     if flow.error is None:
-        return False
-    if flow.error.msg == flow.error.KILLED_MESSAGE or not flow.client_conn.state & ConnectionState.CAN_READ:
-        return True
+        return "complete"
+    if flow.error.msg == flow.error.KILLED_MESSAGE:
+        return "client_left"
+    if not flow.client_conn.state & ConnectionState.CAN_READ:
+        return "timed_out" if silence_s >= timeout_s - _TIMEOUT_MARGIN_S else "client_left"
     # mitmproxy reports either side's reset in these words; an upstream has little reason to cancel.
-    return flow.request.is_http2 and "reset by client (CANCEL)" in flow.error.msg
+    is_cancelled = flow.request.is_http2 and "reset by client (CANCEL)" in flow.error.msg
+    return "client_left" if is_cancelled else "broke_off"
 
 
 # ---- masking ----

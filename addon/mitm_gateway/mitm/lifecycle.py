@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # Far longer than a start takes; where rules are missing for good the program has ended by then.
 START_PATIENCE_S = 5.0
+# Upstreams think for minutes; mitmproxy ends a connection after ten without a byte (11 has no option for that).
+LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
 # These decide whether the promises hold, besides the gateway's own options.
 _WATCHED_OPTIONS = frozenset(
     {
@@ -99,7 +101,9 @@ class Lifecycle:
         add_options(loader)
         make_private()
         self._remove_views = views.add()
-        set_where_unset(ctx.options, listen_host="127.0.0.1", keep_host_header=True)
+        set_where_unset(
+            ctx.options, listen_host="127.0.0.1", keep_host_header=True, tcp_timeout=LONGEST_SILENCE_S
+        )
 
     def configure(self, updated: set[str]) -> None:
         """Take the options over. At start a fault ends the program; later the change is rolled back."""
@@ -182,6 +186,11 @@ class Lifecycle:
             logger.info(problem)
 
     # ---- readiness ----
+
+    @property
+    def timeout_s(self) -> float:
+        """Return after how many seconds of silence mitmproxy closes a connection."""
+        return float(ctx.options.tcp_timeout if "tcp_timeout" in ctx.options else FIXED_TIMEOUT_S)
 
     @property
     def is_ready(self) -> bool:

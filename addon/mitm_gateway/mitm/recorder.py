@@ -32,8 +32,10 @@ _MAX_HINTS = 200
 MARKERS = {
     "ok": ":white_check_mark:",
     "refused": ":no_entry:",
-    "upstream error": ":x:",
-    "aborted": ":scissors:",
+    "upstream_error": ":x:",
+    "upstream_broke_off": ":x:",
+    "client_left": ":scissors:",
+    "timed_out": ":hourglass:",
 }
 
 

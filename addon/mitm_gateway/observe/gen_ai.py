@@ -103,11 +103,9 @@ def _named(key: str, value: str | None) -> Attributes:
 
 def _error(record: Record) -> str | None:
     """Return the kind of error, in few values: dashboards group by it."""
-    if record.outcome in ("refused", "aborted"):
-        return record.outcome
-    if record.outcome == "upstream error":
-        return record.late_error or ("broken off" if record.error else str(record.status))
-    return None
+    if record.outcome == "upstream_error":
+        return record.late_error or (str(record.status) if record.status else record.outcome)
+    return record.outcome if record.outcome != "ok" else None
 
 
 def _span_only(record: Record) -> Attributes:

@@ -65,7 +65,9 @@ class _Totals:
 
 
 def _is_error(entry: Mapping[str, Any]) -> bool:
-    """Return True for a failed request: no status, an error status, or a stream that failed after a good one."""
+    """Return True for a failed request; a log without outcomes has a status, a refusal or a hint instead."""
+    if "outcome" in entry:
+        return entry["outcome"] not in ("ok", "client_left")
     status = entry.get("status")
     return not isinstance(status, int) or status >= 400 or "refusal" in entry or "hint" in entry
 

@@ -314,12 +314,12 @@ def test_the_record_tells_the_request_from_head_to_end() -> None:
     assert plan is not None
     assert plan.tee is not None
     plan.tee.feed(b'data: {"type":"message_start","message":{"model":"gw-x","usage":{"input_tokens":3}}}\n\n')
-    record = exchange.on_end(ResponseHead(200, EVENTS), "server closed connection")
+    record = exchange.on_end(ResponseHead(200, EVENTS), "server closed connection", "broke_off")
     assert (record.rule, record.model, record.model_sent) == ("mapped", "claude-x", "gw-x")
     assert (record.status, record.error, record.outcome) == (
         200,
         "server closed connection",
-        "upstream error",
+        "upstream_broke_off",
     )
     assert record.usage is not None
     assert record.usage.input_tokens == 3

@@ -59,19 +59,27 @@ def test_the_log_entry_leaves_out_what_says_nothing() -> None:
         "status": 200,
         "total_ms": 12.3,
         "bytes_in": 5,
+        "outcome": "ok",
     }
 
 
 def test_outcomes() -> None:
     assert replace(planned(), status=200).outcome == "ok"
-    assert replace(planned(), status=529).outcome == "upstream error"
+    assert replace(planned(), status=529).outcome == "upstream_error"
     late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))
-    assert late.outcome == "upstream error"
+    assert late.outcome == "upstream_error"
     assert late.comment() == "copilot: x-api-key → bearer, 200, overloaded_error, 500 ms"
-    gone = replace(planned(), status=200, error="Client disconnected.", is_aborted=True)
-    assert gone.outcome == "aborted"
+    gone = replace(planned(), status=200, error="Client disconnected.", ending="client_left")
+    assert gone.outcome == "client_left"
     assert "refusal" not in gone.log_entry()
-    assert replace(planned(), status=302, hint="the upstream redirects").outcome == "upstream error"
+    broken = replace(planned(), status=200, error="server closed connection", ending="broke_off")
+    assert broken.outcome == "upstream_broke_off"
+    assert replace(broken, status=None).outcome == "upstream_error"
+    assert replace(planned(), status=200, error="x", ending="timed_out").outcome == "timed_out"
+    cut = Usage(model="m", is_stream=True)
+    assert replace(planned(), status=200, usage=cut).outcome == "upstream_broke_off"
+    assert replace(planned(), status=200, usage=cut._replace(stop_reason="end_turn")).outcome == "ok"
+    assert replace(planned(), status=302, hint="the upstream redirects").outcome == "upstream_error"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_outcomes() -> None:
 )
 def test_the_log_tells_an_upstream_that_fails_behind_its_status(changes: dict[str, Any], reason: str) -> None:
     record = replace(planned(), total_s=0.1, **changes)
-    assert record.outcome == "upstream error"
+    assert record.outcome == "upstream_error"
     assert record.log_entry()["refusal"] == f"upstream: {reason}"
     facts = record.facts(record.log_entry())
     assert (facts.get("refusal"), facts["error"]) == (None, reason)

@@ -80,7 +80,7 @@ def test_repeated_headers_are_compared_one_by_one() -> None:
 
 
 def test_a_broken_stream_has_no_speed() -> None:
-    assert "tokens per second" not in render({**FACTS, "outcome": "aborted"}, RECEIVED, FORWARDED)
+    assert "tokens per second" not in render({**FACTS, "outcome": "client_left"}, RECEIVED, FORWARDED)
 
 
 def test_the_report_on_a_refused_request_says_that_nothing_was_forwarded() -> None:

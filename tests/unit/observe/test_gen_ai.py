@@ -117,8 +117,9 @@ def test_a_probe_is_not_reported() -> None:
         ({"status": 529}, "529"),
         ({"usage": Usage(error="overloaded_error")}, "overloaded_error"),
         ({"status": 502, "refusal": "credential is not there"}, "refused"),
-        ({"error": "Client disconnected.", "is_aborted": True}, "aborted"),
-        ({"error": "server closed connection"}, "broken off"),
+        ({"error": "Client disconnected.", "ending": "client_left"}, "client_left"),
+        ({"error": "Client disconnected.", "ending": "timed_out"}, "timed_out"),
+        ({"error": "server closed connection", "ending": "broke_off"}, "upstream_broke_off"),
     ],
 )
 def test_errors_have_few_kinds(changes: dict[str, Any], error: str) -> None:
