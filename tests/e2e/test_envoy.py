@@ -130,13 +130,13 @@ def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
     assert len(upstream.requests) == 2
 
 
-@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
+@pytest.mark.parametrize("tokens", [False, True], ids=["plain", "filtered"])
 def test_a_websocket_is_opened_with_the_gateways_key(
-    envoy: StartEnvoy, recorder: StartRecorder, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, tokens: bool
 ) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     upstream = recorder(Bytes(head + b"first frame"))
-    proxy = envoy(rules(upstream.url, more))
+    proxy = envoy(rules(upstream.url), tokens=tokens)
     with Wire(proxy.port) as client:
         client.send(
             b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -151,21 +151,25 @@ def test_a_websocket_is_opened_with_the_gateways_key(
     assert CK.encode() not in upstream.raw
 
 
-@pytest.mark.parametrize(("length", "status"), [(None, 101), (0, 101), (2, 400)])
-def test_a_websocket_with_a_body_that_is_to_be_edited_is_refused(
-    envoy: StartEnvoy, recorder: StartRecorder, length: int | None, status: int
+@pytest.mark.parametrize("length", [None, 0, 2])
+@pytest.mark.parametrize("match", ["path: /v1/**", "model: x", "path: /v1/**, model: x"])
+def test_a_websocket_under_a_rule_that_reads_bodies_is_refused(
+    envoy: StartEnvoy, recorder: StartRecorder, match: str, length: int | None
 ) -> None:
-    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    upstream = recorder(Bytes(head))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
-    size = b"" if length is None else b"Content-Length: %d\r\n" % length
-    with Wire(proxy.port) as client:
-        client.send(
-            b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            + size + b"\r\n" + b"{}"[: length or 0]
-        )  # fmt: skip
-        assert client.read_until(b"\r\n").split()[1] == str(status).encode()
-    assert (upstream.raw == b"") is (status == 400)
+    upstream = recorder(Reply(200, b"{}"))
+    other = f"""
+  - name: other
+    match: {{host: "{API}"}}
+    upstream: {upstream.url}
+"""
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}").replace("path: /v1/**", match) + other)
+    headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    if length is not None:
+        headers.append(("Content-Length", str(length)))
+    answer = ask(proxy, *headers, method="GET", target="/v1/realtime", body=b"{}"[: length or 0])
+    assert (answer.status, answer.header("x-should-retry")) == (426, "false")
+    assert "WebSocket" in error_of(answer)
+    assert upstream.raw == b""
 
 
 def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: StartEnvoy) -> None:
@@ -394,3 +398,96 @@ def test_what_could_be_read_as_another_request_line_is_not_sent(
         with contextlib.suppress(ConnectionError):  # Envoy ends what is no HTTP/2
             assert client.request(pseudo).status >= 400
     assert upstream.raw == b""
+
+
+def test_the_admin_pages_show_readiness_and_metrics_only(envoy: StartEnvoy) -> None:
+    proxy = envoy(rules("http://127.0.0.1:9"))
+    url = f"http://127.0.0.1:{proxy.admin_port}"
+    assert httpx.get(f"{url}/ready").status_code == 200
+    assert httpx.get(f"{url}/stats/prometheus").status_code == 200
+    for path in (
+        "/",
+        "/config_dump",
+        "/certs",
+        "/clusters",
+        "/logging?level=trace",
+        "/quitquitquit",
+        "/stats",
+        "/memory",
+    ):
+        assert httpx.post(url + path).status_code == 403, path
+        assert httpx.get(url + path).status_code == 403, path
+    assert httpx.get(f"{url}/ready").status_code == 200
+
+
+@pytest.mark.parametrize("match", ["", 'model: "*"'], ids=["path", "model"])
+def test_the_limit_of_bodies_does_not_depend_on_the_conditions_of_rules(
+    envoy: StartEnvoy, recorder: StartRecorder, match: str
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    text = rules(upstream.url, "models: {default: gw-model}").replace("path: /v1/**", match or "path: /v1/**")
+    proxy = envoy(text, body_limit=4 << 20)
+    for size, status in ((1 << 20, 200), (3 << 20, 200), (4 << 20, 413)):
+        body = b'{"model":"claude","x":"%s"}' % (b"x" * size)
+        assert ask(proxy, body=body).status == status, size
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (3 << 20, b'{"model":"claude"}'.ljust(3 << 20))
+    assert ask(proxy, ("Transfer-Encoding", "chunked"), body=chunked).status == 200
+
+
+@pytest.mark.parametrize("size", [60, 120, 130])
+def test_a_head_over_128_kib_is_refused(envoy: StartEnvoy, recorder: StartRecorder, size: int) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    proxy = envoy(rules(upstream.url))
+    answer = ask(proxy, ("x-a", "a" * size * 1024))
+    assert answer.status == (200 if size < 128 else 431)
+    assert len(upstream.requests) == (size < 128)
+    assert size < 128 or "131072 bytes" in error_of(answer)
+
+
+@pytest.mark.parametrize("value", ["foo", "h2c", "websockets", "webs", "w"])
+def test_an_upgrade_to_anything_but_websocket_is_removed(
+    envoy: StartEnvoy, recorder: StartRecorder, value: str
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
+    answer = ask(proxy, ("Connection", "Upgrade"), ("Upgrade", value), body=b'{"model":"claude"}')
+    assert answer.status == 200
+    asked = upstream.wait_for_request()
+    assert asked.header("upgrade") is None
+    assert asked.json == {"model": "gw-model"}
+
+
+@pytest.mark.parametrize("value", [None, "foo"])
+def test_an_upgrade_that_nobody_asked_for_is_not_relayed(
+    envoy: StartEnvoy, recorder: StartRecorder, value: str | None
+) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
+    upstream = recorder(Bytes(head + b"raw"))
+    proxy = envoy(rules(upstream.url))
+    headers = () if value is None else (("Connection", "Upgrade"), ("Upgrade", value))
+    answer = ask(proxy, *headers)
+    assert answer.status == 502
+    assert "switched protocols" in error_of(answer)
+
+
+def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    limit = 96 << 20
+    proxy = envoy(rules(upstream.url), max_heap=limit)
+    head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n" + b"x-a: %s\r\n" % (b"a" * 1000) * 95
+    with contextlib.ExitStack() as open_:
+        for _ in range(1500):
+            socket = open_.enter_context(Wire(proxy.port))
+            socket.send(head)
+        assert memory_of(proxy) < 1.2 * limit
+    deadline = time.monotonic() + 30
+    while memory_of(proxy) > 0.9 * limit and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ask(proxy).status == 200
+
+
+def memory_of(proxy: Envoy) -> float:
+    """Return the bytes that Envoy has allocated."""
+    text = httpx.get(f"http://127.0.0.1:{proxy.admin_port}/stats/prometheus").text
+    line = next(line for line in text.splitlines() if line.startswith("envoy_server_memory_allocated{"))
+    return float(line.split()[-1])

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from ..exchange.guard import MAX_HEAD_BYTES
 from ..llm.errors import error_body, error_headers
 from ..rules.ruleset import RuleSet
 from ..wire.refusal import Refusal
@@ -14,14 +15,33 @@ from .header_edits import MUTATION
 from .lua_constants import KEY, LUA, MARK, MODEL, PATH
 from .lua_filter import lua
 from .options import Listener, Options
-from .refusals import BAD_REQUEST, FAULT, NO_CREDENTIAL, NO_ROUTE, UNREACHABLE, too_large
-from .routes import GATE, PASS_CLUSTER, form_conditions, gate_for, headers_to_set, virtual_hosts
+from .re2 import other_than
+from .refusals import (
+    BAD_REQUEST,
+    FAULT,
+    LONG_HEAD,
+    NO_CREDENTIAL,
+    NO_ROUTE,
+    OVERLOADED,
+    UNASKED_UPGRADE,
+    UNREACHABLE,
+    too_large,
+)
+from .routes import GATE, NO_UPGRADE, PASS_CLUSTER, form_conditions, gate_for, headers_to_set, virtual_hosts
 
 _API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
+# A web page can send any request to a port of this machine, so that no other admin page may exist.
+_ADMIN_PATHS = ("/stats/prometheus", "/ready")
 _DIRECT_BODY_BYTES = 1 << 20
+_MONITOR, _ACTION = "envoy.resource_monitors.", "envoy.overload_actions."
+# At these shares of the largest heap.
+_HEAP_ACTIONS = {"shrink_heap": 0.9, "stop_accepting_requests": 0.95, "stop_accepting_connections": 0.98}
 _MAX_CONNECTIONS = 50_000
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
+_UPGRADE = "websocket"
+# No client sees this status: it marks an answer that gets its form as the others do.
+_MARKED = 599
 _KEPT_PATH = "mitm_gateway.path"
 _ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
 _UPSTREAM_FLAGS = ["UH", "UF", "UC", "UO", "LR", "UR", "URX", "UPE", "UT"]
@@ -50,7 +70,10 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
         every.append(_admin_cluster(options))
     return {
         "node": {"id": "mitm-gateway", "cluster": "mitm-gateway"},
-        "admin": {"address": _address(*options.admin)},
+        "admin": {
+            "address": _address(*options.admin),
+            "allow_paths": [{"exact": path} for path in _ADMIN_PATHS],
+        },
         "layered_runtime": {
             # A regular expression of many globs exceeds Envoy's default of 100 instructions.
             "layers": [
@@ -63,18 +86,29 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
                 }
             ]
         },
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": f"{_API}resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": _MAX_CONNECTIONS,
-                    },
-                }
-            ]
-        },
+        "overload_manager": _overload_manager(options),
         "static_resources": {"listeners": listeners, "clusters": every},
+    }
+
+
+def _overload_manager(options: Options) -> dict[str, Any]:
+    """Bound memory and connections: without a bound, unfinished heads and bodies of clients fill the machine."""
+    heap, limits = f"{_MONITOR}fixed_heap", f"{_MONITOR}global_downstream_max_connections"
+    kinds = f"{_API}resource_monitors"
+    heap_type = {"@type": f"{kinds}.fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": options.max_heap}
+    limits_type = {
+        "@type": f"{kinds}.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": _MAX_CONNECTIONS,
+    }
+    return {
+        "resource_monitors": [
+            {"name": heap, "typed_config": heap_type},
+            {"name": limits, "typed_config": limits_type},
+        ],
+        "actions": [
+            {"name": f"{_ACTION}{name}", "triggers": [{"name": heap, "threshold": {"value": share}}]}
+            for name, share in _HEAP_ACTIONS.items()
+        ],
     }
 
 
@@ -120,9 +154,11 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
             }
         ],
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
-        "http_protocol_options": PRESERVE_CASE,
-        "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "request_headers_timeout": "60s",
+        "max_request_headers_kb": MAX_HEAD_BYTES >> 10,
+        "http_protocol_options": PRESERVE_CASE
+        | {"ignore_http_11_upgrade": [{"safe_regex": {"regex": other_than(_UPGRADE)}}]},
+        "upgrade_configs": [{"upgrade_type": _UPGRADE}],
+        "request_headers_timeout": "20s",
         "stream_idle_timeout": "600s",
         "route_config": {
             "name": "rules",
@@ -134,6 +170,9 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "access_log": [_access_log(listener, options)],
         "http_filters": [
             _path_kept(),
+            _filter(
+                NO_UPGRADE, "custom_response.v3.CustomResponse", custom_response_matcher=_unasked_upgrade()
+            ),
             _filter(
                 LUA,
                 "lua.v3.Lua",
@@ -151,6 +190,22 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
             ),
             _ROUTER,
         ],
+    }
+
+
+def _unasked_upgrade() -> dict[str, Any]:
+    """Match the 101 of an upstream that nobody asked to switch protocols."""
+    status = {"@type": "type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeMatchInput"}
+    policy = {
+        "@type": f"{_API}http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+        "status_code": _MARKED,
+    }
+    action = {"action": {"name": "refuse", "typed_config": policy}}
+    return {
+        "matcher_tree": {
+            "input": {"name": "status", "typed_config": status},
+            "exact_match_map": {"map": {"101": action}},
+        }
     }
 
 
@@ -192,10 +247,13 @@ def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
 
 def _mappers(listener: Listener, options: Options) -> list[dict[str, Any]]:
     conditions = {
+        UNASKED_UPGRADE: _has_status(_MARKED),
         NO_CREDENTIAL: _has_details("failed_to_inject_credential"),
         FAULT: _has_details("rbac_access_denied"),
         UNREACHABLE: {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}},
         too_large(options.body_limit): _has_status(413),
+        LONG_HEAD: _has_status(LONG_HEAD.status),
+        OVERLOADED: {"response_flag_filter": {"flags": ["OM"]}},
         BAD_REQUEST: {"response_flag_filter": {"flags": ["DPE"]}},
         NO_ROUTE: {"response_flag_filter": {"flags": ["NR"]}},
     }
@@ -247,10 +305,7 @@ def _mapper(refusal: Refusal, condition: dict[str, Any], host: str) -> list[dict
 
 def _metrics() -> dict[str, Any]:
     """Return a listener for a scraper and a readiness probe, which must not see the other admin pages."""
-    routes = [
-        {"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}}
-        for path in ("/stats/prometheus", "/ready")
-    ]
+    routes = [{"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}} for path in _ADMIN_PATHS]
     return {
         "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "metrics",

@@ -23,7 +23,7 @@ PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}moved"
 # Python's own reader refuses at about this depth.
 _MAX_DEPTH = 990
 _LAST_BLANK = 0x3000
-_STATUSES = (400, 401, 403, 413, 502)
+_STATUSES = (400, 401, 403, 413, 426, 502)
 # Takes the place of a reason in an error.
 _REASON = "\x00"
 _PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
@@ -77,7 +77,7 @@ def _reasons() -> Mapping[str, str]:
         "web_page": refusals.WEB_PAGE.reason,
         "client_key": refusals.CLIENT_KEY.reason,
         "compressed": refusals.COMPRESSED.reason,
-        "upgrade_with_body": refusals.UPGRADE_WITH_BODY.reason,
+        "socket": refusals.SOCKET.reason,
         "no_body": refusals.NO_BODY.reason,
         "fault": refusals.FAULT.reason,
     }

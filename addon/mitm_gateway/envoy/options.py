@@ -65,6 +65,8 @@ class Options:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     body_limit: int = 64 << 20
+    max_heap: int = 1536 << 20
+    """Bytes of memory above which Envoy refuses new requests."""
     ca: str = DEFAULT_CA
     log: str = "/dev/stdout"
     tokens: bool = False

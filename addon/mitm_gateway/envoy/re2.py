@@ -65,6 +65,12 @@ def _endpoint_regex(endpoint: Endpoint) -> str:
     return "".join(map(str.__add__, map(re.escape, endpoint.literals), (*wildcards, "")))
 
 
+def other_than(word: str) -> str:
+    """Return the expression for every text but this word, in any case; RE2 cannot negate."""
+    shorter = (f"{word[:size]}(?:[^{word[size]}].*)?" for size in range(len(word)))
+    return f"(?is){'|'.join(shorter)}|{word}.+"
+
+
 def header_regex(glob: str) -> str:
     """Return the expression for the header names that a glob covers, pseudo-headers excluded."""
     regex = _joined(glob, ".*", ".*")

@@ -26,11 +26,13 @@ from .options import Listener, Options
 from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
 from .refusals import BLOCKED, WRONG_HOST
 
-GATE = "gate"
+GATE, NO_UPGRADE = "gate", "no-upgrade"
 PASS_CLUSTER = "target"
+_NO_RULE = -1
 RULE = "rule"  # the note and the metadata that hold the number of a rule
 
 Route = dict[str, Any]
+_OFF = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 _JSON_TYPE = {"content-type": "application/json"}
 
 
@@ -76,29 +78,26 @@ def _rule_routes(
     conditions = _conditions(rule)
     routes: list[Route] = []
     if rule.match.model is not None:
-        routes.append(_answer(500, "", [*conditions, _is_present(MODEL, present=False)], asks=number))
+        routes.append(_asking(number, [*conditions, _is_present(MODEL, present=False)]))
         conditions.append(_regex(MODEL, model_regex(rule.match.model)))
     routes += _model_answers(rule, ruleset, listener.host, conditions)
     if options.origins:
         # The filter refuses a page whose origin is not listed.
-        routes.append(
-            _forward(
-                number,
-                rule,
-                listener,
-                options,
-                [*conditions, _is_present("origin", present=True)],
-                is_page=True,
-            )
-        )
+        page = [*conditions, _is_present("origin", present=True)]
+        routes += _with_upgrade(_forward(number, rule, listener, options, page, is_page=True))
     own = _forward(number, rule, listener, options, conditions)
-    if _needs_filter(rule, listener) or options.tokens:
+    if rule.reads_body:  # the filter refuses its upgrades
         return [*routes, own]
+    if auth_of(rule, listener).credential == CLIENT or options.tokens:
+        return [*routes, *_with_upgrade(own)]
     return [*routes, *_with_plain(own, options, strips=auth_of(rule, listener).scheme != "keep")]
 
 
-def _needs_filter(rule: Rule, listener: Listener) -> bool:
-    return rule.reads_body or auth_of(rule, listener).credential == CLIENT
+def _with_upgrade(route: Route) -> list[Route]:
+    """Return a route, and before it one for upgrades, whose upstream may switch protocols."""
+    match = route["match"] | {"headers": [*route["match"]["headers"], _is_present("upgrade", present=True)]}
+    filters = route.get("typed_per_filter_config", {}) | {NO_UPGRADE: _OFF}
+    return [route | {"match": match, "typed_per_filter_config": filters}, route]
 
 
 # A short path in normal form without odd segments, and a query without percent-encoding.
@@ -110,9 +109,9 @@ _NOTEWORTHY_TARGET = rf".*(?:{MODEL_REGEX}|\?.*(?i:{'|'.join(map(any_spelling, _
 
 
 def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
-    """Return a route, and before it one without the filter for requests that the filter would not change."""
+    """Return a route, and before it one for upgrades, and one without the filter for requests that it would not change."""
     if options.clients:
-        return [route]
+        return _with_upgrade(route)
     too_large = {"range_match": {"start": options.body_limit + 1, "end": 2**63 - 1}, "invert_match": True}
     plain = [
         # A request that has been through the filter's first half needs its second one.
@@ -126,10 +125,10 @@ def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
         _is_present("sec-fetch-site", present=False),
         *([_is_present("sec-websocket-protocol", present=False)] if strips else []),
     ]
-    without = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     match = route["match"] | {"headers": [*route["match"]["headers"], *plain]}
-    filters = route.get("typed_per_filter_config", {}) | {LUA: without, GATE: without}
-    return [route | {"match": match, "typed_per_filter_config": filters}, route]
+    filters = route.get("typed_per_filter_config", {}) | {LUA: _OFF, GATE: _OFF}
+    upgrade, other = _with_upgrade(route)
+    return [upgrade, route | {"match": match, "typed_per_filter_config": filters}, other]
 
 
 def _conditions(rule: Rule) -> list[Route]:
@@ -162,9 +161,8 @@ def _forward(
     is_page: bool = False,
 ) -> Route:
     place = destination_of(rule, listener)
-    gate = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}
     filters = {
-        GATE: gate | {"rbac": {"rules": gate_for(number)}},
+        GATE: _gate(number),
         **removals(rule, listener, is_page=is_page),
     }
     return {
@@ -180,6 +178,11 @@ def _forward(
         "request_headers_to_add": headers_put_in(rule, listener, options),
         "typed_per_filter_config": filters,
     }
+
+
+def _gate(number: int) -> Route:
+    kind = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
+    return {"@type": kind, "rbac": {"rules": gate_for(number)}}
 
 
 def gate_for(number: int) -> dict[str, Any]:
@@ -246,13 +249,24 @@ def _answer(
     body: str,
     conditions: list[Route],
     headers: Mapping[str, str] = _JSON_TYPE,
-    asks: int | None = None,
 ) -> Route:
     return {
         "match": {"prefix": "/", "headers": conditions},
-        **({"metadata": {"filter_metadata": {LUA: {"asks": asks}}}} if asks else {}),
         "direct_response": {"status": status, **({"body": {"inline_string": body}} if body else {})},
         "response_headers_to_add": headers_to_set(headers),
+    }
+
+
+def _asking(number: int, conditions: list[Route]) -> Route:
+    """Return a route that asks the filter for the body's model. No request passes it: the gate refuses all.
+
+    It has a cluster because Envoy applies the limit of bodies to such routes only.
+    """
+    return {
+        "match": {"prefix": "/", "headers": conditions},
+        "metadata": {"filter_metadata": {LUA: {"asks": number}}},
+        "route": {"cluster": cluster_name(number)},
+        "typed_per_filter_config": {GATE: _gate(_NO_RULE)},
     }
 
 

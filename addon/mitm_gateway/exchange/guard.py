@@ -18,6 +18,8 @@ from ..wire.request import Arrival, RequestHead, text
 
 # The default limit of nginx and Apache for a request line; it bounds the time that a glob takes.
 MAX_PATH_CHARACTERS = 8192
+# Heads of coding agents have a few KiB; the bound keeps unfinished ones from filling the memory.
+MAX_HEAD_BYTES = 128 << 10
 # Reasons that the Envoy filter gives as well.
 TRACE_REFUSED = "TRACE is not forwarded: it would show the credential"
 CROSS_SITE = "cross-site requests of web pages may not use this gateway"

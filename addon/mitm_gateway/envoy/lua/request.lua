@@ -80,9 +80,8 @@ end
 local function read_body(handle, headers, request)
   if request.body or request.has_no_body then return headers end
   -- For Envoy, a request for a WebSocket has no end.
-  local is_upgrade = headers:get("upgrade")
-  if is_upgrade and (request.length or "0") ~= "0" then refuse(400, REASONS.upgrade_with_body) end
-  local body = not is_upgrade and not has_form(headers, request) and handle:body()
+  if headers:get("upgrade") then refuse(426, REASONS.socket) end
+  local body = not has_form(headers, request) and handle:body()
   local size = body and body:length() or 0
   headers = handle:headers()
   if size == 0 then
@@ -126,11 +125,13 @@ end
 
 -- Return the model, whether it is known without reading the body, and the headers as `read_body` does. Envoy has taken
 -- Transfer-Encoding out by now, and HTTP/2 has none, so without a length even a GET may have a body. Few do; it is read
--- before a route is chosen, as the model in it decides.
+-- before a route is chosen, as the model in it decides. That of an upgrade is unknown, so that a route asks for it.
 local function learn_model(handle, headers, request)
   if request.model then return request.model, true, headers end
-  if request.length == "0" or has_form(headers, request) then return nil, true, headers end
-  if request.length or (request.method ~= "GET" and request.method ~= "HEAD") then return nil, false, headers end
+  local is_empty = request.length == "0" and not headers:get("upgrade")
+  if is_empty or has_form(headers, request) then return nil, true, headers end
+  local is_body_unlikely = request.method == "GET" or request.method == "HEAD"
+  if request.length or not is_body_unlikely or headers:get("upgrade") then return nil, false, headers end
   headers = read_body(handle, headers, request)
   return request.body_model, true, headers
 end

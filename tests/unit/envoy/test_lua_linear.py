@@ -1,0 +1,126 @@
+"""Every function of the filter that reads a peer's bytes takes work in proportion to them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from mitm_gateway.envoy.lua_filter import literal, rule_data
+from mitm_gateway.envoy.options import Listener
+from support.constants import TESTS
+from support.core import make_rule
+from support.lua import Library
+
+N = 100
+MAX_RATIO = 3
+RULE = make_rule(
+    models={"map": {"a*b*c": "x", "*-*": "y"}}, beta={"drop": ["a*b"], "rename": {"a": "b"}},
+    body={"remove": ["a[*].b", "b"], "set": {"c.d": 1, "a[*].x": "y"}},
+)  # fmt: skip
+DATA = rule_data(RULE, Listener("127.0.0.1", 1))
+EDITS = {name: DATA[name] for name in ("beta", "body_remove", "body_set")}
+CALLS: dict[str, str] = {
+    "text.trimmed": "return text.trimmed",
+    "text.normal_path": "return text.normal_path",
+    "text.unquoted": "return text.unquoted",
+    "text.quoted": "return text.quoted",
+    "text.as_value": "return text.as_value",
+    "text.without_final": "return function(value) return text.without_final(value, '/') end",
+    "head.has_odd_segments": "return head.has_odd_segments",
+    "head.identify": "return function(path) return head.identify('POST', path) end",
+    "head.bare_key": "return head.bare_key",
+    "head.client_key": "return function(value) return head.client_key({ ['x-api-key'] = { value }, authorization = "
+    "text.split(value, ',') }) end",
+    "head.without_websocket_key": "return head.without_websocket_key",
+    "head.sent_query": "return head.sent_query",
+    "head.beta_names": "return head.beta_names",
+    "head.edited_betas": "return function(value) return head.edited_betas(RULE.beta, head.beta_names(value)) end",
+    "head.sent_model": "return function(name) return head.sent_model(RULE.models, name) end",
+    "head.refusal": "return function(text) return head.refusal('anthropic', 400, text) end",
+    "escapes.decoded": "return escapes.decoded",
+    "json.scan": "return json.scan",
+    "json.fields": "return function(text) return json.fields(text, { a = true }) end",
+    "edits.apply": "return function(text) json.scan(text) return edits.apply(text, RULE) end",
+    "estimate.tokens": "return function(text) json.scan(text) return estimate.tokens(text, 'anthropic') end",
+    "restore.json": "return whole(function() return restore.json('\"m\"') end)",
+    "restore.sse": "return whole(function() return restore.sse('\"m\"') end)",
+    "restore.json by byte": "return bytewise(function() return restore.json('\"m\"') end)",
+    "restore.sse by byte": "return bytewise(function() return restore.sse('\"m\"') end)",
+    "usage.sse": "return whole(function() return usage.sse(true) end)",
+    "usage.json": "return whole(function() return usage.json(true) end)",
+    "usage.sse by byte": "return bytewise(function() return usage.sse(true) end)",
+}
+FEEDING = """
+local function fed(pieces, make)
+  return function(text)
+    local reader = make()
+    for _, piece in ipairs(pieces(text)) do reader:feed(piece) end
+    return (reader.flush or reader.finish)(reader)
+  end
+end
+local function whole(make) return fed(function(text) return { text } end, make) end
+local function bytes_of(text)
+  local pieces = {}
+  for place = 1, #text do pieces[place] = text:sub(place, place) end
+  return pieces
+end
+local function bytewise(make) return fed(bytes_of, make) end
+"""
+# A start, a piece that is repeated, and an end.
+LINES = [
+    ("", "a", ""), ("", " ", ""), ("a", " ", "a"), ("", "\u3000", "a"), ("", "/", "a"), ("", "=", ""),
+    ("Basic ", "=", "x"), ("Bearer ", " ", "x"), ("Basic ", "A", ""), ("", ",", ""), ("", "a,", ""),
+    ("", "-", "x"), ("a", "b", "d"), ("?", "&", ""), ("?", "key=", "x"), ("?", ";", "key"), ("?", "[", ""),
+    ("?", "%", ""), ("?", "%25", "key"), ("", "%41", ""), ("", "\\", "x"), ("", "/a", ""), ("", "/;", "."),
+    ("", "/%2e", "x"), ("/models/", "a", ""), ("/models/", ":", "/x"), ("/models/", "/models/", ":"),
+    ("/models/", "a:b", "/operations/"), ("/model/", "/invoke", "/"), ("/model/", "a/", "invoke"),
+    ("", "/openai/deployments/", ""), ("/openai/deployments/", "a", ""), ("/messages/batches/", "a", ""),
+    ("", "/images/", ""), ("openai-insecure-api-key.", ",openai-insecure-api-key.", ""), ("", "\x00", ""),
+    ("", "é", ""), ("", "\\u00", "x"),
+]  # fmt: skip
+BODIES = [
+    ('{"a":"', "x", '"}'), ('{"a":"', "\\\\", '"}'), ('{"a":"', '\\"', '"}'), ('{"a":"', "\\u00e9", '"}'),
+    ('{"a":"', "é", '"'), ('{"a":[', "{},", "1]}"), ('{"a":[', "[],", "1]}"), ('{"a":[', '{"b":1},', "1]}"),
+    ('{"a":', "[", ""), ('{"a":', '{"a":', ""), ("{", '"a":1,', '"b":2}'), ("{", '"model":"x",', '"b":2}'),
+    ("{", '"\\u006dodel":1,', ""), ('{"a":', "9", "}"), ("", " ", "{}"),
+    ('{"anthropic_beta":[', '"a",', '"b"]}'), ('{"messages":[', '{"type":"x","a":["é"]},', "1]}"),
+    ('{"model":"', "x", '"}'), ('{"messages":"', "\\n", '"}'), ('{"message":{', '"model":"x",', '"a":1}}'),
+    ("data: ", "x", "\n\n"), ("", "data: x\n", ""), ("", 'data: {"model":"x"}\n\n', ""),
+    ("", 'data: {"usage":{"input_tokens":1}}\n\n', ""), ("", "\r", ""), ("", "\n", ""),
+    ('data: {"usage"', " ", ":{"), ("", '"usage"', "{"), ("", '"error" ', ""), ("da", "t", "a:"),
+    ('data: {"\\u006d', "\\", ""), ('data: {"model":"', "x", ""), ("", "\\u00", ""), ("", '"model"', ""),
+]  # fmt: skip
+
+
+@cache
+def counted(function: str) -> Any:
+    """Return a function that returns the work of a call."""
+    rule = literal(EDITS | {"models": DATA["models"]})
+    counting = (TESTS / "support" / "counting.lua").read_text()
+    called = f"local called = (function() {function} end)()"
+    return Library().execute(f"local RULE = {rule}\n{FEEDING}\n{called}\n{counting}\nreturn counted(called)")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_twice_the_bytes_take_at_most_three_times_the_work(name: str) -> None:
+    call = counted(CALLS[name])
+    for start, piece, end in (*LINES, *BODIES):
+        once, twice = (
+            call((start + piece * size + end).encode("utf-8", "surrogatepass")) for size in (N, 2 * N)
+        )
+        assert twice <= MAX_RATIO * max(once, N), (start, piece, end)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "code"),
+    [
+        ("", "/", "return text:gsub('/+$', '')"),
+        ("/models/", "a", "return text:match('/models/[^/:]+[^/:]*:')"),
+        ("", "a", "for place = 1, #text do text:sub(place) end"),
+    ],
+)
+def test_the_count_shows_work_that_grows_faster(start: str, piece: str, code: str) -> None:
+    call = counted(f"return function(text) {code} end")
+    assert call(f"{start}{piece * 2 * N}x".encode()) > MAX_RATIO * call(f"{start}{piece * N}x".encode())
