@@ -167,7 +167,11 @@ CASES = [
     Case("empty segments", target="/v1//x", status=400, sent_target=None),
     Case("another Host", headers=(("Host", "evil.test"),), status=421, sent_target=None),
     Case("a web page", headers=(("Origin", "https://evil.test"),), status=403, sent_target=None),
-    Case("a cross-site request", headers=(("Sec-Fetch-Site", "cross-site"),), status=403, sent_target=None),
+    *(
+        Case(f"a request from {site}", headers=(("Sec-Fetch-Site", site),), status=403, sent_target=None)
+        for site in ("cross-site", "same-site", "SAME-SITE", "same-origin, cross-site", "elsewhere")
+    ),
+    *(Case(f"a request from {site}", headers=(("Sec-Fetch-Site", site),)) for site in ("none", "Same-Origin")),
     Case("TRACE", method="TRACE", body=b"", status=403, sent_target=None),
     Case("an untouched body keeps every byte", body=b"\x00\xff {\"model\": 5", sent_body=b"\x00\xff {\"model\": 5"),
     _body("only the model's string changes", NASTY, NASTY.replace(b'"claude-opus-4"', b'"gw-large"')),

@@ -40,6 +40,7 @@ def constants() -> dict[str, Any]:
         "errors": {form: {status: _error(form, status) for status in _STATUSES} for form in get_args(Form)},
         "endpoints": list(map(_endpoint, ENDPOINTS)),
         "max_path_bytes": guard.MAX_PATH_CHARACTERS,
+        "own_sites": guard.OWN_SITES,
         "key_headers": guard.KEY_HEADERS,
         "anthropic_key": plan.ANTHROPIC_KEY,
         "placeholders": sorted(plan.PLACEHOLDERS),

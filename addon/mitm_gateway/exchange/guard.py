@@ -22,7 +22,9 @@ MAX_PATH_CHARACTERS = 8192
 MAX_HEAD_BYTES = 128 << 10
 # Reasons that the Envoy filter gives as well.
 TRACE_REFUSED = "TRACE is not forwarded: it would show the credential"
-CROSS_SITE = "cross-site requests of web pages may not use this gateway"
+CROSS_SITE = "requests of web pages from other sites may not use this gateway"
+# `same-site` is a page on another port or subdomain, whose requests the browser sends without asking.
+OWN_SITES = ("none", "same-origin")
 LONG_PATH = f"the path is longer than {MAX_PATH_CHARACTERS} characters"
 ODD_PATH = "the path has dot or empty segments"
 KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
@@ -181,7 +183,7 @@ def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
         return Refusal(
             403, "web pages may not use this gateway; list an origin in gateway_origins to allow it"
         )
-    if not origins and any("cross-site" in site.lower() for site in head.all("sec-fetch-site")):
+    if not origins and any(site.strip().lower() not in OWN_SITES for site in head.all("sec-fetch-site")):
         return Refusal(403, CROSS_SITE)
     return None
 

@@ -66,7 +66,7 @@ EACH_PLACE = ("abcdefgh", "é", "漢", r"\n")
 def test_a_fault_is_seen_wherever_it_stands_in_a_long_string(lua: Library, filling: str, step: int) -> None:
     text = filling.encode() * (4000 // len(filling.encode()))
     for place in range(250, 1600, step):
-        for odd in ODD_BYTES:
+        for odd in ODD_BYTES[place % 4 :: 4]:
             assert_read_alike(lua, b'{"a":"%s%s%s","model":"m"}' % (text[:place], odd, text[place:]))
 
 

@@ -123,6 +123,8 @@ def test_a_reverse_listener_answers_to_its_own_names_only(host: str, expected: i
         ({"Origin": "https://app.example"}, None),
         ({"Origin": "HTTPS://App.Example"}, None),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, None),
         ({"Sec-Fetch-Site": "none"}, None),
         ({"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}, None),
     ],

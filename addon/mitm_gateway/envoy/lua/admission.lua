@@ -2,13 +2,16 @@
 
 local admission = {}
 
-local has, REASONS = text.has, CONSTANTS.reasons
+local REASONS = CONSTANTS.reasons
 -- The file of client keys is read again at most this often: a change is in force within two seconds.
 local CLIENTS_TTL_S = 1
 
 -- The methods of most requests, looked up before a closer look.
 local FORWARDED = { POST = true, GET = true, HEAD = true }
 local UNSENT = { TRACE = true, TRACK = true }
+
+local OWN_SITES = {}
+for _, site in ipairs(CONSTANTS.own_sites) do OWN_SITES[site] = true end
 
 -- Refuse the request.
 function admission.refuse(status, reason) error({ status = status, reason = reason }, 0) end
@@ -22,7 +25,7 @@ local function check_origin(headers)
   local origin = headers:get("origin")
   if origin and not is_listed(origin) then refuse(403, REASONS.web_page) end
   local site = headers:get("sec-fetch-site")
-  if not origin and site and has(site:lower(), "cross-site") then refuse(403, REASONS.cross_site) end
+  if not origin and site and not OWN_SITES[text.trimmed(site):lower()] then refuse(403, REASONS.cross_site) end
 end
 
 local function check_path(path)
