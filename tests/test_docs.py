@@ -1,36 +1,190 @@
-"""The documents agree with the code: package table, acceptance cases, links. `UPDATE_DOCS=1` writes them anew."""
+"""The documents agree with the code: blocks load, commands exist and print what is shown, tables are generated.
+
+`UPDATE_DOCS=1` writes the generated parts anew.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from mitm_gateway.cli import main
+from mitm_gateway.exchange.explain import explain_url
+from mitm_gateway.mitm.options import add_options
+from mitm_gateway.rules import edits, presets, schema
+from mitm_gateway.rules.fields import keys_of
+from mitm_gateway.rules.json_schema import field_texts
+from mitm_gateway.rules.load import parse_rules
 from support.constants import ROOT, TESTS
 from test_layers import PACKAGES
 
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+USER_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
+REFERENCE = (
+    ("At the top", schema.RulesFile),
+    ("`credentials.NAME`", schema.Credential),
+    ("`rules[]`", schema.Rule),
+    ("`match`", schema.Match),
+    ("`auth`", schema.Auth),
+    ("`headers`", edits.Headers),
+    ("`beta`", edits.Beta),
+    ("`body`", edits.Body),
+    ("`models`", edits.Models),
+    ("`respond`", schema.Respond),
+)
 _CASE = re.compile(r"^(?:async )?def test_((?:\d\d+_)+)", re.MULTILINE)
 
 
-def generated(page: Path, name: str, expected: str) -> None:
-    """Assert that the part of a page between `<!-- NAME: … -->` and `<!-- /NAME -->` is the expected text."""
+def by_name(page: Path) -> str:
+    return page.name
+
+
+def assert_generated(page: Path, name: str, expected: str) -> None:
+    """Assert that the part between `<!-- NAME: … -->` and `<!-- /NAME -->` is the expected text."""
     pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
     text = page.read_text()
-    written = pattern.sub(lambda found: found[1] + expected + found[3], text)
     assert pattern.search(text), f"{page.name} has no part {name}"
+    written = pattern.sub(lambda found: found[1] + expected + found[3], text)
     if os.environ.get("UPDATE_DOCS"):
         page.write_text(written)
-    assert page.read_text() == written
+    assert page.read_text() == written, "run pytest with UPDATE_DOCS=1 and commit the page"
 
 
-def test_the_package_table_is_the_one_that_the_layers_test_enforces() -> None:
-    rows = "".join(f"| `{name}` | {line} |\n" for name, line in PACKAGES.items())
-    generated(DOCS / "architecture.md", "packages", f"| package | holds |\n| --- | --- |\n{rows}")
+def table(head: str, rows: Iterator[tuple[str, ...]]) -> str:
+    columns = head.count("|") + 1
+    lines = [f"| {head} |", "|" + " --- |" * columns, *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+# ---- generated parts ----
+
+
+def described(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    texts = field_texts(model)
+    return ((f"`{key}`", texts.get(key, "")) for key in keys_of(model))
+
+
+def test_the_reference_of_the_rules_is_the_schemas() -> None:
+    parts = (f"**{title}**\n\n{table('key | meaning', described(model))}\n" for title, model in REFERENCE)
+    assert_generated(DOCS / "rules.md", "reference", "\n" + "".join(parts))
+    assert all(text for _, model in REFERENCE for _, text in described(model))
+
+
+def test_the_table_of_options_is_the_addons() -> None:
+    rows: list[tuple[str, ...]] = []
+
+    class Loader:
+        def add_option(self, name: str, kind: type, default: Any, text: str, choices: object = None) -> None:
+            rows.append((f"`{name}`", f"`{str(default).lower() if kind is bool else default or '–'}`", text))
+
+    add_options(Loader())  # type: ignore[arg-type]
+    assert_generated(DOCS / "options.md", "options", table("option | default | meaning", iter(sorted(rows))))
+
+
+def test_the_table_of_presets_is_complete() -> None:
+    rows = (
+        (f"`{name}`", presets.describe(name)["title"], str(presets.describe(name)["date"]))
+        for name in presets.names()
+    )
+    assert_generated(DOCS / "providers.md", "presets", table("preset | provider | as of", rows))
+
+
+def test_the_table_of_packages_is_the_one_that_the_layers_test_enforces() -> None:
+    rows = ((f"`{name}`", line) for name, line in PACKAGES.items())
+    assert_generated(DOCS / "architecture.md", "packages", table("package | holds", rows))
+
+
+def test_the_readme_shows_what_explain_prints() -> None:
+    (rules,) = blocks(README, "yaml")
+    url, header, model = "https://api.anthropic.com/v1/messages", ("x-api-key", "any-key"), "claude-opus-4-8"
+    explanation = explain_url(parse_rules(rules.encode(), "rules.yaml", {}), "POST", url, [header], model)
+    command = f"$ mitm-gateway explain POST {url} -H 'x-api-key: any-key' --model {model}"
+    shown = "\n".join([command, *explanation.lines()])
+    assert_generated(README, "explain", f"```console\n{shown}\n```\n")
+
+
+# ---- blocks, commands, links ----
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", USER_PAGES, ids=by_name)
+def test_the_rules_on_a_page_load(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        if "rules:" in block:
+            text = (
+                block
+                if "credentials:" in block or "credential: client" in block
+                else "credentials: {}\n" + block
+            )
+            assert parse_rules(text.encode(), page.name, {}).rules
+
+
+@pytest.mark.parametrize("page", USER_PAGES, ids=by_name)
+def test_the_python_on_a_page_compiles(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page.name, "exec")
+
+
+@pytest.mark.parametrize("page", USER_PAGES, ids=by_name)
+def test_the_commands_on_a_page_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = page.read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:^\$ |`)(?:\w+=\S+ )*make ([a-z]+)", text, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for command in sorted(set(re.findall(r"mitm-gateway ([a-z][a-z-]*)", text))):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0, command
+        known = capsys.readouterr().out
+        for line in re.findall(rf"^\$ .*?mitm-gateway {command} ([^#\n]*)", text, re.MULTILINE):
+            words = shlex.split(line.replace(')"', "").replace("…", ""))
+            own = words[: words.index("--")] if "--" in words else words
+            assert all(word in known for word in own if word.startswith("-")), line
+
+
+def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = set(re.findall(r"^    ([a-z][a-z-]+)(?:  |$)", capsys.readouterr().out, re.MULTILINE))
+    listed = re.findall(r"^\| `mitm-gateway ([a-z-]+)", (DOCS / "options.md").read_text(), re.MULTILINE)
+    assert commands == set(listed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"], ids=by_name)
+def test_the_paths_that_a_page_names_exist(page: Path) -> None:
+    for path in re.findall(r"`((?:[a-z_]+/)+[a-z_.*-]*)`", page.read_text()):
+        assert [*ROOT.glob(path), *(ROOT / "addon" / "mitm_gateway").glob(path)], path
+
+
+def test_the_readme_is_short_and_every_page_can_be_reached_from_it() -> None:
+    text = README.read_text()
+    assert len(text.split()) <= 900
+    linked = {README.parent / target for target in re.findall(r"\]\(([^)#\s]+)", text)}
+    second = {page.parent / target for page in linked if page.suffix == ".md"
+              for target in re.findall(r"\]\(([^)#\s]+)", page.read_text())}  # fmt: skip
+    reached = {page.resolve() for page in linked | second}
+    assert {page.resolve() for page in DOCS.glob("*.md")} <= reached
+
+
+# ---- acceptance cases ----
 
 
 def cases_in_tests() -> Iterator[tuple[int, str]]:
@@ -47,21 +201,3 @@ def test_every_acceptance_case_is_listed_and_has_a_test() -> None:
     assert listed == list(range(1, len(listed) + 1))
     assert {number for number, _ in cases_in_tests()} == set(listed)
     assert all(f"`{file}`" in text for _, file in cases_in_tests())
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-        assert "://" in target or (page.parent / target).exists(), target
-
-
-@pytest.mark.parametrize(
-    "page", [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name
-)
-def test_paths_and_make_targets_that_a_page_names_exist(page: Path) -> None:
-    text, makefile = page.read_text(), (ROOT / "Makefile").read_text()
-    for path in re.findall(r"`((?:[a-z_]+/)+[a-z_.*-]*)`", text):
-        found = [*ROOT.glob(path), *(ROOT / "addon" / "mitm_gateway").glob(path)]
-        assert found, path
-    for target in re.findall(r"`make ([a-z]+)", text):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
