@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
 from mitm_gateway.llm.usage import reader_for
@@ -19,7 +20,7 @@ from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
 from mitm_gateway.wire.sse import Event, EventReader
-from support.bodies import assert_same_both_ways
+from support.bodies import assert_same_both_ways, to
 from support.constants import TESTS
 
 _DATA = TESTS / "data"
@@ -29,22 +30,24 @@ _PATHS = (parse_path("metadata.user_id"), parse_path("tools[*].defer_loading"))
 
 def body(data: bytes) -> None:
     """A body is refused with a reason, or its model changes and nothing else does; with simdjson and without."""
-    assert_same_both_ways(data, model="m")
-    assert_same_both_ways(data, model="m", remove=_PATHS, set_=((parse_path("a.b"), "1"),))
+    assert_same_both_ways(data, model=to("m"))
+    assert_same_both_ways(data, model=to("m"), remove=_PATHS, set_=((parse_path("a.b"), "1"),))
     try:
         found = scan(data)
     except BodyError:
         return
     before = json.loads(data.decode("utf-8-sig"))
     assert isinstance(before, dict)
-    assert before.get("model") == found.model
-    assert edit(found, model=found.model) is found.raw
+    named = before.get("model")
+    assert found.model == (named["id"] if isinstance(named, dict) else named)
+    assert edit(found, model=lambda name: name) is found.raw
     if found.model is not None:
-        renamed = edit(found, model=f"{found.model}x")
-        assert json.loads(renamed.decode("utf-8-sig")) == {**before, "model": f"{found.model}x"}
-        assert edit(scan(renamed), model=found.model).startswith(data[: data.find(b"{")])
+        renamed = edit(found, model=lambda name: f"{name}x")
+        sent = {**named, "id": f"{found.model}x"} if isinstance(named, dict) else f"{found.model}x"
+        assert json.loads(renamed.decode("utf-8-sig")) == {**before, "model": sent}
+        assert edit(scan(renamed), model=to(found.model)).startswith(data[: data.find(b"{")])
     try:
-        scan(edit(found, model="m", remove=_PATHS, set_=((parse_path("a.b"), "1"),)))
+        scan(edit(found, model=to("m"), remove=_PATHS, set_=((parse_path("a.b"), "1"),)))
     except BodyError:
         return
 

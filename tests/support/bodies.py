@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 from mitm_gateway.exchange import json_body
-from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 
 Told = tuple[str | None, frozenset[str], bytes | str] | str
@@ -26,7 +27,8 @@ NASTY = [
     b'{"a":-0}', b'{"a":-01}', b'{"a":1e}', b'{"a":1E+}', b'{"a":0x1}', b'{"a":\xc2\xa01}', b'{"a":"\\uD83D\\uDE00"}',
     b'{"a":"\\u12"}', b"nul", b'{"a":[1,]}', b'{"a":[,1]}', b"{,}", b'{"a":1,,"b":2}', b"\x1e{}", b'{"a":1}\xef\xbb\xbf',
     b'{"\xed\xa0\x80":1}', b'{"a":+1}', b'{"a":1_0}', b"/*c*/{}", b'{"a":"\\/"}', b'{"a":\ttrue}', b'{"a":\x0ctrue}',
-    b'{"model":null}', b'{"model":{}}', b'{"model":["m"]}', b'{"model":7}', b'{"model":true}', b'{"model":""}',
+    b'{"model":{"id":"m","x":1.0}}', b'{"model":{"i\\u0064":"m"}}', b'{"model":{"id":null}}', b'{"model":{"id":"a","id":"b"}}',
+    b'{"model":null,"model":"m"}', b'{"model":null}', b'{"model":{}}', b'{"model":["m"]}', b'{"model":7}', b'{"model":true}', b'{"model":""}',
     b'{"model":"m","model":"m"}', b'{"model\\u0000":"m"}', b'{"model\\u0000":"m","model":"n"}',
     b'{"Model":"m","model ":"n"}', b'{"a":"x\\"model","\\u006dodel":"m"}', b'{"x\\"model":"a","\\u006dodel":"m"}',
     b'{"a":{"model":"m"},"model":"\\u006d"}', b'{"a":"\\"model\\":\\"m\\"","model":"m"}',
@@ -34,6 +36,11 @@ NASTY = [
     b'{"a":"model","model":"m"}', b'{"a":{"model":"m"},"mode\\u006C":"m"}', b'{"a":{"model":"m"}}',
     b'{"a":"\\\\","model":"m\\\\"}', b'{"anthropic_beta":["a"],"anthropic_beta":[]}', b'{"anthropic_bet\\u0061":["a"]}',
 ]  # fmt: skip
+
+
+def to(name: str) -> Callable[[str], str]:
+    """Return a map of every model to this name."""
+    return lambda _: name
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from ..exchange import guard, json_body, json_scanner, local_answers, plan, restore_model
+from ..exchange import body_error, guard, json_body, json_scanner, local_answers, plan, restore_model
 from ..llm import usage
 from ..llm.apis import ENDPOINTS, Endpoint, Form
 from ..llm.errors import error_body, error_headers
@@ -68,7 +68,7 @@ def constants() -> dict[str, Any]:
 
 def _reasons() -> Mapping[str, str]:
     return {
-        **{reason.name.lower(): reason.value for reason in json_body.Reason},
+        **{reason.name.lower(): reason.value for reason in body_error.Reason},
         "trace": guard.TRACE_REFUSED,
         "cross_site": guard.CROSS_SITE,
         "long_path": guard.LONG_PATH,

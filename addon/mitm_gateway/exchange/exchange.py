@@ -12,20 +12,22 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from ..credentials.value import Value
-from ..rules.ruleset import Asked, NeedsBody, RuleSet
+from ..rules.ruleset import NeedsBody, RuleSet
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
-from ..wire.content_encoding import DecodingError, TooLarge, decode
+from ..wire.content_encoding import DecodingError, TooLarge
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
 from ..wire.sigv4 import signed
 from . import guard
+from .body_error import BodyError
 from .headers import Secrets, outgoing
-from .json_body import Body, BodyError, scan
+from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from .record import ANSWERED_HERE, Ending, Record
+from .request_body import read_body
 from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
 from .tee import Tee
 
@@ -153,9 +155,9 @@ class Exchange:
             else None
         )
 
-    def _match(self, asked: Asked | None = None) -> Step | None:
+    def _match(self, models: tuple[str, ...] | None = None) -> Step | None:
         """Find the rule and plan what it does; None where the request goes on to its credentials."""
-        outcome = decide(self.config.ruleset, self.head, self.arrival, asked, self.config.demo)
+        outcome = decide(self.config.ruleset, self.head, self.arrival, models, self.config.demo)
         match outcome:
             case NeedsBody():
                 if self._has_body:
@@ -188,7 +190,7 @@ class Exchange:
 
     def _read(self, content: bytes) -> Step:
         body = self._scanned(content)
-        if self.plan is None and (step := self._match(Asked(body.model if body else None))):
+        if self.plan is None and (step := self._match(body.models if body else ())):
             return step
         assert self.plan is not None
         if answer := to_body(self.plan.rule, self.head, body.raw if body else b""):
@@ -198,13 +200,11 @@ class Exchange:
         return self._request_credentials() if self._secrets is None else Forward(body=self._edited)
 
     def _scanned(self, content: bytes) -> Body | None:
-        """Return the parsed body; None where there is none, or where it is a form with files."""
-        if not content or (self.head.get("content-type") or "").lower().startswith("multipart/"):
-            return None
+        """Return the parsed body; None if it is empty or not JSON."""
         limit = self.config.body_limit
         if len(content) > limit:
             raise TooLarge
-        return scan(decode(content, self.head.get("content-encoding") or "", limit))
+        return read_body(self.head, content, limit)
 
     def _edit(self, plan: Plan, body: Body, content: bytes) -> None:
         record = self.record

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ..rules.ruleset import Asked, NeedsBody, RuleSet
+from ..rules.ruleset import NeedsBody, RuleSet
 from ..rules.schema import Match
 from ..text.redact import Secret, masked_fields, masked_target, masked_text
 from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, normal_host
@@ -113,7 +113,7 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
     )
     if refusal := check(head, arrival, Policy(), ruleset.knows_host):
         return Explanation(request, "refuse", status=refusal.status, reason=refusal.reason)
-    outcome = decide(ruleset, head, arrival, Asked(model), demo=_DEMO)
+    outcome = decide(ruleset, head, arrival, (model,) if model else (), demo=_DEMO)
     match outcome:
         case Plan():
             return _forwarded(request, ruleset, outcome, head, model)

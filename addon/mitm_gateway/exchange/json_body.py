@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
+
+from ..llm.apis import OTHER, Api
+from .body_error import BodyError, Reason
+from .json_models import MAX_NAMES, Finder, ModelName, tree_of
 
 simdjson: Any
 try:
@@ -28,25 +32,6 @@ _MAX_QUICK_BYTES = 16 << 20
 _MODEL = "model"
 
 
-class Reason(StrEnum):
-    """Why a body cannot be read or edited; the Envoy filter gives the same reasons."""
-
-    NOT_UTF8 = "the body is not UTF-8"
-    NOT_JSON = "the body is not valid JSON"
-    NOT_AN_OBJECT = "the body is not a JSON object"
-    TOO_DEEP = "the body is nested too deep"
-    TOO_MANY = "the body has too many members"
-    TOO_MANY_DIGITS = "the body has a number with too many digits"
-    SECOND_MODEL = 'the body has a second "model" key'
-    MODEL_NOT_A_STRING = '"model" is not a string'
-    REPEATED_KEY = "the body has a repeated key that a rule edits"
-    BETAS_NOT_STRINGS = '"anthropic_beta" is not an array of strings'
-
-
-class BodyError(ValueError):
-    """A body that cannot be read or edited; its text is a short reason for the client and quotes no content."""
-
-
 class Member(NamedTuple):
     """Position of a member of an object or an element of an array; `start` is the key's quote or the value."""
 
@@ -57,22 +42,29 @@ class Member(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A body's text, and the positions of the top-level members and of the two braces around them."""
+    """A body's text, and the positions of the top-level members, of the two braces around them and of the models."""
 
     text: str
     members: tuple[Member, ...]
     braces: tuple[int, int]
+    models: tuple[ModelName, ...]
 
 
 @dataclass(slots=True)
 class Body:
-    """A checked JSON object: its bytes, its model and the keys at its top level."""
+    """A checked JSON object: its bytes, the models that it names, each once, and the keys at its top level."""
 
     raw: bytes = field(repr=False)
-    model: str | None
+    models: tuple[str, ...]
     keys: frozenset[str] = field(repr=False)
+    api: Api = field(default=OTHER, repr=False, compare=False)
     # Computed when an edit first needs it.
     layout: Layout | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def model(self) -> str | None:
+        """The first model that the body names."""
+        return self.models[0] if self.models else None
 
 
 # Takes a key and the position of its value, and returns the value's end.
@@ -159,14 +151,14 @@ def _not_json() -> BodyError:
 # --- scanning ---
 
 
-def scan(raw: bytes) -> Body:
-    """Return the body, checked as strict JSON with at most one top-level `model`, which is a string."""
-    return _quickly_scanned(raw) or _walked(raw)
+def scan(raw: bytes, api: Api = OTHER) -> Body:
+    """Return the body, checked as strict JSON, with its models where this API has them. Raises BodyError."""
+    return _quickly_scanned(raw, api) or _walked(raw, api)
 
 
-def _quickly_scanned(raw: bytes) -> Body | None:
+def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
     """Return the body if simdjson is installed and accepts it; otherwise the walk decides and names the fault."""
-    if simdjson is None or len(raw) > _MAX_QUICK_BYTES:
+    if simdjson is None or len(raw) > _MAX_QUICK_BYTES or api.request != OTHER.request:
         return None
     try:
         # A parser that is kept would keep the memory of the largest body; a new one takes next to no time.
@@ -175,18 +167,18 @@ def _quickly_scanned(raw: bytes) -> Body | None:
             return None
         keys = frozenset(top)
         model = top[_MODEL] if _MODEL in keys else None
-        is_plain = len(keys) == len(top) and isinstance(model, str) == (_MODEL in keys)
+        is_plain = len(keys) == len(top) and (model is None or isinstance(model, str))
     except Exception:
         # Any fault. The walk raises its error without a cause: such exceptions may contain the whole body.
         return None
-    return Body(raw, model, keys) if is_plain else None
+    return Body(raw, () if model is None else (model,), keys, api) if is_plain else None
 
 
-def _walked(raw: bytes) -> Body:
+def _walked(raw: bytes, api: Api) -> Body:
     """Return the body with its layout."""
     # No cause is kept anywhere here: these exceptions contain the whole body.
     try:
-        return _walk(raw, raw.decode())
+        return _walk(raw, raw.decode(), api)
     except UnicodeDecodeError:
         raise BodyError(Reason.NOT_UTF8) from None
     except (json.JSONDecodeError, StopIteration):
@@ -200,28 +192,28 @@ def _walked(raw: bytes) -> Body:
         raise BodyError(Reason.TOO_MANY_DIGITS) from None
 
 
-def _walk(raw: bytes, text: str) -> Body:
+def _walk(raw: bytes, text: str, api: Api) -> Body:
     opening = _skip_blanks(text, 1 if text.startswith("\ufeff") else 0)
     if text[opening : opening + 1] != "{":
         _expect_end(text, value_end(text, opening))
         raise BodyError(Reason.NOT_AN_OBJECT)
-    model: str | None = None
+    tree, finder, seen = tree_of(api.request), Finder(text, api, value_end), set[str | int]()
 
     def visit(key: str | int, at: int) -> int:
-        nonlocal model
-        value, end = _scan_value(text, at)
-        if key == _MODEL:
-            if model is not None:
-                raise BodyError(Reason.SECOND_MODEL)
-            if not isinstance(value, str):
-                raise BodyError(Reason.MODEL_NOT_A_STRING)
-            model = value
-        return end
+        if (node := tree.below.get(str(key))) is None:
+            return value_end(text, at)
+        if key in seen:
+            raise BodyError(Reason.SECOND_MODEL if key == _MODEL else Reason.REPEATED_KEY)
+        seen.add(key)
+        return finder.value(node, at)
 
     members, closing = Walker().members(text, opening, visit)
     _expect_end(text, closing + 1)
     keys = frozenset(str(member.key) for member in members)
-    return Body(raw, model, keys, Layout(text, members, (opening, closing)))
+    models = tuple(dict.fromkeys(found.name for found in finder.found))
+    if len(models) > MAX_NAMES:
+        raise BodyError(Reason.TOO_MANY_MODELS)
+    return Body(raw, models, keys, api, Layout(text, members, (opening, closing), tuple(finder.found)))
 
 
 def _expect_end(text: str, at: int) -> None:
@@ -230,8 +222,24 @@ def _expect_end(text: str, at: int) -> None:
 
 
 def layout_of(body: Body) -> Layout:
-    """Return the positions of a body's members, computed once. Raises BodyError if only simdjson can read it."""
+    """Return the positions of a body's parts, computed once. Raises BodyError if only simdjson can read it."""
     if body.layout is None:
-        body.layout = _walked(body.raw).layout
+        body.layout = _walked(body.raw, body.api).layout
     assert body.layout
     return body.layout
+
+
+# --- bodies that are not JSON ---
+
+_OTHER_TYPES = ("multipart/", "audio/", "image/", "video/", "application/sdp", "application/octet-stream",
+                "application/x-www-form-urlencoded")  # fmt: skip
+_UTF16_AND_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+_first_byte = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r\x0b\x0c]*([{\[])?").match
+
+
+def is_json(content_type: str, raw: bytes) -> bool:
+    """Return False for a body of a type that is not JSON, unless it looks like JSON all the same."""
+    if not content_type.strip().lower().startswith(_OTHER_TYPES):
+        return True
+    found = _first_byte(raw)
+    return bool(found and found[1]) or raw.startswith(_UTF16_AND_32)

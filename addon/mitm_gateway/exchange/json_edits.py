@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
+from ..llm.apis import OTHER
 from ..rules.field_paths import FieldPath, Steps
-from .json_body import Body, BodyError, Layout, Member, Reason, Walker, layout_of, value_end
+from .body_error import BodyError, Reason
+from .json_body import Body, Layout, Member, Walker, layout_of, value_end
 
 _MODEL = "model"
 _BETAS = "anthropic_beta"
@@ -31,33 +33,32 @@ class _Edit(NamedTuple):
 def edit(
     body: Body,
     *,
-    model: str | None = None,
+    model: Callable[[str], str] | None = None,
     betas: Betas | None = None,
     remove: Sequence[FieldPath] = (),
     set_: Sequence[tuple[FieldPath, str]] = (),
 ) -> bytes:
     """Return the body's bytes after the edits, made in the order of the arguments; `body.raw` if nothing changes.
 
-    `model` replaces an existing model and never adds one. `betas` maps the names in a top-level `anthropic_beta` array;
-    an array that becomes empty is removed. `remove` removes members and elements; it ignores paths that are missing or
+    `model` maps the models that the body names. `betas` maps the names in a top-level `anthropic_beta` array; an array
+    that becomes empty is removed. `remove` removes members and elements; it ignores paths that are missing or
     lead to another type, and removes every one of repeated keys in a nested object. `set_` takes trusted JSON texts: it
     replaces a value or adds it, with the objects that lead to it, at the end of the object; it does nothing if the path
     meets another type or needs an array that is missing. Raises BodyError if an edit touches a repeated top-level key,
     or `set_` a repeated key anywhere.
     """
-    name = _json(model) if model is not None and body.model is not None and model != body.model else None
+    renamed = {name: sent for name in body.models if model and (sent := model(name)) != name}
     if _BETAS not in body.keys:
         betas = None
     removed = [path.steps for path in remove if path.steps[0] in body.keys]
     if not (betas or removed or set_):
-        if name is None:
+        if not renamed:
             return body.raw
-        if span := _model_span(body):
-            return _joined(body.raw, [(*span, name)])
+        if body.model and (span := _model_span(body)):
+            return _joined(body.raw, [(*span, _json(renamed[body.model]))])
     try:
         edits = _Document(layout_of(body))
-        if name is not None:
-            edits.replace(_MODEL, name)
+        edits.rename(renamed, {place[0] for place in body.api.request})
         if betas:
             edits.map_betas(betas)
         edits.remove(removed)
@@ -83,8 +84,10 @@ _model_members = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")?').findit
 def _model_span(body: Body) -> tuple[int, int] | None:
     """Return the span of the top-level model's value with its quotes, if it can be found without a walk.
 
-    The body must have been checked: it has exactly one such model.
+    The body has been checked: where only the top level can have a model, it has exactly one.
     """
+    if body.api.request != OTHER.request:
+        return None
     found = _leading_model(body.raw)
     if not found and body.layout is None:
         found = _only_model(body.raw)
@@ -124,10 +127,10 @@ class _Slot:
             self.own = self.editor.assigned(self.text(), steps, value)
 
     def remove(self, paths: Sequence[Steps]) -> None:
-        if self.own is None:
+        if not self.edits and self.own is None:
             self.editor.prune(self.source, self.member.value, paths, self.edits)
         else:
-            self.own = self.editor.pruned(self.own, paths)
+            self.own = self.editor.pruned(self.text(), paths)
 
     def all(self) -> list[_Edit]:
         if self.own is None:
@@ -146,9 +149,17 @@ class _Document:
         self._slots = [_Slot(layout.text, member, self._editor) for member in layout.members]
         self._added: dict[str, str] = {}
 
-    def replace(self, key: str, value: str) -> None:
-        if slot := self._slot(key):
-            slot.own = value
+    def rename(self, renamed: Mapping[str, str], keys: Set[str | None]) -> None:
+        """Rename the models, which are below these top-level keys."""
+        texts = {name: _json(sent) for name, sent in renamed.items()}
+        edits = [
+            _Edit(start, end, _json(prefix + renamed[name]) if prefix else texts[name])
+            for start, end, name, prefix in self._layout.models
+            if name in renamed
+        ]
+        for slot in self._slots if edits else ():
+            if slot.member.key in keys:
+                slot.edits += [edit for edit in edits if slot.member.start <= edit.start < slot.member.end]
 
     def map_betas(self, betas: Betas) -> None:
         if (slot := self._slot(_BETAS)) is None:

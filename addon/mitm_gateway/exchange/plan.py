@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..llm.apis import Call, call_of
-from ..rules.ruleset import NEEDS_BODY, Asked, NeedsBody, RuleSet
+from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.redact import MASK, without_query_keys
 from ..wire.addresses import Upstream, hostport
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
+from .body_error import BodyError
 from .guard import bare_key
-from .json_body import Body, BodyError
+from .json_body import Body
 from .json_edits import edit
 
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
@@ -69,19 +70,37 @@ def decide(
     ruleset: RuleSet,
     head: RequestHead,
     arrival: Arrival,
-    asked: Asked | None = None,
+    models: tuple[str, ...] | None = None,
     demo: Upstream | None = None,
 ) -> Outcome:
-    """Return the outcome for a request that passed the guard. `demo` is the address of the demo gateway."""
+    """Return the outcome for a request that passed the guard.
+
+    `models` are those that the body names; None if it has not been read yet. `demo` is the address of the demo gateway.
+    """
     call = call_of(head)
-    rule = ruleset.find(head, asked if call.model is None else Asked(call.model))
+    if len(call.query_spans(head.target)) > 1:
+        return Refusal(400, "the query names more than one model")
+    named = call.model_in(head.target)
+    rule = _find(ruleset, head, models if named is None else (named,))
     match rule:
-        case NeedsBody():
-            return NEEDS_BODY
+        case Refusal() | NeedsBody():
+            return rule
         case None:
             return _unmatched(ruleset, head, arrival)
         case Rule():
             return _plan(rule, head, call, arrival, demo)
+
+
+def _find(
+    ruleset: RuleSet, head: RequestHead, models: tuple[str, ...] | None
+) -> Rule | Refusal | NeedsBody | None:
+    """Return the rule that takes every model of a request."""
+    if models is None:
+        return ruleset.find(head)
+    first, *others = [ruleset.find(head, Asked(name)) for name in models or (None,)]
+    if any(other is not first for other in others):
+        return Refusal(400, "the models in this request belong to different rules; send one request for each")
+    return first
 
 
 def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal | Pass:
@@ -104,10 +123,13 @@ def _plan(
     )
     if refusal:
         return refusal
-    path, sent = _sent_path(rule, head, call)
-    query = head.target[len(head.path) :]
+    asked = call.model_in(head.target)
+    sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked
+    path, query = head.path, head.target[len(head.path) :]
+    if sent is not None and sent != asked:
+        path, query = call.path_with(sent) if call.span else path, call.query_with(query, sent)
     target = destination.join(path) + (query if auth.scheme == "keep" else without_query_keys(query))
-    return Plan(rule, destination, rule.upstream == "demo", target, auth, call.model, sent)
+    return Plan(rule, destination, rule.upstream == "demo", target, auth, asked, sent)
 
 
 def destination_of(
@@ -178,13 +200,6 @@ def client_key(head: RequestHead, auth: Auth) -> str | None:
     return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
 
 
-def _sent_path(rule: Rule, head: RequestHead, call: Call) -> tuple[str, str | None]:
-    """Return the path with the upstream's model name in it, and that name."""
-    asked = call.model
-    sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked
-    return (head.path if sent is None or sent == asked else call.path_with(sent)), sent
-
-
 def body_edits(rule: Rule) -> tuple[str, ...]:
     """Describe the edits that a rule makes in a body, except of the model."""
     edits = [f"remove {path}" for path in rule.body.remove]
@@ -215,7 +230,7 @@ def body_bytes(rule: Rule, body: Body) -> tuple[bytes, str | None]:
     sent = rule.models.sent_for(body.model) if rule.models and body.model is not None else body.model
     edited = edit(
         body,
-        model=sent,
+        model=rule.models.sent_for if rule.models else None,
         betas=rule.beta.edited if rule.beta else None,
         remove=rule.body.remove,
         set_=rule.body.set_texts,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_plus
 
 from ..wire.request import RequestHead
 
@@ -209,6 +209,30 @@ class Call:
         # A client that leaves slashes as they are finds them so upstream; else they stay inside the segment.
         safe = ":@/" if "/" in self.path[start:end] else ":@"
         return self.path[:start] + quote(model, safe=safe) + self.path[end:]
+
+    def query_spans(self, target: str) -> list[tuple[int, int]]:
+        """Return the places in a target of the query's values that name a model."""
+        if self.api.query is None or "?" not in target:
+            return []
+        at, spans = target.index("?") + 1, []
+        for pair in target[at:].split("&"):
+            name, mark, _ = pair.partition("=")
+            if mark and unquote_plus(name) == self.api.query:
+                spans.append((at + len(name) + 1, at + len(pair)))
+            at += len(pair) + 1
+        return spans
+
+    def model_in(self, target: str) -> str | None:
+        """Return the model that the path or the query of this target names."""
+        if self.span is not None:
+            return self.model
+        return next((unquote_plus(target[start:end]) for start, end in self.query_spans(target)), None)
+
+    def query_with(self, query: str, model: str) -> str:
+        """Return a query, from its `?` on, with this model in the place of its own."""
+        for start, end in self.query_spans(query):
+            return query[:start] + quote(model, safe=":@/") + query[end:]
+        return query
 
 
 def call_of(head: RequestHead) -> Call:

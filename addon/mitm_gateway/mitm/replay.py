@@ -12,7 +12,8 @@ from typing import Any
 
 from mitmproxy import http
 
-from ..exchange.json_body import BodyError, scan
+from ..exchange.body_error import BodyError
+from ..exchange.json_body import scan
 from ..exchange.json_edits import edit
 from ..text.redact import masked_fields, masked_target
 from ..wire.request import Fields, RequestHead, raw, text
@@ -115,7 +116,7 @@ def restore_original_model(flow: http.HTTPFlow) -> None:
     try:
         body = scan(content)
         if body.model == original["model_sent"]:
-            flow.request.content = edit(body, model=original["model"])
+            flow.request.content = edit(body, model=lambda _: str(original["model"]))
     except BodyError:
         return  # edited by the user into something else, on which the rules decide
 

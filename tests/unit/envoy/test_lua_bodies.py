@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import json_body
-from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.exchange.local_answers import estimated_tokens
 from mitm_gateway.rules.schema import Rule

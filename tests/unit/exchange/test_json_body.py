@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.exchange import json_body as module
-from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.rules.field_paths import parse_path
-from support.bodies import told, walked
+from support.bodies import to, told, walked
 
 
 @pytest.fixture(autouse=True, scope="module", params=["simdjson", "walk"])
@@ -49,17 +50,19 @@ NESTED = b'"messages":[{"input":{"model":"x"},"n":[1.0,1E400,-0,1234567890123456
 def test_only_the_model_changes(before: bytes, after: bytes) -> None:
     body = scan(before % NESTED)
     assert body.model == "old"
-    assert edit(body, model="new") == after % NESTED
+    assert edit(body, model=to("new")) == after % NESTED
 
 
 def test_a_name_beyond_ascii_is_written_as_it_is() -> None:
-    assert edit(scan('{"é":"☃","model":"a"}'.encode()), model='n"é').decode() == '{"é":"☃","model":"n\\"é"}'
+    assert (
+        edit(scan('{"é":"☃","model":"a"}'.encode()), model=to('n"é')).decode() == '{"é":"☃","model":"n\\"é"}'
+    )
 
 
 @pytest.mark.parametrize("raw", [b"{}", b'{"messages":[{"model":"x"}]}', b'{"model":"same"}'])
 def test_a_body_without_an_edit_is_the_same_object(raw: bytes) -> None:
     body = scan(raw)
-    assert edit(body, model="same", betas=lambda names: names, remove=[parse_path("a.b")]) is raw
+    assert edit(body, model=to("same"), betas=lambda names: names, remove=[parse_path("a.b")]) is raw
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,11 @@ def test_a_body_without_an_edit_is_the_same_object(raw: bytes) -> None:
         (b'["model"]', "the body is not a JSON object"),
         (b'"model"', "the body is not a JSON object"),
         (b'{"model":["a"]}', '"model" is not a string'),
-        (b'{"model":null}', '"model" is not a string'),
+        (b'{"model":{}}', '"model" is not a string'),
+        (b'{"model":{"id":null}}', '"model" is not a string'),
+        (b'{"model":{"id":7}}', '"model" is not a string'),
+        (b'{"model":{"id":"a","id":"b"}}', "the body has a repeated key that a rule edits"),
+        (b'{"model":null,"model":"a"}', 'the body has a second "model" key'),
         (b'{"model":"a"', "the body is not valid JSON"),
         (b'{"model":"a"} x', "the body is not valid JSON"),
         (b'{"model":"a",}', "the body is not valid JSON"),
@@ -153,7 +160,7 @@ def test_betas_in_the_body_are_edited() -> None:
 
 def test_all_edits_work_together() -> None:
     body = scan(b'{"model":"old","a":{"b":1,"c":2},"z":[1.0]}')
-    edited = edit(body, model="new", remove=[parse_path("a.b")], set_=[(parse_path("a.d"), '"x"')])
+    edited = edit(body, model=to("new"), remove=[parse_path("a.b")], set_=[(parse_path("a.d"), '"x"')])
     assert edited == b'{"model":"new","a":{"c":2,"d":"x"},"z":[1.0]}'
 
 
@@ -196,7 +203,7 @@ def without(data: Any, steps: tuple[Any, ...]) -> None:
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans())
 def test_a_model_edit_changes_only_its_span(data: dict[str, Any], indent: int | None, escaped: bool) -> None:
     raw = json.dumps(data, indent=indent, ensure_ascii=escaped).encode()
-    edited = edit(scan(raw), model="another-name")
+    edited = edit(scan(raw), model=to("another-name"))
     if "model" not in data:
         assert edited is raw
         return
@@ -303,7 +310,7 @@ def test_a_rename_alone_needs_no_walk(way: str, visits: Callable[[], int]) -> No
     for raw in (b' {"model":"old","a":[1.0]}', b'\xef\xbb\xbf{"a":{"b":"\\"model"},"model": "old"}'):
         body = scan(raw)
         before = visits()
-        edited = edit(body, model="new", remove=[parse_path("b.c")], betas=lambda names: ())
+        edited = edit(body, model=to("new"), remove=[parse_path("b.c")], betas=lambda names: ())
         assert edited == raw.replace(b'"old"', b'"new"')
         if way == "simdjson":
             assert visits() == before == 0

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from fuzz.targets import SEEDS
 from mitm_gateway.exchange import json_body
-from mitm_gateway.exchange.json_body import BodyError, scan
+from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.llm.apis import Api
 from mitm_gateway.rules.field_paths import parse_path
-from support.bodies import NASTY, assert_same_both_ways, told
+from support.bodies import NASTY, assert_same_both_ways, to, told
 from support.strategies import JSONISH
 
 pytest.importorskip("simdjson", reason="simdjson has no wheel here")
@@ -23,19 +25,19 @@ PATHS = [parse_path(text) for text in ("a", "a.b", "a[*].x", "tools[*].input_sch
 EDITS = st.fixed_dictionaries(
     {},
     optional={
-        "model": st.sampled_from(["m", "new", "é\ud800"]),
+        "model": st.sampled_from(["m", "new", "é\ud800"]).map(to),
         "betas": st.sampled_from([lambda names: names, lambda names: (), lambda names: (*names, "b")]),
         "remove": st.lists(st.sampled_from(PATHS), max_size=2),
         "set_": st.lists(st.tuples(st.sampled_from(PATHS), st.just('"v"')), max_size=2),
     },
 )
 ALL_EDITS: list[dict[str, Any]] = [
-    {"model": "new"},
-    {"model": "m"},
-    {"model": "new", "remove": [PATHS[0]]},
+    {"model": to("new")},
+    {"model": to("m")},
+    {"model": to("new"), "remove": [PATHS[0]]},
     {"remove": [PATHS[1]], "set_": [(PATHS[0], "1")]},
     {"set_": [(PATHS[4], '"x"'), (PATHS[5], "[]")]},
-    {"model": "new", "betas": lambda names: ()},
+    {"model": to("new"), "betas": lambda names: ()},
 ]
 REAL = [seed.read_bytes() for seed in SEEDS["body"]]
 
@@ -78,13 +80,13 @@ def test_any_bytes_are_the_same_both_ways(raw: bytes, edits: dict[str, Any]) -> 
 
 
 def test_simdjson_decides_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(raw: bytes) -> None:
+    def never(raw: bytes, api: Api) -> None:
         raise AssertionError
 
     monkeypatch.setattr(json_body, "_walked", never)
-    assert edit(scan(b'{"model":"a","b":[1.0]}'), model="c") == b'{"model":"c","b":[1.0]}'
+    assert edit(scan(b'{"model":"a","b":[1.0]}'), model=to("c")) == b'{"model":"c","b":[1.0]}'
     with pytest.raises(AssertionError):
-        scan(b'{"model":null}')
+        scan(b'{"model":7}')
 
 
 @pytest.mark.parametrize("fault", [ValueError, RuntimeError, MemoryError, KeyError])
@@ -96,14 +98,14 @@ def test_any_fault_of_simdjson_leaves_it_to_the_walk(
             raise fault(raw)
 
     monkeypatch.setattr(json_body.simdjson, "Parser", Parser)
-    assert told(b'{"model":"a"}', model="b") == ("a", frozenset({"model"}), b'{"model":"b"}')
+    assert told(b'{"model":"a"}', model=to("b")) == ("a", frozenset({"model"}), b'{"model":"b"}')
     assert told(b'{"model":"a"') == "the body is not valid JSON"
 
 
 def test_hostile_depth_is_refused_or_edited_right() -> None:
     for depth in (900, 1000, 1020, 1030, 5000, 200_000):
         raw = b'{"model":"a","deep":' + b"[" * depth + b"]" * depth + b"}"
-        for edits in ({"model": "b"}, {"model": "b", "remove": [parse_path("deep[0][0]")]}):
+        for edits in ({"model": to("b")}, {"model": to("b"), "remove": [parse_path("deep[0][0]")]}):
             try:
                 edited = edit(scan(raw), **edits)
             except BodyError as fault:
@@ -116,15 +118,15 @@ def test_hostile_depth_is_refused_or_edited_right() -> None:
 def test_bodies_leave_no_document_behind() -> None:
     found = scan(json.dumps({"model": "a", "text": ["x" * 1000] * 10}).encode())
     assert found.layout is None
-    edit(found, model="b")
+    edit(found, model=to("b"))
     assert found.layout is None
 
 
 def test_a_very_large_body_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b'{"model":"m","a":[0,0]}'
     monkeypatch.setattr(json_body, "_MAX_QUICK_BYTES", len(raw))
-    monkeypatch.setattr(json_body, "_walked", lambda raw: pytest.fail("walked"))
+    monkeypatch.setattr(json_body, "_walked", lambda raw, api: pytest.fail("walked"))
     assert scan(raw).model == "m"
     walked: Any = "walked"
-    monkeypatch.setattr(json_body, "_walked", lambda raw: walked)
+    monkeypatch.setattr(json_body, "_walked", lambda raw, api: walked)
     assert scan(raw + b" ") is walked

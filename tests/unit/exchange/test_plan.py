@@ -9,7 +9,7 @@ import pytest
 from mitm_gateway.exchange.headers import Secrets, outgoing
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
-from mitm_gateway.rules.ruleset import NEEDS_BODY, Asked
+from mitm_gateway.rules.ruleset import NEEDS_BODY
 from mitm_gateway.rules.schema import Auth
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
@@ -338,8 +338,8 @@ def test_an_edit_that_only_works_after_another_has_been_made() -> None:
 def test_deciding_by_model_waits_for_the_body() -> None:
     rules = make_ruleset(make_rule(match={"model": "opus*"}, upstream="https://h.test"))
     assert decide(rules, make_head(), INTERCEPT) is NEEDS_BODY
-    assert isinstance(decide(rules, make_head(), INTERCEPT, Asked("opus-1")), Plan)
-    assert isinstance(decide(rules, make_head(), INTERCEPT, Asked("haiku")), Pass)
+    assert isinstance(decide(rules, make_head(), INTERCEPT, ("opus-1",)), Plan)
+    assert isinstance(decide(rules, make_head(), INTERCEPT, ("haiku",)), Pass)
 
 
 def test_a_replay_does_not_move_the_clients_key() -> None:
@@ -358,3 +358,42 @@ def test_the_demo_upstream_waits_for_its_server() -> None:
     plan = decide(rules, make_head(), INTERCEPT, demo=Upstream("http", "127.0.0.1", 9))
     assert isinstance(plan, Plan)
     assert plan.demo
+
+
+@pytest.mark.parametrize(
+    ("request_line", "expected"),
+    [
+        ("POST /model/claude-opus-4/converse", "/model/up/converse"),
+        ("POST /model/claude-opus-4/count-tokens", "/model/up/count-tokens"),
+        ("GET /v1/models/claude-opus-4?x=1", "/v1/models/up?x=1"),
+        ("POST /v1beta/tunedModels/claude-opus-4:generateContent", "/v1beta/tunedModels/up:generateContent"),
+        ("POST /v1/realtime/calls?a=%20&model=claude-opus-4&b", "/v1/realtime/calls?a=%20&model=up&b"),
+        ("POST /v1/%72ealtime/calls?model=claude-opus-4", "/v1/%72ealtime/calls?model=up"),
+        ("POST /v1/messages?model=claude-opus-4", "/v1/messages?model=claude-opus-4"),
+        ("POST /v1/deployments/claude-opus-4/run", "/v1/deployments/claude-opus-4/run"),
+    ],
+)
+def test_a_model_in_path_or_query_is_mapped(request_line: str, expected: str) -> None:
+    method, _, target = request_line.partition(" ")
+    head = make_head(target, method=method)
+    assert plan_for(head, models={"map": {"claude-*": "up"}}).target == expected
+
+
+def test_a_query_with_two_models_is_refused() -> None:
+    refusal = decided(make_head("/v1/realtime?model=a&m%6Fdel=b", method="GET"))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.reason) == (400, "the query names more than one model")
+
+
+def test_the_models_of_a_batch_lead_to_one_rule_or_to_a_refusal() -> None:
+    rules = make_ruleset(
+        make_rule("opus", match={"model": "opus-*"}), make_rule("haiku", match={"model": "haiku-*"})
+    )
+    plan = decide(rules, make_head("/v1/messages/batches"), INTERCEPT, ("opus-1", "opus-2"))
+    assert isinstance(plan, Plan)
+    assert plan.rule.name == "opus"
+    for models in (("opus-1", "haiku-1"), ("opus-1", "other"), ("other", "opus-1")):
+        refusal = decide(rules, make_head("/v1/messages/batches"), INTERCEPT, models)
+        assert isinstance(refusal, Refusal)
+        assert refusal.status == 400
+    assert isinstance(decide(rules, make_head("/v1/messages/batches"), INTERCEPT, ("a", "b")), Pass)

@@ -1,0 +1,196 @@
+"""Model names in a JSON body: their places in the text, found along the places that the table of APIs lists."""
+
+# The values beside a model are checked and skipped by the C scanner; Python takes a step per member only on the way to
+# a model. In a list of many requests an element takes few calls, if its model is in plain sight.
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from ..llm.apis import Api, Place
+from .body_error import BodyError, Reason
+
+# A bound for the time that a hostile body takes (a third of a second).
+MAX_STEPS = 300_000
+# More names than this in one body are not a client's doing.
+MAX_NAMES = 1_000
+
+
+Straight: TypeAlias = Callable[[str, int], re.Match[str] | None]
+
+
+class ModelName(NamedTuple):
+    """A model name in a body: the place of its string, quotes included, and the resource name up to it."""
+
+    start: int
+    end: int
+    name: str
+    prefix: str = ""
+
+
+class Node(NamedTuple):
+    """A value on the way to models: whether a text there is a model, and the values below it."""
+
+    is_model: bool
+    below: dict[str | None, Any]
+    straight: Straight | None
+    """Matches an object up to its one model, if the members before it are simple."""
+
+
+@lru_cache(maxsize=64)
+def tree_of(places: tuple[Place, ...]) -> Node:
+    """Return the places of an API as a tree."""
+    below: dict[str | None, Node] = {}
+    for step in dict.fromkeys(place[0] for place in places if place):
+        below[step] = tree_of(tuple(place[1:] for place in places if place and place[0] == step))
+    return Node(() in places, below, _straight(places))
+
+
+_BLANK = r"[ \t\n\r]*+"
+_TEXT = r'"[^"\\\x00-\x1f]*+"'
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,300}+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_SIMPLE = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
+
+
+def _straight(places: tuple[Place, ...]) -> Straight | None:
+    if len(places) != 1 or not places[0] or None in places[0]:
+        return None
+    pattern = ""
+    for key in places[0]:
+        name = re.escape(json.dumps(key))
+        others = rf"(?:(?!{name}){_TEXT}{_BLANK}:{_BLANK}{_SIMPLE}{_BLANK},{_BLANK})*+"
+        pattern += rf"\{{{_BLANK}{others}{name}{_BLANK}:{_BLANK}"
+    return re.compile(rf"{pattern}({_TEXT})").match
+
+
+_scan_string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
+_member = re.compile(rf"{_BLANK}({_TEXT}){_BLANK}:{_BLANK}").match
+_after = re.compile(rf"{_BLANK}([,}}\]]){_BLANK}").match
+_blanks = re.compile(_BLANK).match
+_colon = re.compile(rf"{_BLANK}:{_BLANK}").match
+_RESOURCE = re.compile(r"(?:[^/]+/)*?(?:models|tunedModels)/")
+
+ValueEnd: TypeAlias = Callable[[str, int], int]
+
+
+class Finder:
+    """Finds the models of one body."""
+
+    def __init__(self, text: str, api: Api, value_end: ValueEnd) -> None:
+        self._text = text
+        self._value_end = value_end
+        self._has_resource_names = api.has_resource_names
+        self._steps = MAX_STEPS
+        # Without escaped letters a key "model" has one spelling.
+        self._is_plain = "\\" not in text or "\\u006" not in text
+        self.found: list[ModelName] = []
+
+    def value(self, node: Node, at: int) -> int:
+        """Find the models in the value there; return its end. Raises BodyError."""
+        mark = self._text[at : at + 1]
+        if mark == '"' and node.is_model:
+            return self._name(at)
+        if mark == "{" and node.below and None not in node.below:
+            count = len(self.found)
+            end = self._object(node, at)
+            if node.is_model and len(self.found) == count:
+                raise BodyError(Reason.MODEL_NOT_A_STRING)
+            return end
+        if mark == "[" and None in node.below:
+            return self._list(node.below[None], at)
+        end = self._value_end(self._text, at)
+        if self._text[at:end] != "null":
+            raise BodyError(Reason.MODEL_NOT_A_STRING if node.is_model else Reason.NO_MODELS)
+        return end
+
+    def _name(self, at: int) -> int:
+        name, end = _scan_string(self._text, at + 1, True)
+        prefix = ""
+        if self._has_resource_names and (resource := _RESOURCE.match(name)):
+            prefix, name = resource[0], name[resource.end() :]
+        self.found.append(ModelName(at, end, name, prefix))
+        return end
+
+    def _object(self, node: Node, at: int) -> int:
+        text, below, value_end = self._text, node.below, self._value_end
+        at = self._skip(at + 1)
+        if text[at : at + 1] == "}":
+            return at + 1
+        seen: set[str] = set()
+        while True:
+            self._count()
+            key, at = self._key(at)
+            if key not in below:
+                at = value_end(text, at)
+            else:
+                if key in seen:
+                    raise BodyError(Reason.SECOND_MODEL if key == "model" else Reason.REPEATED_KEY)
+                seen.add(key)
+                at = self.value(below[key], at)
+            if (mark := _after(text, at)) is None:
+                raise BodyError(Reason.NOT_JSON)
+            at = mark.end(1)
+            if mark[1] != ",":
+                if mark[1] == "}":
+                    return at
+                raise BodyError(Reason.NOT_JSON)
+
+    def _list(self, node: Node, at: int) -> int:
+        at = self._skip(at + 1)
+        if self._text[at : at + 1] == "]":
+            return at + 1
+        if node.straight is not None and self._is_plain and not self._has_resource_names:
+            at = self._plain_elements(node.straight, at)
+        while True:
+            self._count()
+            at = self.value(node, at)
+            if (mark := _after(self._text, at)) is None:
+                raise BodyError(Reason.NOT_JSON)
+            if mark[1] != ",":
+                if mark[1] == "]":
+                    return mark.end(1)
+                raise BodyError(Reason.NOT_JSON)
+            at = mark.end()
+
+    def _plain_elements(self, straight: Straight, at: int) -> int:
+        """Find the models of the first elements, as long as each is in plain sight; return the start of the next one.
+
+        The model stands behind simple members, and nothing after it can be another one. The last element is left to
+        the caller.
+        """
+        text, value_end = self._text, self._value_end
+        while lead := straight(text, at):
+            end = value_end(text, at)
+            start, model_end = lead.span(1)
+            mark = _after(text, end)
+            if not mark or mark[1] != "," or text.find('"model"', model_end, end) >= 0:
+                break
+            self._count()
+            self.found.append(ModelName(start, model_end, lead[1][1:-1]))
+            at = mark.end()
+        return at
+
+    def _key(self, at: int) -> tuple[str, int]:
+        if found := _member(self._text, at):
+            return found[1][1:-1], found.end()
+        at = self._skip(at)
+        if self._text[at : at + 1] != '"':
+            raise BodyError(Reason.NOT_JSON)
+        key, end = _scan_string(self._text, at + 1, True)
+        if not (colon := _colon(self._text, end)):
+            raise BodyError(Reason.NOT_JSON)
+        return key, colon.end()
+
+    def _skip(self, at: int) -> int:
+        found = _blanks(self._text, at)
+        assert found
+        return found.end()
+
+    def _count(self) -> None:
+        if not self._steps:
+            raise BodyError(Reason.TOO_MANY)
+        self._steps -= 1

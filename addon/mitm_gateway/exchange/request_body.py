@@ -1,0 +1,16 @@
+"""The body of a request, read for the models that it names."""
+
+from __future__ import annotations
+
+from ..llm.apis import call_of
+from ..wire.content_encoding import decode
+from ..wire.request import RequestHead
+from .json_body import Body, is_json, scan
+
+
+def read_body(head: RequestHead, content: bytes, limit: int) -> Body | None:
+    """Return the body, or None if it is empty or not JSON. Raises BodyError, DecodingError and TooLarge."""
+    if not content:
+        return None
+    raw = decode(content, head.get("content-encoding") or "", limit)
+    return scan(raw, call_of(head).api) if is_json(head.get("content-type") or "", raw) else None
