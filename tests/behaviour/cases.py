@@ -156,7 +156,7 @@ CASES = [
     Case("no body takes the next rule, and every edit follows", match='path: /v1/**, model: "claude-opus-*"',
          more=SECOND, method="GET", target="/v1/messages?key=x", body=b"", sent_target="/rest/v1/messages"),
     Case("a form with files takes the next rule", match='path: /v1/**, model: "*"', more=SECOND,
-         headers=(("Content-Type", "multipart/form-data; boundary=x"),), body=b'{"model":"a"}',
+         headers=(("Content-Type", "multipart/form-data; boundary=x"),), body=b"--x--",
          sent_target="/rest/v1/messages", sent_headers={"x-api-key": "other-secret"}),
     Case("nonsense where the model decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
          body=b"nonsense", status=400, sent_target=None),

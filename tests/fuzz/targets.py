@@ -13,7 +13,7 @@ from pathlib import Path
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
-from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm.usage import reader_for
 from mitm_gateway.rules.field_paths import parse_path
 from mitm_gateway.rules.load import parse_rules
@@ -58,7 +58,7 @@ def events(data: bytes) -> None:
     pieces = [data[place : place + cut] for place in range(0, len(data), cut)]
     assert _read(pieces) == _read([data])
     for restorer in (SseRestorer, JsonRestorer):
-        assert _restored(restorer("client"), pieces) == _restored(restorer("client"), [data])
+        assert _restored(restorer(always("client")), pieces) == _restored(restorer(always("client")), [data])
     for kind in ("text/event-stream", "application/json"):
         whole, cut_up = reader_for(kind), reader_for(kind)
         assert whole is not None

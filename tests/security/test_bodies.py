@@ -102,7 +102,7 @@ UNREADABLE = {
     "cut": b'{"model":"claude-x"',
     "tail": b'{"model":"claude-x"} {}',
     "text": b"model=claude-x",
-    "null": b'{"model":null}',
+    "number": b'{"model":7}',
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from mitm_gateway.credentials import store
 from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.demo import DemoGateway
-from mitm_gateway.exchange import exchange, guard, response_plan, tee
+from mitm_gateway.exchange import exchange, guard, request_body, response_plan, tee
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.mitm import addon, connections, final_check, flows, lifecycle
 from mitm_gateway.mitm.recorder import Recorder
@@ -45,8 +45,8 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "point_at": (flows, "point_at", True),
     "own_ports": (connections, "listen_ports", True),
     "on_body": (Exchange, "on_request_body", True),
-    "decode": (exchange, "decode", True),
-    "scan": (exchange, "scan", True),
+    "decode": (request_body, "decode", True),
+    "scan": (request_body, "scan", True),
     "edit": (exchange, "body_bytes", True),
     "set_body": (flows, "_set_body", True),
     "check": (final_check, "_check", True),

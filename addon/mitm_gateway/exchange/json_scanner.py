@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeAlias
+
+from ..llm.apis import Place
+from .json_models import Node, tree_of
 
 # A model's name is short; a longer string passes unchanged rather than being held.
 MAX_HELD_BYTES = 4096
@@ -20,15 +25,6 @@ _STRUCTURE = re.compile(rb'["{}\[\],:]')
 # A whole key and, where it is no candidate, a whole string or scalar behind it: the usual case in one step.
 _KEY = re.compile(rb'\s*+"((?:[^"\\]++|\\.)*+)"\s*+:\s*+', re.DOTALL)
 _PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*+(?=[,}])', re.DOTALL)
-# Any number of such members, with the comma behind each: none of these keys is "model" in any spelling.
-_MEMBERS = re.compile(
-    rb'(?:\s*+"(?!model")[^"\\]*+"\s*+:\s*+(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*+,)++', re.DOTALL
-)
-# A model behind such members only, as responses have it, short enough to be held.
-_LEADING_MODEL = re.compile(
-    rb'\s*+\{(?:%b)?+\s*+"model"\s*+:\s*+("[^"\\]{0,%d}+")\s*+[,}]' % (_MEMBERS.pattern, MAX_HELD_BYTES - 2),
-    re.DOTALL,
-)
 # Inside values that contain no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
@@ -36,21 +32,26 @@ _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 
+Rename: TypeAlias = Callable[[bytes], bytes]
+"""Takes a JSON string and returns the one that replaces it."""
+
+
 class ModelScanner:
-    """Replaces the top-level `model` of one JSON document that arrives in pieces.
+    """Replaces the models at these places of one JSON document that arrives in pieces."""
 
-    `parents` names the top-level objects whose `model` is replaced too.
-    """
-
-    def __init__(self, name: str, parents: frozenset[str] = frozenset()) -> None:
-        self._replacement = json_string(name)
-        self._parents = parents
+    def __init__(self, rename: Rename, places: tuple[Place, ...]) -> None:
+        self._rename = rename
+        self._root = tree_of(places)
+        self._members = _members_without(names_in(places))
         self.reset()
 
     def reset(self) -> None:
         """Start over with the next document; what is held must have been taken before."""
         self._depth = 0
-        self._watched = 0  # how many of the open containers are objects that may have a model
+        self._watched: list[
+            Node
+        ] = []  # the open containers that may have a model; those inside any other may not
+        self._lists: list[bool] = []  # which of them are lists
         self._key: str | None = None
         self._wants_key = False
         self._in_string = False
@@ -75,9 +76,9 @@ class ModelScanner:
         while pos < end and not self._is_over:
             if self._in_string:
                 pos, start = self._string(data, pos, start, out)
-            elif self._depth > self._watched:
+            elif self._depth > len(self._watched):
                 pos = self._skip(data, pos)
-            elif self._wants_key and (members := _MEMBERS.match(data, pos)):
+            elif self._wants_key and (members := self._members(data, pos)):
                 pos = members.end()
             elif self._wants_key and self._key is None and (found := _KEY.match(data, pos)):
                 pos = self._member(data, found)
@@ -103,7 +104,7 @@ class ModelScanner:
         """Return the place behind a whole key, and behind its value where that is complete and no model."""
         self._key = _decoded_key(found[1])
         self._wants_key = False
-        value = None if self._key == "model" else _PLAIN_VALUE.match(data, found.end())
+        value = None if self._at_target() else _PLAIN_VALUE.match(data, found.end())
         return value.end() if value else found.end()
 
     def _structure(self, data: bytes, pos: int, start: int, out: list[bytes]) -> tuple[int, int]:
@@ -121,7 +122,7 @@ class ModelScanner:
             case b"}" | b"]":
                 self._close()
             case b",":
-                self._wants_key = self._depth == self._watched
+                self._wants_key = self._depth == len(self._watched) and not self._in_list
                 self._key = None
             case _:  # behind a second colon there is no value of this key
                 self._key = self._key if self._wants_key else None
@@ -147,21 +148,31 @@ class ModelScanner:
         return place + 1
 
     def _at_target(self) -> bool:
-        return not self._wants_key and self._depth == self._watched > 0 and self._key == "model"
+        if self._wants_key or self._key is None or self._depth != len(self._watched) or not self._watched:
+            return False
+        below = self._watched[-1].below.get(self._key)
+        return below is not None and below.is_model
 
     def _open(self, mark: bytes) -> None:
-        watches = mark == b"{" and (
-            self._depth == 0 or (self._depth == 1 == self._watched and self._key in self._parents)
-        )
+        node = None
+        if self._depth == 0:
+            node = self._root
+        elif self._depth == len(self._watched):
+            node = self._watched[-1].below.get(None if self._in_list else self._key)
         self._depth += 1
-        if watches:
-            self._watched = self._depth
-            self._wants_key = True
         self._key = None
+        if node is not None and (None in node.below if mark == b"[" else node.below.keys() - {None}):
+            self._watched.append(node)
+            self._lists.append(mark == b"[")
+            self._wants_key = mark == b"{"
+
+    @property
+    def _in_list(self) -> bool:
+        return bool(self._lists) and self._lists[-1]
 
     def _close(self) -> None:
         self._depth -= 1
-        self._watched = min(self._watched, self._depth)
+        del self._watched[self._depth :], self._lists[self._depth :]
         self._key = None
         self._wants_key = False
         self._is_over = self._depth <= 0
@@ -217,7 +228,9 @@ class ModelScanner:
         if self._is_target:
             self._is_target = False
             overlong, self._overlong = self._overlong, False
-            out.append(bytes(captured or b"") + b'"' if overlong else self._replacement)
+            out.append(
+                bytes(captured or b"") + b'"' if overlong else self._rename(bytes(captured or b"") + b'"')
+            )
             self._key = None
             return pos + 1
         if self._wants_key and captured is not None:
@@ -225,8 +238,36 @@ class ModelScanner:
         return start
 
 
+def names_in(places: tuple[Place, ...]) -> tuple[str, ...]:
+    """Return the keys that models have."""
+    return tuple(dict.fromkeys(str(place[-1]) for place in places))
+
+
+Match: TypeAlias = Callable[[bytes, int], re.Match[bytes] | None]
+
+
+@lru_cache(maxsize=64)
+def _members_without(names: tuple[str, ...]) -> Match:
+    """Return the pattern of any number of simple members, with a comma behind each, none of which has such a name."""
+    return re.compile(_members_pattern(names) + rb"+", re.DOTALL).match
+
+
+def _members_pattern(names: tuple[str, ...]) -> bytes:
+    others = "|".join(map(re.escape, names)).encode()
+    value = rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)'
+    return rb'(?:\s*+"(?!(?:%b)")[^"\\]*+"\s*+:\s*+%b\s*+,)+' % (others, value)
+
+
+# A top-level model behind simple members only, as responses have it, short enough to be held.
+_LEADING_MODEL = re.compile(
+    rb'\s*+\{(?:%b+)?+\s*+"model"\s*+:\s*+("[^"\\]{0,%d}+")\s*+[,}]'
+    % (_members_pattern(("model",)), MAX_HELD_BYTES - 2),
+    re.DOTALL,
+)
+
+
 def leading_model(chunk: bytes) -> tuple[int, int] | None:
-    """Return the place of the model's value in the first chunk of a response, if it is certain.
+    """Return the place of the top-level model's value in the first chunk of a response, if it is certain.
 
     It is where the model precedes all nested values and nothing behind it can be another such key.
     """

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..llm.apis import Api, call_of
+from ..llm.body_kind import media_type
 from ..llm.hints import MAX_BODY, Failure, hint
 from ..llm.usage import Usage, reader_for
 from ..text.redact import Secret, fields_masked_exactly
@@ -13,9 +15,10 @@ from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.request import Fields, RequestHead, text
 from .guard import Policy, listed_origin
 from .headers import Secrets
+from .json_scanner import Rename
 from .plan import Plan
 from .record import Record
-from .restore_model import JsonRestorer, SseRestorer
+from .restore_model import AutoRestorer, always, by_name
 from .tee import Restorer, Tee
 
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -88,19 +91,31 @@ def _hidden_from_pages(fields: Fields, plan: Plan, request: RequestHead, policy:
 
 
 def _restorer_for(plan: Plan, request: RequestHead, record: Record, head: ResponseHead) -> Restorer | None:
-    """Return what puts the client's model name back, or None where there is nothing to put back."""
-    model = record.model
-    if model is None or not plan.rule.models or not plan.rule.models.restore:
-        return None
-    if not 200 <= head.status < 300 or head.status == 204 or request.method == "HEAD":
+    """Return the restorer of the client's model names; None if the rule changed none, or the body has none."""
+    api = call_of(request).api
+    rename = _rename_for(plan, record, api)
+    if rename is None or not 200 <= head.status < 300 or head.status == 204 or request.method == "HEAD":
         return None
     if head.is_encoded:
         record.notes = ("compressed: model not restored",)
         return None
-    kind = head.get(b"content-type").partition(";")[0].strip().lower()
-    if kind == "text/event-stream":
-        return SseRestorer(model)
-    return JsonRestorer(model) if kind == "application/json" or kind.endswith("+json") else None
+    kind = head.get(b"content-type")
+    return None if media_type(kind).startswith(_NEVER_JSON) else AutoRestorer(rename, api, kind)
+
+
+_NEVER_JSON = ("audio/", "image/", "video/", "font/", "multipart/")
+
+
+def _rename_for(plan: Plan, record: Record, api: Api) -> Rename | None:
+    models = plan.rule.models
+    if models is None or not models.restore:
+        return None
+    if api.stream == "json_lines":  # results of an earlier request
+        names = {sent: name for name, sent in reversed(models.names.exact.items())}
+        return by_name(names) if names else None
+    if record.model is None or record.model_sent == record.model:
+        return None
+    return always(record.model)
 
 
 def summarize(

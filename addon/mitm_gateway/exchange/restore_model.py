@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 
-from .json_scanner import ModelScanner, json_string, leading_model
+from ..llm.apis import OTHER, Api, Place
+from ..llm.body_kind import kind_of
+from .json_scanner import ModelScanner, Rename, json_string, leading_model, names_in
 
+# JSON has the model at its top, as an object with an id where the request has one.
+JSON_PLACES: tuple[Place, ...] = (("model",), ("model", "id"))
 # Anthropic's `message_start` has the model in `message`, OpenAI's `response.*` events have it in `response`.
 PARENTS: frozenset[str] = frozenset({"message", "response"})
 
 # One search for both: a search for each would read the rest of the chunk again for every line.
 _LINE_END = re.compile(rb"[\r\n]")
 _MAX_FIELD_NAME = 8
+# The first bytes tell the kind of a body; the longest name of a field has this size.
+_MAX_UNDECIDED = 64
+
+
+def always(name: str) -> Rename:
+    """Return a function that replaces every model by this name, and keeps a resource name up to the model."""
+    replacement = json_string(name)
+
+    def rename(text: bytes) -> bytes:
+        resource, slash, _ = text.rpartition(b"models/")
+        return resource + slash + replacement[1:] if slash else replacement
+
+    return rename
+
+
+def by_name(names: Mapping[str, str]) -> Rename:
+    """Return a function that replaces the models in this map."""
+
+    def rename(text: bytes) -> bytes:
+        try:
+            return json_string(names[json.loads(text)])
+        except (ValueError, KeyError, TypeError):
+            return text
+
+    return rename
+
+
+class AutoRestorer:
+    """Restores the models of a response whose first bytes tell its kind."""
+
+    def __init__(self, rename: Rename, api: Api, content_type: str) -> None:
+        self._rename = rename
+        self._api = api
+        self._content_type = content_type
+        self._start = b""
+        self._restorer: JsonRestorer | SseRestorer | LinesRestorer | None = None
+        self._is_decided = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what may leave after this chunk."""
+        if self._is_decided:
+            return self._restorer.feed(chunk) if self._restorer else chunk
+        self._start += chunk
+        is_whole = len(self._start) > _MAX_UNDECIDED
+        if (kind := kind_of(self._content_type, self._start, is_whole=is_whole)) is None:
+            return b""
+        start, self._start = self._start, b""
+        self._is_decided = True
+        match kind:
+            case "sse":
+                self._restorer = SseRestorer(self._rename, self._api.response)
+            case "json" if self._api.stream == "json_lines":
+                self._restorer = LinesRestorer(self._rename, self._api.response)
+            case "json":
+                is_common = self._api.response == OTHER.response
+                self._restorer = JsonRestorer(self._rename, JSON_PLACES if is_common else self._api.response)
+        return self.feed(start)
+
+    def flush(self) -> bytes:
+        """Return what is still held at the end."""
+        start, self._start = self._start, b""
+        return start + (self._restorer.flush() if self._restorer else b"")
 
 
 class JsonRestorer:
-    """Restores the top-level `model` of a JSON response."""
+    """Restores the models of a JSON response."""
 
-    def __init__(self, name: str) -> None:
-        self._replacement = json_string(name)
-        self._scanner = ModelScanner(name)
-        self._is_first = True
+    def __init__(self, rename: Rename, places: tuple[Place, ...] = JSON_PLACES) -> None:
+        self._rename = rename
+        self._scanner = ModelScanner(rename, places)
+        self._is_first = places == JSON_PLACES
         # Passed without the scanner, which must read it if more follows.
         self._unread = b""
 
@@ -30,7 +98,7 @@ class JsonRestorer:
             self._is_first = False
             if span := leading_model(chunk):
                 self._unread = chunk
-                return b"".join((chunk[: span[0]], self._replacement, chunk[span[1] :]))
+                return b"".join((chunk[: span[0]], self._rename(chunk[slice(*span)]), chunk[span[1] :]))
         if self._unread:
             self._scanner.feed(self._unread)
             self._unread = b""
@@ -41,11 +109,33 @@ class JsonRestorer:
         return self._scanner.take_held()
 
 
-class SseRestorer:
-    """Restores the model in the events of a stream: at the top, in `message` and in `response`."""
+class LinesRestorer:
+    """Restores the models of JSON Lines: each line is a document."""
 
-    def __init__(self, name: str) -> None:
-        self._scanner = ModelScanner(name, PARENTS)
+    def __init__(self, rename: Rename, places: tuple[Place, ...]) -> None:
+        self._scanner = ModelScanner(rename, places)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what may leave after this chunk."""
+        out: list[bytes] = []
+        for line in chunk.splitlines(keepends=True):
+            out.append(self._scanner.feed(line))
+            if line.endswith((b"\n", b"\r")):
+                out.append(self._scanner.take_held())
+                self._scanner.reset()
+        return b"".join(out)
+
+    def flush(self) -> bytes:
+        """Return what is still held at the end."""
+        return self._scanner.take_held()
+
+
+class SseRestorer:
+    """Restores the models in the events of a stream."""
+
+    def __init__(self, rename: Rename, places: tuple[Place, ...] = OTHER.response) -> None:
+        self._scanner = ModelScanner(rename, places)
+        self._keys = tuple(json_string(name) for name in names_in(places))
         self._field = bytearray()
         self._in_data = False
         self._in_name = True
@@ -55,7 +145,7 @@ class SseRestorer:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may leave after this chunk."""
-        if self._is_at_line_start() and not self._scanner.is_inside and _is_plain(chunk):
+        if self._is_at_line_start() and not self._scanner.is_inside and self._is_plain(chunk):
             self._scanner.reset()
             return chunk
         out: list[bytes] = []
@@ -76,6 +166,12 @@ class SseRestorer:
 
     def _is_at_line_start(self) -> bool:
         return self._line_is_empty and not self._after_cr and not self._is_first_line
+
+    def _is_plain(self, chunk: bytes) -> bool:
+        """Report whether a chunk is whole events in which no key can be a model's, not even one with escapes."""
+        if not chunk.endswith(b"\n\n") or b"\\u006" in chunk or b"\r" in chunk:
+            return False
+        return not any(key in chunk for key in self._keys)
 
     def _piece(self, piece: bytes) -> bytes:
         """Return what may leave of a part of a line: a field's name, data, or something that stays as it is."""
@@ -113,10 +209,3 @@ class SseRestorer:
 def _line_end(chunk: bytes, pos: int) -> int:
     found = _LINE_END.search(chunk, pos)
     return found.start() if found else len(chunk)
-
-
-def _is_plain(chunk: bytes) -> bool:
-    """Report whether a chunk is whole events in which no key can be `model`, not even one with escapes."""
-    return (
-        chunk.endswith(b"\n\n") and b'"model"' not in chunk and b"\\u006" not in chunk and b"\r" not in chunk
-    )

@@ -95,7 +95,7 @@ class Api:
 _GEMINI_PLACES: tuple[Place, ...] = (
     ("model",), ("requests", None, "model"), ("generateContentRequest", "model"), ("batch", "model"),
 )  # fmt: skip
-_GEMINI_ANSWERS: tuple[Place, ...] = (("modelVersion",), ("model",))
+_GEMINI_ANSWERS: tuple[Place, ...] = (("modelVersion",), (None, "modelVersion"), ("model",))
 
 # The first entry that has the endpoint wins.
 APIS: tuple[Api, ...] = (

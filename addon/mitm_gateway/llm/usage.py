@@ -15,10 +15,12 @@ from ..wire import aws_eventstream
 from ..wire.sse import EventReader
 from . import bedrock_converse
 from .apis import STOP_REASONS, TOKENS, Tokens
+from .body_kind import Kind, kind_of
 
 # A longer response is not parsed for its usage, nor is anything behind a longer frame.
 MAX_JSON_BYTES = 8 << 20
 MAX_FRAME_BYTES = 1 << 20
+_MAX_UNDECIDED = 64
 # Far beyond any model's context.
 MAX_TOKENS = 1_000_000_000
 # The names that APIs give to errors and stop reasons, and model names (ARNs included).
@@ -148,13 +150,42 @@ class UsageReader(Protocol):
 
 
 def reader_for(content_type: str) -> UsageReader:
-    """Return the reader for responses of this Content-Type."""
-    match content_type.partition(";")[0].strip().lower():
-        case "text/event-stream":
-            return _EventUsage()
-        case aws_eventstream.CONTENT_TYPE:
-            return _FrameUsage()
-    return _JsonUsage()
+    """Return the reader for a response of this Content-Type; the first bytes may correct it."""
+    return _AutoUsage(content_type)
+
+
+class _AutoUsage:
+    """Waits for the first bytes, which tell the kind of the response."""
+
+    def __init__(self, content_type: str) -> None:
+        self._content_type = content_type
+        self._start = b""
+        self._reader: UsageReader | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        if self._reader is not None:
+            self._reader.feed(chunk)
+            return
+        self._start += chunk
+        if kind := kind_of(self._content_type, self._start, is_whole=len(self._start) > _MAX_UNDECIDED):
+            self._decide(kind)
+
+    def finish(self) -> Usage:
+        if self._reader is None:
+            self._decide(kind_of(self._content_type, self._start, is_whole=True) or "other")
+        assert self._reader
+        return self._reader.finish()
+
+    def _decide(self, kind: Kind) -> None:
+        match kind:
+            case "sse":
+                self._reader = _EventUsage()
+            case "aws_eventstream":
+                self._reader = _FrameUsage()
+            case _:
+                self._reader = _JsonUsage()
+        self._reader.feed(self._start)
+        self._start = b""
 
 
 class _EventUsage:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm.usage import reader_for
 from support.lua import Library
 from support.strategies import JSON_PIECES, ODD_BYTES, STREAM_PIECES
@@ -137,13 +137,13 @@ NAME = 'claude-"é'
 
 @given(st.lists(STREAM_PIECES, max_size=12).map(b"".join), CUTS)
 def test_the_model_is_restored_alike_in_a_stream(lua: Library, stream: bytes, shares: list[float]) -> None:
-    restorer, pieces = SseRestorer(NAME), cut(stream, shares)
+    restorer, pieces = SseRestorer(always(NAME)), cut(stream, shares)
     wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
     assert lua.execute(RESTORE)(b"sse", NAME.encode(), pieces) == wanted
 
 
 @given(st.lists(st.sampled_from(JSON_PIECES), max_size=12).map(b"".join), CUTS)
 def test_the_model_is_restored_alike_in_a_response(lua: Library, body: bytes, shares: list[float]) -> None:
-    restorer, pieces = JsonRestorer(NAME), cut(body, shares)
+    restorer, pieces = JsonRestorer(always(NAME)), cut(body, shares)
     wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
     assert lua.execute(RESTORE)(b"json", NAME.encode(), pieces) == wanted

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from support.constants import STREAMS
 from support.strategies import JSON_PIECES, STREAM_PIECES
 
@@ -23,11 +23,11 @@ def restored(restorer: JsonRestorer | SseRestorer, *chunks: bytes) -> bytes:
 
 
 def sse(*chunks: bytes) -> bytes:
-    return restored(SseRestorer(NAME), *chunks)
+    return restored(SseRestorer(always(NAME)), *chunks)
 
 
 def as_json(*chunks: bytes) -> bytes:
-    return restored(JsonRestorer(NAME), *chunks)
+    return restored(JsonRestorer(always(NAME)), *chunks)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_byte_order_mark_does_not_hide_the_first_field() -> None:
 
 
 def test_only_the_edited_string_is_held_back() -> None:
-    restorer = SseRestorer(NAME)
+    restorer = SseRestorer(always(NAME))
     assert restorer.feed(b'data: {"type":"x","message":{"mod') == b'data: {"type":"x","message":{"mod'
     assert restorer.feed(b'el":"g') == b'el":'
     assert restorer.feed(b"w") == b""
@@ -137,7 +137,7 @@ def test_a_very_long_name_passes_as_it_is() -> None:
 
 
 def test_a_huge_event_passes_in_pieces() -> None:
-    restorer = SseRestorer(NAME)
+    restorer = SseRestorer(always(NAME))
     start = b'data: {"delta":{"text":"'
     assert restorer.feed(start) == start
     piece = b"a\\n" * 20_000

@@ -170,3 +170,27 @@ def test_malformed_bodies_report_nothing(kind: str, body: bytes) -> None:
 )
 def test_nothing_raises(body: bytes, kind: str) -> None:
     assert isinstance(usage_of(kind, body), Usage)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/json"])
+def test_the_first_bytes_tell_a_stream(content_type: str) -> None:
+    events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
+    assert usage_of(content_type, events[:3], events[3:]) == Usage("m", 8, is_stream=True)
+    assert usage_of("text/event-stream", b'{"model":"m"}') == Usage("m")
+
+
+def test_gemini_is_counted() -> None:
+    tokens = {
+        "promptTokenCount": 8,
+        "candidatesTokenCount": 5,
+        "thoughtsTokenCount": 4,
+        "cachedContentTokenCount": 3,
+    }
+    first = {"candidates": [{"content": {"parts": [{"text": "a"}]}}], "modelVersion": "g"}
+    last = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": tokens, "modelVersion": "g"}
+    expected = Usage("g", 8, 9, 3, None, "STOP")
+    assert usage_of("text/event-stream", stream(first, last)) == expected._replace(is_stream=True)
+    assert usage_of("application/json", json.dumps([first, last]).encode()) == expected
+    assert usage_of("application/json", json.dumps(last).encode()) == expected
+    error = {"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}
+    assert usage_of("application/json", json.dumps(error).encode()).error == "INVALID_ARGUMENT"

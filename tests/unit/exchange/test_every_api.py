@@ -1,0 +1,154 @@
+"""No model leaves unmapped, and none is overlooked, in any place that the table of APIs lists."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.credentials.value import Value
+from mitm_gateway.exchange.exchange import Config, Exchange, Forward, NeedBody, NeedCredentials, Step
+from mitm_gateway.exchange.plan import Pass
+from mitm_gateway.exchange.response_plan import ResponseHead
+from mitm_gateway.llm.apis import APIS, OTHER, Api, Place
+from mitm_gateway.rules.schema import Rule
+from mitm_gateway.text.redact import Secret
+from mitm_gateway.wire.refusal import Refusal
+from mitm_gateway.wire.request import Arrival
+from support.core import make_head, make_rule, make_ruleset
+
+HOST = "api.example.com"
+MAP = {"client-a": "up-a", "vendor/client-b": "up/b", "client-*": "up-star"}
+NAMES = ("client-a", "vendor/client-b", "client-é", "client-a b")
+SENT = ("up-a", "up/b", "up-star", "up-star")
+MAPS = make_rule("maps", HOST, upstream="https://up.test", models={"map": MAP})
+MATCHES = make_rule("matches", HOST, upstream="https://up.test", match={"model": ["client-*", "vendor/*"]})
+FILL = {"{model*}": "{model}", "**": "rest/of/it", "*": "part"}
+
+
+def run(rule: Rule, method: str, target: str, body: bytes) -> tuple[Step, bytes, Exchange]:
+    """Return the last step of a request, the body that leaves, and the exchange."""
+    ruleset = make_ruleset(rule)
+    exchange = Exchange(Config(ruleset), Arrival(tls=True, sni=HOST))
+    headers = {"Content-Type": "application/json"}
+    step, head = exchange.on_request_head(make_head(target, headers, method=method, host=HOST)), None
+    while isinstance(step, NeedCredentials | NeedBody):
+        head = step.head if isinstance(step, NeedBody) and step.head else head
+        step = (
+            exchange.on_credentials({"gw": Value(Secret("s"), read_at=0.0)})
+            if isinstance(step, NeedCredentials)
+            else exchange.on_request_body(body)
+        )
+    if isinstance(step, Forward):
+        step = Forward(step.head or head, step.body)
+        return step, step.body if step.body is not None else body, exchange
+    return step, body, exchange
+
+
+def endpoints(api: Api) -> list[tuple[str, str]]:
+    """Return method and path of an API's endpoints, with `{model}` for the name."""
+    found = []
+    for endpoint in api.endpoints or ("POST /v1/anything",):
+        method, _, path = endpoint.rpartition(" ")
+        for mark, text in FILL.items():
+            path = path.replace(mark, text)
+        found.append((method or "POST", "/base" + path))
+    return found
+
+
+CASES = [(api, method, path) for api in (*APIS, OTHER) for method, path in endpoints(api)]
+
+
+def written(place: Place, name: str, text: str = "") -> Any:
+    """Return a document with this name at the place."""
+    if not place:
+        return name
+    inner = written(place[1:], name, text)
+    return [inner, inner] if place[0] is None else {"text": text, place[0]: inner, "max_tokens": 5}
+
+
+@given(st.sampled_from(CASES), st.data())
+def test_no_request_leaves_with_a_name_that_the_map_covers(
+    case: tuple[Api, str, str], data: st.DataObject
+) -> None:
+    api, method, path = case
+    number = data.draw(st.integers(0, len(NAMES) - 1))
+    name, sent = NAMES[number], SENT[number]
+    target = path.replace("{model}", quote(name, safe=data.draw(st.sampled_from(["", ":@"]))))
+    if api.query and data.draw(st.booleans()):
+        target += f"?x=1&{api.query}={quote(name, safe='')}"
+    place = data.draw(st.sampled_from(api.request))
+    prefix = data.draw(st.sampled_from(["", "models/"])) if api.has_resource_names else ""
+    body = json.dumps(written(place, prefix + name, f"{name} in a text"), ensure_ascii=False).encode()
+    step, left, _ = run(MAPS, method, target, body)
+    assert isinstance(step, Forward), step
+    assert step.head
+    if "{model}" in path or "?" in target:
+        assert name not in unquote(step.head.target)
+        assert sent in unquote(step.head.target)
+    assert json.loads(left) == written(place, prefix + sent, f"{name} in a text")
+
+
+@given(st.sampled_from(CASES), st.data())
+def test_no_request_that_names_a_model_is_matched_as_if_it_named_none(
+    case: tuple[Api, str, str], data: st.DataObject
+) -> None:
+    api, method, path = case
+    name = data.draw(st.sampled_from(NAMES))
+    place = data.draw(st.sampled_from(api.request))
+    step, _, exchange = run(
+        MATCHES,
+        method,
+        path.replace("{model}", quote(name, safe="")),
+        json.dumps(written(place, name)).encode(),
+    )
+    assert isinstance(step, Forward), step
+    assert exchange.plan
+    assert exchange.plan.rule is MATCHES
+    other, _, _ = run(
+        MATCHES, method, path.replace("{model}", "other"), json.dumps(written(place, "other")).encode()
+    )
+    assert isinstance(other, Pass)
+
+
+def test_a_batch_for_several_rules_is_refused() -> None:
+    requests = [{"params": {"model": name}} for name in ("client-a", "other")]
+    step, _, _ = run(MATCHES, "POST", "/v1/messages/batches", json.dumps({"requests": requests}).encode())
+    assert isinstance(step, Refusal) or getattr(step, "status", None) == 400
+
+
+def way_back(target: str, request: bytes, response: bytes, method: str = "POST", models: Any = None) -> bytes:
+    rule = make_rule("r", HOST, upstream="https://up.test", models=models or {"map": MAP})
+    _, _, exchange = run(rule, method, target, request)
+    plan = exchange.on_response_head(ResponseHead(200, ()))
+    assert plan
+    assert plan.tee
+    passed = [plan.tee.feed(response), plan.tee.feed(b"")]
+    return b"".join(part for part in passed if isinstance(part, bytes))
+
+
+def test_restore_puts_back_only_what_the_rule_changed() -> None:
+    answer = b'{"model":"dated-20260101"}'
+    assert way_back("/v1/messages", b'{"model":"client-a"}', answer) == b'{"model":"client-a"}'
+    assert way_back("/v1/messages", b'{"model":"other"}', answer) == answer
+    assert way_back("/v1/messages", b'{"model":null}', answer) == answer
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "request_body", "response", "expected"),
+    [
+        ("GET", "/v1/models/vendor%2Fclient-b", b"", b'{"id":"up/b"}', b'{"id":"vendor/client-b"}'),
+        ("POST", "/v1beta/models/client-a:generateContent", b"{}",
+         b'{"modelVersion":"up-a"}', b'{"modelVersion":"client-a"}'),
+        ("GET", "/v1/messages/batches/b/results", b"",
+         b'{"result":{"message":{"model":"up-a"}}}\n', b'{"result":{"message":{"model":"client-a"}}}\n'),
+    ],
+)  # fmt: skip
+def test_the_way_back_of_other_apis(
+    method: str, target: str, request_body: bytes, response: bytes, expected: bytes
+) -> None:
+    assert way_back(target, request_body, response, method) == expected

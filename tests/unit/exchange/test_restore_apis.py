@@ -1,0 +1,101 @@
+"""The client's names in the responses of every API, whatever their Content-Type says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.exchange.restore_model import AutoRestorer, always, by_name
+from mitm_gateway.llm.apis import APIS, OTHER, Api
+from mitm_gateway.llm.body_kind import kind_of
+
+BY_NAME = {api.name: api for api in (*APIS, OTHER)}
+JSON, SSE = "application/json", "text/event-stream"
+
+
+def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] | None = None) -> bytes:
+    restorer = AutoRestorer(by_name(names) if names else always("asked"), api, content_type)
+    return b"".join([*map(restorer.feed, chunks), restorer.flush()])
+
+
+@pytest.mark.parametrize(
+    ("api", "before", "after"),
+    [
+        ("messages", b'{"id":"x","model":"sent"}', b'{"id":"x","model":"asked"}'),
+        ("other", b'{"id":"x","model":{"id":"sent","n":1}}', b'{"id":"x","model":{"id":"asked","n":1}}'),
+        ("model", b'{"type":"model","id":"sent","x":{"id":"sent"}}',
+         b'{"type":"model","id":"asked","x":{"id":"sent"}}'),
+        ("gemini-generate", b'{"candidates":[{"x":1}],"modelVersion":"sent-001"}',
+         b'{"candidates":[{"x":1}],"modelVersion":"asked"}'),
+        ("gemini-generate", b'[{"modelVersion":"sent"}\n,\n{"modelVersion":"sent"}]',
+         b'[{"modelVersion":"asked"}\n,\n{"modelVersion":"asked"}]'),
+        ("gemini", b'{"model":"models/sent"}', b'{"model":"models/asked"}'),
+        ("realtime", b'{"session":{"model":"sent"},"model":"sent"}',
+         b'{"session":{"model":"asked"},"model":"sent"}'),
+    ],
+)  # fmt: skip
+def test_a_json_response_names_the_clients_model(api: str, before: bytes, after: bytes) -> None:
+    assert restored(BY_NAME[api], JSON, before) == after
+    assert restored(BY_NAME[api], JSON, *(bytes([byte]) for byte in before)) == after
+
+
+def test_the_results_of_a_batch_get_their_names_back_line_by_line() -> None:
+    lines = [
+        {"custom_id": "1", "result": {"type": "succeeded", "message": {"model": "up-a", "content": []}}},
+        {"custom_id": "2", "result": {"type": "errored", "error": {"message": {"model": "up-a"}}}},
+        {"custom_id": "3", "result": {"type": "succeeded", "message": {"model": "dated"}}},
+    ]
+    raw = "\n".join(map(json.dumps, lines)).encode()
+    expected = raw.replace(b'"message": {"model": "up-a", "content"', b'"message": {"model": "a", "content"')
+    for content_type in ("application/binary", "application/x-jsonl", JSON, ""):
+        got = restored(
+            BY_NAME["message-batch-results"], content_type, raw[:50], raw[50:], names={"up-a": "a"}
+        )
+        assert got == expected
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", JSON, SSE])
+def test_the_first_bytes_tell_a_stream_from_json(content_type: str) -> None:
+    stream = b'data: {"model":"sent"}\n\nevent: x\ndata: {"message":{"model":"sent"}}\n\n'
+    assert restored(OTHER, content_type, stream) == stream.replace(b"sent", b"asked")
+    assert restored(OTHER, content_type, *(bytes([b]) for b in stream)) == stream.replace(b"sent", b"asked")
+    assert restored(OTHER, content_type, b' \n{"model":', b'"sent"}') == b' \n{"model":"asked"}'
+
+
+@pytest.mark.parametrize("text", [b"", b"dat", b"plain", b"<html>", b"\xef\xbb", b"\xff\x00"])
+def test_any_other_body_passes_unchanged(text: bytes) -> None:
+    assert restored(OTHER, "text/plain", text) == text
+    assert restored(OTHER, "", *(bytes([byte]) for byte in text)) == text
+
+
+@given(st.binary(max_size=40), st.sampled_from(["", JSON, SSE, "text/plain"]), st.integers(1, 9))
+def test_the_chunks_change_nothing(data: bytes, content_type: str, size: int) -> None:
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert restored(OTHER, content_type, *pieces) == restored(OTHER, content_type, data)
+
+
+def test_bytes_are_held_only_until_the_kind_is_certain() -> None:
+    restorer = AutoRestorer(always("asked"), OTHER, "")
+    assert restorer.feed(b"dat") == b""
+    assert restorer.feed(b"e: ") == b"date: "
+    assert AutoRestorer(always("asked"), OTHER, SSE).feed(b": ping") == b": ping"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "start", "kind"),
+    [
+        (JSON, b"data: 1", "sse"),
+        (SSE, b'{"error":1}', "json"),
+        ("application/problem+json; charset=utf-8", b"x", "json"),
+        ("application/vnd.amazon.eventstream", b"{", "aws_eventstream"),
+        ("text/plain", b"\xef\xbb\xbf{", "json"),
+        ("text/plain", b"even", None),
+        ("text/plain", b"evening", "other"),
+        ("", b"", None),
+    ],
+)
+def test_the_kind_of_a_body(content_type: str, start: bytes, kind: str | None) -> None:
+    assert kind_of(content_type, start) == kind
