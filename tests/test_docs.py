@@ -36,6 +36,7 @@ REFERENCE = (
     ("`match`", schema.Match),
     ("`auth`", schema.Auth),
     ("`headers`", edits.Headers),
+    ("`query`", edits.Query),
     ("`beta`", edits.Beta),
     ("`body`", edits.Body),
     ("`models`", edits.Models),

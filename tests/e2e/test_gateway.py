@@ -403,6 +403,25 @@ def test_a_body_over_the_limit_is_413(
     assert_nothing_sent(upstream)
 
 
+def test_a_key_in_the_query_and_selected_list_items(
+    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
+) -> None:
+    upstream = recorder(claude_answers)
+    extra = """    query: {set: {key: "${credential:gw}", api-version: "1"}, remove: [trace*]}
+    body: {remove: ["tools[type=web_search_*]"]}"""
+    saved = tmp_path / "flows"
+    proxy = mitmdump("-w", str(saved), rules=rules(upstream, extra, "{scheme: none}"), modes=REVERSE, env=ENV)
+    tools = b'"tools":[{"type":"web_search_1"}, {"type":"bash"}]'
+    answer = post(proxy, b'{"model":"m",' + tools + b"}", target="/v1/messages?key=mine&beta=true&trace=1")
+    assert answer.status == 200
+    (asked,) = upstream.requests
+    assert asked.target == f"/base/v1/messages?beta=true&key={GW}&api-version=1"
+    assert asked.values("authorization") == []
+    assert asked.body == b'{"model":"m","tools":[{"type":"bash"}]}'
+    proxy.stop()
+    assert GW.encode() not in saved.read_bytes() + proxy.output().encode()
+
+
 def test_requests_without_a_body_pass(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     upstream = recorder(json_reply({"data": []}))
     proxy = mitmdump(rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)

@@ -11,7 +11,7 @@ from typing import Any
 from ..exchange import plan
 from ..llm.apis import form_on
 from ..rules.edits import Beta, Models
-from ..rules.field_paths import FieldPath
+from ..rules.field_paths import FieldPath, Selector, Step
 from ..rules.fields import CLIENT
 from ..rules.model_map import Target
 from ..rules.patterns import Glob
@@ -130,7 +130,13 @@ def _literals(glob: Glob) -> list[str]:
 
 
 def _steps(path: FieldPath) -> list[str | int | bool]:
-    return [True if step is None else step for step in path.steps]
+    return list(map(_step, path.steps))
+
+
+def _step(step: Step) -> str | int | bool:
+    if isinstance(step, Selector):
+        raise TypeError("a selector in a body path is a problem of the export")
+    return True if step is None else step
 
 
 def literal(value: object) -> str:

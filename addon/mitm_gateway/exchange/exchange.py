@@ -26,6 +26,7 @@ from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
+from .query import edited_target
 from .record import ANSWERED_HERE, Ending, Record
 from .request_body import read_body
 from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
@@ -227,7 +228,8 @@ class Exchange:
         assert plan is not None
         self._secrets = secrets = self._gathered(plan, values)
         self.secrets = (*secrets.values, *self.secrets)
-        head = self._masked(plan.destination, plan.target, outgoing(plan, self.head, secrets))
+        target = edited_target(plan.target, plan.rule.query, secrets.named)
+        head = self._masked(plan.destination, target, outgoing(plan, self.head, secrets))
         if plan.rule.reads_body and not self._has_body:
             return NeedBody(head)
         return Forward(head, self._edited)

@@ -16,6 +16,7 @@ from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .guard import Policy, check
 from .headers import Secrets, outgoing
 from .plan import Pass, Plan, body_edits, decide
+from .query import edited_target
 from .record import auth_change
 
 _DEMO = Upstream("http", "127.0.0.1", 1)
@@ -39,6 +40,7 @@ class Explanation:
     model_sent: str | None = None
     removed: tuple[str, ...] = ()
     put_in: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()
     body: tuple[str, ...] = ()
     why_not: tuple[str, ...] = ()
 
@@ -76,6 +78,7 @@ class Explanation:
         result += [f"  {name:<10} {value}" for name, value in named if value]
         result += [f"  remove     {line}" for line in self.removed]
         result += [f"  set        {line}" for line in self.put_in]
+        result += [f"  query      {line}" for line in self.query]
         result += [f"  body       {line}" for line in self.body]
         result += [f"  not        {line}" for line in self.why_not]
         return result
@@ -149,13 +152,18 @@ def _forwarded(
             for name, value in after.items()
             if before.get(name) != value and name.lower() != "host"
         ),
+        query=(
+            *(f"remove {glob.text}" for glob in rule.query.remove),
+            *(f"set {name}" for name in rule.query.set),
+        ),
         body=body_edits(rule),
         place=f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}",
     )
 
 
 def _url(plan: Plan) -> str:
-    return f"{plan.destination.scheme}://{plan.destination.authority}{masked_target(plan.target)}"
+    target = edited_target(plan.target, plan.rule.query, _named_only(plan).named)
+    return f"{plan.destination.scheme}://{plan.destination.authority}{masked_target(target)}"
 
 
 def _shown(fields: Fields) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, 
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys
 from .plan import Plan
+from .query import encoded
 
 _BETA = b"anthropic-beta"
 Field = tuple[bytes, bytes]
@@ -32,11 +33,11 @@ class Secrets:
 
     @property
     def values(self) -> tuple[str, ...]:
-        """All secrets, for masking."""
+        """All secrets, for masking; those in the query also as they are written there."""
         own = [*([self.auth] if self.auth else ()), *(self.signing.secrets if self.signing else ())]
-        return tuple(
-            secret.reveal() for secret in (*own, *self.named.values(), *(secret for _, secret in self.extra))
-        )
+        every = (*own, *self.named.values(), *(secret for _, secret in self.extra))
+        revealed = [secret.reveal() for secret in every]
+        return tuple(dict.fromkeys([*revealed, *map(encoded, revealed)]))
 
 
 def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:

@@ -13,7 +13,7 @@ from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 from ..llm.apis import OTHER
-from ..rules.field_paths import FieldPath, Steps
+from ..rules.field_paths import FieldPath, Selector, Step, Steps
 from .body_error import BodyError, Reason
 from .json_body import Body, Layout, Member, Walker, layout_of, value_end
 
@@ -199,7 +199,7 @@ class _Document:
         added = [f"{_json(key)}:{value}" for key, value in self._added.items()]
         return edits + _membership(self._layout.members, gone, added, self._layout.braces)
 
-    def _slot(self, key: str | int | None) -> _Slot | None:
+    def _slot(self, key: Step) -> _Slot | None:
         found = [slot for slot in self._slots if slot.member.key == key]
         if len(found) > 1:
             raise BodyError(Reason.REPEATED_KEY)
@@ -237,7 +237,7 @@ class _Editor(Walker):
         gone: list[bool] = []
 
         def visit(key: str | int, value: int) -> int:
-            below = [steps[1:] for steps in paths if _fits(steps[0], key)]
+            below = [steps[1:] for steps in paths if self._fits(steps[0], key, text, value)]
             gone.append(() in below)
             if below and not gone[-1]:
                 return self.prune(text, value, below, edits)
@@ -260,7 +260,7 @@ class _Editor(Walker):
 
         def visit(key: str | int, place: int) -> int:
             nonlocal found
-            if not _fits(step, key):
+            if not self._fits(step, key, text, place):
                 return value_end(text, place)
             found += 1
             return self.assign(text, place, below, value, edits)
@@ -275,6 +275,25 @@ class _Editor(Walker):
                 )
         return closing + 1
 
+    def _fits(self, step: Step, key: str | int, text: str, value: int) -> bool:
+        if isinstance(step, Selector):
+            return isinstance(key, int) and text[value] == "{" and self._selects(step, text, value)
+        return step == key or (step is None and isinstance(key, int))
+
+    def _selects(self, selector: Selector, text: str, at: int) -> bool:
+        """Return whether the object there has the selector's key with a text that its glob covers."""
+        found = False
+
+        def visit(key: str | int, value: int) -> int:
+            nonlocal found
+            end = value_end(text, value)
+            if key == selector.key and text[value] == '"' and not found:
+                found = selector.glob.covers(json.loads(text[value:end]))
+            return end
+
+        self.members(text, at, visit)
+        return found
+
     def pruned(self, text: str, paths: Sequence[Steps]) -> str:
         edits: list[_Edit] = []
         self.prune(text, 0, paths, edits)
@@ -284,10 +303,6 @@ class _Editor(Walker):
         edits: list[_Edit] = []
         self.assign(text, 0, steps, value, edits)
         return _spliced(text, edits, 0, len(text))
-
-
-def _fits(step: str | int | None, key: str | int) -> bool:
-    return step == key or (step is None and isinstance(key, int))
 
 
 def _wrapped(steps: Steps, value: str) -> str | None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..text.redact import normal_name
 from ..wire import sigv4
 from ..wire.addresses import Upstream
 from .fields import CLIENT, CREDENTIAL_REFERENCE
@@ -34,6 +35,7 @@ def check_rules(
         yield from _credentials(number, rule, credentials)
         yield from _exposed(number, rule)
         yield from _model_targets(number, rule)
+        yield from _second_keys(number, rule)
         if rule.signs and not sigv4.is_available():
             text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
             yield Finding(("rules", number, "auth", "scheme"), text)
@@ -72,10 +74,13 @@ def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential |
 def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
     if rule.auth and rule.auth.credential not in (None, CLIENT):
         yield ("rules", number, "auth", "credential"), rule.auth.credential or ""
-    for part, values in (("set", rule.headers.set), ("add", rule.headers.add)):
-        for header, value in values.items():
+    headers, query = rule.headers, rule.query
+    for place, values in (
+        (("headers", "set"), headers.set), (("headers", "add"), headers.add), (("query", "set"), query.set)
+    ):  # fmt: skip
+        for key, value in values.items():
             for name in CREDENTIAL_REFERENCE.findall(value):
-                yield ("rules", number, "headers", part, header), name
+                yield ("rules", number, *place, key), name
 
 
 def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
@@ -95,6 +100,30 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
             'expected "https://…", or "allow_http: true" in the rule'
         )
         yield Finding(("rules", number, "upstream"), text)
+
+
+# Query parameters that carry the same key as the header of a scheme, by normalised name.
+_PARAMETERS = {
+    "bearer": {"accesstoken"},
+    "x-goog-api-key": {"key"},
+    "api-key": {"apikey"},
+    "x-api-key": {"apikey"},
+}
+
+
+def _second_keys(number: int, rule: Rule) -> Iterator[Finding]:
+    """Yield query parameters that would send the key of `auth` a second time."""
+    if rule.auth is None or rule.auth.credential is None:
+        return
+    scheme, header = rule.auth.scheme, rule.auth.name or "authorization"
+    same = {normal_name(scheme), normal_name(header)} | _PARAMETERS.get(scheme, set())
+    for name in rule.query.set:
+        if normal_name(name) in same:
+            text = (
+                f'{shown(name)} would be a second key beside "auth" of rule {shown(rule.name)}; '
+                'expected one of them (with "scheme: none" for a key in the query)'
+            )
+            yield Finding(("rules", number, "query", "set", name), text, at_key=True)
 
 
 def _model_targets(number: int, rule: Rule) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The edits of a rule: headers, beta names, body fields and model names."""
+"""The edits of a rule: headers, query, beta names, body fields and model names."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .fields import (
     Listed,
     Model,
     ModelTarget,
+    QueryName,
     Text,
     TextGlob,
     as_tuple,
@@ -35,6 +36,15 @@ class Headers(Model):
     """Headers to add to those that the client sent."""
     remove: Listed[HeaderGlob] = ()
     """Names or globs of headers to remove."""
+
+
+class Query(Model):
+    """Edits of the query, in the order remove, set; every other parameter stays byte for byte."""
+
+    set: dict[QueryName, HeaderValue] = Field(default_factory=dict)
+    """Parameters to set to exactly this value; `${credential:NAME}` inserts a secret."""
+    remove: Listed[TextGlob] = ()
+    """Names or globs of parameters to remove."""
 
 
 class Beta(Model):

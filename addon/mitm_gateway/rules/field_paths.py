@@ -1,20 +1,36 @@
-"""Paths into a JSON body as rules write them: `tools[*].name`."""
+"""Paths into a JSON body as rules write them: `tools[*].name`, `tools[type=web_search_*]`."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-Steps = tuple[str | int | None, ...]
+from .patterns import Glob
 
-_NAME = r"[^\s.\[\]\"']+"
-_PATH = re.compile(rf"{_NAME}(?:\[(?:\*|\d{{1,6}})\])*(?:\.{_NAME}(?:\[(?:\*|\d{{1,6}})\])*)*")
-_STEP = re.compile(rf"\[(\*|\d+)\]|({_NAME})")
+_NAME = r"[^\s.\[\]\"'=]+"
+_ITEM = rf"\[(?:\*|[0-9]{{1,6}}|{_NAME}=[^\[\]]+)\]"
+_KEY = r"[^\s.\[\]\"']+"
+_PATH = re.compile(rf"{_KEY}(?:{_ITEM})*(?:\.{_KEY}(?:{_ITEM})*)*")
+_STEP = re.compile(
+    rf"\[(?:(?P<any>\*)|(?P<place>[0-9]+)|(?P<key>{_NAME})=(?P<glob>[^\[\]]+))\]|(?P<name>{_KEY})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """The list items that are objects with this key and a text that matches the glob."""
+
+    key: str
+    glob: Glob
+
+
+Step = str | int | Selector | None
+Steps = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FieldPath:
-    """A path into a body such as `tools[*].name`: keys, list positions, and None for every list item."""
+    """A path into a body: keys, list positions, selectors of list items, and None for every list item."""
 
     text: str
     steps: Steps
@@ -26,11 +42,15 @@ class FieldPath:
 def parse_path(text: str) -> FieldPath:
     """Return the path that a rule names. Raises ValueError with the expected form."""
     if not _PATH.fullmatch(text):
-        raise ValueError('expected keys and list positions such as "a.b", "tools[*].name" or "tools[0]"')
-    return FieldPath(text, tuple(_step(match) for match in _STEP.finditer(text)))
+        raise ValueError(
+            'expected keys and list positions such as "a.b", "tools[*].name", "tools[0]" or "tools[type=web_*]"'
+        )
+    return FieldPath(text, tuple(map(_step, _STEP.finditer(text))))
 
 
-def _step(match: re.Match[str]) -> str | int | None:
-    if match[2]:
-        return match[2]
-    return None if match[1] == "*" else int(match[1])
+def _step(found: re.Match[str]) -> Step:
+    if found["name"]:
+        return found["name"]
+    if found["any"]:
+        return None
+    return int(found["place"]) if found["place"] else Selector(found["key"], Glob(found["glob"]))

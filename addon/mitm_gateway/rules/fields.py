@@ -269,6 +269,7 @@ HeaderTest = Annotated[
 EditedHeaderName = Annotated[str, *_parsed(_parse_edited_header_name, "Editor-Version")]
 HeaderValue = Annotated[str, *_parsed(_parse_header_value, "vscode/1.104.0")]
 HeaderGlob = Annotated[Glob, *_parsed(_parse_header_glob, "x-stainless-*")]
+QueryName = Annotated[str, *_parsed(lambda text: _parse_text(text), "api-version")]
 BetaName = Annotated[str, *_parsed(_parse_beta_name, "context-1m-2025-08-07")]
 BodyPath = Annotated[FieldPath, *_parsed(_parse_body_path, "tools[*].defer_loading")]
 Duration = Annotated[float, *_parsed(parse_duration, "30s")]

@@ -24,7 +24,7 @@ from .schema import Credential, Rule, RulesFile
 from .variables import VariableError, expanded
 
 # Parts of a rule whose values may contain "${credential:NAME}".
-_CREDENTIAL_PLACES = (("headers", "set"), ("headers", "add"))
+_CREDENTIAL_PLACES = (("headers", "set"), ("headers", "add"), ("query", "set"))
 
 
 def load(path: Path, environ: Mapping[str, str]) -> RuleSet:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from .edits import Beta, Body, Headers, Models
+from .edits import Beta, Body, Headers, Models, Query
 from .fields import keys_of
 from .nodes import BOOLEAN_HINT, shown, type_name
 from .problems import Finding, Loc, did_you_mean
@@ -17,6 +17,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "match": Match,
     "auth": Auth,
     "headers": Headers,
+    "query": Query,
     "beta": Beta,
     "body": Body,
     "models": Models,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from ..text.redact import Secret
-from .edits import Beta, Body, Headers, Models
+from .edits import Beta, Body, Headers, Models, Query
 from .fields import (
     CLIENT,
     CREDENTIAL_REFERENCE,
@@ -215,6 +215,8 @@ class Rule(Model):
     """How the key is sent. The default is `none` for another host, `keep` for the same host."""
     headers: Headers = Field(default_factory=Headers)
     """Request headers to set, add and remove."""
+    query: Query = Field(default_factory=Query)
+    """Query parameters to set and remove."""
     beta: Beta | None = None
     """Beta names to keep, drop, rename and add."""
     body: Body = Field(default_factory=Body)
@@ -243,16 +245,16 @@ class Rule(Model):
         return self.auth is not None and self.auth.scheme == "sigv4"
 
     @cached_property
-    def header_credentials(self) -> tuple[str, ...]:
-        """Names of the credentials that `headers` inserts."""
-        values = [*self.headers.set.values(), *self.headers.add.values()]
+    def inserted_credentials(self) -> tuple[str, ...]:
+        """Names of the credentials that `headers` and `query` insert."""
+        values = [*self.headers.set.values(), *self.headers.add.values(), *self.query.set.values()]
         return tuple(dict.fromkeys(name for value in values for name in CREDENTIAL_REFERENCE.findall(value)))
 
     @cached_property
     def credential_names(self) -> tuple[str, ...]:
         """Names of all credentials that this rule sends, except `client`."""
         own = self.auth.credential if self.auth else None
-        names = ([own] if own and own != CLIENT else []) + list(self.header_credentials)
+        names = ([own] if own and own != CLIENT else []) + list(self.inserted_credentials)
         return tuple(dict.fromkeys(names))
 
 

@@ -63,7 +63,7 @@ def _value(name: str, default: str | None, environ: Mapping[str, str]) -> str:
 
 def _credential(reference: str, content: str, *, allowed: bool) -> str:
     if not allowed:
-        raise VariableError("names a credential, which only the values of headers may do")
+        raise VariableError("names a credential, which only the values of headers and of the query may do")
     if content == _CREDENTIAL:
         raise VariableError('names no credential; expected "${credential:NAME}"')
     return reference

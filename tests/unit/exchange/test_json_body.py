@@ -116,6 +116,31 @@ def test_fields_are_removed(before: bytes, path: str, after: bytes) -> None:
     assert edit(scan(before), remove=[parse_path(path)]) == after
 
 
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        ('[{"type":"web_search_1"},{"type":"bash"}]', "a[type=web_search_*]", '[{"type":"bash"}]'),
+        ('[{"n":1,"type":"w"},{"type":"b","n":1}]', "a[type=w].n", '[{"type":"w"},{"type":"b","n":1}]'),
+        ('[{"text":"x-billing: a.b [c"},{"text":"hi"}]', "a[text=x-billing: *]", '[{"text":"hi"}]'),
+        ('[{"t\\u0079pe":"\\u0077"},{}]', "a[type=w]", "[{}]"),
+        ('[{"type":1},{"type":["w"]},"w",["w"],{"x":{"type":"w"}}]', "a[type=*]", None),
+        ('[{"type":"x","type":"w"},{"type":"b"}]', "a[type=w]", '[{"type":"b"}]'),
+        ('[[{"type":"w"}],[{"type":"b"}]]', "a[*][type=w]", '[[],[{"type":"b"}]]'),
+        ('{"type":"w"}', "a[type=w]", None),
+    ],
+)
+def test_list_items_are_selected_by_a_key(before: str, path: str, after: str | None) -> None:
+    body = scan(f'{{"a":{before},"z":1}}'.encode())
+    edited = edit(body, remove=[parse_path(path)]).decode()
+    assert edited == f'{{"a":{before if after is None else after},"z":1}}'
+
+
+def test_a_value_is_set_in_selected_items_only() -> None:
+    body = scan(b'{"a":[{"type":"w","n":1},{"type":"b","n":1},{"type":"w"}]}')
+    edited = edit(body, set_=[(parse_path("a[type=w].n"), "2"), (parse_path("b[type=w].n"), "2")])
+    assert edited == b'{"a":[{"type":"w","n":2},{"type":"b","n":1},{"type":"w","n":2}]}'
+
+
 def test_a_parent_and_its_child_may_both_be_removed() -> None:
     paths = [parse_path(text) for text in ("a.b", "a", "c[*].d", "c[0]")]
     assert (

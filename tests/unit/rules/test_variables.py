@@ -49,7 +49,9 @@ def test_a_malformed_reference_is_refused_without_quoting_it(text: str) -> None:
 
 def test_a_credential_reference_stays_in_the_values_of_headers() -> None:
     assert expanded("x ${credential:a b} ${NAME}", ENVIRON, credentials=True) == "x ${credential:a b} value"
-    with pytest.raises(VariableError, match="names a credential, which only the values of headers may do"):
+    with pytest.raises(
+        VariableError, match="names a credential, which only the values of headers and of the query may do"
+    ):
         expanded("${credential:a}", ENVIRON)
     with pytest.raises(VariableError, match="names no credential"):
         expanded("${credential:}", ENVIRON, credentials=True)
