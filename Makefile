@@ -1,6 +1,7 @@
 # `make run` and `make test` are the two to know. Each sets up what it needs, once; `make help` lists the rest.
 
-PYTHON ?= python3
+# The Python of .venv: by default the newest supported one; another one makes .venv anew.
+PYTHON ?=
 PORT ?= 8080
 ARGS ?=
 
@@ -13,7 +14,7 @@ SERVE = .venv/bin/mitm-gateway serve --port $(PORT) $(ARGS)
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
-.PHONY: help run web screenshots quick test check matrix bench fuzz soak clean
+.PHONY: help run web screenshots quick test check matrix bench fuzz soak package clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -21,9 +22,11 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it; ARGS="--rules FILE" and others of `serve`
+	@echo $(taken)
 	@exec $(SERVE)
 
 web: .venv/runtime ## the same with mitmproxy's web page
+	@echo $(taken)
 	@exec $(SERVE) --web
 
 quick: .venv/dev ## the tests without real processes, within half a minute
@@ -60,6 +63,11 @@ fuzz: .venv-fuzz ## coverage-guided fuzzing, 30 s a target; FUZZ_S=600 for longe
 soak: .venv/dev ## 500 parallel streams, clients that leave, upstreams that fail: nothing may grow
 	@ulimit -n 8192; PYTHONPATH=addon:tests .venv/bin/python tests/security/soak.py $(ARGS)
 
+package: .venv/dev ## sdist and wheel in dist/, checked
+	@rm -rf dist
+	@.venv/bin/python -m build
+	@.venv/bin/python -m twine check --strict dist/*
+
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 
@@ -73,14 +81,33 @@ FUZZ_S ?= 30
 
 # Environments. A stamp is older than pyproject.toml when the packages may have changed.
 
+version_of = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifneq ($(wildcard .venv/runtime),)
+ifneq ($(call version_of,.venv/bin/python),$(call version_of,$(or $(PYTHON),.venv/bin/python)))
+.venv/runtime: other-python
+else ifeq ($(call version_of,.venv/bin/python),)
+.venv/runtime: other-python
+endif
+endif
+.PHONY: other-python
+other-python:
+	@rm -rf .venv
+
 .venv/runtime: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.13"; exit 1; }
-	@echo "setting up .venv (once)"
-	@$(PYTHON) -m venv .venv
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$($(call find_python,3.13)) || python=$$($(call find_python,3.12)) || \
+		python=$$($(call find_python,3.11)) || { echo "needs Python 3.11, 3.12 or 3.13; make PYTHON=… names one"; exit 1; }; \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "needs Python 3.11 or newer, and $$python is $$($$python --version 2>&1)"; exit 1; }; \
+		echo "setting up .venv with $$($$python --version), once; this takes about a minute" && $$python -m venv .venv
 	@# The extra where a wheel of it exists for this Python; it needs no compiler, and nothing needs it.
-	@{ $(call install,.venv,--only-binary pysimdjson -e '.[speed]'); } 2>.venv/speed.log || { $(call install,.venv,-e .); }
+	@{ $(call install,.venv,--only-binary pysimdjson -e '.[speed]'); } 2>.venv/pip.log || \
+		{ $(call install,.venv,-e .); } 2>.venv/pip.log || \
+		{ tail -n 1 .venv/pip.log; echo "the packages could not be installed; is this machine online? See .venv/pip.log"; exit 1; }
 	@touch $@
+
+# The mitmproxy in .venv.
+taken = $$(.venv/bin/python -c 'import platform; from importlib.metadata import version; \
+	print("mitmproxy", version("mitmproxy"), "on Python", platform.python_version())')
 
 .venv/dev: .venv/runtime
 	@echo "setting up the development tools (once)"
