@@ -7,9 +7,18 @@ import sys
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from ..exchange import body_error, guard, json_body, json_scanner, local_answers, plan, restore_model
+from ..exchange import (
+    body_error,
+    guard,
+    json_body,
+    json_models,
+    json_scanner,
+    local_answers,
+    plan,
+    restore_model,
+)
 from ..llm import usage
-from ..llm.apis import ENDPOINTS, Endpoint, Form
+from ..llm.apis import APIS, ENDPOINTS, OTHER, Api, Endpoint, Form, Place
 from ..llm.errors import error_body, error_headers
 from ..text import redact
 from ..wire import sse
@@ -26,6 +35,8 @@ _LAST_BLANK = 0x3000
 _STATUSES = (400, 401, 403, 413, 426, 502)
 # Takes the place of a reason in an error.
 _REASON = "\x00"
+# The distinct places of models in requests; Lua counts them from 1.
+_PLACES = tuple(dict.fromkeys(api.request for api in (OTHER, *APIS)))
 _PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
 
 
@@ -39,6 +50,13 @@ def constants() -> dict[str, Any]:
         "reasons": _reasons(),
         "errors": {form: {status: _error(form, status) for status in _STATUSES} for form in get_args(Form)},
         "endpoints": list(map(_endpoint, ENDPOINTS)),
+        "other": api_data(OTHER),
+        "trees": [_tree(places) for places in _PLACES],
+        "max_steps": json_models.MAX_STEPS,
+        "max_names": json_models.MAX_NAMES,
+        "resources": dict.fromkeys(json_models.RESOURCES, True),
+        "other_types": json_body.OTHER_TYPES,
+        "utf16_and_32": json_body.UTF16_AND_32,
         "max_path_bytes": guard.MAX_PATH_CHARACTERS,
         "own_sites": guard.OWN_SITES,
         "key_headers": guard.KEY_HEADERS,
@@ -75,6 +93,8 @@ def _reasons() -> Mapping[str, str]:
         "odd_path": guard.ODD_PATH,
         "no_client_key": plan.NO_CLIENT_KEY,
         "foreign_key": plan.FOREIGN_KEY,
+        "several_models": plan.SEVERAL_MODELS,
+        "different_rules": plan.DIFFERENT_RULES,
         "web_page": refusals.WEB_PAGE.reason,
         "client_key": refusals.CLIENT_KEY.reason,
         "compressed": refusals.COMPRESSED.reason,
@@ -97,7 +117,29 @@ def _endpoint(endpoint: Endpoint) -> Mapping[str, Any]:
     return {
         "start": endpoint.start,
         "method": endpoint.method,
+        **api_data(endpoint.api),
         "pattern": f"^{''.join(map(str.__add__, literals, (*wildcards, '')))}$" if wildcards else None,
-        "form": endpoint.api.form,
-        "counts_tokens": endpoint.api.local == "count_tokens",
     }
+
+
+def api_data(api: Api) -> Mapping[str, Any]:
+    """Return the filter's share of an API."""
+    return {
+        "form": api.form,
+        "counts_tokens": api.local == "count_tokens",
+        "query": api.query,
+        "tree": _PLACES.index(api.request) + 1,
+        "has_resource_names": api.has_resource_names,
+    }
+
+
+def _tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
+    """Return places of models as a tree, with the first bytes of the keys at the top."""
+    node = json_models.tree_of(places)
+    return {**_node(node), "first_bytes": {ord(key[0]): True for key in node.below if key}}
+
+
+def _node(node: json_models.Node) -> Mapping[str, Any]:
+    below = {key: _node(each) for key, each in node.below.items() if key is not None}
+    each = _node(node.below[None]) if None in node.below else None
+    return {"is_model": node.is_model, "each": each, "below": below if below and not each else None}

@@ -23,7 +23,7 @@ from .options import Listener, Options
 from .refusals import too_large
 
 # Each may use the ones before it.
-_LIBRARY = ("text", "strings", "escapes", "json", "head", "edits", "estimate", "restore", "usage")
+_LIBRARY = ("text", "strings", "escapes", "json", "head", "models", "edits", "estimate", "restore", "usage")
 _HANDLERS = ("admission",)
 _HOOKS = ("request", "response")
 
@@ -40,7 +40,7 @@ def lua(ruleset: RuleSet, listener: Listener, options: Options) -> str:
         "answers_head": any(rule.respond.head for rule in rules),
         "form": form_on(listener.host),
         "asks_model": any(rule.match.model is not None for rule in rules),
-        "rules": [rule_data(rule, listener) for rule in ruleset.rules],
+        "rules": [rule_data(rule, listener, is_served=rule in rules) for rule in ruleset.rules],
     }
     hooks = (f"do\n{_source(name)}end\n" for name in _HOOKS)
     return "\n".join([library(), f"local LISTENER = {literal(data)}\n", *map(_module, _HANDLERS), *hooks])
@@ -73,11 +73,12 @@ def auth_of(rule: Rule, listener: Listener) -> Auth:
     return plan.auth_of(rule, destination_of(rule, listener), listener.host)
 
 
-def rule_data(rule: Rule, listener: Listener) -> dict[str, Any]:
+def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict[str, Any]:
     """Return the filter's share of a rule; Envoy itself adds the secrets."""
     auth = auth_of(rule, listener)
     return {
         "name": rule.name,
+        "match_model": [_literals(glob) for glob in rule.match.model or ()] if is_served else None,
         "strips": auth.scheme != "keep",
         "client": _client(rule, auth, listener) if auth.credential == CLIENT else None,
         "beta": _beta(rule.beta) if rule.beta else None,
@@ -150,6 +151,8 @@ def literal(value: object) -> str:
             return str(value)
         case str():
             return _text(value)
+        case bytes():
+            return _escaped(value)
         case Mapping():
             fields = (
                 f"[{literal(key)}] = {literal(item)}" for key, item in value.items() if item is not None
@@ -166,4 +169,8 @@ def _text(value: str) -> str:
     # The escapes that JSON and Lua share stay; any other text is written as bytes.
     if "\\u" not in text and "\\/" not in text and "\\b" not in text and "\\f" not in text:
         return text
-    return '"' + "".join(f"\\{byte:03d}" for byte in value.encode("utf-8", "surrogateescape")) + '"'
+    return _escaped(value.encode("utf-8", "surrogateescape"))
+
+
+def _escaped(value: bytes) -> str:
+    return '"' + "".join(f"\\{byte:03d}" for byte in value) + '"'

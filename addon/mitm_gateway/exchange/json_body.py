@@ -231,15 +231,15 @@ def layout_of(body: Body) -> Layout:
 
 # --- bodies that are not JSON ---
 
-_OTHER_TYPES = ("multipart/", "audio/", "image/", "video/", "application/sdp", "application/octet-stream",
+OTHER_TYPES = ("multipart/", "audio/", "image/", "video/", "application/sdp", "application/octet-stream",
                 "application/x-www-form-urlencoded")  # fmt: skip
-_UTF16_AND_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+UTF16_AND_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _first_byte = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r\x0b\x0c]*([{\[])?").match
 
 
 def is_json(content_type: str, raw: bytes) -> bool:
     """Return False for a body of a type that is not JSON, unless it looks like JSON all the same."""
-    if not content_type.strip().lower().startswith(_OTHER_TYPES):
+    if not content_type.strip().lower().startswith(OTHER_TYPES):
         return True
     found = _first_byte(raw)
-    return bool(found and found[1]) or raw.startswith(_UTF16_AND_32)
+    return bool(found and found[1]) or raw.startswith(UTF16_AND_32)

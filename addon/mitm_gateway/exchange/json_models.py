@@ -72,7 +72,9 @@ _member = re.compile(rf"{_BLANK}({_TEXT}){_BLANK}:{_BLANK}").match
 _after = re.compile(rf"{_BLANK}([,}}\]]){_BLANK}").match
 _blanks = re.compile(_BLANK).match
 _colon = re.compile(rf"{_BLANK}:{_BLANK}").match
-_RESOURCE = re.compile(r"(?:[^/]+/)*?(?:models|tunedModels)/")
+# The segments of a resource name that precede a model.
+RESOURCES = ("models", "tunedModels")
+_RESOURCE = re.compile(rf"(?:[^/]+/)*?(?:{'|'.join(RESOURCES)})/")
 
 ValueEnd: TypeAlias = Callable[[str, int], int]
 

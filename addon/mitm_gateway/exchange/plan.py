@@ -29,6 +29,8 @@ PLACEHOLDERS = frozenset(
 ANTHROPIC_KEY = "sk-ant-"
 # Reasons that the Envoy filter gives as well.
 NO_CLIENT_KEY = "this rule moves the client's key, and the client sent none in x-api-key or Authorization"
+SEVERAL_MODELS = "the query names more than one model"
+DIFFERENT_RULES = "the models in this request belong to different rules; send one request for each"
 FOREIGN_KEY = (
     "an Anthropic key does not go to another vendor; name a credential, or allow_anthropic_key: true"
 )
@@ -79,7 +81,7 @@ def decide(
     """
     call = call_of(head)
     if len(call.query_spans(head.target)) > 1:
-        return Refusal(400, "the query names more than one model")
+        return Refusal(400, SEVERAL_MODELS)
     named = call.model_in(head.target)
     rule = _find(ruleset, head, models if named is None else (named,))
     match rule:
@@ -99,7 +101,7 @@ def _find(
         return ruleset.find(head)
     first, *others = [ruleset.find(head, Asked(name)) for name in models or (None,)]
     if any(other is not first for other in others):
-        return Refusal(400, "the models in this request belong to different rules; send one request for each")
+        return Refusal(400, DIFFERENT_RULES)
     return first
 
 

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import json_body
 from mitm_gateway.exchange.body_error import BodyError
-from mitm_gateway.exchange.json_body import scan
+from mitm_gateway.exchange.json_body import is_json, scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.exchange.local_answers import estimated_tokens
+from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.schema import Rule
 from support.bodies import NASTY
 from support.core import make_rule
@@ -26,23 +28,23 @@ from support.strategies import JSONISH, ODD_BYTES
 HERE = Listener("127.0.0.1", 1)
 
 
-def found_in(lua: Library, raw: bytes) -> object:
-    """Return the model that the filter finds in a body, or that it refuses the body."""
+def found_in(lua: Library, raw: bytes, api: Api = OTHER) -> object:
+    """Return the models that the filter finds in a body, or that it refuses the body."""
     try:
-        found = lua.call("json.scan", raw)
+        _, names = lua.call("models.scan", raw, api_data(api))
     except Refused:
         return "refused"
-    return found and found[0]
+    return [name.decode("utf-8", "surrogatepass") for name in names.values()]
 
 
-def assert_read_alike(lua: Library, raw: bytes) -> None:
-    """Hold that filter and addon accept the same bodies, and find the same model in them."""
+def assert_read_alike(lua: Library, raw: bytes, api: Api = OTHER) -> None:
+    """Hold that filter and addon accept the same bodies, and find the same models in them."""
     try:
-        model = scan(raw).model
+        models = list(scan(raw, api).models)
     except BodyError:
-        assert found_in(lua, raw) == "refused", raw
+        assert found_in(lua, raw, api) == "refused", raw
     else:
-        assert found_in(lua, raw) == (None if model is None else model.encode("utf-8", "surrogatepass")), raw
+        assert found_in(lua, raw, api) == models, raw
 
 
 FILLINGS = [
@@ -107,6 +109,57 @@ def test_bodies_that_something_was_done_to_are_read_alike(
     assert_read_alike(lua, raw)
 
 
+NAME = st.sampled_from(
+    ["m", "models/m", "p/l/models/m", "tunedModels/é", "/models/m", "a/b", None, 5, {"id": "m"}]
+)
+REQUEST = st.fixed_dictionaries(
+    {}, optional={"model": NAME, "params": st.fixed_dictionaries({}, optional={"model": NAME}), "x": NAME}
+)
+NESTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": NAME, "requests": st.lists(REQUEST, max_size=3) | REQUEST, "session": REQUEST, "batch": REQUEST,
+        "generateContentRequest": REQUEST | st.none(), "x": REQUEST,
+    },
+)  # fmt: skip
+
+
+@given(NESTED, st.sampled_from(list({api.request: api for api in (OTHER, *APIS)}.values())))
+def test_the_models_of_every_api_are_found_and_renamed_alike(
+    lua: Library, body: dict[str, Any], api: Api
+) -> None:
+    raw = json.dumps(body, ensure_ascii=False, indent=1).encode()
+    assert_read_alike(lua, raw, api)
+    if found_in(lua, raw, api) == "refused":
+        return
+    rule = make_rule(models={"map": {"m": "sent", "é": 'q"'}})
+    assert rule.models is not None
+    places, _ = lua.call("models.scan", raw, api_data(api))
+    renamed = lua.call("models.renamed", raw, list(places.values()), rule_data(rule, HERE)["models"])
+    assert renamed == edit(scan(raw, api), model=rule.models.sent_for)
+
+
+TYPES = ["application/json", "", "multipart/form-data; boundary=x", " Audio/wav", "application/sdp", "image"]
+STARTS = [
+    b"{",
+    b" \n[",
+    b"\xef\xbb\xbf {",
+    b"x",
+    b"",
+    b"\xff\xfe{",
+    b"\xfe\xff",
+    b"\x00\x00\xfe\xff",
+    b"\x0b{",
+    b"\xa0{",
+]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("kind", TYPES)
+def test_json_is_recognised_alike(lua: Library, kind: str, start: bytes) -> None:
+    assert lua.call("head.is_json", kind, start) == is_json(kind, start)
+
+
 PATHS = ("a", "a.b", "a[*].x", "a[1]", "a[*].a.b", "model", "zz.y", "anthropic_beta")
 EDITED = st.fixed_dictionaries(
     {},
@@ -152,7 +205,7 @@ def edited_by_addon(rule: Rule, raw: bytes) -> object:
 def edited_by_filter(lua: Library, rule: Rule, raw: bytes) -> object:
     data = rule_data(rule, HERE)
     try:
-        lua.call("json.scan", raw)
+        lua.call("models.scan", raw, api_data(OTHER))
         return lua.call(
             "edits.apply", raw, {name: data[name] for name in ("beta", "body_remove", "body_set")}
         )

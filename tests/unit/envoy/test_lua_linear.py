@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.envoy.lua_filter import literal, rule_data
 from mitm_gateway.envoy.options import Listener
+from mitm_gateway.llm.apis import APIS
 from support.constants import TESTS
 from support.core import make_rule
 from support.lua import Library
@@ -38,12 +40,17 @@ CALLS: dict[str, str] = {
     "head.beta_names": "return head.beta_names",
     "head.edited_betas": "return function(value) return head.edited_betas(RULE.beta, head.beta_names(value)) end",
     "head.sent_model": "return function(name) return head.sent_model(RULE.models, name) end",
+    "models.scan in a batch": "return function(text) return models.scan(text, API) end",
+    "models.renamed": "return function(text) return models.renamed(text, (models.scan(text, API)), RULE.models) end",
+    "head.query_places": "return function(text) return head.query_places(text, 'model') end",
+    "head.is_json": "return function(text) return head.is_json('audio/x', text) end",
     "head.refusal": "return function(text) return head.refusal('anthropic', 400, text) end",
     "escapes.decoded": "return escapes.decoded",
-    "json.scan": "return json.scan",
+    "models.scan": "return function(text) return models.scan(text, CONSTANTS.other) end",
     "json.fields": "return function(text) return json.fields(text, { a = true }) end",
-    "edits.apply": "return function(text) json.scan(text) return edits.apply(text, RULE) end",
-    "estimate.tokens": "return function(text) json.scan(text) return estimate.tokens(text, 'anthropic') end",
+    "edits.apply": "return function(text) models.scan(text, CONSTANTS.other) return edits.apply(text, RULE) end",
+    "estimate.tokens": "return function(text) models.scan(text, CONSTANTS.other) "
+    "return estimate.tokens(text, 'anthropic') end",
     "restore.json": "return whole(function() return restore.json('\"m\"') end)",
     "restore.sse": "return whole(function() return restore.sse('\"m\"') end)",
     "restore.json by byte": "return bytewise(function() return restore.json('\"m\"') end)",
@@ -81,6 +88,7 @@ LINES = [
     ("", "é", ""), ("", "\\u00", "x"),
 ]  # fmt: skip
 BODIES = [
+    ('{"requests":[', '{"params":{"model":"m"}},', "{}]}"), ('{"requests":[', "{},", '{"params":{"model":"m"}}]}'),
     ('{"a":"', "x", '"}'), ('{"a":"', "\\\\", '"}'), ('{"a":"', '\\"', '"}'), ('{"a":"', "\\u00e9", '"}'),
     ('{"a":"', "é", '"'), ('{"a":[', "{},", "1]}"), ('{"a":[', "[],", "1]}"), ('{"a":[', '{"b":1},', "1]}"),
     ('{"a":', "[", ""), ('{"a":', '{"a":', ""), ("{", '"a":1,', '"b":2}'), ("{", '"model":"x",', '"b":2}'),
@@ -98,9 +106,12 @@ BODIES = [
 def counted(function: str) -> Any:
     """Return a function that returns the work of a call."""
     rule = literal(EDITS | {"models": DATA["models"]})
+    api = literal(api_data(next(api for api in APIS if api.name == "message-batches")))
     counting = (TESTS / "support" / "counting.lua").read_text()
     called = f"local called = (function() {function} end)()"
-    return Library().execute(f"local RULE = {rule}\n{FEEDING}\n{called}\n{counting}\nreturn counted(called)")
+    return Library().execute(
+        f"local RULE, API = {rule}, {api}\n{FEEDING}\n{called}\n{counting}\nreturn counted(called)"
+    )
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -49,7 +49,7 @@ local function places_in(endpoint, path)
   return first and (last and first or true), last
 end
 
-local OTHER = {}
+local OTHER = CONSTANTS.other
 
 local function identify(method, path)
   local lowered = text.without_final(path:lower(), "/")
@@ -75,6 +75,38 @@ function head.identify(method, path)
     kept[line], kept_count = identify(method, path), kept_count + 1
   end
   return kept[line]
+end
+
+-- Return the places of the values in a query that name a model, each as its first and last byte.
+function head.query_places(query, name)
+  local places, at = {}, 2
+  for _, pair in ipairs(text.split(query:sub(2), "&")) do
+    local mark = pair:find("=", 1, true)
+    if mark and head.query_text(pair:sub(1, mark - 1)) == name then
+      places[#places + 1] = { at + mark, at + #pair - 1 }
+    end
+    at = at + #pair + 1
+  end
+  return places
+end
+
+-- Decode a name or a value of a query.
+function head.query_text(encoded) return text.unquoted((encoded:gsub("%+", " "))) end
+
+-- Percent-encode a model as a value of a query.
+function head.quoted_value(model) return (text.quoted(model):gsub("%%2F", "/")) end
+
+-- Report whether a body of this Content-Type is JSON: other types are, where they look like it.
+function head.is_json(content_type, body)
+  local kind = text.trimmed(content_type):lower()
+  local is_other = false
+  for _, start in ipairs(CONSTANTS.other_types) do is_other = is_other or kind:sub(1, #start) == start end
+  if not is_other then return true end
+  for _, mark in ipairs(CONSTANTS.utf16_and_32) do
+    if body:sub(1, #mark) == mark then return true end
+  end
+  local at = body:sub(1, 3) == "\239\187\191" and 4 or 1
+  return body:find("^[ \t-\r]*[{%[]", at) ~= nil
 end
 
 -- Return the path with another model in the place of its own.

@@ -223,36 +223,10 @@ local function next_key(p, at)
   return at
 end
 
--- Report whether the key whose quote is at `at` is "model", with or without escapes.
-local function is_model(text, p, at)
-  if p[at + 1] ~= 109 and p[at + 1] ~= BACKSLASH then return false end
-  return escapes.decoded(text:sub(at + 2, string_end(p, at + 1) - 1)) == "model"
-end
-
--- Return the model that a value names, and the place of its text: a text, or an object with a text "id"; null is none.
-local function model_in(text, p, value, finish)
-  if p[value] == 110 then return nil end -- "n"
-  if p[value] == QUOTE then return escapes.decoded(text:sub(value + 2, finish - 1)), value, finish end
-  local first, last
-  if p[value] == OPEN_OBJECT then
-    json.each(text, p, value, function(key, start)
-      local finish_of_id = value_end(p, start)
-      if key == "id" then
-        if first then refuse(REASONS.repeated_key) end
-        if p[start] ~= QUOTE then refuse(REASONS.model_not_a_string) end
-        first, last = start, finish_of_id
-      end
-      return finish_of_id
-    end)
-  end
-  if not first then refuse(REASONS.model_not_a_string) end
-  return escapes.decoded(text:sub(first + 2, last - 1)), first, last
-end
-
--- Check that a body is strict JSON with at most one top-level "model". Return the model and the place of its value.
-function json.scan(text)
+-- Check that a text is strict JSON with an object at its top, of a bounded number of members. `visit(p, key, value)` gets
+-- the places of each key's quote and value, and returns the value's end.
+function json.scan(text, visit)
   local p, at = json.open(text)
-  local has_model, model, model_start, model_end
   if p[at] ~= OPEN_OBJECT then
     expect_end(p, value_end(p, at))
     refuse(REASONS.not_an_object)
@@ -260,17 +234,10 @@ function json.scan(text)
   local count = 0
   at = blanks_end(p, at + 1)
   while p[at] ~= CLOSE_OBJECT do
-    local value = value_after_key(p, at)
-    local finish = value_end(p, value)
-    if is_model(text, p, at) then
-      if has_model then refuse(REASONS.second_model) end
-      has_model, model, model_start, model_end = true, model_in(text, p, value, finish)
-    end
-    at, count = next_key(p, finish), count + 1
+    at, count = next_key(p, visit(p, at, value_after_key(p, at))), count + 1
     if count >= MAX_MEMBERS and p[at] == QUOTE then refuse(REASONS.too_many) end
   end
   expect_end(p, at + 1)
-  return model, model_start, model_end
 end
 
 -- Return an object's members of these names as raw text; none where the text is no object.

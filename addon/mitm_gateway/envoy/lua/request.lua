@@ -10,7 +10,6 @@ local REASONS = CONSTANTS.reasons
 local PATH, MODEL, KEY = CONSTANTS.path_header, CONSTANTS.model_header, CONSTANTS.key_header
 local NO_MODEL = "-"
 local NOTES = CONSTANTS.notes
-local write_sent = escapes.new_writer()
 
 local function answer(handle, refusal, request)
   local call = head.identify(request.method:upper(), text.normal_path(request.path))
@@ -53,35 +52,30 @@ local function edit_beta_header(headers, beta)
   if changed then replace(headers, "anthropic-beta", value, #kept > 0 and table.concat(kept, ",") or nil) end
 end
 
--- Put the upstream's model into the path and take keys out of the query; Envoy adds the upstream's base path.
+-- Put the upstream's model into the path or the query, and take keys out; Envoy adds the upstream's base path.
 local function edit_path(headers, rule, request)
-  local path = request.path
-  if request.call.first and rule.models then
+  local path, query, place = request.path, request.query, request.query_place
+  if (request.call.first or place) and rule.models then
     request.sent = head.sent_model(rule.models, request.model)
-    if request.sent ~= request.model then path = head.path_with(request.normal, request.call, request.sent) end
+    if request.sent ~= request.model and place then
+      query = query:sub(1, place[1] - 1) .. head.quoted_value(request.sent) .. query:sub(place[2] + 1)
+    elseif request.sent ~= request.model then
+      path = head.path_with(request.normal, request.call, request.sent)
+    end
   end
-  local query = rule.strips and head.sent_query(request.query) or request.query
+  if rule.strips then query = head.sent_query(query) end
   if path ~= request.path or query ~= request.query then headers:replace(":path", path .. query) end
 end
 
 -- ---- the body ----
 
--- Report whether a body is a form with files, which has no model.
-local function has_form(headers, request)
-  if request.has_form == nil then
-    local kind = headers:get("content-type")
-    request.has_form = kind and kind ~= "application/json" and kind:lower():sub(1, 10) == "multipart/" or false
-  end
-  return request.has_form
-end
-
--- Read and check the request's body, unless it is empty or a form with files. Return the headers: Envoy invalidates the
--- ones that were got before it waited for the body.
+-- Read and check the request's body, unless it is empty. Without a text it is not JSON, and has no model. Return the
+-- headers: Envoy invalidates the ones that were got before it waited for the body.
 local function read_body(handle, headers, request)
   if request.body or request.has_no_body then return headers end
   -- For Envoy, a request for a WebSocket has no end.
   if headers:get("upgrade") then refuse(426, REASONS.socket) end
-  local body = not has_form(headers, request) and handle:body()
+  local body = handle:body()
   local size = body and body:length() or 0
   headers = handle:headers()
   if size == 0 then
@@ -91,19 +85,22 @@ local function read_body(handle, headers, request)
   check_size(size)
   local encoding = headers:get("content-encoding")
   if encoding and text.trimmed(encoding):lower() ~= "identity" then refuse(400, REASONS.compressed) end
-  request.body, request.text = body, body:getBytes(0, size)
-  request.body_model, request.model_start, request.model_end = json.scan(request.text)
+  local content = body:getBytes(0, size)
+  request.body = body
+  if not head.is_json(headers:get("content-type") or "", content) then return headers end
+  request.text = content
+  request.places, request.names = models.scan(content, request.call.endpoint)
+  request.body_model = request.names[1]
   return headers
 end
 
 local function edit_body(rule, request)
   local edited = request.text
   if rule.models and request.body_model then
-    local sent = head.sent_model(rule.models, request.body_model)
-    if sent ~= request.body_model then
-      edited = edited:sub(1, request.model_start) .. write_sent(sent) .. edited:sub(request.model_end + 1)
+    edited = models.renamed(edited, request.places, rule.models)
+    if not request.call.first and not request.query_place then
+      request.sent = head.sent_model(rule.models, request.body_model)
     end
-    if not request.call.first then request.sent = sent end
   end
   if rule.beta or rule.body_remove[1] or rule.body_set[1] then edited = edits.apply(edited, rule) end
   if edited ~= request.text then request.body:setBytes(edited) end
@@ -128,8 +125,7 @@ end
 -- before a route is chosen, as the model in it decides. That of an upgrade is unknown, so that a route asks for it.
 local function learn_model(handle, headers, request)
   if request.model then return request.model, true, headers end
-  local is_empty = request.length == "0" and not headers:get("upgrade")
-  if is_empty or has_form(headers, request) then return nil, true, headers end
+  if request.length == "0" and not headers:get("upgrade") then return nil, true, headers end
   local is_body_unlikely = request.method == "GET" or request.method == "HEAD"
   if request.length or not is_body_unlikely or headers:get("upgrade") then return nil, false, headers end
   headers = read_body(handle, headers, request)
@@ -161,6 +157,24 @@ local function route_by_body(handle, headers, request)
   return handle:metadata(), headers
 end
 
+local function covers_model(globs, name)
+  return name and (text.any_covers(globs, name) or text.any_covers(globs, head.base_name(name)))
+end
+
+-- Refuse a body whose models may belong to different rules. Envoy chose the rule by the first; the others belong to it if
+-- the conditions on models say the same of them, up to this rule.
+local function check_other_models(request)
+  for place = 2, #(request.names or {}) do
+    for number, rule in ipairs(LISTENER.rules) do
+      local globs = rule.match_model
+      if globs and covers_model(globs, request.names[1]) ~= covers_model(globs, request.names[place]) then
+        refuse(400, REASONS.different_rules)
+      end
+      if number == request.number then break end
+    end
+  end
+end
+
 local function find_rule(handle, headers, request)
   local route
   route, headers = route_at_first(handle, headers, request)
@@ -171,6 +185,7 @@ local function find_rule(handle, headers, request)
   end
   if has(request.path, "%") then headers:replace(":path", request.target) end
   request.number = number or 0
+  if LISTENER.asks_model and not request.model then check_other_models(request) end
   return LISTENER.rules[request.number], headers
 end
 
@@ -183,12 +198,20 @@ local function answer_count(handle, request)
   handle:respond(headers, '{"' .. CONSTANTS.count_keys[form] .. '": ' .. tokens .. "}")
 end
 
--- Note the API of the request, and the model in its path.
+-- Note the API of the request, and the model in its path or query.
 local function identify(request)
   request.normal = text.normal_path(request.path)
   local call = head.identify(request.method:upper(), request.normal)
   request.call = call
   if call.first then request.model = text.unquoted(request.normal:sub(call.first, call.last - 1)) end
+  local name = call.endpoint.query
+  if not name or not has(request.query, "=") then return end
+  local places = head.query_places(request.query, name)
+  if #places > 1 then refuse(400, REASONS.several_models) end
+  if places[1] and not call.first then
+    request.query_place = places[1]
+    request.model = head.query_text(request.query:sub(places[1][1], places[1][2]))
+  end
 end
 
 local function serve(handle, headers, request)
@@ -222,8 +245,8 @@ local function request_of(headers)
   if mark then path, query = target:sub(1, mark - 1), target:sub(mark) end
   return { -- with the fields that later steps set: a table that grows is copied several times
     method = headers:get(":method"), target = target, path = path, query = query, normal = nil, call = nil,
-    model = nil, sent = nil, rule = nil, number = nil, length = nil, has_form = nil,
-    has_no_body = nil, body = nil, text = nil, body_model = nil, model_start = nil, model_end = nil,
+    query_place = nil, model = nil, sent = nil, rule = nil, number = nil, length = nil, has_no_body = nil,
+    body = nil, text = nil, places = nil, names = nil, body_model = nil,
   }
 end
 
