@@ -439,7 +439,7 @@ def test_without_a_credential_the_request_is_refused(
     upstream = recorder(json_reply(message()))
     proxy = mitmdump(rules=rules(upstream), modes=REVERSE)
     answer = post(proxy)
-    assert answer.status == 502
+    assert answer.status == 424
     assert answer.header("x-should-retry") == "false"
     assert json.loads(answer.body)["error"]["message"] == (
         'mitm-gateway: credential "gw": the environment variable GW_KEY is not set (rule "gw")'

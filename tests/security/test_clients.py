@@ -136,6 +136,25 @@ def test_21_a_preflight_is_refused_and_lets_nothing_in(stage: Stage, method: str
     stage.assert_refused(stage.ask(headers=headers, client=stage.reverse(), method=method, body=b""), 403)
 
 
+def test_a_listed_page_may_ask_and_read(stage_with: StartStage) -> None:
+    stage = stage_with("--set", "gateway_origins=https://app.example,vscode-webview://*")
+    for origin in ("https://app.example", "vscode-webview://0f3a"):
+        page = [REVERSE, ("Origin", origin)]
+        asked = stage.arrived()
+        answer = stage.ask(
+            headers=[*page, ("Access-Control-Request-Method", "POST")],
+            client=stage.reverse(),
+            method="OPTIONS",
+            body=b"",
+        )
+        assert (answer.status, stage.arrived()) == (204, asked)
+        assert answer.header("access-control-allow-origin") == origin
+        answer = stage.ask(headers=[*page, CLIENT_KEY], client=stage.reverse())
+        assert (answer.status, answer.header("access-control-allow-origin")) == (200, origin)
+        refused = stage.ask(headers=[*page, CLIENT_KEY], client=stage.reverse(), body=b"nonsense")
+        assert (refused.status, refused.header("access-control-allow-origin")) == (400, origin)
+
+
 @pytest.mark.parametrize(
     "host", ["attacker.example:8080", "evil.test", "127.0.0.1.evil.test", "localhost.evil.test"]
 )

@@ -224,9 +224,7 @@ UNUSABLE = {"crlf": b"abc\r\nX-Evil: 1", "two": b"abc\n\ndef", "blank": b"a b", 
             "empty": b"", "newline": b"\n", "two-newlines": b"abc\n\n"}  # fmt: skip
 
 
-def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(
-    stage_with: StartStage, tmp_path: Path
-) -> None:
+def test_39_an_unusable_key_is_424_and_its_value_is_not_told(stage_with: StartStage, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(GW.encode())
     key.chmod(0o600)
@@ -235,7 +233,7 @@ def test_39_keys_that_are_none_are_502_and_their_value_is_not_told(
         key.write_bytes(value)
         sent = stage.arrived()
         answer = stage.ask_anyway()
-        assert (answer.status, stage.arrived()) == (502, sent), value
+        assert (answer.status, stage.arrived()) == (424, sent), value
     assert "X-Evil" not in stage.proxy.output()
     for usable in (GW, f"{GW}\n", f"{GW}\r\n", f"Bearer {GW}\n"):
         key.write_bytes(usable.encode())

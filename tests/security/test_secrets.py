@@ -260,7 +260,7 @@ def test_52_53_a_failing_helper_tells_nothing(
     stage = stage_with("-v", rules=helper(tmp_path, f"echo {shlex.quote(GW)}{to}\nexit {code}"))
     stage.ends_refusing = True
     answer = stage.ask()
-    stage.assert_refused(answer, 502)
+    stage.assert_refused(answer, 424)
     assert SECRET_ARGUMENT.encode() not in answer.body
     assert SECRET_ARGUMENT not in stage.proxy.output()
 

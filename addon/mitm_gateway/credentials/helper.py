@@ -73,7 +73,7 @@ async def run(argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str
             output = await _bounded_output(process, program)
             status = await process.wait()
     except TimeoutError:
-        raise CredentialError(f'helper "{program}" took longer than {timeout_s:g} s') from None
+        raise CredentialError(f'helper "{program}" took longer than {timeout_s:g} s', may_pass=True) from None
     finally:
         await _end_group(process)
     if status != 0:

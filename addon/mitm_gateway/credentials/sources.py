@@ -181,7 +181,7 @@ class _Helper(Source):
     timeout_s: float
     context: Context
     _value: Value | None = None
-    _failure: tuple[float, str] | None = None
+    _failure: tuple[float, CredentialError] | None = None
     _run: asyncio.Task[Value] | None = None
     _rejected: set[Secret] = field(default_factory=set)
 
@@ -193,7 +193,7 @@ class _Helper(Source):
                 self._start()
             return value
         if self._has_failed(now) and self._run is None and self._failure:
-            raise CredentialError(self._failure[1])
+            raise self._failure[1].repeated()
         return None
 
     async def _fetched(self) -> Value:
@@ -225,7 +225,7 @@ class _Helper(Source):
             output = await helper.run(self.argv, self.timeout_s, self.context.environ)
             value = helper.parse_output(output, self.ttl_s, self.context.now(), self.context.wall())
         except CredentialError as fault:
-            self._failure = (self.context.now(), str(fault))
+            self._failure = (self.context.now(), fault.repeated())
             raise
         self._value, self._failure = value, None
         return value

@@ -46,14 +46,14 @@ class Credentials:
         try:
             return await self._sources[name].get()
         except CredentialError as fault:
-            raise CredentialError(f'credential "{name}": {fault}') from None
+            raise CredentialError(f'credential "{name}": {fault}', may_pass=fault.may_pass) from None
 
     def at_hand(self, name: str) -> Value | None:
         """Return the value of a credential, or None if a request has to wait for it. Raises CredentialError."""
         try:
             return self._sources[name].at_hand()
         except CredentialError as fault:
-            raise CredentialError(f'credential "{name}": {fault}') from None
+            raise CredentialError(f'credential "{name}": {fault}', may_pass=fault.may_pass) from None
 
     def all_at_hand(self, names: Iterable[str]) -> dict[str, Value] | None:
         """Return these credentials, or None if a request has to wait for one. Raises CredentialError."""
@@ -74,7 +74,7 @@ class Credentials:
                     values[name] = await self.get(name)
                 return values
         except TimeoutError:
-            raise CredentialError(f'timed out waiting for credential "{name}"') from None
+            raise CredentialError(f'timed out waiting for credential "{name}"', may_pass=True) from None
 
     def reject(self, name: str, secret: Secret) -> bool:
         """Drop a value that the upstream rejected; return whether the next request may get another.

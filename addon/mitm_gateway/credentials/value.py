@@ -12,7 +12,18 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 class CredentialError(Exception):
-    """A credential that cannot be used; the text gives the reason and contains nothing of its value."""
+    """A credential that cannot be used; the text gives the reason and contains nothing of its value.
+
+    With `may_pass` the reason may disappear by itself, so that it is worth trying again.
+    """
+
+    def __init__(self, reason: str, *, may_pass: bool = False) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass
+
+    def repeated(self) -> CredentialError:
+        """Return the same error without its traceback, to be raised again."""
+        return CredentialError(str(self), may_pass=self.may_pass)
 
 
 @dataclass(frozen=True, slots=True)

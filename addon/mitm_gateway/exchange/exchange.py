@@ -31,6 +31,7 @@ from .record import ANSWERED_HERE, Ending, Record
 from .request_body import read_body
 from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
 from .tee import Tee
+from .web_pages import page_headers, preflight
 
 NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
 NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
@@ -127,24 +128,27 @@ class Exchange:
         self.head = head
         self.record.note_head(head)
         self.secrets = tuple(filter(None, guard.keys_in(head)))
-        if refusal := self._admit(head):
+        if refusal := self._check_admission(head):
+            return self.refuse(refusal)
+        if answer := self._answer_without_key(head):
+            return self._answer(answer)
+        if refusal := guard.check_client_key(head, self.arrival, self.config.policy):
+            return self.refuse(refusal)
+        if refusal := self._check_announced_size(head):
             return self.refuse(refusal)
         self.head = guard.without_client_key(head, self.config.policy)
-        if probe := to_probe(self.config.ruleset, self.head):
-            return self._answer(probe)
         return self._match() or self._request_credentials()
 
-    def _admit(self, head: RequestHead) -> Refusal | None:
-        ruleset, policy = self.config.ruleset, self.config.policy
-        if not self.arrival.replay and (
-            refusal := guard.check(head, self.arrival, policy, ruleset.knows_host)
-        ):
-            return refusal
-        if to_probe(ruleset, head) is None and (
-            refusal := guard.check_client_key(head, self.arrival, policy)
-        ):
-            return refusal
-        return self._check_announced_size(head)
+    def _check_admission(self, head: RequestHead) -> Refusal | None:
+        if self.arrival.replay:
+            return None
+        return guard.check(head, self.arrival, self.config.policy, self.config.ruleset.knows_host)
+
+    def _answer_without_key(self, head: RequestHead) -> LocalAnswer | None:
+        ruleset = self.config.ruleset
+        if self.arrival.mode == "reverse" or ruleset.knows_host(head.host, head.port):
+            return preflight(head, self.config.policy) or to_probe(ruleset, head)
+        return None
 
     def _check_announced_size(self, head: RequestHead) -> Refusal | None:
         announced = head.get("content-length")
@@ -288,6 +292,11 @@ class Exchange:
         return (ours.scheme, ours.host, ours.port) == (destination.scheme, destination.host, destination.port)
 
     # ---- local answers ----
+
+    @property
+    def page_headers(self) -> dict[str, str]:
+        """The headers that let the page of a listed origin read a local answer."""
+        return page_headers(self.head, self.config.policy)
 
     def refuse(self, refusal: Refusal) -> Refusal:
         """Note that the request ends here, and return the refusal with its rule's name."""

@@ -30,6 +30,7 @@ ODD_PATH = "the path has dot or empty segments"
 KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
 
 
+_HOST_IN_ORIGIN = re.compile(r"[^/\s*,]+")
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
 # Characters that are not allowed in a token (RFC 9110, 5.6.2), which names and methods are.
 _BLANK = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
@@ -189,8 +190,12 @@ def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
 
 
 def listed_origin(origin: str, policy: Policy) -> bool:
-    """Report whether the user allows pages of this origin to use a listener."""
-    return origin.strip().lower().rstrip("/") in policy.origins
+    """Report whether the user allows pages of this origin to use a listener; `null` never is."""
+    place = origin.strip().lower().rstrip("/")
+    if place in policy.origins:
+        return "*" not in place
+    scheme, mark, host = place.partition("://")
+    return f"{scheme}{mark}*" in policy.origins and _HOST_IN_ORIGIN.fullmatch(host) is not None
 
 
 def _check_line(head: RequestHead) -> Refusal | None:

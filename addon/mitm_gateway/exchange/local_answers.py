@@ -34,6 +34,7 @@ class LocalAnswer:
     status: int
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:

@@ -13,13 +13,14 @@ from ..llm.usage import Usage, reader_for
 from ..text.redact import Secret, fields_masked_exactly
 from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.request import Fields, RequestHead, text
-from .guard import Policy, listed_origin
+from .guard import Policy
 from .headers import Secrets
 from .json_scanner import Rename
 from .plan import Plan
 from .record import Record
 from .restore_model import AutoRestorer, always, by_name
 from .tee import Restorer, Tee
+from .web_pages import fields_for_pages
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 # A longer response is not decoded for its token counts.
@@ -70,7 +71,7 @@ def plan_response(
     """Plan the way back of one response; `hidden` are secrets that the upstream might echo in its head."""
     own = plan.auth.credential or ""
     rejected = (own, secrets.named[own]) if head.status == 401 and own in secrets.named else None
-    fields = fields_masked_exactly(_hidden_from_pages(head.fields, plan, request, policy), hidden)
+    fields = fields_masked_exactly(fields_for_pages(head.fields, plan, request, policy), hidden)
     if head.status == 101:
         return ResponsePlan(fields, rejected=rejected)
     restorer = _restorer_for(plan, request, record, head)
@@ -79,15 +80,6 @@ def plan_response(
     if restorer is not None:
         fields = tuple(item for item in fields if item[0].lower() not in _FRAMING)
     return ResponsePlan(fields, tee, restorer is not None, rejected)
-
-
-def _hidden_from_pages(fields: Fields, plan: Plan, request: RequestHead, policy: Policy) -> Fields:
-    """Remove what would let a web page read an answer that the gateway's credential has paid for."""
-    kept = tuple([item for item in fields if not item[0].lower().startswith(b"access-control-")])
-    if not plan.puts_in_credential or len(kept) == len(fields):
-        return fields
-    origin = request.get("origin")
-    return fields if origin is not None and listed_origin(origin, policy) else kept
 
 
 def _restorer_for(plan: Plan, request: RequestHead, record: Record, head: ResponseHead) -> Restorer | None:

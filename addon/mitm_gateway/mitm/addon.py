@@ -180,7 +180,7 @@ class GatewayAddon:
                     values = yield credentials.obtain(step.names)
                 step = exchange.on_credentials(values)
             except CredentialError as fault:
-                step = exchange.refuse(Refusal(502, str(fault)))
+                step = exchange.refuse(Refusal(502 if fault.may_pass else 424, str(fault)))
         perform(step, flow, exchange)
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
             self._recorder.progress(flow, exchange.progress("waiting", None))

@@ -20,7 +20,7 @@ from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
 from ..exchange.record import Ending
 from ..exchange.response_plan import ResponseHead, ResponsePlan
-from ..llm.apis import identify
+from ..llm.apis import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import fields_masked_exactly, masked_fields, masked_target
 from ..wire.addresses import Upstream, normal_host, normal_path
@@ -170,12 +170,15 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
             flow.request.stream = False
             _set_head(flow, head, exchange)
             return
-        case LocalAnswer(status, content_type, body):
+        case LocalAnswer():
             flow.request.stream = False
-            flow.response = http.Response.make(status, body, {"content-type": content_type})
+            headers = {**exchange.page_headers, **dict(step.headers)}
+            if step.content_type:
+                headers["content-type"] = step.content_type
+            flow.response = http.Response.make(step.status, step.body, headers)
             return
         case Refusal():
-            _refuse(flow, step, reveal=exchange.config.reveal)
+            _refuse(flow, step, exchange)
             return
         case NeedCredentials():
             raise AssertionError("credentials are obtained by the caller")
@@ -192,7 +195,7 @@ def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Excha
         refusal = reason if isinstance(reason, Refusal) else _internal_fault(reason)
         if exchange is not None:
             refusal = exchange.refuse(refusal)
-        _refuse(flow, refusal, reveal=exchange is not None and exchange.config.reveal)
+        _refuse(flow, refusal, exchange)
     except ANY_FAULT as fault:
         logger.warning("internal fault while refusing a request: %s", type(fault).__name__)
     if flow.response is None:
@@ -263,13 +266,17 @@ def _pass_on(flow: http.HTTPFlow, target: str, fields: Fields, authority: str | 
         flow.request.headers["Host"] = authority
 
 
-def _refuse(flow: http.HTTPFlow, refusal: Refusal, *, reveal: bool) -> None:
+def _refuse(flow: http.HTTPFlow, refusal: Refusal, exchange: Exchange | None) -> None:
     request = flow.request
     # A local answer to a request that streams would leave both sides waiting.
     request.stream = False
-    form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
+    if exchange is not None and exchange.head.method:  # the request as the client sent it
+        form = call_of(exchange.head).form
+    else:
+        form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
     body, headers = error_body(refusal, form), error_headers(refusal, form)
-    if not reveal:
+    headers |= exchange.page_headers if exchange is not None else {}
+    if exchange is None or not exchange.config.reveal:
         mask(request)
     # mitmproxy's views and its HAR export decode without a limit, and fail on what cannot be decoded.
     request.headers.pop("content-encoding", None)

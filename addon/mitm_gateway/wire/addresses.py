@@ -16,7 +16,7 @@ DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
 # RFC 1123: letters, digits and hyphens; container networks also use the underscore.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+/?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*|[^/\s*,]+)/?")
 # Resolvers read a name that ends in a number as an address: 127.1, 2130706433, 0x7f000001.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # The characters that IDNA reads as "." (RFC 3490, 3.1).
@@ -189,7 +189,7 @@ def parse_port(text: str) -> int:
 
 
 def parse_origin(text: str) -> str:
-    """Parse a web origin as browsers send it. Raises ValueError."""
+    """Parse a web origin as browsers send it; `*` as a whole host stands for any. Raises ValueError."""
     if not _ORIGIN.fullmatch(text.lower()):
         raise ValueError('not an origin; expected one such as "https://app.example.com"')
     return text.lower().rstrip("/")

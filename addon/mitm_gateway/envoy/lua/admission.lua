@@ -18,7 +18,9 @@ function admission.refuse(status, reason) error({ status = status, reason = reas
 local refuse = admission.refuse
 
 local function is_listed(origin)
-  return LISTENER.origins[text.without_final(text.trimmed(origin):lower(), "/")]
+  local place = text.without_final(text.trimmed(origin):lower(), "/")
+  local scheme, host = place:match("^([^:]+://)([^/%s*,]+)$")
+  return host and (LISTENER.origins[place] or LISTENER.origins[scheme .. "*"])
 end
 
 local function check_origin(headers)
