@@ -96,6 +96,9 @@ def check(
     """Return the refusal of a request that is inadmissible under any rule; requests to hosts without rules pass."""
     if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
         return Refusal(403, TRACE_REFUSED)
+    # Before anything looks at the path, on hosts without rules too.
+    if len(head.path) > MAX_PATH_CHARACTERS:
+        return Refusal(400, LONG_PATH)
     if not _concerns_rules(head, arrival, knows_host):
         return None
     return (
@@ -218,11 +221,7 @@ def _check_characters(head: RequestHead) -> Refusal | None:
 
 
 def _check_path(head: RequestHead) -> Refusal | None:
-    if len(head.path) > MAX_PATH_CHARACTERS:
-        return Refusal(400, LONG_PATH)
-    if head.has_odd_path:
-        return Refusal(400, ODD_PATH)
-    return None
+    return Refusal(400, ODD_PATH) if head.has_odd_path else None
 
 
 def without_client_key(head: RequestHead, policy: Policy) -> RequestHead:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TypeAlias
 
 from ..llm.apis import Place
+from ..text.short_cache import remember_short
 from .json_models import Node, tree_of
 
 # A model's name is short; a longer string passes unchanged rather than being held.
@@ -289,7 +289,7 @@ def _decoded_key(text: bytes) -> str | None:
     return key if isinstance(key, str) else None
 
 
-@lru_cache(maxsize=256)
+@remember_short
 def json_string(text: str) -> bytes:
     """Return the text as a JSON string."""
     try:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 MAX_BODY = 64 * 1024
 
 _BETA = re.compile(r"anthropic[-_]beta|\bbeta (?:flag|header|feature)|invalid beta", re.IGNORECASE)
-_BETA_NAME = re.compile(r"\b[a-z][a-z0-9-]*-20\d\d-\d\d-\d\d\b")
-_EXTRA = re.compile(r"([a-z_][\w.]*): Extra inputs are not permitted", re.IGNORECASE)
+_BETA_NAME = re.compile(r"(?<![\w-])[a-z][a-z0-9-]*?-20\d\d-\d\d-\d\d\b")
+_EXTRA = re.compile(r"(?<![\w.])([a-z_][\w.]*+): Extra inputs are not permitted", re.IGNORECASE)
 _UNKNOWN_FIELD = re.compile(
     r"(?:unknown|unexpected) (?:request )?(?:parameter|field|argument)\W{1,4}([a-z_][\w.]*)",
     re.IGNORECASE,

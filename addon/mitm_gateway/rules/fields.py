@@ -40,7 +40,7 @@ FRAMING_HEADERS = frozenset(
 _FRAMING_NAMES = frozenset(map(normal_name, FRAMING_HEADERS))
 # The value of `auth.credential` for the client's own key.
 CLIENT = "client"
-CREDENTIAL_REFERENCE = re.compile(r"\$\{credential:([^}]*)\}")
+CREDENTIAL_REFERENCE = re.compile(r"\$\{credential:([^}]{0,256}+)\}")
 
 
 class Model(BaseModel):

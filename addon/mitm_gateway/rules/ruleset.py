@@ -16,6 +16,9 @@ from .document import Document
 from .patterns import Glob
 from .schema import Credential, Match, Rule, RulesFile
 
+_MAX_HOST = 253
+_MAX_REMEMBERED = 512
+
 
 @dataclass(frozen=True, slots=True)
 class NeedsBody:
@@ -58,8 +61,8 @@ class RuleSet:
                     (self._exact, pattern.name) if pattern.is_exact else (self._by_tail, pattern.tail)
                 )
                 index.setdefault(key, []).append(number)
-        # A client uses few paths and methods; the bound keeps a scanner from filling the memory.
-        self._covering = lru_cache(maxsize=2048)(self._find_covering)
+        # Paths and methods are few in practice; the bounds keep a scanner from filling the memory.
+        self._remembered = lru_cache(maxsize=2048)(self._find_covering)
 
     @classmethod
     def of(cls, rules_file: RulesFile, file: str, document: Document | None = None) -> RuleSet:
@@ -96,6 +99,10 @@ class RuleSet:
                 return rule
         return None
 
+    def _covering(self, host: str, port: int, path: str | None, method: str | None) -> tuple[Rule, ...]:
+        is_short = len(host) + len(path or "") + len(method or "") <= _MAX_REMEMBERED
+        return (self._remembered if is_short else self._find_covering)(host, port, path, method)
+
     def _find_covering(self, host: str, port: int, path: str | None, method: str | None) -> tuple[Rule, ...]:
         """Return the rules that cover host, path and method, in file order; without a path all on the host."""
         numbers = {number for key in _tails(host) for number in self._by_tail.get(key, ())}
@@ -109,6 +116,8 @@ class RuleSet:
 
 
 def _tails(host: str) -> Iterator[str]:
+    if len(host) > _MAX_HOST:  # no name; only patterns for any host cover it
+        host = ""
     yield host
     while host:
         host = host.partition(".")[2]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from urllib.parse import unquote
+
+from .short_cache import remember_short
 
 MASK = "****"
 # Four characters of twenty leave at least sixteen unknown (contract, section 4).
@@ -51,7 +52,7 @@ def _names_key(name: str) -> bool:
     return normal in KEY_NAMES or normal.endswith(KEY_ENDINGS)
 
 
-@lru_cache(maxsize=4096)
+@remember_short
 def is_key_header(name: str) -> bool:
     """Return whether a header of this name carries a key, in whatever spelling."""
     return _names_key(name)
@@ -209,7 +210,7 @@ def fields_masked_exactly(fields: Fields, secrets: Iterable[str]) -> Fields:
     )
 
 
-@lru_cache(maxsize=4096)
+@remember_short
 def _hides(name: bytes) -> bool:
     text = _decoded(name)
     return is_key_header(text) or normal_name(text) == _PROTOCOL_HEADER

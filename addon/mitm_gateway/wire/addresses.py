@@ -7,8 +7,9 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
+
+from ..text.short_cache import remember_short
 
 UrlScheme = Literal["http", "https"]
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
@@ -24,7 +25,7 @@ _DOTS = re.compile("[\u3002\uff0e\uff61]")
 # Far longer than any name whose ASCII form has at most 253 characters.
 _MAX_HOST_TEXT = 1024
 # A version segment such as /v1 that both a base path and a request path may have.
-_VERSION = re.compile(r"/v[0-9]+[a-z0-9]*")
+_VERSION = re.compile(r"/v[0-9]++[a-z0-9]*+")
 
 
 class AmbiguousHost(ValueError):
@@ -44,7 +45,7 @@ class AmbiguousHost(ValueError):
         return f"has a host that programs read in two ways; expected {spelling}"
 
 
-@lru_cache(maxsize=4096)
+@remember_short
 def normal_host(text: str) -> str:
     """Return a host name as ASCII in lower case without a final dot, or an IP address in its shortest form.
 
@@ -132,7 +133,7 @@ def _clients_label(label: str) -> str:
     return "xn--" + unicodedata.normalize("NFKC", folded).encode("punycode").decode("ascii")
 
 
-@lru_cache(maxsize=4096)
+@remember_short
 def is_loopback(host: str) -> bool:
     """Report whether a host in normal form is a literal loopback address; a name never is."""
     try:
@@ -168,17 +169,21 @@ class Authority:
     port: int | None
 
     @classmethod
-    @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> Authority:
         """Parse the authority of a Host header or request target. Raises ValueError for anything else."""
-        host, port = text, None
-        if not text.startswith("[") or not text.endswith("]"):
-            head, colon, tail = text.rpartition(":")
-            if colon:
-                host, port = head, parse_port(tail)
-        if ":" in host and not host.startswith("["):
-            raise ValueError("an IPv6 address must be in brackets")
-        return cls(normal_host(host), port)
+        return _parse_authority(text)
+
+
+@remember_short
+def _parse_authority(text: str) -> Authority:
+    host, port = text, None
+    if not text.startswith("[") or not text.endswith("]"):
+        head, colon, tail = text.rpartition(":")
+        if colon:
+            host, port = head, parse_port(tail)
+    if ":" in host and not host.startswith("["):
+        raise ValueError("an IPv6 address must be in brackets")
+    return Authority(normal_host(host), port)
 
 
 def parse_port(text: str) -> int:
@@ -195,7 +200,6 @@ def parse_origin(text: str) -> str:
     return text.lower().rstrip("/")
 
 
-@lru_cache(maxsize=4096)
 def hostport(host: str, port: int, scheme: str) -> str:
     """Return the value of a Host header, with the port only if it is not the default port of the URL scheme."""
     name = f"[{host}]" if ":" in host else host

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Literal
 
+from ..text.short_cache import remember_short
 from .addresses import has_odd_segments, normal_path
 
 Mode = Literal["regular", "reverse", "transparent"]
@@ -17,7 +18,7 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-@lru_cache(maxsize=4096)
+@remember_short
 def lower_name(name: bytes) -> str:
     """Return a header's name in the form in which names are compared."""
     return text(name).lower()
@@ -73,16 +74,15 @@ class RequestHead:
         return has_odd_segments(self.path)
 
     @cached_property
-    def _values(self) -> dict[str, tuple[str, ...]]:
-        values: dict[str, tuple[str, ...]] = {}
+    def _values(self) -> dict[str, list[str]]:
+        values: dict[str, list[str]] = {}
         for name, value in self.fields:
-            key = lower_name(name)
-            values[key] = (*values.get(key, ()), text(value))
+            values.setdefault(lower_name(name), []).append(text(value))
         return values
 
     def all(self, name: str) -> tuple[str, ...]:
         """Return all values of a header, given its name in lower case."""
-        return self._values.get(name, ())
+        return tuple(self._values.get(name, ()))
 
     def get(self, name: str) -> str | None:
         """Return the values of a header joined as in RFC 9110, 5.3, or None if it is absent."""

@@ -168,6 +168,8 @@ def test_ordinary_paths_are_admitted(target: str) -> None:
 
 def test_a_path_over_the_limit_is_refused() -> None:
     assert status(make_head("/v1/" + "a" * 8192)) == 400
+    assert status(make_head("/v1/" + "a" * 8192, host="other.test"), Arrival(mode="regular")) == 400
+    assert status(make_head("/v1/x?" + "a" * 60_000)) is None
 
 
 @pytest.mark.parametrize(

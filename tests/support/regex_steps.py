@@ -1,0 +1,253 @@
+"""Counts the steps of a backtracking regular expression engine, by walking the parsed expression as `re` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from re import _constants as op  # type: ignore[attr-defined]
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any
+
+_SINGLE = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
+_REPEATS = {op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT}
+
+
+class Steps:
+    """One expression, with the number of steps that it has taken so far."""
+
+    def __init__(self, pattern: re.Pattern[Any]) -> None:
+        self.pattern = pattern
+        self._tree = _parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE & ~re.LOCALE | 0)
+        self._known: dict[tuple[Any, ...], bool] = {}
+        self.count = 0
+        self._text = ""
+
+    def match(self, text: str, pos: int = 0) -> int | None:
+        """Return the end of a match that begins at `pos`."""
+        self._text = text
+        return next(self._sequence(self._tree, 0, pos), None)
+
+    def full_match(self, text: str) -> bool:
+        """Report whether the whole text matches."""
+        self._text = text
+        return any(end == len(text) for end in self._sequence(self._tree, 0, 0))
+
+    def find_all(self, text: str) -> list[tuple[int, int]]:
+        """Return the spans of all matches that are not empty."""
+        spans, pos = [], 0
+        while pos <= len(text):
+            self.count += 1
+            end = self.match(text, pos)
+            if end is not None and end > pos:
+                spans.append((pos, end))
+                pos = end
+            else:
+                pos += 1
+        return spans
+
+    def _sequence(self, nodes: Any, at: int, pos: int) -> Iterator[int]:
+        if at == len(nodes):
+            yield pos
+            return
+        kind, arg = nodes[at]
+        for end in self._node(kind, arg, pos):
+            yield from self._sequence(nodes, at + 1, end)
+
+    def _node(self, kind: Any, arg: Any, pos: int) -> Iterator[int]:
+        self.count += 1
+        if kind in _SINGLE:
+            if self._fits(kind, arg, pos):
+                yield pos + 1
+        elif kind in _REPEATS:
+            yield from self._repeat(kind, arg, pos)
+        elif kind is op.SUBPATTERN:
+            yield from self._sequence(arg[3], 0, pos)
+        elif kind is op.BRANCH:
+            for branch in arg[1]:
+                yield from self._sequence(branch, 0, pos)
+        elif kind is op.ATOMIC_GROUP:
+            yield from self._first(arg, pos)
+        elif kind in (op.ASSERT, op.ASSERT_NOT):
+            if self._looks(arg[0], arg[1], pos) == (kind is op.ASSERT):
+                yield pos
+        elif kind is op.AT:
+            if self._is_at(arg, pos):
+                yield pos
+        else:
+            raise NotImplementedError(str(kind))
+
+    def _first(self, nodes: Any, pos: int) -> list[int]:
+        end = next(self._sequence(nodes, 0, pos), None)
+        return [] if end is None else [end]
+
+    def _repeat(self, kind: Any, arg: Any, pos: int) -> Iterator[int]:
+        least, most, nodes = arg
+        if kind is op.POSSESSIVE_REPEAT:
+            ends = self._possessive(most, nodes, pos)
+            if len(ends) > least:
+                yield ends[-1]
+        elif len(nodes) == 1 and nodes[0][0] in _SINGLE:
+            yield from self._single_repeat(kind, least, most, nodes[0], pos)
+        else:
+            yield from self._general_repeat(kind, least, most, nodes, pos)
+
+    def _possessive(self, most: int, nodes: Any, pos: int) -> list[int]:
+        ends = [pos]
+        while len(ends) <= most and (found := self._first(nodes, ends[-1])) and found[0] > ends[-1]:
+            ends += found
+        return ends
+
+    def _single_repeat(self, kind: Any, least: int, most: int, node: Any, pos: int) -> Iterator[int]:
+        one, arg = node
+        count = 0
+        while count < (least if kind is op.MIN_REPEAT else most) and self._fits(one, arg, pos + count):
+            count += 1
+        if kind is op.MAX_REPEAT:
+            for kept in range(count, least - 1, -1):
+                self.count += 1
+                yield pos + kept
+            return
+        while count >= least:
+            yield pos + count
+            count = count + 1 if count < most and self._fits(one, arg, pos + count) else -1
+
+    def _general_repeat(self, kind: Any, least: int, most: int, nodes: Any, pos: int) -> Iterator[int]:
+        if kind is op.MIN_REPEAT and least <= 0:
+            yield pos
+        if most > 0:
+            for end in self._sequence(nodes, 0, pos):
+                if end > pos:
+                    yield from self._general_repeat(kind, least - 1, most - 1, nodes, end)
+        if kind is op.MAX_REPEAT and least <= 0:
+            yield pos
+
+    def _looks(self, direction: int, nodes: Any, pos: int) -> bool:
+        if direction > 0:
+            return bool(self._first(nodes, pos))
+        start = pos - nodes.getwidth()[0]
+        return start >= 0 and pos in self._sequence(nodes, 0, start)
+
+    def _fits(self, kind: Any, arg: Any, pos: int) -> bool:
+        self.count += 1
+        if pos >= len(self._text):
+            return False
+        key = (kind, id(arg) if kind is op.IN else arg, self._text[pos])
+        fits = self._known.get(key)
+        if fits is None:
+            test = _as_pattern(kind, arg, self.pattern.flags)
+            fits = self._known[key] = test.match(self._text[pos]) is not None
+        return fits
+
+    def _is_at(self, where: Any, pos: int) -> bool:
+        text = self._text
+        if where in (op.AT_BEGINNING, op.AT_BEGINNING_STRING):
+            return pos == 0
+        if where is op.AT_END_STRING:
+            return pos == len(text)
+        if where is op.AT_END:
+            return text[pos:] in ("", "\n")
+        before, after = (bool(re.match(r"\w", piece)) for piece in (text[pos - 1 : pos], text[pos : pos + 1]))
+        return (before != after) == (where is op.AT_BOUNDARY)
+
+
+_CATEGORIES = {
+    op.CATEGORY_DIGIT: r"\d", op.CATEGORY_NOT_DIGIT: r"\D", op.CATEGORY_SPACE: r"\s", op.CATEGORY_NOT_SPACE: r"\S",
+    op.CATEGORY_WORD: r"\w", op.CATEGORY_NOT_WORD: r"\W",
+}  # fmt: skip
+
+
+def _as_pattern(kind: Any, arg: Any, flags: int) -> re.Pattern[str]:
+    """Return an expression for one character."""
+    if kind is op.ANY:
+        text = "." if not flags & re.DOTALL else r"[\s\S]"
+    elif kind is op.LITERAL:
+        text = re.escape(chr(arg))
+    elif kind is op.NOT_LITERAL:
+        text = f"[^{re.escape(chr(arg))}]"
+    else:
+        text = f"[{''.join(_item(*item) for item in arg)}]"
+    return re.compile(text, flags & re.IGNORECASE)
+
+
+def _item(kind: Any, arg: Any) -> str:
+    if kind is op.NEGATE:
+        return "^"
+    if kind is op.LITERAL:
+        return re.escape(chr(arg))
+    if kind is op.RANGE:
+        return "-".join(re.escape(chr(code)) for code in arg)
+    return _CATEGORIES[arg]
+
+
+def is_bounded(pattern: re.Pattern[Any], width: int) -> bool:
+    """Report whether no match is longer than this, so that a search takes bounded steps at each position."""
+    return int(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE).getwidth()[1]) <= width
+
+
+def samples(pattern: re.Pattern[Any]) -> tuple[str, str]:
+    """Return a short text that the expression is likely to match, and the characters that it mentions."""
+    characters: dict[str, None] = {}
+    text = _sample(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE), characters)
+    return text, "".join(characters)
+
+
+def _sample(nodes: Any, characters: dict[str, None]) -> str:
+    text = ""
+    for kind, arg in nodes:
+        if kind in _REPEATS:
+            text += _sample(arg[2], characters) * max(arg[0], 1)
+        elif kind is op.SUBPATTERN:
+            text += _sample(arg[3], characters)
+        elif kind is op.ATOMIC_GROUP:
+            text += _sample(arg, characters)
+        elif kind is op.BRANCH:
+            branches = [_sample(branch, characters) for branch in arg[1]]
+            text += branches[0]
+        elif kind in _SINGLE:
+            character = _fitting(kind, arg)
+            characters[character] = None
+            text += character
+    return text
+
+
+def _fitting(kind: Any, arg: Any) -> str:
+    test = _as_pattern(kind, arg, re.DOTALL)
+    candidates = [chr(arg)] if kind is op.LITERAL else []
+    candidates += ["x", "0", " ", *map(chr, range(0x250)), *map(chr, range(0x2000, 0x10000))]
+    return next(one for one in candidates if test.match(one))
+
+
+class CountingPattern:
+    """Stands in for an expression; counts the steps of each call in `taken` and returns what `re` returns."""
+
+    taken = 0
+
+    def __init__(self, pattern: re.Pattern[Any]) -> None:
+        self._pattern = pattern
+        self._steps = Steps(pattern)
+        self.pattern, self.flags, self.groups = pattern.pattern, pattern.flags, pattern.groups
+
+    def __getattr__(self, method: str) -> Any:
+        function = getattr(self._pattern, method)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            texts = [one for one in arguments if isinstance(one, str | bytes)]
+            text = texts[-1] if isinstance(texts[-1], str) else texts[-1].decode("latin-1")
+            start = next((one for one in arguments if isinstance(one, int)), 0)
+            before = self._steps.count
+            self._run(method, text, start)
+            CountingPattern.taken += self._steps.count - before
+            return function(*arguments, **named)
+
+        return counted
+
+    def _run(self, method: str, text: str, start: int) -> None:
+        if method == "match":
+            self._steps.match(text, start)
+        elif method == "fullmatch":
+            self._steps.full_match(text[start:])
+        elif method == "search":
+            while start <= len(text) and self._steps.match(text, start) is None:
+                start += 1
+        else:
+            self._steps.find_all(text[start:])

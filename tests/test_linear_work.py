@@ -1,0 +1,396 @@
+"""The work on text of peers grows with its length, not with the square of it; counted in steps, never in seconds."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import importlib
+import json
+import re
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitm_gateway.exchange import guard, headers, json_body, plan
+from mitm_gateway.exchange.guard import Policy
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.llm import hints
+from mitm_gateway.rules import patterns
+from mitm_gateway.rules.ruleset import Asked
+from mitm_gateway.rules.schema import Auth
+from mitm_gateway.text import bounded_json, printable, redact
+from mitm_gateway.wire import addresses, aws_eventstream, content_encoding
+from mitm_gateway.wire.request import Arrival, RequestHead
+from mitm_gateway.wire.sse import EventReader
+from support.core import make_rule, make_ruleset
+from support.regex_steps import CountingPattern, Steps, is_bounded, samples
+
+PACKAGE = Path(__file__).resolve().parent.parent / "addon" / "mitm_gateway"
+MAX_RATIO = 3
+# Expressions with a bounded repeat look quadratic below its bound, so these sizes are tried one after the other.
+SIZES = (24, 160, 640)
+_SEARCHES = {"search", "sub", "subn", "finditer", "findall", "split"}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A regular expression of the package, and the methods by which it is used."""
+
+    name: str
+    pattern: re.Pattern[Any]
+    methods: frozenset[str]
+
+
+def expressions() -> Iterator[Expression]:
+    """Yield every expression in the package's modules, whether compiled at import or written into a call."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        uses = list(_uses(ast.parse(path.read_text())))
+        for name, method, line, pattern in uses:
+            if name == "re" and pattern is not None and method in {*_SEARCHES, "match", "fullmatch"}:
+                yield Expression(f"{path.name}:{line}", re.compile(pattern), frozenset({method}))
+        if any((name, method) == ("re", "compile") for name, method, *_ in uses):
+            module = path.relative_to(PACKAGE).with_suffix("").parts
+            yield from _compiled(".".join(["mitm_gateway", *module]), uses)
+
+
+Use = tuple[str, str, int, str | None]
+
+
+def _uses(tree: ast.AST) -> Iterator[Use]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            name = (
+                owner.id
+                if isinstance(owner, ast.Name)
+                else owner.attr
+                if isinstance(owner, ast.Attribute)
+                else ""
+            )
+            yield name, node.attr, node.lineno, None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            first, owner = node.args[0], node.func.value
+            if (
+                isinstance(owner, ast.Name)
+                and isinstance(first, ast.Constant)
+                and isinstance(first.value, str | bytes)
+            ):
+                yield owner.id, node.func.attr, node.lineno, first.value  # type: ignore[misc]
+
+
+def _compiled(module: str, uses: list[Use]) -> Iterator[Expression]:
+    names = vars(importlib.import_module(module))
+    for name, value in names.items():
+        if isinstance(value, re.Pattern):
+            methods = {method for owner, method, *_ in uses if owner == name}
+        elif isinstance(getattr(value, "__self__", None), re.Pattern):
+            methods = {value.__name__}
+        else:  # a container, whose items have other names where they are used
+            methods = {method for owner, method, *_ in uses if owner not in names} - {"split"}  # of `str`
+        for pattern in _patterns(value):
+            yield Expression(f"{module}.{name}", pattern, frozenset(methods))
+
+
+def _patterns(value: Any) -> Iterator[re.Pattern[Any]]:
+    match value:
+        case re.Pattern():
+            yield value
+        case dict():
+            for item in value.values():
+                yield from _patterns(item)
+        case tuple() | list():
+            for item in value:
+                yield from _patterns(item)
+        case _:
+            for attribute in ("__self__", "form"):
+                if isinstance(pattern := getattr(value, attribute, None), re.Pattern):
+                    yield pattern
+
+
+ALL = {
+    f"{one.name} {one.pattern.pattern!r}": one
+    for one in {(one.pattern, one.methods): one for one in expressions()}.values()
+}
+
+
+_BOUNDED = 300
+
+
+def hostile(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
+    """Yield texts that make an expression work: a part that is sent once, and one that is repeated."""
+    if is_bounded(pattern, _BOUNDED):
+        return
+    whole, characters = samples(pattern)
+    few = list(dict.fromkeys(["x", *characters[:1], *characters[-2:]]))
+    yield from (("", one + other) for one in few for other in ["", *few])
+    for end in range(1, min(len(whole), 20) + 1):
+        yield "", whole[:end]
+        yield from ((whole[:end], one) for one in few)
+
+
+def steps(expression: Expression, text: str) -> int:
+    counter = Steps(expression.pattern)
+    if expression.methods & _SEARCHES:
+        counter.find_all(text)
+    elif "fullmatch" in expression.methods:
+        counter.full_match(text)
+    else:
+        counter.match(text)
+    return counter.count
+
+
+def ratio(work: Callable[[str], int], once: str, repeated: str, size: int) -> float:
+    n = max(1, size // len(repeated))
+    short, long = (work(once + repeated * count + "\x01") for count in (n, 2 * n))
+    return long / max(short, 1)
+
+
+@pytest.fixture(autouse=True)
+def deep_recursion() -> Iterator[None]:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_expressions_take_linear_steps(name: str) -> None:
+    def work(text: str) -> int:
+        return steps(ALL[name], text)
+
+    for once, repeated in hostile(ALL[name].pattern):
+        assert any(ratio(work, once, repeated, size) <= MAX_RATIO for size in SIZES), (once, repeated)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"eyJ[A-Za-z0-9_-]{8,}\.",
+        r"([a-z_][\w.]*): Extra",
+        r"/models/([^/:]+(?:@[^/:]+)?):x",
+        r"\s+$",
+    ],
+)
+def test_expressions_that_are_not_linear_are_recognised(pattern: str) -> None:
+    expression = Expression("", re.compile(pattern), frozenset({"search"}))
+    texts = hostile(expression.pattern)
+    assert any(ratio(lambda text: steps(expression, text), *text, SIZES[0]) > MAX_RATIO for text in texts)
+
+
+@given(st.sampled_from(list(ALL)), st.text(' -.:/\\"{}[],aekmodlsy19\n', max_size=30))
+def test_steps_are_counted_on_the_matches_that_re_finds(name: str, text: str) -> None:
+    pattern = ALL[name].pattern
+    real = raw(text) if isinstance(pattern.pattern, bytes) else text
+    assert Steps(pattern).find_all(text) == [found.span() for found in pattern.finditer(real) if found[0]]
+
+
+# --- functions ---
+
+
+def raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Header fields with the text as name, as value, and once for each of its characters."""
+    data = raw(text)
+    return (
+        (data, b"x"),
+        (b"x", data),
+        (b"connection", data),
+        (b"x-api-key", data),
+        (b"anthropic-beta", data),
+        *[(data[:1], b"")] * len(data),
+    )
+
+
+def head(text: str) -> RequestHead:
+    return RequestHead("GET", "https", text, 443, text, fields(text), text)
+
+
+def body(text: str) -> bytes:
+    return json.dumps(
+        {"model": text, "a": [text[:1]] * len(text), "b": text, "anthropic_beta": list(text)}
+    ).encode()
+
+
+def frame(text: str) -> bytes:
+    """Frames of an AWS event stream, one for each character."""
+    headers = b"\x01a\x07\x00\x01b"
+    payload = raw(text[:1])
+    total = 16 + len(headers) + len(payload)
+    return (struct.pack(">IIi", total, len(headers), 0) + headers + payload + b"\0" * 4) * len(text)
+
+
+def quietly(function: Callable[..., object], *arguments: Any) -> object:
+    """Call a function that may refuse its input."""
+    try:
+        return function(*arguments)
+    except ValueError:
+        return None
+
+
+def feed(reader: Any, data: bytes) -> object:
+    """Feed the text at once and in small pieces."""
+    reader.feed(data)
+    for start in range(0, len(data), 7):
+        reader.feed(data[start : start + 7])
+    return reader
+
+
+RULE = make_rule(
+    match={"model": "a*b*c", "path": "/**/a*/**", "header": {"x": "*a*"}},
+    headers={"set": {"x-a": "1"}, "remove": ["a*b*"]},
+    beta={"keep": ["a*"], "add": ["b"]},
+    body={"remove": ["a[*].b", "b"], "set": {"c.d": 1}},
+    models={"map": {"a*b*c": "d"}},
+)
+RULES = make_ruleset(RULE, unmatched="pass")
+BY_MODEL = make_ruleset(make_rule(match={"host": "*", "model": "a*b", "header": {"x": "*"}}))
+KEPT = make_ruleset(make_rule(host="*", auth={"scheme": "keep"}))
+CLIENT = Auth.model_validate({"scheme": "bearer", "credential": "client"})
+PLAN = plan.Plan(RULE, addresses.Upstream("https", "a.test", 443), False, "/", CLIENT)
+POLICY = Policy(origins=frozenset({"https://a.test"}), client_keys=(b"key",))
+# For each module, calls that do everything that the module does with a peer's text.
+CALLS: dict[str, Callable[[str], object]] = {
+    "text.redact": lambda text: (
+        redact.masked_fields(fields(text), ["secret", text[:8]]),
+        redact.masked_target(f"/{text}?{text};{text}&key={text}", ["secret"]),
+        redact.without_query_keys(f"/{text}?{text};{text}&{text}=1"),
+        redact.masked_header("sec-websocket-protocol", text),
+        redact.looks_like_key(text),
+    ),
+    "text.printable": lambda text: (
+        printable.visible(text), printable.folded(text, 100), printable.indented(text), printable.listed({text: text})
+    ),
+    "text.bounded_json": lambda text: (bounded_json.readable_part(raw(text)), bounded_json.parsed(body(text))),
+    "wire.addresses": lambda text: (
+        quietly(addresses.normal_host, text), quietly(addresses.Authority.parse, text),
+        quietly(addresses.Upstream.parse, f"https://a.test/{text}"), addresses.has_odd_segments(f"/{text}"),
+        addresses.normal_path(text), quietly(addresses.parse_origin, text), addresses.is_loopback(text),
+        addresses.Upstream("https", "a.test", 443, "/v1").join(text),
+    ),
+    "wire.request": lambda text: (head(text).get(text), head(text).get("x"), head(text).has_odd_path),
+    "wire.sse": lambda text: feed(EventReader(), raw(text)),
+    "wire.aws_eventstream": lambda text: aws_eventstream.frames(frame(text) + raw(text)),
+    "wire.content_encoding": lambda text: (
+        quietly(content_encoding.decode, b"", text, 1 << 20),
+        *(quietly(content_encoding.decode, raw(text), coding, 1 << 20) for coding in ("gzip", "deflate", "br", "zstd")),
+        content_encoding.decode_prefix(gzip.compress(raw(text)), "gzip", 1 << 20),
+    ),
+    "exchange.guard": lambda text: (
+        guard.check(head(text), Arrival("reverse"), POLICY, lambda *_: True),
+        guard.check(head(text), Arrival(sni=text), POLICY, lambda *_: False),
+        guard.check_client_key(head(text), Arrival(), POLICY), guard.without_client_key(head(text), POLICY),
+    ),
+    "exchange.headers": lambda text: (
+        headers.edited(fields(text), RULE.headers, RULE.beta, {}), headers.stripped(fields(text)),
+        headers.without_nominations(fields(text), [text, "x"]), headers.outgoing(PLAN, head(text), headers.Secrets()),
+    ),
+    "exchange.plan": lambda text: (
+        plan.decide(RULES, head(text), Arrival(), Asked(text)), plan.client_key(head(text), CLIENT),
+        plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
+    ),
+    "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text))),
+    "exchange.json_scanner": lambda text: (
+        feed(JsonRestorer(text[:9]), body(text)), feed(JsonRestorer("x"), raw(text))
+    ),
+    "exchange.restore_model": lambda text: (
+        feed(SseRestorer("x"), b"data: " + body(text) + b"\n\n"), feed(SseRestorer("x"), raw(text))
+    ),
+    "llm.hints": lambda text: [
+        hints.hint(hints.Failure(status, "application/json", raw(error), text, text))
+        for status in (302, 400, 401, 404)
+        for error in (text, f"{text}: Extra inputs are not permitted", f"unknown parameter: {text}")
+    ],
+    "rules.ruleset": lambda text: (RULES.knows_host(text, 443), BY_MODEL.find(head(text), Asked(text))),
+    "rules.patterns": lambda text: (
+        patterns.Glob("a*b*c").covers(text), patterns.PathGlob("/**/a*/**").covers(text),
+        patterns.HostPattern.parse("*.a.test").covers(text, 443),
+    ),
+}  # fmt: skip
+
+# Functions with a loop that no text of a peer reaches, or that only some versions of a library need.
+NOT_OF_PEERS = {
+    "contains", "parse", "tail", "_split_port", "_steps", "body_edits", "values",  # texts of rules
+    "__init__",
+    "_brotli_bounded", "_brotli_sliced",  # one of them runs
+}  # fmt: skip
+TEXTS = (
+    "x", "a", "/", ";", "&", "=", ",", ".", "%41", " ", "\n", "eyJ", "sk-", '"', "\\\\", "{", "[", "[]", "a-", '"a":',
+    "data: ", "model ", "a/", "/a", "\ud800",
+)  # fmt: skip
+SHORT = 32
+
+
+def traced(call: Callable[[str], object], text: str) -> tuple[int, set[tuple[str, str]]]:
+    """Return how many lines of the package and steps of expressions a call takes, and the functions it enters."""
+    lines, entered = 0, set()
+
+    def local(frame: FrameType, event: str, _arg: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return local
+
+    def enter(frame: FrameType, _event: str, _arg: Any) -> Any:
+        file = frame.f_code.co_filename
+        if "/mitm_gateway/" not in file:
+            return None
+        entered.add((file.rpartition("/mitm_gateway/")[2], frame.f_code.co_name))
+        return local
+
+    CountingPattern.taken = 0
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        quietly(call, text)
+    finally:
+        sys.settrace(before)
+    return lines + CountingPattern.taken, entered
+
+
+@pytest.fixture
+def counted_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [one for name, one in sys.modules.items() if name.startswith("mitm_gateway.")]:
+        for name, value in list(vars(module).items()):
+            if isinstance(value, re.Pattern):
+                monkeypatch.setattr(module, name, CountingPattern(value))
+            elif isinstance(owner := getattr(value, "__self__", None), re.Pattern):
+                monkeypatch.setattr(module, name, getattr(CountingPattern(owner), value.__name__))
+
+
+@pytest.mark.parametrize("module", CALLS)
+@pytest.mark.usefixtures("counted_expressions")
+def test_functions_take_linear_work(module: str) -> None:
+    def work(text: str) -> int:
+        return traced(CALLS[module], text)[0]
+
+    for text in TEXTS:
+        assert ratio(work, "", text, SHORT) <= MAX_RATIO, text
+
+
+def _loops(path: Path) -> Iterator[str]:
+    """Yield the names of functions that contain a loop."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef) and any(
+            isinstance(node, ast.For | ast.While | ast.comprehension) for node in ast.walk(function)
+        ):
+            yield function.name
+
+
+def test_every_function_with_a_loop_is_measured() -> None:
+    entered = set().union(*(traced(call, text * 40)[1] for call in CALLS.values() for text in TEXTS))
+    missed = set()
+    for name in CALLS:
+        file = f"{name.replace('.', '/')}.py"
+        measured = {function for where, function in entered if where == file}
+        missed |= {(file, one) for one in _loops(PACKAGE / file) if one not in measured | set(NOT_OF_PEERS)}
+    assert missed == set()
