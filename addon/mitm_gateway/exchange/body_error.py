@@ -18,9 +18,14 @@ class Reason(StrEnum):
     MODEL_NOT_A_STRING = '"model" is not a string'
     NO_MODELS = "a part of the body that contains models is not an object or a list"
     TOO_MANY_MODELS = "the body names too many models"
+    OVERGROWN = "the body has too many arrays and objects for its size"
     REPEATED_KEY = "the body has a repeated key that a rule edits"
     BETAS_NOT_STRINGS = '"anthropic_beta" is not an array of strings'
 
 
 class BodyError(ValueError):
     """A body that cannot be read or edited; its text is a short reason for the client and quotes no content."""
+
+
+class OvergrownError(BodyError):
+    """A body that is small as text and large as data."""

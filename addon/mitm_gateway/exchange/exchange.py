@@ -20,7 +20,7 @@ from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
 from ..wire.sigv4 import signed
 from . import guard
-from .body_error import BodyError
+from .body_error import BodyError, OvergrownError
 from .headers import Secrets, outgoing
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
@@ -190,6 +190,8 @@ class Exchange:
             return self._read(content)
         except TooLarge:
             return self.refuse(too_large(self.config.body_limit))
+        except OvergrownError as fault:
+            return self.refuse(Refusal(413, str(fault)))
         except (DecodingError, BodyError) as fault:
             return self.refuse(Refusal(400, str(fault)))
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 from ..llm.apis import OTHER, Api
-from .body_error import BodyError, Reason
+from ..text.bounded_json import is_overgrown
+from .body_error import BodyError, OvergrownError, Reason
 from .json_models import MAX_NAMES, Finder, ModelName, tree_of
 
 simdjson: Any
@@ -26,8 +27,9 @@ except (ImportError, RuntimeError):  # RuntimeError: installed, but its compiled
 # A walk takes Python time per member; the bound keeps a hostile body from blocking the event loop for more than half a
 # second. One scan has this bound, and so have all edits of one call together.
 MAX_MEMBERS = 100_000
-# simdjson needs up to thirteen times the size of a hostile body (832 MB for 64 MB of "0,"), so larger ones are walked.
-_MAX_QUICK_BYTES = 16 << 20
+# simdjson needs up to thirteen times the size of a body of short values (832 MB for 64 MB of "0,"), so large bodies of
+# such values, and very large bodies, are walked.
+_MAX_QUICK_BYTES, _MAX_DENSE_BYTES, _DENSE = 16 << 20, 1 << 20, 8
 
 _MODEL = "model"
 
@@ -78,10 +80,10 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
 
 
-# `object_hook=bool` drops each object as soon as it is complete. Without it the values of the whole body pile up and the
-# garbage collector visits them again and again: 3.5 times slower on 10 MB of small objects, with far more memory.
+# `bool` drops each object as soon as it is complete, and each fraction. Without it the values of the whole body pile up
+# and the garbage collector visits them again and again: 3.5 times slower on 10 MB of small objects, with far more memory.
 _scan_value: Callable[[str, int], tuple[object, int]] = json.JSONDecoder(
-    object_hook=bool, parse_constant=_refuse_constant
+    object_hook=bool, parse_float=bool, parse_constant=_refuse_constant
 ).scan_once  # type: ignore[attr-defined]
 _scan_string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 _blanks = re.compile(r"[ \t\n\r]*").match
@@ -153,12 +155,16 @@ def _not_json() -> BodyError:
 
 def scan(raw: bytes, api: Api = OTHER) -> Body:
     """Return the body, checked as strict JSON, with its models where this API has them. Raises BodyError."""
+    if is_overgrown(raw):
+        raise OvergrownError(Reason.OVERGROWN)
     return _quickly_scanned(raw, api) or _walked(raw, api)
 
 
 def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
     """Return the body if simdjson is installed and accepts it; otherwise the walk decides and names the fault."""
     if simdjson is None or len(raw) > _MAX_QUICK_BYTES or api.request != OTHER.request:
+        return None
+    if len(raw) > _MAX_DENSE_BYTES and raw.count(b",") > len(raw) // _DENSE:
         return None
     try:
         # A parser that is kept would keep the memory of the largest body; a new one takes next to no time.

@@ -86,34 +86,50 @@ def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
 def estimated_tokens(body: bytes, form: Form = "anthropic") -> int:
     """Estimate the input tokens of a request from the characters of its texts and schemas."""
     members = ESTIMATED_MEMBERS[form]
+    sizes = _Sizes()
     try:
-        # Numbers count as written, and objects stay pairs, so that a repeated key counts each time.
-        data = json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=str)
-        characters = _counted(data, members) if isinstance(data, tuple) else _characters(data)
+        size = json.loads(body, object_pairs_hook=sizes, parse_int=len, parse_float=len, parse_constant=len)
+        characters = sizes.of_members(members) if isinstance(size, _ObjectSize) else _characters(size)
     except (ValueError, RecursionError):
         characters = len(body)
     return max(1, int(characters / CHARACTERS_PER_TOKEN + 0.5))
 
 
-def _counted(pairs: tuple[tuple[str, Any], ...], members: tuple[str, ...]) -> int:
-    return sum(map(len, members)) + sum(_characters(value) for key, value in pairs if key in members)
+class _ObjectSize(int):
+    """The characters of an object that the model reads."""
+
+
+class _Sizes:
+    """Replaces each object by its size as soon as it is read, so that no more than one is in memory."""
+
+    def __init__(self) -> None:
+        self._last: list[tuple[str, int]] = []
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> _ObjectSize:
+        """Return an object's size; a repeated key counts each time, an image as its most tokens."""
+        self._last = [(key, _characters(value)) for key, value in pairs]
+        if ("type", "base64") in pairs:
+            return _ObjectSize(IMAGE_CHARACTERS)
+        return _ObjectSize(sum(len(key) + size for key, size in self._last))
+
+    def of_members(self, names: tuple[str, ...]) -> int:
+        """Return the size of these members of the outermost object, which is read last."""
+        return sum(map(len, names)) + sum(size for key, size in self._last if key in names)
 
 
 def _characters(value: Any) -> int:
-    """Count the characters that the model reads; an image counts as its most tokens."""
+    """Count the characters of a value as it is written; numbers and objects are counted already."""
     match value:
         case str():
             return len(value)
-        case tuple() if ("type", "base64") in value:
-            return IMAGE_CHARACTERS
-        case tuple():
-            return sum(len(key) + _characters(item) for key, item in value)
         case list():
             return sum(map(_characters, value))
+        case bool():
+            return len(str(value))
         case None:
             return 0
         case _:
-            return len(str(value))
+            return int(value)
 
 
 def model_list(names: tuple[str, ...], form: Form = "anthropic") -> dict[str, Any]:

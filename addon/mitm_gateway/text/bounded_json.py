@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from typing import Any
 
 # More than any conversation has; hostile texts have millions.
@@ -52,6 +53,68 @@ def _has_too_many_values(data: bytes) -> bool:
 
 def _marks(data: bytes) -> int:
     return sum(map(data.count, _BEFORE_VALUES))
+
+
+# Bytes that CPython needs for an array or object, for each of its members, and for a short string or a key.
+_CONTAINER_BYTES, _MEMBER_BYTES, _STRING_BYTES, _ENTRY_BYTES = 64, 8, 56, 250
+# Objects of requests have fewer members on average; the keys of larger ones stay in memory together.
+_USUAL_MEMBERS = 50
+_PIECE = 1 << 18
+_BACKSLASHES = re.compile(rb"\\*+")
+
+
+# The most that a parsed text may need, in multiples of its size; smaller texts cannot need much.
+_MAX_GROWTH, _SMALL_TEXT = 6, 1 << 18
+
+
+def is_overgrown(data: bytes) -> bool:
+    """Report whether the arrays and objects of a large JSON text would need more than six times its size in memory."""
+    most = _MAX_GROWTH * len(data)
+    # Marks inside strings count here too; only few texts need the exact count.
+    return (
+        len(data) > _SMALL_TEXT
+        and (
+            _CONTAINER_BYTES * (data.count(b"[") + data.count(b"{")) > most // 2
+            or _STRING_BYTES // 2 * data.count(b'"') > most
+            or _ENTRY_BYTES * data.count(b":") > most
+        )
+        and _needed_memory(data) > most
+    )
+
+
+def _needed_memory(data: bytes) -> int:
+    """Estimate the memory that the arrays and objects of a JSON text need, without building them."""
+    counts: Counter[str] = Counter()
+    start, is_inside = 0, 0
+    while start < len(data):
+        end = _piece_end(data, start)
+        parts = data[start:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        # Every second part is inside a string.
+        outside = b"".join(parts[is_inside::2])
+        is_inside ^= (len(parts) - 1) & 1
+        counts["quotes"] += len(parts) - 1
+        counts["containers"] += outside.count(b"[") + outside.count(b"{")
+        counts["commas"] += outside.count(b",")
+        counts["colons"] += outside.count(b":")
+        start = end
+    # Objects are dropped as soon as they are complete, and their strings with them; those of arrays stay.
+    in_arrays = max(0, counts["quotes"] // 2 - 2 * counts["colons"])
+    in_large_objects = max(0, counts["colons"] - _USUAL_MEMBERS * counts["containers"])
+    return (
+        _CONTAINER_BYTES * counts["containers"]
+        + _MEMBER_BYTES * counts["commas"]
+        + _STRING_BYTES * in_arrays
+        + _ENTRY_BYTES * in_large_objects
+    )
+
+
+def _piece_end(data: bytes, start: int) -> int:
+    """Return the end of a piece that does not cut an escape sequence."""
+    end = min(start + _PIECE, len(data))
+    if end == len(data) or data[end - 1] != 0x5C:
+        return end
+    run = _BACKSLASHES.match(data, end)
+    return min((run.end() if run else end) + 1, len(data))
 
 
 def readable_part(data: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.exchange import json_body as module
-from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.body_error import BodyError, OvergrownError
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.rules.field_paths import parse_path
@@ -320,6 +321,46 @@ def test_all_edits_together_walk_a_bounded_number_of_members(
     with pytest.raises(BodyError, match="too many members"):
         edit(body, **edits)
     assert visits() - before <= 100 + len(body.keys) + 1
+
+
+OVERGROWN = {
+    "empty arrays": b"[]," * 200_000,
+    "empty objects": b"{}," * 200_000,
+    "nested arrays": b"[[0]]," * 100_000,
+    "arrays behind a string with brackets": b'"[[\\\\\\"]]",' + b"[]," * 200_000,
+    "short strings": b'"ab",' * 120_000,
+    "keys": b"{" + b",".join(b'"%x":0' % number for number in range(120_000)) + b"},",
+}
+
+
+@pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
+def test_a_body_that_needs_far_more_memory_than_its_size_is_refused_before_it_is_built(items: bytes) -> None:
+    raw = b'{"model":"m","a":{"b":[' + items + b"0]}}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(OvergrownError):
+            scan(raw)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The strings of one piece are apart from each other for a moment.
+    assert peak < 6 * len(raw) + (16 << 20)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["[{" * 200_000],
+        [{"role": "user", "content": [{"type": "text", "text": "How are you? [1] {2}"}]}] * 5000,
+        {"input": [list(range(10_000, 10_500))] * 100},
+        [{"type": "object", "properties": {name: {"type": "string"} for name in "abcdef"}}] * 3000,
+    ],
+    ids=["brackets in a string", "a conversation", "token numbers", "schemas"],
+)
+def test_ordinary_large_bodies_are_read(value: object) -> None:
+    raw = json.dumps({"model": "m", "a": value}).encode()
+    assert len(raw) > 1 << 18
+    assert scan(raw).model == "m"
 
 
 @pytest.mark.parametrize(("members", "is_taken"), [(100, True), (101, False)])
