@@ -271,9 +271,11 @@ CALLS: dict[str, Callable[[str], object]] = {
     "text.printable": lambda text: (
         printable.visible(text), printable.folded(text, 100), printable.indented(text), printable.listed({text: text})
     ),
-    "text.bounded_json": lambda text: (bounded_json.readable_part(raw(text)), bounded_json.parsed(body(text))),
+    "text.bounded_json": lambda text: (bounded_json.readable_part(raw(text)), bounded_json.parsed(body(text)),
+                                       bounded_json.is_overgrown(b"[" * (1 << 18) + raw(text))),
     "wire.addresses": lambda text: (
-        quietly(addresses.normal_host, text), quietly(addresses.Authority.parse, text),
+        quietly(addresses.normal_host, text), quietly(addresses.normal_host, f"{text}ß"),
+        quietly(addresses.Authority.parse, text),
         quietly(addresses.Upstream.parse, f"https://a.test/{text}"), addresses.has_odd_segments(f"/{text}"),
         addresses.normal_path(text), quietly(addresses.parse_origin, text), addresses.is_loopback(text),
         addresses.Upstream("https", "a.test", 443, "/v1").join(text),
