@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from mitm_gateway.exchange import guard, headers, json_body, plan
 from mitm_gateway.exchange.guard import Policy
-from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer
+from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
 from mitm_gateway.rules import patterns
 from mitm_gateway.rules.ruleset import Asked
@@ -298,15 +298,15 @@ CALLS: dict[str, Callable[[str], object]] = {
         headers.without_nominations(fields(text), [text, "x"]), headers.outgoing(PLAN, head(text), headers.Secrets()),
     ),
     "exchange.plan": lambda text: (
-        plan.decide(RULES, head(text), Arrival(), Asked(text)), plan.client_key(head(text), CLIENT),
+        plan.decide(RULES, head(text), Arrival(), (text,)), plan.client_key(head(text), CLIENT),
         plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
     ),
     "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text))),
     "exchange.json_scanner": lambda text: (
-        feed(JsonRestorer(text[:9]), body(text)), feed(JsonRestorer("x"), raw(text))
+        feed(JsonRestorer(always(text[:9])), body(text)), feed(JsonRestorer(always("x")), raw(text))
     ),
     "exchange.restore_model": lambda text: (
-        feed(SseRestorer("x"), b"data: " + body(text) + b"\n\n"), feed(SseRestorer("x"), raw(text))
+        feed(SseRestorer(always("x")), b"data: " + body(text) + b"\n\n"), feed(SseRestorer(always("x")), raw(text))
     ),
     "llm.hints": lambda text: [
         hints.hint(hints.Failure(status, "application/json", raw(error), text, text))
