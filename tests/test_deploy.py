@@ -1,4 +1,4 @@
-"""The manifests in deploy/ are valid by the official schemas, and a slip in them would be seen."""
+"""The manifests in deploy/ are valid by the official schemas, which detect mistakes in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_kubernetes_manifest_is_valid() -> None:
         ("minReplicas:", "minReplica:"),
     ],
 )
-def test_a_slip_in_the_kubernetes_manifest_is_seen(part: str, slip: str) -> None:
+def test_a_mistake_in_the_kubernetes_manifest_is_detected(part: str, slip: str) -> None:
     assert part in KUBERNETES
     with pytest.raises(kubernetes_validate.ValidationError):
         validate_all(KUBERNETES.replace(part, slip))
@@ -45,7 +45,7 @@ def test_the_compose_file_is_valid() -> None:
 @pytest.mark.parametrize(
     ("part", "slip"), [("depends_on:", "depend_on:"), ("restart: unless-stopped", "restart: maybe")]
 )
-def test_a_slip_in_the_compose_file_is_seen(part: str, slip: str) -> None:
+def test_a_mistake_in_the_compose_file_is_detected(part: str, slip: str) -> None:
     assert part in COMPOSE
     with pytest.raises(ValueError, match="services"):
         PyCompose.from_yaml(COMPOSE.replace(part, slip))

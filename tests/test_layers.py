@@ -64,7 +64,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_the_list_names_every_package_and_nothing_else() -> None:
+def test_the_list_contains_exactly_the_packages() -> None:
     beside = {
         "__init__",
         "script",

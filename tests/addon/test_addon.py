@@ -82,7 +82,7 @@ async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
     return flow.request
 
 
-async def test_a_request_is_made_what_the_rule_says(running: Any) -> None:
+async def test_a_request_is_edited_as_the_rule_says(running: Any) -> None:
     addon, _ = running
     request = await sent(addon, request_flow())
     assert request.pretty_url == "https://gw.test/base/v1/messages"
@@ -127,7 +127,7 @@ async def test_flows_that_are_not_live_are_left_alone(running: Any) -> None:
     assert (flow.comment, flow.metadata) == ("", {})
 
 
-async def test_an_answer_of_another_addon_stays(running: Any) -> None:
+async def test_a_response_of_another_addon_is_kept(running: Any) -> None:
     addon, _ = running
     flow = request_flow()
     flow.response = http.Response.make(418)
@@ -223,7 +223,7 @@ async def test_a_refused_body_does_not_wait_for_the_collector(
     assert [type(each).__name__ for each in left] == []
 
 
-async def test_before_it_runs_everything_is_503(rules: Path) -> None:
+async def test_every_request_before_the_start_is_503(rules: Path) -> None:
     addon = GatewayAddon()
     with taddons.context(addon) as context:
         context.configure(addon, gateway_rules=str(rules))
@@ -271,7 +271,7 @@ async def test_an_option_that_undoes_a_promise_is_rolled_back(running: Any, opti
     assert (await sent(addon, request_flow())).host == "gw.test"
 
 
-async def test_options_that_the_user_left_alone_are_set(running: Any) -> None:
+async def test_options_that_the_user_did_not_set_get_defaults(running: Any) -> None:
     _, context = running
     assert context.options.listen_host == "127.0.0.1"
     assert context.options.keep_host_header is True
@@ -288,7 +288,7 @@ async def test_no_redirected_host_is_dialled_while_the_program_starts(
         assert context.options.connection_strategy == "lazy"  # `running` was not called
 
 
-async def test_a_reload_puts_the_reading_in_force_that_it_has_checked(
+async def test_a_reload_applies_the_reading_that_it_checked(
     running: Any, rules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addon, context = running
@@ -306,7 +306,7 @@ async def test_a_reload_puts_the_reading_in_force_that_it_has_checked(
     assert (await sent(addon, request_flow())).host == "checked.test"
 
 
-async def test_the_commands_answer(running: Any) -> None:
+async def test_mitmproxys_commands_print_results(running: Any) -> None:
     addon, context = running
     call = context.master.commands.call
     assert call("gateway.rules") == ["1. gw: api.anthropic.com /v1/** → https://gw.test/base"]

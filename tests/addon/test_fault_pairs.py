@@ -51,7 +51,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
 
 @pytest.mark.parametrize("how", ["raise", "cancelled"])
 @pytest.mark.parametrize("first", ON_THE_WAY_OUT)
-def test_two_faults_let_nothing_out(gateway: Broken, first: str, how: str) -> None:
+def test_two_faults_forward_nothing(gateway: Broken, first: str, how: str) -> None:
     later = list(STEPS)[list(STEPS).index(first) + 1 :]
     for second, second_how in [(step, how) for step in later] + [(step, "empty") for step in REFUSING]:
         if second == first:

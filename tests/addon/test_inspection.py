@@ -1,4 +1,4 @@
-"""Flows that go, the log that survives, and `gateway.explain` on a flow, inside a mitmproxy of the test."""
+"""Removed flows, the log file and `gateway.explain` on a flow, inside a mitmproxy of the test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_oldest_handled_flows_go() -> None:
         assert set(view) == {loaded, *flows[3:]}
 
 
-def test_nothing_goes_by_default() -> None:
+def test_no_flow_is_removed_by_default() -> None:
     view, keeper = View(), Keeper()
     with taddons.context(view):
         flows = [tflow.tflow(resp=True, live=False) for _ in range(5)]
@@ -44,7 +44,7 @@ def test_nothing_goes_by_default() -> None:
         assert list(view) == flows
 
 
-def test_a_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+def test_a_log_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
     path, moved = tmp_path / "log", tmp_path / "log.1"
     log = LogFile(path)
     log.write("one")
@@ -58,7 +58,7 @@ def test_a_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     link = tmp_path / "log"
     link.symlink_to("/dev/full")
     log = LogFile(link)
@@ -71,7 +71,7 @@ def test_a_full_disk_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert told == [f"gateway_log: {link} cannot be written; requests go on without it"]
 
 
-def test_explain_tells_about_a_flow_as_it_came() -> None:
+def test_explain_describes_a_flow_as_it_was_received() -> None:
     rule = make_rule(
         "gw",
         upstream="https://h.test",

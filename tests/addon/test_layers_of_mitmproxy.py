@@ -52,7 +52,7 @@ def mutated(draw: st.DrawFn, whole: bytes, *tricks: bytes) -> bytes:
 @pytest.mark.parametrize("name", WAYS)
 @many
 @given(data=st.data(), cut=st.sampled_from([1, 7, 4096]))
-def test_any_request_is_made_what_the_rule_says_or_goes_nowhere(
+def test_any_request_is_edited_as_the_rule_says_or_not_forwarded(
     gateway: Gateway, name: str, data: st.DataObject, cut: int
 ) -> None:
     plain = name == "plain"
@@ -66,9 +66,7 @@ def test_any_request_is_made_what_the_rule_says_or_goes_nowhere(
 
 @many
 @given(data=st.data(), whole=st.sampled_from([ANSWER, EVENTS]))
-def test_any_answer_ends_without_a_trace_of_a_key(
-    gateway: Gateway, data: st.DataObject, whole: bytes
-) -> None:
+def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObject, whole: bytes) -> None:
     sent = b"\r\n".join((LINE, KEY, REST, BODY))
     connection = gateway.exchange(sent, data.draw(mutated(whole)), 4096, **WAYS["tunnel"])
     gateway.check(connection, breaks_answer=True)
@@ -77,7 +75,7 @@ def test_any_answer_ends_without_a_trace_of_a_key(
 
 @many
 @given(data=st.data())
-def test_any_request_over_http2_is_made_what_the_rule_says_or_goes_nowhere(
+def test_any_request_over_http2_is_edited_as_the_rule_says_or_not_forwarded(
     gateway: Gateway, data: st.DataObject
 ) -> None:
     head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]

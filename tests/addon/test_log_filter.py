@@ -1,4 +1,4 @@
-"""What mitmproxy's log of connections may say: never the bytes of a peer, however a line is cut."""
+"""mitmproxy's connection log never contains a peer's bytes, however a line is cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def logged(message: str) -> str:
     return record.getMessage()
 
 
-def test_an_exception_is_told_without_the_bytes_that_it_names(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_is_logged_without_the_bytes_that_it_names(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test.of.logs")
     log.addFilter(Unquoted())
     log.error("crashed", exc_info=AssertionError(f"unexpected event: RequestData({GW.encode()!r})"))
@@ -25,7 +25,7 @@ def test_an_exception_is_told_without_the_bytes_that_it_names(caplog: pytest.Log
 
 
 @pytest.mark.parametrize("quote", ["", "'"], ids=["single", "double"])
-def test_a_line_that_mitmproxy_cut_inside_a_literal_holds_no_key(quote: str) -> None:
+def test_a_line_that_mitmproxy_cut_inside_a_literal_contains_no_key(quote: str) -> None:
     # With proxy_debug a line ends after 256 or 2048 characters, wherever that is: a length such as a port's
     # digits decides whether that is inside the quoted head.
     head = f"POST /{quote} HTTP/1.1\r\nauthorization: Bearer {GW}\r\nx: \\{quote}\r\n\r\n".encode()
@@ -35,11 +35,11 @@ def test_a_line_that_mitmproxy_cut_inside_a_literal_holds_no_key(quote: str) -> 
     assert "gateway-key" not in logged(whole)
 
 
-def test_what_stands_around_the_bytes_is_still_said() -> None:
+def test_the_text_around_the_bytes_is_still_logged() -> None:
     assert logged(r"a b'x\'y' c b\"z\" d") == "a b'…' c b\\\"z\\\" d"
     assert logged("error: b'a' and \"c\" of the client's") == "error: b'…' and \"c\" of the client's"
 
 
-def test_a_query_in_a_line_keeps_its_names_only() -> None:
+def test_a_log_line_keeps_only_the_names_of_a_query() -> None:
     line = "Request(POST api.anthropic.com:443/v1/messages?api_key=plain-word&alt=sse) …"
     assert logged(line) == "Request(POST api.anthropic.com:443/v1/messages?api_key=****&alt=sse) …"

@@ -1,4 +1,4 @@
-"""Quicker dispatch does what mitmproxy's own does."""
+"""Faster hook dispatch behaves as mitmproxy's."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def _frames(record: logging.LogRecord) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-async def test_the_same_happens_as_without(
+async def test_hooks_run_as_without_the_patch(
     scenario: str, patches: Patches, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert await happened(scenario, patches, caplog) == await happened(scenario, None, caplog)
 
 
-async def test_addons_that_come_and_go_are_called_and_forgotten(patches: Patches) -> None:
+async def test_added_addons_are_called_and_removed_ones_are_not(patches: Patches) -> None:
     calls: list[str] = []
     with taddons.context() as context:
         table.apply(patches, "speed")
@@ -129,7 +129,7 @@ async def test_addons_that_come_and_go_are_called_and_forgotten(patches: Patches
     assert calls == ["late.request", "late.request", "below.request"]
 
 
-async def test_a_replaced_hook_is_the_one_that_is_called(patches: Patches) -> None:
+async def test_a_replaced_hook_is_called(patches: Patches) -> None:
     calls: list[str] = []
     listener = Listener("a", calls)
     with taddons.context(listener) as context:
@@ -140,7 +140,7 @@ async def test_a_replaced_hook_is_the_one_that_is_called(patches: Patches) -> No
     assert calls == ["a.request", "replaced"]
 
 
-async def test_uninstalling_puts_everything_back(patches: Patches) -> None:
+async def test_uninstalling_restores_mitmproxy(patches: Patches) -> None:
     with taddons.context() as context:
         manager = context.master.addons
         handle = server.ConnectionHandler.handle_connection
@@ -200,7 +200,7 @@ async def test_large_pieces_are_not_copied() -> None:
     assert transport.written[1] is body
 
 
-async def test_what_is_held_leaves_before_the_end_and_when_taken_out() -> None:
+async def test_held_bytes_are_sent_before_the_end_and_when_the_patch_is_removed() -> None:
     transport = Transport()
     writer = writer_to(transport)
     cork = Cork(writer, [])
@@ -223,7 +223,7 @@ async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches)
         assert context.options.http2 is True
 
 
-async def test_what_waits_for_the_answer_is_done_once_it_has_left() -> None:
+async def test_postponed_work_runs_after_the_response_has_left() -> None:
     sending, transport = Sending(), Transport()
     done: list[list[bytes]] = []
 

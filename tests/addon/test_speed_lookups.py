@@ -1,4 +1,4 @@
-"""Values that are looked up another way give what mitmproxy's own way gives."""
+"""Faster lookups return the same values as mitmproxy's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def looked_up(fields: Any, name: Any) -> tuple[object, ...]:
 
 
 @given(fields=FIELDS, name=st.sampled_from(NAMES), as_lists=st.booleans())
-def test_headers(fields: list[tuple[bytes, bytes]], name: str | bytes, as_lists: bool) -> None:
+def test_headers_behave_as_mitmproxys(
+    fields: list[tuple[bytes, bytes]], name: str | bytes, as_lists: bool
+) -> None:
     given_fields: Any = [list(each) for each in fields] if as_lists else fields
     expected = looked_up(given_fields, name)
     with taddons.context(), applied("plain-headers"):
@@ -57,7 +59,7 @@ def test_headers(fields: list[tuple[bytes, bytes]], name: str | bytes, as_lists:
         lambda: HttpRequestHook(tflow.tflow()).args()[0].type,
     ],
 )
-def test_wrong_types_are_told_in_the_same_words(make: Any) -> None:
+def test_wrong_types_are_reported_in_the_same_words(make: Any) -> None:
     def result() -> object:
         try:
             return make()

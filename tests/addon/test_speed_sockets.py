@@ -1,4 +1,4 @@
-"""Pieces that are handled in the moment they arrive, and bodies that are passed on as they come."""
+"""Received data is handled at once, and bodies are forwarded as they arrive."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def peer() -> AsyncIterator[Peer]:
     await made.close()
 
 
-async def test_a_piece_is_handled_at_once_and_the_end_goes_the_streams_way(peer: Peer) -> None:
+async def test_a_piece_is_handled_at_once_and_the_end_through_the_stream(peer: Peer) -> None:
     peer.client.write(b"one")
     assert await peer.handler.given.get() == b"one"
     peer.client.write(b"two")
@@ -81,7 +81,7 @@ async def test_a_piece_is_handled_at_once_and_the_end_goes_the_streams_way(peer:
     assert await peer.reader.read() == b""
 
 
-async def test_what_comes_while_an_event_is_handled_waits_in_the_stream_in_order(peer: Peer) -> None:
+async def test_data_received_while_an_event_is_handled_waits_in_order(peer: Peer) -> None:
     async with peer.handler._server_event_lock:
         peer.client.write(b"one")
         assert await peer.reader.readexactly(1) == b"o"
@@ -138,7 +138,7 @@ def told(pieces: list[bytes]) -> list[object]:
 @given(
     body=st.binary(max_size=40), more=st.binary(max_size=10), cuts=st.lists(st.integers(0, 120), max_size=6)
 )
-def test_a_body_is_told_as_mitmproxy_tells_it(body: bytes, more: bytes, cuts: list[int]) -> None:
+def test_a_body_is_reported_as_mitmproxy_reports_it(body: bytes, more: bytes, cuts: list[int]) -> None:
     whole = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s%s" % (len(body), body, more)
     places = [0, *sorted(cuts), len(whole)]
     pieces = [whole[a:b] for a, b in pairwise(places)]

@@ -1,4 +1,4 @@
-"""What both engines must do with one request: what the client sends, what the upstream gets, what comes back."""
+"""One request per case: what the client sends, what the upstream must receive, and the expected response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One behaviour, two engines: the same cases through mitmdump and through an exported Envoy."""
+"""The same cases through mitmdump and through an exported Envoy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rules_of_all(upstream: str) -> str:
 def all_cases(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Any, Recorder]]:
-    """One engine with the rules of every case, and their upstream: to start one for each takes minutes."""
+    """One engine with the rules of every case, and their upstream; one engine for each would take minutes."""
     folder = tmp_path_factory.mktemp(request.param)
     upstream = Recorder(json_reply(message("gw-large")))
     rules = rules_of_all(upstream.url)
@@ -81,7 +81,7 @@ def all_cases(
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: CASES[number].name)
-def test_a_case(all_cases: tuple[Any, Recorder], number: int) -> None:
+def test_the_engine_handles_the_case(all_cases: tuple[Any, Recorder], number: int) -> None:
     (proxy, upstream), case = all_cases, CASES[number]
     before = len(upstream.requests)
     answer = ask(proxy, case, str(number))
@@ -175,7 +175,7 @@ def test_claude_code_gets_its_answer(engine: Engine, recorder: StartRecorder, ru
     assert CK.encode() not in upstream.raw
 
 
-def test_names_are_restored_between_events_that_hold_none(engine: Engine, recorder: StartRecorder) -> None:
+def test_names_are_restored_between_events_without_one(engine: Engine, recorder: StartRecorder) -> None:
     quiet = b'event: x\ndata: {"text":"a \\"model\\" of it"}\n\n'
     named = b'data: {"model":"gw-large","text":"\\u00e9"}\n\n'
     # The name stands on a line of its own, which looks harmless by itself.

@@ -1,4 +1,4 @@
-"""Claude Code through a mitmproxy without the gateway: the ground that the gateway's own tests stand on."""
+"""Claude Code through a mitmproxy without the gateway, on which the gateway's tests rely."""
 
 from __future__ import annotations
 

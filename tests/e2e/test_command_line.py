@@ -106,7 +106,7 @@ def test_check_and_explain_warn_about_a_credential_whose_variable_is_not_set(com
 # ---- output ----
 
 
-def test_a_closed_pipe_is_no_traceback(command: Command) -> None:
+def test_a_closed_pipe_prints_no_traceback(command: Command) -> None:
     shell = shlex.join(command.argv("schema"))
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {shell} | true"],

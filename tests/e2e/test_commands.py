@@ -36,7 +36,7 @@ def test_init_writes_a_file_that_check_accepts(command: Command) -> None:
     assert command.run("check").returncode == 0
 
 
-def test_init_leaves_a_file_alone_unless_forced(command: Command) -> None:
+def test_init_overwrites_a_file_only_with_force(command: Command) -> None:
     file = command.write_rules("mine\n")
     refused = command.run("init", "anthropic")
     assert refused.returncode == 1
@@ -47,7 +47,7 @@ def test_init_leaves_a_file_alone_unless_forced(command: Command) -> None:
     assert list(command.config.iterdir()) == [file]
 
 
-def test_init_tells_the_nearest_preset(command: Command) -> None:
+def test_init_suggests_the_nearest_preset(command: Command) -> None:
     done = command.run("init", "openruter", "--rules", command.home / "r.yaml")
     assert done.returncode == 2
     assert 'did you mean "openrouter"?' in done.stderr
@@ -100,7 +100,7 @@ def test_env_lines_by_shell() -> None:
 
 
 @pytest.mark.e2e
-def test_env_for_an_intercepting_gateway(
+def test_env_prints_the_variables_for_an_intercepting_gateway(
     command: Command, mitmdump: StartMitmdump, run_curl: RunCurl
 ) -> None:
     command.write_rules(RULES)
@@ -125,7 +125,7 @@ def test_env_for_an_intercepting_gateway(
 
 
 def completed(command: Command, words: list[str]) -> list[str]:
-    """What bash offers for the last word."""
+    """Return bash's completions of the last word."""
     script = command.run("completion", "bash").stdout
     line = " ".join(f"'{word}'" for word in words)
     show = "printf '%s\\n' \"${COMPREPLY[@]}\""

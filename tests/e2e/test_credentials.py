@@ -23,7 +23,7 @@ NEVER_SHOWN = "text-of-the-helper-0123456789"
 
 @pytest.fixture
 def helper(tmp_path: Path) -> Callable[[str], str]:
-    """Writes a helper of these lines of Python; gives it as an argument list. `runs` counts its runs."""
+    """Write a helper of these lines of Python; return its argument list. `runs` counts its runs."""
 
     def write(code: str) -> str:
         file = tmp_path / f"helper-{len(list(tmp_path.glob('helper-*')))}.py"
@@ -54,7 +54,7 @@ rules:
 
 
 def only_token_2(request: Seen) -> Answer:
-    """An upstream for which the first token has run out."""
+    """An upstream that accepts only the second token."""
     if request.values("authorization") == ["Bearer token-2"]:
         if request.path.endswith("/chat/completions"):
             choice = {

@@ -35,7 +35,9 @@ def test_claude_code_gets_a_streamed_answer(demo: str, run_claude: RunClaude) ->
     assert done.stdout.endswith("You said: say something\n")
 
 
-def test_claude_code_with_an_api_key_is_told_why_not(demo: str, run_claude: RunClaude) -> None:
+def test_claude_code_with_an_api_key_gets_the_reason_for_the_refusal(
+    demo: str, run_claude: RunClaude
+) -> None:
     done = run_claude({"ANTHROPIC_BASE_URL": demo, "ANTHROPIC_API_KEY": "any-key"})
     assert done.code == 1
     assert 'the demo gateway wants "Authorization: Bearer <anything>"' in done.stdout

@@ -252,7 +252,7 @@ def test_a_port_taken_by_another_program_is_a_fault(sound: Subject) -> None:
 
 
 @pytest.mark.e2e
-def test_a_port_served_by_a_gateway_is_no_fault(sound: Subject, mitmdump: StartMitmdump) -> None:
+def test_a_port_served_by_a_gateway_is_not_a_fault(sound: Subject, mitmdump: StartMitmdump) -> None:
     proxy = mitmdump(rules=RULES, modes=["reverse:https://api.anthropic.com"], env={"GW_KEY": SECRET})
     subject = replace(sound, port=proxy.port)
     assert faults(subject) == []

@@ -182,7 +182,7 @@ def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: StartEnvoy
         assert httpx.post(url + path).status_code == 404
 
 
-def test_a_log_line_says_what_gateway_log_says_and_no_secret(
+def test_a_log_line_has_the_fields_of_gateway_log_and_no_secret(
     envoy: StartEnvoy, recorder: StartRecorder
 ) -> None:
     upstream = recorder(json_reply(message("gw-model")))
@@ -220,7 +220,7 @@ OVERLOADED = b'data: {"type":"error","error":{"type":"overloaded_error","message
     ],
     ids=["whole", "cut", "failed", "silent"],
 )
-def test_tokens_of_every_stream_are_in_the_log_where_one_asks_for_them(
+def test_tokens_of_every_stream_are_logged_if_requested(
     envoy: StartEnvoy,
     recorder: StartRecorder,
     authority: Authority,
@@ -277,7 +277,7 @@ def test_a_fault_in_the_filter_sends_nothing(
 
 
 @pytest.mark.parametrize("chosen", ["0", "2"], ids=["none", "another"])
-def test_what_was_edited_for_another_rule_is_not_sent(
+def test_a_request_edited_for_another_rule_is_not_sent(
     envoy: StartEnvoy, recorder: StartRecorder, chosen: str
 ) -> None:
     upstream = recorder(json_reply({}))
@@ -329,7 +329,7 @@ def test_a_helpers_new_token_is_sent_without_a_restart(
 
 
 def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
-    """Asks until the upstream sees this key; Envoy may end a connection while it takes a secret over."""
+    """Ask until the upstream receives this key; Envoy may end a connection while it replaces a secret."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
@@ -341,9 +341,7 @@ def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
     raise AssertionError(f"never sent: {key}\n{proxy.output()}")
 
 
-def test_what_has_nothing_for_the_filter_meets_the_same_refusals(
-    envoy: StartEnvoy, recorder: StartRecorder
-) -> None:
+def test_rules_without_a_filter_refuse_the_same_requests(envoy: StartEnvoy, recorder: StartRecorder) -> None:
     upstream = recorder(Reply(200, b"{}"))
     proxy = envoy(rules(upstream.url), body_limit=1000)
     assert ask(proxy, target="/v1/" + "a" * 9000).status == 400
@@ -356,7 +354,7 @@ def test_what_has_nothing_for_the_filter_meets_the_same_refusals(
 
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_a_clients_trailers_stay_here(
+def test_a_clients_trailers_are_not_forwarded(
     envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, more: str
 ) -> None:
     upstream = recorder(json_reply({}), tls=authority, names=("localhost",), http2=True)
@@ -387,7 +385,7 @@ def test_a_clients_trailers_stay_here(
         ("GET", "v1/messages"),
     ],
 )
-def test_what_could_be_read_as_another_request_line_is_not_sent(
+def test_text_that_reads_as_another_request_line_is_not_sent(
     envoy: StartEnvoy, recorder: StartRecorder, more: str, method: str, target: str
 ) -> None:
     upstream = recorder(Reply(200, b"{}"))

@@ -77,7 +77,7 @@ def test_a_preset_is_valid(envoy_program: str, name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("client_key", [None, "wrong", "team-key"])
-def test_without_a_secret_or_a_client_key_nothing_is_sent(
+def test_nothing_is_sent_without_a_secret_or_a_client_key(
     envoy: StartEnvoy, tmp_path: Path, client_key: str | None
 ) -> None:
     clients = tmp_path / "clients"
@@ -111,7 +111,7 @@ rules:
 
 
 def _status(port: int, headers: list[tuple[str, str]]) -> int | None:
-    """The status of one request on a connection of its own; None where Envoy ends it to take a secret over."""
+    """Status of one request on a new connection; None if Envoy ends it to replace a secret."""
     try:
         with Wire(port) as client:
             return client.request("POST", "/v1/messages", headers, b"{}").status
@@ -119,7 +119,7 @@ def _status(port: int, headers: list[tuple[str, str]]) -> int | None:
         return None
 
 
-def test_the_manifests_say_what_the_guide_says() -> None:
+def test_the_manifests_agree_with_the_guide() -> None:
     guide = (ROOT / "docs" / "scale.md").read_text()
     documents = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
     assert [document["kind"] for document in documents] == [

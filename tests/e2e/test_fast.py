@@ -1,4 +1,4 @@
-"""Quicker dispatch takes nothing away: what mitmproxy can do by itself works beside the gateway.
+"""The speed patches remove nothing: mitmproxy's features work beside the gateway.
 
 Each feature is switched on at start and, in mitmweb, while requests are being served.
 """
@@ -138,7 +138,7 @@ def test_features_that_are_switched_on_while_running_work(
     assert "/v1/second" in (tmp_path / "saved.har").read_text()
 
 
-def test_intercepting_while_running_holds_a_request_until_it_is_let_go(
+def test_an_intercepted_request_is_held_until_it_is_resumed(
     recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     upstream = recorder(baked)

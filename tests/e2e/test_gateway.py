@@ -1,4 +1,4 @@
-"""The gateway in a real mitmdump: who is served, what the upstream gets, what comes back and when."""
+"""The gateway in a real mitmdump: admission, upstream requests, responses and streaming."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_http2_clients_get_events_one_by_one(
 
 
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
-def test_a_json_answer_gets_the_clients_model_name_and_is_whole(
+def test_a_json_response_is_complete_and_has_the_clients_model_name(
     recorder: StartRecorder, mitmdump: StartMitmdump, framing: str
 ) -> None:
     body = json.dumps(message("gw-s", "x" * 5000)).encode()
@@ -232,7 +232,7 @@ def test_a_streamed_answer_is_kept_whole_and_without_secrets(
     assert CK.encode() not in kept
 
 
-def test_what_arrived_is_kept_when_the_client_hangs_up(
+def test_received_parts_are_kept_when_the_client_hangs_up(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     events = message_events()
@@ -322,7 +322,9 @@ def test_compressed_bodies_are_edited(
     assert asked.header("content-encoding") is None
 
 
-def test_header_beta_and_body_edits_go_together(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_header_beta_and_body_edits_are_applied_together(
+    recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
     extra = """
     headers: {set: {Editor-Version: vscode/1}, remove: [x-stainless-*]}
     beta: {keep: [keep-*], add: [added]}
@@ -403,7 +405,7 @@ def test_a_body_over_the_limit_is_413(
     assert_nothing_sent(upstream)
 
 
-def test_a_key_in_the_query_and_selected_list_items(
+def test_a_rule_can_set_a_key_in_the_query_and_edit_selected_list_items(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(claude_answers)
@@ -654,9 +656,7 @@ def test_a_request_under_way_keeps_the_rules_it_began_with(
 # ---- listeners, loaded flows ----
 
 
-def test_the_listener_is_on_this_machine_only_without_being_told(
-    recorder: StartRecorder, mitmdump: StartMitmdump
-) -> None:
+def test_the_listener_is_on_loopback_by_default(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     upstream = recorder(json_reply(message()))
     proxy = mitmdump(rules=rules(upstream), modes=REVERSE, env=ENV, listen_host=None)
     proxy.wait_for_output(r"listening at 127\.0\.0\.1:\d+\.")
@@ -680,7 +680,7 @@ def test_loaded_flows_are_not_touched(
     assert GW.encode() not in again.read_bytes()
 
 
-def test_another_addons_answer_is_left_alone(
+def test_another_addons_response_is_left_alone(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.py"
@@ -695,7 +695,7 @@ def test_another_addons_answer_is_left_alone(
     assert_nothing_sent(upstream)
 
 
-def test_a_stream_that_names_no_model_passes_as_it_is(
+def test_a_stream_without_a_model_passes_through_unchanged(
     recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     events = (event("ping"), b": comment\n\n", b"data: not json\n\n")

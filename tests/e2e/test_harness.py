@@ -1,4 +1,4 @@
-"""The harness itself, with a mitmproxy that has no gateway: what the other tests rely on."""
+"""The test harness, with a mitmproxy without the gateway."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_stock_mitmdump_streams_event_by_event(recorder: StartRecorder, mitmdump
         assert client.read_chunk().data == b""
 
 
-def test_a_name_leads_to_a_tls_upstream_with_the_tests_ca(
+def test_a_name_resolves_to_a_tls_upstream_with_the_tests_ca(
     recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority
 ) -> None:
     upstream = recorder(Reply(body=b"hello"), tls=authority, names=["gw.test"])
@@ -184,7 +184,7 @@ def test_mitmdump_ends_cleanly_and_keeps_its_output(mitmdump: StartMitmdump) -> 
     assert "HTTP(S) proxy listening at 127.0.0.1:" in proxy.output()
 
 
-def test_a_process_that_must_end_is_waited_for(mitmdump: StartMitmdump, tmp_path: Path) -> None:
+def test_the_end_of_a_process_can_be_awaited(mitmdump: StartMitmdump, tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("raise RuntimeError('out of order')\n")
     proxy = mitmdump(script=broken, wait=False)

@@ -1,4 +1,4 @@
-"""What mitmweb shows of a real exchange, while it streams and afterwards: views, comment, marker, replay."""
+"""mitmweb during and after a real exchange: views, comment, marker, replay."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def start(mitmdump: StartMitmdump, upstream: Recorder, *options: str) -> Mitmdum
 
 
 def web(proxy: Mitmdump, path: str, method: str = "GET") -> Any:
-    """What mitmweb's page gets from its own interface."""
+    """Return the answer of mitmweb's interface."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{proxy.web_port}{path}",
         # What changes something needs the same token twice, as mitmweb's own page sends it.
@@ -100,7 +100,7 @@ def post(proxy: Mitmdump) -> None:
         client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
 
 
-def test_both_views_and_the_comment(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_both_views_and_the_comment_describe_a_call(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     proxy = start(mitmdump, upstream)
     post(proxy)
@@ -243,7 +243,9 @@ def test_an_upstream_that_breaks_off_is_an_error_of_the_upstream(
     assert GW not in json.dumps(flow) + text + proxy.output()
 
 
-def test_a_stream_without_its_last_events_is_told(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_a_stream_without_its_last_events_is_reported(
+    recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
     proxy = start(mitmdump, recorder(Stream(message_events("gw-large")[:4], gated=False)))
     post(proxy)
     assert wait_for_flow(proxy, has_ended)["comment"].endswith("no stop reason: the stream ended early")
@@ -257,7 +259,7 @@ def test_a_stream_without_its_last_events_is_told(recorder: StartRecorder, mitmd
     ],
     ids=["redirect", "login"],
 )
-def test_an_answer_that_is_none_is_an_error_whatever_its_status(
+def test_an_unusable_response_is_an_error_whatever_its_status(
     answer: Reply, hint: str, recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     proxy = start(mitmdump, recorder(answer))
@@ -267,7 +269,7 @@ def test_an_answer_that_is_none_is_an_error_whatever_its_status(
     assert hint in flow["comment"]
 
 
-def test_a_converse_stream_of_bedrock(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_a_converse_stream_of_bedrock_is_shown(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     frames = Stream(
         converse_events("hello ", "there"), gated=False, headers=(("Content-Type", EVENT_STREAM),)
     )
@@ -288,7 +290,7 @@ def test_a_converse_stream_of_bedrock(recorder: StartRecorder, mitmdump: StartMi
     assert tokens == (11, 7, 5)
 
 
-def test_a_refusal_is_marked_and_told(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_a_refusal_is_marked_and_explained(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     upstream = recorder()
     proxy = mitmdump(rules=rules(upstream), modes=REVERSE, web=True)
     post(proxy)
@@ -338,7 +340,7 @@ def test_a_replay_from_a_file_runs_the_rules_again(
     assert file.read_bytes() == kept
 
 
-def test_flows_of_a_file_are_shown_and_not_altered(
+def test_flows_of_a_file_are_shown_and_not_changed(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))

@@ -191,7 +191,7 @@ def test_claude_code_keeps_to_bedrock_where_the_rule_is_about_bedrock(
     assert {value for request in asked for value in request.values("authorization")} == {f"Bearer {GW}"}
 
 
-def test_one_shell_does_everything_at_once(
+def test_one_shell_runs_gateway_and_client(
     recorder: StartRecorder, command: Command, files: Files, authority: Authority, claude: Path
 ) -> None:
     upstream = recorder(insist_on_bearer(GW))

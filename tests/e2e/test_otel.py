@@ -66,7 +66,7 @@ def post(proxy: Mitmdump, path: str = "/v1/messages?key=query-secret-0123456789"
         client.request("POST", path, HEADERS, BODY)
 
 
-def test_a_call_is_a_span_and_counts_in_the_metrics(
+def test_a_call_becomes_a_span_and_counts_in_the_metrics(
     recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large-1"), gated=False))
@@ -113,7 +113,7 @@ def test_a_call_is_a_span_and_counts_in_the_metrics(
     assert TOKEN not in proxy.output()
 
 
-def test_what_is_left_is_delivered_at_the_end(
+def test_remaining_spans_are_delivered_at_the_end(
     recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector
 ) -> None:
     upstream = recorder(anthropic_error(503, "overloaded_error", "busy"))
@@ -131,7 +131,7 @@ def test_what_is_left_is_delivered_at_the_end(
 
 
 @pytest.mark.parametrize("fault", ["down", "401", "silent"])
-def test_a_collector_that_fails_is_told_once_and_stops_nothing(
+def test_a_failing_collector_causes_one_warning_and_stops_nothing(
     recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector, fault: str
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
@@ -182,7 +182,7 @@ def test_prometheus_reads_the_metrics(recorder: StartRecorder, mitmdump: StartMi
         ("gateway_metrics=127.0.0.1:{taken}", "gateway_metrics: 127.0.0.1:{taken}: Address already in use"),
     ],
 )  # fmt: skip
-def test_an_address_that_cannot_be_is_told_at_start(
+def test_an_invalid_address_is_reported_at_start(
     recorder: StartRecorder, mitmdump: StartMitmdump, option: str, problem: str
 ) -> None:
     taken = recorder().port

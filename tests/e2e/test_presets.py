@@ -1,4 +1,4 @@
-"""Each preset with a real client in that provider's mode: the upstream gets what the provider wants."""
+"""Each preset with a real client in that provider's mode, and the request that the provider receives."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Start = Callable[..., "Setting"]
 
 
 class Setting:
-    """A preset's rule in a gateway, and the provider that it leads to."""
+    """A gateway with a preset's rule, and its provider."""
 
     def __init__(self, upstream: Recorder, proxy: Mitmdump) -> None:
         self.upstream = upstream
@@ -60,7 +60,7 @@ class Setting:
 
 @pytest.fixture
 def start(recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority) -> Start:
-    """Starts `start(PRESET, upstream host, extra keys of the rule, env=…, listen=host, script=…)`."""
+    """Start a setting: `start(PRESET, upstream host, extra keys of the rule, env=…, listen=host, script=…)`."""
 
     def run(
         preset: str,
@@ -95,7 +95,7 @@ rules:
 
 
 def keys_in(request: Seen) -> dict[str, list[str]]:
-    """All headers of a request that hold a key."""
+    """All headers of a request that contain a key."""
     return {name: request.values(name) for name in AUTH_HEADERS if request.values(name)}
 
 
@@ -113,7 +113,7 @@ def messages(setting: Setting, run_claude: RunClaude, env: Mapping[str, str] | N
 # ---- Claude Code, Messages API ----
 
 
-def test_anthropic(start: Start, run_claude: RunClaude) -> None:
+def test_anthropic_takes_messages(start: Start, run_claude: RunClaude) -> None:
     setting = start("anthropic", API)
     messages(setting, run_claude)
     request = setting.asked("/v1/messages")
@@ -123,7 +123,7 @@ def test_anthropic(start: Start, run_claude: RunClaude) -> None:
     assert "claude-code-20250219" in betas_in(request)
 
 
-def test_github_copilot(start: Start, run_claude: RunClaude) -> None:
+def test_github_copilot_takes_messages(start: Start, run_claude: RunClaude) -> None:
     setting = start("github-copilot", "api.githubcopilot.com")
     messages(setting, run_claude)
     request = setting.asked("/v1/messages")
@@ -215,7 +215,7 @@ def test_bedrock_mantle_signed(start: Start, run_claude: RunClaude) -> None:
     assert request.values("x-api-key") == []
 
 
-def test_litellm(start: Start, run_claude: RunClaude) -> None:
+def test_litellm_takes_messages(start: Start, run_claude: RunClaude) -> None:
     env = {"LITELLM_URL": "https://litellm.example.com"}
     setting = start("litellm", "litellm.example.com", "    models: {default: alias}", env=env)
     messages(setting, run_claude)
@@ -224,7 +224,7 @@ def test_litellm(start: Start, run_claude: RunClaude) -> None:
     assert request.json["model"] == "alias"
 
 
-def test_openrouter(start: Start, run_claude: RunClaude) -> None:
+def test_openrouter_takes_messages(start: Start, run_claude: RunClaude) -> None:
     setting = start("openrouter", "openrouter.ai")
     messages(setting, run_claude)
     request = setting.asked("/api/v1/messages")
@@ -238,7 +238,7 @@ RUNTIME = "bedrock-runtime.us-east-1.amazonaws.com"
 
 
 def bedrock_answers(request: Seen) -> Answer:
-    """What Bedrock says: the event stream is binary, and the model is in the path only."""
+    """Bedrock's responses: a binary event stream, and the model in the path only."""
     if request.path.endswith("/invoke-with-response-stream"):
         return event_stream(message_events())
     if request.path.endswith("/invoke"):
@@ -325,7 +325,7 @@ def test_a_clients_own_signature_is_replaced(start: Start, run_claude: RunClaude
     assert b"AKIDCLIENT" not in setting.upstream.raw
 
 
-def test_without_aws_keys_nothing_is_sent(start: Start) -> None:
+def test_nothing_is_sent_without_aws_keys(start: Start) -> None:
     setting = start(
         "bedrock",
         RUNTIME,
@@ -344,7 +344,7 @@ VERTEX = "us-east5-aiplatform.googleapis.com"
 
 
 def vertex_answers(request: Seen) -> Answer:
-    """What Vertex says: Anthropic's own JSON and events."""
+    """Vertex's responses: Anthropic's JSON and events."""
     if request.path.endswith(":streamRawPredict"):
         return Stream(message_events(), gated=False)
     if request.path.endswith(":rawPredict"):
@@ -405,7 +405,7 @@ def test_vertex_in_its_own_mode(start: Start, run_claude: RunClaude) -> None:
         ),
     ],
 )  # fmt: skip
-def test_the_sdk_through(
+def test_the_sdk_works_through_both_engines(
     start: Start,
     preset: str,
     host: str,
@@ -455,7 +455,7 @@ def test_kimi_code_is_the_same_preset(start: Start) -> None:
     assert keys_in(setting.asked("/coding/v1/messages")) == {"x-api-key": [KEY]}
 
 
-def test_every_preset_is_tried_here() -> None:
+def test_every_preset_has_a_test_in_this_file() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [name for name in presets.names() if f'"{name}"' not in text] == []
 

@@ -1,4 +1,4 @@
-"""`mitm-gateway run`: the client gets its gateway, and everything else as if it were started directly."""
+"""`mitm-gateway run`: the client uses the gateway and otherwise runs as if started directly."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def python(code: str) -> list[str]:
 
 
 def processes_with(word: str) -> list[int]:
-    """Processes whose command line holds a word."""
+    """Processes whose command line contains a word."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -121,9 +121,7 @@ def test_intercepting_claude_code(recorder: StartRecorder, command: Command, cla
     assert (done.returncode, done.stdout) == (0, "hello there\n"), done
 
 
-def test_a_providers_own_mode_needs_nothing_to_be_set(
-    recorder: StartRecorder, command: Command, claude: Path
-) -> None:
+def test_a_providers_mode_needs_no_variables(recorder: StartRecorder, command: Command, claude: Path) -> None:
     upstream = recorder(lambda request: event_stream(message_events()))
     command.write_rules(
         f"""
@@ -161,7 +159,7 @@ def test_model_discovery_of_claude_code_is_answered_here(
 
 
 class Terminal:
-    """A client in a terminal of its own: what it shows, and keys for it."""
+    """A client in a pseudo-terminal."""
 
     def __init__(self, argv: list[str], environment: dict[str, str], folder: Path) -> None:
         self.shown = ""
@@ -180,14 +178,14 @@ class Terminal:
                     self.shown += os.read(self._file, 65536).decode(errors="replace")
 
     def plain(self) -> str:
-        """What was shown, without colours, and with moves of the cursor as blanks."""
+        """Return the shown text without colours, with cursor moves as blanks."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", self.shown).replace("\r", "\n")
 
     def type(self, text: str) -> None:
         os.write(self._file, text.encode())
 
     def exit_status(self) -> int:
-        """The status of the client that ends by itself; what it shows is read meanwhile."""
+        """Return the exit status of a client that ends by itself, reading its output meanwhile."""
         deadline = time.monotonic() + WAIT_S
         while True:
             done, status = os.waitpid(self.pid, os.WNOHANG)
@@ -207,7 +205,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(command: Command) -> Iterator[Callable[..., Terminal]]:
-    """Starts `mitm-gateway ARGS` in a terminal."""
+    """Start `mitm-gateway ARGS` in a terminal."""
     started: list[Terminal] = []
 
     def start(*args: str | Path, env: dict[str, str] | None = None) -> Terminal:
@@ -358,7 +356,9 @@ def test_signals_reach_the_client(recorder: StartRecorder, command: Command, num
     assert gateways(command) == []
 
 
-def test_a_client_that_is_killed_gives_its_signal(recorder: StartRecorder, command: Command) -> None:
+def test_the_exit_status_names_the_signal_that_killed_the_client(
+    recorder: StartRecorder, command: Command
+) -> None:
     client = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     done = command.run("run", "--", *client, env=environment_form(recorder()))
     assert done.returncode == 128 + signal.SIGKILL
@@ -380,13 +380,13 @@ def test_the_gateway_ends_when_the_launcher_is_killed(recorder: StartRecorder, c
 # ---- what can be wrong ----
 
 
-def test_an_unknown_client_is_said(command: Command) -> None:
+def test_an_unknown_client_is_reported(command: Command) -> None:
     done = command.run("run", "--", "no-such-client-here")
     assert done.returncode == 127
     assert done.stderr == "mitm-gateway: no-such-client-here: no such program\n"
 
 
-def test_settings_that_lead_past_the_gateway_are_said(recorder: StartRecorder, command: Command) -> None:
+def test_settings_that_bypass_the_gateway_are_reported(recorder: StartRecorder, command: Command) -> None:
     settings = command.home / ".claude" / "settings.json"
     settings.parent.mkdir()
     settings.write_text(
@@ -399,7 +399,7 @@ def test_settings_that_lead_past_the_gateway_are_said(recorder: StartRecorder, c
     assert f'"forceLoginMethod" in {settings} keeps gateway keys out' in done.stderr
 
 
-def test_the_environment_form_tells_what_is_missing(command: Command) -> None:
+def test_the_environment_form_reports_what_is_missing(command: Command) -> None:
     done = command.run("run", "--", "true", env={"ANTHROPIC_AUTH_MODE": "baerer"})
     assert done.returncode == 1
     assert (

@@ -1,4 +1,4 @@
-"""`mitm-gateway token`: what it asks of recorded servers, and the JSON that it prints."""
+"""`mitm-gateway token`: its requests to recorded servers, and the JSON that it prints."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_copilot_refuses_what_github_would_refuse(command: Command, token: str) 
     assert token not in done.stdout + done.stderr
 
 
-def test_copilot_says_why_an_account_gets_none(recorder: StartRecorder, command: Command) -> None:
+def test_copilot_reports_why_an_account_gets_no_token(recorder: StartRecorder, command: Command) -> None:
     upstream = recorder(github_answers)
     env = {"GITHUB_TOKEN": "gho_of_another_account"}
     done = command.run("token", "github-copilot", "--api-url", upstream.url, env=env)
@@ -157,7 +157,7 @@ def test_oauth2_with_the_secret_in_the_body(
     assert form(upstream.requests[0])["client_secret"] == "p/w"
 
 
-def test_oauth2_tells_a_refusal_without_the_secret(recorder: StartRecorder, command: Command) -> None:
+def test_oauth2_reports_a_refusal_without_the_secret(recorder: StartRecorder, command: Command) -> None:
     secret = "very-secret-0123456789"
     upstream = recorder(json_reply({"error": "invalid_client", "error_description": secret}, 401))
     args = ("--token-url", upstream.url, "--client-id", "id", "--secret-env", "S")

@@ -1,4 +1,4 @@
-"""Runs a coverage-guided fuzzer on a target: `python tests/fuzz/run.py TARGET [-max_total_time=SECONDS …]`."""
+"""Run a coverage-guided fuzzer on a target: `python tests/fuzz/run.py TARGET [-max_total_time=SECONDS …]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["mitm_gateway"]):
 
 
 def main() -> None:
-    """Collects the seeds in a folder of its own, where the fuzzer adds what it finds."""
+    """Collect the seeds in a folder to which the fuzzer adds its findings."""
     name, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as folder:
         for number, seed in enumerate(SEEDS[name]):

@@ -1,4 +1,4 @@
-"""What must hold for any bytes at all: the body editor, the event stream's readers, the rules loader.
+"""Properties that hold for any bytes: the body editor, the readers of event streams, the rules loader.
 
 Each target takes bytes and raises where a promise is broken. `run.py` lets a coverage-guided fuzzer look for
 such bytes; the suite runs the targets over the seeds and over what Hypothesis makes up.
@@ -53,7 +53,7 @@ def body(data: bytes) -> None:
 
 
 def events(data: bytes) -> None:
-    """However a stream is cut, its events, its edited bytes and its usage are the same."""
+    """Events, edited bytes and usage of a stream do not depend on how it is cut."""
     cut, data = (data[0] % 7 + 1, data[1:]) if data else (1, data)
     pieces = [data[place : place + cut] for place in range(0, len(data), cut)]
     assert _read(pieces) == _read([data])

@@ -55,7 +55,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a process holds: memory, open files, tasks of its event loop."""
+    """Figures of a process: memory, open files, tasks of its event loop."""
 
     memory_mb: float
     files: int
@@ -70,7 +70,7 @@ class Figures:
         return cls(memory, len(list((process / "fd").iterdir())), tasks)
 
     def exceed(self, other: Figures) -> bool:
-        """Whether there are more files or tasks than in another moment."""
+        """Return True if there are more files or tasks than in the other figures."""
         return self.files > other.files or self.tasks > other.tasks
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ def one_round(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: in
 
 
 def drain(client: socket.socket) -> None:
-    """Reads to the end of the answer."""
+    """Read to the end of the response."""
     data = b""
     while not data.endswith(b"0\r\n\r\n"):
         data = data[-8:] + client.recv(65536)
@@ -125,7 +125,7 @@ def fail_once(port: int) -> None:
 
 
 def main(streams: int = 500, rounds: int = 6) -> int:
-    """Runs it; 0 where memory and files end as they were after the first rounds."""
+    """Run the rounds; return 0 if memory and files end as after the first ones."""
     script = Upstream()
     with tempfile.TemporaryDirectory() as folder, Recorder(script) as upstream:
         proxy = Mitmdump(
@@ -164,7 +164,7 @@ def watch(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: int, r
 
 
 def held(proxy: Mitmdump) -> int:
-    """How many pieces of memory are in use when all that nobody holds has been given back."""
+    """Return the number of live memory blocks after a collection."""
     file = proxy.home / "tasks.blocks"
     file.unlink(missing_ok=True)
     proxy.process.send_signal(signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""Acceptance cases 44 to 49: bodies that are made to hurt."""
+"""Acceptance cases 44 to 49: hostile bodies."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ GZIP = ("Content-Encoding", "gzip")
 
 
 def peak_mb(stage: Stage) -> float:
-    """The most memory that the proxy has held so far."""
+    """Peak memory of the proxy so far."""
     status = Path(f"/proc/{stage.proxy.process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 @contextmanager
 def others_ask(stage: Stage) -> Iterator[list[float]]:
-    """Meanwhile another client asks again and again; how long it waited each time."""
+    """Let another client ask repeatedly; collect its waiting times."""
     waited, done = list[float](), threading.Event()
 
     def ask() -> None:
@@ -49,7 +49,7 @@ def others_ask(stage: Stage) -> Iterator[list[float]]:
 
 
 def busy_s(stage: Stage) -> float:
-    """How long the proxy has been at work so far. Other programs on the machine do not stretch that."""
+    """CPU time of the proxy so far, which other programs on the machine do not change."""
     fields = Path(f"/proc/{stage.proxy.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -83,7 +83,7 @@ def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
 @pytest.mark.parametrize(
     "body", [b'{"model":"claude-x","model":"other"}', b'{"model":"a","\\u006dodel":"claude-x"}']
 )
-def test_45_two_models_are_400(stage: Stage, body: bytes) -> None:
+def test_45_two_model_keys_are_400(stage: Stage, body: bytes) -> None:
     stage.assert_refused(stage.ask(body=body), 400)
 
 
@@ -107,19 +107,19 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
-def test_47_what_cannot_be_read_is_400(stage: Stage, body: bytes) -> None:
+def test_47_an_unreadable_body_is_400(stage: Stage, body: bytes) -> None:
     stage.assert_refused(stage.ask(body=body), 400)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "snappy", "gzip, snappy"])
-def test_47_what_is_not_what_it_says_is_400(stage: Stage, encoding: str) -> None:
+def test_47_a_body_that_contradicts_its_encoding_is_400(stage: Stage, encoding: str) -> None:
     stage.assert_refused(
         stage.ask(headers=[*HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400
     )
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-def test_47_requests_without_a_body_pass(stage: Stage, method: str) -> None:
+def test_47_requests_without_a_body_are_forwarded(stage: Stage, method: str) -> None:
     assert stage.ask(body=b"", method=method).status == 200
 
 
@@ -145,7 +145,7 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
     assert peak_mb(stage) - before < 80
 
 
-def test_48_a_slow_body_holds_nobody_up(stage: Stage) -> None:
+def test_48_a_slow_body_delays_nobody_else(stage: Stage) -> None:
     client = stage.tunnel()
     client.send_request("POST", "/v1/messages", [*HEADERS, ("Content-Length", str(len(BODY)))])
     with others_ask(stage) as waits:
@@ -156,7 +156,7 @@ def test_48_a_slow_body_holds_nobody_up(stage: Stage) -> None:
     assert client.read_response().status == 200
 
 
-def test_49_a_giant_event_arrives_as_it_comes_and_in_bounded_memory(stage_with: StartStage) -> None:
+def test_49_a_giant_event_streams_through_in_bounded_memory(stage_with: StartStage) -> None:
     # What is kept, this dumper prints in full, which costs more memory than the event does; so little is kept.
     stage = stage_with("--set", "gateway_capture=64KiB")
     assert stage.ask().status == 200
@@ -205,7 +205,7 @@ def test_a_chunked_body_without_end_ends_the_connection(stage: Stage, end: bytes
     stage.assert_silence()
 
 
-def test_what_a_client_sends_far_ahead_ends_the_connection(stage: Stage) -> None:
+def test_too_much_data_sent_ahead_ends_the_connection(stage: Stage) -> None:
     stage.gw.script = Hang()
     client, seen = stage.tunnel(), len(stage.gw.requests)
     client.send_request("POST", "/v1/messages", HEADERS, BODY)
@@ -219,7 +219,7 @@ def test_what_a_client_sends_far_ahead_ends_the_connection(stage: Stage) -> None
     assert peak_mb(stage) - before < 40
 
 
-def test_an_answer_with_a_head_without_end_is_502(stage: Stage) -> None:
+def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
     stage.gw.script = Bytes(b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * (3 << 20))
     answer = stage.ask()
     stage.gw.script = answers

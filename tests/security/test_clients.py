@@ -1,4 +1,4 @@
-"""Acceptance cases 18 to 27: who may use the gateway, and from where."""
+"""Acceptance cases 18 to 27: clients that may use the gateway."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_19_other_machines_get_nothing(stage_with: StartStage) -> None:
 
 @pytest.fixture
 def keyed(stage_with: StartStage, tmp_path: Path) -> Stage:
-    """A gateway that asks for a client key; `CK` is one of two."""
+    """A gateway that requires a client key; `CK` is one of two."""
     clients = tmp_path / "clients.txt"
     clients.write_text(f"# people\n{PASS}\n{CK}\n")
     clients.chmod(0o600)
@@ -79,7 +79,7 @@ def keyed(stage_with: StartStage, tmp_path: Path) -> Stage:
         (("X-API-KEY", PASS), 200),
     ],
 )
-def test_19_a_client_key_lets_in_and_nothing_like_it(
+def test_19_only_the_exact_client_key_is_accepted(
     keyed: Stage, header: tuple[str, str] | None, status: int
 ) -> None:
     headers = [REVERSE, JSON, *([header] if header else [])]
@@ -93,7 +93,7 @@ def test_19_a_client_key_lets_in_and_nothing_like_it(
         keyed.assert_refused(answer, status)
 
 
-def test_19_a_tunnel_to_elsewhere_needs_a_key_and_what_is_in_it_does_not(keyed: Stage) -> None:
+def test_19_a_tunnel_to_another_host_needs_a_key_once(keyed: Stage) -> None:
     with keyed.plain() as client:
         keyed.assert_refused(client.connect("evil.test:443"), 401)
     with keyed.plain() as client:
@@ -110,7 +110,7 @@ def _basic(password: str) -> str:
     return base64.b64encode(f"user:{password}".encode()).decode()
 
 
-def test_19_a_client_key_does_not_go_to_a_host_without_rules(keyed: Stage) -> None:
+def test_19_a_client_key_is_not_forwarded_to_a_host_without_rules(keyed: Stage) -> None:
     with keyed.plain() as client:
         answer = client.request("GET", "http://evil.test/x", [("Host", "evil.test"), ("x-api-key", PASS)])
         assert answer.status == 200
@@ -119,7 +119,7 @@ def test_19_a_client_key_does_not_go_to_a_host_without_rules(keyed: Stage) -> No
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://api.anthropic.com", ""])
 @pytest.mark.parametrize("way", ["reverse", "tunnel"])
-def test_20_pages_may_not_post(stage: Stage, origin: str, way: str) -> None:
+def test_20_a_web_page_cannot_post(stage: Stage, origin: str, way: str) -> None:
     client = stage.reverse() if way == "reverse" else stage.tunnel()
     headers = [("Host", API), CLIENT_KEY, ("Origin", origin), ("Content-Type", "text/plain")]
     stage.assert_refused(stage.ask(headers=headers, client=client), 403)
@@ -131,7 +131,7 @@ def test_20_cross_site_requests_without_an_origin_are_refused(stage: Stage) -> N
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "options"])
-def test_21_a_preflight_is_refused_and_lets_nothing_in(stage: Stage, method: str) -> None:
+def test_21_a_preflight_is_refused_without_cors_headers(stage: Stage, method: str) -> None:
     headers = [REVERSE, ("Origin", "https://evil.example"), ("Access-Control-Request-Method", "POST")]
     stage.assert_refused(stage.ask(headers=headers, client=stage.reverse(), method=method, body=b""), 403)
 
@@ -189,7 +189,7 @@ def here(name: str) -> str:
 
 @pytest.mark.parametrize("host", HERE)
 @pytest.mark.parametrize("port", ["web", "proxy"])
-def test_24_the_proxys_own_ports_are_out_of_reach_through_it(shared_web: Stage, host: str, port: str) -> None:
+def test_24_the_proxys_ports_cannot_be_reached_through_it(shared_web: Stage, host: str, port: str) -> None:
     proxy, host = shared_web.proxy, here(host)
     number = proxy.web_port if port == "web" else proxy.ports[0]
     connections = proxy.output().count("client connect")
@@ -201,7 +201,7 @@ def test_24_the_proxys_own_ports_are_out_of_reach_through_it(shared_web: Stage, 
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_24_nor_through_a_tunnel(shared_web: Stage, host: str) -> None:
+def test_24_the_proxys_ports_cannot_be_reached_through_a_tunnel(shared_web: Stage, host: str) -> None:
     proxy, host = shared_web.proxy, here(host)
     with shared_web.plain() as client:
         if client.connect(f"{host}:{proxy.web_port}").status == 200:
@@ -210,7 +210,7 @@ def test_24_nor_through_a_tunnel(shared_web: Stage, host: str) -> None:
     assert "client_conn" not in proxy.output()
 
 
-def test_24_mitmweb_without_a_login_is_warned_of(shared_web: Stage) -> None:
+def test_24_a_mitmweb_without_a_login_causes_a_warning(shared_web: Stage) -> None:
     from mitmproxy import version
 
     warned = "CVE-2025-23217" in shared_web.proxy.output()
@@ -220,7 +220,7 @@ def test_24_mitmweb_without_a_login_is_warned_of(shared_web: Stage) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "own address", "169.254.169.254", "100.100.100.200", "[::1]"]
 )
-def test_25_other_machines_do_not_reach_this_machines_services(keyed: Stage, host: str) -> None:
+def test_25_other_machines_cannot_reach_this_machines_services(keyed: Stage, host: str) -> None:
     port, host = keyed.evil_plain.port, here(host)
     with Client(keyed.proxy.ports[0], own_address()) as client:
         headers = [("Host", f"{host}:{port}"), ("Proxy-Authorization", f"Bearer {PASS}")]
@@ -258,7 +258,7 @@ def test_27_dot_and_empty_segments_are_400(stage: Stage, path: str) -> None:
     stage.assert_refused(stage.ask(path, [("Host", "path.test"), CLIENT_KEY], client=client), 400)
 
 
-def test_27_a_query_is_no_part_of_the_path(stage: Stage) -> None:
+def test_27_the_query_is_not_part_of_the_path(stage: Stage) -> None:
     client = stage.tunnel("path.test")
     answer = stage.ask("/v1/messages?x=/admin/../", [("Host", "path.test"), CLIENT_KEY], client=client)
     assert answer.status == 200

@@ -29,7 +29,7 @@ def test_01_a_name_that_begins_with_the_rules_host_is_another_host(stage: Stage)
 
 
 @pytest.mark.parametrize("host", [f"{API}/", f"{API} ", f"https://{API}", f"{API}\n", f"a{API}@b", "*.*", ""])
-def test_02_a_host_that_is_none_is_a_load_error_that_names_the_rule(host: str) -> None:
+def test_02_an_invalid_host_is_rejected_and_the_rule_is_named(host: str) -> None:
     text = RULES.replace(f"host: {API}", f"host: {host!r}" if "\n" not in host else f'host: "{API}\\n"')
     with pytest.raises(RulesError, match=r"host|gw"):
         parse_rules(text.encode(), "rules.yaml", {})
@@ -83,14 +83,14 @@ def test_07_a_rules_host_with_another_inner_host_is_421(stage: Stage) -> None:
 
 @pytest.mark.parametrize("hosts", [("evil.test", API), (API, "evil.test"), (API, API), ()])
 @pytest.mark.parametrize("way", ["tunnel", "plain", "reverse"])
-def test_08_exactly_one_host_or_400(stage: Stage, hosts: tuple[str, ...], way: str) -> None:
+def test_08_anything_but_one_host_header_is_400(stage: Stage, hosts: tuple[str, ...], way: str) -> None:
     client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()
     target = f"http://{API}/v1/messages" if way == "plain" else "/v1/messages"
     answer = stage.ask(target, [*(("Host", host) for host in hosts), CLIENT_KEY], client=client)
     stage.assert_refused(answer, 400)
 
 
-def test_09_plain_http_goes_out_encrypted(stage: Stage) -> None:
+def test_09_plain_http_to_a_ruled_host_leaves_over_tls(stage: Stage) -> None:
     answer = stage.ask(f"http://{API}/v1/models", HEADERS, b"", "GET", stage.plain())
     assert answer.status == 200
     assert stage.asked.target == "/v1/models"
@@ -109,7 +109,7 @@ def test_09_plain_http_goes_out_encrypted(stage: Stage) -> None:
         ("http://10.0.0.5", "    allow_http: true\n", True),
     ],
 )
-def test_10_plain_upstreams_get_a_credential_only_where_the_contract_allows(
+def test_10_a_plain_upstream_gets_a_credential_only_on_loopback_or_with_allow_http(
     upstream: str, extra: str, accepted: bool
 ) -> None:
     text = RULES.replace("    upstream: https://gw.test\n", f"    upstream: {upstream}\n{extra}")
@@ -140,7 +140,7 @@ def test_10_a_plain_reverse_target_gets_no_credential(mitmdump: StartMitmdump) -
         ("map_remote=|https://gw.test|https://evil.test", "map_remote"),
     ],
 )
-def test_11_an_option_that_undoes_the_promise_ends_the_start(
+def test_11_an_option_that_undoes_a_promise_prevents_the_start(
     mitmdump: StartMitmdump, option: str, names: str
 ) -> None:
     proxy = mitmdump("--set", option, rules=RULES, env=ENV, wait=False)
@@ -148,7 +148,7 @@ def test_11_an_option_that_undoes_the_promise_ends_the_start(
     assert names in proxy.output()
 
 
-def test_11_a_reverse_listener_that_does_not_see_its_name_ends_the_start(mitmdump: StartMitmdump) -> None:
+def test_11_a_reverse_listener_without_keep_host_header_does_not_start(mitmdump: StartMitmdump) -> None:
     # Without `keep_host_header` mitmproxy overwrites Host before any addon sees it: a page could bring its own name.
     modes = [f"reverse:https://{API}"]
     proxy = mitmdump("--set", "keep_host_header=false", rules=RULES, modes=modes, env=ENV, wait=False)
@@ -156,7 +156,7 @@ def test_11_a_reverse_listener_that_does_not_see_its_name_ends_the_start(mitmdum
     assert "keep_host_header" in proxy.output()
 
 
-def test_12_nothing_in_body_or_headers_moves_a_request(stage: Stage) -> None:
+def test_12_nothing_in_body_or_headers_changes_the_destination(stage: Stage) -> None:
     before = [len(each.connections) for each in (stage.evil, stage.evil_plain, stage.api)]
     headers = [*HEADERS, ("X-Forwarded-Host", "evil.test"), ("X-HTTP-Method-Override", "TRACE"),
                ("Forwarded", "host=evil.test"), ("X-Original-URL", "https://evil.test/")]  # fmt: skip
@@ -183,7 +183,7 @@ def test_13_junk_in_host_is_400(stage: Stage, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["API.Anthropic.COM.", "api.anthropic.com.", "API.ANTHROPIC.COM"])
-def test_14_other_spellings_of_the_host_are_the_host(stage: Stage, host: str) -> None:
+def test_14_other_spellings_of_a_host_are_the_same_host(stage: Stage, host: str) -> None:
     client = stage.tunnel(host, sni=API)
     assert stage.ask(headers=[("Host", host), CLIENT_KEY], client=client).status == 200
     assert stage.asked.header("host") == "gw.test"
@@ -193,7 +193,7 @@ FULL_WIDTH = ["\uff41pi.anthropic.com", "\uff21PI\u3002anthropic\uff0ecom"]
 
 
 @pytest.mark.parametrize("host", FULL_WIDTH)
-def test_14_full_width_letters_in_a_host_are_the_host(stage: Stage, host: str) -> None:
+def test_14_a_host_in_full_width_letters_is_the_same_host(stage: Stage, host: str) -> None:
     head = f"POST /v1/messages HTTP/1.1\r\nHost: {host}\r\nx-api-key: {CK}\r\nContent-Length: {len(BODY)}\r\n\r\n"
     for client in (stage.tunnel(), stage.reverse()):
         client.send(head.encode() + BODY)
@@ -212,7 +212,7 @@ def test_14_full_width_letters_in_a_request_line_are_refused(stage: Stage, line:
     stage.assert_refused(client.read_response(), 400)
 
 
-def test_15_a_redirect_is_the_clients_to_follow(stage: Stage) -> None:
+def test_15_a_redirect_is_returned_and_not_followed(stage: Stage) -> None:
     stage.gw.script = Reply(307, b"", (("Location", "https://evil.test/"),))
     connections = len(stage.evil.connections)
     answer = stage.ask()
@@ -226,7 +226,7 @@ def test_16_a_host_that_does_not_resolve_is_never_dialled(stage_with: StartStage
     assert stage.ask().status == 200
 
 
-def test_17_the_users_own_upstream_proxy_is_not_passed_by(relay: Relay, stage_with: StartStage) -> None:
+def test_17_the_users_upstream_proxy_is_used(relay: Relay, stage_with: StartStage) -> None:
     stage = stage_with(modes=[f"upstream:http://127.0.0.1:{relay.port}"])
     relay.table = {"gw.test:443": stage.gw.port}
     assert stage.ask().status == 200

@@ -1,4 +1,4 @@
-"""The failure matrix, and with it case 28: each step inside the gateway by how it fails by which request.
+"""The failure matrix (case 28): every step inside the gateway, every kind of failure, first and second request.
 
 Whatever fails on a request's way out, the client gets a local answer or a closed connection, no upstream gets a
 byte, and the next request is served. Whatever fails on the way back, no key comes to light.
@@ -40,7 +40,7 @@ MAY_BE_EMPTY = {
 
 @pytest.fixture(scope="module")
 def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that says what is broken."""
+    """Control file that names the broken step."""
     file = tmp_path_factory.mktemp("fault") / "fault"
     file.write_text("")
     return file
@@ -58,14 +58,14 @@ def breaking_stage(
 
 @contextlib.contextmanager
 def broken(fault: Path, step: str, how: str) -> Iterator[None]:
-    """The step is broken meanwhile."""
+    """Break the step for the duration of the block."""
     fault.write_text(f"{step} {how}")
     yield
     fault.write_text("")
 
 
 def outcome(stage: Stage, second: bool, fault: Path, step: str, how: str) -> int | None:
-    """The status that the client saw; None where the connection was closed."""
+    """Status that the client received; None if the connection was closed."""
     with contextlib.ExitStack() as opened:
         if not second:
             opened.enter_context(broken(fault, step, how))
@@ -86,7 +86,7 @@ def outcome(stage: Stage, second: bool, fault: Path, step: str, how: str) -> int
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("step", ON_THE_WAY_OUT)
-def test_28_a_fault_on_the_way_out_is_a_local_answer(
+def test_28_a_fault_in_a_request_causes_a_local_error(
     breaking_stage: Stage, fault: Path, step: str, how: str, second: bool
 ) -> None:
     if (step, how) in UNTOLD:
@@ -109,7 +109,7 @@ def test_28_a_fault_on_the_way_out_is_a_local_answer(
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("step", ON_THE_WAY_BACK)
-def test_28_a_fault_on_the_way_back_shows_no_key(
+def test_28_a_fault_in_a_response_shows_no_key(
     breaking_stage: Stage, fault: Path, step: str, how: str, second: bool
 ) -> None:
     if (step, how) in UNTOLD:
@@ -119,7 +119,7 @@ def test_28_a_fault_on_the_way_back_shows_no_key(
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_28_a_fault_while_rules_are_loaded_at_the_start_lets_nothing_through(
+def test_28_a_fault_while_the_first_rules_load_lets_nothing_through(
     authority: Authority, tmp_path: Path, mitmdump: StartMitmdump, how: str
 ) -> None:
     fault = tmp_path / "fault"
@@ -144,9 +144,7 @@ def test_28_a_fault_while_rules_are_loaded_at_the_start_lets_nothing_through(
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_28_a_fault_while_rules_are_loaded_again_leaves_the_old_ones(
-    breaking_stage: Stage, fault: Path, how: str
-) -> None:
+def test_28_a_fault_during_a_reload_keeps_the_old_rules(breaking_stage: Stage, fault: Path, how: str) -> None:
     with breaking_stage.case() as stage:
         before = stage.proxy.rules_file.read_text()
         told = stage.proxy.output().count("cannot reload")
@@ -162,7 +160,7 @@ def test_28_a_fault_while_rules_are_loaded_again_leaves_the_old_ones(
 
 
 def wait_for_model(stage: Stage, model: str) -> None:
-    """Asks until the rules that name this model are in force."""
+    """Ask until the rules that name this model are in force."""
     deadline = time.monotonic() + 20
     while stage.ask().status != 200 or stage.asked.json["model"] != model:
         assert time.monotonic() < deadline, stage.proxy.output()[-2000:]
@@ -170,7 +168,7 @@ def wait_for_model(stage: Stage, model: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_28_a_demo_gateway_that_does_not_start_is_a_local_answer(
+def test_28_a_demo_gateway_that_does_not_start_causes_a_local_error(
     authority: Authority, tmp_path: Path, mitmdump: StartMitmdump, how: str
 ) -> None:
     fault = tmp_path / "fault"

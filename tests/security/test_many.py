@@ -1,4 +1,4 @@
-"""Thousands of connections at once: idle ones, ones that send a head without an end, and one that wants an answer."""
+"""Thousands of connections at once: idle ones, endless heads, and one that expects a response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_GROWTH_MB = 24
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """As many open files as the system lets this process and its children have."""
+    """Raise the limit of open files to the system's maximum."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * COUNT + 500:
         pytest.skip(f"only {hard} open files are allowed here")
@@ -54,7 +54,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_thousands_of_connections_hold_nobody_up_and_leave_nothing(
+def test_thousands_of_connections_delay_nobody_and_leave_nothing(
     stage_with: StartStage,
 ) -> None:
     stage = stage_with()

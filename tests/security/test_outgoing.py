@@ -1,4 +1,4 @@
-"""Acceptance cases 28 to 43: what leaves, and what never does."""
+"""Acceptance cases 28 to 43: outgoing requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def auth_fields(stage: Stage) -> list[tuple[str, str]]:
 # Case 28 is one of the failure matrix: test_faults.py.
 
 
-def test_29_a_large_body_goes_to_a_rule_that_does_not_read_it(stage_with: StartStage) -> None:
+def test_29_a_large_body_is_forwarded_by_a_rule_that_does_not_read_it(stage_with: StartStage) -> None:
     text = RULES.replace("    models: {map: {claude-x: gw-model}}\n", "")
     stage = stage_with("--set", "stream_large_bodies=2k", rules=text, ready=BODY)
     for size in (2047, 2048, 2049, 5000):
@@ -77,8 +77,8 @@ def test_31_a_request_waits_for_a_slow_helper(stage_with: StartStage, tmp_path: 
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
 
 
-def test_31_requests_while_it_starts_never_leave_with_the_clients_key(stage_with: StartStage) -> None:
-    """A client that hammers the port from before it is open."""
+def test_31_requests_during_the_start_never_leave_with_the_clients_key(stage_with: StartStage) -> None:
+    """A client repeats its request from before the port opens."""
     from support.processes import unused_port
 
     port = unused_port()
@@ -161,7 +161,7 @@ def replace_text(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def test_35_keys_in_every_spelling_leave_as_one_header(stage: Stage) -> None:
+def test_35_keys_in_every_spelling_become_one_header(stage: Stage) -> None:
     names = ["x-api-key", "X-API-KEY", "authorization", "AUTHORIZATION", "api-key", "Api_Key", "X_Api_Key",
              "x-goog-api-key", "anthropic-api-key", "Ocp-Apim-Subscription-Key", "Cookie", "Proxy-Authorization",
              "XApiKey", "x--api--key"]  # fmt: skip
@@ -172,7 +172,7 @@ def test_35_keys_in_every_spelling_leave_as_one_header(stage: Stage) -> None:
     assert stage.asked.values("sec-websocket-protocol") == ["realtime"]
 
 
-def test_35_over_http2(stage: Stage) -> None:
+def test_35_keys_in_every_spelling_become_one_header_over_http2(stage: Stage) -> None:
     head = [(":method", "POST"), (":scheme", "https"), (":authority", API), (":path", "/v1/messages")]
     keys = [("x-api-key", CK), ("authorization", f"Bearer {CK}"), ("authorization", CK), ("cookie", CK)]
     assert stage.http2().request([*head, *keys], BODY).status == 200
@@ -184,13 +184,13 @@ def test_35_over_http2(stage: Stage) -> None:
     ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key", "apikey", "API-Key",
      "x-api-key", "accessToken"],
 )  # fmt: skip
-def test_36_keys_in_the_query_go_and_the_rest_stays_to_the_byte(stage: Stage, name: str) -> None:
+def test_36_keys_are_removed_from_the_query_and_the_rest_keeps_every_byte(stage: Stage, name: str) -> None:
     target = f"/v1/x?a=%7e&{name}={CK}&alt=sse&&b=+"
     assert stage.ask(target).status == 200
     assert stage.asked.target == "/v1/x?a=%7e&alt=sse&&b=+"
 
 
-def test_36_keys_in_the_query_are_shown_nowhere_when_refused(stage: Stage) -> None:
+def test_36_keys_in_the_query_of_a_refused_request_are_not_shown(stage: Stage) -> None:
     headers = [("Host", "evil.test"), CLIENT_KEY]
     stage.assert_refused(stage.ask(f"/v1/x?key={CK}", headers), 421)
 
@@ -214,7 +214,7 @@ def test_37_line_breaks_and_nul_in_header_values_are_400(stage: Stage, field: st
 @pytest.mark.parametrize(
     "value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"]
 )
-def test_38_the_auth_header_is_not_nominated(stage: Stage, value: str) -> None:
+def test_38_connection_does_not_name_the_auth_header(stage: Stage, value: str) -> None:
     assert stage.ask(headers=[*HEADERS, ("Connection", value)]).status == 200
     assert "authorization" not in ",".join(stage.asked.values("connection")).lower()
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
@@ -224,7 +224,9 @@ UNUSABLE = {"crlf": b"abc\r\nX-Evil: 1", "two": b"abc\n\ndef", "blank": b"a b", 
             "empty": b"", "newline": b"\n", "two-newlines": b"abc\n\n"}  # fmt: skip
 
 
-def test_39_an_unusable_key_is_424_and_its_value_is_not_told(stage_with: StartStage, tmp_path: Path) -> None:
+def test_39_an_unusable_credential_is_refused_without_its_value(
+    stage_with: StartStage, tmp_path: Path
+) -> None:
     key = tmp_path / "key"
     key.write_bytes(GW.encode())
     key.chmod(0o600)
@@ -247,7 +249,7 @@ HTTP2 = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (
 
 
 @pytest.mark.parametrize("target", ["/v1/messages", "/v1/x"])
-def test_40_a_key_in_a_trailer_goes_nowhere(stage: Stage, target: str) -> None:
+def test_40_a_key_in_a_trailer_is_not_forwarded(stage: Stage, target: str) -> None:
     client = stage.tunnel()
     client.send_request("POST", target, [("Host", API), CHUNKED], IN_TRAILER)
     stage.assert_refused(client.read_response(), 400)
@@ -255,13 +257,13 @@ def test_40_a_key_in_a_trailer_goes_nowhere(stage: Stage, target: str) -> None:
 
 
 @pytest.mark.parametrize("body", [BODY, b""], ids=["body", "empty"])
-def test_40_over_http2(stage: Stage, body: bytes) -> None:
+def test_40_a_key_in_a_trailer_is_not_forwarded_over_http2(stage: Stage, body: bytes) -> None:
     client = stage.http2()
     stage.assert_refused(client.read_response(client.send_request(HTTP2, body, [("x-api-key", CK)])), 400)
     assert client.request([*HTTP2, CLIENT_KEY], BODY).status == 200
 
 
-def test_40_without_a_rule_a_request_goes_on_without_its_trailers(stage: Stage) -> None:
+def test_40_a_request_without_a_rule_is_forwarded_without_its_trailers(stage: Stage) -> None:
     client = stage.plain()
     client.send_request("POST", "http://evil.test/x", [("Host", "evil.test"), CHUNKED], IN_TRAILER)
     assert client.read_response().status == 200
@@ -269,7 +271,7 @@ def test_40_without_a_rule_a_request_goes_on_without_its_trailers(stage: Stage) 
 
 
 @pytest.mark.parametrize("over", ["http/1.1", "h2"])
-def test_an_answers_trailers_hold_nothing_up_and_nothing_of_them_is_kept(stage: Stage, over: str) -> None:
+def test_trailers_of_a_response_delay_nothing_and_are_not_kept(stage: Stage, over: str) -> None:
     trailers = (("x-seen", f"Bearer {GW}"), ("server-timing", "total;dur=1"))
     stage.gw.script = Stream(message_events("gw-model"), gated=False, trailers=trailers)
     if over == "h2":
@@ -309,7 +311,7 @@ ODD_LINES = {
 
 
 @pytest.mark.parametrize(("name", "value"), ODD_LINES.values(), ids=ODD_LINES)
-def test_41_over_http2_nothing_can_be_put_into_the_request_line(
+def test_41_over_http2_nothing_can_be_injected_into_the_request_line(
     stage_over_http1: Stage, name: str, value: str
 ) -> None:
     # The upstream speaks HTTP/1, where the line is text: "POST /admin" as a method reaches another path there.
@@ -320,7 +322,7 @@ def test_41_over_http2_nothing_can_be_put_into_the_request_line(
 
 
 @pytest.mark.parametrize("header", ["authorization:bearer", "x-api-key:", "x-api-key\xa0", "x(y)"])
-def test_41_a_header_name_that_is_none_is_refused(stage_over_http1: Stage, header: str) -> None:
+def test_41_an_invalid_header_name_is_refused(stage_over_http1: Stage, header: str) -> None:
     stage, client = stage_over_http1, stage_over_http1.http2()
     with contextlib.suppress(ConnectionError):
         stage.assert_refused(client.request([*HTTP2, (header, CK)], BODY), 400)
@@ -340,7 +342,7 @@ FRAMINGS = {
 
 @pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
 @pytest.mark.parametrize("way", ["tunnel", "reverse"])
-def test_41_requests_of_unclear_length_are_400(stage: Stage, framing: str, way: str) -> None:
+def test_41_requests_of_ambiguous_length_are_400(stage: Stage, framing: str, way: str) -> None:
     client = stage.tunnel() if way == "tunnel" else stage.reverse()
     client.send(f"POST /v1/x HTTP/1.1\r\nHost: {API}\r\nx-api-key: {CK}\r\n{framing}\r\n\r\n{{}}".encode())
     said = stage.assert_ends(client)
@@ -360,7 +362,7 @@ NOT_HTTP = [f"SSH-2.0-{CK}\r\n".encode(), b"\x00\x01" + CK.encode(), f"{CK}\r\n\
 
 @pytest.mark.parametrize("data", NOT_HTTP)
 @pytest.mark.parametrize("alpn", [("http/1.1",), (), ("other/1",), None])
-def test_42_what_is_not_http_goes_nowhere_on_a_rules_host(
+def test_42_bytes_that_are_not_http_are_refused_on_a_ruled_host(
     stage: Stage, data: bytes, alpn: tuple[str, ...] | None
 ) -> None:
     if alpn is not None:
@@ -374,14 +376,14 @@ def test_42_what_is_not_http_goes_nowhere_on_a_rules_host(
     stage.assert_silence()
 
 
-def test_42_raw_bytes_to_a_host_without_rules_pass(stage: Stage) -> None:
+def test_42_raw_bytes_to_a_host_without_rules_pass_through(stage: Stage) -> None:
     client = stage.tunnel("evil.test", alpn=())
     client.send(b"\x00\x01 not HTTP")
     stage.evil.wait_for_bytes(b"not HTTP")
     client.close()
 
 
-def test_43_a_replay_goes_the_same_way(
+def test_43_a_replay_has_the_same_destination_path_and_model(
     stage_with: StartStage, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     stage = stage_with()

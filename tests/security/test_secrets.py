@@ -37,7 +37,7 @@ SECRET_ARGUMENT = "argument-of-the-helper"
 @pytest.mark.parametrize(
     "extra", [(), ("-v",), ("-v", "--set", "proxy_debug=true")], ids=["", "verbose", "debug"]
 )
-def test_50_nothing_kept_holds_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
+def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
     stage = stage_with(*extra, "--set", "termlog_verbosity=debug" if extra else "termlog_verbosity=info")
     assert stage.ask(f"/v1/messages?api_key={CK}").status == 200
     head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
@@ -64,7 +64,7 @@ def test_50_nothing_kept_holds_a_key(stage_with: StartStage, end: str, extra: tu
 
 
 @e2e
-def test_50_an_answer_that_is_under_way_at_the_end_is_kept_without_what_it_echoes(
+def test_50_an_unfinished_response_is_recorded_without_an_echoed_key(
     stage_with: StartStage,
 ) -> None:
     stage = stage_with()
@@ -80,7 +80,7 @@ def test_50_an_answer_that_is_under_way_at_the_end_is_kept_without_what_it_echoe
 
 @e2e
 @pytest.mark.parametrize("status", [200, 204, 307, 401])
-def test_50_an_answer_without_a_body_is_kept_without_what_its_head_echoes(stage: Stage, status: int) -> None:
+def test_50_a_response_without_a_body_is_recorded_without_an_echoed_key(stage: Stage, status: int) -> None:
     stage.gw.script = Reply(
         status, b"", (("Location", f"https://evil.test/?key={GW}"), ("X-Token", "another's"))
     )
@@ -101,7 +101,7 @@ def test_50_an_answer_without_a_body_is_kept_without_what_its_head_echoes(stage:
     ],
     ids=["target", "header", "model"],
 )
-def test_50_what_is_no_text_is_recorded_like_all_else(
+def test_50_bytes_that_are_not_text_are_recorded(
     stage_with: StartStage, target: bytes, header: bytes, body: bytes
 ) -> None:
     # Text that cannot be encoded would keep the flow, and the lines that are written with it, out of the files.
@@ -119,7 +119,7 @@ def test_50_what_is_no_text_is_recorded_like_all_else(
 
 @e2e
 @pytest.mark.parametrize("ends", ["well", "in flight"])
-def test_50_a_key_that_stands_in_another_place_too_is_not_kept(
+def test_50_a_key_in_a_second_place_is_not_recorded(
     mitmdump: StartMitmdump, tmp_path: Path, ends: str
 ) -> None:
     # In what is remembered for a replay only the headers that hold keys were masked.
@@ -144,7 +144,7 @@ def test_50_a_key_that_stands_in_another_place_too_is_not_kept(
 
 
 @e2e
-def test_50_recordings_are_their_owners_alone(stage_with: StartStage) -> None:
+def test_50_only_the_owner_can_read_recordings(stage_with: StartStage) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
     stage.proxy.stop()
@@ -153,7 +153,7 @@ def test_50_recordings_are_their_owners_alone(stage_with: StartStage) -> None:
 
 
 @e2e
-def test_51_mitmweb_holds_no_key_after_completion(shared_web: Stage) -> None:
+def test_51_mitmweb_shows_no_key_after_completion(shared_web: Stage) -> None:
     assert shared_web.ask(f"/v1/messages?key={CK}").status == 200
     shared_web.ask(headers=[("Host", "evil.test"), ("x-api-key", CK)])
     web = Web(shared_web.proxy)
@@ -183,7 +183,7 @@ def test_51_a_replay_from_mitmweb_uses_the_gateways_key(shared_web: Stage) -> No
 
 @e2e
 @pytest.mark.parametrize("moment", ["waiting", "streaming"])
-def test_51_undoing_an_edit_brings_no_key_back(shared_web: Stage, moment: str) -> None:
+def test_51_undoing_an_edit_restores_no_key(shared_web: Stage, moment: str) -> None:
     stage, web, known = (
         shared_web,
         Web(shared_web.proxy),
@@ -253,7 +253,7 @@ def helper(tmp_path: Path, body: str) -> str:
 @e2e
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("stream", ["stderr", "stdout"])
-def test_52_53_a_failing_helper_tells_nothing(
+def test_52_53_a_failing_helper_reveals_nothing(
     stage_with: StartStage, tmp_path: Path, code: int, stream: str
 ) -> None:
     to = " >&2" if stream == "stderr" else "; echo second line"
@@ -266,7 +266,9 @@ def test_52_53_a_failing_helper_tells_nothing(
 
 
 @e2e
-def test_54_a_helper_that_hangs_runs_once_and_holds_up_nobody(stage_with: StartStage, tmp_path: Path) -> None:
+def test_54_a_helper_that_hangs_runs_once_and_delays_nobody_else(
+    stage_with: StartStage, tmp_path: Path
+) -> None:
     runs = tmp_path / "runs"
     stage = stage_with(rules=helper(tmp_path, f"echo run >> {runs}\nexec sleep 60"))
     stage.ends_refusing = True
@@ -289,7 +291,7 @@ def test_54_a_helper_that_hangs_runs_once_and_holds_up_nobody(stage_with: StartS
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "directory", "large", "socket"])
-async def test_55_a_key_file_that_is_none_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+async def test_55_a_key_file_that_is_not_a_small_regular_file_is_an_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "key"
     match kind:
         case "pipe":
@@ -309,7 +311,7 @@ async def test_55_a_key_file_that_is_none_is_an_error_at_once(tmp_path: Path, ki
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True)])
-async def test_55_a_key_file_that_others_can_read_is_warned_of(
+async def test_55_a_key_file_that_others_can_read_causes_a_warning(
     tmp_path: Path, mode: int, warned: bool
 ) -> None:
     path = tmp_path / "key"
@@ -348,7 +350,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_56_a_bomb_is_a_load_error_within_a_second(text: str) -> None:
+def test_56_a_bomb_is_a_load_error(text: str) -> None:
     began = time.monotonic()
     with pytest.raises(RulesError):
         parse_rules(text.encode(), "rules.yaml", {})
@@ -367,7 +369,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("text", "expected"), MISTAKES.values(), ids=MISTAKES)
-def test_57_a_mistake_is_told_with_its_place(text: str, expected: str) -> None:
+def test_57_a_mistake_is_reported_with_its_position(text: str, expected: str) -> None:
     with pytest.raises(RulesError, match=expected):
         parse_rules(text.encode(), "rules.yaml", {})
 

@@ -1,4 +1,4 @@
-"""A transparent listener: the client names no target, so the address it wanted and the TLS name say where it goes."""
+"""A transparent listener: the original address and the TLS name determine the destination."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STAYS = """
 def diverted_to(
     authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[int], Stage]]:
-    """A gateway that gets what its clients sent to a port of `ELSEWHERE`."""
+    """A gateway that receives connections meant for a port of `ELSEWHERE`."""
     with ExitStack() as opened:
 
         @cache
@@ -78,13 +78,13 @@ def test_over_http2_names_that_disagree_are_421(https: Stage) -> None:
     https.assert_refused(https.http2("evil.test").request([*head, ("x-api-key", CK)], BODY), 421)
 
 
-def test_what_no_rule_is_about_goes_where_it_was_meant_for(https: Stage) -> None:
+def test_requests_without_a_rule_reach_their_original_destination(https: Stage) -> None:
     headers = [("Host", "evil.test"), ("x-api-key", OWN), JSON]
     assert https.ask(headers=headers, client=https.tunnel("evil.test")).status == 200
     assert https.evil.requests[-1].values("x-api-key") == [OWN]
 
 
-def test_in_clear_a_host_is_only_a_claim(diverted_to: Callable[[int], Stage]) -> None:
+def test_a_host_in_plain_http_is_only_a_claim(diverted_to: Callable[[int], Stage]) -> None:
     with diverted_to(80).case() as stage:
         stage.assert_refused(stage.ask(client=stage.plain()), 421)
         stage.assert_refused(stage.ask(f"http://{API}/v1/messages", client=stage.plain()), 421)

@@ -1,1 +1,1 @@
-"""What the end-to-end tests stand on: upstreams, mitmproxy processes, raw clients, Claude Code."""
+"""Building blocks of the tests: upstreams, mitmproxy processes, raw clients, Claude Code."""

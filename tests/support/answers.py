@@ -1,4 +1,4 @@
-"""What an upstream under test answers, and ready-made answers of the Messages API."""
+"""Responses of upstreams under test, and ready-made responses of the Messages API."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer; Content-Length is added where it is not given."""
+    """A complete response; Content-Length is added unless it is given."""
 
     status: int = 200
     body: bytes = b""
@@ -66,12 +66,12 @@ class Bytes:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The connection is closed without a word."""
+    """Close the connection without a response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Nothing, until the client hangs up or the recorder is closed."""
+    """Send nothing until the client hangs up or the recorder is closed."""
 
 
 Answer: TypeAlias = Reply | Stream | Bytes | Close | Hang
@@ -91,7 +91,7 @@ def anthropic_error(status: int, kind: str, message: str) -> Reply:
 
 
 def message(model: str = "claude-test", text: str = "hello there", **changes: Any) -> dict[str, Any]:
-    """A whole answer of the Messages API."""
+    """A complete response of the Messages API."""
     return {
         "id": "msg_test",
         "type": "message",
@@ -113,7 +113,7 @@ def event(kind: str, **fields: Any) -> bytes:
 def message_events(
     model: str = "claude-test", words: Sequence[str] = ("hello ", "there")
 ) -> tuple[bytes, ...]:
-    """The events of a streamed answer: five around one for each word."""
+    """Events of a streamed response: five around one for each word."""
     start = message(model, content=[], stop_reason=None, usage={"input_tokens": 11, "output_tokens": 1})
     return (
         event("message_start", message=start),

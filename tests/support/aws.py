@@ -44,7 +44,7 @@ def _header(name: str, value: str) -> bytes:
 
 
 def signature_fits(request: Seen, secret_key: str, *, service: str, region: str) -> bool:
-    """Whether a request as it arrived carries the signature that this key gives."""
+    """Return True if the received request has the signature of this key."""
     found = re.fullmatch(
         r"AWS4-HMAC-SHA256 Credential=[^/]+/(\d{8})/([^/]+)/([^/]+)/aws4_request, "
         r"SignedHeaders=([^,]+), Signature=([0-9a-f]{64})",

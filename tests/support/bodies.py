@@ -52,7 +52,7 @@ def walked() -> Iterator[None]:
 
 
 def told(raw: bytes, **edits: Any) -> Told:
-    """What scan and edit make of a body, or the reason why they refuse it."""
+    """Return the results of scan and edit, or the reason of a refusal."""
     try:
         found = scan(raw)
     except BodyError as fault:
@@ -64,7 +64,7 @@ def told(raw: bytes, **edits: Any) -> Told:
 
 
 def assert_same_both_ways(raw: bytes, **edits: Any) -> None:
-    """Holds that nothing but the depth that is still taken tells the two ways apart."""
+    """Assert that the two ways differ only in the depth that they accept."""
     quick = told(raw, **edits)
     with walked():
         slow = told(raw, **edits)

@@ -17,7 +17,7 @@ _LIFETIME = datetime.timedelta(days=7)
 
 
 class Authority:
-    """A CA in a folder of its own; `ca_file` is what a client must trust."""
+    """A certificate authority in a folder; clients must trust `ca_file`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -17,7 +17,7 @@ _INSTALLED_CLAUDE = ROOT / ".cache" / "npm" / "node_modules" / ".bin" / "claude"
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a client ended; `code` is `None` where it did not within its time."""
+    """Result of a client; `code` is `None` after a timeout."""
 
     code: int | None
     stdout: str
@@ -33,7 +33,7 @@ def find_claude() -> Path | None:
 def run_client(
     command: Sequence[str | Path], home: Path, env: Mapping[str, str], timeout: float = CLAUDE_TIMEOUT_S
 ) -> Finished:
-    """Run a client without input, in a home of its own and with no other variables than `env` and `PATH`."""
+    """Run a client without input, in its own home and with only the variables of `env` and `PATH`."""
     home.mkdir(parents=True, exist_ok=True)
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **env}
     try:

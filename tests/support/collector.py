@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector on loopback: takes OTLP over HTTP and keeps what it was told."""
+"""An OpenTelemetry collector on loopback that records OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as a collector gets it."""
+    """A span as a collector receives it."""
 
     name: str
     kind: int
@@ -30,7 +30,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a histogram says for one set of attributes."""
+    """A histogram's values for one set of attributes."""
 
     metric: str
     unit: str
@@ -40,7 +40,7 @@ class Point:
 
 
 class Collector:
-    """The server. `status` is what it answers, `headers` those of the latest request."""
+    """The server. It answers with `status` and keeps the `headers` of the latest request."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -55,7 +55,7 @@ class Collector:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def wait_until(self, fits: Callable[[Collector], object]) -> None:
-        """Returns when what has come fits."""
+        """Return when the received data satisfies the condition."""
         deadline = time.monotonic() + WAIT_S
         with self._changed:
             while not fits(self):
@@ -80,7 +80,7 @@ class Collector:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Log nothing."""
 
         return Handler
 

@@ -1,4 +1,4 @@
-"""mitmproxy's console in a terminal of its own (tmux): keys go in, the screen comes out."""
+"""mitmproxy's console in a tmux terminal: send keys, read the screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEEP_SCREEN = '"$@"; echo $? >"$HOME/status"; exec cat'
 
 
 class Console:
-    """mitmproxy with the gateway. What it wrote stays on the screen when it ends."""
+    """mitmproxy with the gateway. Its output stays on the screen when it ends."""
 
     def __init__(self, folder: Path, *args: str, rules: str, env: Mapping[str, str]) -> None:
         self.seen: list[str] = []
@@ -46,17 +46,17 @@ class Console:
             raise
 
     def screen(self) -> str:
-        """What stands there now."""
+        """Return the current screen."""
         shown = self._ask("capture-pane", "-p")
         self.seen.append(shown)
         return shown
 
     def press(self, *keys: str) -> None:
-        """Presses keys, named as tmux names them."""
+        """Press keys, named as tmux names them."""
         self._ask("send-keys", *keys)
 
     def type(self, text: str) -> None:
-        """Types a text."""
+        """Type a text."""
         self._ask("send-keys", "-l", text)
 
     def wait_for(self, pattern: str, timeout: float = WAIT_S) -> re.Match[str]:
@@ -74,7 +74,7 @@ class Console:
         return int(text) if text else None
 
     def wait_for_exit(self) -> int:
-        """The exit status of a console that is ending."""
+        """Return the exit status when the console has ended."""
         deadline = time.monotonic() + WAIT_S
         while (status := self.exit_status()) is None:
             assert time.monotonic() < deadline, self.screen()
@@ -82,7 +82,7 @@ class Console:
         return status
 
     def close(self) -> None:
-        """Ends it in any case."""
+        """End it in any case."""
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)
 
     @property

@@ -1,4 +1,4 @@
-"""Short ways to make the core's values in tests."""
+"""Shortcuts that build the core's values for tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_head(
     authority: str = "",
     add_host: bool = True,
 ) -> RequestHead:
-    """A request head; it has a fitting Host unless it has an authority or is told otherwise."""
+    """A request head, with a matching Host unless it has an authority or `add_host` is False."""
     pairs = list(headers.items()) if isinstance(headers, dict) else list(headers or [])
     if add_host and not authority and not any(name.lower() == "host" for name, _ in pairs):
         pairs.insert(0, ("Host", host if port in (80, 443) else f"{host}:{port}"))

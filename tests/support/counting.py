@@ -14,7 +14,7 @@ _INTERVAL_S = 0.1
 
 
 def running() -> None:
-    """Begins to count."""
+    """Start counting."""
     draft = Path(os.environ["TEST_TASKS"] + ".new")
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, count_blocks)
@@ -28,7 +28,7 @@ def running() -> None:
 
 
 def count_blocks() -> None:
-    """Tells what is really held. Garbage does not count, nor does what an allocator holds ready for the next."""
+    """Write the number of live blocks: without garbage, and without memory that an allocator keeps ready."""
     gc.collect()
     draft = Path(os.environ["TEST_TASKS"] + ".draft")
     draft.write_text(str(sys.getallocatedblocks()))

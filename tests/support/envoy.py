@@ -1,4 +1,4 @@
-"""A real Envoy with an exported configuration, in a folder of its own."""
+"""A real Envoy with an exported configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_envoy() -> str | None:
 
 
 def write_export(folder: Path, rules: str, env: Mapping[str, str], options: Options) -> Path:
-    """Writes an export and the secrets of `env`; gives the main file."""
+    """Write an export and the secrets of `env`; return the main file."""
     ruleset = parse_rules(rules.encode(), "rules.yaml", env)
     assert not check(ruleset, options)
     for name, text in files(ruleset, options).items():
@@ -44,7 +44,7 @@ def write_export(folder: Path, rules: str, env: Mapping[str, str], options: Opti
 
 
 def validate(program: str, file: Path) -> subprocess.CompletedProcess[str]:
-    """Envoy's own word on a configuration."""
+    """Run Envoy's validation of a configuration."""
     command = [program, "--mode", "validate", "-c", str(file), "-l", "error"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

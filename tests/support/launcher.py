@@ -1,4 +1,4 @@
-"""`mitm-gateway` as its users run it: in a process, with a home of its own."""
+"""`mitm-gateway` as users run it: in a process, with its own home."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command:
 
     @property
     def config(self) -> Path:
-        """Where the command looks for rules."""
+        """Folder of the command's default rules file."""
         return self.home / ".config" / "mitm-gateway"
 
     @property
@@ -37,7 +37,7 @@ class Command:
         return [sys.executable, "-P", "-c", start, *map(str, args)]
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What the command finds in its environment."""
+        """Environment of the command."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -50,7 +50,7 @@ class Command:
     def start(
         self, *args: str | Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
-        """The command, running."""
+        """Start the command."""
         return subprocess.Popen(
             self.argv(*args),
             cwd=self.home,
@@ -64,7 +64,7 @@ class Command:
     def run(
         self, *args: str | Path, env: Mapping[str, str] | None = None, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """The command after its end; `text` is its input."""
+        """Run the command to its end; `text` is its input."""
         return subprocess.run(
             self.argv(*args),
             cwd=self.home,
@@ -77,7 +77,7 @@ class Command:
         )
 
     def write_rules(self, text: str) -> Path:
-        """Writes the default rules file."""
+        """Write the default rules file."""
         self.config.mkdir(parents=True, exist_ok=True)
         file = self.config / "rules.yaml"
         file.write_text(text)
@@ -85,6 +85,6 @@ class Command:
 
 
 def names(words: Sequence[str], environment: str) -> set[str]:
-    """Which of these variables an `env` listing holds."""
+    """Return those of these variables that an `env` listing contains."""
     held = {line.partition("=")[0] for line in environment.splitlines()}
     return held & set(words)

@@ -1,4 +1,4 @@
-"""A real mitmdump or mitmweb, in a process and with a home of its own."""
+"""A real mitmdump or mitmweb, in a process with its own home."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Mitmdump:
             self._wait_until_it_listens()
 
     def write_rules(self, text: str) -> None:
-        """Write the rule file at one stroke, as an editor does; nobody else may write it."""
+        """Replace the rules file atomically, as an editor does; only its owner may write it."""
         draft = self.rules_file.with_suffix(".new")
         draft.write_text(text, encoding="utf-8")
         draft.chmod(0o600)
@@ -87,7 +87,7 @@ class Mitmdump:
 
     @property
     def ports(self) -> list[int]:
-        """The listeners' ports, in the order of the modes; where one was bound again, the new port."""
+        """Ports of the listeners in the order of the modes; after a second bind, the new port."""
         return self._fixed_ports or self._logged_ports()[-1:]
 
     @property
@@ -107,7 +107,7 @@ class Mitmdump:
 
     @property
     def ca_cert(self) -> Path:
-        """What a client must trust in intercept mode."""
+        """Certificate that a client must trust in intercept mode."""
         return self.confdir / "mitmproxy-ca-cert.pem"
 
     def output(self) -> str:
@@ -164,7 +164,7 @@ _PORTS = range(10_000, 32_000)
 
 
 def unused_port() -> int:
-    """A port that nobody listens on just now; where a port can be 0, prefer that."""
+    """A port on which nobody listens now; prefer port 0 where possible."""
     while True:
         port = random.choice(_PORTS)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

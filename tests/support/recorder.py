@@ -1,4 +1,4 @@
-"""An upstream on loopback that keeps every byte it gets and answers by a script."""
+"""An upstream on loopback that records every received byte and responds by a script."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _POLL_S = 0.02
 
 @dataclass(slots=True)
 class Connection:
-    """One accepted connection: what arrived on it (after TLS), and what the client said in the handshake."""
+    """An accepted connection: received bytes (after TLS) and the client's TLS name and protocol."""
 
     raw: bytearray = field(default_factory=bytearray)
     sni: str | None = None
@@ -88,7 +88,7 @@ class Recorder:
 
     @property
     def url(self) -> str:
-        """Its address by number: `http://127.0.0.1:PORT`, or `https://`."""
+        """Base URL with the address as a number: `http://127.0.0.1:PORT`, or `https://`."""
         return f"{'http' if self._context is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
@@ -97,7 +97,7 @@ class Recorder:
         return b"".join(bytes(connection.raw) for connection in self.connections)
 
     def release(self, chunks: int = 1) -> None:
-        """Let gated streams send so many further chunks."""
+        """Let gated streams send `count` more chunks."""
         self._gate.release(chunks)
 
     def wait_for_request(self, path: str | None = None, *, count: int = 1, timeout: float = WAIT_S) -> Seen:
@@ -123,7 +123,7 @@ class Recorder:
             time.sleep(_POLL_S)
 
     def wait_for_hangup(self, *, count: int = 1, timeout: float = WAIT_S) -> None:
-        """Return when so many clients have left in the middle of a `Stream` or a `Hang`."""
+        """Return when `count` clients have left in the middle of a `Stream` or a `Hang`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._hangups >= count, timeout):
                 raise TimeoutError(f"{self._hangups} of {count} clients hung up in {timeout} s")
@@ -220,7 +220,7 @@ class Recorder:
 
 
 class _Exchange(Protocol):
-    """One request's way back, whatever the HTTP version."""
+    """Writer of one response, for any HTTP version."""
 
     def whole(self, reply: Reply) -> None: ...
     def head(self, status: int, headers: Sequence[Header]) -> None: ...
@@ -231,7 +231,7 @@ class _Exchange(Protocol):
 
 
 class _Peer:
-    """A socket with a read buffer; every byte that arrives is recorded."""
+    """A socket with a read buffer; every received byte is recorded."""
 
     def __init__(self, sock: socket.socket, record: Connection) -> None:
         self._sock = sock
@@ -257,7 +257,7 @@ class _Peer:
         return self._take(length)
 
     def gone(self) -> bool:
-        """Whether the peer has hung up; what it sent meanwhile is kept."""
+        """Return True if the peer has hung up; data that it sent before is kept."""
         self._sock.settimeout(0)
         try:
             self._buffer += self.receive()

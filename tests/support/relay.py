@@ -1,4 +1,4 @@
-"""A forwarding proxy that notes which tunnels it is asked for, as a company's own proxy does."""
+"""A forwarding proxy, like a company's, that records the requested tunnels."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def answers(request: Seen) -> Answer:
 
 
 class Client(Wire):
-    """A client that keeps every byte it got."""
+    """A client that keeps every received byte."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.tape = bytearray()
@@ -134,7 +134,7 @@ class Stage:
         self.close()
 
     def restart(self, *args: str) -> None:
-        """The gateway once more, with other arguments."""
+        """Start the gateway again with other arguments."""
         self.proxy.stop()
         self._check_shown()
         self._shown = {}
@@ -168,7 +168,7 @@ class Stage:
         return client
 
     def http2(self, host: str = "", **options: Any) -> Http2Client:
-        """The same with HTTP/2 in it."""
+        """The same tunnel with HTTP/2."""
         self._http2.append(Http2Client(self.tunnel(host, alpn=["h2"], **options), careful=False))
         return self._http2[-1]
 
@@ -198,7 +198,7 @@ class Stage:
     # ---- expectations ----
 
     def assert_refused(self, answer: Response, status: int) -> None:
-        """The answer is the gateway's own, in the API's error form, and the upstreams got nothing."""
+        """Assert that the gateway answered in the API's error form and the upstreams received nothing."""
         assert answer.status == status, (answer, self.proxy.output()[-3000:])
         error = json.loads(answer.body)
         assert error["error"]["message"].startswith("mitm-gateway: ")
@@ -206,11 +206,11 @@ class Stage:
         self.assert_silence()
 
     def assert_silence(self) -> None:
-        """No upstream has got a byte since the case began."""
+        """Assert that no upstream has received a byte since the case began."""
         assert self.arrived() == self._before, "a refused request left something upstream"
 
     def assert_ends(self, client: Client, timeout: float = 5.0) -> bytes:
-        """The gateway answers or closes in time; what it said."""
+        """Assert that the gateway answers or closes in time; return its answer."""
         deadline, said = time.monotonic() + timeout, b""
         with contextlib.suppress(ConnectionError):
             while data := client.receive(max(0.01, deadline - time.monotonic())):
@@ -232,7 +232,7 @@ class Stage:
             client.close()
 
     def warmed_up(self) -> None:
-        """What arrived upstream before now is no matter of the case."""
+        """Ignore what upstreams received before now."""
         self._before = self.arrived()
 
     @property
@@ -240,7 +240,7 @@ class Stage:
         return self.gw, self.evil, self.api, self.evil_plain
 
     def arrived(self) -> list[int]:
-        """How many bytes each upstream has got so far."""
+        """Number of bytes that each upstream has received so far."""
         return [len(upstream.raw) for upstream in self._upstreams]
 
     def _check_clients(self) -> None:
@@ -258,7 +258,7 @@ class Stage:
             assert connection.sni == "gw.test" or not connection.raw
 
     def _check_shown(self) -> None:
-        """What was printed or written since the case began holds no key."""
+        """Assert that nothing printed or written since the case began contains a key."""
         for file in self._kept:
             if file.exists():
                 with file.open("rb") as opened:
@@ -281,7 +281,7 @@ class Stage:
         assert self.asked.body == self._ready
 
     def close(self) -> None:
-        """Ends the gateway and looks at all that it has kept."""
+        """End the gateway and check everything that it has kept."""
         try:
             self.proxy.stop()
             self._shown = {}
@@ -293,12 +293,12 @@ class Stage:
 
 
 def _everything_at(upstream: Recorder) -> bytes:
-    """All bytes that arrived, and HTTP/2's headers unpacked."""
+    """All received bytes, and HTTP/2's headers decoded."""
     return upstream.raw + repr([(seen.target, seen.headers) for seen in upstream.requests]).encode()
 
 
 def assert_absent(data: bytes, what: str, *marks: str) -> None:
-    """Neither key (or none of these marks) stands in the data, plain or in base64."""
+    """Assert that the data contains neither key (or none of these marks), plain or in base64."""
     for mark in marks or (CK_MARK, GW_MARK):
         for form in (mark.encode(), *_in_base64(mark)):
             place = data.find(form)

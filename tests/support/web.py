@@ -1,4 +1,4 @@
-"""mitmweb's own pages as a script uses them."""
+"""mitmweb's web interface for scripts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Web:
         return self._client.post(path, headers=self._headers)
 
     def put(self, path: str, changes: dict[str, Any]) -> httpx.Response:
-        """What an edit of a flow sends."""
+        """Edit a flow."""
         return self._client.put(path, json=changes, headers=self._headers)
 
     def set_option(self, name: str, value: Any) -> httpx.Response:
-        """What the options dialog sends."""
+        """Set an option as the options dialog does."""
         return self.put("/options", {name: value})

@@ -30,7 +30,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response as it came; over HTTP/1 the chunks hold the body without its framing."""
+    """A response as received; over HTTP/1 the chunks hold the body without its framing."""
 
     status: int
     headers: tuple[Header, ...]
@@ -125,7 +125,7 @@ class Wire:
         return self.read_response(method)
 
     def receive(self, timeout: float = TIMEOUT_S) -> bytes:
-        """What the next read gives, empty at the end; `TimeoutError` if nothing comes."""
+        """Return the next bytes, empty at the end; `TimeoutError` if nothing arrives."""
         self._sock.settimeout(timeout)
         return self._sock.recv(65536)
 
@@ -165,7 +165,7 @@ class Wire:
         return Response(status, headers, tuple(chunks))
 
     def closed_by_peer(self, timeout: float = TIMEOUT_S) -> bool:
-        """Whether the peer closes without sending anything more."""
+        """Return True if the peer closes without sending more."""
         try:
             return not self._buffer and self.receive(timeout) == b""
         except TimeoutError:
@@ -265,7 +265,7 @@ class Http2Client:
         return self.read_response(self.send_request(headers, body))
 
     def reset(self, stream: int) -> None:
-        """Give a stream up, as a client does that lost interest."""
+        """Reset a stream, as a client does that lost interest."""
         self._protocol.reset_stream(stream, error_code=8)
         self._flush()
 

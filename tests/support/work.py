@@ -29,6 +29,6 @@ def work(run: Callable[[], object]) -> int:
 
 
 def assert_linear(run: Callable[[int], object], size: int) -> None:
-    """Twice the size takes about twice the work."""
+    """Assert that twice the size takes less than three times the work."""
     run(size)  # caches
     assert work(lambda: run(2 * size)) < 3 * work(lambda: run(size))

@@ -1,4 +1,4 @@
-"""The demo gateway, spoken to over loopback by httpx."""
+"""The demo gateway, over loopback with httpx."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_an_api_key_beside_the_token_is_shown_and_not_refused(gateway: htt
     assert "- x-api-key: ****\n" in answer.json()["content"][0]["text"]
 
 
-async def test_the_reply_tells_model_headers_and_the_last_words(gateway: httpx.AsyncClient) -> None:
+async def test_the_reply_contains_model_headers_and_the_last_words(gateway: httpx.AsyncClient) -> None:
     answer = await gateway.post("/v1/messages", json=QUESTION, headers={"Editor-Version": "vscode/1.104.0"})
     message = answer.json()
     text = message["content"][0]["text"]
@@ -76,7 +76,7 @@ async def test_the_reply_tells_model_headers_and_the_last_words(gateway: httpx.A
     [("demo-key", "Bearer ****"), ("0123456789abcdef1a2b", "Bearer ****1a2b")],
     ids=["short", "long"],
 )
-async def test_the_token_is_said_back_masked(gateway: httpx.AsyncClient, token: str, shown: str) -> None:
+async def test_the_token_is_echoed_masked(gateway: httpx.AsyncClient, token: str, shown: str) -> None:
     answer = await gateway.post("/v1/messages", json=QUESTION, headers={"authorization": f"Bearer {token}"})
     text = answer.json()["content"][0]["text"]
     assert f"- authorization: {shown}\n" in text
@@ -188,7 +188,7 @@ async def test_head_is_answered_without_a_token(gateway: httpx.AsyncClient) -> N
     ],
     ids=["path", "root", "method", "strange method"],
 )
-async def test_what_it_does_not_have_is_an_error_in_anthropics_form(
+async def test_an_unknown_path_is_an_error_in_anthropics_form(
     gateway: httpx.AsyncClient, method: str, path: str, status: int, kind: str
 ) -> None:
     answer = await gateway.request(method, path)
@@ -197,7 +197,7 @@ async def test_what_it_does_not_have_is_an_error_in_anthropics_form(
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "[" * 200_000], ids=["none", "cut", "list", "deep"])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
-async def test_a_body_that_is_no_json_object_is_a_bad_request(
+async def test_a_body_that_is_not_a_json_object_is_a_bad_request(
     gateway: httpx.AsyncClient, path: str, body: str
 ) -> None:
     answer = await gateway.post(path, content=body)

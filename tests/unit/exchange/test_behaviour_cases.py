@@ -59,7 +59,7 @@ def outcome(exchange: Exchange, case: Case) -> Refusal | LocalAnswer | tuple[Out
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_case(case: Case, tmp_path: Path) -> None:
+def test_the_engine_handles_the_case(case: Case, tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(case.rules(UPSTREAM))
     ruleset = load(file, {"GW_KEY": GW, "OTHER_KEY": "other-secret"})
