@@ -143,15 +143,49 @@ def test_after_an_interim_answer_the_connection_serves_the_next(gateway: Gateway
     assert b"HTTP/1.1 1" not in connection.got
 
 
+HANDSHAKE = (
+    b"GET /v1/messages HTTP/1.1\r\nHost: " + API.encode() + b"\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"
+    b"Sec-WebSocket-Version: %s\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" + KEY + b"\r\n\r\n"
+)
+
+
 @pytest.mark.parametrize("cut", [1, 65536])
-def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(gateway: Gateway, cut: int) -> None:
-    # What the client sends next would go upstream as it is, its key with it.
-    sent = b"\r\n".join((LINE, KEY, REST, BODY)) * 2
-    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"
+@pytest.mark.parametrize("answered", [b"other", b"websocket", b"websocket\r\nUpgrade: other"])
+@pytest.mark.parametrize(
+    "first",
+    [b"\r\n".join((LINE, KEY, REST, BODY)), HANDSHAKE % (b"other", b"13"), HANDSHAKE % (b"websocket", b"8")],
+    ids=["nothing", "other", "old version"],
+)
+def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(
+    gateway: Gateway, first: bytes, answered: bytes, cut: int
+) -> None:
+    # The client's next request would be forwarded as it is, with its key.
+    sent = first + b"\r\n".join((LINE, KEY, REST, BODY))
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % answered
     connection = gateway.exchange(sent, switch, 4096, answer_cut=cut, **WAYS["tunnel"])
     gateway.check(connection, breaks_answer=True)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
     gateway.serves_the_next()
+
+
+@pytest.mark.parametrize("cut", [1, 65536])
+@pytest.mark.parametrize("answered", [b"other", b"websocket\r\nUpgrade: other", b"websocket, other"])
+def test_a_websocket_that_becomes_something_else_is_not_opened(
+    gateway: Gateway, answered: bytes, cut: int
+) -> None:
+    sent = (HANDSHAKE % (b"websocket", b"13")).replace(API.encode(), b"socket.test") + KEY
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % answered
+    way = {"target": ("socket.test", 443), "sni": "socket.test"}
+    connection = gateway.exchange(sent, switch, 4096, answer_cut=cut, **way)
+    gateway.check(connection, breaks_answer=True)
+    assert connection.got.startswith(b"HTTP/1.1 502 ")
+
+
+def test_a_websocket_of_a_rule_that_reads_bodies_is_426(gateway: Gateway) -> None:
+    connection = gateway.exchange(HANDSHAKE % (b"websocket", b"13"), ANSWER, 4096, **WAYS["tunnel"])
+    gateway.check(connection)
+    assert connection.got.startswith(b"HTTP/1.1 426 ")
+    assert b"x-should-retry: false" in connection.got
 
 
 def test_a_key_that_is_a_word_of_http_does_not_spoil_the_framing(gateway: Gateway) -> None:

@@ -36,6 +36,10 @@ rules:
     upstream: http://127.0.0.1:9
     auth: {{scheme: bearer, credential: gw}}
     models: {{map: {{claude-x: gw-model}}}}
+  - name: head
+    match: {{host: socket.test}}
+    upstream: http://127.0.0.1:9
+    auth: {{scheme: bearer, credential: gw}}
 """
 BODY = b'{"model":"claude-x","messages":[]}'
 LINE = b"POST /v1/messages HTTP/1.1"

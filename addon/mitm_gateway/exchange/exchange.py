@@ -32,6 +32,7 @@ from .request_body import read_body
 from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
 from .tee import Tee
 from .web_pages import page_headers, preflight
+from .websocket import refuse_socket, without_other_upgrade
 
 NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
 NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
@@ -136,7 +137,9 @@ class Exchange:
             return self.refuse(refusal)
         if refusal := self._check_announced_size(head):
             return self.refuse(refusal)
-        self.head = guard.without_client_key(head, self.config.policy)
+        self.head = without_other_upgrade(guard.without_client_key(head, self.config.policy))
+        if refusal := refuse_socket(self.config.ruleset, self.head):
+            return self.refuse(refusal)
         return self._match() or self._request_credentials()
 
     def _check_admission(self, head: RequestHead) -> Refusal | None:

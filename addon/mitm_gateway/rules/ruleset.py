@@ -84,13 +84,15 @@ class RuleSet:
         """Return the rules that cover this host, in file order."""
         return self._covering(host, port, None, None)
 
+    def covering(self, head: RequestHead) -> Iterator[Rule]:
+        """Yield the rules that cover a request, whatever its model, in file order."""
+        for rule in self._covering(head.host, head.port, head.matched_path, head.method.upper()):
+            if not (head.has_odd_path and rule.match.path is not None) and _headers_fit(rule.match, head):
+                yield rule
+
     def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | NeedsBody | None:
         """Return the rule that takes a request; `asked` is None before the model is known."""
-        for rule in self._covering(head.host, head.port, head.matched_path, head.method.upper()):
-            if head.has_odd_path and rule.match.path is not None:
-                continue
-            if not _headers_fit(rule.match, head):
-                continue
+        for rule in self.covering(head):
             if rule.match.model is None:
                 return rule
             if asked is None:

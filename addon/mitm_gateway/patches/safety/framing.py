@@ -62,6 +62,7 @@ def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, An
 
 # mitmproxy's reading of a status line: any white space, leading zeros.
 _INTERIM = re.compile(rb"HTTP/\d\.\d\s+0*1\d\d\s")
+_UPGRADE = re.compile(rb"\n[ \t]*upgrade[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _SWITCH = re.compile(rb"HTTP/\d\.\d\s+0*101\s")
 _MAX_LINE_BYTES = 8 << 10
 
@@ -81,18 +82,26 @@ def skip_interim(patches: Patches) -> None:
     def read_final_headers(self: Any, event: Any) -> Steps:
         if self.request and isinstance(event, events.DataReceived):
             while _INTERIM.match(line := _first_line(self.buf)):
-                if _SWITCH.match(line) and "upgrade" in self.request.headers:
+                if _SWITCH.match(line) and _switches_to_websocket(self):
                     break
                 if self.buf.maybe_extract_lines() is None:
                     return
                 if _SWITCH.match(line):
-                    yield from fail(
-                        self, "the upstream switches protocols although the request did not ask for it"
-                    )
+                    yield from fail(self, "the upstream switches to a protocol that was not requested")
                     return
         yield from read_headers(self, event)
 
     patches.set(client, "read_headers", read_final_headers)
+
+
+def _switches_to_websocket(connection: Any) -> bool:
+    """Return whether both sides say WebSocket, as far as received; mitmproxy makes a raw pipe of anything else."""
+    if "upgrade" not in connection.request.headers or not connection.context.options.websocket:
+        return False
+    head = bytes(connection.buf)
+    protocols = _UPGRADE.findall(head)
+    is_whole = b"\n\r\n" in head or b"\n\n" in head
+    return not is_whole or [protocol.strip().lower() for protocol in protocols] == [b"websocket"]
 
 
 def _first_line(buffer: ReceiveBuffer) -> bytes:

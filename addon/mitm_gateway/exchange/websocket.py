@@ -1,0 +1,79 @@
+"""WebSockets: which upgrades are forwarded, which are refused, and the token counts in their messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from ..llm.usage import MAX_JSON_BYTES, Usage
+from ..rules.ruleset import RuleSet
+from ..rules.schema import Rule
+from ..wire.refusal import Refusal
+from ..wire.request import RequestHead
+from .headers import without_nominations
+
+_FIELDS = (b"upgrade", b"http2-settings")
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+
+
+def is_websocket(head: RequestHead) -> bool:
+    """Return whether a request asks for a WebSocket, in the only version that mitmproxy speaks."""
+    asked = [value.strip().lower() for value in head.all("upgrade")]
+    return asked == ["websocket"] and head.method == "GET" and head.all("sec-websocket-version") == ("13",)
+
+
+def without_other_upgrade(head: RequestHead) -> RequestHead:
+    """Return the head without a request for any other protocol: the connection would become a raw pipe."""
+    if not head.all("upgrade") or is_websocket(head):
+        return head
+    fields = tuple(item for item in head.fields if item[0].lower() not in _FIELDS)
+    return replace(head, fields=without_nominations(fields, ("upgrade", "http2-settings")))
+
+
+def refuse_socket(ruleset: RuleSet, head: RequestHead) -> Refusal | None:
+    """Return the refusal of a WebSocket whose messages a rule would have to read.
+
+    Clients such as Codex then use HTTP. The model could be in any message, so no such rule is passed over.
+    """
+    if not is_websocket(head):
+        return None
+    for rule in ruleset.covering(head):
+        if _reads_messages(rule):
+            reason = "this rule reads bodies, and messages of a WebSocket are not edited; use HTTP"
+            return Refusal(426, reason, rule.name)
+        if rule.match.model is None:
+            return None
+    return None
+
+
+def _reads_messages(rule: Rule) -> bool:
+    return bool(rule.models or rule.beta or rule.body.remove or rule.body.set or rule.match.model)
+
+
+class MessageUsage:
+    """Sums the token counts in the messages that an upstream sends: each response on a socket reports its own."""
+
+    def __init__(self) -> None:
+        self._total: Usage | None = None
+
+    def feed(self, message: bytes) -> None:
+        """Add a message; only those with counts are parsed."""
+        if b'"usage"' not in message or len(message) > MAX_JSON_BYTES:
+            return
+        try:
+            found = Usage().updated(json.loads(message))
+        except (ValueError, RecursionError):
+            return
+        total = self._total or Usage()
+        changes = {name: value for name, value in found._asdict().items() if value is not None}
+        for name in _COUNTS:
+            changes[name] = _sum(getattr(total, name), getattr(found, name))
+        self._total = total._replace(**changes)
+
+    def finish(self) -> Usage | None:
+        """Return the sum, or None without any count."""
+        return self._total
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first + (second or 0)
