@@ -92,6 +92,7 @@ class Connection:
         self.got = b""  # by the client
         self.sent: dict[tuple[str, int], bytes] = {}  # to each address that was connected to
         self.logged: list[str] = []
+        self.flows: list[HTTPFlow] = []  # of each hook
         self.kept: set[tuple[str, str]] = set()  # keys that the flow contained after a hook
 
     async def start(self) -> None:
@@ -139,6 +140,7 @@ class Connection:
     def _look_for_keys(self, hook: Hook) -> None:
         """Note the keys that a flow contains after a hook."""
         if isinstance(flow := hook.args()[0], HTTPFlow):
+            self.flows.append(flow)
             kept = str(flow.get_state())
             self.kept |= {(hook.name, mark) for mark in (GW_MARK, CK_MARK) if mark in kept}
 
@@ -174,6 +176,19 @@ class Gateway:
         self._context.configure(self._addon, gateway_rules=rules)
         self._context.options.update(save_stream_file=str(self._flows))
         self._addon.running()
+
+    @property
+    def under_way(self) -> int:
+        """Return how many requests have not ended."""
+        return len(self._addon._requests)
+
+    def set(self, **options: Any) -> None:
+        """Set options."""
+
+        async def update() -> None:
+            self._context.options.update(**options)
+
+        self._run(update())
 
     def close(self) -> None:
         async def stop() -> None:

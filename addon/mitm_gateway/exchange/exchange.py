@@ -29,10 +29,10 @@ from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, Ending, Record
 from .request_body import read_body
-from .response_plan import ResponseHead, ResponsePlan, plan_response, summarize
+from .response_plan import SWITCHING, ResponseHead, ResponsePlan, plan_response, summarize
 from .tee import Tee
 from .web_pages import page_headers, preflight
-from .websocket import refuse_socket, without_other_upgrade
+from .websocket import MessageUsage, refuse_socket, without_other_upgrade
 
 NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
 NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
@@ -120,6 +120,8 @@ class Exchange:
         self._sent: MaskedHead | None = None
         self._has_body = False
         self._edited: bytes | None = None
+        self._message_bytes = 0
+        self._message_usage = MessageUsage()
         self.tee: Tee | None = None
 
     # ---- the request ----
@@ -320,7 +322,10 @@ class Exchange:
     # ---- the response ----
 
     def on_response_head(self, head: ResponseHead) -> ResponsePlan | None:
-        """Plan the way back; None where the response is a local answer or no rule takes the request."""
+        """Plan the way back; None where the response is a local answer."""
+        if self.is_passing and head.status != SWITCHING:
+            self.tee = Tee(self.config.capture, None, None)
+            return ResponsePlan(head.fields, self.tee)
         if self.is_answered or self.plan is None or self._secrets is None:
             return None
         plan = plan_response(
@@ -336,6 +341,16 @@ class Exchange:
         self.tee = plan.tee
         return plan
 
+    def on_message(self, content: bytes, *, from_client: bool) -> None:
+        """Count a message of a WebSocket and the tokens that it reports."""
+        record, size = self.record, len(content)
+        if from_client:
+            record.bytes_out = (record.bytes_out or 0) + size
+            return
+        self._message_bytes += size
+        if not self.is_passing:
+            self._message_usage.feed(content)
+
     def on_end(
         self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"
     ) -> Record:
@@ -346,6 +361,8 @@ class Exchange:
         if tee is not None and tee.first_chunk_at is not None:
             record.first_event_s = tee.first_chunk_at - self._started
         summarize(record, self.plan, self.head, tee, response)
+        if self._message_bytes:
+            record.bytes_in, record.usage = self._message_bytes, self._message_usage.finish()
         return record
 
     @property

@@ -22,6 +22,7 @@ from .restore_model import AutoRestorer, always, by_name
 from .tee import Restorer, Tee
 from .web_pages import fields_for_pages
 
+SWITCHING = 101
 _FRAMING = (b"content-length", b"transfer-encoding")
 # A longer response is not decoded for its token counts.
 _MAX_UNPACKED = 8 << 20
@@ -72,7 +73,7 @@ def plan_response(
     own = plan.auth.credential or ""
     rejected = (own, secrets.named[own]) if head.status == 401 and own in secrets.named else None
     fields = fields_masked_exactly(fields_for_pages(head.fields, plan, request, policy), hidden)
-    if head.status == 101:
+    if head.status == SWITCHING:
         return ResponsePlan(fields, rejected=rejected)
     restorer = _restorer_for(plan, request, record, head)
     usage = None if head.is_encoded else reader_for(head.get(b"content-type"))

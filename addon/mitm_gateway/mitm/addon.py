@@ -33,11 +33,13 @@ from .flows import (
     ending_of,
     head_of,
     hide_connect,
-    keep_response,
+    keep_bodies,
+    note_message,
     perform,
     perform_response,
     refuse,
     response_head_of,
+    stream_request,
 )
 from .lifecycle import Lifecycle
 from .live_view import Live, is_watched
@@ -102,7 +104,7 @@ class GatewayAddon:
         for flow in [each.flow for each in self._requests.values() if each.flow.client_conn.id == client.id]:
             flow.error = flow.error or Error("the client has left")
             flow.live = False
-            self.error(flow)
+            self.websocket_end(flow)
             if is_watched():
                 ctx.master.addons.trigger(UpdateHook([flow]))
         self._connections.forget(client)
@@ -134,11 +136,21 @@ class GatewayAddon:
             contain(lambda: self._begin_response(entry), "a response's head could not be read")
 
     def response(self, flow: http.HTTPFlow) -> None:
-        """Record the flow that has ended, and forget it."""
-        if entry := self._requests.pop(flow.id, None):
+        """Record the flow that has ended, and forget it; a WebSocket has only begun."""
+        if flow.websocket is None and (entry := self._requests.pop(flow.id, None)):
             contain(lambda: self._end(entry), NOT_RECORDED)
 
     error = response
+
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """Count a message, and bound the messages that are kept."""
+        if entry := self._requests.get(flow.id):
+            contain(lambda: note_message(entry), "a message could not be counted")
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """Record the WebSocket that has ended, and forget it."""
+        if entry := self._requests.pop(flow.id, None):
+            contain(lambda: self._end(entry), NOT_RECORDED)
 
     # ---- the steps of a hook ----
 
@@ -182,6 +194,8 @@ class GatewayAddon:
             except CredentialError as fault:
                 step = exchange.refuse(Refusal(502 if fault.may_pass else 424, str(fault)))
         perform(step, flow, exchange)
+        if exchange.is_passing and self._lifecycle.may_stream:
+            stream_request(entry)
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
             self._recorder.progress(flow, exchange.progress("waiting", None))
 
@@ -223,6 +237,8 @@ class GatewayAddon:
     def _begin_response(self, entry: UnderWay) -> None:
         flow = entry.flow
         head = response_head_of(flow)
+        if entry.exchange.is_passing and not self._lifecycle.may_stream:
+            return
         if head is None or (plan := entry.exchange.on_response_head(head)) is None:
             return
         may_retry = plan.rejected is not None and entry.credentials.reject(*plan.rejected)
@@ -236,15 +252,16 @@ class GatewayAddon:
         if entry is None or response is None or (tee := entry.exchange.tee) is None:
             return False
         response.raw_content = tee.kept()
-        self._recorder.progress(flow, entry.exchange.progress("streaming", response.status_code))
+        if not entry.exchange.is_passing:
+            self._recorder.progress(flow, entry.exchange.progress("streaming", response.status_code))
         return True
 
     def _end(self, entry: UnderWay) -> None:
         flow, exchange = entry.flow, entry.exchange
+        self._live.ended(flow)
+        keep_bodies(entry)
         if exchange.is_passing:
             return
-        self._live.ended(flow)
-        keep_response(entry)
         if exchange.plan is not None:
             remember_sent(flow, exchange.record.model, exchange.record.model_sent)
         self._lifecycle.patches.after_answer(self, lambda: contain(lambda: self._record(entry), NOT_RECORDED))

@@ -17,8 +17,6 @@ class Keeper:
         if limit <= 0 or view is None:
             self._ended.clear()
             return
-        if flow.websocket is not None:
-            return  # its messages go on
         self._ended.pop(flow.id, None)  # a replay ends anew
         self._ended[flow.id] = flow
         while len(self._ended) > limit:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from mitmproxy import http
 from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.websocket import WebSocketMessage
 
 from ..credentials.store import Credentials
 from ..exchange.exchange import Exchange, Forward, NeedBody, NeedCredentials, OutgoingHead, Step
@@ -20,6 +21,7 @@ from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
 from ..exchange.record import Ending
 from ..exchange.response_plan import ResponseHead, ResponsePlan
+from ..exchange.tee import Tee
 from ..llm.apis import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import fields_masked_exactly, masked_fields, masked_target
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 # mitmproxy looks at its timeout now and then, and counts from its own last activity.
 _TIMEOUT_MARGIN_S = 1.0
+# A message takes about as much besides its content.
+MESSAGE_BYTES = 512
+_CLOSED_WITHOUT_A_WORD = 1006  # RFC 6455, 7.4.1
 _MODES: dict[str, Mode] = {
     "reverse": "reverse",
     "transparent": "transparent",
@@ -48,6 +53,9 @@ class UnderWay:
     flow: http.HTTPFlow
     exchange: Exchange
     credentials: Credentials
+    request_tee: Tee | None = None
+    kept_bytes: int = 0
+    """Bytes of the WebSocket's messages that the flow contains."""
 
 
 class Requests(dict[str, UnderWay]):
@@ -300,25 +308,59 @@ def perform_response(plan: ResponsePlan, flow: http.HTTPFlow, *, may_retry: bool
         response.stream = plan.tee.feed
 
 
-def keep_response(entry: UnderWay) -> None:
-    """Put what passed of a response back into the flow that has ended, without the secrets that its end may hold."""
-    flow, tee, response = entry.flow, entry.exchange.tee, entry.flow.response
+def stream_request(entry: UnderWay) -> None:
+    """Let the body of a request that no rule takes stream from its first byte, with a bounded copy for display."""
+    if entry.flow.request.raw_content is None:
+        entry.request_tee = Tee(entry.exchange.config.capture, None, None)
+        entry.flow.request.stream = entry.request_tee.feed
+
+
+def keep_bodies(entry: UnderWay) -> None:
+    """Put the copies of what has passed into a flow that has ended, without the secrets that its end may contain."""
+    flow, exchange = entry.flow, entry.exchange
+    if entry.request_tee is not None and entry.request_tee.has_fed:
+        flow.request.raw_content = entry.request_tee.kept()
+    tee, response = exchange.tee, flow.response
     # Another addon may have replaced the response that was to stream.
     if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
         response.raw_content = tee.kept()
-    if entry.exchange.config.reveal:
+    if exchange.config.reveal or exchange.is_passing:
         return
-    secrets = entry.exchange.secrets
     for headers in (response.headers, response.trailers) if response else ():
         if headers:
-            headers.fields = fields_masked_exactly(headers.fields, secrets)
+            headers.fields = fields_masked_exactly(headers.fields, exchange.secrets)
     if flow.error is not None:
         # It quotes what a peer sent.
-        flow.error.msg = unquoted(flow.error.msg, secrets)
+        flow.error.msg = unquoted(flow.error.msg, exchange.secrets)
+
+
+def note_message(entry: UnderWay) -> None:
+    """Count the newest message of a WebSocket; of the older ones keep as many as `gateway_capture` allows."""
+    socket, limit = entry.flow.websocket, entry.exchange.config.capture
+    assert socket is not None
+    newest = socket.messages[-1]
+    entry.exchange.on_message(newest.content, from_client=newest.from_client)
+    entry.kept_bytes += len(newest.content) + MESSAGE_BYTES
+    if entry.kept_bytes <= limit:
+        return
+    if len(newest.content) > limit:  # mitmproxy sends the message itself, which is no longer in the list
+        socket.messages[-1] = WebSocketMessage(
+            newest.type, newest.from_client, newest.content[:limit], newest.timestamp
+        )
+    kept, size = 0, 0
+    for message in reversed(socket.messages):
+        size += len(message.content) + MESSAGE_BYTES
+        if kept and size > limit * 3 // 4:
+            break
+        kept += 1
+    del socket.messages[:-kept]
+    entry.kept_bytes = sum(len(message.content) + MESSAGE_BYTES for message in socket.messages)
 
 
 def ending_of(flow: http.HTTPFlow, silence_s: float, timeout_s: float) -> Ending:
     """Return who ended a flow. mitmproxy closes a connection that has been silent for `timeout_s`."""
+    if flow.websocket is not None and flow.websocket.close_code == _CLOSED_WITHOUT_A_WORD:
+        return "client_left" if flow.websocket.closed_by_client else "broke_off"
     if flow.error is None:
         return "complete"
     if flow.error.msg == flow.error.KILLED_MESSAGE:

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 START_PATIENCE_S = 5.0
 # Upstreams think for minutes; mitmproxy ends a connection after ten without a byte (11 has no option for that).
 LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
+# With these, other addons of mitmproxy work on whole bodies.
+_NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
 # These decide whether the promises hold, besides the gateway's own options.
 _WATCHED_OPTIONS = frozenset(
     {
@@ -54,7 +56,7 @@ _WATCHED_OPTIONS = frozenset(
         "tcp_hosts",
         "validate_inbound_headers",
     }
-)
+).union(_NEED_BODIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Lifecycle:
         self._demo_start: asyncio.Task[None] | None = None
         self._has_rules = asyncio.Event()
         self._remove_views: Callable[[], None] = lambda: None
+        self.may_stream = True
+        """Requests that no rule takes may stream: no addon of mitmproxy needs their whole bodies."""
         self._is_configured = False
         self._is_running = False
 
@@ -137,6 +141,7 @@ class Lifecycle:
         if broken := list(broken_promises(ctx.options, loaded.ruleset)):
             return broken
         self._candidate, self.settings = loaded, settings
+        self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
         _dial_late(loaded.ruleset)
         quote_peers() if settings.reveal else unquote_peers()

@@ -1,0 +1,125 @@
+"""Requests that no rule takes: they stream both ways from the first byte, and a bounded copy stays visible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mitmproxy import http, io
+
+from support.answers import Header, Stream, event, json_reply, message
+from support.certificates import Authority
+from support.constants import API, CK
+from support.processes import Mitmdump
+from support.recorder import Recorder
+from support.starters import StartMitmdump, StartRecorder
+from support.wire import Http2Client, Wire
+
+pytestmark = pytest.mark.e2e
+
+OTHER = "other.test"
+EVENTS = tuple(event("number", number=number) for number in range(3))
+RULE = "rules: [{name: r, match: {HOST}, upstream: https://gw.test}]\n"
+# A host without a rule; a ruled host on a path without one; a model that no rule covers.
+RULES = {
+    "host": RULE.replace("HOST", f"host: {API}"),
+    "path": RULE.replace("HOST", f"host: {OTHER}, path: /v1/**"),
+    "model": RULE.replace("HOST", f"host: {OTHER}, model: claude-*"),
+}
+BODY = b'{"model":"other"}'
+
+
+def headers_of(*more: Header) -> list[Header]:
+    return [("Host", OTHER), ("x-api-key", CK), *more]
+
+
+def start(mitmdump: StartMitmdump, upstream: Recorder, rules: str, *args: str) -> Mitmdump:
+    return mitmdump(*args, rules=rules, names={f"{OTHER}:80": upstream.port})
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_response_streams_from_the_first_byte(
+    mitmdump: StartMitmdump, recorder: StartRecorder, kind: str
+) -> None:
+    upstream = recorder(Stream(EVENTS))
+    proxy = start(mitmdump, upstream, RULES[kind])
+    with Wire(proxy.port) as client:
+        client.send_request("POST", f"http://{OTHER}/x", headers_of(), BODY)
+        client.read_head()
+        for number, expected in enumerate(EVENTS):
+            if number:
+                upstream.release()
+            assert client.read_chunk().data == expected
+    asked = upstream.wait_for_request("/x")
+    assert (asked.body, asked.header("x-api-key")) == (BODY, CK)
+
+
+def test_unmatched_requests_of_a_reverse_listener_stream(
+    mitmdump: StartMitmdump, recorder: StartRecorder, authority: Authority
+) -> None:
+    upstream = recorder(Stream(EVENTS))
+    rules = "unmatched: pass\n" + RULE.replace("HOST", f"host: {API}, path: /v1/**")
+    proxy = mitmdump(rules=rules, modes=[f"reverse:{upstream.url}"])
+    with Wire(proxy.port) as client:
+        client.send_request("GET", "/x", [("Host", "localhost")])
+        client.read_head()
+        assert client.read_chunk().data == EVENTS[0]
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+def test_a_request_streams_from_the_first_byte(
+    mitmdump: StartMitmdump, recorder: StartRecorder, is_chunked: bool
+) -> None:
+    upstream = recorder(json_reply(message()))
+    proxy = start(mitmdump, upstream, RULES["path"])
+    framing = "Transfer-Encoding: chunked" if is_chunked else "Content-Length: 10"
+    first, second = (b"5\r\nfirst\r\n", b"5\r\nafter\r\n0\r\n\r\n") if is_chunked else (b"first", b"after")
+    with Wire(proxy.port) as client:
+        client.send(f"POST http://{OTHER}/x HTTP/1.1\r\nHost: {OTHER}\r\n{framing}\r\n\r\n".encode() + first)
+        upstream.wait_for_bytes(b"first")
+        assert b"after" not in upstream.raw
+        client.send(second)
+        assert client.read_response().status == 200
+    assert upstream.wait_for_request("/x").body == b"firstafter"
+
+
+def test_an_upload_over_http2_reaches_an_http1_upstream_whole(
+    mitmdump: StartMitmdump, authority: Authority, recorder: StartRecorder
+) -> None:
+    with Recorder(json_reply(message()), tls=authority, names=[OTHER], http2=False) as upstream:
+        proxy = mitmdump(rules=RULES["host"], names={f"{OTHER}:443": upstream.port}, trust=authority.ca_file)
+        with Wire(proxy.port) as wire:
+            assert wire.connect(f"{OTHER}:443").status == 200
+            wire.start_tls(OTHER, proxy.ca_cert, ["h2"])
+            head = [(":method", "POST"), (":scheme", "https"), (":authority", OTHER), (":path", "/x")]
+            body = bytes(range(256)) * 200
+            assert Http2Client(wire).request(head, body).status == 200
+        assert upstream.wait_for_request("/x").body == body
+
+
+def test_a_bounded_copy_is_kept_of_both_bodies(
+    mitmdump: StartMitmdump, recorder: StartRecorder, tmp_path: Path
+) -> None:
+    upstream = recorder(Stream((b"a" * 4000, b"b" * 4000), gated=False))
+    kept = tmp_path / "flows"
+    proxy = start(mitmdump, upstream, RULES["host"], "-w", str(kept), "--set", "gateway_capture=5000")
+    with Wire(proxy.port) as client:
+        answer = client.request("POST", f"http://{OTHER}/x", headers_of(), b"c" * 9000)
+    assert answer.body == b"a" * 4000 + b"b" * 4000
+    proxy.stop()
+    with kept.open("rb") as file:
+        (flow,) = io.FlowReader(file).stream()
+    assert isinstance(flow, http.HTTPFlow)
+    assert flow.response is not None
+    assert (flow.request.raw_content, flow.response.raw_content) == (b"c" * 5000, b"a" * 4000 + b"b" * 1000)
+    assert flow.request.headers["x-api-key"] == CK
+
+
+def test_modified_bodies_are_still_possible_where_the_user_asks_for_them(
+    mitmdump: StartMitmdump, recorder: StartRecorder
+) -> None:
+    upstream = recorder(json_reply(message()))
+    proxy = start(mitmdump, upstream, RULES["host"], "--set", "modify_body=|first|second")
+    with Wire(proxy.port) as client:
+        client.request("POST", f"http://{OTHER}/x", headers_of(), b"first")
+    assert upstream.wait_for_request("/x").body == b"second"
