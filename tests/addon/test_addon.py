@@ -276,6 +276,7 @@ async def test_options_that_the_user_did_not_set_get_defaults(running: Any) -> N
     assert context.options.listen_host == "127.0.0.1"
     assert context.options.keep_host_header is True
     assert context.options.connection_strategy == "lazy"
+    assert "tcp_timeout" not in context.options or context.options.tcp_timeout == 3600
 
 
 async def test_no_redirected_host_is_dialled_while_the_program_starts(

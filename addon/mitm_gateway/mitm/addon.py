@@ -22,6 +22,7 @@ from mitmproxy.tls import ClientHelloData
 
 from ..credentials.value import CredentialError
 from ..exchange.exchange import NO_RULES, Exchange, NeedCredentials, Step
+from ..exchange.record import Ending
 from ..wire.refusal import ANY_FAULT, Refusal
 from .commands import Commands
 from .connections import Connections
@@ -262,14 +263,17 @@ class GatewayAddon:
         keep_bodies(entry)
         if exchange.is_passing:
             return
+        # Now: the connections may be closed when the record is written.
+        ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
         if exchange.plan is not None:
             remember_sent(flow, exchange.record.model, exchange.record.model_sent)
-        self._lifecycle.patches.after_answer(self, lambda: contain(lambda: self._record(entry), NOT_RECORDED))
+        self._lifecycle.patches.after_answer(
+            self, lambda: contain(lambda: self._record(entry, ending), NOT_RECORDED)
+        )
 
-    def _record(self, entry: UnderWay) -> None:
+    def _record(self, entry: UnderWay, ending: Ending) -> None:
         flow, exchange = entry.flow, entry.exchange
         error = flow.error.msg.rstrip(".") if flow.error else None
-        ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
         record = exchange.on_end(response_head_of(flow), error, ending)
         self._recorder.note(flow, record)
         self._keeper.ended(flow, self._lifecycle.settings.keep)

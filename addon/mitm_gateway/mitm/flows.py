@@ -29,7 +29,7 @@ from ..wire.addresses import Upstream, normal_host, normal_path
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival, Fields, Mode, RequestHead, raw, text
 from .log_filter import unquoted
-from .replay import point_at, remember
+from .replay import point_at, remember, remember_sent
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +172,7 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
         case Forward(head, body):
             _set_head(flow, head, exchange)
             _set_body(flow, body)
+            remember_sent(flow, exchange.record.model, exchange.record.model_sent)
         case Pass(target, fields, authority):
             _pass_on(flow, target, fields, authority)
         case NeedBody(head):
