@@ -9,8 +9,9 @@ from importlib import resources
 from typing import Any
 
 from ..exchange import plan
+from ..exchange.query import encoded
 from ..llm.apis import form_on
-from ..rules.edits import Beta, Models
+from ..rules.edits import Beta, Models, Query
 from ..rules.field_paths import FieldPath, Selector, Step
 from ..rules.fields import CLIENT
 from ..rules.model_map import Target
@@ -81,6 +82,7 @@ def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict
         "match_model": [_literals(glob) for glob in rule.match.model or ()] if is_served else None,
         "strips": auth.scheme != "keep",
         "client": _client(rule, auth, listener) if auth.credential == CLIENT else None,
+        "query": _query(rule.query),
         "beta": _beta(rule.beta) if rule.beta else None,
         "models": _models(rule.models) if rule.models else None,
         "restores": bool(rule.models and rule.models.restore),
@@ -130,14 +132,23 @@ def _literals(glob: Glob) -> list[str]:
     return [first, *[text for text in others[:-1] if text], *others[-1:]]
 
 
-def _steps(path: FieldPath) -> list[str | int | bool]:
+def _steps(path: FieldPath) -> list[object]:
     return list(map(_step, path.steps))
 
 
-def _step(step: Step) -> str | int | bool:
+def _step(step: Step) -> object:
     if isinstance(step, Selector):
-        raise TypeError("a selector in a body path is a problem of the export")
+        return {"key": step.key, "glob": _literals(step.glob)}
     return True if step is None else step
+
+
+def _query(query: Query) -> dict[str, Any] | None:
+    if not (query.set or query.remove):
+        return None
+    return {
+        "set": [[name, f"{encoded(name)}={encoded(value)}"] for name, value in query.set.items()],
+        "remove": list(map(_literals, query.remove)),
+    }
 
 
 def literal(value: object) -> str:

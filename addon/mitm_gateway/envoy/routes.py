@@ -88,7 +88,7 @@ def _rule_routes(
     own = _forward(number, rule, listener, options, conditions)
     if rule.reads_body:  # the filter refuses its upgrades
         return [*routes, own]
-    if auth_of(rule, listener).credential == CLIENT or options.tokens:
+    if auth_of(rule, listener).credential == CLIENT or rule.query.set or rule.query.remove or options.tokens:
         return [*routes, *_with_upgrade(own)]
     return [*routes, *_with_plain(own, options, strips=auth_of(rule, listener).scheme != "keep")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..rules.field_paths import FieldPath, Selector
 from ..rules.fields import CREDENTIAL_REFERENCE
 from ..rules.problems import Pos, Problem
 from ..rules.ruleset import RuleSet
@@ -64,18 +63,17 @@ def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Ite
     yield from _matched_headers(loc, rule)
     yield from _removed_headers(loc, rule)
     yield from _edited_headers(loc, rule)
-    yield from _query_and_paths(loc, rule)
+    yield from _query_secrets(loc, rule)
 
 
-def _query_and_paths(loc: Loc, rule: Rule) -> Iterator[Finding]:
-    if rule.query.set or rule.query.remove:
-        yield (*loc, "query"), f'rule "{rule.name}" edits the query, which this export cannot do'
-    paths: list[tuple[Loc, FieldPath]] = [(("set", path.text), path) for path in rule.body.set]
-    paths += [(("remove", number), path) for number, path in enumerate(rule.body.remove)]
-    for place, path in paths:
-        if any(isinstance(step, Selector) for step in path.steps):
-            text = f'rule "{rule.name}" selects list items by a key, which this export cannot do'
-            yield (*loc, "body", *place), text
+def _query_secrets(loc: Loc, rule: Rule) -> Iterator[Finding]:
+    for name, value in rule.query.set.items():
+        if CREDENTIAL_REFERENCE.search(value):
+            yield (
+                (*loc, "query", "set", name),
+                f'rule "{rule.name}" puts a credential into the query, which Envoy cannot write; '
+                'expected it under "headers"',
+            )
 
 
 def _matched_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:

@@ -160,7 +160,19 @@ def test_json_is_recognised_alike(lua: Library, kind: str, start: bytes) -> None
     assert lua.call("head.is_json", kind, start) == is_json(kind, start)
 
 
-PATHS = ("a", "a.b", "a[*].x", "a[1]", "a[*].a.b", "model", "zz.y", "anthropic_beta")
+PATHS = (
+    "a[x=*]",
+    "a[b=x].a",
+    "a[*].a[a=*a*].b",
+    "a",
+    "a.b",
+    "a[*].x",
+    "a[1]",
+    "a[*].a.b",
+    "model",
+    "zz.y",
+    "anthropic_beta",
+)
 EDITED = st.fixed_dictionaries(
     {},
     optional={

@@ -12,6 +12,7 @@ from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import guard, plan
 from mitm_gateway.exchange.headers import stripped
+from mitm_gateway.exchange.query import edited_target
 from mitm_gateway.llm.apis import form_on, identify
 from mitm_gateway.llm.errors import error_body, error_headers
 from mitm_gateway.rules.edits import Beta, Models
@@ -127,6 +128,23 @@ def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
     found = plan.decide(ruleset, make_head(f"/v1?{query}"), Arrival())
     assert isinstance(found, plan.Plan)
     assert lua.call("head.sent_query", f"?{query}") == raw(found.target.removeprefix("/v1"))
+
+
+PARAMETERS = joined("&", "=", "a", "ab", "%61", "+", "%C3%A9", "x=y", "b-1", size=10)
+QUERY = st.fixed_dictionaries(
+    {},
+    optional={
+        "set": st.dictionaries(st.sampled_from(["a", "é", "b-1"]), st.sampled_from(["1", "a b&c", "é/:"]), min_size=1),
+        "remove": st.lists(st.sampled_from(["a*", "x", "*"]), min_size=1, max_size=2),
+    },
+)  # fmt: skip
+
+
+@given(PARAMETERS, QUERY.filter(bool))
+def test_queries_are_edited_alike(lua: Library, query: str, keys: dict[str, Any]) -> None:
+    rule = make_rule(query=keys)
+    wanted = edited_target(f"/?{query}", rule.query, {}).removeprefix("/")
+    assert lua.call("head.edited_query", f"?{query}", rule_data(rule, HERE)["query"]) == raw(wanted)
 
 
 NAMES = ["a", "ab", "b-1", "a-2025", "context-1m", "1m"]

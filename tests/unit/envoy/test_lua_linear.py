@@ -19,10 +19,10 @@ N = 100
 MAX_RATIO = 3
 RULE = make_rule(
     models={"map": {"a*b*c": "x", "*-*": "y"}}, beta={"drop": ["a*b"], "rename": {"a": "b"}},
-    body={"remove": ["a[*].b", "b"], "set": {"c.d": 1, "a[*].x": "y"}},
+    body={"remove": ["a[*].b", "b", "a[b=*x*].c"], "set": {"c.d": 1, "a[*].x": "y"}}, query={"set": {"a": "b"}},
 )  # fmt: skip
 DATA = rule_data(RULE, Listener("127.0.0.1", 1))
-EDITS = {name: DATA[name] for name in ("beta", "body_remove", "body_set")}
+EDITS = {name: DATA[name] for name in ("beta", "body_remove", "body_set", "query")}
 CALLS: dict[str, str] = {
     "text.trimmed": "return text.trimmed",
     "text.normal_path": "return text.normal_path",
@@ -37,6 +37,7 @@ CALLS: dict[str, str] = {
     "text.split(value, ',') }) end",
     "head.without_websocket_key": "return head.without_websocket_key",
     "head.sent_query": "return head.sent_query",
+    "head.edited_query": "return function(query) return head.edited_query(query, RULE.query) end",
     "head.beta_names": "return head.beta_names",
     "head.edited_betas": "return function(value) return head.edited_betas(RULE.beta, head.beta_names(value)) end",
     "head.sent_model": "return function(name) return head.sent_model(RULE.models, name) end",

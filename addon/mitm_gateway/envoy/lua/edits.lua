@@ -4,12 +4,17 @@ local edits = {}
 
 local REASONS = CONSTANTS.reasons
 local QUOTE, OPEN_OBJECT, OPEN_ARRAY = 34, 123, 91
-local value_end, refuse = json.value_end, json.refuse
+local value_end, refuse, covers = json.value_end, json.refuse, text.covers
 
 edits.ANY = true -- the step of a path that stands for every element
 
 -- How many nested members all edits of one request may still visit.
 local members_left = 0
+
+local function count()
+  if members_left == 0 then refuse(REASONS.too_many) end
+  members_left = members_left - 1
+end
 
 local function is_container(byte) return byte == OPEN_OBJECT or byte == OPEN_ARRAY end
 
@@ -29,8 +34,7 @@ end
 -- The same for a container below the top level, whose members count.
 local function nested_members_of(text, p, at, visit)
   return members_of(text, p, at, function(key, value)
-    if members_left == 0 then refuse(REASONS.too_many) end
-    members_left = members_left - 1
+    count()
     return visit(key, value)
   end)
 end
@@ -70,7 +74,24 @@ local function change_members(members, gone, added, found)
   end
 end
 
-local function fits(step, key)
+-- Report whether the object at `at` has the selector's key with a text that its glob covers.
+local function selects(selector, text, p, at)
+  local found = false
+  json.each(text, p, at, function(key, value)
+    count()
+    local finish = value_end(p, value)
+    if key == selector.key and p[value] == QUOTE and not found then
+      found = covers(selector.glob, escapes.decoded(text:sub(value + 2, finish - 1)))
+    end
+    return finish
+  end)
+  return found
+end
+
+local function fits(step, key, text, p, at)
+  if type(step) == "table" then
+    return type(key) == "number" and p[at] == OPEN_OBJECT and selects(step, text, p, at)
+  end
   return step == key or (step == edits.ANY and type(key) == "number")
 end
 
@@ -82,7 +103,7 @@ local function prune(text, p, at, paths, depth, found)
   local members = walk(text, p, at, function(key, value)
     local below, whole = {}, false
     for _, path in ipairs(paths) do
-      if fits(path[depth], key) then
+      if fits(path[depth], key, text, p, value) then
         whole = whole or #path == depth
         below[#below + 1] = path
       end
@@ -127,7 +148,7 @@ local function assign(text, p, at, path, depth, value, found)
   local step, namesakes = path[depth], 0
   local walk = depth == 1 and members_of or nested_members_of
   local members = walk(text, p, at, function(key, place)
-    if not fits(step, key) then return value_end(p, place) end
+    if not fits(step, key, text, p, place) then return value_end(p, place) end
     namesakes = namesakes + 1
     return assign(text, p, place, path, depth + 1, value, found)
   end)

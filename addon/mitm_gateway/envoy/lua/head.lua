@@ -244,6 +244,25 @@ function head.sent_query(query)
   return kept[1] and "?" .. table.concat(kept, "&") or ""
 end
 
+-- Return a query with its question mark after a rule's removals and settings; every other parameter stays byte for byte.
+function head.edited_query(query, edits)
+  local kept, left = {}, {}
+  for _, setting in ipairs(edits.set) do left[setting[1]] = setting[2] end
+  for _, pair in ipairs(#query > 1 and text.split(query:sub(2), "&") or {}) do
+    local mark = pair:find("=", 1, true)
+    local name = head.query_text(mark and pair:sub(1, mark - 1) or pair)
+    if left[name] then -- in the position of the first of several
+      kept[#kept + 1], left[name] = left[name], false
+    elseif left[name] == nil and not text.any_covers(edits.remove, name) then
+      kept[#kept + 1] = pair
+    end
+  end
+  for _, setting in ipairs(edits.set) do
+    if left[setting[1]] then kept[#kept + 1] = setting[2] end
+  end
+  return kept[1] and "?" .. table.concat(kept, "&") or ""
+end
+
 -- Return the beta names in a header's value.
 function head.beta_names(value)
   local names = {}

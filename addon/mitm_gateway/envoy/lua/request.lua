@@ -64,6 +64,7 @@ local function edit_path(headers, rule, request)
     end
   end
   if rule.strips then query = head.sent_query(query) end
+  if rule.query then query = head.edited_query(query, rule.query) end
   if path ~= request.path or query ~= request.query then headers:replace(":path", path .. query) end
 end
 
@@ -113,7 +114,8 @@ end
 local function note_done(handle, request, rule)
   local notes = handle:streamInfo():dynamicMetadata()
   if rule and request.model then
-    if not rule.restores or request.method == "HEAD" then notes:set(NOTES, "stays", true) end
+    local is_renamed = request.sent and request.sent ~= request.model
+    if not (rule.restores and is_renamed) or request.method == "HEAD" then notes:set(NOTES, "stays", true) end
     notes:set(NOTES, "model", request.model)
     notes:set(NOTES, "model_sent", request.sent or request.model)
   end
