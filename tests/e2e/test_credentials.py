@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 import threading
 from collections.abc import Callable
@@ -11,7 +13,8 @@ import anthropic
 import openai
 import pytest
 
-from support.answers import Answer, Seen, anthropic_error, claude_answers, json_reply, message
+from support.answers import Answer, Reply, Seen, anthropic_error, claude_answers, json_reply, message
+from support.constants import REVERSE
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.starters import StartMitmdump, StartRecorder
@@ -89,6 +92,38 @@ def test_after_a_401_the_anthropic_sdk_gets_the_fresh_value(
     sent = [request.header("authorization") for request in upstream.requests]
     assert sent == ["Bearer token-1", "Bearer token-2"]
     assert runs(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "runs_expected"),
+    [
+        ({"message": "Invalid Token"}, (), 2),
+        ({"message": "x"}, (("x-amzn-ErrorType", "ExpiredTokenException"),), 2),
+        ({"message": "no access to this model"}, (("x-amzn-ErrorType", "AccessDeniedException"),), 1),
+    ],
+    ids=["body", "header", "permission"],
+)
+def test_a_403_of_a_dead_token_drops_the_value(
+    recorder: StartRecorder,
+    mitmdump: StartMitmdump,
+    helper: Callable[[str], str],
+    tmp_path: Path,
+    body: dict[str, str],
+    fields: tuple[tuple[str, str], ...],
+    runs_expected: int,
+) -> None:
+    headers = (("Content-Type", "application/json"), *fields)
+    refused = Reply(403, json.dumps(body).encode(), headers)
+    upstream = recorder(
+        lambda request: (
+            claude_answers(request) if request.values("authorization") == ["Bearer token-2"] else refused
+        )
+    )
+    proxy = mitmdump(rules=rules(upstream, helper("print(f'token-{run}')")), modes=REVERSE)
+    for _ in range(2):
+        with contextlib.suppress(anthropic.PermissionDeniedError):
+            ask(proxy, 0)
+    assert runs(tmp_path) == runs_expected
 
 
 def test_after_a_401_the_openai_sdk_gets_the_fresh_value(

@@ -10,21 +10,29 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from ..rules.fields import HEADER_NAME, is_framing_header
-from ..text.redact import Secret
+from ..text.printable import visible
+from ..text.redact import Secret, is_key_header, masked_text
 from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 
 # Time to wait for the end of a killed helper.
 _END_S = 2.0
+# Time to wait for the rest of the error output, its kept size, and the length of a line that is shown.
+_ERRORS_S, _MAX_ERRORS, _MAX_LINE = 0.2, 4096, 200
+# Parts of the output that may be a secret.
+_WORD = re.compile(r"[!#-+\--9;-\[\]-z|~]+")
 # A token is not used up to its last second: the request has to arrive in time.
 _EXPIRY_MARGIN_S = 5.0
+# Names of the token in the output of helpers: ours, OAuth's and that of the `az` command.
+_TOKEN_KEYS = ("token", "access_token", "accessToken")
 # Any longer life is used as this one.
 _LONGEST_LIFE_S = 365 * 86400.0
 
@@ -53,15 +61,67 @@ def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, .
     return (sys.executable, "-P", "-c", _OWN_START, *argv[1:])
 
 
-async def run(argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str]) -> bytes:
-    """Return the output of a helper, at most 64 KiB. Raises CredentialError."""
+class Errors:
+    """The end of a helper's error output, whose last line usually says what to do."""
+
+    def __init__(self) -> None:
+        self._end = b""
+        self.printed = b""
+        """The helper's output so far, which may contain its secret."""
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[int]:
+        """Read everything from a pipe, so that the helper never waits, and keep the end; yield the end to write."""
+        ours, theirs = os.pipe()
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb", 0)
+        )
+        reading = asyncio.create_task(self._read(reader))
+        try:
+            yield theirs
+        finally:
+            os.close(theirs)
+            # A process that left the helper's group may keep the pipe open.
+            await asyncio.wait({reading}, timeout=_ERRORS_S)
+            reading.cancel()
+            transport.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while chunk := await reader.read(_MAX_ERRORS):
+            self._end = (self._end + chunk)[-_MAX_ERRORS:]
+
+    def last_line(self, environ: Mapping[str, str]) -> str:
+        """Return the last line, printable and with known secrets masked; empty if there is none."""
+        lines = [line for line in self._end.decode(errors="replace").splitlines() if line.strip()]
+        if not lines:
+            return ""
+        own = [value for name, value in environ.items() if is_key_header(name)]
+        secrets = {
+            each for each in (*_WORD.findall(self.printed.decode(errors="replace")), *own) if len(each) >= 6
+        }
+        return visible(masked_text(lines[-1].strip(), secrets))[:_MAX_LINE]
+
+
+async def run(
+    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors | None = None
+) -> bytes:
+    """Return the output of a helper, at most 64 KiB; `errors` gets its error output. Raises CredentialError."""
+    errors = errors or Errors()
+    async with errors.reading() as pipe:
+        return await _run(argv, timeout_s, environ, errors, pipe)
+
+
+async def _run(
+    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors, pipe: int
+) -> bytes:
     program = Path(argv[0]).name
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=pipe,
             env=dict(environ),
             start_new_session=True,
         )
@@ -70,7 +130,7 @@ async def run(argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str
         raise CredentialError(f'helper "{program}" cannot be started: {reason}') from None
     try:
         async with asyncio.timeout(timeout_s):
-            output = await _bounded_output(process, program)
+            output = await _bounded_output(process, program, errors)
             status = await process.wait()
     except TimeoutError:
         raise CredentialError(f'helper "{program}" took longer than {timeout_s:g} s', may_pass=True) from None
@@ -81,11 +141,12 @@ async def run(argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str
     return output
 
 
-async def _bounded_output(process: asyncio.subprocess.Process, program: str) -> bytes:
+async def _bounded_output(process: asyncio.subprocess.Process, program: str, errors: Errors) -> bytes:
     assert process.stdout is not None
     output = b""
     while chunk := await process.stdout.read(MAX_SECRET_BYTES + 1 - len(output)):
         output += chunk
+        errors.printed = output
         if len(output) > MAX_SECRET_BYTES:
             raise CredentialError(f'helper "{program}" printed more than 64 KiB')
     return output
@@ -121,7 +182,7 @@ def _parse_json(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
         data = json.loads(output)
     except (ValueError, RecursionError):
         raise CredentialError("the helper printed broken JSON") from None
-    token = data.get("token")
+    token = next((data[key] for key in _TOKEN_KEYS if key in data), None)
     if not isinstance(token, str):
         raise CredentialError('the helper printed JSON without a text "token"')
     left_s = _seconds_left(data, wall)
@@ -135,7 +196,7 @@ def _parse_json(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
 def _seconds_left(data: dict[str, object], wall: float) -> float | None:
     moment, seconds = data.get("expires_at"), data.get("expires_in")
     if moment is None and seconds is None:
-        return None
+        return _azure_seconds_left(data.get("expiresOn"), data.get("expires_on"), wall)
     if moment is None:
         left_s = _number(seconds)
     else:
@@ -144,6 +205,16 @@ def _seconds_left(data: dict[str, object], wall: float) -> float | None:
     if left_s is None:
         raise CredentialError("the helper printed an expiry that is neither seconds nor an RFC 3339 time")
     return min(left_s, _LONGEST_LIFE_S)
+
+
+def _azure_seconds_left(local: object, moment: object, wall: float) -> float | None:
+    """Return the seconds left by the `az` command: unix seconds, or a time with an offset or in local time."""
+    at = _number(moment)
+    if at is None and isinstance(local, str):
+        at = _timestamp(local, is_local=True)
+    if at is None and local is not None:
+        raise CredentialError("the helper printed an expiresOn that is not a time")
+    return None if at is None else min(at - wall, _LONGEST_LIFE_S)
 
 
 def _number(value: object) -> float | None:
@@ -156,11 +227,11 @@ def _number(value: object) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _timestamp(text: str) -> float | None:
+def _timestamp(text: str, *, is_local: bool = False) -> float | None:
     try:
         parsed = datetime.fromisoformat(text)
         # An RFC 3339 time has an offset; without one it would be read as local time.
-        return parsed.timestamp() if parsed.tzinfo is not None else None
+        return parsed.timestamp() if parsed.tzinfo is not None or is_local else None
     except (ValueError, OverflowError):
         return None
 

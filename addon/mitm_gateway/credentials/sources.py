@@ -75,7 +75,7 @@ def source_of(name: str, credential: Credential, context: Context) -> Source:
         return _File(name, Path(credential.file).expanduser(), context)
     if credential.command is not None:
         argv = helper.command_line(credential.command, context.environ)
-        return _Helper(argv, credential.ttl_s, credential.timeout_s, context)
+        return _Helper(name, argv, credential.ttl_s, credential.timeout_s, context)
     return _Aws(credential.aws or "default", context)
 
 
@@ -176,6 +176,7 @@ class _Aws(Source):
 
 @dataclass(slots=True)
 class _Helper(Source):
+    name: str
     argv: tuple[str, ...]
     ttl_s: float
     timeout_s: float
@@ -221,11 +222,14 @@ class _Helper(Source):
             run.exception()  # retrieved here: nobody else awaits a background run
 
     async def _refresh(self) -> Value:
+        errors = helper.Errors()
         try:
-            output = await helper.run(self.argv, self.timeout_s, self.context.environ)
+            output = await helper.run(self.argv, self.timeout_s, self.context.environ, errors)
             value = helper.parse_output(output, self.ttl_s, self.context.now(), self.context.wall())
         except CredentialError as fault:
             self._failure = (self.context.now(), fault.repeated())
+            if line := errors.last_line(self.context.environ):
+                self.context.warn(f'the helper of credential "{self.name}" wrote: {line}')
             raise
         self._value, self._failure = value, None
         return value

@@ -29,7 +29,14 @@ from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, Ending, Record
 from .request_body import read_body
-from .response_plan import SWITCHING, ResponseHead, ResponsePlan, plan_response, summarize
+from .response_plan import (
+    SWITCHING,
+    ResponseHead,
+    ResponsePlan,
+    is_rejected_by_body,
+    plan_response,
+    summarize,
+)
 from .tee import Tee
 from .web_pages import page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
@@ -350,6 +357,21 @@ class Exchange:
         self._message_bytes += size
         if not self.is_passing:
             self._message_usage.feed(content)
+
+    def rejected_credential(self, response: ResponseHead | None) -> tuple[str, Secret] | None:
+        """Return the credential whose token the body of a 403 calls expired or invalid."""
+        if (
+            response is None
+            or response.status != 403
+            or self.plan is None
+            or self._secrets is None
+            or not self.tee
+        ):
+            return None
+        own = self.plan.auth.credential or ""
+        if own in self._secrets.named and is_rejected_by_body(self.tee, response):
+            return own, self._secrets.named[own]
+        return None
 
     def on_end(
         self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"

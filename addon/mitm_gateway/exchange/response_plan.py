@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..credentials.rejection import is_token_rejected
 from ..llm.apis import Api, call_of
 from ..llm.body_kind import media_type
 from ..llm.hints import MAX_BODY, Failure, hint
@@ -23,6 +24,7 @@ from .tee import Restorer, Tee
 from .web_pages import fields_for_pages
 
 SWITCHING = 101
+ERROR_TYPE = b"x-amzn-errortype"
 _FRAMING = (b"content-length", b"transfer-encoding")
 # A longer response is not decoded for its token counts.
 _MAX_UNPACKED = 8 << 20
@@ -71,7 +73,8 @@ def plan_response(
 ) -> ResponsePlan:
     """Plan the way back of one response; `hidden` are secrets that the upstream might echo in its head."""
     own = plan.auth.credential or ""
-    rejected = (own, secrets.named[own]) if head.status == 401 and own in secrets.named else None
+    is_rejected = head.status == 401 or (head.status == 403 and is_token_rejected(head.get(ERROR_TYPE), b""))
+    rejected = (own, secrets.named[own]) if is_rejected and own in secrets.named else None
     fields = fields_masked_exactly(fields_for_pages(head.fields, plan, request, policy), hidden)
     if head.status == SWITCHING:
         return ResponsePlan(fields, rejected=rejected)
@@ -136,6 +139,14 @@ def _usage(tee: Tee | None, head: ResponseHead | None) -> Usage | None:
     with contextlib.suppress(DecodingError):
         reader.feed(decode_prefix(tee.kept(), head.get(b"content-encoding"), _MAX_UNPACKED))
     return reader.finish()
+
+
+def is_rejected_by_body(tee: Tee, head: ResponseHead) -> bool:
+    """Return whether a 403 calls its token expired or invalid in its body."""
+    body = b""
+    with contextlib.suppress(DecodingError):
+        body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)
+    return is_token_rejected(head.get(ERROR_TYPE), body)
 
 
 def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model: str | None) -> str | None:

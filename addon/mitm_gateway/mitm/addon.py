@@ -265,6 +265,8 @@ class GatewayAddon:
             return
         # Now: the connections may be closed when the record is written.
         ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
+        if rejected := exchange.rejected_credential(response_head_of(flow)):
+            entry.credentials.reject(*rejected)
         if exchange.plan is not None:
             remember_sent(flow, exchange.record.model, exchange.record.model_sent)
         self._lifecycle.patches.after_answer(

@@ -16,6 +16,10 @@ from mitm_gateway.text.redact import Secret
     ("data", "life"),
     [
         ({"token": "t"}, 300),
+        ({"access_token": "t", "expires_in": 1000, "token_type": "Bearer"}, 995),
+        ({"accessToken": "t", "expiresOn": "1970-01-01 01:25:00+00:00"}, 95),
+        ({"accessToken": "t", "expires_on": 5100, "expiresOn": "1970-01-01 05:00:00.123456"}, 95),
+        ({"accessToken": "t", "expiresOn": None}, 300),
         ({"token": "t", "expires_in": 1000}, 995),
         ({"token": "t", "expires_in": 4}, 2),
         ({"token": "t", "expires_at": 5100}, 95),

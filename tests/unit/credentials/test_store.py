@@ -205,6 +205,39 @@ async def test_an_error_names_the_credential_and_shows_no_output_of_the_helper(
     assert SECRET not in message
 
 
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("print('first\\nsign in once: `az login`\\n\\n', file=sys.stderr); sys.exit(1)", "sign in once: `az login`"),
+        (f"print('{SECRET}', flush=True); print('bad {SECRET}!', file=sys.stderr); sys.exit(1)", "bad ****!"),
+        ("print('env ' + os.environ['MY_API_KEY'], file=sys.stderr); sys.exit(1)", "env ****MENT"),
+        ("print('a\\x1b[2J' + 'x' * 10**6, file=sys.stderr); sys.exit(1)", "x" * 200),
+        ("print('why', file=sys.stderr, flush=True); time.sleep(60)", "why"),
+        ("print('why', file=sys.stderr)", "why"),
+        ("sys.stderr.buffer.write(b'\\xff\\x1b]0;t'); sys.exit(1)", "\ufffd\u241b]0;t"),
+        ("import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=subprocess.DEVNULL);"
+         "print('why', file=sys.stderr); sys.exit(1)", "why"),
+    ],
+)  # fmt: skip
+async def test_the_last_line_of_a_failed_helper_is_logged_and_not_part_of_the_error(
+    tmp_path: Path, body: str, line: str
+) -> None:
+    warnings: list[str] = []
+    source = {"command": helper(tmp_path, body), "timeout": "1500ms"}
+    environ = {"MY_API_KEY": "S3CRET-OF-THE-ENVIRONMENT", "PATH": os.environ["PATH"]}
+    message = await fault(make(source, environ, warn=warnings.append))
+    assert warnings == [f'the helper of credential "c" wrote: {line}']
+    assert "why" not in message
+    assert "once" not in message
+
+
+async def test_a_helper_that_succeeds_may_write_errors(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    body = "print('x' * 10**6, file=sys.stderr); print('secret')"
+    assert await value(make({"command": helper(tmp_path, body)}, warn=warnings.append)) == "secret"
+    assert warnings == []
+
+
 async def test_arguments_of_a_helper_are_not_shown(tmp_path: Path) -> None:
     argv = [*helper(tmp_path, "sys.exit(1)"), "--token=SECRET-ARG"]
     assert "SECRET-ARG" not in await fault(make({"command": argv}))

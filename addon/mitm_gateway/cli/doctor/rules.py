@@ -43,7 +43,10 @@ def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
 
     yield from asyncio.run(fetch())
     for text in warnings:
-        yield Fault(text.partition(";")[0], "chmod 600 that file")
+        problem, separator, fix = text.partition("; run ")
+        yield Fault(
+            problem, f"run {fix}" if separator else "the line is the helper's own and names its cause"
+        )
     used = {name for rule in ruleset.rules for name in rule.credential_names}
     for name in ruleset.credentials:
         if name not in used:
