@@ -446,18 +446,26 @@ def test_a_switch_of_protocols_that_nobody_asked_for_opens_no_pipe(stage: Stage,
     stage.gw.script = answers
 
 
+UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+           ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]  # fmt: skip
+
+
+def test_a_websocket_whose_messages_a_rule_would_map_is_refused(stage: Stage) -> None:
+    answer = stage.ask("/v1/realtime", [("Host", API), CLIENT_KEY, *UPGRADE], b"", "GET")
+    stage.assert_refused(answer, 426)
+    assert answer.header("x-should-retry") == "false"
+
+
 def test_a_websocket_goes_out_with_the_gateways_key_only(stage: Stage) -> None:
     accept = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     stage.gw.script = Bytes(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n\x81\x02hi"
     )
-    headers = [("Host", API), CLIENT_KEY, ("Connection", "Upgrade"), ("Upgrade", "websocket"),
-               ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]  # fmt: skip
-    client = stage.tunnel()
-    client.send_request("GET", "/v1/realtime", headers)
+    client = stage.tunnel("path.test")
+    client.send_request("GET", "/v1/realtime", [("Host", "path.test"), CLIENT_KEY, *UPGRADE])
     assert client.read_head()[0] == 101
-    stage.gw.wait_for_request("/v1/realtime")
+    stage.gw.wait_for_request("/base/v1/realtime")
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
     client.close()
     stage.gw.script = answers
