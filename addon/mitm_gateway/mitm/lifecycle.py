@@ -23,7 +23,7 @@ from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
 from ..rules.watch import Watcher
 from ..wire.addresses import Upstream
-from . import fail_closed, live_view, views
+from . import fail_closed, judged_options, live_view, views
 from .flows import Requests
 from .listeners import bind_to_loopback
 from .log_filter import quote_peers, unquote_peers
@@ -43,20 +43,7 @@ START_PATIENCE_S = 5.0
 LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
 # With these, other addons of mitmproxy work on whole bodies.
 _NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
-# These decide whether the promises hold, besides the gateway's own options.
-_WATCHED_OPTIONS = frozenset(
-    {
-        "allow_hosts",
-        "ignore_hosts",
-        "keep_host_header",
-        "map_remote",
-        "mode",
-        "ssl_insecure",
-        "stream_large_bodies",
-        "tcp_hosts",
-        "validate_inbound_headers",
-    }
-).union(_NEED_BODIES)
+_WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES)
 
 
 @dataclass(frozen=True, slots=True)

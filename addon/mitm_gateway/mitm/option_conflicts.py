@@ -16,6 +16,7 @@ from ..rules.patterns import HostPattern
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.addresses import DEFAULT_PORTS, Upstream, is_loopback, normal_host
+from .judged_options import exposing_options
 
 _SAMPLE_PATHS = ("/v1/messages", "/")
 
@@ -30,6 +31,8 @@ def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
         )
     if secret and not _get(options, "validate_inbound_headers", True):
         yield "validate_inbound_headers=false lets requests be smuggled past the rules; leave it on"
+    if secret:
+        yield from exposing_options(options)
     if not options.keep_host_header and any(spec.startswith("reverse:") for spec in options.mode):
         yield (
             "keep_host_header=false would hide the name by which a client addressed this listener, and let web pages "
@@ -87,7 +90,7 @@ def _sample_host(pattern: HostPattern) -> str:
 
 
 def _hidden_hosts(options: Options, places: list[str]) -> Iterator[str]:
-    for option in ("ignore_hosts", "tcp_hosts"):
+    for option in ("ignore_hosts", "tcp_hosts", "udp_hosts"):
         for pattern in _get(options, option, ()):
             for place in places:
                 if re.search(pattern, place, re.IGNORECASE):
