@@ -35,7 +35,7 @@ from mitmproxy import ctx, http
 class Switch:
     def requestheaders(self, flow):
         if flow.request.path.startswith("/without/"):
-            patches = ctx.master.addons.get("gateway")._patches
+            patches = ctx.master.addons.get("gateway")._lifecycle.patches
             patches.undo("speed")
             for patch in PATCHES:
                 if patch.kind == "speed" and patch.name != flow.request.path.removeprefix("/without/"):

@@ -7,8 +7,9 @@ import logging
 
 from mitmproxy import ctx, http
 from mitmproxy.connection import Client
+from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.layer import NextLayer
-from mitmproxy.proxy.layers import HttpLayer, TCPLayer
+from mitmproxy.proxy.layers import DNSLayer, HttpLayer, TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
@@ -27,6 +28,7 @@ from .listeners import leads_here, listen_ports
 logger = logging.getLogger(__name__)
 
 _NOT_HERE = "mitm-gateway: only this machine may connect; gateway_clients lets others in"
+_NO_KEY = "mitm-gateway: a client key is needed, and this protocol cannot carry one"
 _LOOP = "mitm-gateway: a request must not come back to this proxy or to mitmweb"
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
@@ -52,6 +54,9 @@ class Connections:
             may_speak = False
         if not may_speak:
             client.error = _NOT_HERE
+        elif _carries_no_key(client.proxy_mode) and self._needs_key(client):
+            client.error = _NO_KEY
+        if client.error:
             logger.warning("dropped a connection from %s: %s", client.peername[0], client.error)
 
     def forget(self, client: Client) -> None:
@@ -98,9 +103,10 @@ class Connections:
 
     def require_http(self, data: NextLayer) -> None:
         """Have everything read as HTTP where rules decide, so that anything else is refused instead of relayed."""
-        layer = data.layer
+        if isinstance(data.layer, DNSLayer) and self._needs_key(data.context.client):
+            data.layer = _Closed(data.context)
         # Without a flow it is a tunnel that the user wants undecrypted.
-        if isinstance(layer, TCPLayer) and layer.flow is not None:
+        if isinstance(data.layer, TCPLayer) and data.layer.flow is not None:
             ruleset = self._lifecycle.ruleset()
             if (
                 ruleset is None
@@ -133,15 +139,38 @@ class Connections:
         if any(_leads_to(entry, data) for entry in planned):
             return None
         passing = [entry.flow.request for entry in mine if entry.exchange.is_passing]
+        if not planned and not passing and self._needs_key(data.client):
+            return _NO_KEY
         if planned and not any((request.host, request.port) == (host, port) for request in passing):
             return _MOVED
         if _comes_from_elsewhere(data) and await leads_here(host, nearby=True):
             return _NEARBY
         return None
 
+    def _needs_key(self, client: Client) -> bool:
+        """Return whether a client has shown no key, as only HTTP requests and CONNECT do."""
+        return (
+            self._lifecycle.settings.policy.client_keys is not None and client.id not in self._authenticated
+        )
+
     def _own_ports(self) -> frozenset[int]:
         web = ctx.options.web_port if "web_port" in ctx.options else None
         return listen_ports() | (frozenset({web}) if web else frozenset())
+
+
+class _Closed(layer.Layer):
+    """A connection that ends before anything is read from it."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            yield commands.CloseConnection(self.context.client)
+
+
+def _carries_no_key(mode: mode_specs.ProxyMode) -> bool:
+    """Return whether a listener speaks a protocol in which a client cannot send a key."""
+    if isinstance(mode, mode_specs.ReverseMode):
+        return mode.scheme not in ("http", "https", "http3")
+    return isinstance(mode, mode_specs.DnsMode)
 
 
 def _comes_from_elsewhere(data: ServerConnectionHookData) -> bool:

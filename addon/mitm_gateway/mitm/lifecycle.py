@@ -130,7 +130,7 @@ class Lifecycle:
         self._candidate, self.settings = loaded, settings
         self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
-        _dial_late(loaded.ruleset)
+        _dial_late(loaded.ruleset, settings)
         quote_peers() if settings.reveal else unquote_peers()
         if self._is_running:
             self._put_in_force(loaded)
@@ -238,7 +238,7 @@ class Lifecycle:
         self._candidate = loaded
         is_new, self._loaded = loaded is not self._loaded, loaded
         if is_new:
-            _dial_late(loaded.ruleset)
+            _dial_late(loaded.ruleset, self.settings)
             self._start_demo(loaded.ruleset)
         self._renew()
         self._has_rules.set()
@@ -294,8 +294,9 @@ class Lifecycle:
         self._renew()
 
 
-def _dial_late(ruleset: RuleSet) -> None:
-    """Have mitmproxy contact no host before a rule has decided, unless the user wants that."""
+def _dial_late(ruleset: RuleSet, settings: Settings) -> None:
+    """Have mitmproxy contact no host before a rule or a client key has decided, unless the user wants that."""
     redirects = any(rule.upstream is not None for rule in ruleset.rules)
-    if redirects and set_where_unset(ctx.options, connection_strategy="lazy"):
-        logger.info("connection_strategy is lazy: hosts that rules redirect are not contacted")
+    is_needed = redirects or settings.policy.client_keys is not None
+    if is_needed and set_where_unset(ctx.options, connection_strategy="lazy"):
+        logger.info("connection_strategy is lazy: no host is contacted before a request is decided on")
