@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if isinstance(changes, str):
         return wrong_usage(changes)
+    changes = changes.in_folder(config_folder())
     print("\n".join(lines(changes, arguments.shell or shell_of(os.environ.get("SHELL", "")))))
     if changes.arguments and client.programs:
         say(f"start {client.programs[0]} with these arguments: {shlex.join(changes.arguments)}")

@@ -18,7 +18,7 @@ from ..clients.catalogue import Client
 from ..clients.environment import Changes
 from ..clients.network import ca_bundle, unusable_ca_files
 from .client_process import NOT_FOUND, run_client
-from .common import FAULT, Subparsers, add_rules_option, ca_certificate, say, wrong_usage
+from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_folder, say, wrong_usage
 from .gateway_process import GatewayError, GatewayProcess, free_ports
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .rules_source import RulesSource, find_rules, rules_line
@@ -147,7 +147,8 @@ class _Session:
         ruleset, urls = self.source.ruleset, [f"http://127.0.0.1:{port}" for port in ports]
         if not self.arguments.intercept:
             listeners = list(zip(self.hosts, urls, strict=True))
-            return environment.reverse(ruleset, self.client, listeners, os.environ, secrets)
+            changes = environment.reverse(ruleset, self.client, listeners, os.environ, secrets)
+            return changes.in_folder(config_folder())
         bundle = self.folder / "ca-bundle.pem"
         bundle.write_bytes(ca_bundle(ca_certificate(), os.environ))
         return environment.intercept(ruleset, self.client, urls[0], bundle, os.environ, secrets)

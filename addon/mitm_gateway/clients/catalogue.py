@@ -34,6 +34,10 @@ class Setup(_Data):
     key: Mapping[str, str] = {}
     # Variables with the user's own keys, which are unset for such rules.
     unset: tuple[str, ...] = ()
+    # Variables that name a file with this text, for settings that have no variable.
+    files: Mapping[str, str] = {}
+    # Placeholders for a client that signs requests, if the user has no credentials of this kind.
+    fallback: Mapping[str, str] = {}
     # Variables that make the program use this API rather than another.
     switch: Mapping[str, str] = {}
 

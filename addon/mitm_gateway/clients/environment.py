@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..rules.ruleset import RuleSet
@@ -28,6 +28,17 @@ class Changes:
     set: Mapping[str, str]
     unset: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    # Variables that name a file with this text.
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def in_folder(self, folder: Path) -> Changes:
+        """Write the files to a folder, and return the changes with variables that name them."""
+        paths = {name: folder / f"{name.lower()}.json" for name in self.files}
+        for name, path in paths.items():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.write_text(self.files[name])
+        named = {name: str(path) for name, path in paths.items()}
+        return Changes({**self.set, **named}, self.unset, self.arguments)
 
     def applied(self, environ: Environ) -> dict[str, str]:
         """Return the environment after the changes."""
@@ -52,16 +63,18 @@ def reverse(
 ) -> Changes:
     """Return the changes for a client of reverse listeners: each target with its listener's address."""
     put, arguments = dict(client.always), []
+    files: dict[str, str] = {}
     hosts = [target for target, _ in listeners]
     for target, url in listeners:
         setup = client.apis[target.api or ""]
         put |= {name: value.replace("{url}", url) for name, value in setup.url.items()}
         arguments += [argument.replace("{url}", url) for argument in setup.arguments]
+        files |= {name: text for name, text in setup.files.items() if not environ.get(name)}
     put |= no_proxy(environ) if has_proxy(environ) else {}
-    keys, unset = _keys(ruleset, client, hosts)
+    keys, unset = _keys(ruleset, client, hosts, environ)
     put |= keys | _switch(client, hosts, environ)
     unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]
-    return _changes(put, unset, arguments)
+    return _changes(put, unset, arguments, files)
 
 
 def intercept(
@@ -77,16 +90,18 @@ def intercept(
     `bundle` contains the CA of the proxy and everything that the client trusted before.
     """
     hosts = [target for target in targets(ruleset, environ) if target.api in client.apis]
-    keys, unset = _keys(ruleset, client, hosts)
+    keys, unset = _keys(ruleset, client, hosts, environ)
     put = dict(client.always) | proxied(ruleset, proxy, bundle, environ)
     put |= keys | _switch(client, hosts, environ)
     # A base URL of the user would lead past the host that the rules are about.
     unset += [name for target in hosts for name in client.apis[target.api or ""].url]
     unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]
-    return _changes(put, unset, [])
+    return _changes(put, unset)
 
 
-def _keys(ruleset: RuleSet, client: Client, hosts: Iterable[Target]) -> tuple[dict[str, str], list[str]]:
+def _keys(
+    ruleset: RuleSet, client: Client, hosts: Iterable[Target], environ: Environ
+) -> tuple[dict[str, str], list[str]]:
     """Return the placeholders to set, and the keys to unset, for hosts where the gateway sends its key."""
     put: dict[str, str] = {}
     unset: list[str] = []
@@ -94,6 +109,7 @@ def _keys(ruleset: RuleSet, client: Client, hosts: Iterable[Target]) -> tuple[di
         setup = client.apis[target.api or ""]
         if not sends_own_key(ruleset.on_host(target.host, HTTPS)):
             put |= setup.key
+            put |= {} if _has_any(setup.fallback, environ) else setup.fallback
             unset += [*setup.unset, *setup.key]
     return put, unset
 
@@ -114,6 +130,13 @@ def _is_on(setup: Setup, environ: Environ) -> bool:
     return any(environ.get(name) for name in setup.switch)
 
 
+def _has_any(fallback: Mapping[str, str], environ: Environ) -> bool:
+    """Return True if the user has credentials that would do instead of the placeholders."""
+    home = Path(environ.get("HOME") or Path.home())
+    in_files = any((home / ".aws" / name).exists() for name in ("credentials", "config"))
+    return any(environ.get(name) for name in (*fallback, "AWS_PROFILE")) or in_files
+
+
 def _switches(client: Client) -> list[str]:
     return [name for setup in client.apis.values() for name in setup.switch]
 
@@ -132,6 +155,11 @@ def _contains(text: str, secrets: Iterable[str]) -> bool:
     return any(text == secret or (len(secret) >= _SHORTEST_PART and secret in text) for secret in secrets)
 
 
-def _changes(put: Mapping[str, str], unset: Iterable[str], arguments: Sequence[str]) -> Changes:
+def _changes(
+    put: Mapping[str, str],
+    unset: Iterable[str],
+    arguments: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+) -> Changes:
     gone = (name for name in dict.fromkeys([*_ENVIRONMENT_FORM, *unset]) if name not in put)
-    return Changes(put, tuple(gone), tuple(arguments))
+    return Changes(put, tuple(gone), tuple(arguments), files or {})

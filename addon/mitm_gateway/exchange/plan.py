@@ -7,12 +7,14 @@ A plan names credentials and never contains one; the client's own key stays in t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from ..llm.apis import Call, call_of
 from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
-from ..text.redact import MASK, without_query_keys
+from ..text.printable import visible
+from ..text.redact import MASK, masked_text, without_query_keys
 from ..wire.addresses import Upstream, hostport
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
@@ -27,6 +29,8 @@ PLACEHOLDERS = frozenset(
     {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
 )
 ANTHROPIC_KEY = "sk-ant-"
+# A refusal shows at most this much of a path, and this many hosts.
+_SHOWN_PATH, _SHOWN_HOSTS = 200, 8
 # Reasons that the Envoy filter gives as well.
 NO_CLIENT_KEY = "this rule moves the client's key, and the client sent none in x-api-key or Authorization"
 SEVERAL_MODELS = "the query names more than one model"
@@ -108,9 +112,20 @@ def _find(
 def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal | Pass:
     is_reverse = arrival.mode == "reverse"
     if ruleset.unmatched == "block" or (ruleset.unmatched == "auto" and is_reverse):
-        return Refusal(404, "no rule matches this request, and unmatched requests are blocked")
+        return Refusal(
+            404, f"no rule matches this request, and unmatched requests are blocked: {_lookup(ruleset, head)}"
+        )
     authority = hostport(head.host, head.port, head.scheme) if is_reverse else None
     return Pass(head.target, head.fields, authority)
+
+
+def _lookup(ruleset: RuleSet, head: RequestHead) -> str:
+    """Return the URL for which no rule was found, without its query, and the hosts that rules are about."""
+    place = hostport(head.host, head.port, head.scheme)
+    path = visible(masked_text(head.target.partition("?")[0][:_SHOWN_PATH]))
+    hosts = dict.fromkeys(pattern.text for rule in ruleset.rules for pattern in rule.match.host)
+    named = ", ".join(islice(hosts, _SHOWN_HOSTS)) + (", …" if len(hosts) > _SHOWN_HOSTS else "")
+    return f"{visible(head.method[:_SHOWN_PATH])} {head.scheme}://{place}{path}; the rules are about {named}"
 
 
 def _plan(

@@ -1,0 +1,181 @@
+"""Real client programs in every mode, against an upstream that insists on the gateway's key and model names.
+
+`make clients` installs the programs and writes the table of docs/clients.md from the results.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clients.upstream import MODEL, TEXT, answer
+from mitm_gateway.clients.apis import APIS
+from support.constants import GW, ROOT
+from support.launcher import Command
+from support.processes import unused_port
+from support.recorder import Recorder
+
+pytestmark = [pytest.mark.e2e, pytest.mark.clients]
+
+CACHE = Path(os.environ.get("CLIENTS_CACHE") or ROOT / ".cache" / "clients")
+PROGRAMS = Path(__file__).with_name("programs")
+HOSTS = {api.name: api.pattern for api in APIS}
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program of the matrix, as its file describes it."""
+
+    name: str
+    title: str
+    client: str
+    api: str
+    modes: tuple[str, ...]
+    command: tuple[str, ...]
+    npm: tuple[str, ...] = ()
+    pypi: tuple[str, ...] = ()
+    code: str = ""
+    env: Mapping[str, str] | None = None
+
+    @property
+    def argv(self) -> list[str]:
+        return [*self.command, self.code] if self.code else list(self.command)
+
+    @property
+    def version(self) -> str | None:
+        """Return the installed version of the first package; None if it is not installed."""
+        if self.npm:
+            return _npm_version(self.npm[0])
+        return _pypi_versions().get(self.pypi[0].lower()) if self.pypi else "-"
+
+
+def _npm_version(package: str) -> str | None:
+    file = CACHE / "npm" / "node_modules" / package / "package.json"
+    return str(json.loads(file.read_text())["version"]) if file.exists() else None
+
+
+@cache
+def _pypi_versions() -> Mapping[str, str]:
+    python = CACHE / "py" / "bin" / "python"
+    if not python.exists():
+        return {}
+    done = subprocess.run(
+        [python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True
+    )
+    return {each["name"].lower(): each["version"] for each in json.loads(done.stdout)}
+
+
+def _program(file: Path) -> Program:
+    data: dict[str, Any] = yaml.safe_load(file.read_text())
+    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    return Program(name=file.stem, **{**data, **lists})
+
+
+ALL = [_program(file) for file in sorted(PROGRAMS.glob("*.yaml"))]
+CASES = [pytest.param(each, mode, id=f"{each.name}-{mode}") for each in ALL for mode in each.modes]
+
+
+class Home(Command):
+    """A home for one program, with the programs of the matrix on its path."""
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        folders = [
+            CACHE / "node" / "node_modules" / ".bin",
+            CACHE / "npm" / "node_modules" / ".bin",
+            CACHE / "py" / "bin",
+        ]
+        path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+        own = {"PATH": path, "NODE_PATH": str(CACHE / "npm" / "node_modules"), "GW_KEY": GW}
+        return {**super().environment(), **own, **(env or {})}
+
+
+@pytest.fixture
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    """A home below the cache: Gemini CLI ignores settings below folders that everybody may write to."""
+    folder = CACHE / "homes" / request.node.name.replace("/", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    made = Home(folder)
+    # Modules for Node are found from the working directory upwards.
+    (folder / "node_modules").symlink_to(CACHE / "npm" / "node_modules")
+    yield made
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def rules(upstream: Recorder, program: Program) -> str:
+    return f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - name: matrix
+    match: {{host: "{HOSTS[program.api]}"}}
+    upstream: {upstream.url}
+    auth: {{scheme: bearer, credential: gw}}
+    models: {{default: {MODEL}}}
+    respond: {{head: true}}
+"""
+
+
+def run_reverse(home: Home, program: Program) -> subprocess.CompletedProcess[str]:
+    """Run the program in a shell that `mitm-gateway env` has set up for a gateway that `serve` runs."""
+    port = unused_port()
+    env = dict(program.env or {})
+    gateway = home.start("serve", "--port", str(port), env=env)
+    try:
+        assert gateway.stderr
+        for line in gateway.stderr:
+            if "for all clients" in line:
+                break
+        client = [] if program.client == "any" else ["--client", program.client]
+        lines = home.run("env", "--shell", "bash", "--port", str(port), *client, env=env).stdout
+        script = f"{lines}\n{shlex.join(program.argv)}"
+        return subprocess.run(
+            ["bash", "-c", script], cwd=home.home, env=home.environment(env), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+    finally:
+        gateway.terminate()
+        gateway.communicate(timeout=30)
+
+
+def run_launched(home: Home, program: Program, *options: str) -> subprocess.CompletedProcess[str]:
+    return home.run("run", *options, "--", *program.argv, env=program.env)
+
+
+RUN: Mapping[str, Callable[[Home, Program], subprocess.CompletedProcess[str]]] = {
+    "reverse": run_reverse,
+    "run": run_launched,
+    "intercept": lambda home, program: run_launched(home, program, "--intercept"),
+}
+
+
+@pytest.mark.parametrize(("program", "mode"), CASES)
+def test_a_program_gets_its_answer_through_the_gateway(
+    program: Program,
+    mode: str,
+    home: Home,
+    recorder: Callable[..., Recorder],
+    record_property: Callable[[str, object], None],
+) -> None:
+    if program.version is None:
+        pytest.skip(f"not tried: {program.title} is not installed; `make clients` installs it")
+    upstream = recorder(answer)
+    home.write_rules(rules(upstream, program))
+    record_property("version", program.version)
+    done = RUN[mode](home, program)
+    assert TEXT in done.stdout, (done, [(each.method, each.target) for each in upstream.requests])
+    keys = {value for each in upstream.requests for value in each.values("authorization")}
+    assert keys == {f"Bearer {GW}"}
+    if mode != "reverse":
+        assert done.returncode == 0, done
+        assert "without a request through the gateway" not in done.stderr
