@@ -14,7 +14,7 @@ SERVE = .venv/bin/mitm-gateway serve --port $(PORT) $(ARGS)
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
-.PHONY: help run web screenshots quick test check matrix bench fuzz soak package clean
+.PHONY: help run web screenshots quick test check matrix clients bench fuzz soak package clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -47,6 +47,11 @@ matrix-3.13: MITMPROXY := mitmproxy>=12,<13
 matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP)
 	@echo "=== matrix: Python $*, $$(.venv-$*/bin/mitmdump --version | head -n 1)"
 	@.venv-$*/bin/python -m pytest -n 2 $(ARGS)
+
+clients: .venv/dev ## real client programs in every mode; writes the table of docs/clients.md
+	@PYTHONPATH=addon:tests .venv/bin/python tests/clients/install.py
+	@.venv/bin/python -m pytest -n 2 -m clients --junitxml=.cache/clients/results.xml tests/clients $(ARGS)
+	@PYTHONPATH=addon:tests .venv/bin/python tests/clients/table.py .cache/clients/results.xml docs/clients.md
 
 bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies and other gateways; ARGS=--curves
 	@.venv/bin/python bench/run.py $(ARGS)

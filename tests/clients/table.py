@@ -1,6 +1,6 @@
 """Write the table of docs/clients.md from the results of the last run of the matrix.
 
-    python tests/clients/table.py .cache/clients/results.xml docs/clients.md
+python tests/clients/table.py .cache/clients/results.xml docs/clients.md
 """
 
 from __future__ import annotations

@@ -407,3 +407,47 @@ def test_the_environment_form_reports_what_is_missing(command: Command) -> None:
         in done.stderr
     )
     assert "ANTHROPIC_API_KEY is not set" in done.stderr
+
+
+# ---- clients that go their own way ----
+
+
+@pytest.mark.parametrize(
+    "name", ["claude", "codex", "gemini", "opencode", "copilot", "aider", "llm", "pi", "other"]
+)
+@pytest.mark.parametrize("options", [[], ["--intercept"]], ids=["run", "intercept"])
+def test_a_client_that_ignores_everything_is_reported_with_the_way_out(
+    command: Command, name: str, options: list[str]
+) -> None:
+    hosts = "[api.anthropic.com, api.openai.com, generativelanguage.googleapis.com]"
+    command.write_rules(f"rules: [{{match: {{host: {hosts}}}, upstream: https://gw.test}}]")
+    stand_in = command.home / name
+    stand_in.write_text("#!/bin/sh\nexit 3\n")
+    stand_in.chmod(0o755)
+    done = command.run("run", *options, "--", stand_in)
+    if name == "pi" and not options:
+        assert (done.returncode, "use `mitm-gateway run --intercept`" in done.stderr) == (2, True), done
+        return
+    assert done.returncode == 3
+    said = f"mitm-gateway: {name} ended without a request through the gateway. "
+    assert len(done.stderr.partition(said)[2]) > 30, done.stderr
+
+
+def test_refusals_and_hints_are_summed_up_at_the_end(recorder: StartRecorder, command: Command) -> None:
+    error = {"type": "error", "error": {"type": "not_found_error", "message": "model: claude-x"}}
+    upstream = recorder(json_reply(error, 404))
+    command.write_rules(rules(upstream))
+    code = """
+import anthropic
+client = anthropic.Anthropic(max_retries=0)
+for _ in range(2):
+    try:
+        client.messages.create(model="claude-x", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+    except anthropic.NotFoundError:
+        pass
+"""
+    done = command.run("run", "--", *python(code), env={"GW_KEY": KEY})
+    assert done.returncode == 0, done
+    lines = [line for line in done.stderr.splitlines() if "rules from" not in line]
+    assert 1 <= len(lines) <= 2, lines
+    assert "hint: the upstream does not know the model" in lines[-1]
