@@ -94,20 +94,28 @@ def check(
     head: RequestHead, arrival: Arrival, policy: Policy, knows_host: Callable[[str, int], bool]
 ) -> Refusal | None:
     """Return the refusal of a request that is inadmissible under any rule; requests to hosts without rules pass."""
-    if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
-        return Refusal(403, TRACE_REFUSED)
-    # Before anything looks at the path, on hosts without rules too.
-    if len(head.path) > MAX_PATH_CHARACTERS:
-        return Refusal(400, LONG_PATH)
+    if refusal := _check_any(head):
+        return refusal
     if not _concerns_rules(head, arrival, knows_host):
         return None
-    return (
-        _check_names(head, arrival, policy)
-        or _check_origin(head, policy)
-        or _check_line(head)
-        or _check_characters(head)
-        or _check_path(head)
-    )
+    return _check_names(head, arrival, policy) or _check_origin(head, policy) or _check_form(head)
+
+
+def check_replay(head: RequestHead, knows_host: Callable[[str, int], bool]) -> Refusal | None:
+    """Return the refusal of a request that the user sends again, perhaps after an edit."""
+    return _check_any(head) or (_check_form(head) if knows_host(head.host, head.port) else None)
+
+
+def _check_any(head: RequestHead) -> Refusal | None:
+    """Check what holds on hosts without rules too."""
+    if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
+        return Refusal(403, TRACE_REFUSED)
+    # Before anything looks at the path.
+    return Refusal(400, LONG_PATH) if len(head.path) > MAX_PATH_CHARACTERS else None
+
+
+def _check_form(head: RequestHead) -> Refusal | None:
+    return _check_line(head) or _check_characters(head) or _check_path(head)
 
 
 def _concerns_rules(head: RequestHead, arrival: Arrival, knows_host: Callable[[str, int], bool]) -> bool:

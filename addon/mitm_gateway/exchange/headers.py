@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..rules.edits import Beta, Headers
-from ..rules.fields import CREDENTIAL_REFERENCE, FRAMING_HEADERS
+from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
 from ..rules.schema import Auth
 from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, normal_name
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys
-from .plan import Plan
+from .guard import bare_key
+from .plan import Plan, client_key
 from .query import encoded
 
 _BETA = b"anthropic-beta"
+# Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
+TOKEN_BETAS = "oauth-"
 Field = tuple[bytes, bytes]
 
 
@@ -42,7 +45,9 @@ class Secrets:
 
 def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     """Return the fields to send for a plan; the secrets are added last."""
-    fields = head.fields if plan.auth.scheme == "keep" else stripped(head.fields)
+    fields = head.fields
+    if plan.auth.scheme != "keep":
+        fields = stripped(fields) if _moves_token(plan, head) else without_token_betas(stripped(fields))
     fields = edited(fields, plan.rule.headers, plan.rule.beta, secrets.named)
     if plan.rule.models and plan.rule.models.restore and head.get("accept-encoding") is not None:
         # The model's name in the response is edited while it streams, which a compressed stream does not allow.
@@ -101,13 +106,37 @@ def _filled(value: str, secrets: Mapping[str, Secret]) -> str:
 
 def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
     values = [text(value) for name, value in fields if name.lower() == _BETA]
-    before = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-    after = beta.edited(before)
+    before = tuple(name.strip() for value in values for name in value.split(","))
+    after = beta.edited(tuple(filter(None, before)))
     if after == before:
         return fields
     if not after:
         return [item for item in fields if item[0].lower() != _BETA]
     return _replaced(fields, _BETA, raw(",".join(after)))
+
+
+def _moves_token(plan: Plan, head: RequestHead) -> bool:
+    """Report whether the client's token in `Authorization` is the key that the rule moves."""
+    if plan.auth.credential != CLIENT:
+        return False
+    key = client_key(head, plan.auth)
+    return any(bare_key(value) == key for value in head.all("authorization"))
+
+
+def without_token_betas(fields: Fields) -> Fields:
+    """Return the fields without the beta names that belong to a token; all other bytes stay."""
+    return tuple(filter(None, (_without_token_betas(item) for item in fields)))
+
+
+def _without_token_betas(item: Field) -> Field | None:
+    name, value = item
+    if name.lower() != _BETA:
+        return item
+    betas = text(value).split(",")
+    kept = [beta for beta in betas if not beta.strip().lower().startswith(TOKEN_BETAS)]
+    if len(kept) == len(betas):
+        return item
+    return (name, raw(",".join(kept).strip())) if any(beta.strip() for beta in kept) else None
 
 
 def stripped(fields: Fields) -> Fields:

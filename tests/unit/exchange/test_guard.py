@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.exchange.guard import Policy, check, check_client_key, check_peer, without_client_key
-from mitm_gateway.wire.request import Arrival
+from mitm_gateway.exchange.guard import (
+    Policy,
+    check,
+    check_client_key,
+    check_peer,
+    check_replay,
+    without_client_key,
+)
+from mitm_gateway.wire.request import Arrival, RequestHead
 from support.core import make_head
 
 INTERCEPT = Arrival(mode="regular", tls=True, sni="api.anthropic.com", inside_connect=True)
@@ -211,3 +218,21 @@ def test_only_the_client_key_is_removed() -> None:
 
 def test_a_policy_does_not_show_its_keys() -> None:
     assert "right-key" not in repr(KEYED)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (make_head(), None),
+        (make_head(method="TRACE"), 403),
+        (make_head(method="track", host="other.test"), 403),
+        (make_head(method="GET /x HTTP/1.1"), 400),
+        (make_head("/v1/../x"), 400),
+        (make_head("/a b"), 400),
+        (make_head(headers={"x": "a\r\nb"}), 400),
+        (make_head("/v1/../x", host="other.test"), None),
+    ],
+)
+def test_a_replay_that_the_user_has_edited_is_checked(head: RequestHead, expected: int | None) -> None:
+    refusal = check_replay(head, lambda host, _port: host == "api.anthropic.com")
+    assert (refusal.status if refusal else None) == expected

@@ -11,7 +11,7 @@ from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from mitm_gateway.rules.ruleset import NEEDS_BODY
 from mitm_gateway.rules.schema import Auth
-from mitm_gateway.text.redact import Secret
+from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, Secret, masked_header
 from mitm_gateway.wire.addresses import Upstream
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
@@ -203,10 +203,12 @@ def test_a_second_secret_goes_into_a_header() -> None:
         ({"keep": ["x"]}, "a,b", None),
         ({"drop": ["x"]}, "a,  b", "a,  b"),
         ({"add": ["x"]}, None, "x"),
+        ({"keep": []}, "", None),
+        ({"drop": ["x"]}, "a,,b, ", "a,b"),
     ],
 )
 def test_betas_are_edited_in_the_header(beta: Any, before: str | None, after: str | None) -> None:
-    head = make_head(headers={"anthropic-beta": before} if before else {})
+    head = make_head(headers={} if before is None else {"anthropic-beta": before})
     assert dict(sent(head, None, beta=beta)).get("anthropic-beta") == after
 
 
@@ -397,3 +399,43 @@ def test_the_models_of_a_batch_lead_to_one_rule_or_to_a_refusal() -> None:
         assert isinstance(refusal, Refusal)
         assert refusal.status == 400
     assert isinstance(decide(rules, make_head("/v1/messages/batches"), INTERCEPT, ("a", "b")), Pass)
+
+
+@pytest.mark.parametrize(
+    ("auth", "headers", "after"),
+    [
+        (BEARER, {}, "a, b"),
+        ({"scheme": "none"}, {"authorization": "Bearer token"}, "a, b"),
+        ({"scheme": "keep"}, {"authorization": "Bearer token"}, "a,oauth-2025-04-20, b"),
+        (CLIENT, {"authorization": "Bearer token"}, "a,oauth-2025-04-20, b"),
+        (CLIENT, {"authorization": "Bearer token", "x-api-key": "key"}, "a, b"),
+    ],
+)
+def test_the_beta_of_a_token_leaves_with_it(auth: Any, headers: dict[str, str], after: str) -> None:
+    head = make_head(headers={"anthropic-beta": "a,oauth-2025-04-20, b", **headers})
+    keys: dict[str, Any] = {} if auth["scheme"] == "keep" else {"upstream": "https://h.test"}
+    assert dict(sent(head, None, auth=auth, **keys))["anthropic-beta"] == after
+
+
+def test_no_empty_header_stays_of_a_tokens_beta() -> None:
+    head = make_head(headers={"anthropic-beta": "oauth-2025-04-20"})
+    assert "anthropic-beta" not in dict(sent(head, upstream="https://h.test", auth=BEARER))
+    added = sent(head, upstream="https://h.test", auth=BEARER, beta={"add": ["oauth-2025-04-20"]})
+    assert dict(added)["anthropic-beta"] == "oauth-2025-04-20"
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*KEY_NAMES, *KEY_ENDINGS, *(f"x-{ending}" for ending in KEY_ENDINGS)})
+)
+@pytest.mark.parametrize("scheme", ["bearer", "none"])
+def test_every_name_that_the_views_mask_is_stripped(name: str, scheme: str) -> None:
+    assert MASK in masked_header(name, "hunter2")
+    auth = BEARER if scheme == "bearer" else {"scheme": "none"}
+    head = make_head(f"/v1/x?{name}=hunter2&a=1", headers={name: "hunter2", name.upper(): "hunter2"})
+    assert plan_for(head, upstream="https://h.test", auth=auth).target == "/v1/x?a=1"
+    fields = sent(head, "GW" if scheme == "bearer" else None, upstream="https://h.test", auth=auth)
+    assert "hunter2" not in str(fields)
+    kept = sent(
+        head, None, upstream="https://h.test", auth={"scheme": "none"}, headers={"set": {name: "own"}}
+    )
+    assert (name, "own") in kept
