@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ..llm.usage import Usage
+from ..text.printable import one_line, shown_name
 from ..text.redact import is_key_header, masked_text
 from ..wire.request import RequestHead, lower_name
 from .plan import Plan, body_edits
@@ -109,7 +110,7 @@ class Record:
             status = str(self.status) if self.status else None
             parts += [status, self.late_error, self.error, _duration(self.total_s)]
         parts += [_tokens(self.usage), *self.notes, self.hint]
-        return _plain(f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}")
+        return one_line(f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}")
 
     def log_entry(self) -> Mapping[str, object]:
         """Return the keys of a `gateway_log` line; unknown values are absent."""
@@ -137,7 +138,7 @@ class Record:
             "hint": self.hint,
         }
         return {
-            key: _plain(value) if isinstance(value, str) else value
+            key: _shown(key, value) if isinstance(value, str) else value
             for key, value in entry.items()
             if value is not None
         }
@@ -164,9 +165,8 @@ class Record:
         return {key: value for key, value in facts.items() if value is not None}
 
 
-def _plain(text: str) -> str:
-    """Return text that can be encoded: a client's bytes may not be UTF-8, a model's name half a surrogate pair."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+def _shown(key: str, value: str) -> str:
+    return shown_name(value) if key in ("method", "host", "model", "model_sent") else one_line(value)
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:
@@ -175,13 +175,17 @@ def auth_change(plan: Plan, head: RequestHead) -> str | None:
         return None
     names = [lower_name(name) for name, _ in head.fields]
     slots = list(dict.fromkeys(name for name in names if is_key_header(name)))
-    return f"{' + '.join(slots) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
+    return f"{shown_name(' + '.join(slots)) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
 
 
 def _model_change(model: str | None, sent: str | None) -> str | None:
     if model is None:
         return None
-    return f"{model} → {sent}" if sent is not None and sent != model else model
+    return (
+        f"{shown_name(model)} → {shown_name(sent)}"
+        if sent is not None and sent != model
+        else shown_name(model)
+    )
 
 
 def _duration(seconds: float | None) -> str | None:

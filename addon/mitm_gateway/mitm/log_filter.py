@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable
 
+from ..text.printable import visible
 from ..text.redact import masked_target, masked_text
 
 # mitmproxy cuts long lines anywhere, so a literal may have no end; a cut one extends to the end of the line.
@@ -29,7 +30,7 @@ class Unquoted(logging.Filter):
 def unquoted(text: str, secrets: Iterable[str] = ()) -> str:
     """Return mitmproxy's text about a connection without the bytes that a peer sent and without secrets."""
     text = _QUOTED.sub("b'…'", text)
-    return masked_text(_QUERY.sub(lambda found: masked_target(found[0]), text), tuple(secrets))
+    return visible(masked_text(_QUERY.sub(lambda found: masked_target(found[0]), text), tuple(secrets)))
 
 
 _unquoted = Unquoted()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ..exchange.record import Record
 from ..llm.apis import Api, identify
+from ..text.printable import shown_name
 from ..wire.addresses import DEFAULT_PORTS, normal_path
 
 Attributes: TypeAlias = dict[str, str | int | float | bool | tuple[str, ...]]
@@ -31,7 +32,6 @@ _PROVIDERS = {
     "x_ai": re.compile(r"\.x\.ai/"),
     "anthropic": re.compile(r"/messages$"),
 }
-_MAX_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def operation(record: Record) -> Operation | None:
     total_s = record.total_s or 0.0
     start_ns = int(record.time * 1e9)
     return Operation(
-        name=f"{kind} {asked[:_MAX_NAME]}" if asked else kind,
+        name=f"{kind} {shown_name(asked)}" if asked else kind,
         start_ns=start_ns,
         end_ns=start_ns + int(total_s * 1e9),
         span={**shared, **answered, **failed, **_span_only(record)},
@@ -89,7 +89,7 @@ def _place(record: Record) -> Attributes:
         "gen_ai.provider.name": next(
             (name for name, form in _PROVIDERS.items() if form.search(tried)), "openai"
         ),
-        "server.address": host,
+        "server.address": shown_name(host),
         **_named("mitm_gateway.rule", record.rule),
     }
     if url.hostname:
@@ -98,7 +98,7 @@ def _place(record: Record) -> Attributes:
 
 
 def _named(key: str, value: str | None) -> Attributes:
-    return {key: value[:_MAX_NAME]} if value else {}
+    return {key: shown_name(value)} if value else {}
 
 
 def _error(record: Record) -> str | None:
@@ -121,7 +121,7 @@ def _span_only(record: Record) -> Attributes:
     if usage.cache_creation_tokens is not None:
         found["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_creation_tokens
     if usage.stop_reason is not None:
-        found["gen_ai.response.finish_reasons"] = (usage.stop_reason,)
+        found["gen_ai.response.finish_reasons"] = (shown_name(usage.stop_reason),)
     if usage.is_stream:
         found["gen_ai.request.stream"] = True
         if record.first_event_s is not None:

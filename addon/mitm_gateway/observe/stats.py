@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..text.printable import shown_name
+
 # Percentiles cover the latest requests of a gateway that runs for months.
 MAX_TIMES = 10_000
 # Clients may invent model names; those beyond the limit share a row.
@@ -81,8 +83,8 @@ class Stats:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of one request."""
-        model = str(entry.get("model_sent", entry.get("model", "-")))
-        key = (str(entry.get("rule", "no rule")), model[:_MAX_NAME])
+        model = shown_name(str(entry.get("model_sent", entry.get("model", "-"))))
+        key = (shown_name(str(entry.get("rule", "no rule"))), model[:_MAX_NAME])
         if key not in self._totals and len(self._totals) >= MAX_ROWS:
             key = (key[0], OTHERS)
         self._totals.setdefault(key, _Totals()).add(entry)

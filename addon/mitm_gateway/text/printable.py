@@ -9,8 +9,13 @@ from typing import Any
 
 # Control characters except newline and tab, C1 controls, marks that change the direction of text, and lone surrogates,
 # which no terminal and no page can encode.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
+)
 _CONTROL_PICTURES = 0x2400
+_TO_LINE = str.maketrans({"\n": "\u240a", "\t": "\u2409"})
+# Longer names are cut where they are shown.
+MAX_NAME = 256
 # Objects with more keys are data that nobody reads line by line.
 MAX_KEYS = 500
 
@@ -20,11 +25,24 @@ def visible(text: str) -> str:
     return _UNSAFE.sub(_picture, text.replace("\r\n", "\n"))
 
 
+def one_line(text: str) -> str:
+    """Return the text of a peer as part of a line: nothing in it acts on a terminal, a log or an encoder."""
+    if text.isascii() and text.isprintable():
+        return text
+    return visible(text).translate(_TO_LINE)
+
+
+def shown_name(text: str) -> str:
+    """Return a name that a peer chose, such as a model's, on one line and cut where it is very long."""
+    shown = one_line(text[: MAX_NAME + 1])
+    return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 1]}…"
+
+
 def _picture(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < 0x20:
         return chr(_CONTROL_PICTURES + code)
-    return "\u2421" if code == 0x7F else f"\\u{code:04x}"
+    return "\u2421" if code == 0x7F else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def folded(text: str, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""What is told about a handled request."""
+"""The record of a handled request."""
 
 from __future__ import annotations
 
@@ -96,3 +96,16 @@ def test_the_log_tells_an_upstream_that_fails_behind_its_status(changes: dict[st
     assert record.log_entry()["refusal"] == f"upstream: {reason}"
     facts = record.facts(record.log_entry())
     assert (facts.get("refusal"), facts["error"]) == (None, reason)
+
+
+HOSTILE = "\x1b]0;owned\x07\nforged line\x9b\u202e\ud800" + "m" * 1_000_000
+
+
+def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
+    record = replace(planned(), model=HOSTILE, model_sent=HOSTILE + "x", error=HOSTILE[:40], status=200)
+    record.method = HOSTILE
+    for text in (record.comment(), *record.log_entry().values()):
+        shown = str(text)
+        shown.encode()
+        assert shown.isprintable()
+        assert len(shown) < 1000

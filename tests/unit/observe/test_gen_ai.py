@@ -132,7 +132,14 @@ def test_errors_have_few_kinds(changes: dict[str, Any], error: str) -> None:
 def test_long_names_are_truncated() -> None:
     found = told(model="m" * 5000, model_sent=None)
     assert len(found.name) == len("chat ") + 256
-    assert found.span["gen_ai.request.model"] == "m" * 256
+    assert found.span["gen_ai.request.model"] == "m" * 255 + "…"
+
+
+def test_labels_can_be_encoded_whatever_a_peer_sends() -> None:
+    found = told(model="\ud800\x1b\n", usage=Usage(model="\udfff\n", stop_reason="\ud800"))
+    for value in (found.name, *found.span.values(), *found.metric.values()):
+        str(value).encode()
+        assert "\n" not in str(value)
 
 
 def test_the_server_address_has_port_and_no_brackets() -> None:

@@ -1,4 +1,4 @@
-"""Text as it may be shown."""
+"""Text of peers, made printable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.text.printable import folded, listed, size, visible
+from mitm_gateway.text.printable import MAX_NAME, folded, listed, one_line, shown_name, size, visible
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,18 @@ def test_sizes_are_shown_in_words() -> None:
 def test_an_object_has_a_line_for_each_key() -> None:
     assert listed({"a": "x", "b": [1], "c": "1\n2"}) == "a: x\nb: [1]\nc:\n  1\n  2"
     assert listed("text") == "text"
+
+
+@given(st.text(st.characters(), max_size=400))
+def test_a_part_of_a_line_is_printable_and_can_be_encoded(text: str) -> None:
+    shown = one_line(text)
+    shown.encode()
+    assert not any(character in shown for character in "\n\r\t\x1b\x9b\u2028\u202e")
+    assert len(shown_name(text)) <= MAX_NAME
+
+
+def test_a_name_stays_and_an_endless_one_is_cut() -> None:
+    assert shown_name("claude-opus-4-8") == "claude-opus-4-8"
+    assert shown_name("a" * MAX_NAME) == "a" * MAX_NAME
+    assert shown_name("a" * 20_000_000) == "a" * (MAX_NAME - 1) + "…"
+    assert shown_name("\x1b]0;owned\x07\nforged") == "␛]0;owned␇␊forged"
