@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 from ..text.bounded_json import TooManyValuesError, parsed, readable_part
 from ..text.printable import size
 from ..wire import aws_eventstream
-from . import bedrock_converse
+from . import bedrock_converse, gemini
+from .body_kind import kind_of
 from .stream_assembly import Assembly
 
 # CPU time for the beginning of a stream, and the size of its end, which is always read.
@@ -35,13 +36,18 @@ _DATA = re.compile(rb"^data:[ ]?(.*(?:\n.+)*)", re.MULTILINE)
 Now: TypeAlias = Callable[[], float]
 
 
-def read(data: bytes, kind: str, notes: list[str], now: Now) -> Any:
+def read(data: bytes, content_type: str, notes: list[str], now: Now) -> Any:
     """Return the body's data; for a stream, the response that its events assemble. `now` is a clock of CPU time."""
-    if kind == aws_eventstream.CONTENT_TYPE:
-        return _streamed(_frame_events(data, notes, now), notes)
-    if kind == "text/event-stream" or data.lstrip()[:6] in (b"event:", b"data: "):
-        return _streamed(_events(data, notes, now), notes)
-    return _json(data, notes)
+    match kind_of(content_type, data[:64], is_whole=True):
+        case "aws_eventstream":
+            return _streamed(_frame_events(data, notes, now), notes)
+        case "sse":
+            return _streamed(_events(data, notes, now), notes)
+    body = _json(data, notes)
+    # Gemini streams an array of chunks to clients that do not ask for events.
+    if isinstance(body, list) and body and isinstance(body[0], dict) and gemini.is_chunk(body[0]):
+        return _streamed([body], notes)
+    return body
 
 
 def _json(data: bytes, notes: list[str]) -> Any:

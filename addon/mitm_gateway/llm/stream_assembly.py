@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from ..text.bounded_json import parsed
+from . import gemini
 
 Data: TypeAlias = dict[str, Any]
 
@@ -50,6 +51,8 @@ class Assembly:
                 self._add_delta(event)
             elif "choices" in event:
                 self._add_chunk(event)
+            elif gemini.is_chunk(event):
+                self._add_gemini_chunk(event)
             elif isinstance(kind, str) and kind.startswith("response."):
                 self._add_response_event(kind, event)
             else:
@@ -133,6 +136,27 @@ class Assembly:
         block["id"] = call.get("id") or block.get("id")
         self._grow(key, "name", function.get("name"))
         self._grow(key, "arguments", function.get("arguments"))
+
+    # ---- Gemini ----
+
+    def _add_gemini_chunk(self, chunk: Mapping[str, Any]) -> None:
+        response = dict(gemini.body(chunk))
+        self._usage.update(_known(response.pop("usage", None)))
+        for part in _list(response.pop("content", None)):
+            self._add_part(gemini.part(_known(part)))
+        self._response.setdefault("content", [])
+        self._response.update(response)
+        self._is_complete |= "stop_reason" in response or "error" in response
+
+    def _add_part(self, part: Mapping[str, Any]) -> None:
+        """Add a part; text goes on with the part before it, if that is of the same kind."""
+        kind, last = part.get("type"), next(reversed(self._blocks), None)
+        name = {"text": "text", "thinking": "thinking"}.get(str(kind))
+        if name is None or last is None or self._blocks[last].get("type") != kind:
+            last = f"part {len(self._blocks)}"
+            self._blocks[last] = {key: value for key, value in part.items() if key != name}
+        if name is not None:
+            self._grow(last, name, part.get(name))
 
     # ---- Responses API ----
 

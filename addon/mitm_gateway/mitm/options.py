@@ -37,6 +37,12 @@ def add_options(loader: Loader) -> None:
     add("gateway_otel", bool, False, "Send OpenTelemetry spans and metrics where the OTEL_* variables say.")
     add("gateway_metrics", str, "", "Address that serves metrics to Prometheus, such as 127.0.0.1:9464.")
     add("gateway_capture", str, "8MiB", "How much of each response is kept for display.")
+    add(
+        "gateway_view_limit",
+        str,
+        "1MiB",
+        "How much text the LLM view shows; a single part has a quarter of it.",
+    )
     add("gateway_reveal", bool, False, "Show and keep secrets unmasked.")
     add("gateway_clients", str, "", "File of client keys, one a line; every request then needs one.")
     add(
@@ -57,6 +63,7 @@ class Settings:
     rules: Path | None = None
     body_limit: int = 64 << 20
     capture: int = 8 << 20
+    view_limit: int = 1 << 20
     log: Path | None = None
     otel: bool = False
     metrics: tuple[str, int] | None = None
@@ -75,6 +82,7 @@ class Settings:
             rules=_path(options.gateway_rules) or default_rules,
             body_limit=_size("gateway_body_limit", options.gateway_body_limit),
             capture=_size("gateway_capture", options.gateway_capture),
+            view_limit=_size("gateway_view_limit", options.gateway_view_limit),
             log=_path(options.gateway_log),
             otel=options.gateway_otel,
             metrics=_address("gateway_metrics", options.gateway_metrics),

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mitmproxy import contentviews, flow, http
+from mitmproxy import contentviews, ctx, flow, http
 
 from ..llm import conversation
 from ..observe import gateway_view
+from ..rules.fields import parse_size
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
 from ..wire.request import text
@@ -42,7 +43,15 @@ class View:
 
 
 def _llm(message: Message) -> str:
-    return conversation.render(message.data, message.content_type)
+    return conversation.render(message.data, message.content_type, limit=_limit())
+
+
+def _limit() -> int:
+    """Return the option's value; mitmproxy renders views in processes without the addon, too."""
+    try:
+        return parse_size(ctx.options.gateway_view_limit)
+    except (AttributeError, ValueError):
+        return conversation.DEFAULT_LIMIT
 
 
 def _llm_priority(message: Message) -> float:

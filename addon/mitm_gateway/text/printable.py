@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -51,6 +52,25 @@ def folded(text: str, limit: int) -> str:
     if len(text) <= limit + 100:
         return text
     return f"{text[:limit]}\n… {len(text) - limit:,} more characters"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return the text with its long lines broken at blanks; the rest of a line keeps its indent."""
+    return re.sub(
+        rf"^( *)(?=.{{{width + 1}}}).*", lambda found: _broken(found, width), text, flags=re.MULTILINE
+    )
+
+
+@lru_cache(maxsize=128)
+def _pieces(room: int) -> re.Pattern[str]:
+    return re.compile(rf".{{1,{room}}}(?: +|$)|.{{1,{room}}}")
+
+
+def _broken(found: re.Match[str], width: int) -> str:
+    indent, line = found[1][: width // 2], found[0][len(found[1][: width // 2]) :]
+    room = width - len(indent)
+    pieces = _pieces(room).findall(line)
+    return "\n".join(indent + piece.rstrip(" ") for piece in pieces)
 
 
 def indented(text: str) -> str:

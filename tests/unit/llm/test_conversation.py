@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_request_of_the_messages_api_is_shown() -> None:
         "\n"
         "system (22 bytes):\n  You are terse.\n  Be kind.\n"
         "\n"
-        "tools (2):\n  Bash, web\n"
+        "tools (2):\n  Bash\n  web (web_search_20250305)\n"
         "\n"
         "user:\n  list the files\n"
         "\n"
@@ -137,18 +138,123 @@ def test_an_empty_list_of_tools_is_not_shown() -> None:
 
 
 def test_long_parts_are_folded_to_a_line_with_their_size() -> None:
-    text = shown({"messages": [{"role": "user", "content": "word " * 2000}]})
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 2000}]}).encode()
+    text = render(body, JSON, limit=16_000)
     assert text.endswith("\n  … 6,000 more characters")
-    assert len(text) < 4100
+    assert len(text) < 4300
+    assert "more characters" not in render(body, JSON)
 
 
 def test_the_middle_of_a_huge_conversation_is_omitted() -> None:
     messages = [{"role": "user", "content": f"{number} " + "w" * 3000} for number in range(2000)]
     text = shown({"system": "S", "messages": messages})
-    assert text.startswith("system (1 byte):\n  S\n\nuser:\n  0 w")
+    assert text.startswith("system (1 byte):\n  S\n\nuser:\n  0\n  w")
     assert "messages omitted" in text
-    assert "user:\n  1999 w" in text
+    assert "user:\n  1999\n  w" in text
     assert len(text) < 1_100_000
+
+
+def test_the_whole_prompt_and_every_tool_are_shown() -> None:
+    schema = {
+        "type": "object",
+        "required": ["command"],
+        "properties": {
+            "command": {"type": "string", "description": "The command to run."},
+            "mode": {"type": "string", "enum": ["fast", "safe"]},
+            "files": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"path": {"type": "string"}}},
+            },
+        },
+    }
+    prompt = "\n".join(f"Line {number} of a long prompt." for number in range(5000))
+    forms: list[dict[str, Any]] = [
+        {"name": "Bash", "description": "Runs a command.", "input_schema": schema},
+        {
+            "type": "function",
+            "function": {"name": "Bash", "description": "Runs a command.", "parameters": schema},
+        },
+        {"type": "function", "name": "Bash", "description": "Runs a command.", "parameters": schema},
+        {"toolSpec": {"name": "Bash", "description": "Runs a command.", "inputSchema": {"json": schema}}},
+    ]
+    for tool in forms:
+        tools = {"toolConfig": {"tools": [tool]}} if "toolSpec" in tool else {"tools": [tool]}
+        text = shown({"system": prompt, **tools, "messages": []})
+        assert "Line 4999 of a long prompt." in text
+        assert text.endswith(
+            "tools (1):\n  Bash:\n    Runs a command.\n    parameters:\n"
+            "      command (string, required): The command to run.\n      mode (string, one of fast, safe)\n"
+            "      files (array)\n        path (string)"
+        )
+
+
+def test_long_lines_are_wrapped_and_keep_their_indent() -> None:
+    text = shown({"messages": [{"role": "user", "content": "word " * 100 + "x" * 250 + "\n" + "é" * 101}]})
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert "".join(lines[1:]).count("word") == 100
+    assert text.count("x") == 250
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x04\0\0\0\x03\0\x08\6\0\0\0", "1024 × 768 pixels"),
+        (b"GIF89a\x10\0\x20\0\0\0\0\0", "16 × 32 pixels"),
+        (b"\xff\xd8\xff\xe0\0\4JF\xff\xc0\0\x0b\x08\0\x20\0\x10\1\1\x11\0", "16 × 32 pixels"),
+        (b"RIFF\0\0\0\0WEBPVP8X\n\0\0\0\0\0\0\0\x0f\0\0\x1f\0\0", "16 × 32 pixels"),
+        (b"\x89PNG\r\n\x1a\n", None),
+        (b"nonsense", None),
+    ],
+)
+def test_an_image_is_shown_by_type_size_and_pixels(data: bytes, expected: str | None) -> None:
+    source = {"type": "base64", "media_type": "image/x", "data": base64.b64encode(data).decode()}
+    text = shown({"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]})
+    assert text.startswith("user:\n  image: image/x, ")
+    assert text.endswith("pixels") is (expected is not None)
+    assert expected is None or expected in text
+
+
+def test_a_call_and_its_result_pair_by_the_call_id_and_later_tools_are_shown() -> None:
+    body = {
+        "input": [
+            {
+                "type": "additional_tools",
+                "role": "developer",
+                "tools": [{"type": "function", "name": "grep"}],
+            },
+            {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "ls", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_1", "output": "etc"},
+        ]
+    }
+    assert shown(body) == (
+        "developer:\n  tools (1):\n    grep\n\ntool call ls call_1:\n  (no arguments)\n\n"
+        "tool result call_1:\n  etc"
+    )
+
+
+def test_gemini_is_shown() -> None:
+    body = {
+        "systemInstruction": {"parts": [{"text": "Be terse."}]},
+        "generationConfig": {"temperature": 0.5},
+        "tools": [{"functionDeclarations": [{"name": "ls", "description": "Lists."}]}, {"googleSearch": {}}],
+        "contents": [
+            {"role": "user", "parts": [{"text": "look"}, {"inlineData": {"mimeType": "image/png", "data": "A" * 400}}]},
+            {"role": "model", "parts": [{"text": "hm", "thought": True},
+                                        {"functionCall": {"name": "ls", "args": {"path": "/"}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "ls", "response": {"result": "etc"}}}]},
+        ],
+    }  # fmt: skip
+    assert shown(body) == (
+        'generationConfig: {"temperature": 0.5}\n\nsystem (9 bytes):\n  Be terse.\n\n'
+        "tools (2):\n  ls:\n    Lists.\n  googleSearch\n\n"
+        "user:\n  look\n  image: image/png, 300 bytes\n\n"
+        "model:\n  thinking:\n    hm\n  tool call ls:\n    path: /\n\n"
+        "user:\n  tool result ls:\n    part:\n      result: etc"
+    )
+    error = {"error": {"code": 400, "message": "Bad key.", "status": "INVALID_ARGUMENT"}}
+    assert shown(error) == "error:\n  INVALID_ARGUMENT: Bad key."
 
 
 # ---- answers ----
@@ -158,28 +264,28 @@ def test_the_middle_of_a_huge_conversation_is_omitted() -> None:
     ("name", "expected"),
     [
         (
-            "anthropic-messages",
+            "messages-text",
             "model: claude-sonnet-4-6\n\nassistant:\n  thinking:\n    The user asks for a greeting. \n"
             "  Hello! How can I help?\n\nstop: end_turn\n\n"
             "usage: in 12, out 17, cache read 4,096, cache written 0",
         ),
         (
-            "anthropic-tool-use",
+            "messages-tool-use",
             "model: claude-sonnet-4-6\n\nassistant:\n  tool call Task toolu_1:\n    model: haiku\n"
             "    path: src/main.py\n\nstop: tool_use\n\n"
             "usage: in 12, out 31, cache read 4,096, cache written 0",
         ),
         (
-            "anthropic-error",
-            "model: claude-sonnet-4-6\n\nassistant:\n  (empty)\n\nerror:\n  overloaded_error: Overloaded\n\n"
+            "messages-error",
+            "error:\n  overloaded_error: Overloaded\n\nmodel: claude-sonnet-4-6\n\nassistant:\n  (empty)\n\n"
             "usage: in 12, out 1, cache read 4,096, cache written 0",
         ),
         (
-            "openai-chat",
+            "chat-completions-text",
             "model: gpt-5\n\nassistant:\n  Hello\n\nstop: stop\n\nusage: in 9, out 2, cache read 3",
         ),
         (
-            "openai-responses",
+            "responses-text",
             "model: gpt-5\n\nassistant:\n  Hello\n\nstop: completed\n\nusage: in 9, out 2, cache read 3",
         ),
     ],
@@ -190,14 +296,14 @@ def test_a_stream_is_shown_as_its_response(name: str, expected: str) -> None:
 
 
 def test_a_running_stream_shows_what_has_arrived() -> None:
-    data = stream("anthropic-tool-use")
+    data = stream("messages-tool-use")
     text = render(data[: data.index(b"main.py")], SSE)
     assert 'tool call Task toolu_1:\n    {"model": "haiku", "path": "src/' in text
     assert text.endswith("note: the stream has not ended")
 
 
 def test_an_event_that_is_still_arriving_is_not_damaged() -> None:
-    running = stream("openai-chat")
+    running = stream("chat-completions-text")
     running = running[: running.rfind(b'"lo"') + 2]
     text = render(running, SSE)
     assert text.startswith("model: gpt-5\n\nassistant:\n  Hell\n\nnote: an event of ")
@@ -260,12 +366,12 @@ def test_errors_are_shown() -> None:
 
 
 def bedrock_stream() -> bytes:
-    events = [line[6:] for line in stream("anthropic-messages").splitlines() if line.startswith(b"data: ")]
+    events = [line[6:] for line in stream("messages-text").splitlines() if line.startswith(b"data: ")]
     return b"".join(chunk(json.loads(event)) for event in events)
 
 
 def test_bedrocks_frames_are_shown_like_the_stream_inside_them() -> None:
-    assert render(bedrock_stream(), CONTENT_TYPE) == render(stream("anthropic-messages"), SSE)
+    assert render(bedrock_stream(), CONTENT_TYPE) == render(stream("messages-text"), SSE)
 
 
 def test_bedrocks_errors_and_a_cut_off_frame_are_reported() -> None:
@@ -301,7 +407,7 @@ def test_the_readable_part_of_truncated_json_is_shown() -> None:
 
 
 def test_a_damaged_event_produces_a_note() -> None:
-    broken = stream("anthropic-messages").replace(b'"text": "! How can I"}', b'"text": "! How')
+    broken = stream("messages-text").replace(b'"text": "! How can I"}', b'"text": "! How')
     text = render(broken, SSE)
     assert "Hello" in text
     assert " help?" in text
@@ -441,7 +547,7 @@ def test_a_long_text_full_of_json_marks_is_one_value() -> None:
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": code}]}, MESSAGE]}
     )
     assert "too many" not in text
-    assert text.endswith("word word ")
+    assert text.endswith("word word")
 
 
 def test_arguments_with_very_many_values_are_shown_as_text() -> None:

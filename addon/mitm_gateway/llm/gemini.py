@@ -1,0 +1,121 @@
+"""Gemini's API in the form of the Messages API, so that one reader serves both.
+
+A part has no `type`: the member that it has names its kind. Anything that is not Gemini is returned as it is.
+Shapes: https://ai.google.dev/api/generate-content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from .apis import GEMINI_TOKENS
+
+Data: TypeAlias = Mapping[str, Any]
+
+_REQUEST = {"contents": "messages", "systemInstruction": "system", "system_instruction": "system"}
+_RESPONSE = {"candidates", "usageMetadata", "modelVersion", "promptFeedback"}
+
+
+def body(value: Data) -> Data:
+    """Convert a request or a response."""
+    if "contents" in value:
+        return _request(value)
+    if value.keys() & _RESPONSE and "content" not in value:
+        return _response(value)
+    return value
+
+
+def _request(value: Data) -> Data:
+    found = {_REQUEST.get(name, name): item for name, item in value.items()}
+    if isinstance(messages := found["messages"], list):
+        found["messages"] = [_message(message) for message in messages]
+    if "system" in found:
+        found["system"] = _known(found["system"]).get("parts", found["system"])
+    if isinstance(tools := found.get("tools"), list):
+        found["tools"] = [each for tool in tools for each in _tools(_known(tool))]
+    return found
+
+
+def _message(value: Any) -> Any:
+    message = _known(value)
+    return (
+        {**message, "role": message.get("role", "user"), "content": message.get("parts")}
+        if message
+        else value
+    )
+
+
+def _tools(tool: Data) -> list[Any]:
+    named = tool.get("functionDeclarations", tool.get("function_declarations"))
+    built_in = [{"name": name, "parameters": value} for name, value in tool.items() if name[:8] != "function"]
+    return [*(named if isinstance(named, list) else []), *built_in]
+
+
+def _response(value: Data) -> Data:
+    candidates = value.get("candidates")
+    first = _known(candidates[0]) if isinstance(candidates, list) and candidates else {}
+    blocked = _known(value.get("promptFeedback")).get("blockReason")
+    found = {
+        "model": value.get("modelVersion"),
+        "content": _known(first.get("content")).get("parts"),
+        "stop_reason": first.get("finishReason") or blocked,
+        "usage": usage(value.get("usageMetadata")),
+        "error": value.get("error"),
+    }
+    return {name: item for name, item in found.items() if item}
+
+
+def usage(value: Any) -> Data:
+    """Convert token counts."""
+    counts, names = _known(value), GEMINI_TOKENS
+    output = [counts[name] for name in names.output if isinstance(counts.get(name), int)]
+    found = {
+        "input_tokens": counts.get(names.input),
+        "output_tokens": sum(output) if output else None,
+        "cache_read_input_tokens": counts.get(names.cache_read),
+    }
+    return {name: count for name, count in found.items() if count is not None}
+
+
+def part(value: Data) -> Data:
+    """Convert a part of a message."""
+    if "type" in value:
+        return value
+    match value:
+        case {"functionCall": Mapping() as call}:
+            return {
+                "type": "tool_use",
+                "id": call.get("id"),
+                "name": call.get("name"),
+                "input": call.get("args"),
+            }
+        case {"functionResponse": Mapping() as result}:
+            name = result.get("id") or result.get("name")
+            return {"type": "tool_result", "tool_use_id": name, "content": [result.get("response")]}
+        case {"inlineData": Mapping() as media}:
+            return _media(
+                media.get("mimeType"), {"media_type": media.get("mimeType"), "data": media.get("data")}
+            )
+        case {"fileData": Mapping() as media}:
+            return _media(
+                media.get("mimeType"), {"media_type": media.get("mimeType"), "url": media.get("fileUri")}
+            )
+        case {"text": text, "thought": True}:
+            return {"type": "thinking", "thinking": text}
+        case {"text": text} if value.keys() <= {"text", "thought", "thoughtSignature"}:
+            return {"type": "text", "text": text}
+    return value
+
+
+def _media(media_type: Any, source: Data) -> Data:
+    return {"type": "image" if str(media_type).startswith("image/") else "file", "source": source}
+
+
+def is_chunk(event: Data) -> bool:
+    """Report whether an event is a chunk of a response."""
+    return "type" not in event and bool(event.keys() & _RESPONSE)
+
+
+def _known(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,72 @@
+"""A recorded response of each API: `tests/data/streams/<api>-<case>` is shown, counted and restored by its entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mitm_gateway.exchange.restore_model import AutoRestorer, always
+from mitm_gateway.llm.apis import APIS, Api
+from mitm_gateway.llm.conversation import render
+from mitm_gateway.llm.usage import Usage, reader_for
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
+from support.constants import STREAMS
+
+CONTENT_TYPES = {".sse": "text/event-stream", ".json": "application/json", ".eventstream": CONTENT_TYPE,
+                 ".jsonl": "application/x-jsonl"}  # fmt: skip
+
+
+def api_of(path: Path) -> Api:
+    """Return the API that the longest part of a file's name names."""
+    return max((api for api in APIS if path.name.startswith(f"{api.name}-")), key=lambda api: len(api.name))
+
+
+FILES = sorted(STREAMS.iterdir())
+TEXTS = [path for path in FILES if path.stem.endswith(("-text", "-array")) and path.suffix != ".jsonl"]
+
+
+@pytest.mark.parametrize(
+    "api", [api for api in APIS if api.operation in ("chat", "generate_content") or api.stream == "json_lines"],
+    ids=lambda api: api.name,
+)  # fmt: skip
+def test_every_api_that_answers_with_a_conversation_has_a_recorded_response(api: Api) -> None:
+    assert any(api_of(path) is api for path in FILES)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_a_recorded_response_is_shown_and_counted(path: Path) -> None:
+    content_type, data = CONTENT_TYPES[path.suffix], path.read_bytes()
+    text = render(data, content_type)
+    assert "Hello" in text
+    assert "note:" not in text
+    reader = reader_for(content_type)
+    for at in range(0, len(data), 50):
+        reader.feed(data[at : at + 50])
+    usage = reader.finish()
+    assert usage.input_tokens
+    assert usage.output_tokens
+    assert usage.stop_reason
+    assert usage.error is None
+    assert usage == counted(data, content_type)
+
+
+def counted(data: bytes, content_type: str) -> Usage:
+    reader = reader_for(content_type)
+    reader.feed(data)
+    return reader.finish()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.suffix != ".eventstream"], ids=lambda path: path.name
+)
+def test_every_name_in_a_recorded_response_is_restored(path: Path) -> None:
+    data, api = path.read_bytes(), api_of(path)
+    name = counted(data, CONTENT_TYPES[path.suffix]).model or "claude-x"
+    restorer = AutoRestorer(always("the-clients-name"), api, CONTENT_TYPES[path.suffix])
+    restored = b"".join(
+        [*(restorer.feed(data[at : at + 7]) for at in range(0, len(data), 7)), restorer.flush()]
+    )
+    for key in (b'"model": ', b'"modelVersion": '):
+        assert key + f'"{name}"'.encode() not in restored
+    assert restored.replace(b'"the-clients-name"', f'"{name}"'.encode()) == data
