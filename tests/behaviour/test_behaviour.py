@@ -184,3 +184,45 @@ def test_names_are_restored_between_events_without_one(engine: Engine, recorder:
     upstream = recorder(Stream((whole, quiet + named), gated=False))
     answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=b'{"model":"claude-opus-4"}'))
     assert answer.body == (whole + quiet + named).replace(b'"gw-large"', b'"claude-opus-4"')
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "body"),
+    [
+        ("/v1/messages", "application/octet-stream", b'data: {"model":"gw-large"}\n\n'),
+        ("/v1/messages", "text/event-stream", b'{"x":1,"model":"gw-large"}'),
+        (
+            "/v1beta/models/claude-opus-4:generateContent",
+            "application/json",
+            b'{"modelVersion":"gw-large","model":1}',
+        ),
+        (
+            "/v1beta/models/claude-opus-4:streamGenerateContent",
+            "application/json",
+            b'[{"modelVersion":"gw-large"}]',
+        ),
+    ],
+)
+def test_names_are_restored_where_the_api_has_them_whatever_the_type_says(
+    engine: Engine, recorder: StartRecorder, target: str, kind: str, body: bytes
+) -> None:
+    upstream = recorder(Reply(200, body, (("Content-Type", kind),)))
+    rules = Case("", MODELS, match="path: /**").rules(upstream.url)
+    answer = ask(engine(rules), Case("", target=target, body=b'{"model":"claude-opus-4"}'))
+    assert answer.body == body.replace(b"gw-large", b"claude-opus-4")
+
+
+def test_results_of_a_batch_show_the_clients_names(engine: Engine, recorder: StartRecorder) -> None:
+    line = b'{"custom_id":"a","result":{"type":"succeeded","message":{"model":"%s"}}}\n'
+    upstream = recorder(
+        Reply(200, line % b"gw-exact" + line % b"other", (("Content-Type", "application/x-jsonl"),))
+    )
+    proxy = engine(Case("", MODELS).rules(upstream.url))
+    answer = ask(proxy, Case("", method="GET", target="/v1/messages/batches/b_1/results", body=b""))
+    assert answer.body == line % b"claude-exact" + line % b"other"
+
+
+def test_a_name_that_the_rule_did_not_change_stays(engine: Engine, recorder: StartRecorder) -> None:
+    upstream = recorder(json_reply(message("gw-large-2026")))
+    answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=b'{"model":"gw-large"}'))
+    assert json.loads(answer.body)["model"] == "gw-large-2026"

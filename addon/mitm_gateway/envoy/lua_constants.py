@@ -15,13 +15,14 @@ from ..exchange import (
     json_scanner,
     local_answers,
     plan,
+    response_plan,
     restore_model,
 )
-from ..llm import usage
+from ..llm import body_kind, usage
 from ..llm.apis import APIS, ENDPOINTS, OTHER, Api, Endpoint, Form, Place
 from ..llm.errors import error_body, error_headers
 from ..text import redact
-from ..wire import sse
+from ..wire import aws_eventstream, sse
 from ..wire.refusal import Refusal
 from . import refusals
 
@@ -37,6 +38,11 @@ _STATUSES = (400, 401, 403, 413, 426, 502)
 _REASON = "\x00"
 # The distinct places of models in requests; Lua counts them from 1.
 _PLACES = tuple(dict.fromkeys(api.request for api in (OTHER, *APIS)))
+# The distinct places of models in responses, with JSON Lines apart.
+_RESPONSES = tuple(dict.fromkeys((api.response, api.stream == "json_lines") for api in (OTHER, *APIS)))
+_ANSWERED = tuple(
+    dict.fromkeys([OTHER.response, restore_model.JSON_PLACES, *(each for each, _ in _RESPONSES)])
+)
 _PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
 
 
@@ -77,7 +83,11 @@ def constants() -> dict[str, Any]:
         "characters_per_token": local_answers.CHARACTERS_PER_TOKEN,
         "max_held_bytes": json_scanner.MAX_HELD_BYTES,
         "max_key_bytes": json_scanner.MAX_KEY_BYTES,
-        "model_parents": sorted(restore_model.PARENTS),
+        "responses": [_response(places, is_lines=is_lines) for places, is_lines in _RESPONSES],
+        "response_trees": list(map(_response_tree, _ANSWERED)),
+        "event_fields": [field.decode() for field in body_kind.FIELDS],
+        "frames_type": aws_eventstream.CONTENT_TYPE,
+        "never_json": response_plan.NEVER_JSON,
         "max_json_bytes": usage.MAX_JSON_BYTES,
         "max_tokens": usage.MAX_TOKENS,
         "max_line_bytes": sse.DEFAULT_LIMIT,
@@ -129,8 +139,24 @@ def api_data(api: Api) -> Mapping[str, Any]:
         "counts_tokens": api.local == "count_tokens",
         "query": api.query,
         "tree": _PLACES.index(api.request) + 1,
+        "response": _RESPONSES.index((api.response, api.stream == "json_lines")) + 1,
         "has_resource_names": api.has_resource_names,
     }
+
+
+def _response(places: tuple[Place, ...], *, is_lines: bool) -> Mapping[str, Any]:
+    json_places = restore_model.JSON_PLACES if places == OTHER.response else places
+    return {
+        "sse": _ANSWERED.index(places) + 1,
+        "json": _ANSWERED.index(json_places) + 1,
+        "is_lines": is_lines,
+    }
+
+
+def _response_tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
+    # Without these no event has a model, not even one whose key has escapes, and its lines end in a single byte.
+    suspects = [f'"{name}"' for name in json_scanner.names_in(places)]
+    return {**_node(json_models.tree_of(places)), "suspects": [*suspects, "\\u00", "\r"]}
 
 
 def _tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
@@ -142,4 +168,4 @@ def _tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
 def _node(node: json_models.Node) -> Mapping[str, Any]:
     below = {key: _node(each) for key, each in node.below.items() if key is not None}
     each = _node(node.below[None]) if None in node.below else None
-    return {"is_model": node.is_model, "each": each, "below": below if below and not each else None}
+    return {"is_model": node.is_model, "each": each, "below": below or None}

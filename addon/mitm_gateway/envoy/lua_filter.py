@@ -24,7 +24,9 @@ from .options import Listener, Options
 from .refusals import too_large
 
 # Each may use the ones before it.
-_LIBRARY = ("text", "strings", "escapes", "json", "head", "models", "edits", "estimate", "restore", "usage")
+_LIBRARY = (
+    "text", "strings", "escapes", "json", "head", "models", "edits", "estimate", "kinds", "restore", "usage",
+)  # fmt: skip
 _HANDLERS = ("admission",)
 _HOOKS = ("request", "response")
 
@@ -86,6 +88,7 @@ def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict
         "beta": _beta(rule.beta) if rule.beta else None,
         "models": _models(rule.models) if rule.models else None,
         "restores": bool(rule.models and rule.models.restore),
+        "renames": _renames(rule.models) if rule.models else None,
         "reads_body": rule.reads_body,
         "counts_tokens": rule.respond.count_tokens == "estimate",
         "body_remove": [_steps(path) for path in rule.body.remove],
@@ -118,6 +121,11 @@ def _models(models: Models) -> dict[str, Any]:
         "forms": [_literals(form) for form in models.names.forms],
         "default": models.default,
     }
+
+
+def _renames(models: Models) -> dict[str, str] | None:
+    """Return the client's names by the upstream's, for results of an earlier request."""
+    return {sent: name for name, sent in reversed(models.names.exact.items())} or None
 
 
 def _pieces(target: Target) -> list[str | int]:

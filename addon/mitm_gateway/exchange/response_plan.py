@@ -96,10 +96,10 @@ def _restorer_for(plan: Plan, request: RequestHead, record: Record, head: Respon
         record.notes = ("compressed: model not restored",)
         return None
     kind = head.get(b"content-type")
-    return None if media_type(kind).startswith(_NEVER_JSON) else AutoRestorer(rename, api, kind)
+    return None if media_type(kind).startswith(NEVER_JSON) else AutoRestorer(rename, api, kind)
 
 
-_NEVER_JSON = ("audio/", "image/", "video/", "font/", "multipart/")
+NEVER_JSON = ("audio/", "image/", "video/", "font/", "multipart/")
 
 
 def _rename_for(plan: Plan, record: Record, api: Api) -> Rename | None:

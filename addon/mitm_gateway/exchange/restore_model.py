@@ -12,8 +12,6 @@ from .json_scanner import ModelScanner, Rename, json_string, leading_model, name
 
 # JSON has the model at its top, as an object with an id where the request has one.
 JSON_PLACES: tuple[Place, ...] = (("model",), ("model", "id"))
-# Anthropic's `message_start` has the model in `message`, OpenAI's `response.*` events have it in `response`.
-PARENTS: frozenset[str] = frozenset({"message", "response"})
 
 # One search for both: a search for each would read the rest of the chunk again for every line.
 _LINE_END = re.compile(rb"[\r\n]")

@@ -11,7 +11,7 @@ Kind: TypeAlias = Literal["json", "sse", "aws_eventstream", "other"]
 
 _BLANKS = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 def media_type(content_type: str) -> str:
@@ -43,7 +43,7 @@ def kind_of(content_type: str, start: bytes, *, is_whole: bool = False) -> Kind 
     rest = start[found.end() :] if found else start
     if rest[:1] in (b"{", b"["):
         return "json"
-    if rest.startswith(_FIELDS):
+    if rest.startswith(FIELDS):
         return "sse"
-    is_open = not rest or any(mark.startswith(rest) for mark in (*_FIELDS, _BOM))
+    is_open = not rest or any(mark.startswith(rest) for mark in (*FIELDS, _BOM))
     return None if is_open and not is_whole else declared

@@ -52,15 +52,19 @@ CALLS: dict[str, str] = {
     "edits.apply": "return function(text) models.scan(text, CONSTANTS.other) return edits.apply(text, RULE) end",
     "estimate.tokens": "return function(text) models.scan(text, CONSTANTS.other) "
     "return estimate.tokens(text, 'anthropic') end",
-    "restore.json": "return whole(function() return restore.json('\"m\"') end)",
-    "restore.sse": "return whole(function() return restore.sse('\"m\"') end)",
-    "restore.json by byte": "return bytewise(function() return restore.json('\"m\"') end)",
-    "restore.sse by byte": "return bytewise(function() return restore.sse('\"m\"') end)",
+    "restore.json": "return whole(function() return restore.json(NAME, TREE) end)",
+    "restore.sse": "return whole(function() return restore.sse(NAME, TREE) end)",
+    "restore.json by byte": "return bytewise(function() return restore.json(NAME, TREE) end)",
+    "restore.sse by byte": "return bytewise(function() return restore.sse(NAME, TREE) end)",
+    "restore.json_lines": "return whole(function() return restore.json_lines(NAME, TREE) end)",
+    "restore.always": "return NAME",
+    "kinds.of": "return function(text) return kinds.of('', text, false) end",
     "usage.sse": "return whole(function() return usage.sse(true) end)",
     "usage.json": "return whole(function() return usage.json(true) end)",
     "usage.sse by byte": "return bytewise(function() return usage.sse(true) end)",
 }
 FEEDING = """
+local NAME, TREE = restore.always('"m"'), CONSTANTS.response_trees[1]
 local function fed(pieces, make)
   return function(text)
     local reader = make()

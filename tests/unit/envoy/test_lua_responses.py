@@ -9,8 +9,18 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
+from mitm_gateway.exchange.restore_model import (
+    JSON_PLACES,
+    JsonRestorer,
+    LinesRestorer,
+    SseRestorer,
+    always,
+    by_name,
+)
+from mitm_gateway.llm.apis import APIS, OTHER, Place
+from mitm_gateway.llm.body_kind import kind_of
 from mitm_gateway.llm.usage import reader_for
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as AWS_STREAM
 from support.lua import Library
 from support.strategies import JSON_PIECES, ODD_BYTES, STREAM_PIECES
 
@@ -125,25 +135,87 @@ end
 
 # Returns the pieces that leave, and what is held at the end.
 RESTORE = """
-return function(kind, name, pieces)
-  local restorer, passed = restore[kind](escapes.quoted(name)), {}
+return function(kind, name, tree, pieces)
+  local restorer, passed = restore[kind](restore.always(escapes.quoted(name)), CONSTANTS.response_trees[tree]), {}
   for piece in python.iter(pieces) do passed[#passed + 1] = restorer:feed(piece) end
   passed[#passed + 1] = restorer:flush()
   return table.concat(passed, "|")
 end
 """
 NAME = 'claude-"é'
+PLACES = list(dict.fromkeys([OTHER.response, JSON_PLACES, *(api.response for api in APIS)]))
+MODEL = st.sampled_from(["gw", "models/gw", "é", None, {"id": "gw"}, ["gw"]])
+PART_OF_ANSWER = st.fixed_dictionaries(
+    {}, optional={"model": MODEL, "message": st.fixed_dictionaries({"model": MODEL})}
+)
+ANSWER = st.fixed_dictionaries(
+    {},
+    optional={
+        name: MODEL
+        | st.fixed_dictionaries(
+            {}, optional={"model": MODEL, "message": st.fixed_dictionaries({"model": MODEL})}
+        )
+        for name in ("model", "message", "response", "session", "modelVersion", "id", "result", "x")
+    },
+)
+ANSWERS = (ANSWER | st.lists(ANSWER, max_size=3)).map(
+    lambda answer: json.dumps(answer, ensure_ascii=False).encode()
+)
 
 
-@given(st.lists(STREAM_PIECES, max_size=12).map(b"".join), CUTS)
-def test_the_model_is_restored_alike_in_a_stream(lua: Library, stream: bytes, shares: list[float]) -> None:
-    restorer, pieces = SseRestorer(always(NAME)), cut(stream, shares)
+def assert_restored_alike(lua: Library, kind: str, places: tuple[Place, ...], pieces: list[bytes]) -> None:
+    restorers = {"json": JsonRestorer, "sse": SseRestorer, "json_lines": LinesRestorer}
+    restorer = restorers[kind](always(NAME), places)
     wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
-    assert lua.execute(RESTORE)(b"sse", NAME.encode(), pieces) == wanted
+    assert lua.execute(RESTORE)(kind.encode(), NAME.encode(), PLACES.index(places) + 1, pieces) == wanted
 
 
-@given(st.lists(st.sampled_from(JSON_PIECES), max_size=12).map(b"".join), CUTS)
-def test_the_model_is_restored_alike_in_a_response(lua: Library, body: bytes, shares: list[float]) -> None:
-    restorer, pieces = JsonRestorer(always(NAME)), cut(body, shares)
-    wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
-    assert lua.execute(RESTORE)(b"json", NAME.encode(), pieces) == wanted
+@given(
+    st.lists(STREAM_PIECES | ANSWERS.map(b"data: %b\n\n".__mod__), max_size=12).map(b"".join),
+    CUTS,
+    st.sampled_from(PLACES),
+)
+def test_models_are_restored_alike_in_a_stream(
+    lua: Library, stream: bytes, shares: list[float], places: Any
+) -> None:
+    assert_restored_alike(lua, "sse", places, cut(stream, shares))
+
+
+@given(
+    st.lists(st.sampled_from(JSON_PIECES), max_size=12).map(b"".join) | ANSWERS, CUTS, st.sampled_from(PLACES)
+)
+def test_models_are_restored_alike_in_a_response(
+    lua: Library, body: bytes, shares: list[float], places: Any
+) -> None:
+    assert_restored_alike(lua, "json", places, cut(body, shares))
+
+
+@given(st.lists(ANSWERS, max_size=4).map(b"\n".join), CUTS, st.sampled_from(PLACES))
+def test_models_are_restored_alike_in_lines(
+    lua: Library, body: bytes, shares: list[float], places: Any
+) -> None:
+    assert_restored_alike(lua, "json_lines", places, cut(body, shares))
+
+
+@given(st.sampled_from(["gw", "é", "x", 'q"', "a\ud800"]).map(json.dumps))
+def test_results_of_an_earlier_request_are_renamed_alike(lua: Library, model: str) -> None:
+    names = {"gw": "claude", "é": 'c"', 'q"': "c"}
+    rename = lua.execute("return function(names, model) return restore.by_name(names)(model) end")
+    table = lua.call("function(names) return names end", names)
+    assert rename(table, model.encode()) == by_name(names)(model.encode())
+
+
+@given(
+    st.sampled_from(["", "application/json; a=b", "text/event-stream", "text/plain", "x/y+json", AWS_STREAM]),
+    st.lists(
+        st.sampled_from([b"\xef\xbb\xbf", b" ", b"\r\n", b"{", b"[", b"data", b":", b"event:", b"id", b"x"]),
+        max_size=4,
+    ).map(b"".join),
+    st.booleans(),
+)
+def test_the_kind_of_a_response_is_told_alike(
+    lua: Library, content_type: str, start: bytes, is_whole: bool
+) -> None:
+    found = lua.call("kinds.of", content_type, start, is_whole)
+    wanted = kind_of(content_type, start, is_whole=is_whole)
+    assert found == (wanted and wanted.replace("aws_eventstream", "frames").encode())

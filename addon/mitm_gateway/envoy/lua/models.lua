@@ -43,7 +43,7 @@ local function repeated(key) refuse(key == "model" and REASONS.second_model or R
 local function search(p, at, node)
   local mark = p[at]
   if mark == QUOTE and node.is_model then return add(p, at) end
-  if mark == OPEN_OBJECT and node.below then
+  if mark == OPEN_OBJECT and node.below and not node.each then
     local before, known = #found, {}
     local closing = json.each(text, p, at, function(key, value)
       count()

@@ -113,9 +113,13 @@ end
 -- the route of the noted rule only. A note of several fields takes longer than several notes.
 local function note_done(handle, request, rule)
   local notes = handle:streamInfo():dynamicMetadata()
+  local restores = rule and rule.restores and request.method ~= "HEAD"
+  local api = restores and CONSTANTS.responses[request.call.endpoint.response]
+  if api and request.call.endpoint.response ~= 1 then notes:set(NOTES, "api", request.call.endpoint.response) end
+  if api and api.is_lines then notes:set(NOTES, "lines", true) end
   if rule and request.model then
     local is_renamed = request.sent and request.sent ~= request.model
-    if not (rule.restores and is_renamed) or request.method == "HEAD" then notes:set(NOTES, "stays", true) end
+    if not (restores and is_renamed) then notes:set(NOTES, "stays", true) end
     notes:set(NOTES, "model", request.model)
     notes:set(NOTES, "model_sent", request.sent or request.model)
   end

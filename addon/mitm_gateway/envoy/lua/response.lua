@@ -3,18 +3,43 @@
 local NOTES = CONSTANTS.notes
 local write_asked = escapes.new_writer()
 
-local KINDS = { ["application/json"] = "json", ["text/event-stream"] = "sse" }
-
--- Return `json` or `sse`; nil for a response that cannot be read.
-local function kind_of(headers)
+-- Report whether a response has a body that is not compressed.
+local function is_readable(headers)
   local status = headers:get(":status")
-  if status ~= "200" and (status:sub(1, 1) ~= "2" or status == "204") then return nil end
+  if status ~= "200" and (status:sub(1, 1) ~= "2" or status == "204") then return false end
   local encoding = headers:get("content-encoding")
-  if encoding and encoding:lower() ~= "identity" then return nil end
-  local given = headers:get("content-type") or ""
-  if KINDS[given] then return KINDS[given] end
-  given = given:match("^%s*([^;%s]*)"):lower()
-  return KINDS[given] or (given:sub(-5) == "+json" and "json") or nil
+  return not encoding or encoding:lower() == "identity"
+end
+
+-- Return the function that renames models on the way back, nil if the rule renamed none.
+local function rename_for(noted)
+  if noted.lines then -- results of an earlier request
+    local names = LISTENER.rules[noted.rule].renames
+    return names and restore.by_name(names)
+  end
+  return noted.model and not noted.stays and restore.always(write_asked(noted.model))
+end
+
+local function is_never_json(content_type)
+  local kind = kinds.media_type(content_type)
+  for _, start in ipairs(CONSTANTS.never_json) do
+    if kind:sub(1, #start) == start then return true end
+  end
+  return false
+end
+
+-- Return the editor for a body of this kind, nil if it has no models.
+local function editor_for(kind, rename, noted)
+  local api = CONSTANTS.responses[noted.api or 1]
+  if kind == "sse" then return restore.sse(rename, CONSTANTS.response_trees[api.sse]) end
+  if kind ~= "json" then return nil end
+  local tree = CONSTANTS.response_trees[api.json]
+  return api.is_lines and restore.json_lines(rename, tree) or restore.json(rename, tree)
+end
+
+local function usage_reader(kind, wants_model)
+  if kind == "frames" then return nil end
+  return kind == "sse" and usage.sse(wants_model) or usage.json(wants_model)
 end
 
 -- A stream can fail after its good status. The log shows that as a refusal, as it has no other key for an outcome.
@@ -29,17 +54,22 @@ end
 
 function envoy_on_response(handle)
   local noted = handle:streamInfo():dynamicMetadata():get(NOTES)
-  local asked = noted and not noted.stays and noted.model
-  if not noted or not (asked or LISTENER.tokens) then return end
+  local rename = noted and rename_for(noted)
+  if not noted or not (rename or LISTENER.tokens) then return end
   local headers = handle:headers()
-  local kind = kind_of(headers)
-  if not kind then return end
-  local restorer = asked and restore[kind](write_asked(asked))
-  local reader = LISTENER.tokens and usage[kind](not noted.model)
-  if restorer then headers:remove("content-length") end -- the name's length differs
+  if not is_readable(headers) then return end
+  local content_type = headers:get("content-type") or ""
+  if is_never_json(content_type) then return end
+  if rename then headers:remove("content-length") end -- the name's length differs
+  local kind, restorer, reader
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
     local received = size > 0 and chunk:getBytes(0, size) or ""
+    if not kind and size > 0 then -- the first chunk decides: Envoy does not tell the last one, to which it could be held
+      kind = kinds.of(content_type, received, true)
+      restorer = rename and editor_for(kind, rename, noted)
+      reader = LISTENER.tokens and usage_reader(kind, not noted.model)
+    end
     if reader then note_usage(handle, reader:feed(received)) end
     if restorer then
       local passed = size > 0 and restorer:feed(received) or restorer:flush()

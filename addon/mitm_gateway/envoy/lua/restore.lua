@@ -5,8 +5,6 @@
 local restore = {}
 
 local MAX_HELD_BYTES, MAX_KEY_BYTES = CONSTANTS.max_held_bytes, CONSTANTS.max_key_bytes
-local PARENTS = {}
-for _, name in ipairs(CONSTANTS.model_parents) do PARENTS[name] = true end
 
 -- The scanner reads byte by byte: compiled, that is several times as fast as a pattern.
 local bytes_of = ffi.typeof("const uint8_t *")
@@ -21,6 +19,7 @@ end
 local IN_STRING, BRACKETS, STRUCTURE = marks_of('"\\'), marks_of('"{}[]'), marks_of('"{}[]:,')
 -- Bytes that may precede a document or separate its parts; the last three are a byte order mark.
 local BLANKS = marks_of(" \t\r\n\239\187\191")
+local LINE_ENDS = marks_of("\r\n")
 
 -- Return the place of the next of these marks from `at` on, counted from 1; behind the end where there is none.
 local function seek(p, marks, at, size)
@@ -32,17 +31,18 @@ local Scanner = {}
 Scanner.__index = Scanner
 
 -- With all fields from the start: a table that grows is copied several times.
-local function new_scanner(replacement, parents)
+local function new_scanner(rename, tree)
   return setmetatable({
-    replacement = replacement, parents = parents,
-    depth = 0, watched = 0, -- `watched`: the number of open objects that may hold a model
+    rename = rename, tree = tree,
+    depth = 0, watched = 0, -- `watched`: the number of open containers that may have a model, and their nodes
+    nodes = {}, in_list = false, lists = {},
     key = false, wants_key = false, in_string = false, escaped = false,
     captured = false, is_target = false, is_over = false, overlong = false,
   }, Scanner)
 end
 
 function Scanner:reset()
-  self.depth, self.watched = 0, 0
+  self.depth, self.watched, self.in_list = 0, 0, false
   self.key, self.wants_key = false, false
   self.in_string, self.escaped = false, false
   self.captured, self.is_target, self.is_over, self.overlong = false, false, false, false
@@ -56,18 +56,35 @@ function Scanner:flush()
 end
 
 function Scanner:open(mark)
-  local watches = mark == OPEN_OBJECT
-    and (self.depth == 0 or (self.depth == 1 and self.watched == 1 and self.parents[self.key or ""]))
-  self.depth = self.depth + 1
-  if watches then self.watched, self.wants_key = self.depth, true end
-  self.key = false
+  local node
+  if self.depth == 0 then
+    node = self.tree
+  elseif self.depth == self.watched then
+    local outer = self.nodes[self.watched]
+    if self.in_list then node = outer.each else node = outer.below and outer.below[self.key] end
+  end
+  self.depth, self.key = self.depth + 1, false
+  local is_list = mark == OPEN_ARRAY
+  if not node or not (is_list and node.each or not is_list and node.below) then return end
+  self.watched = self.depth
+  self.nodes[self.depth], self.lists[self.depth] = node, is_list
+  self.in_list, self.wants_key = is_list, not is_list
 end
 
 function Scanner:close()
   self.depth = self.depth - 1
   self.watched = math.min(self.watched, self.depth)
+  self.in_list = self.watched > 0 and self.lists[self.watched]
   self.key, self.wants_key = false, false
   self.is_over = self.depth <= 0
+end
+
+-- Report whether a value that begins here is a model.
+function Scanner:at_target()
+  if self.wants_key or not self.key or self.watched == 0 or self.depth ~= self.watched then return false end
+  local below = self.nodes[self.watched].below
+  local node = below and below[self.key]
+  return node and node.is_model or false
 end
 
 -- Return the place of the closing quote of the string that is open at `at`, nil where the piece ends first.
@@ -109,7 +126,7 @@ end
 function Scanner:end_string(out)
   self.in_string = false
   if self.is_target then
-    out[#out + 1] = self.overlong and self.captured .. '"' or self.replacement
+    out[#out + 1] = self.overlong and self.captured .. '"' or self.rename(self.captured .. '"')
     self.is_target, self.overlong, self.key = false, false, false
   elseif self.wants_key and self.captured then
     self.key = key_in(self.captured)
@@ -144,7 +161,7 @@ function Scanner:structure(data, p, at, start, out)
     self.is_over = true -- a second key without a value between is no JSON
   elseif mark == QUOTE then
     self.in_string = true
-    self.is_target = watched and self.depth > 0 and self.depth == self.watched and not self.wants_key and self.key == "model"
+    self.is_target = watched and self:at_target()
     self.captured = watched and ""
     if self.is_target then
       out[#out + 1] = data:sub(start, place - 1)
@@ -156,7 +173,7 @@ function Scanner:structure(data, p, at, start, out)
     self:close()
   else
     if mark == COMMA or not self.wants_key then self.key = false end
-    self.wants_key = mark == COMMA and self.depth == self.watched
+    self.wants_key = mark == COMMA and self.depth == self.watched and not self.in_list
   end
   return place + 1, start
 end
@@ -175,23 +192,66 @@ function Scanner:feed(data)
   return table.concat(out)
 end
 
--- Return an editor for a JSON response. `replacement` is the name as a JSON string.
-function restore.json(replacement) return new_scanner(replacement, {}) end
+-- Return a function that replaces each model by this name, a JSON string, and keeps a resource name up to the model.
+function restore.always(replacement)
+  return function(model)
+    local last, at = nil, model:find("models/", 1, true)
+    while at do
+      last = at + 6
+      at = model:find("models/", last + 1, true)
+    end
+    return last and model:sub(1, last) .. replacement:sub(2) or replacement
+  end
+end
+
+-- Return a function that replaces the models in this map.
+function restore.by_name(names)
+  return function(model)
+    local name = names[escapes.decoded(model:sub(2, -2)) or ""]
+    return name and escapes.quoted(name) or model
+  end
+end
+
+-- Return an editor of a JSON response. `rename` takes and returns a JSON string; `tree` leads to the models.
+function restore.json(rename, tree) return new_scanner(rename, tree) end
+
+local LinesRestorer = {}
+LinesRestorer.__index = LinesRestorer
+
+-- Return an editor of JSON Lines: each line is a document.
+function restore.json_lines(rename, tree)
+  return setmetatable({ scanner = new_scanner(rename, tree) }, LinesRestorer)
+end
+
+function LinesRestorer:feed(chunk)
+  local out, at = {}, 1
+  while at <= #chunk do
+    local stop = chunk:find("[\r\n]", at) or #chunk
+    out[#out + 1] = self.scanner:feed(chunk:sub(at, stop))
+    if LINE_ENDS[chunk:byte(stop)] == 1 then
+      out[#out + 1] = self.scanner:flush()
+      self.scanner:reset()
+    end
+    at = stop + 1
+  end
+  return table.concat(out)
+end
+
+function LinesRestorer:flush() return self.scanner:flush() end
 
 local SseRestorer = {}
 SseRestorer.__index = SseRestorer
 
-function restore.sse(replacement)
+-- Return an editor of the events of a stream.
+function restore.sse(rename, tree)
   return setmetatable({
-    scanner = new_scanner(replacement, PARENTS),
+    scanner = new_scanner(rename, tree), suspects = tree.suspects,
     field = "", in_data = false, in_name = true, line_is_empty = true, after_cr = false, is_first_line = true,
   }, SseRestorer)
 end
 
 function SseRestorer:flush() return self.scanner:flush() end
 
--- Without these an event has no key "model", not even one with escapes, and its lines end in a single byte.
-local SUSPECTS = { '"model"', "\\u00", "\r" }
 local EVENT_END = "\n\n"
 
 -- Return the next place of a text from `at` on. `found` keeps the places, so that a chunk is searched once.
@@ -201,9 +261,9 @@ local function next_place(chunk, text, at, found)
 end
 
 -- Return the last byte of the whole events from `at` on without suspects; `at - 1` where there are none.
-local function harmless_end(chunk, at, found)
+local function harmless_end(chunk, at, found, suspects)
   local suspect = #chunk + 1
-  for _, text in ipairs(SUSPECTS) do suspect = math.min(suspect, next_place(chunk, text, at, found)) end
+  for _, text in ipairs(suspects) do suspect = math.min(suspect, next_place(chunk, text, at, found)) end
   local last, stop = at - 1, next_place(chunk, EVENT_END, at, found)
   while stop + 1 < suspect and stop < #chunk do
     last = stop + 1
@@ -250,7 +310,7 @@ end
 function SseRestorer:feed(chunk)
   local out, at, found = {}, 1, {}
   while at <= #chunk do
-    local last = self:is_between() and harmless_end(chunk, at, found) or 0
+    local last = self:is_between() and harmless_end(chunk, at, found, self.suspects) or 0
     if last >= at then
       self.scanner:reset()
       out[#out + 1] = chunk:sub(at, last)
