@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -134,6 +135,24 @@ async def test_a_response_of_another_addon_is_kept(running: Any) -> None:
     await sent(addon, flow)
     assert flow.response.status_code == 418
     assert flow.request.headers["x-api-key"] == "CLIENT-KEY"
+
+
+@pytest.mark.parametrize("url", ["https://api.anthropic.com/v1/messages", "http://passing.test/"])
+async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> None:
+    addon, _ = running
+    flow = request_flow(url=url)
+    flow.client_conn.tls = url.startswith("https")
+    flow.request.headers["Host"] = flow.request.host
+    await sent(addon, flow)
+    assert addon._requests.outgoing(flow.request) is not None
+    flow.response = http.Response.make(200)
+    addon.responseheaders(flow)
+    addon.response(flow)
+    assert not addon._requests
+    ended = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert ended() is None
 
 
 @pytest.mark.parametrize("moved", ["host", "request"])

@@ -13,9 +13,9 @@ from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.mitm.commands import Commands
 from mitm_gateway.mitm.flow_list import Keeper
-from mitm_gateway.mitm.flows import ending_of
 from mitm_gateway.mitm.recorder import Recorder
 from mitm_gateway.mitm.replay import remember
+from mitm_gateway.mitm.requests import ending_of
 from mitm_gateway.observe.log_file import LogFile
 from support.core import make_head, make_rule, make_ruleset
 from support.patched import no_patches

@@ -19,6 +19,7 @@ from mitm_gateway.exchange import exchange, guard, request_body, response_plan, 
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.mitm import addon, connections, final_check, flows, lifecycle
 from mitm_gateway.mitm.recorder import Recorder
+from mitm_gateway.mitm.requests import Requests
 from mitm_gateway.observe.log_file import LogFile
 from mitm_gateway.rules.ruleset import RuleSet
 
@@ -52,7 +53,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "check": (final_check, "_check", True),
     "allows": (Exchange, "allows", True),
     "leads": (connections, "_leads_to", True),
-    "write": (flows.Requests, "_outgoing", True),
+    "write": (Requests, "_outgoing", True),
     "with_secrets": (Exchange, "with_secrets", True),
     "mask": (flows, "masked_fields", False),
     "on_response": (Exchange, "on_response_head", False),

@@ -37,6 +37,7 @@ from .response_plan import (
     plan_response,
     summarize,
 )
+from .steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from .tee import Tee
 from .web_pages import page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
@@ -64,40 +65,6 @@ class Config:
     reveal: bool = False
     is_watched: bool = False
     """Somebody sees requests under way, so the record also lists the edits that changed the body."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingHead:
-    """A request's head as its rule sends it, its secrets masked; without a destination it is the client's own."""
-
-    destination: Upstream | None
-    target: str
-    fields: Fields
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """Let the request leave, with this head and this body; None keeps what the flow has."""
-
-    head: OutgoingHead | None = None
-    body: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class NeedBody:
-    """Hold the request until its body is complete, with this head."""
-
-    head: OutgoingHead
-
-
-@dataclass(frozen=True, slots=True)
-class NeedCredentials:
-    """Obtain these credentials."""
-
-    names: tuple[str, ...]
-
-
-Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials
 
 
 class Exchange:

@@ -21,31 +21,20 @@ from mitmproxy.hooks import UpdateHook
 from mitmproxy.tls import ClientHelloData
 
 from ..credentials.value import CredentialError
-from ..exchange.exchange import NO_RULES, Exchange, NeedCredentials, Step
+from ..exchange.exchange import NO_RULES, Exchange
 from ..exchange.record import Ending
+from ..exchange.steps import NeedCredentials, Step
 from ..wire.refusal import ANY_FAULT, Refusal
 from .commands import Commands
 from .connections import Connections
 from .final_check import FinalCheck
 from .flow_list import Keeper
-from .flows import (
-    Requests,
-    UnderWay,
-    ending_of,
-    head_of,
-    hide_connect,
-    keep_bodies,
-    note_message,
-    perform,
-    perform_response,
-    refuse,
-    response_head_of,
-    stream_request,
-)
+from .flows import head_of, hide_connect, perform, perform_response, refuse, response_head_of
 from .lifecycle import Lifecycle
 from .live_view import Live, is_watched
 from .recorder import Recorder
 from .replay import remember_sent, restore_original, restore_original_model
+from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, stream_request
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +127,7 @@ class GatewayAddon:
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Record the flow that has ended, and forget it; a WebSocket has only begun."""
-        if flow.websocket is None and (entry := self._requests.pop(flow.id, None)):
+        if flow.websocket is None and (entry := self._requests.end(flow)):
             contain(lambda: self._end(entry), NOT_RECORDED)
 
     error = response
@@ -150,7 +139,7 @@ class GatewayAddon:
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Record the WebSocket that has ended, and forget it."""
-        if entry := self._requests.pop(flow.id, None):
+        if entry := self._requests.end(flow):
             contain(lambda: self._end(entry), NOT_RECORDED)
 
     # ---- the steps of a hook ----
@@ -171,8 +160,7 @@ class GatewayAddon:
             refuse(flow, NO_RULES)
             return
         arrival = self._connections.arrival_of(flow)
-        entry = UnderWay(flow, Exchange(in_force.config, arrival), in_force.credentials)
-        self._requests.begin(entry)
+        entry = self._requests.begin(flow, Exchange(in_force.config, arrival), in_force.credentials)
         if arrival.replay:
             restore_original(flow)
         yield from self._take(entry, entry.exchange.on_request_head(head_of(flow, arrival)))

@@ -21,9 +21,9 @@ from ..wire.addresses import Upstream, is_loopback, normal_host
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival
 from . import flows
-from .flows import Requests, UnderWay
 from .lifecycle import Lifecycle
 from .listeners import leads_here, listen_ports
+from .requests import Requests, UnderWay
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from ..exchange.exchange import MOVED, NO_TRAILERS, UNDECIDED, Exchange
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import text
 from .connections import Connections
-from .flows import Requests, place_of, refuse
+from .flows import place_of, refuse
+from .requests import Requests
 
 
 class FinalCheck:

@@ -24,13 +24,13 @@ from ..rules.ruleset import RuleSet
 from ..rules.watch import Watcher
 from ..wire.addresses import Upstream
 from . import fail_closed, judged_options, live_view, views
-from .flows import Requests
 from .listeners import bind_to_loopback
 from .log_filter import quote_peers, unquote_peers
 from .option_conflicts import broken_promises, known_holes
 from .options import Settings, add_options, set_where_unset, settle_before_exit
 from .private_files import make_private
 from .recorder import Recorder
+from .requests import Requests
 
 if TYPE_CHECKING:
     from ..demo import DemoGateway

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.credentials.value import Value
-from mitm_gateway.exchange.exchange import Config, Exchange, Forward, NeedBody, NeedCredentials, Step
+from mitm_gateway.exchange.exchange import Config, Exchange
 from mitm_gateway.exchange.plan import Pass
 from mitm_gateway.exchange.response_plan import ResponseHead
+from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Step
 from mitm_gateway.llm.apis import APIS, OTHER, Api, Place
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.redact import Secret

@@ -10,19 +10,12 @@ import pytest
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange import exchange as module
 from mitm_gateway.exchange import guard
-from mitm_gateway.exchange.exchange import (
-    Config,
-    Exchange,
-    Forward,
-    NeedBody,
-    NeedCredentials,
-    OutgoingHead,
-    Step,
-)
+from mitm_gateway.exchange.exchange import Config, Exchange
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass
 from mitm_gateway.exchange.response_plan import ResponseHead
+from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream

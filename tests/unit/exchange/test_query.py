@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.credentials.value import Value
-from mitm_gateway.exchange.exchange import Config, Exchange, Forward, NeedCredentials
+from mitm_gateway.exchange.exchange import Config, Exchange
 from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.exchange.query import edited_target
+from mitm_gateway.exchange.steps import Forward, NeedCredentials
 from mitm_gateway.rules.edits import Query
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.text.redact import Secret

@@ -1,0 +1,170 @@
+"""The requests under way: a flow, its exchange and its credentials, from the request head to the record."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState
+from mitmproxy.websocket import WebSocketMessage
+
+from ..credentials.store import Credentials
+from ..exchange.exchange import Exchange
+from ..exchange.record import Ending
+from ..exchange.tee import Tee
+from ..text.redact import fields_masked_exactly
+from ..wire.refusal import ANY_FAULT, Refusal
+from ..wire.request import raw, text
+from .flows import place_of, refuse
+from .log_filter import unquoted
+
+logger = logging.getLogger(__name__)
+
+# mitmproxy looks at its timeout now and then, and counts from its own last activity.
+_TIMEOUT_MARGIN_S = 1.0
+# A message takes about as much besides its content.
+MESSAGE_BYTES = 512
+_CLOSED_WITHOUT_A_WORD = 1006  # RFC 6455, 7.4.1
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """A flow that has not ended, its exchange, and the credentials of the rules that it began with."""
+
+    flow: http.HTTPFlow
+    request: http.Request
+    exchange: Exchange
+    credentials: Credentials
+    request_tee: Tee | None = None
+    kept_bytes: int = 0
+    """Bytes of the WebSocket's messages that the flow contains."""
+
+
+class Requests(dict[str, UnderWay]):
+    """The requests under way, by the id of their flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_request: dict[int, UnderWay] = {}
+
+    def begin(self, flow: http.HTTPFlow, exchange: Exchange, credentials: Credentials) -> UnderWay:
+        """Add a request."""
+        entry = UnderWay(flow, flow.request, exchange, credentials)
+        self[flow.id] = self._by_request[id(entry.request)] = entry
+        return entry
+
+    def end(self, flow: http.HTTPFlow) -> UnderWay | None:
+        """Forget a request, and return it."""
+        entry = self.pop(flow.id, None)
+        if entry is not None:
+            self._by_request.pop(id(entry.request), None)
+        return entry
+
+    def outgoing(self, request: http.Request) -> http.Request | None:
+        """Return a request as it is written to its upstream; None where it must not leave."""
+        try:
+            return self._outgoing(request)
+        except ANY_FAULT as fault:
+            logger.error("a request was withheld: %s", type(fault).__name__)  # noqa: TRY400 - no text of the fault
+            return None
+
+    def _outgoing(self, request: http.Request) -> http.Request | None:
+        entry = self._by_request.get(id(request))
+        if entry is None:  # another addon has replaced it
+            entry = next((each for each in self.values() if each.flow.request is request), None)
+        if entry is None or not entry.exchange.is_released or not entry.exchange.allows(place_of(request)):
+            logger.error("a request was withheld: its rule does not send it there")
+            return None
+        if entry.exchange.plan is None:
+            return request
+        data = request.data
+        target, fields = entry.exchange.with_secrets(text(data.path), data.headers.fields)
+        return http.Request(
+            data.host,
+            data.port,
+            data.method,
+            data.scheme,
+            data.authority,
+            raw(target),
+            data.http_version,
+            http.Headers(fields),
+            None,
+            None,
+            data.timestamp_start,
+            data.timestamp_end,
+        )
+
+    def body_limit(self, flow: http.HTTPFlow) -> int | None:
+        """Return how many bytes a request's body may have; None where no rule takes it."""
+        entry = self.get(flow.id)
+        return None if entry is None or entry.exchange.is_passing else entry.exchange.config.body_limit
+
+    def refuse(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
+        """Refuse a request while its body is being received."""
+        entry = self.get(flow.id)
+        refuse(flow, refusal, entry.exchange if entry else None)
+
+
+def stream_request(entry: UnderWay) -> None:
+    """Let the body of a request that no rule takes stream from its first byte, with a bounded copy for display."""
+    if entry.flow.request.raw_content is None:
+        entry.request_tee = Tee(entry.exchange.config.capture, None, None)
+        entry.flow.request.stream = entry.request_tee.feed
+
+
+def keep_bodies(entry: UnderWay) -> None:
+    """Put the copies of what has passed into a flow that has ended, without the secrets that its end may contain."""
+    flow, exchange = entry.flow, entry.exchange
+    if entry.request_tee is not None and entry.request_tee.has_fed:
+        flow.request.raw_content = entry.request_tee.kept()
+    tee, response = exchange.tee, flow.response
+    # Another addon may have replaced the response that was to stream.
+    if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
+        response.raw_content = tee.kept()
+    if exchange.config.reveal or exchange.is_passing:
+        return
+    for headers in (response.headers, response.trailers) if response else ():
+        if headers:
+            headers.fields = fields_masked_exactly(headers.fields, exchange.secrets)
+    if flow.error is not None:
+        # It quotes what a peer sent.
+        flow.error.msg = unquoted(flow.error.msg, exchange.secrets)
+
+
+def note_message(entry: UnderWay) -> None:
+    """Count the newest message of a WebSocket; of the older ones keep as many as `gateway_capture` allows."""
+    socket, limit = entry.flow.websocket, entry.exchange.config.capture
+    assert socket is not None
+    newest = socket.messages[-1]
+    entry.exchange.on_message(newest.content, from_client=newest.from_client)
+    entry.kept_bytes += len(newest.content) + MESSAGE_BYTES
+    if entry.kept_bytes <= limit:
+        return
+    if len(newest.content) > limit:  # mitmproxy sends the message itself, which is no longer in the list
+        socket.messages[-1] = WebSocketMessage(
+            newest.type, newest.from_client, newest.content[:limit], newest.timestamp
+        )
+    kept, size = 0, 0
+    for message in reversed(socket.messages):
+        size += len(message.content) + MESSAGE_BYTES
+        if kept and size > limit * 3 // 4:
+            break
+        kept += 1
+    del socket.messages[:-kept]
+    entry.kept_bytes = sum(len(message.content) + MESSAGE_BYTES for message in socket.messages)
+
+
+def ending_of(flow: http.HTTPFlow, silence_s: float, timeout_s: float) -> Ending:
+    """Return who ended a flow. mitmproxy closes a connection that has been silent for `timeout_s`."""
+    if flow.websocket is not None and flow.websocket.close_code == _CLOSED_WITHOUT_A_WORD:
+        return "client_left" if flow.websocket.closed_by_client else "broke_off"
+    if flow.error is None:
+        return "complete"
+    if flow.error.msg == flow.error.KILLED_MESSAGE:
+        return "client_left"
+    if not flow.client_conn.state & ConnectionState.CAN_READ:
+        return "timed_out" if silence_s >= timeout_s - _TIMEOUT_MARGIN_S else "client_left"
+    # mitmproxy reports either side's reset in these words; an upstream has little reason to cancel.
+    is_cancelled = flow.request.is_http2 and "reset by client (CANCEL)" in flow.error.msg
+    return "client_left" if is_cancelled else "broke_off"
