@@ -20,6 +20,7 @@ from .schema import Credential, Match, Rule
 # Comparing two rules takes up to ten microseconds, and a reload holds up all requests. A file that needs more
 # pairs was generated, and gets no report about rules that can never match.
 _MAX_PAIRS = 100_000
+_MAX_GLOBS = 200
 
 PositionOf = Callable[[Loc], Pos]
 
@@ -39,6 +40,7 @@ def check_rules(
         if rule.signs and not sigv4.is_available():
             text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
             yield Finding(("rules", number, "auth", "scheme"), text)
+        yield from _unreachable_names(number, rule, pos)
     yield from _unreachable(rules, pos)
 
 
@@ -142,6 +144,20 @@ def _model_targets(number: int, rule: Rule) -> Iterator[Finding]:
     if rule.models.default and Target(rule.models.default).captures:
         text = f'"default" has a capture, which only targets of "map" may have (in rule {shown(rule.name)})'
         yield Finding((*loc, "default"), text)
+
+
+def _unreachable_names(number: int, rule: Rule, pos: PositionOf) -> Iterator[Finding]:
+    """Yield globs of a map whose names an earlier one takes. Those of a preset are not in the file."""
+    if rule.models is None or rule.preset is not None:
+        return
+    loc: Loc = ("rules", number, "models", "map")
+    globs = [glob for glob, _ in rule.models.names.globs][:_MAX_GLOBS]
+    for place, glob in enumerate(globs):
+        taker = next((each for each in globs[:place] if each.contains(glob)), None)
+        if taker is not None:
+            line = pos((*loc, taker.text)).line
+            text = f"{shown(glob.text)} can never match: {shown(taker.text)} on line {line} takes its names first"
+            yield Finding((*loc, glob.text), f"{text} (in rule {shown(rule.name)})", at_key=True)
 
 
 def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from .field_paths import FieldPath
 from .fields import (
@@ -16,13 +15,14 @@ from .fields import (
     EditedHeaderName,
     HeaderGlob,
     HeaderValue,
-    Listed,
+    KeptGlobs,
     Model,
+    ModelPattern,
     ModelTarget,
+    OneOrMany,
+    QueryGlob,
     QueryName,
-    Text,
     TextGlob,
-    as_tuple,
 )
 from .model_map import ModelMap
 
@@ -34,7 +34,7 @@ class Headers(Model):
     """Headers to set to exactly this value; `${credential:NAME}` inserts a secret."""
     add: dict[EditedHeaderName, HeaderValue] = Field(default_factory=dict)
     """Headers to add to those that the client sent."""
-    remove: Listed[HeaderGlob] = ()
+    remove: OneOrMany[HeaderGlob] = ()
     """Names or globs of headers to remove."""
 
 
@@ -43,20 +43,20 @@ class Query(Model):
 
     set: dict[QueryName, HeaderValue] = Field(default_factory=dict)
     """Parameters to set to exactly this value; `${credential:NAME}` inserts a secret."""
-    remove: Listed[TextGlob] = ()
+    remove: OneOrMany[QueryGlob] = ()
     """Names or globs of parameters to remove."""
 
 
 class Beta(Model):
     """Edits of the beta names in the `anthropic-beta` header and in a body's `anthropic_beta` array."""
 
-    keep: Annotated[tuple[TextGlob, ...], BeforeValidator(as_tuple)] | None = None
+    keep: KeptGlobs | None = None
     """Keep only names that match one of these globs; an empty list keeps none."""
-    drop: Listed[TextGlob] = ()
+    drop: OneOrMany[TextGlob] = ()
     """Drop names that match one of these globs."""
     rename: dict[BetaName, BetaName] = Field(default_factory=dict)
     """Old name to new name, after keep and drop."""
-    add: Listed[BetaName] = ()
+    add: OneOrMany[BetaName] = ()
     """Names that are always sent."""
 
     def edited(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Beta(Model):
 class Body(Model):
     """Edits of a JSON request body."""
 
-    remove: Listed[BodyPath] = ()
+    remove: OneOrMany[BodyPath] = ()
     """Fields to remove, such as `context_management` or `tools[*].defer_loading`."""
     set: dict[BodyPath, BodyValue] = Field(default_factory=dict)
     """Fields to set to this value."""
@@ -88,7 +88,7 @@ class Body(Model):
 class Models(Model):
     """Model names: the client's name to the upstream's, and back in the response."""
 
-    map: dict[Text, ModelTarget] = Field(default_factory=dict)
+    map: dict[ModelPattern, ModelTarget] = Field(default_factory=dict)
     """Name or glob to name: an exact name wins, then file order. `{1}` in a target is the text of the glob's
     first star. A name that is itself a target stays; a name with `[1m]` is also tried without it."""
     default: ModelTarget | None = None

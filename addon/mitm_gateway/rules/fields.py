@@ -80,6 +80,8 @@ def _parse_path(text: str) -> PathGlob:
         raise ValueError('does not start with "/"; expected a form such as "/v1/**"')
     if any(mark in text for mark in "?# ") or _CONTROL.search(text):
         raise ValueError("contains a query, a fragment or a space; a path is matched without its query")
+    if "/.*" in text or "\\" in text or "^" in text:
+        raise ValueError('is a regular expression; expected a glob such as "/v1/**"')
     if has_odd_segments(text):
         raise ValueError("can never match: it has dot or empty segments, and such requests are refused")
     return PathGlob(text)
@@ -119,6 +121,8 @@ def _parse_header_value(text: str) -> str:
 
 
 def _parse_header_glob(text: str) -> Glob:
+    if _REGEX.search(text):
+        raise ValueError('is a regular expression; expected a glob such as "x-stainless-*"')
     if not HEADER_NAME.fullmatch(text):
         raise ValueError('is not a header name or glob; expected a form such as "x-stainless-*"')
     return Glob(text.lower())
@@ -143,6 +147,16 @@ def _parse_body_path(text: str) -> FieldPath:
         return parse_path(text)
     except ValueError as fault:
         raise ValueError(f"is not a path into a body; {fault}") from None
+
+
+# Anchors, classes, alternatives and repeated dots, which no name has; ".*" may follow a number ("gpt-4.*").
+_REGEX = re.compile(r"^\^|\$\Z|\\|(?<![0-9])\.[*+]|\([^()|]*\||\[[^\[\]]-[^\[\]]\]")
+
+
+def _parse_glob(text: str) -> Glob:
+    if _REGEX.search(text):
+        raise ValueError('is a regular expression; expected a glob such as "claude-*", whose "*" is any text')
+    return Glob(_parse_text(text))
 
 
 def _parse_model_target(text: str) -> str:
@@ -195,8 +209,15 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _as_list(value: object) -> object:
+def one_or_many(value: object) -> object:
+    """Return a list as a tuple, and a single value as a tuple of one."""
     return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _arguments(value: object) -> object:
+    if isinstance(value, str) and re.search(r"\s", value.strip()):
+        raise ValueError("is a line for a shell; expected a list of arguments, such as [program, argument]")
+    return one_or_many(value)
 
 
 def _not_empty(value: T) -> T:
@@ -247,19 +268,30 @@ def one_of(*names: str) -> WithJsonSchema:
 
 OneOrMany = Annotated[
     tuple[T, ...],
-    BeforeValidator(_as_list),
+    BeforeValidator(one_or_many),
     AfterValidator(_not_empty),
     WithJsonSchema(_one_or_many_schema(_TEXT_SCHEMA)),
 ]
-Listed = Annotated[tuple[T, ...], BeforeValidator(as_tuple), AfterValidator(_not_empty)]
-
 Text = Annotated[str, AfterValidator(_parse_text), WithJsonSchema(_TEXT_SCHEMA)]
+Arguments = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_arguments),
+    AfterValidator(_not_empty),
+    WithJsonSchema(_one_or_many_schema(_TEXT_SCHEMA)),
+]
 CredentialName = Annotated[str, *_parsed(_parse_credential_name, "gateway")]
 Host = Annotated[HostPattern, *_parsed(HostPattern.parse, "api.anthropic.com")]
 Path = Annotated[PathGlob, *_parsed(_parse_path, "/v1/**")]
 Method = Annotated[str, *_parsed(_parse_method, "POST")]
-TextGlob = Annotated[Glob, *_parsed(lambda text: Glob(_parse_text(text)), "claude-*")]
+TextGlob = Annotated[Glob, *_parsed(_parse_glob, "claude-*")]
+ModelPattern = Annotated[str, *_parsed(lambda text: _parse_glob(text).text, "claude-*")]
 ModelTarget = Annotated[str, *_parsed(_parse_model_target, "anthropic/claude-{1}-4.{2}")]
+# Of an empty list, nothing is kept.
+KeptGlobs = Annotated[
+    tuple[TextGlob, ...],
+    BeforeValidator(one_or_many),
+    WithJsonSchema({"anyOf": [_TEXT_SCHEMA, {"type": "array", "items": _TEXT_SCHEMA}]}),
+]
 HeaderName = Annotated[str, *_parsed(_parse_header_name, "anthropic-beta")]
 HeaderTest = Annotated[
     bool | tuple[Glob, ...],
@@ -269,7 +301,8 @@ HeaderTest = Annotated[
 EditedHeaderName = Annotated[str, *_parsed(_parse_edited_header_name, "Editor-Version")]
 HeaderValue = Annotated[str, *_parsed(_parse_header_value, "vscode/1.104.0")]
 HeaderGlob = Annotated[Glob, *_parsed(_parse_header_glob, "x-stainless-*")]
-QueryName = Annotated[str, *_parsed(lambda text: _parse_text(text), "api-version")]
+QueryName = Annotated[str, *_parsed(_parse_text, "api-version")]
+QueryGlob = Annotated[Glob, *_parsed(lambda text: Glob(_parse_text(text)), "utm_*")]
 BetaName = Annotated[str, *_parsed(_parse_beta_name, "context-1m-2025-08-07")]
 BodyPath = Annotated[FieldPath, *_parsed(_parse_body_path, "tools[*].defer_loading")]
 Duration = Annotated[float, *_parsed(parse_duration, "30s")]

@@ -100,7 +100,7 @@ class _Reading:
 
     def read(self) -> RulesFile | None:
         """Return the rules, or None; the problems are complete either way."""
-        self._find_secrets((), self._document.data)
+        self._find_slips(self._document.data)
         data = dict(self._document.data)
         if isinstance(rules := data.get("rules"), list):
             data["rules"] = [self._prepared(number, rule) for number, rule in enumerate(rules)]
@@ -131,12 +131,19 @@ class _Reading:
 
     # ---- before validation: secrets, names, variables, presets ----
 
-    def _find_secrets(self, loc: Loc, value: object) -> None:
-        for inner, text, is_key in _texts(loc, value):
+    def _find_slips(self, value: object) -> None:
+        """Find secrets, and quotes that a word processor has replaced."""
+        for loc, text, is_key in _texts((), value):
+            subject = "a key" if is_key else quoted(loc)
             if looks_like_key(text):
-                subject = "a key" if is_key else quoted(inner)
-                text = f'{subject} contains a secret; expected its name under "credentials"'
-                self._add(Finding(inner, text, at_key=is_key))
+                self._add(
+                    Finding(loc, f"{subject} contains a secret; {_instead_of_secret(loc)}", at_key=is_key)
+                )
+            elif text[:1] in _TYPOGRAPHIC_QUOTES and text and loc[2:4] != ("body", "set"):
+                fault = (
+                    'has a typographic quote, which is part of the text for YAML; expected plain quotes (")'
+                )
+                self._add(Finding(loc, f"{subject} {fault}", at_key=is_key))
 
     def _find_duplicate_names(self, rules: list[object]) -> None:
         given = {number: rule.get("name") for number, rule in enumerate(rules) if isinstance(rule, dict)}
@@ -232,6 +239,19 @@ class _Reading:
     def _check(self, rules: Mapping[int, Rule], credentials: Mapping[str, Credential | None]) -> None:
         for finding in check_rules(rules, credentials, self._document.pos):
             self._add(finding)
+
+
+_TYPOGRAPHIC_QUOTES = "“”„‟‘’‚‛«»‹›"
+
+
+def _instead_of_secret(loc: Loc) -> str:
+    match loc:
+        case ("credentials", str() as name, *_) if shown(name).startswith('"'):
+            return f"put it into an environment variable and write {name}: {{env: VARIABLE}}"
+        case ("rules", int(), "headers" | "query", *_):
+            return 'expected its name under "credentials", and "${credential:NAME}" here'
+        case _:
+            return 'expected its name under "credentials", as in NAME: {env: VARIABLE}'
 
 
 # Replaces an empty value, so that validation rejects it even for an optional key.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,6 +34,8 @@ _EXPECTED = {
     "version_type": "1",
     "header_test_type": "text, a list of texts, true or false",
 }
+# A variable as a shell writes it, which YAML reads as text.
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]{0,63})\}?")
 _REQUIRED = {
     "match": 'a mapping with "host"',
     "host": 'the host that clients ask for, such as "api.anthropic.com"',
@@ -62,7 +65,8 @@ def describe(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Finding
     if kind == "extra_forbidden":
         key = str(written[-1])
         hint = did_you_mean(key, known_keys(loc[:-1]))
-        return Finding(loc, f"unknown key {shown(key)}{_where(loc[:-1], data)}{hint}", at_key=True)
+        text = f"unknown key {shown(key)}{_where(loc[:-1], data)}{hint or _misplaced(loc[:-1], key)}"
+        return Finding(loc, text, at_key=True)
     if kind == "missing":
         return Finding(loc[:-1], _missing(loc, data))
     if loc and loc[-1] == "[key]":
@@ -72,6 +76,22 @@ def describe(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Finding
     if kind in ("literal_error", "enum"):
         return Finding(loc, _not_one_of(loc, data, error))
     return Finding(loc, f"{_entry(written)} is {_other_type(loc, kind, _value_at(data, loc))}")
+
+
+# Keys of a rule that beginners put one level too high, and the level that they leave out.
+_SIBLINGS = frozenset({"add", "remove", "keep", "drop", "rename"})
+_LEFT_OUT = {"headers": "set", "query": "set", "models": "map", "body": "set"}
+
+
+def _misplaced(loc: Loc, key: str) -> str:
+    """Return the right line for a name that is written directly into `headers` or `models`."""
+    match loc:
+        case ("rules", int(), str() as part) if (
+            part in _LEFT_OUT and key not in _SIBLINGS and shown(key).startswith('"')
+        ):
+            return f"; expected {part}: {{{_LEFT_OUT[part]}: {{{key}: …}}}}"
+        case _:
+            return ""
 
 
 def rule_name(rule: object) -> str:
@@ -110,6 +130,15 @@ def _other_type(loc: Loc, kind: str, value: object) -> str:
     match loc:
         case ("credentials", _, "ttl" | "timeout"):
             return f'{type_name(value)}; expected a duration such as "30s"'
+        case ("credentials", name) if isinstance(value, str):
+            variable = _VARIABLE.fullmatch(value)
+            return f"text; expected {name}: {{env: {variable[1] if variable else 'VARIABLE'}}}"
+        case ("rules", int(), "auth") if isinstance(value, str):
+            scheme = value if value in AUTH_SCHEMES else "bearer"
+            rest = "" if scheme in ("none", "keep") else ", credential: NAME"
+            return f"text; expected auth: {{scheme: {scheme}{rest}}}"
+        case ("version",):
+            return f"{type_name(value)}; expected version: 1 (without quotes)"
         case _:
             return f"{type_name(value)}; expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}"
 

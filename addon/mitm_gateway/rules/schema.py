@@ -15,6 +15,7 @@ from .edits import Beta, Body, Headers, Models, Query
 from .fields import (
     CLIENT,
     CREDENTIAL_REFERENCE,
+    Arguments,
     CredentialName,
     Duration,
     EditedHeaderName,
@@ -23,7 +24,6 @@ from .fields import (
     HeaderTest,
     HeaderValue,
     Host,
-    Listed,
     Method,
     Model,
     OneOrMany,
@@ -58,7 +58,7 @@ class Credential(Model):
     """With `env`: the value if the variable is not set; for demos, not for secrets."""
     file: Text | None = None
     """File that contains the secret and nothing else; it is read again when it changes."""
-    command: Listed[Text] | None = None
+    command: Arguments | None = None
     """Helper program as a list of arguments, run without a shell; it prints the secret, or JSON with `token`."""
     aws: Text | None = None
     """AWS profile whose credentials sign requests (`auth.scheme: sigv4`); `default` is the usual chain."""
