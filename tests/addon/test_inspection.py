@@ -93,6 +93,20 @@ def test_explain_describes_a_flow_as_it_was_received() -> None:
     assert not any("CLIENT-KEY" in line for line in lines)
 
 
+def test_explain_takes_the_model_of_a_refused_flow_from_its_body() -> None:
+    first = make_rule("opus", match={"model": "opus*"}, upstream="https://h.test")
+    ruleset = make_ruleset(first, make_rule("rest", upstream="https://rest.test"))
+    view = View()
+    with taddons.context(view, Commands(lambda: ruleset, list, list, Recorder(), no_patches())) as context:
+        flow = tflow.tflow(resp=True)
+        flow.request.content = b'{"model":"opus-4"}'
+        flow.request.host = "api.anthropic.com"
+        remember(flow, make_head("/v1/messages"))
+        view.add([flow])
+        lines = context.master.commands.call("gateway.explain", "@all", "POST", "")
+    assert "  rule       opus (number 1 of 2)" in lines
+
+
 @pytest.mark.parametrize(
     ("message", "version", "is_client_there", "silence_s", "expected"),
     [

@@ -54,7 +54,15 @@ def _header(text: str) -> tuple[str, str]:
 
 
 # Colours of an explanation's lines by their first word; the request itself is bold.
-_COLOURS = {"remove": "31", "refused": "31", "set": "32", "goes": "36", "not": "2", "rule": "1"}
+_COLOURS = {
+    "remove": "31",
+    "refused": "31",
+    "set": "32",
+    "upstream": "36",
+    "not": "2",
+    "but": "33",
+    "rule": "1",
+}
 
 
 def _print(lines: Sequence[str]) -> None:

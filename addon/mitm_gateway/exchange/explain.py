@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..rules.ruleset import NeedsBody, RuleSet
-from ..rules.schema import Match
+from ..rules.schema import Match, Rule
 from ..text.redact import Secret, masked_fields, masked_target, masked_text
-from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, normal_host
+from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, is_loopback, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .guard import Policy, check
@@ -19,6 +20,7 @@ from .plan import Pass, Plan, body_edits, decide
 from .query import edited_target
 from .record import auth_change
 
+_MAX_REASONS = 20
 _DEMO = Upstream("http", "127.0.0.1", 1)
 Verdict = Literal["forward", "pass", "refuse"]
 
@@ -43,6 +45,8 @@ class Explanation:
     query: tuple[str, ...] = ()
     body: tuple[str, ...] = ()
     why_not: tuple[str, ...] = ()
+    elsewhere: str | None = None
+    """The outcome on a reverse listener, if it is another one."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the explanation as plain data without empty entries."""
@@ -81,7 +85,17 @@ class Explanation:
         result += [f"  query      {line}" for line in self.query]
         result += [f"  body       {line}" for line in self.body]
         result += [f"  not        {line}" for line in self.why_not]
+        result += [f"  but        {self.elsewhere}"] if self.elsewhere else []
         return result
+
+    def outcome(self) -> str:
+        """Return the outcome in a few words."""
+        match self.verdict:
+            case "forward":
+                return f"forwarded to {self.destination}"
+            case "pass":
+                return "forwarded unchanged"
+        return f"refused with {self.status}: {self.reason}"
 
 
 def explain_url(
@@ -92,9 +106,37 @@ def explain_url(
     model: str | None = None,
     arrival: Arrival | None = None,
 ) -> Explanation:
-    """Explain a request to a URL. Raises ValueError if it is no URL."""
+    """Explain a request to a URL, on every kind of listener unless `arrival` names one.
+
+    A loopback URL that no rule covers is a reverse listener in front of the first host of the rules. Raises ValueError
+    if the text is no URL.
+    """
     head = _head(method, url, headers)
-    return explain(ruleset, head, model, arrival or Arrival(sni=head.host, tls=head.scheme == "https"))
+    if arrival is not None:
+        return explain(ruleset, head, model, arrival)
+    if host := _host_behind(head, ruleset):
+        return explain(ruleset, _head(method, _moved(url, host), headers), model, Arrival("reverse"))
+    found = explain(ruleset, head, model, Arrival(sni=head.host, tls=head.scheme == "https"))
+    other = explain(ruleset, head, model, Arrival("reverse"))
+    is_same = (found.verdict, found.status, found.destination) == (
+        other.verdict,
+        other.status,
+        other.destination,
+    )
+    return found if is_same else replace(found, elsewhere=f"on a reverse listener: {other.outcome()}")
+
+
+def _host_behind(head: RequestHead, ruleset: RuleSet) -> str | None:
+    """Return the host that a listener on this machine stands for; None if the request names another host."""
+    is_here = head.host == "localhost" or is_loopback(head.host)
+    if not is_here or ruleset.knows_host(head.host, head.port):
+        return None
+    patterns = (pattern for rule in ruleset.rules for pattern in rule.match.host)
+    return next((pattern.name for pattern in patterns if pattern.is_exact), None)
+
+
+def _moved(url: str, host: str) -> str:
+    return urlsplit(url if "://" in url else f"http://{url}")._replace(scheme="https", netloc=host).geturl()
 
 
 def _head(method: str, url: str, headers: Sequence[tuple[str, str]]) -> RequestHead:
@@ -158,6 +200,7 @@ def _forwarded(
         ),
         body=body_edits(rule),
         place=f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}",
+        why_not=_reasons(ruleset, head, asked, before=rule),
     )
 
 
@@ -177,8 +220,14 @@ def _named_only(plan: Plan) -> Secrets:
     return Secrets(Secret(f"<{own}>") if own and plan.auth.scheme != "sigv4" else None, stand_in)
 
 
-def _reasons(ruleset: RuleSet, head: RequestHead, model: str | None) -> tuple[str, ...]:
-    return tuple(f'rule "{rule.name}": {_reason(rule.match, head, model)}' for rule in ruleset.rules[:20])
+def _reasons(
+    ruleset: RuleSet, head: RequestHead, model: str | None, before: Rule | None = None
+) -> tuple[str, ...]:
+    """Return why the rules, or those before this one, do not take the request."""
+    tried = takewhile(lambda rule: rule is not before, ruleset.rules)
+    return tuple(
+        f'rule "{rule.name}": {_reason(rule.match, head, model)}' for rule in islice(tried, _MAX_REASONS)
+    )
 
 
 def _reason(match: Match, head: RequestHead, model: str | None) -> str:

@@ -8,15 +8,20 @@ from collections.abc import Callable, Sequence
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.flow import Flow
 
+from ..exchange.body_error import BodyError
 from ..exchange.explain import describe_rules, explain, explain_url
+from ..exchange.json_body import scan
 from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
+from ..wire.content_encoding import DecodingError, decode
 from .flows import arrival_of, head_of
 from .recorder import FACTS, Recorder
 from .replay import original_head
 
 logger = logging.getLogger(__name__)
+
+_MAX_EXPLAINED = 16 << 20
 
 
 class Commands:
@@ -60,7 +65,7 @@ class Commands:
         arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
         head = original_head(flow) or head_of(flow, arrival)
         facts = flow.metadata.get(FACTS, {})
-        return explain(self._rules(), head, facts.get("model"), arrival).lines()
+        return explain(self._rules(), head, facts.get("model") or _model_in(flow), arrival).lines()
 
     @command.command("gateway.check")
     def check(self) -> Sequence[str]:
@@ -87,3 +92,13 @@ class Commands:
         if ruleset is None:
             raise exceptions.CommandError("no rules are loaded")
         return ruleset
+
+
+def _model_in(flow: http.HTTPFlow) -> str | None:
+    """Return the model in the body of a request; the record of a refused one has none."""
+    request = flow.request
+    encoding = request.headers.get("content-encoding", "")
+    try:
+        return scan(decode(request.raw_content or b"", encoding, _MAX_EXPLAINED)).model
+    except (DecodingError, BodyError):
+        return None

@@ -60,3 +60,30 @@ def test_a_refusal_has_its_status() -> None:
 
 def test_each_rule_is_described_in_a_line() -> None:
     assert describe_rules(RULES) == ["1. copilot: api.anthropic.com /v1/** → https://api.githubcopilot.com"]
+
+
+def test_earlier_rules_give_their_reasons() -> None:
+    first = make_rule("first", match={"model": "opus*"}, upstream="https://h.test")
+    rules = make_ruleset(first, RULE, make_rule("last"), credentials={"gh": {"env": "GH"}})
+    explanation = explain_url(rules, "POST", URL, (), "haiku")
+    assert explanation.rule == "copilot"
+    assert explanation.why_not == ('rule "first": model haiku does not fit opus*',)
+
+
+def test_both_outcomes_are_shown_where_the_listeners_differ() -> None:
+    explanation = explain_url(RULES, "GET", "https://api.anthropic.com/api/hello")
+    assert explanation.verdict == "pass"
+    assert explanation.elsewhere is not None
+    assert explanation.elsewhere.startswith("on a reverse listener: refused with 404")
+    assert explain_url(RULES, "POST", URL).elsewhere is None
+
+
+def test_a_loopback_url_is_a_reverse_listener_in_front_of_the_rules_host() -> None:
+    for place in ("http://127.0.0.1:8080", "localhost:8080", "http://[::1]:1"):
+        explanation = explain_url(RULES, "POST", f"{place}/v1/messages?beta=true")
+        assert (explanation.rule, explanation.request) == (
+            "copilot",
+            "POST https://api.anthropic.com/v1/messages",
+        )
+    own = make_ruleset(make_rule("own", host="127.0.0.1", upstream="https://h.test"))
+    assert explain_url(own, "POST", "http://127.0.0.1:8080/x").request == "POST http://127.0.0.1:8080/x"
