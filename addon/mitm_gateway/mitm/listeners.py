@@ -1,15 +1,18 @@
-"""The listeners: on this machine only, unless the user says otherwise."""
+"""The listeners: bound to this machine only, unless the user chose another address."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
+import mitmproxy_rs
 from mitmproxy import ctx
-from mitmproxy.addons.proxyserver import Proxyserver
 
 from ..wire.addresses import is_metadata_address
 
@@ -17,11 +20,15 @@ logger = logging.getLogger(__name__)
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})
 
-_ATTEMPTS, _RELEASE_S = 5, 0.1
+_ATTEMPTS, _RELEASE_S = 20, 0.1
+# How long connections that the wide listener has accepted may wait in its queue.
+_DRAIN_S = 0.5
+
+T = TypeVar("T")
 
 
 def listen_ports() -> frozenset[int]:
-    """The ports that this proxy listens on."""
+    """Return the ports that this proxy listens on."""
     server = ctx.master.addons.get("proxyserver")
     return frozenset(address[1] for address in server.listen_addrs()) if server else frozenset()
 
@@ -39,7 +46,7 @@ async def leads_here(host: str, *, nearby: bool = False) -> bool:
 
 
 def _is_here(text: str) -> bool:
-    """Whether an address is one of this machine's: only those can be bound."""
+    """Return whether an address belongs to this machine: only those can be bound."""
     address = _plain(text)
     if address.is_loopback or address.is_unspecified:
         return True
@@ -58,45 +65,72 @@ def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def bind_to_loopback() -> None:
-    """Binds again where the listener was opened before `listen_host` could be set.
+    """Narrow a listener that was opened for all addresses before `listen_host` could be set.
 
-    From Python 3.12 on mitmproxy binds before it loads scripts; until the new binding stands, peers from
-    elsewhere are dropped as they connect.
+    From Python 3.12 on mitmproxy binds before it loads scripts. Until the listener is narrowed, peers from other
+    machines are dropped as they connect.
     """
     host = ctx.options.listen_host
     server = ctx.master.addons.get("proxyserver")
     if host in _EVERYWHERE or server is None:
         return
-    exposed = [address for address in server.listen_addrs() if address[0] in _EVERYWHERE]
+    exposed = [each for each in server.servers if any(place[0] in _EVERYWHERE for place in each.listen_addrs)]
     if exposed:
-        logger.info("binding again, to %s only", host)
-        global _rebinding  # kept, or the loop would forget the task
-        _rebinding = asyncio.get_running_loop().create_task(_bind_again(server, exposed[0][1]))
+        global _narrowing  # kept, or the loop would forget the task
+        _narrowing = asyncio.get_running_loop().create_task(_narrow_all(exposed, host))
 
 
-_rebinding: asyncio.Task[None] | None = None
+_narrowing: asyncio.Task[None] | None = None
 
 
-async def _bind_again(server: Proxyserver, port: int) -> None:
-    if ctx.options.listen_port == 0:
-        ctx.options.update(listen_port=port)  # what was said to the user still holds
-    for _ in range(_ATTEMPTS):
-        ctx.options.update(server=False)
-        await _until(lambda: not server.listen_addrs())
-        # The native UDP socket of an https listener is free only a moment after it is said to be stopped.
-        await asyncio.sleep(_RELEASE_S)
-        ctx.options.update(server=True)
-        if await _until(lambda: bool(server.listen_addrs())):
-            return
-    logger.error(
-        "the port %d could not be bound again; start with --listen-host %s", port, ctx.options.listen_host
+async def _narrow_all(instances: Sequence[Any], host: str) -> None:
+    for instance in instances:
+        port = instance.listen_addrs[0][1]
+        try:
+            await _narrow(instance, host, port)
+        except (OSError, AttributeError) as fault:
+            logger.error(  # noqa: TRY400 - the reason says it all
+                "port %d could not be bound to %s (%s); start with --listen-host %s", port, host, fault, host
+            )
+        else:
+            logger.info("port %d is reachable at %s only", port, host)
+
+
+async def _narrow(instance: Any, host: str, port: int) -> None:
+    """Replace the servers of a mode, which are at all addresses, by servers at one."""
+    streams = [each for each in instance._servers if isinstance(each, asyncio.Server)]
+    datagrams = [each for each in instance._servers if each not in streams]
+    instance._servers = [await _narrowed(instance, each, host, port) for each in streams]
+    for each in datagrams:  # one for each IP version
+        each.close()
+        await each.wait_closed()
+    if datagrams:
+        start = mitmproxy_rs.udp.start_udp_server
+        instance._servers.append(await _retried(lambda: start(host, port, instance.handle_stream)))
+
+
+async def _narrowed(instance: Any, server: asyncio.Server, host: str, port: int) -> asyncio.Server:
+    """Open the narrow listener beside the wide one, and close that when its queue is empty.
+
+    Linux prefers the more specific address, so that no connection is refused or lost. Elsewhere the port is closed
+    for a moment.
+    """
+    if not sys.platform.startswith("linux"):
+        server.close()
+        return await _retried(lambda: asyncio.start_server(instance.handle_stream, host, port))
+    for wide in server.sockets:
+        wide.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    narrow = await asyncio.start_server(
+        instance.handle_stream, host, port, reuse_address=True, reuse_port=True
     )
+    asyncio.get_running_loop().call_later(_DRAIN_S, server.close)
+    return narrow
 
 
-async def _until(holds: Callable[[], bool]) -> bool:
-    """Waits until something holds, at most two seconds; whether it does."""
-    for _ in range(100):
-        if holds():
-            return True
-        await asyncio.sleep(0.02)
-    return holds()
+async def _retried(start: Callable[[], Awaitable[T]]) -> T:
+    """Start a server on a port that is free only a moment after its last user has closed it."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(OSError):
+            return await start()
+        await asyncio.sleep(_RELEASE_S)
+    return await start()

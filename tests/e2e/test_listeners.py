@@ -1,0 +1,88 @@
+"""The listener of a user's own mitmdump: announced once, bound to this machine, never closed again."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+from support.processes import Mitmdump, unused_port
+from support.starters import StartMitmdump
+
+pytestmark = pytest.mark.e2e
+
+RULES = "rules: [{name: r, match: {host: api.anthropic.com}, auth: {scheme: keep}}]"
+TRACE = b"TRACE / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+class Clients(threading.Thread):
+    """Connect in a tight loop, and note what happens after the first success."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.served, self.failures = 0, list[str]()
+        self._port, self._ends = port, threading.Event()
+
+    def run(self) -> None:
+        while not self._ends.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), 20) as client:
+                    client.sendall(TRACE)
+                    answer = client.recv(4096)
+            except OSError as fault:
+                if self.served:
+                    self.failures.append(repr(fault))
+                continue
+            if answer.startswith(b"HTTP/1.1 "):
+                self.served += 1
+            else:
+                self.failures.append(repr(answer))
+
+    def end(self) -> None:
+        self._ends.set()
+        self.join(20)
+
+
+def addresses(port: int) -> set[str]:
+    """Return the IPv4 and IPv6 addresses, in hexadecimal, at which a port is open."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with open(f"/proc/net/{name}", encoding="ascii") as table:  # noqa: PTH123 - not a file on a disk
+            rows = [line.split() for line in table.readlines()[1:]]
+        found |= {
+            row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port
+        }
+    return found
+
+
+def wait_until_narrow(proxy: Mitmdump, port: int) -> None:
+    deadline = time.monotonic() + 60
+    while addresses(port) != {"0100007F"}:
+        assert time.monotonic() < deadline, proxy.output()
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the port is closed for a moment")
+@pytest.mark.parametrize("mode", ["regular", "reverse:https://api.anthropic.com"])
+def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdump, mode: str) -> None:
+    port = unused_port()
+    clients = [Clients(port) for _ in range(2)]
+    for each in clients:
+        each.start()
+    lazy = ("--set", "connection_strategy=lazy")
+    proxy = mitmdump("-p", str(port), *lazy, rules=RULES, modes=[mode], listen_host=None, wait=False)
+    proxy.wait_for_output("rules in force", timeout=60)
+    wait_until_narrow(proxy, port)
+    seen = [each.served for each in clients]
+    deadline = time.monotonic() + 60
+    while any(each.served < count + 20 for each, count in zip(clients, seen, strict=True)):
+        assert time.monotonic() < deadline, [each.failures for each in clients]
+        time.sleep(0.02)
+    for each in clients:
+        each.end()
+    assert [each.failures for each in clients] == [[], []]
+    assert proxy.output().count("listening at") == 1
+    assert "stopped" not in proxy.output()
