@@ -1,6 +1,8 @@
-"""mitmproxy's own error pages as JSON, in the form of the gateway's refusals."""
+"""mitmproxy's own error pages as JSON, in the form of the gateway's refusals, with the cause of a 502."""
 
 from __future__ import annotations
+
+import re
 
 from mitmproxy import http
 from mitmproxy.net.http import http1
@@ -16,6 +18,19 @@ _REASONS = {
     431: "the request's head is too large",
     502: "the upstream cannot be reached or does not answer as HTTP; see the proxy's log",
 }
+# The words of mitmproxy, OpenSSL and the operating system (Linux, macOS) for each cause of a 502.
+_CAUSES = (
+    (r"not known|nodename|name resolution|no address associated|getaddrinfo", "the upstream's name was not found"),
+    (r"certificate.verify|certificate verification", "the upstream's certificate is not trusted; for a private CA set "
+     "ssl_verify_upstream_trusted_ca=FILE"),
+    (r"refused HTTP CONNECT request: (\d{3})", "the proxy in front of the upstream refused the connection with {}"),
+    (r"refused|connect call failed", "the upstream refused the connection"),
+    (r"timed? ?out", "the connection to the upstream timed out"),
+    (r"unreachable|no route", "the upstream's network cannot be reached"),
+    (r"cannot parse|protocol error|does not speak tls|wrong.version", "the upstream does not answer as HTTP, "
+     "or not over TLS"),
+    (r"closed connection|closed early|reset by peer", "the upstream closed the connection without an answer"),
+)  # fmt: skip
 
 
 def json_pages(patches: Patches) -> None:
@@ -27,8 +42,9 @@ def json_pages(patches: Patches) -> None:
 
 
 def _json_page(status_code: int, message: str = "") -> bytes:
-    # mitmproxy's message may quote the peer, so only the log contains it.
     reason = _REASONS.get(status_code, "the request could not be completed; see the proxy's log")
+    if status_code == 502:
+        reason = cause_of(message) or reason
     return error_body(Refusal(status_code, reason, retry=status_code >= 500), "anthropic")
 
 
@@ -36,3 +52,11 @@ def _json_response(status_code: int, message: str = "") -> bytes:
     body = _json_page(status_code, message)
     head = http.Response.make(status_code, body, {"content-type": "application/json", "connection": "close"})
     return bytes(http1.assemble_response(head))
+
+
+def cause_of(message: str) -> str | None:
+    """Return the cause that mitmproxy's message describes; the message may quote the peer, so it is not repeated."""
+    for pattern, cause in _CAUSES:
+        if found := re.search(pattern, message, re.IGNORECASE):
+            return cause.format(*found.groups())
+    return None
