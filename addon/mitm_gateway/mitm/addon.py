@@ -18,6 +18,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.flow import Error
 from mitmproxy.hooks import UpdateHook
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
 from ..credentials.value import CredentialError
@@ -26,7 +27,7 @@ from ..exchange.record import Ending
 from ..exchange.steps import NeedCredentials, Step
 from ..wire.refusal import ANY_FAULT, Refusal
 from .commands import Commands
-from .connections import Connections
+from .connections import LOOP, Connections
 from .final_check import FinalCheck
 from .flow_list import Keeper
 from .flows import head_of, hide_connect, perform, perform_response, refuse, response_head_of
@@ -99,6 +100,14 @@ class GatewayAddon:
                 ctx.master.addons.trigger(UpdateHook([flow]))
         self._connections.forget(client)
 
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """Remember a connection to an upstream while it is open."""
+        self._connections.note_opened(data.server)
+
+    def server_disconnected(self, data: ServerConnectionHookData) -> None:
+        """Forget a connection to an upstream."""
+        self._connections.note_closed(data.server)
+
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Decide on a tunnel by the host that it names."""
         return self._start(flow, self._open_tunnel(flow))
@@ -158,6 +167,9 @@ class GatewayAddon:
             yield self._lifecycle.ready()
         if (in_force := self._lifecycle.in_force) is None:
             refuse(flow, NO_RULES)
+            return
+        if self._connections.is_own(flow.client_conn):
+            refuse(flow, LOOP)
             return
         arrival = self._connections.arrival_of(flow)
         entry = self._requests.begin(flow, Exchange(in_force.config, arrival), in_force.credentials)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from mitmproxy import ctx, http
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import DNSLayer, HttpLayer, TCPLayer
@@ -30,6 +30,11 @@ logger = logging.getLogger(__name__)
 _NOT_HERE = "mitm-gateway: only this machine may connect; gateway_clients lets others in"
 _NO_KEY = "mitm-gateway: a client key is needed, and this protocol cannot carry one"
 _LOOP = "mitm-gateway: a request must not come back to this proxy or to mitmweb"
+# Both ends of one connection note its time within a moment.
+_SAME_CONNECTION_S = 5.0
+LOOP = Refusal(
+    508, "the upstream leads back to this gateway; correct the rule's upstream, or the name it stands for"
+)
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
 
@@ -42,6 +47,8 @@ class Connections:
         self._requests = requests
         self._tunnels: set[str] = set()
         self._authenticated: set[str] = set()
+        # When a connection to an upstream was opened, by its local address and port.
+        self._own: dict[tuple[str, int], float] = {}
 
     # ---- clients ----
 
@@ -64,6 +71,24 @@ class Connections:
         self._tunnels.discard(client.id)
         self._authenticated.discard(client.id)
 
+    def note_opened(self, server: Server) -> None:
+        """Remember the local end of a connection to an upstream, to recognise it if it comes back."""
+        if server.sockname is not None and server.timestamp_tcp_setup is not None:
+            self._own[server.sockname[0], server.sockname[1]] = server.timestamp_tcp_setup
+
+    def note_closed(self, server: Server) -> None:
+        """Forget a connection to an upstream that has been closed."""
+        if server.sockname is not None:
+            self._own.pop((server.sockname[0], server.sockname[1]), None)
+
+    def is_own(self, client: Client) -> bool:
+        """Return whether the peer of a connection is this gateway itself, whatever name or mapping led here.
+
+        A client may use the local port of an older connection to another address, so both must be as old.
+        """
+        opened = self._own.get((client.peername[0], client.peername[1]))
+        return opened is not None and abs(client.timestamp_start - opened) < _SAME_CONNECTION_S
+
     def arrival_of(self, flow: http.HTTPFlow) -> Arrival:
         """Return how a request reached the gateway."""
         client = flow.client_conn
@@ -77,6 +102,8 @@ class Connections:
     def check_tunnel(self, flow: http.HTTPFlow) -> Refusal | None:
         """Return why a tunnel is refused; a tunnel that is not refused is remembered."""
         ruleset = self._lifecycle.ruleset()
+        if self.is_own(flow.client_conn):
+            return LOOP
         if ruleset is None:
             return NO_RULES
         head = flows.head_of(flow, self.arrival_of(flow))
@@ -132,7 +159,7 @@ class Connections:
         if address is None:
             return None
         host, port = address[0], address[1]
-        if port in self._own_ports() and await leads_here(host):
+        if self.is_own(data.client) or (port in self._own_ports() and await leads_here(host)):
             return _LOOP
         mine = [entry for entry in self._requests.values() if entry.flow.client_conn.id == data.client.id]
         planned = [entry for entry in mine if entry.exchange.plan is not None]
