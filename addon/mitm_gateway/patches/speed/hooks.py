@@ -48,7 +48,6 @@ from ..patch import Patches, expect
 
 # Faults of addons are logged under mitmproxy's own logger, as without the patch.
 _addon_logger = logging.getLogger("mitmproxy.addonmanager")
-
 _LIFECYCLE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
 _IN_PLACE = frozenset({HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook})
 Table = tuple[tuple[Any, ...], ...]
