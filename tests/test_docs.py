@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from mitm_gateway.cli import main
+from mitm_gateway.clients import catalogue
 from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.mitm.options import add_options
 from mitm_gateway.rules import edits, presets, schema
@@ -97,6 +98,17 @@ def test_the_table_of_presets_is_complete() -> None:
         for name in presets.names()
     )
     assert_generated(DOCS / "providers.md", "presets", table("preset | provider | as of", rows))
+
+
+def test_the_table_of_clients_is_the_catalogues() -> None:
+    clients = [
+        catalogue.load(name) for name in catalogue.names() if name not in (catalogue.ANY, catalogue.SHELL)
+    ]
+    rows = (
+        (each.title, ", ".join(f"`{name}`" for name in each.programs) or "–", each.version, each.date)
+        for each in clients
+    )
+    assert_generated(DOCS / "clients.md", "clients", table("client | command | version | as of", rows))
 
 
 def test_the_table_of_packages_is_the_one_that_the_layers_test_enforces() -> None:
@@ -202,3 +214,9 @@ def test_every_acceptance_case_is_listed_and_has_a_test() -> None:
     assert listed == list(range(1, len(listed) + 1))
     assert {number for number, _ in cases_in_tests()} == set(listed)
     assert all(f"`{file}`" in text for _, file in cases_in_tests())
+
+
+def test_the_tests_that_the_cases_name_exist() -> None:
+    text = (DOCS / "security-cases.md").read_text()
+    for file, name in re.findall(r"`(tests/\S+\.py)`(?: `(test_\w+)`)?", text):
+        assert f"def {name}" in (ROOT / file).read_text(), (file, name)

@@ -35,6 +35,11 @@ def test_the_source_archive_is_complete() -> None:
     assert tracked - NOT_IN_THE_ARCHIVE - ALWAYS_IN_IT == included
 
 
+def test_the_wheel_contains_the_demos_rules() -> None:
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {"rules.yaml": "mitm_gateway/rules.yaml"}
+
+
 def test_the_hook_for_pre_commit_checks_rules_files() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     command, *arguments = hook["entry"].split()
