@@ -80,13 +80,13 @@ class Api:
     operation: str | None = None
     """The name of the operation in OpenTelemetry's conventions, for calls of a model."""
     is_conversation: bool = False
-    """Whether the LLM view shows it."""
+    """True if the LLM view shows it."""
     query: str | None = None
     """The query parameter that names the model."""
     request: tuple[Place, ...] = _TOP
     response: tuple[Place, ...] = _ANSWERED
     has_resource_names: bool = False
-    """Whether a body writes a model as a resource, `models/NAME`; the part up to the name is no part of it."""
+    """True if a body writes a model as a resource, `models/NAME`; only the name is mapped."""
     tokens: Tokens = ANTHROPIC_TOKENS
     stream: Stream = "sse"
     local: LocalAnswer | None = None

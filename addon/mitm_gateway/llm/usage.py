@@ -53,7 +53,7 @@ class Usage(NamedTuple):
     stop_reason: str | None = None
     error: str | None = None
     is_stream: bool = False
-    """Whether the response arrived as events."""
+    """True if the response arrived as events."""
 
     def updated(self, data: object) -> Usage:
         """Return the usage with the additions of an event or a response; ignores what is malformed."""
