@@ -227,6 +227,21 @@ def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
     assert answer.body.startswith(b'{"type": "error"')
 
 
+@pytest.mark.parametrize("item", [b"[],", b'{"a":[]},', b'"ab",'])
+def test_a_bomb_of_structure_is_413_before_it_is_built(stage: Stage, item: bytes) -> None:
+    unpacked = b'{"model":"claude-x","a":{"b":[' + item * (30_000_000 // len(item)) + b"0]}}"
+    before = peak_memory(stage.proxy.process.pid)
+    answer = stage.ask(headers=[*HEADERS, ("Content-Encoding", "gzip")], body=gzip.compress(unpacked, 1))
+    stage.assert_refused(answer, 413)
+    assert peak_memory(stage.proxy.process.pid) - before < 6 * len(unpacked)
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most memory that a process has used, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def test_a_head_as_large_as_servers_take_passes(stage: Stage) -> None:
     large = ("x-large", "a" * 900_000)
     assert stage.ask(headers=[*HEADERS, large]).status == 200
