@@ -25,6 +25,12 @@ def add(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("engine", choices=["envoy"])
     add_rules_option(parser)
+    _add_addresses(parser)
+    _add_folders(parser)
+    _add_limits(parser)
+
+
+def _add_addresses(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen", action="append", metavar="[ADDRESS:]PORT[=HOST]",
         help="listener, and the host that clients mean there (default 8080=api.anthropic.com)",
@@ -33,14 +39,13 @@ def add(commands: Subparsers) -> None:
         "--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="address of Envoy's admin pages"
     )
     parser.add_argument("--metrics", metavar="ADDRESS:PORT", help="serve /stats/prometheus and /ready here")
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("envoy"),
-        metavar="DIR",
+        "-o", "--output", type=Path, default=Path("envoy"), metavar="DIR",
         help="folder to write to (default %(default)s)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--config-dir",
         metavar="DIR",
@@ -50,6 +55,13 @@ def add(commands: Subparsers) -> None:
         "--secrets", default="/run/secrets/mitm-gateway", metavar="DIR",
         help="folder with a file for each credential; `token-files` writes it",
     )  # fmt: skip
+    parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="CA file for upstreams")
+    parser.add_argument(
+        "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clients", metavar="FILE", help="file of client keys; required for other machines")
     parser.add_argument(
         "--gateway-host",
@@ -62,10 +74,6 @@ def add(commands: Subparsers) -> None:
         "--origin", action="append", default=[], metavar="URL", help="web origin that may use the listeners"
     )
     parser.add_argument("--body-limit", default="64MiB", metavar="SIZE", help="largest request body")
-    parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="CA file for upstreams")
-    parser.add_argument(
-        "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request"
-    )
     parser.add_argument(
         "--tokens", action="store_true",
         help="log token counts, as gateway_log does; responses are read for that",

@@ -1,4 +1,4 @@
-"""What `run` tells about a session: requests that bypassed the gateway, refusals and hints."""
+"""Notices of `run` about a session: requests that bypassed the gateway, refusals and hints."""
 
 from __future__ import annotations
 
