@@ -76,7 +76,8 @@ class Recorder:
         """Publish the record of a flow that has ended."""
         entry = record.log_entry()
         self._show(flow, record, entry, MARKERS[record.outcome])
-        _requests.info("%s", record.comment())
+        if record.outcome != "refused" and _requests.isEnabledFor(logging.INFO):
+            _requests.info("%s", _line(flow.comment, entry))
         self._log_hint(record)
         if self._log is not None:
             self._log.write(to_json(entry).decode())
@@ -94,6 +95,12 @@ class Recorder:
         if record.hint and is_new and len(self._logged_hints) < _MAX_HINTS:
             self._logged_hints.add((record.rule, record.hint))
             logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
+
+
+def _line(comment: str, entry: Mapping[str, object]) -> str:
+    """Return the comment of a request, with the model if no rule mapped it. Refusals are logged where they are made."""
+    model = entry.get("model")
+    return comment if model is None or str(model) in comment else f"{comment}, {model}"
 
 
 class Reporter:

@@ -1,0 +1,60 @@
+"""`serve`: a quiet terminal that shows how to use the gateway, and a line for each request of a rule."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from support.launcher import Command
+from support.processes import unused_port
+
+pytestmark = pytest.mark.e2e
+
+RULES = """
+rules:
+  - {name: claude, match: {host: api.anthropic.com, path: /v1/**}, upstream: demo, auth: {scheme: bearer, credential: demo}, respond: {head: true}}
+  - {name: gpt, match: {host: api.openai.com, path: /v1/**}, upstream: demo, auth: {scheme: bearer, credential: demo}}
+credentials: {demo: {env: DEMO_KEY, default: demo-key}}
+"""  # noqa: E501
+
+
+def status(url: str, body: object = None, method: str | None = None) -> tuple[int, str]:
+    data = json.dumps(body).encode() if body is not None else None
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as fault:
+        return fault.code, fault.read().decode()
+
+
+def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_rule(tmp_path: Path) -> None:
+    command = Command(tmp_path / "home")
+    command.write_rules(RULES).chmod(0o600)
+    port = unused_port()
+    running = command.start("serve", "--port", str(port))
+    assert running.stderr
+    told = ""
+    while "for all clients" not in told:
+        told += running.stderr.readline()
+    for number, host in enumerate(("api.anthropic.com", "api.openai.com")):
+        assert f"http://127.0.0.1:{port + number} stands for {host}\n" in told
+    question = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    assert status(f"http://127.0.0.1:{port}/v1/messages", question)[0] == 200
+    assert status(f"http://127.0.0.1:{port}/", method="HEAD")[0] == 200
+    code, text = status(f"http://127.0.0.1:{port + 1}/v2/x?key=secret-in-query")
+    assert code == 404
+    assert "GET https://api.openai.com/v2/x; the rules are about api.anthropic.com, api.openai.com" in text
+    running.send_signal(signal.SIGINT)
+    output = running.communicate(timeout=30)[0]
+    requests = [line for line in output.splitlines() if "claude: " in line]
+    assert len(requests) == 1, output
+    assert "200" in requests[0]
+    assert "claude-x" in requests[0]
+    assert output.count("refused with 404") == 1
+    assert "disconnect" not in output
+    assert "secret-in-query" not in output + text
