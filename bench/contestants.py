@@ -1,4 +1,4 @@
-"""What is measured: how each contestant is started, and what its clients send."""
+"""The contestants: how each is started, and the requests that its clients send."""
 
 from __future__ import annotations
 

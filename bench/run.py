@@ -328,7 +328,7 @@ def ratio(values: Values, key: str, name: str = "gateway", other: str = "mitmdum
 
 
 def bars(values: Values, edits: dict[str, float]) -> list[tuple[str, str, float | None, bool]]:
-    """What is to be reached: name, bar, what was measured, whether lower is better."""
+    """A goal: name, bar, measured value, and whether lower is better."""
     median = {key: statistics.median(found) for key, found in values["gateway"].items() if found}
     stock = {key: statistics.median(found) for key, found in values["mitmdump"].items() if found}
     late = median["start s"] - stock["start s"]

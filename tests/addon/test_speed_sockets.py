@@ -115,7 +115,7 @@ async def test_nothing_is_read_from_a_connection_that_was_closed_a_moment_ago(pe
 
 
 def told(pieces: list[bytes]) -> list[object]:
-    """What a server's layer tells of a request that comes in these pieces; neighbouring data as one."""
+    """Return the events of a server's layer for a request in these pieces, neighbouring data joined."""
     client = Client(
         peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0,
         proxy_mode=ProxyMode.parse("regular"), state=ConnectionState.OPEN,

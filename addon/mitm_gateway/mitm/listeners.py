@@ -34,8 +34,9 @@ def listen_ports() -> frozenset[int]:
 
 
 async def leads_here(host: str, *, nearby: bool = False) -> bool:
-    """Whether a name or address leads to this machine; `nearby` also counts link-local
-    addresses and those at which clouds describe a machine, its credentials included.
+    """Return whether a name or address leads to this machine.
+
+    With `nearby`, link-local addresses count too, and those where clouds describe a machine, credentials included.
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
