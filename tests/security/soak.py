@@ -1,4 +1,4 @@
-"""Many parallel streams, clients that leave, upstreams that fail; at the end nothing may have grown.
+"""Many parallel streams, under a rule and without one, clients that leave, upstreams that fail: nothing may grow.
 
 `make soak ARGS="STREAMS ROUNDS"` prints what it measured and ends with 1 where something grew.
 """
@@ -32,6 +32,8 @@ rules:
 HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"
 BODY = b'{"model":"claude-x","stream":true}'
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+# Every third stream goes to the upstream by a plain proxy listener, where no rule takes it.
+PASSING_EVERY = 3
 # Between collections garbage waits: what connections leave in mitmproxy's own cycles, some 12 MB a round.
 MAX_WAITING_MB = 32
 # After a collection nothing may be left: one piece of memory for each stream would be more than this.
@@ -90,9 +92,12 @@ def one_round(proxy: Mitmdump, upstream: Recorder, script: Upstream, streams: in
     """All streams at once; half of the clients leave in the middle, the others stay to the end."""
     script.fails = False
     seen = len(upstream.requests)
-    clients = [socket.create_connection(("127.0.0.1", proxy.port), 60) for _ in range(streams)]
-    for client in clients:
-        client.sendall(REQUEST)
+    passing = REQUEST.replace(b"/v1", f"{upstream.url}/v1".encode())
+    clients = []
+    for number in range(streams):
+        is_passing = number % PASSING_EVERY == 0
+        clients.append(socket.create_connection(("127.0.0.1", proxy.ports[is_passing]), 60))
+        clients[-1].sendall(passing if is_passing else REQUEST)
     upstream.wait_for_request(count=seen + streams, timeout=120)
     for client in clients:
         assert client.recv(1), "an answer begins while the others stream"
@@ -132,7 +137,7 @@ def main(streams: int = 500, rounds: int = 6) -> int:
             Path(folder),
             *("--set", "flow_detail=0", "-s", str(COUNTING)),
             rules=RULES.format(url=upstream.url),
-            modes=["reverse:https://api.anthropic.com"],
+            modes=["reverse:https://api.anthropic.com", "regular"],
             env={"GW_KEY": "gateway-key", "TEST_TASKS": str(Path(folder) / "tasks")},
         )
         try:

@@ -64,7 +64,7 @@ class ModelScanner:
 
     @property
     def is_inside(self) -> bool:
-        """Whether the document has begun and not ended, so that the next bytes belong to it."""
+        """Return whether the document has begun and not ended, so that the next bytes belong to it."""
         return self._depth > 0 and not self._is_over
 
     def feed(self, data: bytes) -> bytes:

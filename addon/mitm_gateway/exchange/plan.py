@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def puts_in_credential(self) -> bool:
-        """Whether the request is sent with a secret of the gateway."""
+        """Return whether the request is sent with a secret of the gateway."""
         return bool(self.rule.credential_names)
 
 

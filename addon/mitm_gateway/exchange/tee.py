@@ -83,12 +83,12 @@ class Tee:
 
     @property
     def is_cut(self) -> bool:
-        """Whether more bytes passed than the copy contains."""
+        """Return whether more bytes passed than the copy contains."""
         return self.size > len(self._kept)
 
     @property
     def has_fed(self) -> bool:
-        """Whether any of the response has passed."""
+        """Return whether any of the response has passed."""
         return self.first_chunk_at is not None
 
     def kept(self) -> bytes:
