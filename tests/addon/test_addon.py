@@ -155,6 +155,20 @@ async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> 
     assert ended() is None
 
 
+async def test_the_copy_of_a_passing_response_is_not_held_twice(running: Any) -> None:
+    addon, _ = running
+    flow = request_flow(url="http://passing.test/", headers={"Host": "passing.test"})
+    flow.client_conn.tls = False
+    await sent(addon, flow)
+    flow.response = http.Response.make(200)
+    addon.responseheaders(flow)
+    assert callable(flow.response.stream)
+    flow.response.stream(b"passed")
+    addon.response(flow)
+    assert flow.response.raw_content == b"passed"
+    assert getattr(flow.response.stream, "__self__").kept() == b""  # noqa: B009 - it has no such type
+
+
 @pytest.mark.parametrize("moved", ["host", "request"])
 async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(
     running: Any, moved: str

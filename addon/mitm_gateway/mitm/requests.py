@@ -118,10 +118,13 @@ def keep_bodies(entry: UnderWay) -> None:
     flow, exchange = entry.flow, entry.exchange
     if entry.request_tee is not None and entry.request_tee.has_fed:
         flow.request.raw_content = entry.request_tee.kept()
+        entry.request_tee.close()
     tee, response = exchange.tee, flow.response
     # Another addon may have replaced the response that was to stream.
     if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
         response.raw_content = tee.kept()
+    if exchange.is_passing and tee is not None:
+        tee.close()
     if exchange.config.reveal or exchange.is_passing:
         return
     for headers in (response.headers, response.trailers) if response else ():
