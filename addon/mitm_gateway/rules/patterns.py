@@ -135,7 +135,7 @@ def _next_ends(path: str, ends: list[int], literal: str, *, crosses: bool) -> It
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """A host to match: a name, `*.domain` (any depth below), `*` for a label, `*` alone; with an optional port."""
+    """A host to match: a name, `*.domain` (any depth below), `*` in or for a label, `*` alone; with an optional port."""
 
     labels: tuple[str, ...]
     below: bool = False
@@ -150,7 +150,7 @@ class HostPattern:
     @property
     def is_exact(self) -> bool:
         """Whether the pattern names one host."""
-        return not self.below and "*" not in self.labels
+        return not self.below and not any("*" in label for label in self.labels)
 
     @property
     def name(self) -> str:
@@ -162,7 +162,7 @@ class HostPattern:
         """The literal end that all matching hosts share."""
         tail: list[str] = []
         for label in reversed(self.labels):
-            if label == "*":
+            if "*" in label:
                 break
             tail.insert(0, label)
         return ".".join(tail)
@@ -175,8 +175,6 @@ class HostPattern:
             return cls((), below=True, port=port, text=text)
         below = name.startswith("*.")
         labels = name[2:] if below else name
-        if any("*" in label and label != "*" for label in labels.split(".")):
-            raise ValueError('has "*" inside a label; expected it for a whole one, as in "a.*.example.com"')
         try:
             # A star is not valid in a name, so the rest is checked with a letter instead.
             checked = _labels(normal_host(labels.replace("*", "x")))
@@ -187,8 +185,8 @@ class HostPattern:
         if below and _is_address(checked[-1]):
             raise ValueError("is not a host; an address has no names below it")
         if "*" in labels:
-            stars = [label == "*" for label in labels.removesuffix(".").split(".")]
-            checked = tuple("*" if star else label for label, star in zip(checked, stars, strict=True))
+            given = labels.removesuffix(".").lower().split(".")
+            checked = tuple(own if "*" in own else label for label, own in zip(checked, given, strict=True))
         return cls(checked, below, port, text)
 
     def covers(self, host: str, port: int) -> bool:
@@ -204,7 +202,8 @@ class HostPattern:
                 return False
             labels = labels[len(labels) - count :] if count else ()
         return len(labels) == count and all(
-            mine in ("*", theirs) for mine, theirs in zip(self.labels, labels, strict=True)
+            mine in ("*", theirs) or Glob(mine).covers(theirs)
+            for mine, theirs in zip(self.labels, labels, strict=True)
         )
 
     def contains(self, other: HostPattern) -> bool:
@@ -222,7 +221,7 @@ class HostPattern:
                 return False
             theirs = theirs[len(theirs) - len(mine) :]
         return len(mine) == len(theirs) and all(
-            own in ("*", their) for own, their in zip(mine, theirs, strict=True)
+            Glob(own).contains(Glob(their)) for own, their in zip(mine, theirs, strict=True)
         )
 
 

@@ -106,7 +106,7 @@ class Match(Model):
     model_config = _PART_OF_A_RULE
 
     host: OneOrMany[Host]
-    """Host that the client asks for: a name, `*.example.com` (any depth below), `*` for a whole label,
+    """Host that the client asks for: a name, `*.example.com` (any depth below), `*` in or for one label,
     `*` alone for any host; with `:port` only on that port."""
     path: OneOrMany[Path] | None = None
     """Path without its query; `*` stays inside a segment, `**` crosses segments."""

@@ -57,7 +57,7 @@ def test_the_notation_for_the_long_context_is_removed(text: str, expected: str) 
             "anthropic/claude-opus-4.8",
             "anthropic/claude-opus-4.8",
         ),
-        ({"claude-*-4-*": "claude-{1}-4.{2}"}, "d", "claude-opus-4-8[1m]", "claude-opus-4.8[1m]"),
+        ({"claude-*-4-*": "claude-{1}-4.{2}"}, "d", "claude-opus-4-8[1m]", "claude-opus-4.8"),
         ({"*-*-*": "{3}{1}{2}{1}"}, None, "a-b-c-d", "c-daba"),
         ({"openai/*": "{1}"}, "default", "openai/gpt", "gpt"),
         ({"openai/*": "{1}"}, "default", "gpt", "gpt"),

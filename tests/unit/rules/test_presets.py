@@ -20,10 +20,14 @@ ENVIRONMENT = {
     "LITELLM_URL": "https://litellm.example.com",
     "CLOUDFLARE_ACCOUNT_ID": "account",
     "CLOUDFLARE_GATEWAY_ID": "gate",
+    "GATEWAY_URL": "https://gateway.example.com",
+    "AZURE_OPENAI_RESOURCE": "res",
+    "ANTHROPIC_AWS_WORKSPACE_ID": "wrkspc_1",
 }
 CONTRACT = (
-    "anthropic", "azure-foundry", "bedrock", "bedrock-mantle", "cloudflare", "deepseek", "github-copilot", "kimi",
-    "litellm", "openrouter", "vertex", "zai",
+    "anthropic", "azure-foundry", "azure-openai", "bedrock", "bedrock-mantle", "claude-platform-aws", "cloudflare",
+    "deepseek", "gateway", "gemini", "github-copilot", "kimi", "litellm", "openai", "openrouter", "subscription",
+    "vertex", "zai",
 )  # fmt: skip
 
 
@@ -49,7 +53,7 @@ def test_a_preset_is_dated_and_names_its_sources(name: str) -> None:
 def test_a_preset_has_a_path_and_an_auth_scheme(name: str) -> None:
     rule: dict[str, Any] = presets.load(name)
     assert "path" in rule["match"], "without a path, telemetry and settings would be forwarded too"
-    assert rule["auth"]["scheme"] in ("bearer", "x-api-key")
+    assert rule["auth"]["scheme"] in ("bearer", "x-api-key", "api-key", "x-goog-api-key", "keep")
     assert "upstream" in rule or name in ("bedrock", "vertex")
 
 
@@ -108,7 +112,110 @@ rules:
     ).rules
     assert rule.models
     assert rule.models.sent_for("claude-opus-5-5") == "mine"
-    assert rule.models.sent_for("claude-opus-4-1") == "claude-opus-4.6"
+    assert rule.models.sent_for("claude-opus-4-1") == "claude-opus-4.1"
+
+
+def test_a_glob_of_a_rule_covers_exact_names_of_its_preset() -> None:
+    (rule,) = rules(
+        "rules:\n  - {preset: github-copilot, auth: {credential: client}, models: {map: {claude-*: mine}}}"
+    ).rules
+    assert rule.models
+    assert rule.models.sent_for("claude-opus-4-8") == "mine"
+
+
+NAMES = [
+    "claude-opus-4-8", "claude-opus-4-8[1m]", "claude-opus-4-8[1M][1m]", "claude-opus-4-8-20260801",
+    "claude-opus-4-8-latest", "claude-opus-4-10", "claude-opus-4-1", "claude-opus-4-1-20250805",
+    "claude-opus-4-20250514", "claude-opus-4-0", "claude-opus-4", "claude-opus-5", "claude-opus-5-5",
+    "claude-opus-5-20270101", "claude-opus-5-5-20270101", "claude-opus-5-latest", "claude-opus-10-12",
+    "claude-sonnet-4-6", "claude-sonnet-4-6[1m]", "claude-sonnet-4-5-20250929",
+    "claude-sonnet-4-20250514", "claude-sonnet-4-0", "claude-haiku-4-5", "claude-haiku-4-5-20251001",
+    "claude-haiku-4-5-20251001[1m]", "claude-fable-5", "claude-fable-5-1-20261101",
+    "claude-3-7-sonnet-20250219", "claude-3-7-sonnet-latest", "claude-3-5-haiku-20241022",
+    "claude-3-5-sonnet-20241022", "claude-3-opus-20240229", "claude-3-opus-latest",
+    "claude-3-haiku-20240307", "claude-opus-4.8", "claude-opus-4.6-fast", "claude-3.7-sonnet",
+    "anthropic/claude-opus-4.8", "anthropic.claude-opus-4-8", "us.anthropic.claude-opus-4-6-v1:0",
+    "gpt-5.5", "gpt-5.5-codex", "gpt-4o", "gpt-4o-2024-08-06", "gpt-4.1-mini", "o3", "o4-mini",
+    "gemini-3-pro", "text-embedding-3-large",
+]  # fmt: skip
+
+
+def version_of(name: str) -> tuple[str, list[str]]:
+    """Return the family and the version numbers of a name, without dates, aliases and the vendor's prefix."""
+    plain = re.sub(r"(\[1m\])+$|-latest|-20\d{6}", "", name, flags=re.IGNORECASE)
+    plain = re.sub(r"^(anthropic|openai)[/.]", "", plain)
+    numbers = re.findall(r"\d+", plain)
+    while numbers and numbers[-1] == "0":
+        numbers.pop()
+    return re.sub(r"[\d.-]+", "", plain), numbers
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_no_name_is_mapped_to_another_version(name: str) -> None:
+    (rule,) = rules(starter(name), **ENVIRONMENT).rules
+    for asked in NAMES:
+        sent = rule.models.sent_for(asked) if rule.models else asked
+        if rule.models and rule.models.default is None:
+            assert version_of(sent) == version_of(asked), asked
+
+
+@pytest.mark.parametrize(
+    ("preset", "asked", "sent"),
+    [
+        ("github-copilot", "claude-opus-4-8", "claude-opus-4.8"),
+        ("github-copilot", "claude-opus-4-8[1m]", "claude-opus-4.8"),
+        ("github-copilot", "claude-haiku-4-5-20251001", "claude-haiku-4.5"),
+        ("github-copilot", "claude-opus-5-5", "claude-opus-5.5"),
+        ("github-copilot", "claude-opus-5", "claude-opus-5"),
+        ("github-copilot", "claude-opus-4.6-fast", "claude-opus-4.6-fast"),
+        ("github-copilot", "claude-3-7-sonnet-20250219", "claude-3.7-sonnet"),
+        ("github-copilot", "claude-sonnet-4-20250514", "claude-sonnet-4"),
+        ("github-copilot", "claude-sonnet-4-0", "claude-sonnet-4"),
+        ("github-copilot", "gpt-5.5", "gpt-5.5"),
+        ("openrouter", "claude-opus-4-8", "anthropic/claude-opus-4.8"),
+        ("openrouter", "claude-opus-4.8", "anthropic/claude-opus-4.8"),
+        ("openrouter", "anthropic/claude-opus-4.8", "anthropic/claude-opus-4.8"),
+        ("openrouter", "claude-3-haiku-20240307", "anthropic/claude-3-haiku"),
+        ("openrouter", "gpt-5.5", "openai/gpt-5.5"),
+        ("openrouter", "o4-mini", "openai/o4-mini"),
+        ("bedrock-mantle", "claude-opus-4-8", "anthropic.claude-opus-4-8"),
+        ("bedrock-mantle", "claude-haiku-4-5-20251001", "anthropic.claude-haiku-4-5"),
+        ("bedrock-mantle", "anthropic.claude-opus-4-8", "anthropic.claude-opus-4-8"),
+    ],
+)
+def test_names_get_the_spelling_of_the_vendor(preset: str, asked: str, sent: str) -> None:
+    (rule,) = rules(starter(preset), **ENVIRONMENT).rules
+    assert rule.models
+    assert rule.models.sent_for(asked) == sent
+
+
+@pytest.mark.parametrize(
+    ("environ", "region"),
+    [
+        ({}, "us-east-1"), ({"AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-west-1"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
+    ],
+)  # fmt: skip
+def test_the_region_of_aws_is_found_as_its_tools_find_it(environ: dict[str, str], region: str) -> None:
+    (rule,) = rules("rules: [{preset: bedrock-mantle, auth: {credential: client}}]", **environ).rules
+    assert str(rule.upstream) == f"https://bedrock-mantle.{region}.api.aws/anthropic"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["aiplatform.googleapis.com", "aiplatform.us.rep.googleapis.com", "aiplatform.eu.rep.googleapis.com",
+     "us-east5-aiplatform.googleapis.com", "europe-west1-aiplatform.googleapis.com"],
+)  # fmt: skip
+def test_every_region_of_vertex_is_covered(host: str) -> None:
+    assert rules("rules: [{preset: vertex, auth: {credential: client}}]").knows_host(host, 443)
+
+
+def test_one_preset_serves_all_apis_of_a_provider() -> None:
+    for name in ("openrouter", "litellm", "github-copilot", "gateway"):
+        ruleset = rules(starter(name), **ENVIRONMENT)
+        assert ruleset.knows_host("api.anthropic.com", 443)
+        assert ruleset.knows_host("api.openai.com", 443)
 
 
 def test_an_unknown_preset_is_named_with_the_nearest() -> None:

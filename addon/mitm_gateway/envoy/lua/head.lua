@@ -306,7 +306,7 @@ local function mapped(models, name)
     if captured then
       local pieces = {}
       for place, piece in ipairs(glob[2]) do
-        pieces[place] = type(piece) == "number" and captured[piece] or piece
+        pieces[place] = type(piece) == "number" and head.base_name(captured[piece]) or piece
       end
       return table.concat(pieces)
     end

@@ -1,11 +1,12 @@
 """Dated data about well-known upstreams, which fills what a rule with `preset` leaves out.
 
 Each preset is a YAML file: `rule` is the part of a rule that it provides; title, date, sources and notes
-describe it. Its texts may use environment variables, as a rule's may.
+describe it. Its texts may use environment variables, as a rule's may; `variables` lists alternatives for one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -36,6 +37,16 @@ def load(name: str) -> dict[str, Any]:
     """Return the part of a rule that a preset provides. Raises KeyError for an unknown name."""
     rule: dict[str, Any] = describe(name)["rule"]
     return rule
+
+
+def environment(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment with the preset's variables, each from the first set variable of its list."""
+    variables: dict[str, list[str]] = describe(name).get("variables", {})
+    chosen = {
+        variable: next((environ[each] for each in names if environ.get(each)), None)
+        for variable, names in variables.items()
+    }
+    return {**environ, **{variable: value for variable, value in chosen.items() if value}}
 
 
 def rule_text(name: str) -> str:
