@@ -75,7 +75,9 @@ def plan_response(
     own = plan.auth.credential or ""
     is_rejected = head.status == 401 or (head.status == 403 and is_token_rejected(head.get(ERROR_TYPE), b""))
     rejected = (own, secrets.named[own]) if is_rejected and own in secrets.named else None
-    fields = fields_masked_exactly(fields_for_pages(head.fields, plan, request, policy), hidden)
+    # Alt-Svc would lead the client to another port of the upstream, past the gateway.
+    given = tuple(item for item in head.fields if item[0].lower() != b"alt-svc")
+    fields = fields_masked_exactly(fields_for_pages(given, plan, request, policy), hidden)
     if head.status == SWITCHING:
         return ResponsePlan(fields, rejected=rejected)
     restorer = _restorer_for(plan, request, record, head)

@@ -279,6 +279,13 @@ def test_a_rejected_credential_is_reported() -> None:
     assert plan.rejected == ("gw", Secret(GW))
 
 
+def test_a_response_cannot_lead_the_client_past_the_gateway() -> None:
+    fields = ((b"Alt-Svc", b'h3=":443"; ma=86400'), (b"x-a", b"1"))
+    plan = released(begun(PLAIN)).on_response_head(ResponseHead(200, fields))
+    assert plan is not None
+    assert plan.fields == ((b"x-a", b"1"),)
+
+
 def test_a_switch_of_protocols_does_not_stream_through_a_tee() -> None:
     plan = released(begun(PLAIN)).on_response_head(ResponseHead(101, ()))
     assert plan is not None
