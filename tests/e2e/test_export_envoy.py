@@ -95,7 +95,7 @@ rules:
         with Wire(proxy.port) as client:
             headers = [("Host", "localhost"), *([("x-api-key", client_key)] if client_key else [])]
             answer = client.request("POST", "/v1/messages", headers, b"{}")
-            assert answer.status == (502 if client_key == "team-key" else 401), answer.body
+            assert answer.status == (424 if client_key == "team-key" else 401), answer.body
             assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
         assert upstream.raw == b""
         draft = proxy.secrets / "draft"

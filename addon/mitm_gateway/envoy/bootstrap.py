@@ -140,19 +140,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "server_header_transformation": "PASS_THROUGH",
         "generate_request_id": False,
         "preserve_external_request_id": True,
-        # Clients can set neither the filter's headers nor the ones that Envoy obeys.
-        "early_header_mutation_extensions": [
-            {
-                "name": "header_mutation",
-                "typed_config": {
-                    "@type": f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                    "mutations": [
-                        {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
-                        for prefix in (MARK, "x-envoy-")
-                    ],
-                },
-            }
-        ],
+        "early_header_mutation_extensions": [_clients_marks_removed()],
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": MAX_HEAD_BYTES >> 10,
         "http_protocol_options": PRESERVE_CASE
@@ -168,29 +156,38 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         },
         "local_reply_config": {"mappers": _mappers(listener, options)},
         "access_log": [_access_log(listener, options)],
-        "http_filters": [
-            _path_kept(),
-            _filter(
-                NO_UPGRADE, "custom_response.v3.CustomResponse", custom_response_matcher=_unasked_upgrade()
-            ),
-            _filter(
-                LUA,
-                "lua.v3.Lua",
-                default_source_code={"inline_string": lua(ruleset, listener, options)},
-                # A request stays on the route of the rule that edited it; its new model could match another.
-                clear_route_cache=False,
-            ),
-            # Each rule's route replaces this gate.
-            _filter(GATE, "rbac.v3.RBAC", rules=gate_for(0)),
-            # A route adds its rule's header edits. No rule reads trailers, in which a client's key could leave.
-            _filter(
-                MUTATION,
-                "header_mutation.v3.HeaderMutation",
-                mutations={"request_trailers_mutations": [_ALL]},
-            ),
-            _ROUTER,
-        ],
+        "http_filters": _filters(lua(ruleset, listener, options)),
     }
+
+
+def _clients_marks_removed() -> dict[str, Any]:
+    """Return the mutation after which clients can set neither the filter's headers nor the ones that Envoy obeys."""
+    kind = f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    removals = [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in (MARK, "x-envoy-")]
+    return {"name": "header_mutation", "typed_config": {"@type": kind, "mutations": removals}}
+
+
+def _filters(code: str) -> list[dict[str, Any]]:
+    return [
+        _path_kept(),
+        _filter(NO_UPGRADE, "custom_response.v3.CustomResponse", custom_response_matcher=_unasked_upgrade()),
+        # A request stays on the route of the rule that edited it; its new model could match another.
+        _filter(LUA, "lua.v3.Lua", default_source_code={"inline_string": code}, clear_route_cache=False),
+        # Each rule's route replaces this gate.
+        _filter(GATE, "rbac.v3.RBAC", rules=gate_for(0)),
+        # A route adds its rule's header edits. No rule reads trailers, in which a client's key could leave.
+        _filter(
+            MUTATION, "header_mutation.v3.HeaderMutation", mutations={"request_trailers_mutations": [_ALL]}
+        ),
+        _ROUTER,
+    ]
+
+
+def _path_kept() -> dict[str, Any]:
+    """Keep the path that the client asked for, for the access log."""
+    text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
+    kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
+    return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
 
 
 def _unasked_upgrade() -> dict[str, Any]:
@@ -207,13 +204,6 @@ def _unasked_upgrade() -> dict[str, Any]:
             "exact_match_map": {"map": {"101": action}},
         }
     }
-
-
-def _path_kept() -> dict[str, Any]:
-    """Keep the path that the client asked for, for the access log."""
-    text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
-    kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
-    return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
 
 
 def _access_log(listener: Listener, options: Options) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def removals(rule: Rule, listener: Listener, *, is_page: bool) -> dict[str, Any]
     mutations = {}
     if names:
         mutations["request_mutations"] = [_remove({"safe_regex": {"regex": "|".join(names)}})]
-    if rule.credential_names and not is_page:
+    if is_page:
+        mutations["response_mutations"] = _page_headers()
+    elif rule.credential_names:
         mutations["response_mutations"] = [_remove({"prefix": "access-control-"})]
     return {MUTATION: {"@type": _PER_ROUTE, "mutations": mutations}} if mutations else {}
 
@@ -69,6 +71,14 @@ def headers_put_in(rule: Rule, listener: Listener, options: Options) -> list[dic
         header, prefix = auth_header(auth)
         fields.append(_field(header, f"{_literal(prefix)}%REQ({KEY})%"))
     return fields
+
+
+def _page_headers() -> list[dict[str, Any]]:
+    """Return the mutations that let a page of a listed origin read a response."""
+    return [
+        {"append": _field("access-control-allow-origin", "%REQ(origin)%", "ADD_IF_ABSENT")},
+        {"append": _field("vary", "Origin", "APPEND_IF_EXISTS_OR_ADD")},
+    ]
 
 
 def _field(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:

@@ -17,7 +17,10 @@ from ..exchange import (
     plan,
     response_plan,
     restore_model,
+    web_pages,
+    websocket,
 )
+from ..exchange.headers import TOKEN_BETAS
 from ..llm import body_kind, usage
 from ..llm.apis import APIS, ENDPOINTS, OTHER, Api, Endpoint, Form, Place
 from ..llm.errors import error_body, error_headers
@@ -64,6 +67,12 @@ def constants() -> dict[str, Any]:
         "other_types": json_body.OTHER_TYPES,
         "utf16_and_32": json_body.UTF16_AND_32,
         "max_path_bytes": guard.MAX_PATH_CHARACTERS,
+        "preflight": {
+            "access-control-allow-methods": web_pages.METHODS,
+            "access-control-max-age": str(web_pages.MAX_AGE_S),
+            "vary": "Origin",
+        },
+        "token_betas": TOKEN_BETAS,
         "own_sites": guard.OWN_SITES,
         "key_headers": guard.KEY_HEADERS,
         "anthropic_key": plan.ANTHROPIC_KEY,
@@ -108,7 +117,7 @@ def _reasons() -> Mapping[str, str]:
         "web_page": refusals.WEB_PAGE.reason,
         "client_key": refusals.CLIENT_KEY.reason,
         "compressed": refusals.COMPRESSED.reason,
-        "socket": refusals.SOCKET.reason,
+        "socket": websocket.UNREADABLE_SOCKET,
         "no_body": refusals.NO_BODY.reason,
         "fault": refusals.FAULT.reason,
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..exchange import plan
 from ..exchange.query import encoded
+from ..exchange.websocket import reads_messages
 from ..llm.apis import form_on
 from ..rules.edits import Beta, Models, Query
 from ..rules.field_paths import FieldPath, Selector, Step
@@ -90,6 +91,7 @@ def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict
         "restores": bool(rule.models and rule.models.restore),
         "renames": _renames(rule.models) if rule.models else None,
         "reads_body": rule.reads_body,
+        "reads_messages": reads_messages(rule),
         "counts_tokens": rule.respond.count_tokens == "estimate",
         "body_remove": [_steps(path) for path in rule.body.remove],
         "body_set": [[_steps(path), value] for path, value in rule.body.set_texts],

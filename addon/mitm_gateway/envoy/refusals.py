@@ -12,13 +12,12 @@ WRONG_HOST = Refusal(
 WEB_PAGE = Refusal(403, "web pages may not use this gateway; export with --origin to allow one")
 CLIENT_KEY = Refusal(401, "a client key is needed; ask the operator of this gateway for one")
 COMPRESSED = Refusal(400, "a compressed body cannot be read here; send it without content-encoding")
-SOCKET = Refusal(426, "this rule reads bodies, which a WebSocket does not have; send the request over HTTP")
 NO_BODY = Refusal(400, "the rules depend on the model, and the request has no body that names one")
 FAULT = Refusal(502, "internal fault; see Envoy's log")
 
 # Envoy gives these by itself; every other answer is a route's or the filter's.
 UNREACHABLE = Refusal(502, "the upstream cannot be reached, or closed the connection", retry=True)
-NO_CREDENTIAL = Refusal(502, "a credential is missing: its file does not exist or is empty")
+NO_CREDENTIAL = Refusal(424, "a credential is missing: its file does not exist or is empty")
 UNASKED_UPGRADE = Refusal(502, "the upstream switched protocols without being asked to", retry=True)
 LONG_HEAD = Refusal(431, f"the request head is larger than {MAX_HEAD_BYTES} bytes")
 OVERLOADED = Refusal(503, "the gateway is out of memory; try again", retry=True)

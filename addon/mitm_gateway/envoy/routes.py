@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..exchange.headers import TOKEN_BETAS
 from ..exchange.local_answers import listed_models, model_list, one_model
+from ..exchange.websocket import reads_messages
 from ..llm.apis import Form, form_on
 from ..llm.errors import error_body, error_headers
 from ..rules.fields import CLIENT
@@ -86,9 +88,10 @@ def _rule_routes(
         page = [*conditions, _is_present("origin", present=True)]
         routes += _with_upgrade(_forward(number, rule, listener, options, page, is_page=True))
     own = _forward(number, rule, listener, options, conditions)
-    if rule.reads_body:  # the filter refuses its upgrades
+    if reads_messages(rule):  # the filter refuses its upgrades
         return [*routes, own]
-    if auth_of(rule, listener).credential == CLIENT or rule.query.set or rule.query.remove or options.tokens:
+    edits_query = bool(rule.query.set or rule.query.remove)
+    if rule.reads_body or auth_of(rule, listener).credential == CLIENT or edits_query or options.tokens:
         return [*routes, *_with_upgrade(own)]
     return [*routes, *_with_plain(own, options, strips=auth_of(rule, listener).scheme != "keep")]
 
@@ -108,6 +111,18 @@ _KEY_PARTS = sorted(name for name in _KEY_NAMES if not any(part in name for part
 _NOTEWORTHY_TARGET = rf".*(?:{MODEL_REGEX}|\?.*(?i:{'|'.join(map(any_spelling, _KEY_PARTS))})).*"
 
 
+# A request without a key in a subprotocol, and without a beta that belongs to a stripped token.
+_UNSTRIPPED = (
+    {"name": "sec-websocket-protocol", "present_match": False},
+    {
+        "name": "anthropic-beta",
+        "treat_missing_header_as_empty": True,
+        "invert_match": True,
+        "string_match": {"safe_regex": {"regex": f".*(?i:{TOKEN_BETAS}).*"}},
+    },
+)
+
+
 def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
     """Return a route, and before it one for upgrades, and one without the filter for requests that it would not change."""
     if options.clients:
@@ -123,7 +138,7 @@ def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
         {"name": "content-length", "treat_missing_header_as_empty": True, **too_large},
         _is_present("origin", present=False),
         _is_present("sec-fetch-site", present=False),
-        *([_is_present("sec-websocket-protocol", present=False)] if strips else []),
+        *(_UNSTRIPPED if strips else ()),
     ]
     match = route["match"] | {"headers": [*route["match"]["headers"], *plain]}
     filters = route.get("typed_per_filter_config", {}) | {LUA: _OFF, GATE: _OFF}

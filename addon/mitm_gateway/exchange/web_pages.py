@@ -8,9 +8,9 @@ from .local_answers import LocalAnswer
 from .plan import Plan
 
 _ALLOW_ORIGIN = b"access-control-allow-origin"
-_METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD"
+METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD"
 # Browsers ask again after this time.
-_MAX_AGE_S = 600
+MAX_AGE_S = 600
 
 
 def preflight(head: RequestHead, policy: Policy) -> LocalAnswer | None:
@@ -18,8 +18,8 @@ def preflight(head: RequestHead, policy: Policy) -> LocalAnswer | None:
     if head.method.upper() != "OPTIONS" or not (headers := page_headers(head, policy)):
         return None
     headers |= {
-        "access-control-allow-methods": _METHODS,
-        "access-control-max-age": str(_MAX_AGE_S),
+        "access-control-allow-methods": METHODS,
+        "access-control-max-age": str(MAX_AGE_S),
     }
     if names := head.get("access-control-request-headers"):
         headers["access-control-allow-headers"] = names

@@ -15,6 +15,8 @@ from .headers import without_nominations
 _FIELDS = (b"upgrade", b"http2-settings")
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 
+UNREADABLE_SOCKET = "this rule reads bodies, and messages of a WebSocket are not edited; use HTTP"
+
 
 def is_websocket(head: RequestHead) -> bool:
     """Return whether a request asks for a WebSocket, in the only version that mitmproxy speaks."""
@@ -38,15 +40,15 @@ def refuse_socket(ruleset: RuleSet, head: RequestHead) -> Refusal | None:
     if not is_websocket(head):
         return None
     for rule in ruleset.covering(head):
-        if _reads_messages(rule):
-            reason = "this rule reads bodies, and messages of a WebSocket are not edited; use HTTP"
-            return Refusal(426, reason, rule.name)
+        if reads_messages(rule):
+            return Refusal(426, UNREADABLE_SOCKET, rule.name)
         if rule.match.model is None:
             return None
     return None
 
 
-def _reads_messages(rule: Rule) -> bool:
+def reads_messages(rule: Rule) -> bool:
+    """Report whether a rule would have to read the messages of a WebSocket."""
     return bool(rule.models or rule.beta or rule.body.remove or rule.body.set or rule.match.model)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import guard, plan
-from mitm_gateway.exchange.headers import stripped
+from mitm_gateway.exchange.headers import stripped, without_token_betas
 from mitm_gateway.exchange.query import edited_target
 from mitm_gateway.llm.apis import form_on, identify
 from mitm_gateway.llm.errors import error_body, error_headers
@@ -145,6 +145,12 @@ def test_queries_are_edited_alike(lua: Library, query: str, keys: dict[str, Any]
     rule = make_rule(query=keys)
     wanted = edited_target(f"/?{query}", rule.query, {}).removeprefix("/")
     assert lua.call("head.edited_query", f"?{query}", rule_data(rule, HERE)["query"]) == raw(wanted)
+
+
+@given(joined(*BLANKS, ",", ",", "a", "oauth-2025-04-20", "OAuth-x", "b", "é"))
+def test_token_betas_are_stripped_alike(lua: Library, value: str) -> None:
+    (field,) = without_token_betas(((b"anthropic-beta", raw(value)),)) or ((b"", None),)
+    assert lua.call("head.without_token_betas", value) == field[1]
 
 
 NAMES = ["a", "ab", "b-1", "a-2025", "context-1m", "1m"]

@@ -38,6 +38,7 @@ CALLS: dict[str, str] = {
     "head.without_websocket_key": "return head.without_websocket_key",
     "head.sent_query": "return head.sent_query",
     "head.edited_query": "return function(query) return head.edited_query(query, RULE.query) end",
+    "head.without_token_betas": "return head.without_token_betas",
     "head.beta_names": "return head.beta_names",
     "head.edited_betas": "return function(value) return head.edited_betas(RULE.beta, head.beta_names(value)) end",
     "head.sent_model": "return function(name) return head.sent_model(RULE.models, name) end",
@@ -89,8 +90,8 @@ LINES = [
     ("", "/%2e", "x"), ("/models/", "a", ""), ("/models/", ":", "/x"), ("/models/", "/models/", ":"),
     ("/models/", "a:b", "/operations/"), ("/model/", "/invoke", "/"), ("/model/", "a/", "invoke"),
     ("", "/openai/deployments/", ""), ("/openai/deployments/", "a", ""), ("/messages/batches/", "a", ""),
-    ("", "/images/", ""), ("openai-insecure-api-key.", ",openai-insecure-api-key.", ""), ("", "\x00", ""),
-    ("", "é", ""), ("", "\\u00", "x"),
+    ("", "/images/", ""), ("oauth-", ",oauth-", ""), ("openai-insecure-api-key.", ",openai-insecure-api-key.", ""),
+    ("", "\x00", ""), ("", "é", ""), ("", "\\u00", "x"),
 ]  # fmt: skip
 BODIES = [
     ('{"requests":[', '{"params":{"model":"m"}},', "{}]}"), ('{"requests":[', "{},", '{"params":{"model":"m"}}]}'),

@@ -23,8 +23,9 @@ local function is_listed(origin)
   return host and (LISTENER.origins[place] or LISTENER.origins[scheme .. "*"])
 end
 
-local function check_origin(headers)
+local function check_origin(headers, request)
   local origin = headers:get("origin")
+  request.origin = origin
   if origin and not is_listed(origin) then refuse(403, REASONS.web_page) end
   local site = headers:get("sec-fetch-site")
   if not origin and site and not OWN_SITES[text.trimmed(site):lower()] then refuse(403, REASONS.cross_site) end
@@ -73,7 +74,7 @@ function admission.values(headers, name)
 end
 
 -- Ask for a client's key where keys are configured, and take it out of the request.
-local function check_client_key(headers, is_probe)
+function admission.check_client_key(headers, is_probe)
   if not LISTENER.clients then return end
   local known = false
   for _, name in ipairs(CONSTANTS.key_headers) do
@@ -94,12 +95,24 @@ function admission.check_size(bytes)
   if bytes > LISTENER.body_limit then refuse(413, LISTENER.too_large) end
 end
 
--- Refuse a request that may not use the gateway, and note its length.
+-- Answer the preflight request of a listed page, which needs no key. Return whether it was one.
+function admission.answer_preflight(handle, headers, request)
+  if not request.origin or request.method:upper() ~= "OPTIONS" then return false end
+  local answer = { [":status"] = "204", ["access-control-allow-origin"] = text.trimmed(request.origin) }
+  for name, value in pairs(CONSTANTS.preflight) do answer[name] = value end
+  answer["access-control-allow-headers"] = headers:get("access-control-request-headers")
+  if (headers:get("access-control-request-private-network") or ""):lower() == "true" then
+    answer["access-control-allow-private-network"] = "true"
+  end
+  handle:respond(answer, "")
+  return true
+end
+
+-- Refuse a request that may not use the gateway, and note its origin and length.
 function admission.check(headers, request)
   if not FORWARDED[request.method] and UNSENT[request.method:upper()] then refuse(403, REASONS.trace) end
-  check_origin(headers)
+  check_origin(headers, request)
   check_path(request.path)
   request.length = headers:get("content-length")
   admission.check_size(tonumber(request.length or "0") or 0)
-  check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
 end

@@ -273,6 +273,21 @@ function head.beta_names(value)
   return names
 end
 
+-- Return an anthropic-beta value without the names that belong to a stripped token; nil where no name is left.
+function head.without_token_betas(value)
+  if not has(value:lower(), CONSTANTS.token_betas) then return value end
+  local betas, kept, has_name = text.split(value, ","), {}, false
+  for _, beta in ipairs(betas) do
+    local name = trimmed(beta):lower()
+    if name:sub(1, #CONSTANTS.token_betas) ~= CONSTANTS.token_betas then
+      kept[#kept + 1] = beta
+      has_name = has_name or name ~= ""
+    end
+  end
+  if #kept == #betas then return value end
+  return has_name and trimmed(table.concat(kept, ",")) or nil
+end
+
 -- Return the beta names to send for the client's, and whether they differ.
 function head.edited_betas(beta, names)
   local kept, seen = {}, {}

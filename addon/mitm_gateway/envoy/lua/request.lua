@@ -21,7 +21,7 @@ end
 
 -- ---- edits of the head ----
 
--- Return the client's key for a rule that moves it.
+-- Return the client's key for a rule that moves it, and whether it is a token in Authorization.
 local function moved_key(headers, rule)
   local authorization = {}
   -- Envoy joins repeated fields by commas.
@@ -34,7 +34,9 @@ local function moved_key(headers, rule)
   if rule.client.refuses_anthropic and key:sub(1, #CONSTANTS.anthropic_key) == CONSTANTS.anthropic_key then
     refuse(403, REASONS.foreign_key)
   end
-  return key
+  local is_token = false
+  for _, value in ipairs(authorization) do is_token = is_token or head.bare_key(value) == key end
+  return key, is_token
 end
 
 local function replace(headers, name, before, after)
@@ -46,10 +48,17 @@ local function strip_websocket_key(headers)
   if value then replace(headers, "sec-websocket-protocol", value, head.without_websocket_key(value)) end
 end
 
+local function strip_token_betas(headers)
+  local value = headers:get("anthropic-beta")
+  if value then replace(headers, "anthropic-beta", value, head.without_token_betas(value)) end
+end
+
 local function edit_beta_header(headers, beta)
   local value = headers:get("anthropic-beta")
-  local kept, changed = head.edited_betas(beta, head.beta_names(value or ""))
-  if changed then replace(headers, "anthropic-beta", value, #kept > 0 and table.concat(kept, ",") or nil) end
+  local names = head.beta_names(value or "")
+  local kept, changed = head.edited_betas(beta, names)
+  local has_empty = value and #text.split(value, ",") ~= #names
+  if changed or has_empty then replace(headers, "anthropic-beta", value, #kept > 0 and table.concat(kept, ",") or nil) end
 end
 
 -- Put the upstream's model into the path or the query, and take keys out; Envoy adds the upstream's base path.
@@ -222,13 +231,16 @@ end
 
 local function serve(handle, headers, request)
   admission.check(headers, request)
+  if admission.answer_preflight(handle, headers, request) then return end
+  admission.check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
   identify(request)
   local rule
   rule, headers = find_rule(handle, headers, request)
   if not rule then return note_done(handle, request) end
   request.rule = rule
-  local key = rule.client and moved_key(headers, rule)
-  if rule.reads_body then
+  local key, moves_token
+  if rule.client then key, moves_token = moved_key(headers, rule) end
+  if rule.reads_body and (rule.reads_messages or not headers:get("upgrade")) then
     headers = read_body(handle, headers, request)
     request.model = request.model or request.body_model
     if rule.counts_tokens and request.call.endpoint.counts_tokens and request.method:upper() == "POST" then
@@ -239,6 +251,7 @@ local function serve(handle, headers, request)
   end
   edit_path(headers, rule, request)
   if rule.strips then strip_websocket_key(headers) end
+  if rule.strips and not moves_token then strip_token_betas(headers) end
   if rule.beta then edit_beta_header(headers, rule.beta) end
   if key then headers:replace(KEY, rule.client.is_basic and handle:base64Escape(key) or key) end
   note_done(handle, request, rule)
@@ -251,7 +264,7 @@ local function request_of(headers)
   if mark then path, query = target:sub(1, mark - 1), target:sub(mark) end
   return { -- with the fields that later steps set: a table that grows is copied several times
     method = headers:get(":method"), target = target, path = path, query = query, normal = nil, call = nil,
-    query_place = nil, model = nil, sent = nil, rule = nil, number = nil, length = nil, has_no_body = nil,
+    origin = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, length = nil, has_no_body = nil,
     body = nil, text = nil, places = nil, names = nil, body_model = nil,
   }
 end
