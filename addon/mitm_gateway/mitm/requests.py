@@ -119,17 +119,18 @@ def keep_bodies(entry: UnderWay) -> None:
     if entry.request_tee is not None and entry.request_tee.has_fed:
         flow.request.raw_content = entry.request_tee.kept()
         entry.request_tee.close()
-    tee, response = exchange.tee, flow.response
+    tee, response, has_streamed = exchange.tee, flow.response, False
     # Another addon may have replaced the response that was to stream.
     if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):
-        response.raw_content = tee.kept()
+        response.raw_content, has_streamed = tee.kept(), True
     if exchange.is_passing and tee is not None:
         tee.close()
     if exchange.config.reveal or exchange.is_passing:
         return
-    for headers in (response.headers, response.trailers) if response else ():
-        if headers:
-            headers.fields = fields_masked_exactly(headers.fields, exchange.secrets)
+    if response is not None and not has_streamed:  # the head of one that streams has been masked
+        response.headers.fields = fields_masked_exactly(response.headers.fields, exchange.secrets)
+    if response is not None and response.trailers is not None:
+        response.trailers.fields = fields_masked_exactly(response.trailers.fields, exchange.secrets)
     if flow.error is not None:
         # It quotes what a peer sent.
         flow.error.msg = unquoted(flow.error.msg, exchange.secrets)
