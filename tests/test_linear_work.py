@@ -255,6 +255,7 @@ RULE = make_rule(
 )
 RULES = make_ruleset(RULE, unmatched="pass")
 BY_MODEL = make_ruleset(make_rule(match={"host": "*", "model": "a*b", "header": {"x": "*"}}))
+BLOCKED = make_ruleset(RULE, unmatched="block")
 KEPT = make_ruleset(make_rule(host="*", auth={"scheme": "keep"}))
 CLIENT = Auth.model_validate({"scheme": "bearer", "credential": "client"})
 PLAN = plan.Plan(RULE, addresses.Upstream("https", "a.test", 443), False, "/", CLIENT)
@@ -269,7 +270,8 @@ CALLS: dict[str, Callable[[str], object]] = {
         redact.looks_like_key(text),
     ),
     "text.printable": lambda text: (
-        printable.visible(text), printable.folded(text, 100), printable.indented(text), printable.listed({text: text})
+        printable.visible(text), printable.folded(text, 100), printable.indented(text), printable.wrapped(text, 40),
+        printable.listed({text: text})
     ),
     "text.bounded_json": lambda text: (bounded_json.readable_part(raw(text)), bounded_json.parsed(body(text)),
                                        bounded_json.is_overgrown(b"[" * (1 << 18) + raw(text))),
@@ -298,7 +300,8 @@ CALLS: dict[str, Callable[[str], object]] = {
         headers.without_nominations(fields(text), [text, "x"]), headers.outgoing(PLAN, head(text), headers.Secrets()),
     ),
     "exchange.plan": lambda text: (
-        plan.decide(RULES, head(text), Arrival(), (text,)), plan.client_key(head(text), CLIENT),
+        plan.decide(RULES, head(text), Arrival(), (text,)), plan.decide(BLOCKED, head(text), Arrival()),
+        plan.client_key(head(text), CLIENT),
         plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
     ),
     "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text))),
