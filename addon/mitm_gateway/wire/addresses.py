@@ -231,7 +231,7 @@ class Upstream:
 
     @property
     def is_private(self) -> bool:
-        """Whether the network cannot read the request: TLS, or a literal loopback address."""
+        """True if the network cannot read the request: TLS, or a literal loopback address."""
         return self.scheme == "https" or is_loopback(self.host)
 
     @classmethod

@@ -70,7 +70,7 @@ class RequestHead:
 
     @cached_property
     def has_odd_path(self) -> bool:
-        """Whether the path has dot or empty segments and therefore matches no rule that has a `path`."""
+        """True if the path has dot or empty segments and therefore matches no rule that has a `path`."""
         return has_odd_segments(self.path)
 
     @cached_property

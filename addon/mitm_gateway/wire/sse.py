@@ -51,7 +51,7 @@ class EventReader:
 
     @property
     def is_between_events(self) -> bool:
-        """Whether the next byte begins an event; also false before the first byte."""
+        """True if the next byte begins an event; also false before the first byte."""
         return not (self._line or self._data or self._name or self._skips_newline or self._is_first_line)
 
     def finish(self) -> list[Event]:
