@@ -336,7 +336,7 @@ def test_nothing_is_sent_without_aws_keys(start: Start) -> None:
         auth="{scheme: sigv4, service: bedrock, region: us-east-1, credential: key}",
     )
     client = anthropic.Anthropic(base_url=setting.proxy.url, api_key="placeholder", max_retries=0)
-    with pytest.raises(anthropic.APIStatusError, match='credential "key": has no AWS keys'):
+    with pytest.raises(anthropic.APIStatusError, match='credential "key": no AWS keys'):
         client.post("/model/us.anthropic.claude-test/invoke", body={"messages": []}, cast_to=object)
     assert setting.upstream.raw == b""
 

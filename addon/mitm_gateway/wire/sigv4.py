@@ -53,9 +53,9 @@ def provider(profile: str) -> Any:
     except botocore.exceptions.ProfileNotFound:
         raise AwsError("names an AWS profile that does not exist") from None
     except botocore.exceptions.BotoCoreError as fault:
-        raise AwsError(f"has no AWS keys ({type(fault).__name__})") from None
+        raise AwsError(f"no AWS keys ({type(fault).__name__})") from None
     if found is None:
-        raise AwsError("has no AWS keys; the usual chain (variables, profile, SSO, instance) gave none")
+        raise AwsError("no AWS keys; the usual chain (variables, profile, SSO, instance) gave none")
     return found
 
 
