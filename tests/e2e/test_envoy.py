@@ -117,13 +117,15 @@ def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
 def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
     envoy: StartEnvoy, recorder: StartRecorder, more: str
 ) -> None:
-    upstream = recorder(json_reply({}, headers=(("Access-Control-Allow-Origin", "*"), ("X-Else", "1"))))
+    fields = (("Access-Control-Allow-Origin", "*"), ("X-Else", "1"), ("Alt-Svc", 'h3=":8443"'))
+    upstream = recorder(json_reply({}, headers=fields))
     proxy = envoy(rules(upstream.url, more), origins=("https://ours.test",))
     ours = ask(proxy, ("Origin", "https://Ours.test"), ("Sec-Fetch-Site", "cross-site"))
     assert (ours.status, ours.header("access-control-allow-origin")) == (200, "*")
     nobodys = ask(proxy)
     assert nobodys.status == 200
     assert (nobodys.header("access-control-allow-origin"), nobodys.header("x-else")) == (None, "1")
+    assert ours.header("alt-svc") is nobodys.header("alt-svc") is None
     theirs = ask(proxy, ("Origin", "https://theirs.test"))
     assert theirs.status == 403
     assert "--origin" in error_of(theirs)

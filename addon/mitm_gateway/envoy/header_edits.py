@@ -39,14 +39,15 @@ def removals(rule: Rule, listener: Listener, *, is_page: bool) -> dict[str, Any]
     if auth_of(rule, listener).scheme != "keep":
         names += map(any_spelling, sorted(KEY_NAMES))
         names += [f".*{any_spelling(ending)}" for ending in KEY_ENDINGS]
-    mutations = {}
+    # Alt-Svc would lead the client to another port of the upstream, past the gateway.
+    mutations = {"response_mutations": [_remove({"exact": "alt-svc"})]}
     if names:
         mutations["request_mutations"] = [_remove({"safe_regex": {"regex": "|".join(names)}})]
     if is_page:
-        mutations["response_mutations"] = _page_headers()
+        mutations["response_mutations"] += _page_headers()
     elif rule.credential_names:
-        mutations["response_mutations"] = [_remove({"prefix": "access-control-"})]
-    return {MUTATION: {"@type": _PER_ROUTE, "mutations": mutations}} if mutations else {}
+        mutations["response_mutations"].append(_remove({"prefix": "access-control-"}))
+    return {MUTATION: {"@type": _PER_ROUTE, "mutations": mutations}}
 
 
 def _remove(names: dict[str, Any]) -> dict[str, Any]:
