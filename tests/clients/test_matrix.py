@@ -107,8 +107,9 @@ def home(request: pytest.FixtureRequest) -> Iterator[Home]:
     folder = CACHE / "homes" / request.node.name.replace("/", "-")
     shutil.rmtree(folder, ignore_errors=True)
     made = Home(folder)
-    # Modules for Node are found from the working directory upwards.
-    (folder / "node_modules").symlink_to(CACHE / "npm" / "node_modules")
+    if request.node.callspec.params["program"].command[0] == "node":
+        # Node finds modules from the working directory upwards. Agents would read the whole folder.
+        (folder / "node_modules").symlink_to(CACHE / "npm" / "node_modules")
     yield made
     shutil.rmtree(folder, ignore_errors=True)
 
