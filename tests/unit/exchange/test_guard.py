@@ -1,4 +1,4 @@
-"""Who may ask, and whether a request says one thing only about where it goes."""
+"""Admission checks: who may use the gateway, and is the destination unambiguous?"""
 
 from __future__ import annotations
 
