@@ -28,6 +28,9 @@ ENV = {
     "CLOUDFLARE_ACCOUNT_ID": "x",
     "CLOUDFLARE_GATEWAY_ID": "x",
     "LITELLM_URL": "https://litellm.example.com",
+    "GATEWAY_URL": "https://gateway.example.com",
+    "AZURE_OPENAI_RESOURCE": "x",
+    "ANTHROPIC_AWS_WORKSPACE_ID": "x",
     "GW_KEY": GW,
 }
 
@@ -70,7 +73,7 @@ def test_a_good_file_is_valid_or_refused_with_its_place(
 @pytest.mark.parametrize("name", presets.names())
 def test_a_preset_is_valid(envoy_program: str, name: str, tmp_path: Path) -> None:
     rule: dict[str, object] = {"name": "r", "preset": name}
-    if "auth" in presets.load(name):
+    if presets.load(name).get("auth", {"scheme": "keep"})["scheme"] != "keep":
         rule["auth"] = {"credential": "gw"}
     text = yaml.safe_dump({"credentials": {"gw": {"env": "GW_KEY"}}, "rules": [rule]})
     assert_valid(envoy_program, parse_rules(text.encode(), "rules.yaml", ENV), tmp_path)

@@ -27,6 +27,7 @@ from support.constants import API, CK
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.starters import RunClaude, StartMitmdump, StartRecorder
+from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
@@ -404,6 +405,15 @@ def test_vertex_in_its_own_mode(start: Start, run_claude: RunClaude) -> None:
             "kimi", "api.moonshot.ai", "/anthropic/v1/messages", {"authorization": [f"Bearer {KEY}"]},
             "    models: {default: kimi-k2.5}", {}, "kimi-k2.5", id="kimi",
         ),
+        pytest.param(
+            "gateway", "gw.example.com", "/v1/messages", {"authorization": [f"Bearer {KEY}"]},
+            "", {"GATEWAY_URL": "https://gw.example.com/v1"}, "claude-opus-4-6", id="gateway",
+        ),
+        pytest.param(
+            "claude-platform-aws", "aws-external-anthropic.eu-central-1.api.aws", "/v1/messages", {"x-api-key": [KEY]},
+            "", {"AWS_DEFAULT_REGION": "eu-central-1", "ANTHROPIC_AWS_WORKSPACE_ID": "w"}, "claude-opus-4-6",
+            id="claude-platform-aws",
+        ),
     ],
 )  # fmt: skip
 def test_the_sdk_works_through_both_engines(
@@ -454,6 +464,47 @@ def test_kimi_code_is_the_same_preset(start: Start) -> None:
     )
     assert answer.model == "claude-opus-4-6"
     assert keys_in(setting.asked("/coding/v1/messages")) == {"x-api-key": [KEY]}
+
+
+@pytest.mark.parametrize(
+    ("preset", "listen", "host", "target", "sent", "keys", "env"),
+    [
+        ("openai", "api.openai.com", "api.openai.com", "/v1/responses", "/v1/responses",
+         {"authorization": [f"Bearer {KEY}"]}, {}),
+        ("azure-openai", "api.openai.com", "res.openai.azure.com", "/v1/chat/completions",
+         "/openai/v1/chat/completions", {"api-key": [KEY]}, {"AZURE_OPENAI_RESOURCE": "res"}),
+        ("gemini", "generativelanguage.googleapis.com", "generativelanguage.googleapis.com",
+         "/v1beta/models/gemini-3:generateContent", "/v1beta/models/gemini-3:generateContent",
+         {"x-goog-api-key": [KEY]}, {}),
+    ],
+)  # fmt: skip
+def test_presets_for_other_apis(
+    start: Start,
+    preset: str,
+    listen: str,
+    host: str,
+    target: str,
+    sent: str,
+    keys: dict[str, list[str]],
+    env: dict[str, str],
+) -> None:
+    setting = start(preset, host, env=env, listen=listen, script=json_reply({}))
+    with Wire(setting.proxy.port) as client:
+        headers = [("Host", listen), ("Authorization", f"Bearer {CK}"), ("Content-Type", "application/json")]
+        assert client.request("POST", target, headers, b"{}").status == 200
+    assert keys_in(setting.asked(sent)) == keys
+
+
+def test_a_subscription_keeps_its_login_beside_the_gateways_key(start: Start) -> None:
+    extra = '    headers: {set: {x-litellm-api-key: "Bearer ${credential:key}"}}'
+    setting = start(
+        "subscription", "gw.example.com", extra, env={"GATEWAY_URL": "https://gw.example.com"}, auth="{}"
+    )
+    client = anthropic.Anthropic(base_url=setting.proxy.url, auth_token="sk-ant-oat01-login", max_retries=0)
+    client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+    (request,) = setting.upstream.requests
+    assert request.values("authorization") == ["Bearer sk-ant-oat01-login"]
+    assert request.values("x-litellm-api-key") == [f"Bearer {KEY}"]
 
 
 def test_every_preset_has_a_test_in_this_file() -> None:

@@ -51,7 +51,7 @@ def provider(profile: str) -> Any:
         session = botocore.session.Session(profile=None if profile == "default" else profile)
         found = session.get_credentials()
     except botocore.exceptions.ProfileNotFound:
-        raise AwsError("names an AWS profile that does not exist") from None
+        raise AwsError("the AWS profile does not exist") from None
     except botocore.exceptions.BotoCoreError as fault:
         raise AwsError(f"no AWS keys ({type(fault).__name__})") from None
     if found is None:
@@ -66,7 +66,7 @@ def frozen(found: Any) -> AwsKeys:
     try:
         keys = found.get_frozen_credentials()
     except botocore.exceptions.BotoCoreError as fault:
-        raise AwsError(f"has AWS keys that cannot be renewed ({type(fault).__name__})") from None
+        raise AwsError(f"the AWS keys cannot be renewed ({type(fault).__name__})") from None
     token = Secret(keys.token) if keys.token else None
     return AwsKeys(keys.access_key, Secret(keys.secret_key), token)
 

@@ -55,5 +55,5 @@ def test_the_parts_of_a_key_are_masked_everywhere() -> None:
 def test_a_missing_profile_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    with pytest.raises(sigv4.AwsError, match="names an AWS profile that does not exist"):
+    with pytest.raises(sigv4.AwsError, match="the AWS profile does not exist"):
         sigv4.provider("no-such-profile")
