@@ -34,9 +34,7 @@ SECRET_ARGUMENT = "argument-of-the-helper"
 
 @e2e
 @pytest.mark.parametrize("end", ["interrupt", "terminate"])
-@pytest.mark.parametrize(
-    "extra", [(), ("-v",), ("-v", "--set", "proxy_debug=true")], ids=["", "verbose", "debug"]
-)
+@pytest.mark.parametrize("extra", [(), ("-v",)], ids=["", "verbose"])
 def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
     stage = stage_with(*extra, "--set", "termlog_verbosity=debug" if extra else "termlog_verbosity=info")
     assert stage.ask(f"/v1/messages?api_key={CK}").status == 200

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..rules.fields import HEADER_NAME, is_framing_header
 from ..text.printable import visible
-from ..text.redact import Secret, is_key_header, masked_text
+from ..text.redact import Secret, is_key_header, masked, masked_text
 from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 
 # Time to wait for the end of a killed helper.
@@ -29,6 +29,8 @@ _END_S = 2.0
 _ERRORS_S, _MAX_ERRORS, _MAX_LINE = 0.2, 4096, 200
 # Parts of the output that may be a secret.
 _WORD = re.compile(r"[!#-+\--9;-\[\]-z|~]+")
+# As long as the shortest tokens in use; host names and paths are cut into shorter parts.
+_OPAQUE = re.compile(r"[A-Za-z0-9_+=~-]{16,}")
 # A token is not used up to its last second: the request has to arrive in time.
 _EXPIRY_MARGIN_S = 5.0
 # Names of the token in the output of helpers: ours, OAuth's and that of the `az` command.
@@ -100,7 +102,14 @@ class Errors:
         secrets = {
             each for each in (*_WORD.findall(self.printed.decode(errors="replace")), *own) if len(each) >= 6
         }
-        return visible(masked_text(lines[-1].strip(), secrets))[:_MAX_LINE]
+        line = masked_text(lines[-1].strip(), secrets)
+        return visible(_OPAQUE.sub(lambda found: _masked_if_opaque(found[0]), line))[:_MAX_LINE]
+
+
+def _masked_if_opaque(word: str) -> str:
+    """Return a long word of letters and digits masked: a failed helper may have printed its secret in any form."""
+    is_opaque = any(map(str.isdigit, word)) and any(map(str.isalpha, word))
+    return masked(word) if is_opaque else word
 
 
 async def run(
