@@ -25,7 +25,7 @@ class Glob:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the glob has no star."""
+        """True for a glob without a star."""
         return "*" not in self.text
 
     def covers(self, text: str) -> bool:
@@ -70,11 +70,11 @@ class PathGlob:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the glob has no star."""
+        """True for a glob without a star."""
         return "*" not in self.text
 
     def covers(self, path: str) -> bool:
-        """Whether the path, without its query, fits."""
+        """Return whether a path without its query matches."""
         if self.is_exact:
             return self.text == path
         first, steps = _steps(self.text)
@@ -144,12 +144,12 @@ class HostPattern:
 
     @property
     def is_any(self) -> bool:
-        """Whether every host matches."""
+        """True for `*` alone, which matches every host."""
         return self.below and not self.labels
 
     @property
     def is_exact(self) -> bool:
-        """Whether the pattern names one host."""
+        """True for a pattern that names one host."""
         return not self.below and not any("*" in label for label in self.labels)
 
     @property

@@ -126,7 +126,7 @@ class Match(Model):
 
 
 class Auth(Model):
-    """How the gateway's key is sent. Every scheme but `keep` first removes all keys of the client."""
+    """Form of the gateway's key in a request. Every scheme but `keep` first removes all keys of the client."""
 
     model_config = _PART_OF_A_RULE
 
@@ -212,7 +212,7 @@ class Rule(Model):
     allow_anthropic_key: bool = False
     """Allow a client's `sk-ant-` key to leave `anthropic.com`."""
     auth: Auth | None = None
-    """How the key is sent. The default is `none` for another host, `keep` for the same host."""
+    """Form of the key. The default is `none` for another host, `keep` for the same host."""
     headers: Headers = Field(default_factory=Headers)
     """Request headers to set, add and remove."""
     query: Query = Field(default_factory=Query)
@@ -228,7 +228,7 @@ class Rule(Model):
 
     @cached_property
     def reads_body(self) -> bool:
-        """Whether the request body must be read before the request is forwarded."""
+        """True for a rule that needs the request body before the request is forwarded."""
         return bool(
             self.models
             or self.beta
@@ -241,7 +241,7 @@ class Rule(Model):
 
     @property
     def signs(self) -> bool:
-        """Whether the request is signed over its final bytes."""
+        """True for a rule that signs the final bytes of a request."""
         return self.auth is not None and self.auth.scheme == "sigv4"
 
     @cached_property
