@@ -68,7 +68,7 @@ def application(*, pause_s: float = NATURAL_PAUSE_S) -> Application:
 
 
 class _Gateway(RequestHandler):
-    """What all paths share: the bearer check and errors in Anthropic's form; by itself, any unknown path."""
+    """The parts common to all paths: the bearer check and errors in Anthropic's form; by itself, any unknown path."""
 
     methods: tuple[str, ...] = ()
 
@@ -184,7 +184,7 @@ class _ChatCompletions(_Speaker):
 
 
 def reply_text(asked: Mapping[str, Any], headers: HTTPHeaders) -> str:
-    """What the gateway says: the model, the headers it saw with secrets masked, and the user's last words."""
+    """Return the text of the answer: the model, the headers it saw with secrets masked, and the user's last words."""
     seen = "\n".join(f"- {name.lower()}: {masked_header(name, value)}" for name, value in headers.get_all())
     return (
         f"Hello from the demo gateway! It was asked for the model {asked.get('model')}.\n\n"

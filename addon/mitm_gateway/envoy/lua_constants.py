@@ -67,11 +67,7 @@ def constants() -> dict[str, Any]:
         "other_types": json_body.OTHER_TYPES,
         "utf16_and_32": json_body.UTF16_AND_32,
         "max_path_bytes": guard.MAX_PATH_CHARACTERS,
-        "preflight": {
-            "access-control-allow-methods": web_pages.METHODS,
-            "access-control-max-age": str(web_pages.MAX_AGE_S),
-            "vary": "Origin",
-        },
+        "preflight": _preflight(),
         "token_betas": TOKEN_BETAS,
         "own_sites": guard.OWN_SITES,
         "key_headers": guard.KEY_HEADERS,
@@ -100,6 +96,14 @@ def constants() -> dict[str, Any]:
         "max_json_bytes": usage.MAX_JSON_BYTES,
         "max_tokens": usage.MAX_TOKENS,
         "max_line_bytes": sse.DEFAULT_LIMIT,
+    }
+
+
+def _preflight() -> Mapping[str, str]:
+    return {
+        "access-control-allow-methods": web_pages.METHODS,
+        "access-control-max-age": str(web_pages.MAX_AGE_S),
+        "vary": "Origin",
     }
 
 

@@ -70,4 +70,4 @@ class Options:
     ca: str = DEFAULT_CA
     log: str = "/dev/stdout"
     tokens: bool = False
-    """Whether the log has token counts, for which every response is read."""
+    """Log token counts, for which every response is read."""

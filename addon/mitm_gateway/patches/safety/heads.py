@@ -16,6 +16,7 @@ from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
+from ...exchange.guard import MAX_HEAD_BYTES
 from ..patch import Patches, Unexpected, expect
 from .framing import fail
 from .trim import Trim
@@ -23,7 +24,6 @@ from .trim import Trim
 Steps = Generator[Any, Any, None]
 Fields = Sequence[tuple[bytes, bytes]]
 
-MAX_HEAD_BYTES = 128 << 10
 # The most that a client may send before its first request has been answered.
 MAX_AHEAD_BYTES = 8 << 20
 # Up to this size an HTTP/2 head is decoded and answered with 431; a larger one ends the connection.
