@@ -18,6 +18,11 @@ Ending = Literal["complete", "broke_off", "client_left", "timed_out"]
 Outcome = Literal["ok", "refused", "upstream_error", "upstream_broke_off", "client_left", "timed_out"]
 _ERROR_STATUS = 400
 ANSWERED_HERE = "answered here"
+# The headers in which Claude Code, Codex and others name a session, and Claude Code one of its agents.
+_SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
+_AGENT_HEADERS = ("x-claude-code-agent-id",)
+# The values of the log that a client names.
+_NAMES = frozenset({"method", "host", "model", "model_sent", "session", "agent"})
 
 
 @dataclass(slots=True)
@@ -50,12 +55,15 @@ class Record:
     bytes_came: int | None = None
     retry: str | None = None
     hint: str | None = None
+    session: str | None = None
+    agent: str | None = None
 
     def note_head(self, head: RequestHead) -> None:
         """Note the request as the client sent it."""
         retry = head.get("x-stainless-retry-count")
         self.method, self.host, self.path = head.method, head.host, masked_text(head.path)
         self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
+        self.session, self.agent = _first(head, _SESSION_HEADERS), _first(head, _AGENT_HEADERS)
 
     def note_plan(self, plan: Plan, head: RequestHead) -> None:
         """Note what the plan does."""
@@ -130,12 +138,15 @@ class Record:
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
             "cache_read_tokens": usage.cache_read_tokens,
+            "cache_creation_tokens": usage.cache_creation_tokens,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
             # A stream can fail after a good status, and no other key shows it.
             "refusal": f"upstream: {failure}" if failure and self.refusal is None else self.refusal,
             "outcome": self.outcome if self.total_s is not None else None,
             "hint": self.hint,
+            "session": self.session,
+            "agent": self.agent,
         }
         return {
             key: _shown(key, value) if isinstance(value, str) else value
@@ -145,7 +156,6 @@ class Record:
 
     def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
         """Return the facts of the Gateway view as plain values, the log entry included; unknown values are absent."""
-        usage = self.usage or Usage()
         facts = {
             **entry,
             "outcome": self.outcome if self.total_s is not None else "under way",
@@ -155,7 +165,6 @@ class Record:
             "edits": list(self.edits),
             "applied": None if self.applied is None else list(self.applied),
             "bytes_came": self.bytes_came,
-            "cache_creation_tokens": usage.cache_creation_tokens,
             "retry": self.retry,
             "refusal": self.refusal,
             "error": self.error or self.late_error,
@@ -165,8 +174,13 @@ class Record:
         return {key: value for key, value in facts.items() if value is not None}
 
 
+def _first(head: RequestHead, names: tuple[str, ...]) -> str | None:
+    value = next((value for name in names if (value := head.get(name))), None)
+    return None if value is None else masked_text(value)
+
+
 def _shown(key: str, value: str) -> str:
-    return shown_name(value) if key in ("method", "host", "model", "model_sent") else one_line(value)
+    return shown_name(value) if key in _NAMES else one_line(value)
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:

@@ -109,3 +109,23 @@ def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
         shown.encode()
         assert shown.isprintable()
         assert len(shown) < 1000
+
+
+@pytest.mark.parametrize("name", ["x-claude-code-session-id", "session_id", "session-id", "x-session-id"])
+def test_the_log_entry_names_the_session_and_the_agent(name: str) -> None:
+    record = Record(0.0)
+    record.note_head(make_head("/v1/messages", {name: "3f2a", "x-claude-code-agent-id": "a1" * 300}))
+    entry = record.log_entry()
+    assert entry["session"] == "3f2a"
+    assert entry["agent"] == f"{'a1' * 127}a…"
+
+
+def test_a_key_in_the_place_of_a_session_is_masked() -> None:
+    record = Record(0.0)
+    record.note_head(make_head("/v1/messages", {"session_id": "sk-ant-api03-abcdef0123456789abcdef"}))
+    assert "abcdef0123" not in str(record.log_entry()["session"])
+
+
+def test_the_log_entry_counts_the_tokens_written_to_the_cache() -> None:
+    record = replace(planned(), status=200, usage=Usage(cache_creation_tokens=7))
+    assert record.log_entry()["cache_creation_tokens"] == 7
