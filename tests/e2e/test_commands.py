@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -58,9 +59,9 @@ def test_presets_are_listed_with_date_source_and_what_is_unverified(command: Com
     done = command.run("presets")
     for name in presets.names():
         assert f"\n{name:<15} " in f"\n{done.stdout}"
-    assert done.stdout.count("(2026-11-24)") == len(presets.names())
+    assert len(re.findall(r"\(\d{4}-\d\d-\d\d\)\n", done.stdout)) == len(presets.names())
     assert done.stdout.count("    source:") >= len(presets.names())
-    assert "UNVERIFIED: all of it; the vendor's own pages were not read" in done.stdout
+    assert "\n    UNVERIFIED: " in done.stdout
     one = command.run("presets", "zai")
     assert "upstream: https://api.z.ai/api/anthropic" in one.stdout
 

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 START_PATIENCE_S = 5.0
 # Upstreams think for minutes; mitmproxy ends a connection after ten without a byte (11 has no option for that).
 LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
+# Lines of a content view that are shown at once: mitmproxy's default of 512 ends inside Claude Code's system prompt.
+SHOWN_LINES = 4096
 # With these, other addons of mitmproxy work on whole bodies.
 _NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
 _WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES)
@@ -93,7 +95,11 @@ class Lifecycle:
         make_private()
         self._remove_views = views.add()
         set_where_unset(
-            ctx.options, listen_host="127.0.0.1", keep_host_header=True, tcp_timeout=LONGEST_SILENCE_S
+            ctx.options,
+            listen_host="127.0.0.1",
+            keep_host_header=True,
+            tcp_timeout=LONGEST_SILENCE_S,
+            content_view_lines_cutoff=SHOWN_LINES,
         )
 
     def configure(self, updated: set[str]) -> None:
