@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,16 @@ def gateway(rules: int = 1, *more: str) -> Callable[[Path, int, int], Start]:
         return Start(command, env={"BENCH_KEY": KEY})
 
     return start
+
+
+def served(home: Path, port: int, upstream: int) -> Start:
+    """The gateway in a process that it starts itself, as `serve` and `run` do: with its memory settings."""
+    start = gateway()(home, port, upstream)
+    entry = (
+        f"import sys; sys.path.append({str(GATEWAY.parent)!r}); "
+        "from mitm_gateway.cli.mitmproxy_process import run_tool; sys.exit(run_tool('mitmdump', sys.argv[1:]))"
+    )
+    return replace(start, command=[sys.executable, "-P", "-c", entry, *start.command[1:]])
 
 
 def nginx(home: Path, port: int, upstream: int) -> Start:
@@ -246,6 +256,7 @@ def _run(*command: str) -> None:
 
 CONTESTANTS: dict[str, Callable[[Path, int, int], Start]] = {
     "gateway": gateway(),
+    "gateway, served": served,
     "mitmdump": stock,
     "mitmdump, own options": built_in,
     "nginx": nginx,

@@ -230,7 +230,7 @@ def measure_edit() -> dict[str, float]:
         times = []
         for _ in range(15):
             began = time.thread_time()
-            edit(scan(data), model=contestants.SENT)
+            edit(scan(data), model=lambda _name: contestants.SENT)
             times.append((time.thread_time() - began) * 1000)
         best[name] = statistics.median(times)
     return best
