@@ -131,7 +131,8 @@ class Http2:
         status, data = 0, b""
         for event in self._h2.receive_data(got):
             if isinstance(event, ResponseReceived) and event.stream_id == stream:
-                status = int(dict(event.headers).get(":status") or dict(event.headers)[b":status"])
+                head: dict[Any, Any] = dict(event.headers)  # h2 4.1 gives text, 4.3 bytes
+                status = int(head.get(":status") or head[b":status"])
             if isinstance(event, DataReceived) and event.stream_id == stream:
                 data += event.data
             if isinstance(event, StreamEnded) and event.stream_id == stream:
