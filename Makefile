@@ -22,18 +22,18 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it; ARGS="--rules FILE" and others of `serve`
-	@echo $(taken)
+	@echo "$(call taken,.venv)"
 	@exec $(SERVE)
 
 web: .venv/runtime ## the same with mitmproxy's web page
-	@echo $(taken)
+	@echo "$(call taken,.venv)"
 	@exec $(SERVE) --web
 
 quick: .venv/dev ## the tests without real processes, within half a minute
 	@.venv/bin/python -m pytest -n 2 --hypothesis-profile=quick tests/unit tests/addon tests/test_*.py $(ARGS)
 
 test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
-	@.venv/bin/python -m pytest -n 2 $(ARGS)
+	@$(call suite,.venv)
 
 check: .venv/dev ## lint, format and types
 	@.venv/bin/ruff check .
@@ -45,8 +45,18 @@ matrix: matrix-3.11 matrix-3.13 ## the suite on the oldest and the newest suppor
 matrix-3.11: MITMPROXY := mitmproxy==11.0.2
 matrix-3.13: MITMPROXY := mitmproxy>=12,<13
 matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP)
-	@echo "=== matrix: Python $*, $$(.venv-$*/bin/mitmdump --version | head -n 1)"
-	@.venv-$*/bin/python -m pytest -n 2 $(ARGS)
+	@echo "=== matrix: $(call taken,.venv-$*)"
+	@if [ "$(IS_WHOLE)" ] && [ -e "$(call verdict,.venv-$*)" ]; then \
+		echo "=== matrix: the whole suite has passed there on these files; without $(PASSED) it runs again"; \
+	else $(call suite,.venv-$*); fi
+
+# The suite. A pass of all of it, on these files with this Python and mitmproxy, is not repeated by the matrix.
+PASSED := .cache/passed
+IS_WHOLE = $(if $(filter-out --reruns 1 -rR -q -v -x,$(ARGS) $(PYTEST_ADDOPTS)),,$(wildcard .git))
+verdict = $(PASSED)/$$({ git ls-files -coz --exclude-standard | sort -z | xargs -0 sha256sum; \
+	 echo "$(call taken,$(1))"; } 2>&1 | sha256sum | cut -c -32)
+suite = verdict="$(call verdict,$(1))"; $(1)/bin/python -m pytest -n 2 $(ARGS) && \
+	{ [ ! "$(IS_WHOLE)" ] || { mkdir -p $(PASSED) && touch "$$verdict"; }; }
 
 clients: .venv/dev ## real client programs in every mode; writes the table of docs/clients.md
 	@PYTHONPATH=addon:tests .venv/bin/python tests/clients/install.py
@@ -110,8 +120,8 @@ other-python:
 		{ tail -n 1 .venv/pip.log; echo "the packages could not be installed; is this machine online? See .venv/pip.log"; exit 1; }
 	@touch $@
 
-# The mitmproxy in .venv.
-taken = $$(.venv/bin/python -c 'import platform; from importlib.metadata import version; \
+# The mitmproxy of an environment.
+taken = $$($(1)/bin/python -c 'import platform; from importlib.metadata import version; \
 	print("mitmproxy", version("mitmproxy"), "on Python", platform.python_version())')
 
 .venv/dev: .venv/runtime
