@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import configparser
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ..rules.fields import CLIENT
+from ..rules.presets.aws_region import aws_region
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 
@@ -32,24 +31,6 @@ class Target:
 
     host: str
     api: str | None = None
-
-
-def aws_region(environ: Environ) -> str:
-    """Return the region as the AWS tools find it: environment, then profile, then us-east-1."""
-    named = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    return named or _profile_region(environ) or "us-east-1"
-
-
-def _profile_region(environ: Environ) -> str | None:
-    file = environ.get("AWS_CONFIG_FILE") or f"{environ.get('HOME') or Path.home()}/.aws/config"
-    profile = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or "default"
-    parser = configparser.RawConfigParser(strict=False, default_section="\0")
-    try:
-        parser.read(file, encoding="utf-8")
-    except (OSError, ValueError, configparser.Error):
-        return None
-    sections = (profile, f"profile {profile}")
-    return next((region for name in sections if (region := parser.get(name, "region", fallback=None))), None)
 
 
 def vertex_host(environ: Environ) -> str:

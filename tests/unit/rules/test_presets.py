@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,9 +196,19 @@ def test_names_get_the_spelling_of_the_vendor(preset: str, asked: str, sent: str
         ({}, "us-east-1"), ({"AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
         ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-west-1"),
         ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
+        ({"AWS_PROFILE": "work"}, "ap-south-1"), ({"AWS_DEFAULT_PROFILE": "work"}, "ap-south-1"),
+        ({"AWS_PROFILE": "other"}, "us-east-1"),
+        ({"AWS_PROFILE": "work", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
     ],
 )  # fmt: skip
-def test_the_region_of_aws_is_found_as_its_tools_find_it(environ: dict[str, str], region: str) -> None:
+def test_the_region_of_aws_is_found_as_its_tools_find_it(
+    environ: dict[str, str], region: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(
+        "[default]\noutput = json\n[profile work]\nregion = ap-south-1\n"
+    )
+    environ = {**environ, "HOME": str(tmp_path)}
     (rule,) = rules("rules: [{preset: bedrock-mantle, auth: {credential: client}}]", **environ).rules
     assert str(rule.upstream) == f"https://bedrock-mantle.{region}.api.aws/anthropic"
 

@@ -1,7 +1,8 @@
 """Dated data about well-known upstreams, which fills what a rule with `preset` leaves out.
 
 Each preset is a YAML file: `rule` is the part of a rule that it provides; title, date, sources and notes
-describe it. Its texts may use environment variables, as a rule's may; `variables` lists alternatives for one.
+describe it. Its texts may use environment variables, as a rule's may; `variables` lists the sources of one: other
+variables, or `aws-profile` for the region of the selected AWS profile.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from importlib import resources
 from typing import Any
 
 from ..document import parse
+from .aws_region import profile_region
 
 _SUFFIX = ".yaml"
+_AWS_PROFILE = "aws-profile"
 
 
 @cache
@@ -40,13 +43,17 @@ def load(name: str) -> dict[str, Any]:
 
 
 def environment(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment with the preset's variables, each from the first set variable of its list."""
+    """Return the environment with the preset's variables, each from the first source of its list with a value."""
     variables: dict[str, list[str]] = describe(name).get("variables", {})
     chosen = {
-        variable: next((environ[each] for each in names if environ.get(each)), None)
-        for variable, names in variables.items()
+        variable: next(filter(None, (_from(source, environ) for source in sources)), None)
+        for variable, sources in variables.items()
     }
     return {**environ, **{variable: value for variable, value in chosen.items() if value}}
+
+
+def _from(source: str, environ: Mapping[str, str]) -> str | None:
+    return profile_region(environ) if source == _AWS_PROFILE else environ.get(source)
 
 
 def rule_text(name: str) -> str:
