@@ -180,6 +180,13 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
             id="HTTP_PROXY",
         ),
         pytest.param(
+            lambda p: with_env(
+                p, GOOGLE_GEMINI_BASE_URL="http://127.0.0.1:8080", HTTP_PROXY="http://proxy.example.com"
+            ),
+            "HTTP_PROXY would receive the requests that GOOGLE_GEMINI_BASE_URL sends to 127.0.0.1",
+            id="HTTP_PROXY of another client",
+        ),
+        pytest.param(
             lambda p: with_env(p, HTTPS_PROXY="http://127.0.0.1:8080"),
             "mitmproxy-ca-cert.pem does not exist",
             id="no CA",
@@ -214,6 +221,22 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
 def test_a_planted_fault_is_found(sound: Subject, plant: Callable[[Subject], Subject], found: str) -> None:
     texts = faults(plant(sound))
     assert [text for text in texts if found in text], texts
+
+
+def test_installed_client_programs_are_named_with_the_command_that_proves_them(
+    sound: Subject, tmp_path: Path
+) -> None:
+    for name in ("claude", "gemini", "pi"):
+        (tmp_path / name).touch(mode=0o755)
+    found = [
+        repr(each)
+        for each in findings(with_env(sound, PATH=str(tmp_path)))
+        if " is installed: " in repr(each)
+    ]
+    assert len(found) == 3
+    assert "Claude Code is installed: `mitm-gateway run claude -p hi` sends one request" in found[0]
+    assert "Gemini CLI is installed: no rule is about a host that it asks" in found[1]
+    assert "pi is installed: `mitm-gateway run --intercept -- pi -p hi` sends one request" in found[2]
 
 
 def test_files_that_other_users_can_write_or_read_are_faults(sound: Subject, tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def load(name: str) -> Client:
     return Client.model_validate({**data, "name": name, "apis": {**like, **data.get("apis", {})}})
 
 
+@cache
+def base_url_variables() -> tuple[str, ...]:
+    """Return the variables through which the clients take a base URL."""
+    setups = (setup for client in map(load, names()) for setup in client.apis.values())
+    return tuple(sorted({name for setup in setups for name in setup.url}))
+
+
 def of_command(argv: Sequence[str]) -> tuple[Client, int]:
     """Return the client that a command starts, and where in it the client's own arguments begin."""
     program = _program(argv[0])

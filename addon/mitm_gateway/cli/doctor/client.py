@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...clients import claude_settings
+from ...clients.catalogue import base_url_variables
 from .finding import Fault, Findings, Subject
-from .network import BASE_URLS
 
-_LEADING = (*BASE_URLS, "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+_PROXY = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
 
 
 def check(subject: Subject) -> Findings:
@@ -19,7 +19,7 @@ def check(subject: Subject) -> Findings:
         )
     files = claude_settings.read_all(environ, subject.project)
     for file in files:
-        for name in _LEADING:
+        for name in (*base_url_variables(), *_PROXY):
             if file.env.get(name) and file.env[name] != environ.get(name):
                 yield Fault(
                     f'"env" in {file.path} sets {name}, which overrides the shell and `mitm-gateway run`',

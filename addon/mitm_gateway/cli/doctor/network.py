@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from ...clients.catalogue import base_url_variables
 from ...clients.network import excepts, no_proxy_entries
 from ...rules.ruleset import RuleSet
 from ...wire.addresses import is_loopback, normal_host
@@ -16,7 +17,6 @@ _TIMEOUT_S = 2.0
 # A gateway always refuses it, names itself, and forwards nothing.
 _TRACE = b"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")
-BASE_URLS = ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL")
 
 
 def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
@@ -28,7 +28,7 @@ def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
                 f"{variable} names {entry}, so requests to {host} bypass the gateway",
                 f"remove {entry} from {variable}",
             )
-    for variable in BASE_URLS:
+    for variable in base_url_variables():
         host = urlsplit(environ.get(variable, "")).hostname or ""
         if is_loopback_name(host) and _uses_a_proxy(host, environ):
             yield Fault(
