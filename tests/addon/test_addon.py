@@ -15,6 +15,7 @@ from mitmproxy import exceptions, http
 from mitmproxy.addons.mapremote import MapRemote
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.credentials.store import Credentials
@@ -81,6 +82,16 @@ async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
         if waiting := hook(flow):
             await waiting
     return flow.request
+
+
+async def test_a_local_answer_leaves_no_key_in_its_flow(running: Any) -> None:
+    addon, _ = running
+    flow = request_flow(method="GET", url="https://api.anthropic.com/?key=CLIENT-KEY", content=b"")
+    flow.client_conn.proxy_mode = ProxyMode.parse("reverse:https://api.anthropic.com")
+    request = await sent(addon, flow)
+    assert flow.response
+    assert flow.response.json()["name"] == "mitmproxy-gateway"
+    assert "CLIENT-KEY" not in f"{request.headers.fields} {request.path}"
 
 
 async def test_a_request_is_edited_as_the_rule_says(running: Any) -> None:

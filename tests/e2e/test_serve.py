@@ -17,10 +17,10 @@ pytestmark = pytest.mark.e2e
 
 RULES = """
 rules:
-  - {name: claude, match: {host: api.anthropic.com, path: /v1/**}, upstream: demo, auth: {scheme: bearer, credential: demo}, respond: {head: true}}
+  - {name: claude, match: {host: api.anthropic.com, path: /v1/**}, upstream: demo, auth: {scheme: bearer, credential: demo}}
   - {name: gpt, match: {host: api.openai.com, path: /v1/**}, upstream: demo, auth: {scheme: bearer, credential: demo}}
 credentials: {demo: {env: DEMO_KEY, default: demo-key}}
-"""  # noqa: E501
+"""
 
 
 def status(url: str, body: object = None, method: str | None = None) -> tuple[int, str]:
@@ -46,6 +46,11 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     question = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     assert status(f"http://127.0.0.1:{port}/v1/messages", question)[0] == 200
     assert status(f"http://127.0.0.1:{port}/", method="HEAD")[0] == 200
+    code, text = status(f"http://127.0.0.1:{port + 1}/")
+    assert (code, json.loads(text)["environment"]["OPENAI_BASE_URL"]) == (
+        200,
+        f"http://127.0.0.1:{port + 1}/v1",
+    )
     code, text = status(f"http://127.0.0.1:{port + 1}/v2/x?key=secret-in-query")
     assert code == 404
     assert "GET https://api.openai.com/v2/x; the rules are about api.anthropic.com, api.openai.com" in text
@@ -56,5 +61,7 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     assert "200" in requests[0]
     assert "claude-x" in requests[0]
     assert output.count("refused with 404") == 1
+    assert output.count("no rule: 200, ") == output.count(", answered here") == 2
+    assert ", a client's probe, " in output
     assert "disconnect" not in output
     assert "secret-in-query" not in output + text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..rules.ruleset import RuleSet
 from .apis import HTTPS, Environ, Target, sends_own_key, targets
-from .catalogue import Client, Setup
+from .catalogue import ANY, SHELL, Client, Setup, load
 from .network import has_proxy, no_proxy, proxied
 
 # `run` reads its rules from these variables; the client must not.
@@ -75,6 +75,15 @@ def reverse(
     put |= keys | _switch(client, hosts, environ)
     unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]
     return _changes(put, unset, arguments, files)
+
+
+def variables_at(ruleset: RuleSet, environ: Environ, host: str, url: str) -> Mapping[str, str]:
+    """Return the variables that point programs at one reverse listener; none for a host of no known API."""
+    target = next((each for each in targets(ruleset, environ) if each.host == host), Target(host))
+    for client in map(load, (SHELL, ANY)):
+        if reachable(client, [target]):
+            return reverse(ruleset, client, [(target, url)], {}).set
+    return {}
 
 
 def intercept(

@@ -65,6 +65,8 @@ def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Rout
             routes += _rule_routes(number, rule, ruleset, listener, options)
     if ruleset.unmatched == "pass":
         routes += _with_plain(_pass(listener), options, strips=False)
+    else:  # a client's probe
+        routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
     return [*routes, *_refusals(BLOCKED, listener.host)]
 
 

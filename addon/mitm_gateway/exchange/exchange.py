@@ -21,6 +21,7 @@ from ..wire.request import Arrival, Fields, RequestHead
 from ..wire.sigv4 import signed
 from . import guard
 from .body_error import BodyError, OvergrownError
+from .front_page import Greeting, Variables, greet
 from .headers import Secrets, outgoing
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
@@ -63,6 +64,8 @@ class Config:
     capture: int = 8 << 20
     demo: Upstream | None = None
     reveal: bool = False
+    variables: Variables = lambda _host, _url: {}
+    """The variables that point a client at a listener."""
     is_watched: bool = False
     """Somebody sees requests under way, so the record also lists the edits that changed the body."""
 
@@ -151,6 +154,8 @@ class Exchange:
                 return self.refuse(outcome)
             case Pass():
                 return outcome
+            case Greeting():
+                return self._greet()
             case Plan():
                 self.plan = outcome
                 self.record.note_plan(outcome, self.head)
@@ -290,8 +295,15 @@ class Exchange:
 
     def _answer(self, answer: LocalAnswer) -> LocalAnswer:
         self.is_answered = True
-        self.record.notes = (ANSWERED_HERE,)
+        self.record.notes = (answer.note, ANSWERED_HERE) if answer.note else (ANSWERED_HERE,)
         return answer
+
+    def _greet(self) -> LocalAnswer:
+        config = self.config
+        needs_key = config.policy.client_keys is not None
+        return self._answer(
+            greet(config.ruleset, self.head, self.arrival, config.variables, needs_key=needs_key)
+        )
 
     # ---- the response ----
 

@@ -14,6 +14,7 @@ from ..text.redact import Secret, masked_fields, masked_target, masked_text
 from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, is_loopback, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead, raw, text
+from .front_page import Greeting
 from .guard import Policy, check
 from .headers import Secrets, outgoing
 from .plan import Pass, Plan, body_edits, decide
@@ -22,7 +23,7 @@ from .record import auth_change
 
 _MAX_REASONS = 20
 _DEMO = Upstream("http", "127.0.0.1", 1)
-Verdict = Literal["forward", "pass", "refuse"]
+Verdict = Literal["forward", "pass", "refuse", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Explanation:
                 result.append("  no rule    forwarded unchanged to its own host")
             case "refuse":
                 result.append(f"  refused    {self.status}: {self.reason}")
+            case "answer":
+                result.append(f"  answered   here with {self.status}: {self.reason}")
         named = (
             (
                 "auth",
@@ -95,6 +98,8 @@ class Explanation:
                 return f"forwarded to {self.destination}"
             case "pass":
                 return "forwarded unchanged"
+            case "answer":
+                return f"answered here with {self.status}: {self.reason}"
         return f"refused with {self.status}: {self.reason}"
 
 
@@ -167,6 +172,8 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
                 request, "refuse", outcome.rule, status=outcome.status, reason=outcome.reason,
                 why_not=_reasons(ruleset, head, model) if outcome.rule is None else (),
             )  # fmt: skip
+        case Greeting(note):
+            return Explanation(request, "answer", status=200, reason=note)
         case Pass() | NeedsBody():
             return Explanation(request, "pass", why_not=_reasons(ruleset, head, model))
 

@@ -11,6 +11,7 @@ from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.request import RequestHead
 
+PROBE = "a client's probe"
 # Characters per token in English text mixed with code; Anthropic's guide says about 3.5, tool schemas have more.
 CHARACTERS_PER_TOKEN = 3.6
 # An image has at most 1,600 tokens.
@@ -35,6 +36,8 @@ class LocalAnswer:
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    note: str | None = None
+    """What the request was, for the log."""
 
 
 def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
@@ -42,7 +45,11 @@ def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
     if head.method.upper() != "HEAD":
         return None
     rules = ruleset.on_host(head.host, head.port)
-    return LocalAnswer(200, "application/json", b"") if any(rule.respond.head for rule in rules) else None
+    return (
+        LocalAnswer(200, "application/json", b"", note=PROBE)
+        if any(rule.respond.head for rule in rules)
+        else None
+    )
 
 
 def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:

@@ -19,6 +19,7 @@ from ..wire.addresses import Upstream, hostport
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
 from .body_error import BodyError
+from .front_page import Greeting, greeting
 from .guard import bare_key
 from .json_body import Body
 from .json_edits import edit
@@ -69,7 +70,7 @@ class Plan:
         return bool(self.rule.credential_names)
 
 
-Outcome = Plan | Refusal | Pass | NeedsBody
+Outcome = Plan | Refusal | Pass | NeedsBody | Greeting
 
 
 def decide(
@@ -109,10 +110,10 @@ def _find(
     return first
 
 
-def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal | Pass:
+def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal | Pass | Greeting:
     is_reverse = arrival.mode == "reverse"
     if ruleset.unmatched == "block" or (ruleset.unmatched == "auto" and is_reverse):
-        return Refusal(
+        return greeting(head, arrival) or Refusal(
             404, f"no rule matches this request, and unmatched requests are blocked: {_lookup(ruleset, head)}"
         )
     authority = hostport(head.host, head.port, head.scheme) if is_reverse else None

@@ -88,10 +88,17 @@ class Record:
             return self.ending
         if self.status is not None and self.ending == "broke_off":
             return "upstream_broke_off"
-        failed = (self.status or 0) >= _ERROR_STATUS or self.failure or self.hint
+        failed = self._is_error or self.failure or self.hint
         if failed:
             return "upstream_error"
         return "upstream_broke_off" if self.is_cut_short else "ok"
+
+    @property
+    def _is_error(self) -> bool:
+        """Return whether the status is an error; to a probe, "not found" is as good an answer as any."""
+        if self.method.upper() == "HEAD" and self.status in (404, 405):
+            return False
+        return (self.status or 0) >= _ERROR_STATUS
 
     @property
     def is_cut_short(self) -> bool:

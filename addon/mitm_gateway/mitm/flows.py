@@ -102,6 +102,8 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
             return
         case LocalAnswer():
             flow.request.stream = False
+            if not exchange.config.reveal:
+                mask(flow.request)
             headers = {**exchange.page_headers, **dict(step.headers)}
             if step.content_type:
                 headers["content-type"] = step.content_type

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -263,6 +264,7 @@ class Lifecycle:
             reveal=self.settings.reveal,
             demo=self._demo_at,
             is_watched=live_view.is_watched(),
+            variables=partial(_variables_at, self._loaded.ruleset),
         )
         self.in_force = InForce(config, self._loaded.credentials)
 
@@ -298,6 +300,12 @@ class Lifecycle:
         except exceptions.OptionsError as fault:
             logger.error("the client keys in force stay: %s", fault)  # noqa: TRY400 - its text says it all
         self._renew()
+
+
+def _variables_at(ruleset: RuleSet, host: str, url: str) -> Mapping[str, str]:
+    from ..clients.environment import variables_at  # few look at the page that shows them
+
+    return variables_at(ruleset, os.environ, host, url)
 
 
 def _dial_late(ruleset: RuleSet, settings: Settings) -> None:
