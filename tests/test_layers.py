@@ -19,6 +19,7 @@ PACKAGES = {
     "llm": "The meaning of the providers' JSON: models, token counts, conversations, hints.",
     "exchange": "One request and its response, pure: admission, plan, edits, restore, record.",
     "observe": "Destinations of records: log file, statistics, OpenTelemetry, the Gateway view.",
+    "recordings": "Recorded requests: as a list, as text, as JSON Lines, as a page, or as cases for a rules file.",
     "clients": "Client programs as dated data, and the environment that each of them needs.",
     "demo": "The embedded demo gateway: a small Messages API server on loopback that insists on a bearer token.",
     "envoy": "The same rules for Envoy: a RuleSet becomes configuration files that contain no secret.",

@@ -18,6 +18,7 @@ from . import (
     env,
     explain,
     export,
+    flows,
     init,
     presets,
     run,
@@ -34,7 +35,7 @@ from .parser import Parser
 __all__ = ["default_rules", "main"]
 
 _COMMANDS = (
-    run, serve, check, explain, init, presets, env, doctor, stats, token, export, token_files, schema, script,
+    run, serve, check, explain, init, presets, env, doctor, flows, stats, token, export, token_files, schema, script,
 )  # fmt: skip
 _EXAMPLES = """\
 examples:

@@ -39,13 +39,23 @@ def render(
     data: bytes, content_type: str, now: Callable[[], float] = time.thread_time, limit: int = DEFAULT_LIMIT
 ) -> str:
     """Return the conversation in a body as text of about this size; `now` is a clock of CPU time."""
+    return printable("\n\n".join(sections(data, content_type, now, limit)))
+
+
+def sections(data: bytes, content_type: str, now: Callable[[], float], limit: int) -> list[str]:
+    """Return the sections of that text, each with its title in the first line, as the peer wrote them."""
     notes: list[str] = []
     body = read(data, content_type, notes, now)
     try:
-        sections = [*_body(body, limit), *(f"note: {note}" for note in notes)]
+        found = [*_body(body, limit), *(f"note: {note}" for note in notes)]
     except RecursionError:
-        sections = ["note: nested too deep to show"]
-    return wrapped(visible("\n\n".join(filter(None, sections))), _WIDTH)
+        found = ["note: nested too deep to show"]
+    return list(filter(None, found))
+
+
+def printable(text: str) -> str:
+    """Return such a text with its long lines wrapped, and without characters that act on a terminal."""
+    return wrapped(visible(text), _WIDTH)
 
 
 def _body(body: Any, limit: int) -> Iterator[str]:

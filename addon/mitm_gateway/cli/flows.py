@@ -1,0 +1,82 @@
+"""`flows`: read a recording: list it, show a conversation, compare two requests, convert it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..recordings import json_lines, listing, show
+from .common import FAULT, OK, Subparsers, report, say, wrong_usage
+
+if TYPE_CHECKING:
+    from ..mitm.recorded_flows import Recording
+    from ..recordings.recorded import Recorded
+
+_EXAMPLES = """\
+examples:
+  mitm-gateway run --save talk.mitm claude      record a session
+  mitm-gateway flows talk.mitm                  one line for each request
+  mitm-gateway flows talk.mitm --show 3         the third request and its answer, whole
+
+A recording is a file of mitmproxy (-w, --save) or a HAR file. Keys are masked in every output, also those that a
+mitmproxy without the gateway has recorded."""
+
+
+def add(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "flows",
+        help="list, show and convert recorded requests",
+        description="Read a recording of mitmproxy, or a HAR file.",
+        epilog=_EXAMPLES,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("file", type=Path, metavar="FILE", help="recording of mitmproxy, or HAR file")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--show", type=int, metavar="N", help="print request N and its answer, whole")
+    how.add_argument("--jsonl", action="store_true", help="print one JSON object for each request")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the requests; the status is 1 if a part of the recording cannot be read."""
+    from ..mitm.recorded_flows import Recording
+    from ..mitm.recording_file import RecordingError
+
+    recording, fault = Recording(arguments.file), None
+    try:
+        status = _print(arguments, recording)
+    except RecordingError as found:
+        fault, status = found, FAULT
+    sys.stdout.flush()
+    for note in recording.notes:
+        say(f"{arguments.file}: {note}")
+    if fault is not None:
+        report(f"mitm-gateway: {fault}")
+    return status
+
+
+def _print(arguments: argparse.Namespace, recording: Recording) -> int:
+    if arguments.show is not None:
+        return _show(arguments.show, recording)
+    if arguments.jsonl:
+        return _each(recording, json_lines.line)
+    print(listing.HEADING)
+    return _each(recording, listing.line)
+
+
+def _each(requests: Iterable[Recorded], line: Callable[[Recorded], str]) -> int:
+    for request in requests:
+        print(line(request))
+    return OK
+
+
+def _show(number: int, requests: Iterable[Recorded]) -> int:
+    count = 0
+    for count, request in enumerate(requests, 1):
+        if count == number:
+            print(show.text(request))
+            return OK
+    return wrong_usage(f"there is no request {number}; expected a number from 1 to {count}")

@@ -1,0 +1,130 @@
+"""Flows of mitmproxy as recorded requests, with their secrets masked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import http
+
+from ..exchange.record import Ending
+from ..recordings.masks import Masks
+from ..recordings.recorded import MAX_BODY, Part, Recorded, SocketMessage
+from ..wire.content_encoding import DecodingError, decode_prefix
+from ..wire.request import Fields, RequestHead
+from .flows import arrival_of, head_of
+from .recorder import FACTS
+from .recording_file import RecordingError, RecordingReader
+from .replay import original_head
+
+_ENDINGS: dict[object, Ending] = {
+    "client_left": "client_left", "timed_out": "timed_out", "upstream_broke_off": "broke_off",
+}  # fmt: skip
+
+
+class Recording:
+    """The requests of a recording, read twice: first for the keys in it, which are then masked everywhere."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = RecordingReader(path)
+        self.masks = Masks()
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks about the parts that were left out, once the recording has been read."""
+        return self._reader.notes
+
+    def __iter__(self) -> Iterator[Recorded]:
+        """Yield each request. Raises RecordingError after the requests before the fault."""
+        for flow in self._readable():
+            _learn(self.masks, flow)
+        for number, flow in enumerate(self._reader, 1):
+            yield recorded(flow, number, self.masks)
+
+    def _readable(self) -> Iterator[http.HTTPFlow]:
+        """Yield the flows before a fault, which the second reading reports."""
+        with contextlib.suppress(RecordingError):
+            yield from self._reader
+
+
+def _learn(masks: Masks, flow: http.HTTPFlow) -> None:
+    request, response = flow.request, flow.response
+    bodies = [message.raw_content or b"" for message in (request, response) if message]
+    masks.learn(request.headers.fields, request.path, response.headers.fields if response else (), bodies)
+
+
+def recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
+    """Return a flow as a recorded request without secrets."""
+    arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
+    head = original_head(flow) or head_of(flow, arrival)
+    request, response, error = flow.request, flow.response, flow.error
+    began = request.timestamp_start
+    masks = known.having(
+        (*request.headers.fields, *(response.headers.fields if response else ())), request.path
+    )
+    facts = flow.metadata.get(FACTS)
+    return Recorded(
+        number,
+        _masked_head(head, masks),
+        _part(request, masks),
+        response=_part(response, masks) if response else None,
+        status=response.status_code if response else None,
+        time=began,
+        first_event_s=_between(began, response.timestamp_start) if response else None,
+        total_s=_between(began, response.timestamp_end) if response else None,
+        error=masks.text(error.msg) if error else None,
+        ending=_ending(flow),
+        facts=_masked_facts(facts, masks) if isinstance(facts, dict) else {},
+        arrival=replace(arrival, tls=head.scheme == "https", sni=head.host),
+        messages=_messages(flow, masks),
+        masks=masks,
+    )
+
+
+def _masked_head(head: RequestHead, masks: Masks) -> RequestHead:
+    return replace(head, target=masks.target(head.target), fields=masks.fields(head.fields))
+
+
+def _part(message: http.Message, masks: Masks) -> Part:
+    fields = message.headers.fields
+    encoding = message.headers.get("content-encoding", "")
+    content = message.raw_content or b""
+    try:
+        content = decode_prefix(content, encoding, MAX_BODY)
+    except DecodingError:
+        content = b""
+    return Part(_plain(masks.fields(fields)), masks.body(content))
+
+
+def _plain(fields: Fields) -> Fields:
+    return tuple(field for field in fields if field[0].lower() != b"content-encoding")
+
+
+def _between(start: float, end: float | None) -> float | None:
+    return None if end is None else max(end - start, 0.0)
+
+
+def _ending(flow: http.HTTPFlow) -> Ending:
+    facts = flow.metadata.get(FACTS)
+    known = _ENDINGS.get(facts.get("outcome")) if isinstance(facts, dict) else None
+    if known or flow.error is None:
+        return known or "complete"
+    return "client_left" if "client" in flow.error.msg.lower() else "broke_off"
+
+
+def _masked_facts(value: Any, masks: Masks) -> Any:
+    if isinstance(value, str):
+        return masks.text(value)
+    if isinstance(value, Mapping):
+        return {str(key): _masked_facts(item, masks) for key, item in value.items()}
+    return [_masked_facts(item, masks) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _messages(flow: http.HTTPFlow, masks: Masks) -> tuple[SocketMessage, ...]:
+    socket = flow.websocket
+    if socket is None:
+        return ()
+    return tuple(SocketMessage(each.from_client, masks.body(each.content)) for each in socket.messages)

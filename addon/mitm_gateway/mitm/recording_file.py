@@ -1,0 +1,121 @@
+"""Recordings read one request at a time, however large the file: those of mitmproxy's `-w`, and HAR."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from mitmproxy import flow, http, version
+from mitmproxy.io import compat, har, tnetstring
+
+from ..recordings.har_entries import NotHarError, entries
+from ..wire.refusal import ANY_FAULT
+
+# A request with its response; no gateway records larger ones. Parsing needs about three times as much memory.
+MAX_FLOW = 128 << 20
+_LENGTH = re.compile(rb"(\d{1,12}):")
+_FLOW_TYPE = b"}"
+_NO_RECORDING = "this is not a recording"
+_EXPECTED = "expected a file that mitmproxy has written (`-w`, `--save`) or a HAR file"
+
+
+class RecordingError(Exception):
+    """A recording cannot be read any further; the text says why, and what was expected."""
+
+
+class RecordingReader:
+    """The HTTP flows of a recording. `notes` are about the parts that were left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.notes: list[str] = []
+
+    def __iter__(self) -> Iterator[http.HTTPFlow]:
+        """Yield each flow. Raises RecordingError, after the flows before the fault."""
+        self.notes = []
+        if not self._path.exists() or not self._path.is_file():
+            raise self._fault("no such file" if not self._path.exists() else "not a regular file")
+        with self._path.open("rb") as file:
+            start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+            file.seek(0)
+            if not start:
+                raise self._fault("the file is empty: it contains no request")
+            yield from self._har(file) if start.startswith(b"{") else self._flows(file)
+
+    def _fault(self, text: str) -> RecordingError:
+        return RecordingError(f"{self._path}: {text}; {_EXPECTED}")
+
+    # ---- mitmproxy's format: a length, a colon, that many bytes, and a letter for the type ----
+
+    def _flows(self, file: IO[bytes]) -> Iterator[http.HTTPFlow]:
+        end, number = self._path.stat().st_size, 0
+        while start := file.read(13):
+            number += 1
+            at = file.tell() - len(start)
+            length = _LENGTH.match(start)
+            if length is None:
+                raise self._fault(f"byte {at:,} begins no flow" if at else _NO_RECORDING)
+            file.seek(at + length.end())
+            size = int(length[1])
+            if file.tell() + size + 1 > end:
+                raise self._fault(
+                    f"cut off inside flow {number}, at byte {end:,}" if at else self._no_flow(file)
+                )
+            if size > MAX_FLOW:
+                self.notes.append(f"flow {number} has {size:,} bytes and is left out (limit {MAX_FLOW:,})")
+                file.seek(size + 1, 1)
+                continue
+            data = file.read(size)
+            if file.read(1) != _FLOW_TYPE:
+                raise self._fault(f"flow {number}, at byte {at:,}, is damaged" if at else _NO_RECORDING)
+            if found := self._flow(data, number):
+                yield found
+
+    def _no_flow(self, file: IO[bytes]) -> str:
+        """Tell a file whose only flow is cut off from one that begins with a number."""
+        is_flow = re.match(rb"\d+:\w+[,;]", file.read(32)) is not None
+        return "cut off inside flow 1" if is_flow else _NO_RECORDING
+
+    def _flow(self, data: bytes, number: int) -> http.HTTPFlow | None:
+        """Return the flow in this state; None where it is not HTTP."""
+        try:
+            state: Any = tnetstring.parse(_FLOW_TYPE[0], memoryview(data))
+            written = state.get("version", state.get(b"version"))
+        except ANY_FAULT:
+            raise self._fault(f"flow {number} is damaged") from None
+        if isinstance(written, int) and written > version.FLOW_FORMAT_VERSION:
+            raise self._fault(
+                f"flow {number} has format {written}, from a newer mitmproxy; mitmproxy {version.VERSION} "
+                f"reads up to {version.FLOW_FORMAT_VERSION}"
+            )
+        try:
+            found = flow.Flow.from_state(compat.migrate_flow(state))
+        except ANY_FAULT:
+            raise self._fault(
+                f"flow {number} is damaged, or of an unknown format ({written!r:.40})"
+            ) from None
+        return found if isinstance(found, http.HTTPFlow) else None
+
+    # ---- HAR ----
+
+    def _har(self, file: IO[bytes]) -> Iterator[http.HTTPFlow]:
+        try:
+            for number, text in enumerate(entries(file, MAX_FLOW), 1):
+                if text is None:
+                    self.notes.append(f"entry {number} is larger than {MAX_FLOW:,} bytes and is left out")
+                elif found := self._entry(text, number):
+                    yield found
+        except NotHarError as fault:
+            raise self._fault(str(fault)) from None
+
+    def _entry(self, text: bytes, number: int) -> http.HTTPFlow | None:
+        try:
+            return har.request_to_flow(json.loads(text))
+        except ANY_FAULT as fault:
+            self.notes.append(
+                f"entry {number} is no request in HAR's form ({type(fault).__name__}); it is left out"
+            )
+            return None

@@ -1,0 +1,63 @@
+"""A recorded request as one line of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from ..text.printable import one_line
+from .recorded import Recorded
+
+HEADING = f"{'#':>4}  {'time':<19}  {'session':<8}  {'model':<28} {'tokens in → out':<26} status  outcome"
+_SESSION = 8
+
+
+def line(recorded: Recorded) -> str:
+    """Return time, session, model, tokens, status and outcome of a request, and where it went or why it failed."""
+    entry = recorded.entry
+    session = str(entry.get("session") or "-")[:_SESSION]
+    columns = (
+        f"{recorded.number:>4}",
+        f"{when(recorded):<19}",
+        f"{session:<8}",
+        f"{models(entry):<28} {tokens(entry):<26} {recorded.status or '-':<6} ",
+    )
+    place = f"{recorded.head.method} {recorded.head.host}{recorded.head.path}"
+    reason = entry.get("refusal") or recorded.error or entry.get("hint")
+    words = [str(entry.get("outcome") or "-"), *([] if recorded.asked_model else [place]), str(reason or "")]
+    return recorded.masks.text(one_line("  ".join([*columns, "  ".join(filter(None, words))])))
+
+
+def when(recorded: Recorded) -> str:
+    """Return the time of a request on this machine's clock."""
+    try:
+        return datetime.fromtimestamp(recorded.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "-"
+
+
+def models(entry: Mapping[str, object]) -> str:
+    """Return the model that was asked for, and the one that was sent instead."""
+    model, sent = entry.get("model"), entry.get("model_sent")
+    return f"{model} → {sent}" if sent and sent != model else str(model or "-")
+
+
+def tokens(entry: Mapping[str, object]) -> str:
+    """Return the tokens of a request, those from the cache included."""
+    if entry.get("input_tokens") is None and entry.get("output_tokens") is None:
+        return "-"
+    read, written = entry.get("cache_read_tokens"), entry.get("cache_creation_tokens")
+    cached = [f"read {_short(read)}"] if read else []
+    cached += [f"written {_short(written)}"] if written else []
+    text = f"{_short(entry.get('input_tokens'))} → {_short(entry.get('output_tokens'))}"
+    return f"{text} ({', '.join(cached)})" if cached else text
+
+
+def _short(count: object) -> str:
+    """Return a count as people say it: 87, 31.6k, 1.2M."""
+    if not isinstance(count, int):
+        return "-"
+    for size, letter in ((1_000_000, "M"), (1000, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)

@@ -1,0 +1,105 @@
+"""One recorded request with its response, the secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..exchange.body_error import BodyError
+from ..exchange.record import Ending, Record
+from ..exchange.request_body import read_body
+from ..llm.apis import call_of
+from ..llm.usage import reader_for
+from ..wire.addresses import hostport
+from ..wire.content_encoding import DecodingError
+from ..wire.request import Arrival, Fields, RequestHead, text
+from .masks import Masks
+
+# Larger bodies of a recording are cut.
+MAX_BODY = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The fields and the decoded body of a request or a response."""
+
+    fields: Fields = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """The value of Content-Type, or an empty text."""
+        return next((text(value) for name, value in self.fields if name.lower() == b"content-type"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class SocketMessage:
+    """A message of a WebSocket."""
+
+    from_client: bool
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A request as its client sent it, except for its body, which is the one that the upstream got."""
+
+    number: int
+    head: RequestHead
+    request: Part
+    response: Part | None = None
+    status: int | None = None
+    time: float = 0.0
+    first_event_s: float | None = None
+    total_s: float | None = None
+    error: str | None = None
+    ending: Ending = "complete"
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """The gateway's facts about it; empty in a recording that was made without the gateway."""
+    arrival: Arrival = field(default_factory=Arrival)
+    messages: tuple[SocketMessage, ...] = ()
+    masks: Masks = field(default_factory=Masks, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The URL that the client asked for."""
+        head = self.head
+        return f"{head.scheme}://{hostport(head.host, head.port, head.scheme)}{head.target}"
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether the request is about a conversation with a model."""
+        return self.head.method == "POST" and call_of(self.head).api.is_conversation
+
+    @cached_property
+    def asked_model(self) -> str | None:
+        """The model that the client asked for."""
+        if isinstance(model := self.facts.get("model"), str):
+            return model
+        return call_of(self.head).model_in(self.head.target) or self._model_in_body()
+
+    def _model_in_body(self) -> str | None:
+        try:
+            body = read_body(self.head, self.request.body, MAX_BODY)
+        except (BodyError, DecodingError):
+            return None
+        return body.model if body else None
+
+    @cached_property
+    def entry(self) -> Mapping[str, object]:
+        """The request as an entry of a `gateway_log`."""
+        return self.facts or self._record().log_entry()
+
+    def _record(self) -> Record:
+        record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)
+        record.note_head(self.head)
+        record.model = self.asked_model
+        record.bytes_out = len(self.request.body)
+        record.error, record.ending = self.error, self.ending
+        if self.response is not None:
+            record.bytes_in = len(self.response.body)
+            reader = reader_for(self.response.content_type)
+            reader.feed(self.response.body)
+            record.usage = reader.finish()
+        return record

@@ -1,0 +1,75 @@
+"""A recorded request as text: its facts, and the conversation as the LLM view shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..llm import conversation
+from ..text.printable import one_line
+from .listing import models, tokens, when
+from .recorded import Part, Recorded
+
+# Nothing is left out of a body that a recording can contain.
+_LIMIT = 256 << 20
+
+
+def text(recorded: Recorded) -> str:
+    """Return the whole request and its answer."""
+    return "\n\n".join(["\n".join(facts(recorded)), *_parts(recorded)])
+
+
+def _parts(recorded: Recorded) -> Iterator[str]:
+    yield "==== request ===="
+    yield from sections(recorded, recorded.request)
+    yield "==== answer ===="
+    yield from answer(recorded)
+
+
+def answer(recorded: Recorded) -> list[str]:
+    """Return the sections of the answer: of the response, or of a WebSocket's messages."""
+    if recorded.messages:
+        return list(_messages(recorded))
+    if recorded.response is None:
+        return [f"no answer: {recorded.error or 'the recording contains none'}"]
+    return sections(recorded, recorded.response)
+
+
+def facts(recorded: Recorded) -> Iterator[str]:
+    """Yield the lines about a request, apart from its conversation."""
+    entry = recorded.entry
+    yield _line(recorded, f"{recorded.number}. {recorded.head.method} {recorded.url}")
+    named = (
+        ("time", when(recorded)),
+        ("session", " agent ".join(str(entry[name]) for name in ("session", "agent") if entry.get(name))),
+        ("rule", entry.get("rule")),
+        ("upstream", entry.get("upstream")),
+        ("auth", entry.get("auth")),
+        ("model", models(entry)),
+        ("tokens", tokens(entry)),
+        ("status", f"{recorded.status or 'none'}, {entry.get('outcome') or 'unknown'}"),
+        ("refusal", entry.get("refusal")),
+        ("error", recorded.error),
+        ("hint", entry.get("hint")),
+    )
+    yield from (
+        _line(recorded, f"{name + ':':<10}{value}") for name, value in named if value not in (None, "", "-")
+    )
+
+
+def _line(recorded: Recorded, text: str) -> str:
+    return one_line(recorded.masks.text(text))
+
+
+def sections(recorded: Recorded, part: Part) -> list[str]:
+    """Return the sections of a body, printable and without secrets."""
+    if not part.body:
+        return ["(no body)"]
+    found = conversation.sections(part.body, part.content_type, lambda: 0.0, _LIMIT)
+    return [conversation.printable(recorded.masks.text(section)) for section in found]
+
+
+def _messages(recorded: Recorded) -> Iterator[str]:
+    for message in recorded.messages:
+        sender = "client" if message.from_client else "server"
+        body = "\n".join(sections(recorded, Part((), message.content)))
+        yield f"{sender}:\n{body}"

@@ -1,0 +1,216 @@
+"""`mitm-gateway flows` over recordings, in the process of the test."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mitmproxy import http, version
+from mitmproxy.flow import Error
+from mitmproxy.io import tnetstring
+from mitmproxy.test import tflow
+
+from mitm_gateway.cli import main
+from mitm_gateway.mitm import recording_file
+from support.recordings import SYSTEM, TOOL, talked, turn, write, write_har
+
+FIRST, SECOND = turn("hi"), turn("hi", "hello there", "read it")
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "talk.mitm", [talked(FIRST), talked(SECOND)])
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_list_has_a_line_for_each_request(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flows", str(recording)]) == 0
+    heading, first, second = lines(capsys)
+    assert heading.split()[:3] == ["#", "time", "session"]
+    assert first.split()[3:5] == ["3f2a91c0", "claude-opus-4-8"]
+    assert first.split()[-2:] == ["200", "ok"]
+    assert second.split()[0] == "2"
+
+
+def test_a_har_file_gives_the_same_list(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["flows", str(recording)])
+    expected = lines(capsys)
+    har = write_har(tmp_path / "talk.har", [talked(FIRST), talked(SECOND)])
+    assert main(["flows", str(har)]) == 0
+    assert [line.split()[3:] for line in lines(capsys)] == [line.split()[3:] for line in expected]
+
+
+def test_a_request_is_shown_whole(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flows", str(recording), "--show", "2"]) == 0
+    shown = capsys.readouterr().out
+    for text in (SYSTEM, TOOL["name"], TOOL["description"], "read it", "==== answer ====", "hello"):
+        assert text in shown
+
+
+def test_a_number_that_is_not_there_is_wrong_usage(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["flows", str(recording), "--show", "3"]) == 2
+    assert capsys.readouterr().err == "mitm-gateway: there is no request 3; expected a number from 1 to 2\n"
+
+
+def test_json_lines_contain_the_data_of_each_request(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["flows", str(recording), "--jsonl"]) == 0
+    first, second = map(json.loads, lines(capsys))
+    assert (first["number"], second["number"]) == (1, 2)
+    assert second["request"]["body"]["messages"][-1] == {"role": "user", "content": "read it"}
+    assert second["response"]["body"]["content"][0]["type"] == "text"
+    assert (second["model"], second["outcome"]) == ("claude-opus-4-8", "ok")
+
+
+# ---- recordings that cannot be read ----
+
+
+def newer(data: bytes) -> bytes:
+    state = tnetstring.loads(data)
+    assert isinstance(state, dict)
+    return tnetstring.dumps({**state, "version": version.FLOW_FORMAT_VERSION + 1})
+
+
+BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda data: b"", "the file is empty: it contains no request"),
+    "cut": (lambda data: data + data[:1000], "cut off inside flow 2, at byte"),
+    "cut in its first flow": (lambda data: data[:1000], "cut off inside flow 1"),
+    "newer": (newer, "from a newer mitmproxy"),
+    "a picture": (lambda data: b"\x89PNG\r\n\x1a\n", "this is not a recording"),
+    "numbers": (lambda data: b"12:30 lunch\n13:00 walk", "this is not a recording"),
+    "rubbish behind a flow": (lambda data: data + b"rubbish", "begins no flow"),
+    "another structure": (lambda data: b"7:1:a,1:b]]", "this is not a recording"),
+    "a list": (lambda data: tnetstring.dumps([1]), "this is not a recording"),
+    "no state": (lambda data: tnetstring.dumps({"version": version.FLOW_FORMAT_VERSION}), "damaged"),
+    "a log": (lambda data: b'{"rule": "x", "status": 200}\n', 'no "log" with "entries"'),
+    "half a HAR": (lambda data: b'{"log": {"entries": [{"a": 1}, {"b"', "cut off inside the HAR file"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_recording_is_told_in_one_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, expected = BROKEN[name]
+    data = write(tmp_path / "whole", [talked(FIRST)]).read_bytes()
+    path = tmp_path / "talk.mitm"
+    path.write_bytes(change(data))
+    assert main(["flows", str(path)]) == 1
+    seen = capsys.readouterr()
+    message = seen.err.splitlines()[-1]
+    assert message.startswith(f"mitm-gateway: {path}: ")
+    assert expected in message
+    assert "; expected a file that mitmproxy has written" in message
+    is_first_whole = name in ("cut", "rubbish behind a flow")
+    assert ("claude-opus-4-8" in seen.out) == is_first_whole
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_path_that_is_no_file(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flows", str(tmp_path / name)]) == 1
+    assert str(tmp_path / name) in capsys.readouterr().err
+
+
+def test_a_flow_that_is_too_large_is_left_out(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = int(recording.read_bytes().partition(b":")[0])
+    monkeypatch.setattr(recording_file, "MAX_FLOW", first)
+    assert main(["flows", str(recording)]) == 0
+    seen = capsys.readouterr()
+    assert len(seen.out.splitlines()) == 2
+    assert "flow 2 has" in seen.err
+
+
+def test_flows_of_other_protocols_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "talk.mitm", [tflow.ttcpflow(), talked(FIRST), tflow.tdnsflow()])
+    assert main(["flows", str(path)]) == 0
+    assert [line.split()[0] for line in lines(capsys)] == ["#", "1"]
+
+
+# ---- secrets ----
+
+# None has the shape of a well-known issuer's key, apart from the first.
+KEYS = {
+    "shape": "sk-ant-api03-AAAABBBBCCCCDDDDEEEE",
+    "header": "opaque-header-0123456789abcdef",
+    "scheme": "opaque-bearer-0123456789abcdef",
+    "password": "pass-0123456789abcdef",
+    "query": "opaque-query-0123456789abcdef",
+    "cookie": "opaque-cookie-0123456789abcdef",
+    "set-cookie": "opaque-setcookie-0123456789abc",
+    "answered": "opaque-token-0123456789abcdef",
+    "form": "opaque-form-0123456789abcdef",
+    "location": "opaque-location-0123456789abc",
+    "pasted": "opaque-pasted-0123456789abcdef",
+    "escaped": "opaque-escaped-0123456789abcd",
+}
+MODES: tuple[list[str], ...] = (
+    [],
+    ["--show", "1"],
+    ["--show", "2"],
+    ["--show", "3"],
+    ["--show", "4"],
+    ["--jsonl"],
+)
+
+
+def leaky_flows() -> list[http.HTTPFlow]:
+    """Flows with a key in every slot, as a mitmproxy without the gateway records them."""
+    basic = base64.b64encode(f"user:{KEYS['password']}".encode()).decode()
+    every = " ".join(KEYS.values())
+    escaped = json.dumps({"note": KEYS["escaped"]}).replace("opaque-e", "opaque\\u002de").encode()
+    token = talked(
+        f"grant_type=x&client_secret={KEYS['form']}".encode(),
+        json.dumps({"access_token": KEYS["answered"], "expires_in": 3600}).encode(),
+        url=f"https://auth.example.com/token?api_key={KEYS['query']}",
+        headers=[("cookie", f"sid={KEYS['cookie']}"), ("x-app-key", KEYS["escaped"])],
+        kind="application/json",
+    )
+    token.request.headers["content-type"] = "application/x-www-form-urlencoded"
+    token.response.headers["set-cookie"] = f"sid={KEYS['set-cookie']}; Path=/"  # type: ignore[union-attr]
+    token.response.headers["location"] = f"/next?token={KEYS['location']}"  # type: ignore[union-attr]
+    asked = talked(
+        turn(f"my keys: {every}", "fine", f'curl -H "x-api-key: {KEYS["pasted"]}"', metadata={"k": every}),
+        json.dumps({"content": [{"type": "text", "text": f"you sent {every}"}]}).encode(),
+        headers=[
+            ("x-api-key", KEYS["shape"]),
+            ("x-gateway-key", KEYS["header"]),
+            ("authorization", f"Bearer {KEYS['scheme']}"),
+            ("proxy-authorization", f"Basic {basic}"),
+            ("x-note", every),
+            ("x-token", KEYS["pasted"]),
+        ],
+        kind="application/json",
+    )
+    asked.metadata["gateway"] = {
+        "hint": every,
+        "outcome": "ok",
+        "notes": [every],
+        "model": "m",
+        "refusal": every,
+    }
+    asked.comment = every
+    failed = talked(turn("x"), b"{}")
+    failed.response, failed.error = None, Error(f"no upstream for {every}")
+    return [token, asked, failed, talked(turn(*KEYS.values()), escaped, kind="application/json")]
+
+
+def test_no_output_contains_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "talk.mitm", leaky_flows())
+    for mode in MODES:
+        main(["flows", str(path), *mode])
+        seen = capsys.readouterr()
+        for name, key in KEYS.items():
+            assert key not in seen.out + seen.err, (mode, name)
