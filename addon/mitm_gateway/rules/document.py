@@ -47,18 +47,21 @@ class Document:
         return key_pos, node
 
 
-def parse(text: bytes, file: str) -> Document:
+RULES = 'a mapping with "rules"'
+
+
+def parse(text: bytes, file: str, expected: str = RULES) -> Document:
     """Return the document of a file. Raises RulesError with every fault in its YAML."""
-    document, problems = scan(text, file)
+    document, problems = scan(text, file, expected)
     if document is None or problems:
         raise RulesError(problems)
     return document
 
 
-def scan(text: bytes, file: str) -> tuple[Document | None, list[Problem]]:
+def scan(text: bytes, file: str, expected: str = RULES) -> tuple[Document | None, list[Problem]]:
     """Return the document, unless it is unreadable, and its problems in file order."""
     try:
-        builder = _built(_decoded(text))
+        builder = _built(_decoded(text), expected)
     except Stop as fault:
         return None, [Problem(file, fault.pos, fault.text)]
     problems = [Problem(file, pos, text) for pos, text in sorted(builder.faults)]
@@ -66,12 +69,14 @@ def scan(text: bytes, file: str) -> tuple[Document | None, list[Problem]]:
         return None, problems
     if not isinstance(builder.root.data, dict):
         # A fault of the top level itself, such as a tag, is enough.
-        return None, problems or [Problem(file, builder.root.pos, _not_a_mapping(builder.root.data))]
+        return None, problems or [
+            Problem(file, builder.root.pos, _not_a_mapping(builder.root.data, expected))
+        ]
     return Document(file, builder.root), problems
 
 
-def _not_a_mapping(data: object) -> str:
-    return f'the file is {type_name(data)}; expected a mapping with "rules"'
+def _not_a_mapping(data: object, expected: str) -> str:
+    return f"the file is {type_name(data)}; expected {expected}"
 
 
 def _decoded(text: bytes) -> str:
@@ -93,7 +98,7 @@ def _pos_at(text: str, index: int) -> Pos:
     return Pos(text.count("\n", 0, index) + 1, index - line_start + 1)
 
 
-def _built(text: str) -> Builder:
+def _built(text: str, expected: str) -> Builder:
     builder = Builder()
     try:
         (walk_json if is_json(text) else walk_yaml)(text, builder)
@@ -101,5 +106,5 @@ def _built(text: str) -> Builder:
         builder.is_broken = True
         builder.fault(fault.pos or Pos(1, 1), fault.text)
     if builder.root is None and not builder.is_broken:
-        builder.fault(Pos(1, 1), _not_a_mapping(None))
+        builder.fault(Pos(1, 1), _not_a_mapping(None, expected))
     return builder

@@ -1,0 +1,119 @@
+"""Prices of models: the dated lists of this package, and the user's own; the cost of a request.
+
+A model has a price only under its exact name. If the price of a part of a request is unknown, so is its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ...llm.apis import identify
+from ...rules.document import parse
+from ...rules.model_map import base_name
+from ...wire.addresses import normal_path
+from .price_list import Price, PriceList, read_price_list
+
+__all__ = ["Price", "PriceList", "Prices", "built_in", "dollars", "read_price_list"]
+
+_SUFFIX = ".yaml"
+_MILLION = 1_000_000
+_COUNTS = (
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_long_tokens",
+)  # fmt: skip
+
+
+@cache
+def built_in() -> tuple[PriceList, ...]:
+    """Return the lists of this package."""
+    files = sorted(
+        file.name for file in resources.files(__package__).iterdir() if file.name.endswith(_SUFFIX)
+    )
+    texts = ((name, (resources.files(__package__) / name).read_bytes()) for name in files)
+    return tuple(PriceList.model_validate(parse(text, name).data) for name, text in texts)
+
+
+class Prices:
+    """The prices in force: the user's list, if any, before those of this package."""
+
+    def __init__(self, own: PriceList | None = None) -> None:
+        self._own = own
+        self.find = lru_cache(maxsize=2048)(self._find)
+
+    @staticmethod
+    def of_file(path: Path | None) -> Prices:
+        """Return the prices with the user's file. Raises RulesError if it is faulty."""
+        return Prices(read_price_list(path) if path else None)
+
+    def _find(self, model: str, host: str = "") -> Price | None:
+        """Return the price of a model at a host; None if it is unknown."""
+        lists = (*([self._own] if self._own else []), *built_in())
+        name = base_name(model)
+        return next((price for each in lists if (price := each.find(name, host))), None)
+
+    def cost(self, entry: Mapping[str, Any]) -> float | None:
+        """Return the cost in US dollars of the request in a log entry; None if it is unknown.
+
+        A response that broke off, or that was served in another tier than the standard one, has no known cost.
+        """
+        model = entry.get("model_sent", entry.get("model"))
+        if not isinstance(model, str) or "service_tier" in entry or entry.get("outcome", "ok") != "ok":
+            return None
+        counts = [_count(entry.get(name)) for name in _COUNTS]
+        if not any(counts) or (price := self.find(model, _host(entry))) is None:
+            return None
+        fresh, output, read, written, written_long = counts
+        if _includes_cached(entry):
+            fresh = max(0, fresh - read - written)
+        now = price.of(fresh + read + written)
+        if written_long and now.cache_write_long is None:
+            return None
+        return (
+            fresh * now.input
+            + output * now.output
+            + read * _first(now.cache_read, now.input)
+            + (written - written_long) * _first(now.cache_write, now.input)
+            + written_long * _first(now.cache_write_long)
+        ) / _MILLION
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _first(*prices: float | None) -> float:
+    return next((price for price in prices if price is not None), 0.0)
+
+
+def _host(entry: Mapping[str, Any]) -> str:
+    """Return the host that served a request."""
+    upstream = entry.get("upstream")
+    place = upstream if isinstance(upstream, str) and "://" in upstream else entry.get("host", "")
+    return _host_of(place) if isinstance(place, str) else ""
+
+
+@lru_cache(maxsize=1024)
+def _host_of(place: str) -> str:
+    authority = place.partition("://")[2].partition("/")[0] or place
+    host, colon, port = authority.rpartition(":")
+    return (host if colon and port.isdecimal() else authority).lower()
+
+
+def _includes_cached(entry: Mapping[str, Any]) -> bool:
+    host, method, path = (str(entry.get(key, "")) for key in ("host", "method", "path"))
+    return _counts_cached(host, method, path)
+
+
+@lru_cache(maxsize=4096)
+def _counts_cached(host: str, method: str, path: str) -> bool:
+    return identify(host, method, normal_path(path.partition("?")[0])).api.tokens.input_includes_cached
+
+
+def dollars(cost: float) -> str:
+    """Return a cost as text."""
+    if 0 < cost < 0.0001:
+        return "<$0.0001"
+    return f"${cost:,.2f}" if cost >= 1 else f"${cost:.4f}"
