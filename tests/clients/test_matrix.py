@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clients.upstream import MODEL, TEXT, answer
+from clients.upstream import MODEL, TEXT, Tool, Upstream
 from mitm_gateway.clients.apis import APIS
 from support.constants import GW, ROOT
 from support.launcher import Command
@@ -32,6 +32,7 @@ CACHE = Path(os.environ.get("CLIENTS_CACHE") or ROOT / ".cache" / "clients")
 PROGRAMS = Path(__file__).with_name("programs")
 HOSTS = {api.name: api.pattern for api in APIS}
 TIMEOUT_S = 120.0
+NOTE = "the note that only the tool can read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,24 @@ class Program:
     command: tuple[str, ...]
     npm: tuple[str, ...] = ()
     pypi: tuple[str, ...] = ()
+    # The version of Python that its packages need, if not the one that runs the tests.
+    python: str = ""
     code: str = ""
     env: Mapping[str, str] | None = None
+    # The host that it asks without a base URL, if that is not the API's.
+    own_host: str = ""
+    # The tool that reads a file, with its name and input; `{note}` is the file's path.
+    tool: Mapping[str, Any] | None = None
+
+    def tool_that_reads(self, note: Path) -> Tool | None:
+        """Return the call that makes the program read a file; None if it has no such tool."""
+        if self.tool is None:
+            return None
+        given = self.tool["input"]
+        if isinstance(given, str):
+            return Tool(self.tool["name"], given.replace("{note}", str(note)), NOTE)
+        paths = {name: value.replace("{note}", str(note)) for name, value in given.items()}
+        return Tool(self.tool["name"], paths, NOTE)
 
     @property
     def argv(self) -> list[str]:
@@ -58,7 +75,18 @@ class Program:
         """Return the installed version of the first package; None if it is not installed."""
         if self.npm:
             return _npm_version(self.npm[0])
-        return _pypi_versions().get(self.pypi[0].lower()) if self.pypi else "-"
+        return _pypi_versions(self.python_folder).get(self.pypi[0].lower()) if self.pypi else "-"
+
+    @property
+    def python_folder(self) -> Path:
+        """The virtual environment with its packages."""
+        return CACHE / f"py{self.python}"
+
+    @property
+    def path(self) -> list[Path]:
+        """The folders with programs, the first one first."""
+        node = [CACHE / folder / "node_modules" / ".bin" for folder in ("node", "npm")]
+        return [*node, self.python_folder / "bin"]
 
 
 def _npm_version(package: str) -> str | None:
@@ -67,8 +95,8 @@ def _npm_version(package: str) -> str | None:
 
 
 @cache
-def _pypi_versions() -> Mapping[str, str]:
-    python = CACHE / "py" / "bin" / "python"
+def _pypi_versions(folder: Path) -> Mapping[str, str]:
+    python = folder / "bin" / "python"
     if not python.exists():
         return {}
     done = subprocess.run(
@@ -90,13 +118,10 @@ CASES = [pytest.param(each, mode, id=f"{each.name}-{mode}") for each in ALL for 
 class Home(Command):
     """A home for one program, with the programs of the matrix on its path."""
 
+    path: Sequence[Path] = ()
+
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        folders = [
-            CACHE / "node" / "node_modules" / ".bin",
-            CACHE / "npm" / "node_modules" / ".bin",
-            CACHE / "py" / "bin",
-        ]
-        path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+        path = os.pathsep.join([*map(str, self.path), os.environ["PATH"]])
         own = {"PATH": path, "NODE_PATH": str(CACHE / "npm" / "node_modules"), "GW_KEY": GW}
         return {**super().environment(), **own, **(env or {})}
 
@@ -106,8 +131,9 @@ def home(request: pytest.FixtureRequest) -> Iterator[Home]:
     """A home below the cache: Gemini CLI ignores settings below folders that everybody may write to."""
     folder = CACHE / "homes" / request.node.name.replace("/", "-")
     shutil.rmtree(folder, ignore_errors=True)
-    made = Home(folder)
-    if request.node.callspec.params["program"].command[0] == "node":
+    made, program = Home(folder), request.node.callspec.params["program"]
+    made.path = program.path
+    if program.command[0] == "node":
         # Node finds modules from the working directory upwards. Agents would read the whole folder.
         (folder / "node_modules").symlink_to(CACHE / "npm" / "node_modules")
     yield made
@@ -119,7 +145,7 @@ def rules(upstream: Recorder, program: Program) -> str:
 credentials: {{gw: {{env: GW_KEY}}}}
 rules:
   - name: matrix
-    match: {{host: "{HOSTS[program.api]}"}}
+    match: {{host: {json.dumps([HOSTS[program.api], *filter(None, [program.own_host])])}}}
     upstream: {upstream.url}
     auth: {{scheme: bearer, credential: gw}}
     models: {{default: {MODEL}}}
@@ -170,13 +196,18 @@ def test_a_program_gets_its_answer_through_the_gateway(
 ) -> None:
     if program.version is None:
         pytest.skip(f"not tried: {program.title} is not installed; `make clients` installs it")
-    upstream = recorder(answer)
+    note = home.home / "note.txt"
+    note.write_text(NOTE)
+    tool = program.tool_that_reads(note)
+    upstream = recorder(Upstream(tool))
     home.write_rules(rules(upstream, program))
     record_property("version", program.version)
     done = RUN[mode](home, program)
     assert TEXT in done.stdout, (done, [(each.method, each.target) for each in upstream.requests])
     keys = {value for each in upstream.requests for value in each.values("authorization")}
     assert keys == {f"Bearer {GW}"}
+    if tool:
+        assert any(NOTE.encode() in each.body for each in upstream.requests), done
     if mode != "reverse":
         assert done.returncode == 0, done
         assert "without a request through the gateway" not in done.stderr

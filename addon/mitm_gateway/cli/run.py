@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _no_listener(client: Client, program: str) -> str:
-    if client.name != catalogue.ANY and client.bypass and not client.apis:
+    if client.bypass and not client.takes_urls:
         return client.bypass
     hosts = "the rules are about no host for which there is a base URL variable"
     return f"{hosts} that {program} reads; --intercept covers all hosts"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class SessionReport:
         if not entries:
             say(f"{self.program} ended without a request through the gateway. {self._reason()}")
             return
-        refusals = Counter(entry["refusal"] for entry in entries if entry.get("refusal"))
+        refusals = Counter(_failures(entries))
         if refusals:
             total, (reason, _) = refusals.total(), refusals.most_common(1)[0]
             say(_cut(f"{total} of {len(entries)} requests failed, most often: {reason}; see {self.log}"))
@@ -90,6 +91,14 @@ class SessionReport:
             f"If {self.program} was to ask a model, it does not read {names}; "
             f"try `mitm-gateway run --intercept -- {self.program}`"
         )
+
+
+def _failures(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the reasons of refusals, without those of sockets whose client went on over HTTP."""
+    went_on = any(not entry.get("refusal") for entry in entries)
+    for entry in entries:
+        if entry.get("refusal") and not (went_on and entry.get("status") == HTTPStatus.UPGRADE_REQUIRED):
+            yield entry["refusal"]
 
 
 def _cut(text: str) -> str:

@@ -72,6 +72,11 @@ class Client(_Data):
     prove: str | None = None
     notes: tuple[str, ...] = Field(default=())
 
+    @property
+    def takes_urls(self) -> bool:
+        """True if variables or arguments can point it at a listener."""
+        return any(setup.url or setup.arguments for setup in self.apis.values())
+
 
 @cache
 def names() -> tuple[str, ...]:

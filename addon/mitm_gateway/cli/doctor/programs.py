@@ -27,8 +27,6 @@ def _is_installed(program: str, subject: Subject) -> bool:
 def _advice(client: Client, hosts: tuple[Target, ...]) -> str:
     if reachable(client, hosts):
         return f"`mitm-gateway run {client.prove}` sends one request"
-    if not client.apis:
+    if not client.apis or any(host.api in client.apis for host in hosts):
         return f"`mitm-gateway run --intercept -- {client.prove}` sends one request"
-    if any(host.api in client.apis for host in hosts):
-        return f"`mitm-gateway run --intercept -- {client.prove}` sends one request; it has no base URL for these rules"
     return "no rule is about a host that it asks"
