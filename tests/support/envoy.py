@@ -80,7 +80,8 @@ class Envoy:
         self._output = folder / "output.txt"
         with self._output.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "2", "-l", "warning"],
+                [program, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "2", "-l", "warning",
+                 "--file-flush-interval-msec", "20"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self._wait_until_ready()
@@ -90,7 +91,7 @@ class Envoy:
         return f"http://127.0.0.1:{self.port}"
 
     def log_line(self) -> dict[str, Any]:
-        """The first line of the access log; Envoy writes it within a second."""
+        """The first line of the access log, which Envoy writes soon after the response."""
         file = self.folder / "access.log"
         deadline = time.monotonic() + START_S
         while not file.exists() or "\n" not in file.read_text():

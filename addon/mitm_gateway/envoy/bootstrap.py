@@ -10,6 +10,7 @@ from ..exchange.guard import MAX_HEAD_BYTES
 from ..llm.errors import error_body, error_headers
 from ..rules.ruleset import RuleSet
 from ..wire.refusal import Refusal
+from .access_log import access_log, kept_for_log
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .header_edits import MUTATION
 from .lua_constants import KEY, LUA, MARK, MODEL, PATH
@@ -38,11 +39,9 @@ _MONITOR, _ACTION = "envoy.resource_monitors.", "envoy.overload_actions."
 # At these shares of the largest heap.
 _HEAP_ACTIONS = {"shrink_heap": 0.9, "stop_accepting_requests": 0.95, "stop_accepting_connections": 0.98}
 _MAX_CONNECTIONS = 50_000
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
 _UPGRADE = "websocket"
 # No client sees this status: it marks an answer that gets its form as the others do.
 _MARKED = 599
-_KEPT_PATH = "mitm_gateway.path"
 _ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
 _UPSTREAM_FLAGS = ["UH", "UF", "UC", "UO", "LR", "UR", "URX", "UPE", "UT"]
 
@@ -155,7 +154,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
             "virtual_hosts": hosts,
         },
         "local_reply_config": {"mappers": _mappers(listener, options)},
-        "access_log": [_access_log(listener, options)],
+        "access_log": [access_log(listener, options)],
         "http_filters": _filters(lua(ruleset, listener, options)),
     }
 
@@ -169,7 +168,7 @@ def _clients_marks_removed() -> dict[str, Any]:
 
 def _filters(code: str) -> list[dict[str, Any]]:
     return [
-        _path_kept(),
+        kept_for_log(),
         _filter(NO_UPGRADE, "custom_response.v3.CustomResponse", custom_response_matcher=_unasked_upgrade()),
         # A request stays on the route of the rule that edited it; its new model could match another.
         _filter(LUA, "lua.v3.Lua", default_source_code={"inline_string": code}, clear_route_cache=False),
@@ -181,13 +180,6 @@ def _filters(code: str) -> list[dict[str, Any]]:
         ),
         _ROUTER,
     ]
-
-
-def _path_kept() -> dict[str, Any]:
-    """Keep the path that the client asked for, for the access log."""
-    text = {"text_format_source": {"inline_string": "%PATH(NQ:PATH)%"}}
-    kept = {"object_key": _KEPT_PATH, "factory_key": "envoy.string", "format_string": text}
-    return _filter("path", "set_filter_state.v3.Config", on_request_headers=[kept])
 
 
 def _unasked_upgrade() -> dict[str, Any]:
@@ -203,35 +195,6 @@ def _unasked_upgrade() -> dict[str, Any]:
             "input": {"name": "status", "typed_config": status},
             "exact_match_map": {"map": {"101": action}},
         }
-    }
-
-
-def _access_log(listener: Listener, options: Options) -> dict[str, Any]:
-    noted, of_route = f"%DYNAMIC_METADATA({LUA}:{{}})%", f"%METADATA(ROUTE:{LUA}:{{}})%"
-    fields = {
-        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3f+00:00)%",
-        "rule": of_route.format("name"),
-        "method": "%REQ(:METHOD)%",
-        "host": listener.host,
-        "path": f"%FILTER_STATE({_KEPT_PATH}:PLAIN)%",
-        "upstream": of_route.format("upstream"),
-        "model": noted.format("model"),
-        "model_sent": noted.format("model_sent"),
-        "status": "%RESPONSE_CODE%",
-        "first_event_ms": "%RESPONSE_DURATION%",
-        "total_ms": "%DURATION%",
-        **{name: noted.format(name) for name in (_TOKENS if options.tokens else ())},
-        "bytes_out": "%BYTES_RECEIVED%",
-        "bytes_in": "%BYTES_SENT%",
-        "refusal": noted.format("refusal"),
-    }
-    return {
-        "name": "log",
-        "typed_config": {
-            "@type": f"{_API}access_loggers.file.v3.FileAccessLog",
-            "path": options.log,
-            "log_format": {"json_format": fields, "omit_empty_values": True},
-        },
     }
 
 

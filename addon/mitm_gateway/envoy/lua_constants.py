@@ -22,7 +22,7 @@ from ..exchange import (
 )
 from ..exchange.headers import TOKEN_BETAS
 from ..llm import body_kind, usage
-from ..llm.apis import APIS, ENDPOINTS, OTHER, Api, Endpoint, Form, Place
+from ..llm.apis import APIS, ENDPOINTS, OTHER, STOP_REASONS, TOKENS, Api, Endpoint, Form, Place, Tokens
 from ..llm.errors import error_body, error_headers
 from ..text import redact
 from ..wire import aws_eventstream, sse
@@ -33,6 +33,8 @@ LUA = "mitm_gateway"
 # The filter tells the routes in request headers of this prefix; early in the chain they are removed from the client's.
 MARK = "x-mitm-gateway-"
 PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}moved"
+# The counts in the access log, with the names of `gateway_log`.
+LOGGED_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 # Python's own reader refuses at about this depth.
 _MAX_DEPTH = 990
 _LAST_BLANK = 0x3000
@@ -95,8 +97,33 @@ def constants() -> dict[str, Any]:
         "never_json": response_plan.NEVER_JSON,
         "max_json_bytes": usage.MAX_JSON_BYTES,
         "max_tokens": usage.MAX_TOKENS,
+        "max_frame_bytes": usage.MAX_FRAME_BYTES,
+        "max_frame": aws_eventstream.MAX_FRAME,
+        "frame_values": aws_eventstream.FIXED,
+        "tokens": list(map(_tokens, TOKENS)),
+        "logged_tokens": LOGGED_TOKENS,
+        "stop_reasons": STOP_REASONS,
+        "unfinished": dict.fromkeys(usage.UNFINISHED, True),
+        "usage_marks": _usage_marks(),
         "max_line_bytes": sse.DEFAULT_LIMIT,
     }
+
+
+def _tokens(names: Tokens) -> Mapping[str, Any]:
+    return {
+        "within": names.within,
+        "input": names.input,
+        "output": names.output,
+        "cache_read": names.cache_read.split("."),
+        "cache_creation": names.cache_creation,
+    }
+
+
+def _usage_marks() -> list[list[str]]:
+    """Return the texts without which an event has no counts, no error and no end, and the patterns of those around."""
+    counts = [[f'"{name}"', f'"{name}"%s*:%s*{{'] for name in dict.fromkeys(each.within for each in TOKENS)]
+    stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
+    return [['"error"'], *counts, *stops, ['"object"', '"object"%s*:%s*"response"']]
 
 
 def _preflight() -> Mapping[str, str]:

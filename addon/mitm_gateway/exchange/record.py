@@ -19,8 +19,8 @@ Outcome = Literal["ok", "refused", "upstream_error", "upstream_broke_off", "clie
 _ERROR_STATUS = 400
 ANSWERED_HERE = "answered here"
 # The headers in which Claude Code, Codex and others name a session, and Claude Code one of its agents.
-_SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
-_AGENT_HEADERS = ("x-claude-code-agent-id",)
+SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
+AGENT_HEADERS = ("x-claude-code-agent-id",)
 # The values of the log that a client names.
 _NAMES = frozenset({"method", "host", "model", "model_sent", "session", "agent"})
 
@@ -63,7 +63,7 @@ class Record:
         retry = head.get("x-stainless-retry-count")
         self.method, self.host, self.path = head.method, head.host, masked_text(head.path)
         self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
-        self.session, self.agent = _first(head, _SESSION_HEADERS), _first(head, _AGENT_HEADERS)
+        self.session, self.agent = _first(head, SESSION_HEADERS), _first(head, AGENT_HEADERS)
 
     def note_plan(self, plan: Plan, head: RequestHead) -> None:
         """Note what the plan does."""

@@ -37,9 +37,9 @@ _KEYS = (
     "finishReason",
     "error",
 )
-_MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
+MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
 # The Responses API's status of a response that is not finished.
-_UNFINISHED = ("in_progress", "queued")
+UNFINISHED = ("in_progress", "queued")
 
 
 class Usage(NamedTuple):
@@ -123,7 +123,7 @@ def _stop_reason(part: Mapping[str, Any]) -> str | None:
         if reason := _name(_at(part, place)):
             return reason
     # The Responses API has a status, and the reason where the response is incomplete.
-    if part.get("object") != "response" or part.get("status") in _UNFINISHED:
+    if part.get("object") != "response" or part.get("status") in UNFINISHED:
         return None
     return _name(_at(part, ("incomplete_details", "reason"))) or _name(part.get("status"))
 
@@ -211,7 +211,7 @@ class _EventUsage:
 
 
 def _has_mark(data: bytes) -> bool:
-    return any(mark in data for mark in _MARKS)
+    return any(mark in data for mark in MARKS)
 
 
 class _FrameUsage:

@@ -108,13 +108,13 @@ _KEY_SHAPES = re.compile(
     r"|(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?eyJ)[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"
 )
 # A text without any of these holds no such key, which is found out much sooner.
-_KEY_MARKS = ("sk-", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "AIza", "AKIA", "eyJ")
-_KEY_MARK_BYTES = tuple(mark.encode() for mark in _KEY_MARKS)
+KEY_MARKS = ("sk-", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "AIza", "AKIA", "eyJ")
+_KEY_MARK_BYTES = tuple(mark.encode() for mark in KEY_MARKS)
 
 
 def looks_like_key(text: str) -> bool:
     """Return whether a text contains something in the shape of a well-known issuer's key."""
-    return any(mark in text for mark in _KEY_MARKS) and bool(_KEY_SHAPES.search(text))
+    return any(mark in text for mark in KEY_MARKS) and bool(_KEY_SHAPES.search(text))
 
 
 # --- masking ---
@@ -264,7 +264,7 @@ def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _shapes_masked(text: str) -> str:
-    if not any(mark in text for mark in _KEY_MARKS):
+    if not any(mark in text for mark in KEY_MARKS):
         return text
     return _KEY_SHAPES.sub(lambda found: masked(found[0]), text)
 

@@ -19,9 +19,9 @@ CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">IIi")
 _CHECKSUM_SIZE = 4
 # The service's own limit for a frame; a larger one is garbage.
-_MAX_FRAME = 16 << 20
+MAX_FRAME = 16 << 20
 # Sizes of the header values of fixed length: true, false, byte, short, integer, long, timestamp, UUID.
-_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _TEXT = 6, 7
 
 # The start of a frame, the end of its headers and its end; a plain tuple, as streams have many.
@@ -42,7 +42,7 @@ def spans(data: bytes | bytearray) -> Iterator[Span]:
     while data_end - at >= size:
         total, headers_size, _ = unpack(data, at)
         head_end, end = at + size + headers_size, at + total
-        if total > _MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > data_end:
+        if total > MAX_FRAME or head_end > end - _CHECKSUM_SIZE or end > data_end:
             return
         yield at, head_end, end
         at = end
@@ -71,20 +71,28 @@ def _headers(data: bytes) -> Iterator[tuple[str, str]]:
             if kind[0] == _TEXT:
                 yield name.decode("utf-8", "replace"), data[at + 2 : value_end].decode("utf-8", "replace")
             at = value_end
-        elif kind and kind[0] in _FIXED:
-            at += _FIXED[kind[0]]
+        elif kind and kind[0] in FIXED:
+            at += FIXED[kind[0]]
         else:
             return
 
 
 def event(frame: Frame) -> Any:
     """Return the event in a frame: the model's event or an error. Raises ValueError if there is none."""
-    payload = parsed(frame.payload)
     if frame.headers.get(":message-type") in ("exception", "error"):
         kind = frame.headers.get(":exception-type") or frame.headers.get(":error-code") or "error"
-        return {"type": "error", "error": {"type": kind, **(payload if isinstance(payload, dict) else {})}}
+        return {"type": "error", "error": {"type": kind, **_object(frame.payload)}}
+    payload = parsed(frame.payload)
     if isinstance(payload, dict) and isinstance(payload.get("bytes"), str):
         return parsed(base64.b64decode(payload["bytes"]))
     name = frame.headers.get(":event-type")
     # Only the frame names the events of Converse.
     return {**payload, "type": name} if name and isinstance(payload, dict) else payload
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    try:
+        value = parsed(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

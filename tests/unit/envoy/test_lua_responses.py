@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,17 +18,18 @@ from mitm_gateway.exchange.restore_model import (
     always,
     by_name,
 )
-from mitm_gateway.llm.apis import APIS, OTHER, Place
+from mitm_gateway.llm.apis import APIS, OTHER, TOKENS, Place
 from mitm_gateway.llm.body_kind import kind_of
 from mitm_gateway.llm.usage import reader_for
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as AWS_STREAM
+from support.eventstreams import chunk, converse, frame
 from support.lua import Library
 from support.strategies import JSON_PIECES, ODD_BYTES, STREAM_PIECES
 
 # Returns the fields that a response has.
 READ = """
 return function(kind, pieces)
-  local reader, all = usage[kind](true), {}
+  local reader, all = usage[kind](), {}
   local function note(found)
     for name, value in pairs(found or {}) do all[name] = value end
   end
@@ -37,23 +39,46 @@ return function(kind, pieces)
 end
 """
 
-COUNT_NAMES = [
-    "input_tokens", "output_tokens", "prompt_tokens", "completion_tokens", "cache_read_input_tokens",
-]  # fmt: skip
+TYPES = {"sse": "text/event-stream", "json": "application/json", "frames": AWS_STREAM}
 COUNTS = st.sampled_from([0, 7, 10**9, 10**9 + 1, -1, None, 1.5, "7"])
 NAMES = st.sampled_from(
     ["m", "claude-x", "error", "overloaded_error", "a b", "a\nb", "é", "x" * 65, "", None, 5]
 )
 CACHED = st.dictionaries(st.sampled_from(["cached_tokens", "x"]), st.integers(-1, 9), min_size=1)
-DETAILS = st.dictionaries(st.sampled_from(["input_tokens_details", "prompt_tokens_details"]), CACHED)
-TOKENS = (
-    st.builds(dict.__or__, st.dictionaries(st.sampled_from(COUNT_NAMES), COUNTS, min_size=1), DETAILS)
-    | st.none()
-)
+
+
+def counts_within(within: str) -> st.SearchStrategy[Any]:
+    """Token counts under every name that the APIs write there."""
+    apis = [names for names in TOKENS if names.within == within]
+    plain = {
+        name for each in apis for name in (each.input, *each.output, each.cache_creation, each.cache_read)
+    }
+    counts = st.dictionaries(
+        st.sampled_from(sorted(name for name in plain if name and "." not in name)), COUNTS
+    )
+    details = sorted(each.cache_read.split(".")[0] for each in apis if "." in each.cache_read)
+    nested = st.dictionaries(st.sampled_from(details), CACHED) if details else st.just({})
+    return st.builds(dict.__or__, counts, nested).filter(bool) | st.none()
+
+
+USAGE = counts_within("usage")
+REASONS = [{name: "end_turn"} for name in ("stop_reason", "finish_reason", "finishReason")]
+LISTS = st.lists(st.sampled_from([{}, 5, *REASONS, {"finish_reason": None}]), max_size=2)
 ERRORS = st.dictionaries(st.sampled_from(["type", "code", "x"]), NAMES) | NAMES
-PART = {"model": NAMES, "usage": TOKENS, "error": ERRORS, "type": NAMES, "code": NAMES, "x": TOKENS}
+PART = {
+    "model": NAMES, "modelVersion": NAMES, "usage": USAGE, "usageMetadata": counts_within("usageMetadata"),
+    "error": ERRORS, "type": NAMES, "code": NAMES, "x": USAGE, "stop_reason": NAMES, "choices": LISTS,
+    "candidates": LISTS,
+}  # fmt: skip
 PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(
     lambda names: st.fixed_dictionaries({name: PART[name] for name in names})
+) | st.fixed_dictionaries(
+    {
+        "object": st.sampled_from(["response", "x"]),
+        "error": st.none(),
+        "status": st.sampled_from(["completed", "in_progress", "incomplete", 5]),
+        "incomplete_details": st.sampled_from([None, {"reason": "max_output_tokens"}]),
+    }
 )
 TOLD = st.builds(
     dict.__or__,
@@ -80,12 +105,13 @@ def cut(raw: bytes, shares: list[float]) -> list[bytes]:
 
 def assert_read_alike(lua: Library, kind: str, pieces: list[bytes]) -> None:
     """Hold that filter and addon find the same in a response."""
-    reader = reader_for({"sse": "text/event-stream", "json": "application/json"}[kind])
+    reader = reader_for(TYPES[kind])
     for piece in pieces:
         reader.feed(piece)
     usage = reader.finish()
     wanted = {"model": usage.model, "error": usage.error, "input_tokens": usage.input_tokens}
     wanted |= {"output_tokens": usage.output_tokens, "cache_read_tokens": usage.cache_read_tokens}
+    wanted |= {"cache_creation_tokens": usage.cache_creation_tokens, "stop_reason": usage.stop_reason}
     found = lua.execute(READ)(kind.encode(), pieces)
     texts = {
         name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in found.items()
@@ -102,15 +128,16 @@ def test_a_stream_tells_the_same(
         for part in (event, *event.values()):
             if isinstance(part, dict):
                 part.pop("model", None)
+                part.pop("modelVersion", None)
     raw = "".join(frame.replace("%s", json.dumps(event)) for event, frame in events).encode()
     raw = raw.rstrip(b"\n") if is_open else raw
     assert_read_alike(lua, "sse", cut(raw, shares))
 
 
-@given(TOLD, st.booleans(), BREAKS, CUTS)
+@given(TOLD | st.lists(TOLD, max_size=3), st.booleans(), BREAKS, CUTS)
 def test_an_answer_tells_the_same(
     lua: Library,
-    answer: dict[str, Any],
+    answer: Any,
     is_spaced: bool,
     edits: list[tuple[float, int, bytes]],
     shares: list[float],
@@ -122,10 +149,47 @@ def test_an_answer_tells_the_same(
     assert_read_alike(lua, "json", cut(raw, shares))
 
 
+FRAME = (
+    TOLD.map(chunk)
+    | st.dictionaries(st.sampled_from(["inputTokens", "outputTokens", "cacheWriteInputTokens"]), COUNTS).map(
+        lambda counts: converse("metadata", usage=counts)
+    )
+    | st.sampled_from(["end_turn", "max_tokens", "a b", 5]).map(
+        lambda reason: converse("messageStop", stopReason=reason)
+    )
+    | st.sampled_from(
+        [
+            converse("metadata", usage={"inputTokens": 9, "outputTokens": 4, "cacheWriteInputTokens": 2}),
+            frame(b'{"message":"slow down"}', message_type="exception", exception_type="throttlingException"),
+            frame(b'{"type":"x"}', message_type="error", error_code="InternalServerException"),
+            frame(b"nonsense", message_type="exception"),
+            frame(b"nonsense", message_type="event"),
+            frame(b"[1]", event_type="chunk"),
+        ]
+    )
+)
+
+
+@given(st.lists(FRAME, max_size=4), st.integers(0, 20), CUTS)
+def test_a_binary_stream_tells_the_same(
+    lua: Library, frames: list[bytes], cut_off: int, shares: list[float]
+) -> None:
+    raw = b"".join(frames)
+    assert_read_alike(lua, "frames", cut(raw[: len(raw) - cut_off], shares))
+
+
+@pytest.mark.parametrize("at", [0, 3, 4, 7, 12, 13, 20])
+@pytest.mark.parametrize("odd", [b"\x00", b"\xff", b"\x09"])
+def test_a_broken_frame_tells_the_same(lua: Library, at: int, odd: bytes) -> None:
+    raw = converse("metadata", usage={"inputTokens": 9})
+    broken = raw[:at] + odd + raw[at + 1 :]
+    assert_read_alike(lua, "frames", cut(broken + raw, [0.3, 0.5]))
+
+
 def test_an_endless_line_is_not_kept(lua: Library) -> None:
     held = lua.execute("""
 return function(piece, count)
-  local reader = usage.sse(false)
+  local reader = usage.sse()
   for _ = 1, count do reader:feed(piece) end
   return #reader.pieces, reader:feed('\\ndata: {"usage": {"input_tokens": 3}}\\n').input_tokens
 end

@@ -137,7 +137,7 @@ for place = 1, 64 do
 end
 
 -- Decode base64 with its padding; nil where the text is none.
-local function from_base64(encoded)
+function head.from_base64(encoded)
   local digits = text.without_final(encoded, "=")
   if #encoded % 4 ~= 0 or #encoded - #digits > 2 then return nil end
   local out, bits, count = {}, 0, 0
@@ -155,7 +155,7 @@ local function from_base64(encoded)
 end
 
 local function password_in(encoded)
-  local decoded = from_base64(encoded)
+  local decoded = head.from_base64(encoded)
   local colon = decoded and json.is_utf8(decoded) and decoded:find(":", 1, true)
   return colon and decoded:sub(colon + 1) or ""
 end

@@ -256,6 +256,20 @@ function json.fields(text, names)
   return found
 end
 
+-- Return the elements of an array as raw text; none where the text is no array.
+function json.items(text)
+  local p, at = json.open(text)
+  local found = {}
+  if p[at] ~= OPEN_ARRAY then return found end
+  local closing = json.each(text, p, at, function(_, value)
+    local finish = value_end(p, value)
+    found[#found + 1] = text:sub(value + 1, finish)
+    return finish
+  end)
+  expect_end(p, closing + 1)
+  return found
+end
+
 -- Report whether a text is UTF-8.
 function json.is_utf8(text)
   local p, at = as_bytes(text), 0

@@ -37,18 +37,23 @@ local function editor_for(kind, rename, noted)
   return api.is_lines and restore.json_lines(rename, tree) or restore.json(rename, tree)
 end
 
-local function usage_reader(kind, wants_model)
-  if kind == "frames" then return nil end
-  return kind == "sse" and usage.sse(wants_model) or usage.json(wants_model)
-end
-
--- A stream can fail after its good status. The log shows that as a refusal, as it has no other key for an outcome.
-local function note_usage(handle, found)
-  if not found then return end
+-- A stream can fail after its good status; the log shows that as a refusal.
+local function note_usage(handle, found, keeps_model)
   local notes = handle:streamInfo():dynamicMetadata()
   if found.error then notes:set(NOTES, "refusal", "upstream: " .. found.error) end
-  for _, name in ipairs({ "model", "input_tokens", "output_tokens", "cache_read_tokens" }) do
+  if found.model and not keeps_model then notes:set(NOTES, "model", found.model) end
+  for _, name in ipairs(CONSTANTS.logged_tokens) do
     if found[name] then notes:set(NOTES, name, found[name]) end
+  end
+end
+
+-- Note the findings of a reader, and whether its stream still lacks its end.
+local function note(handle, reader, found, keeps_model)
+  if not found then return end
+  note_usage(handle, found, keeps_model)
+  if reader:is_open() ~= reader.was_open then
+    reader.was_open = reader:is_open()
+    handle:streamInfo():dynamicMetadata():set(NOTES, "is_open", reader.was_open)
   end
 end
 
@@ -68,13 +73,13 @@ function envoy_on_response(handle)
     if not kind and size > 0 then -- the first chunk decides: Envoy does not tell the last one, to which it could be held
       kind = kinds.of(content_type, received, true)
       restorer = rename and editor_for(kind, rename, noted)
-      reader = LISTENER.tokens and usage_reader(kind, not noted.model)
+      reader = LISTENER.tokens and (usage[kind] or usage.json)()
     end
-    if reader then note_usage(handle, reader:feed(received)) end
+    if reader then note(handle, reader, reader:feed(received), noted.model) end
     if restorer then
       local passed = size > 0 and restorer:feed(received) or restorer:flush()
       if passed ~= received then chunk:setBytes(passed) end
     end
   end
-  if reader then note_usage(handle, reader:finish()) end
+  if reader then note(handle, reader, reader:finish(), noted.model) end
 end

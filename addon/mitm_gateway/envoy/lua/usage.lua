@@ -1,28 +1,43 @@
--- Model, token counts and error of a response, for the access log.
+-- Model, token counts, stop reason and error of a response, for the access log.
 -- Upstreams are not trusted: impossible counts and names are ignored.
 
 local usage = {}
 
 local MAX_JSON_BYTES, MAX_LINE_BYTES = CONSTANTS.max_json_bytes, CONSTANTS.max_line_bytes
-local MAX_TOKENS = CONSTANTS.max_tokens
+local MAX_FRAME_BYTES = CONSTANTS.max_frame_bytes
+local MAX_TOKENS, TOKENS, STOP_REASONS = CONSTANTS.max_tokens, CONSTANTS.tokens, CONSTANTS.stop_reasons
 local LINE_END = 10
 
-local ANSWER = {
-  message = true, response = true, delta = true, model = true, usage = true, error = true, type = true, code = true,
-}
-local TOKENS = {
-  input_tokens = true, output_tokens = true, prompt_tokens = true, completion_tokens = true,
-  cache_read_input_tokens = true, input_tokens_details = true, prompt_tokens_details = true,
-}
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+-- The members of a part that are read, and those of its token counts.
+local PART = set_of({
+  "message", "response", "delta", "model", "modelVersion", "error", "type", "code", "object", "status",
+  "incomplete_details",
+})
+for _, place in ipairs(STOP_REASONS) do PART[place[1]] = true end
+local COUNTS = {}
+for _, names in ipairs(TOKENS) do
+  PART[names.within], COUNTS[names.within] = true, COUNTS[names.within] or {}
+  for _, name in ipairs({ names.input, names.cache_read[1], names.cache_creation or names.input, unpack(names.output) }) do
+    COUNTS[names.within][name] = true
+  end
+end
 local PARTS = { "message", "response", "delta" }
-local ERROR, DETAILS = { type = true, code = true, status = true }, { cached_tokens = true }
+local ERROR, REASON = set_of({ "type", "code", "status" }), set_of({ "reason" })
+
+local function is_object(value) return value and value:byte() == 123 end
 
 local function text_in(value, pattern, limit)
   local text = value and value:sub(1, 1) == '"' and escapes.decoded(value:sub(2, -2))
   return text and #text <= limit and text:match(pattern) or nil
 end
 
--- The names of errors and of models.
+-- The names of errors, stop reasons and models.
 local function name_in(value) return text_in(value, "^[%w_.:-]+$", 64) end
 local function model_in(value) return text_in(value, "^[%w_.:/@+ %[%]()-]+$", 256) end
 
@@ -31,59 +46,110 @@ local function count_in(value)
   return count and count <= MAX_TOKENS and count or nil
 end
 
+-- Return the raw text at a place below a value; nil where there is none.
+local function value_at(value, place, from)
+  for step = from, #place do
+    if not value then return nil end
+    local name = place[step]
+    if type(name) == "number" then
+      value = json.items(value)[name + 1]
+    else
+      value = json.fields(value, { [name] = true })[name]
+    end
+  end
+  return value
+end
+
 local function error_in(part)
-  if part.error and part.error:sub(1, 1) == "{" then
+  if is_object(part.error) then
     local told = json.fields(part.error, ERROR)
     return name_in(told.type) or name_in(told.code) or name_in(told.status) or "error"
   end
   return name_in(part.type) == "error" and (name_in(part.code) or "error") or nil
 end
 
-local function cached_in(details) return details and count_in(json.fields(details, DETAILS).cached_tokens) end
+local function stop_reason_in(part)
+  for _, place in ipairs(STOP_REASONS) do
+    local reason = part[place[1]] and name_in(value_at(part[place[1]], place, 2))
+    if reason then return reason end
+  end
+  -- The Responses API has a status, and the reason where the response is incomplete.
+  if text_in(part.object, "^response$", 8) == nil then return nil end
+  local status = name_in(part.status)
+  if status and CONSTANTS.unfinished[status] then return nil end
+  local details = part.incomplete_details
+  return details and name_in(json.fields(details, REASON).reason) or status
+end
 
-local function add_tokens(told, usage)
-  local tokens = json.fields(usage, TOKENS)
-  told.input_tokens = count_in(tokens.input_tokens) or count_in(tokens.prompt_tokens) or told.input_tokens
-  told.output_tokens = count_in(tokens.output_tokens) or count_in(tokens.completion_tokens) or told.output_tokens
-  told.cache_read_tokens = count_in(tokens.cache_read_input_tokens) or cached_in(tokens.prompt_tokens_details)
-    or cached_in(tokens.input_tokens_details) or told.cache_read_tokens
+local function output_in(fields, names)
+  local sum
+  for _, name in ipairs(names) do
+    local count = count_in(fields[name])
+    if count then sum = (sum or 0) + count end
+  end
+  return sum
+end
+
+-- Of a count under two names the first valid one is used.
+local function add_tokens(told, part)
+  local fields, found = {}, {}
+  for within, names in pairs(COUNTS) do
+    fields[within] = is_object(part[within]) and json.fields(part[within], names) or nil
+  end
+  for _, names in ipairs(TOKENS) do
+    local counts = fields[names.within]
+    if counts then
+      local cached = names.cache_read
+      found.input_tokens = found.input_tokens or count_in(counts[names.input])
+      found.output_tokens = found.output_tokens or output_in(counts, names.output)
+      found.cache_read_tokens = found.cache_read_tokens or count_in(value_at(counts[cached[1]], cached, 2))
+      found.cache_creation_tokens = found.cache_creation_tokens or count_in(counts[names.cache_creation or ""])
+    end
+  end
+  for name, count in pairs(found) do told[name] = count end
 end
 
 local function add_part(told, part)
-  if part.usage then add_tokens(told, part.usage) end
-  told.model = model_in(part.model) or told.model
+  add_tokens(told, part)
+  told.model = model_in(part.model or part.modelVersion) or told.model
+  told.stop_reason = stop_reason_in(part) or told.stop_reason
   told.error = error_in(part) or told.error
 end
 
 local function add(told, text)
-  local data = json.fields(text, ANSWER)
+  if text:find("^%s*%[") then -- Gemini streams an array of chunks where nobody asks for events
+    for _, item in ipairs(json.items(text)) do add(told, item) end
+    return
+  end
+  local data = json.fields(text, PART)
   add_part(told, data)
   for _, name in ipairs(PARTS) do
-    if data[name] then add_part(told, json.fields(data[name], ANSWER)) end
+    if data[name] then add_part(told, json.fields(data[name], PART)) end
   end
+end
+
+-- Return the findings in a response or an event; none where it is not JSON.
+local function told_by(text)
+  local told = {}
+  pcall(add, told, text)
+  return told
 end
 
 local Reader = {}
 Reader.__index = Reader
 
--- Reads responses. Without `wants_model` the model is ignored, which some APIs repeat in each event.
-local function new_reader(wants_model)
-  return setmetatable({ wants_model = wants_model, pieces = {}, size = 0 }, Reader)
+-- Reads responses. The model is read once: some APIs repeat it in each event.
+local function new_reader()
+  return setmetatable({ is_named = false, is_ended = false, pieces = {}, size = 0 }, Reader)
 end
 
 -- Report whether a text may contain anything to read.
 function Reader:tells(text)
-  return (text:find('"usage"', 1, true) and text:find('"usage"%s*:%s*{'))
-    or text:find('"error"', 1, true)
-    or (self.wants_model and text:find('"model"', 1, true))
-end
-
--- Return the fields found in a response or an event; none where it is not JSON.
-function Reader:told_by(text)
-  local told = {}
-  pcall(add, told, text)
-  if not self.wants_model then told.model = nil end
-  return told
+  if not self.is_named and text:find('"model', 1, true) then return true end
+  for _, mark in ipairs(CONSTANTS.usage_marks) do
+    if text:find(mark[1], 1, true) and (not mark[2] or text:find(mark[2])) then return true end
+  end
+  return false
 end
 
 -- Keep a piece of an unfinished text, up to the limit.
@@ -98,17 +164,25 @@ function Reader:whole()
   return text
 end
 
+-- Add the findings in an event to those before.
+function Reader:add(told, text)
+  told = told or {}
+  for name, value in pairs(told_by(text)) do told[name] = value end
+  self.is_named, self.is_ended = self.is_named or told.model ~= nil, self.is_ended or told.stop_reason ~= nil
+  return told
+end
+
+-- Report whether a stream of events has named its model and not yet the reason of its end.
+function Reader:is_open() return self.is_named and not self.is_ended end
+
 local Events = setmetatable({}, Reader)
 Events.__index = Events
 
-function usage.sse(wants_model) return setmetatable(new_reader(wants_model), Events) end
+function usage.sse() return setmetatable(new_reader(), Events) end
 
 function Events:line(line, told)
   if line:sub(1, 5) ~= "data:" or not self:tells(line) then return told end
-  told = told or {}
-  for name, value in pairs(self:told_by(line:sub(6))) do told[name] = value end
-  self.wants_model = self.wants_model and not told.model
-  return told
+  return self:add(told, line:sub(6))
 end
 
 -- Read a piece of the response. Return the fields found in it, nil where there are none.
@@ -131,11 +205,42 @@ function Events:finish() return self:line(self:whole(), nil) end
 local Answer = setmetatable({}, Reader)
 Answer.__index = Answer
 
-function usage.json(wants_model) return setmetatable(new_reader(wants_model), Answer) end
+function usage.json() return setmetatable(new_reader(), Answer) end
 
 function Answer:feed(chunk) self:keep(chunk, MAX_JSON_BYTES) end
 
 function Answer:finish()
   local text = self:whole()
-  return self:tells(text) and self:told_by(text) or nil
+  return self:tells(text) and told_by(text) or nil
 end
+
+local Frames = setmetatable({}, Reader)
+Frames.__index = Frames
+
+-- Read Bedrock's binary event stream, of InvokeModel and of Converse.
+function usage.frames()
+  local reader = setmetatable(new_reader(), Frames)
+  reader.wanted, reader.is_lost = frames.PRELUDE, false
+  return reader
+end
+
+function Frames:feed(chunk)
+  if self.is_lost then return nil end
+  self.pieces[#self.pieces + 1], self.size = chunk, self.size + #chunk
+  if self.size < self.wanted then return nil end -- the frame is not complete
+  local data, told, at = self:whole(), nil, 1
+  local size = frames.size_at(data, at)
+  while size and size > 0 and at + size - 1 <= #data do
+    local event = frames.event(data, at, size)
+    if event then told = self:add(told, event) end
+    at = at + size
+    size = frames.size_at(data, at)
+  end
+  self.wanted = size or frames.PRELUDE
+  -- An invalid frame hides the beginning of the next one.
+  self.is_lost = size == 0 or self.wanted > MAX_FRAME_BYTES
+  if not self.is_lost then self.pieces, self.size = { data:sub(at) }, #data - at + 1 end
+  return told
+end
+
+function Frames:finish() return nil end
