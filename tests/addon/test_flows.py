@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +74,52 @@ def test_json_lines_contain_the_data_of_each_request(
     assert second["request"]["body"]["messages"][-1] == {"role": "user", "content": "read it"}
     assert second["response"]["body"]["content"][0]["type"] == "text"
     assert (second["model"], second["outcome"]) == ("claude-opus-4-8", "ok")
+
+
+def test_a_page_is_written_for_its_owner_alone_and_links_to_sections_of_earlier_requests(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "talk.html"
+    for _ in range(2):  # the second one overwrites the first
+        assert main(["flows", str(recording), "--html", str(page)]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"mitm-gateway: {page}: written"
+    text = page.read_text()
+    assert text.count(SYSTEM) == text.count(TOOL["description"]) == 1
+    assert ": as in request 1</p>" in text
+    assert "read it" in text
+    assert page.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_page_overwrites_no_other_file(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = recording.read_bytes()
+    assert main(["flows", str(recording), "--html", str(recording)]) == 2
+    assert "the file exists" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+
+
+def test_a_page_of_a_cut_recording_ends_with_the_reason(recording: Path, tmp_path: Path) -> None:
+    recording.write_bytes(recording.read_bytes()[:-100])
+    page = tmp_path / "talk.html"
+    assert main(["flows", str(recording), "--html", str(page)]) == 1
+    text = page.read_text()
+    assert text.count("<article") == 1
+    assert "cut off inside flow 2" in text
+    assert text.endswith("</html>\n")
+
+
+@pytest.mark.parametrize("mode", [[], ["--jsonl"], ["--html", "OUT"]])
+def test_a_recording_is_read_request_by_request(mode: list[str], tmp_path: Path) -> None:
+    body = turn("word " * 100_000)
+    path = write(tmp_path / "talk.mitm", (talked(body) for _ in range(60)))
+    mode = [str(tmp_path / "out.html") if word == "OUT" else word for word in mode]
+    main(["flows", str(path), *mode])  # modules are loaded
+    tracemalloc.start()
+    try:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            assert main(["flows", str(path), *mode]) == 0
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 2
+    finally:
+        tracemalloc.stop()
 
 
 # ---- recordings that cannot be read ----
@@ -209,8 +258,10 @@ def leaky_flows() -> list[http.HTTPFlow]:
 
 def test_no_output_contains_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "talk.mitm", leaky_flows())
-    for mode in MODES:
+    page = tmp_path / "out.html"
+    for mode in (*MODES, ["--html", str(page)]):
         main(["flows", str(path), *mode])
         seen = capsys.readouterr()
+        written = page.read_text() if page.exists() else ""
         for name, key in KEYS.items():
-            assert key not in seen.out + seen.err, (mode, name)
+            assert key not in seen.out + seen.err + written, (mode, name)

@@ -17,7 +17,11 @@ from support.constants import API, CK
 
 URL = f"https://{API}/v1/messages"
 SYSTEM = "You are a careful engineer."
-TOOL: dict[str, Any] = {"name": "Read", "description": "Read a file.", "input_schema": {"type": "object", "properties": {}}}
+TOOL: dict[str, Any] = {
+    "name": "Read",
+    "description": "Read a file.",
+    "input_schema": {"type": "object", "properties": {}},
+}
 SESSION = "3f2a91c0-0000-4000-8000-000000000001"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..recordings import json_lines, listing, show
+from ..recordings import json_lines, listing, page, show
 from .common import FAULT, OK, Subparsers, report, say, wrong_usage
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ examples:
   mitm-gateway run --save talk.mitm claude      record a session
   mitm-gateway flows talk.mitm                  one line for each request
   mitm-gateway flows talk.mitm --show 3         the third request and its answer, whole
+  mitm-gateway flows talk.mitm --html talk.html
 
 A recording is a file of mitmproxy (-w, --save) or a HAR file. Keys are masked in every output, also those that a
 mitmproxy without the gateway has recorded."""
@@ -37,6 +39,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="recording of mitmproxy, or HAR file")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--show", type=int, metavar="N", help="print request N and its answer, whole")
+    how.add_argument(
+        "--html", type=Path, metavar="OUT", help="write one HTML file without external resources"
+    )
     how.add_argument("--jsonl", action="store_true", help="print one JSON object for each request")
 
 
@@ -61,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(arguments: argparse.Namespace, recording: Recording) -> int:
     if arguments.show is not None:
         return _show(arguments.show, recording)
+    if arguments.html is not None:
+        return _write_page(arguments.html, arguments.file, recording)
     if arguments.jsonl:
         return _each(recording, json_lines.line)
     print(listing.HEADING)
@@ -80,3 +87,30 @@ def _show(number: int, requests: Iterable[Recorded]) -> int:
             print(show.text(request))
             return OK
     return wrong_usage(f"there is no request {number}; expected a number from 1 to {count}")
+
+
+def _write_page(out: Path, file: Path, recording: Recording) -> int:
+    """Write the page; a recording that cannot be read to its end gives a page that says so."""
+    from ..mitm.recording_file import RecordingError
+
+    if out.exists() and not _is_page(out):
+        return wrong_usage(f"{out}: the file exists and is no page of this command; name another one")
+    whole = page.Page(file.name)
+    with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as to:
+        to.write(whole.start())
+        remarks: list[str] = []
+        try:
+            for request in recording:
+                to.write(whole.request(request))
+        except RecordingError as fault:
+            remarks.append(str(fault))
+            raise
+        finally:
+            to.write(whole.end([*recording.notes, *remarks]))
+    say(f"{out}: written")
+    return OK
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(page.START)) == page.START.encode()

@@ -96,7 +96,7 @@ def _part(message: http.Message, masks: Masks) -> Part:
         content = decode_prefix(content, encoding, MAX_BODY)
     except DecodingError:
         content = b""
-    return Part(_plain(masks.fields(fields)), masks.body(content))
+    return Part(_plain(masks.fields(fields)), content, masks)
 
 
 def _plain(fields: Fields) -> Fields:

@@ -20,12 +20,18 @@ from .masks import Masks
 MAX_BODY = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """The fields and the decoded body of a request or a response."""
 
     fields: Fields = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    raw: bytes = field(default=b"", repr=False)
+    masks: Masks = field(default_factory=Masks, repr=False)
+
+    @cached_property
+    def body(self) -> bytes:
+        """The body without secrets."""
+        return self.masks.body(self.raw)
 
     @property
     def content_type(self) -> str:
@@ -81,7 +87,7 @@ class Recorded:
 
     def _model_in_body(self) -> str | None:
         try:
-            body = read_body(self.head, self.request.body, MAX_BODY)
+            body = read_body(self.head, self.request.raw, MAX_BODY)
         except (BodyError, DecodingError):
             return None
         return body.model if body else None
@@ -95,11 +101,11 @@ class Recorded:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)
         record.note_head(self.head)
         record.model = self.asked_model
-        record.bytes_out = len(self.request.body)
+        record.bytes_out = len(self.request.raw)
         record.error, record.ending = self.error, self.ending
         if self.response is not None:
-            record.bytes_in = len(self.response.body)
+            record.bytes_in = len(self.response.raw)
             reader = reader_for(self.response.content_type)
-            reader.feed(self.response.body)
+            reader.feed(self.response.raw)
             record.usage = reader.finish()
         return record
