@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..mitm.recorded_flows import Recording
     from ..mitm.recording_file import RecordingError
 
+    gc.freeze()  # the reader collects garbage often, and the modules are none
     recording, fault = Recording(arguments.file), None
     try:
         status = _print(arguments, recording)

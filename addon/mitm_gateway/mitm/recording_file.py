@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ..wire.refusal import ANY_FAULT
 
 # A request with its response; no gateway records larger ones. Parsing needs about three times as much memory.
 MAX_FLOW = 128 << 20
+COLLECT_AFTER = 8 << 20
 _LENGTH = re.compile(rb"(\d{1,12}):")
 _FLOW_TYPE = b"}"
 _NO_RECORDING = "this is not a recording"
@@ -32,6 +34,7 @@ class RecordingReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.notes: list[str] = []
+        self._uncollected = 0
 
     def __iter__(self) -> Iterator[http.HTTPFlow]:
         """Yield each flow. Raises RecordingError, after the flows before the fault."""
@@ -47,6 +50,13 @@ class RecordingReader:
 
     def _fault(self, text: str) -> RecordingError:
         return RecordingError(f"{self._path}: {text}; {_EXPECTED}")
+
+    def _bound_garbage(self, size: int) -> None:
+        """Collect garbage where much has been read: flows are parts of cycles, which Python counts but never weighs."""
+        self._uncollected += size
+        if self._uncollected > COLLECT_AFTER:
+            gc.collect()
+            self._uncollected = size
 
     # ---- mitmproxy's format: a length, a colon, that many bytes, and a letter for the type ----
 
@@ -68,6 +78,7 @@ class RecordingReader:
                 self.notes.append(f"flow {number} has {size:,} bytes and is left out (limit {MAX_FLOW:,})")
                 file.seek(size + 1, 1)
                 continue
+            self._bound_garbage(size)
             data = file.read(size)
             if file.read(1) != _FLOW_TYPE:
                 raise self._fault(f"flow {number}, at byte {at:,}, is damaged" if at else _NO_RECORDING)
@@ -106,8 +117,10 @@ class RecordingReader:
             for number, text in enumerate(entries(file, MAX_FLOW), 1):
                 if text is None:
                     self.notes.append(f"entry {number} is larger than {MAX_FLOW:,} bytes and is left out")
-                elif found := self._entry(text, number):
-                    yield found
+                else:
+                    self._bound_garbage(len(text))
+                    if found := self._entry(text, number):
+                        yield found
         except NotHarError as fault:
             raise self._fault(str(fault)) from None
 
