@@ -212,14 +212,23 @@ def test_names_are_restored_where_the_api_has_them_whatever_the_type_says(
     assert answer.body == body.replace(b"gw-large", b"claude-opus-4")
 
 
-def test_results_of_a_batch_show_the_clients_names(engine: Engine, recorder: StartRecorder) -> None:
+def test_results_of_a_batch_show_the_clients_names_where_one_only_is_possible(
+    engine: Engine, recorder: StartRecorder
+) -> None:
     line = b'{"custom_id":"a","result":{"type":"succeeded","message":{"model":"%s"}}}\n'
-    upstream = recorder(
-        Reply(200, line % b"gw-exact" + line % b"other", (("Content-Type", "application/x-jsonl"),))
-    )
-    proxy = engine(Case("", MODELS).rules(upstream.url))
+    names = {
+        b"gw-exact": b"claude-exact",
+        b"vendor/claude-opus-4.8": b"claude-opus-4-8",
+        b"gw-small": b"gw-small",
+        b"gw-large": b"gw-large",
+        b"other": b"other",
+    }
+    body, expected = (b"".join(map(line.__mod__, each)) for each in (names.keys(), names.values()))
+    upstream = recorder(Reply(200, body, (("Content-Type", "application/x-jsonl"),)))
+    entries = "claude-exact: gw-exact, claude-haiku-*: gw-small, 'claude-*-4-*': 'vendor/claude-{1}-4.{2}'"
+    proxy = engine(Case("", f"models: {{map: {{{entries}}}, default: gw-large}}").rules(upstream.url))
     answer = ask(proxy, Case("", method="GET", target="/v1/messages/batches/b_1/results", body=b""))
-    assert answer.body == line % b"claude-exact" + line % b"other"
+    assert answer.body == expected
 
 
 def test_a_name_that_the_rule_did_not_change_stays(engine: Engine, recorder: StartRecorder) -> None:

@@ -15,7 +15,7 @@ from ..llm.apis import form_on
 from ..rules.edits import Beta, Models, Query
 from ..rules.field_paths import FieldPath, Selector, Step
 from ..rules.fields import CLIENT
-from ..rules.model_map import Target
+from ..rules.model_map import ModelMap, Target
 from ..rules.patterns import Glob
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Auth, Rule
@@ -89,7 +89,6 @@ def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict
         "beta": _beta(rule.beta) if rule.beta else None,
         "models": _models(rule.models) if rule.models else None,
         "restores": bool(rule.models and rule.models.restore),
-        "renames": _renames(rule.models) if rule.models else None,
         "reads_body": rule.reads_body,
         "reads_messages": reads_messages(rule),
         "counts_tokens": rule.respond.count_tokens == "estimate",
@@ -122,12 +121,21 @@ def _models(models: Models) -> dict[str, Any]:
         "targets": dict.fromkeys(models.names.targets, True),
         "forms": [_literals(form) for form in models.names.forms],
         "default": models.default,
+        "asked": _asked(models.names),
+        "sent_as": [_sent_as(glob, target) for glob, target in models.names.globs if target.captures],
     }
 
 
-def _renames(models: Models) -> dict[str, str] | None:
-    """Return the client's names by the upstream's, for results of an earlier request."""
-    return {sent: name for name, sent in reversed(models.names.exact.items())} or None
+def _asked(names: ModelMap) -> dict[str, str | bool]:
+    """Return the client's name for each target that is one name; False if several can be."""
+    return {sent: names.asked_for(sent) or False for sent in sorted({*names.targets, names.default or ""})}
+
+
+def _sent_as(glob: Glob, target: Target) -> dict[str, Any]:
+    """Return an entry with captures, to be read backwards."""
+    captures, form = target.captures, target.form.literals
+    has_one_name = len(form) - 1 == len(captures) and len({*captures}) == len(glob.literals) - 1
+    return {"form": form, "captures": captures, "has_one_name": has_one_name, "literals": glob.literals}
 
 
 def _pieces(target: Target) -> list[str | int]:

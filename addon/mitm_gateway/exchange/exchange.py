@@ -204,6 +204,7 @@ class Exchange:
             self._edited = edited
             record.bytes_came, record.bytes_out = len(content), len(edited)
             record.applied = applied_edits(plan.rule, body) if self.config.is_watched else None
+        record.note_models(plan, body.models)
         if body.model is not None and record.model is None:
             record.model, record.model_sent = body.model, sent
 

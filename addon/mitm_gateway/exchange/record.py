@@ -38,6 +38,8 @@ class Record:
     upstream: str | None = None
     model: str | None = None
     model_sent: str | None = None
+    is_unmapped: bool = False
+    """The rule maps models, and no entry decides on one that the request names: it is sent as it is."""
     status: int | None = None
     first_event_s: float | None = None
     total_s: float | None = None
@@ -71,8 +73,15 @@ class Record:
         self.auth = auth_change(plan, head)
         self.upstream = "demo" if plan.demo else str(plan.destination)
         self.model, self.model_sent = plan.model, plan.model_sent
+        self.note_models(plan, () if plan.model is None else (plan.model,))
         self.credential = plan.auth.credential
         self.edits = body_edits(plan.rule)
+
+    def note_models(self, plan: Plan, names: tuple[str, ...]) -> None:
+        """Note whether the rule's map leaves one of these names as it is."""
+        models = plan.rule.models
+        if models is not None and models.map and not all(map(models.names.covers, names)):
+            self.is_unmapped = True
 
     @property
     def is_answered_here(self) -> bool:
@@ -119,6 +128,7 @@ class Record:
     def comment(self) -> str:
         """Return the line that mitmweb and the console show beside the flow."""
         parts = [self.auth, _model_change(self.model, self.model_sent)]
+        parts += ["a model has no entry in models.map"] if self.is_unmapped else []
         if self.refusal is not None:
             parts += [f"refused with {self.status}", self.refusal]
         else:

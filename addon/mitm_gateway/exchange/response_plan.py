@@ -109,8 +109,7 @@ def _rename_for(plan: Plan, record: Record, api: Api) -> Rename | None:
     if models is None or not models.restore:
         return None
     if api.stream == "json_lines":  # results of an earlier request
-        names = {sent: name for name, sent in reversed(models.names.exact.items())}
-        return by_name(names) if names else None
+        return by_name(models.names.asked_for)
     if record.model is None or record.model_sent == record.model:
         return None
     return always(record.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from ..llm.apis import OTHER, Api, Place
 from ..llm.body_kind import kind_of
@@ -31,14 +31,15 @@ def always(name: str) -> Rename:
     return rename
 
 
-def by_name(names: Mapping[str, str]) -> Rename:
-    """Return a function that replaces the models in this map."""
+def by_name(asked_for: Callable[[str], str | None]) -> Rename:
+    """Return a function that replaces the models for which `asked_for` knows the client's name."""
 
     def rename(text: bytes) -> bytes:
         try:
-            return json_string(names[json.loads(text)])
-        except (ValueError, KeyError, TypeError):
+            name = asked_for(json.loads(text))
+        except ValueError:
             return text
+        return text if name is None else json_string(name)
 
     return rename
 

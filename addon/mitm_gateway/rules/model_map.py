@@ -75,13 +75,34 @@ class ModelMap:
 
     def sent_for(self, name: str) -> str:
         """Return the name that the upstream gets for the client's."""
+        sent = self._found(name)
+        return name if sent is None else sent
+
+    def covers(self, name: str) -> bool:
+        """Return whether an entry, the default or a target decides on a name; any other is sent as it is."""
+        return self._found(name) is not None
+
+    def asked_for(self, sent: str) -> str | None:
+        """Return the client's name that is sent as this one, if exactly one can be.
+
+        `[1m]` at its end, and clients that ask for the target itself, are not considered.
+        """
+        if sent == self.default:
+            return None
+        found = {name for name, target in self.exact.items() if target == sent}
+        for glob, target in self.globs:
+            if (names := _names_sent_as(sent, glob, target)) is None:
+                return None
+            found.update(names)
+        found = {name for name in found if self.sent_for(name) == sent}
+        return found.pop() if len(found) == 1 else None
+
+    def _found(self, name: str) -> str | None:
         for each in dict.fromkeys((name, base_name(name))):
             if (found := self._mapped(each)) is not None:
                 return found
         # No pattern covers the name: if it has the form of a target, it is one of the upstream's own.
-        if self.default is None or any(form.covers(name) for form in self.forms):
-            return name
-        return self.default
+        return name if any(form.covers(name) for form in self.forms) else self.default
 
     def _mapped(self, name: str) -> str | None:
         if (sent := self.exact.get(name)) is not None:
@@ -92,3 +113,25 @@ class ModelMap:
             if (captured := glob.captures(name)) is not None:
                 return target.filled(tuple(map(base_name, captured)))
         return None
+
+
+def _names_sent_as(sent: str, glob: Glob, target: Target) -> tuple[str, ...] | None:
+    """Return the name that a pattern turns into this one, or no name; None for more than one."""
+    captured = target.form.captures(sent)
+    if captured is None:
+        return ()
+    literals = glob.literals
+    if len(captured) != len(target.captures) or len({*target.captures}) != len(literals) - 1:
+        return None  # a star without a capture, or two captures without a text between them
+    if captured != _captures_from_the_right(target.form, sent):
+        return None
+    texts = dict(zip(target.captures, captured, strict=True))
+    if target.filled(tuple(texts[number] for number in sorted(texts))) != sent:
+        return ()
+    stars = (texts[number] + literal for number, literal in enumerate(literals[1:], start=1))
+    return (literals[0] + "".join(stars),)
+
+
+def _captures_from_the_right(glob: Glob, text: str) -> tuple[str, ...]:
+    found = Glob(glob.text[::-1]).captures(text[::-1]) or ()
+    return tuple(part[::-1] for part in reversed(found))

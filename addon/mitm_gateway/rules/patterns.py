@@ -28,6 +28,11 @@ class Glob:
         """True for a glob without a star."""
         return "*" not in self.text
 
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """The texts around the stars; several stars in a row are one."""
+        return tuple(_literals(self.text))
+
     def covers(self, text: str) -> bool:
         """Return whether the text matches."""
         return self.captures(text) is not None

@@ -195,3 +195,20 @@ def test_models_are_mapped_alike(
     models = Models(map=mapped, default=default)
     data = rule_data(make_rule(models={"map": mapped, "default": default}), HERE)["models"]
     assert lua.call("head.sent_model", data, name) == raw(models.sent_for(name))
+
+
+@given(
+    st.lists(
+        st.sampled_from([*ENTRIES, ("*-*", "{2}/{1}/{2}"), ("b-*", "x{1}"), ("a-*-*", "{1}-{2}")]), max_size=4
+    ),
+    st.sampled_from([None, "d"]),
+    st.sampled_from(["d", "x", "x-b", "b/a/b", "b/a/c", "a-b-c", "xé", "é/é/é", ""]),
+)
+def test_the_names_that_were_asked_for_are_known_alike(
+    lua: Library, entries: list[tuple[str, str]], default: str | None, sent: str
+) -> None:
+    models = Models(map=dict(entries), default=default)
+    data = rule_data(make_rule(models={"map": dict(entries), "default": default}), HERE)["models"]
+    for name in (sent, models.sent_for("claude-opus-4-8"), models.sent_for("a")):
+        asked = models.names.asked_for(name)
+        assert lua.call("models.asked_for", data, name) == (None if asked is None else raw(asked))

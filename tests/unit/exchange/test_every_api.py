@@ -153,3 +153,22 @@ def test_the_way_back_of_other_apis(
     method: str, target: str, request_body: bytes, response: bytes, expected: bytes
 ) -> None:
     assert way_back(target, request_body, response, method) == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].name} {case[2]}")
+def test_a_name_without_an_entry_is_sent_as_it_is_and_the_comment_says_so(case: tuple[Api, str, str]) -> None:
+    api, method, path = case
+    for name, is_covered in {"other": False, "up-a": True, "client-a": True}.items():
+        target = path.replace("{model}", name) + (f"?{api.query}={name}" if api.query else "")
+        body = json.dumps(written(api.request[0], name)).encode()
+        step, left, exchange = run(MAPS, method, target, body)
+        assert isinstance(step, Forward), step
+        assert (left == body) is (name != "client-a")
+        assert ("no entry in models.map" in exchange.record.comment()) is not is_covered
+
+
+def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:
+    requests = [{"params": {"model": name}} for name in ("client-a", "other")]
+    _, left, exchange = run(MAPS, "POST", "/v1/messages/batches", json.dumps({"requests": requests}).encode())
+    assert [each["params"]["model"] for each in json.loads(left)["requests"]] == ["up-a", "other"]
+    assert "no entry in models.map" in exchange.record.comment()

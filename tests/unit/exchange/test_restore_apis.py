@@ -17,7 +17,7 @@ JSON, SSE = "application/json", "text/event-stream"
 
 
 def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] | None = None) -> bytes:
-    restorer = AutoRestorer(by_name(names) if names else always("asked"), api, content_type)
+    restorer = AutoRestorer(by_name(names.get) if names else always("asked"), api, content_type)
     return b"".join([*map(restorer.feed, chunks), restorer.flush()])
 
 

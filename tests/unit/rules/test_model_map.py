@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.rules.model_map import ModelMap, base_name
+from mitm_gateway.rules.model_map import ModelMap, Target, base_name
 from mitm_gateway.rules.patterns import Glob
 from mitm_gateway.rules.schema import Match
 
@@ -113,3 +113,52 @@ def test_a_condition_on_the_model_ignores_the_long_context(
     match = Match.model_validate({"host": "a.test", "model": pattern})
     assert match.covers_model(name) is covers
     assert Match.model_validate({"host": "a.test"}).covers_model(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "default", "sent", "asked"),
+    [
+        ({"a": "up-a"}, None, "up-a", "a"),
+        ({"a": "up-a"}, "up-large", "up-a", "a"),
+        ({"a": "up-a"}, "up-a", "up-a", None),
+        ({"a": "up-a", "b": "up-a"}, None, "up-a", None),
+        ({"a": "up-a"}, None, "other", None),
+        ({"claude-*": "up-small"}, None, "up-small", None),
+        ({"a": "up", "claude-*": "up"}, None, "up", None),
+        ({"claude-*": "vendor/claude-{1}"}, None, "vendor/claude-x", "claude-x"),
+        ({"claude-*": "vendor/claude-{1}"}, None, "claude-x", None),
+        ({"claude-*-4-*": "anthropic/claude-{1}-4.{2}"}, "d", "anthropic/claude-opus-4.8", "claude-opus-4-8"),
+        # several places for the text between the captures
+        ({"claude-*-4-*": "claude-{1}-4.{2}"}, None, "claude-a-4.b-4.c", None),
+        ({"*-*": "{1}{2}"}, None, "ab", None),
+        ({"*-*": "x-{2}"}, None, "x-b", None),
+        ({"*-*": "{2}/{1}/{2}"}, None, "b/a/b", "a-b"),
+        ({"*-*": "{2}/{1}/{2}"}, None, "b/a/c", None),
+        # another entry decides on the name
+        ({"vendor/*": "{1}", "vendor/a": "b"}, None, "a", None),
+        ({"vendor/*": "{1}", "vendor/a": "b"}, None, "c", "vendor/c"),
+        ({"a": "up", "vendor/*": "{1}"}, None, "up", None),
+        ({}, "d", "d", None),
+    ],
+)
+def test_the_name_that_was_asked_for_is_known_where_there_is_one(
+    names: dict[str, str], default: str | None, sent: str, asked: str | None
+) -> None:
+    assert ModelMap(names, default).asked_for(sent) == asked
+
+
+PARTS = st.sampled_from(["a", "b", "-", "*", "{1}", "{2}"])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=5).map("".join), st.lists(PARTS, min_size=1, max_size=5).map("".join),
+       st.lists(st.text("ab-", max_size=5), min_size=2, max_size=30))  # fmt: skip
+def test_no_other_name_is_sent_as_one_with_a_known_name(pattern: str, target: str, asked: list[str]) -> None:
+    pattern, target = pattern.replace("{", "").replace("}", ""), target.replace("*", "")
+    if any(number > len(Glob(pattern).literals) - 1 for number in Target(target).captures):
+        return
+    names = ModelMap({pattern: target})
+    for name in asked:
+        sent = names.sent_for(name)
+        known = names.asked_for(sent)
+        # A name in the form of a target stays, and is not considered.
+        assert known in (None, name) or sent == name

@@ -4,7 +4,7 @@ local models = {}
 
 local REASONS = CONSTANTS.reasons
 local QUOTE, BACKSLASH, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 123, 91
-local value_end, refuse = json.value_end, json.refuse
+local value_end, refuse, captures = json.value_end, json.refuse, text.captures
 
 -- The body that is searched, the places found in it, and how many members and elements the search may still visit.
 local text, tree, found, seen, steps_left = "", nil, {}, {}, 0
@@ -112,4 +112,43 @@ function models.renamed(body, places, map)
   if done == 0 then return body end
   pieces[#pieces + 1] = body:sub(done + 1)
   return table.concat(pieces)
+end
+
+local function captures_from_the_right(literals, sent)
+  local mirrored, found = {}, {}
+  for place, literal in ipairs(literals) do mirrored[#literals + 1 - place] = literal:reverse() end
+  local captured = captures(mirrored, sent:reverse())
+  for place, part in ipairs(captured) do found[#captured + 1 - place] = part:reverse() end
+  return found
+end
+
+-- Return the name that an entry turns into this one, nil for none, and whether there are more.
+local function name_sent_as(entry, sent)
+  local captured = captures(entry.form, sent)
+  if not captured then return nil, false end
+  if not entry.has_one_name then return nil, true end
+  local texts = {}
+  for place, part in ipairs(captures_from_the_right(entry.form, sent)) do
+    if part ~= captured[place] then return nil, true end
+    texts[entry.captures[place]] = part
+  end
+  local name = entry.literals[1]
+  for number, part in ipairs(texts) do name = name .. part .. entry.literals[number + 1] end
+  return name, false
+end
+
+-- Return the client's name that is sent as this one, if exactly one can be.
+function models.asked_for(map, sent)
+  local asked = map.asked[sent]
+  if asked ~= nil then return asked or nil end
+  local found
+  for _, entry in ipairs(map.sent_as) do
+    local name, has_more = name_sent_as(entry, sent)
+    if has_more then return nil end
+    if name and head.sent_model(map, name) == sent then
+      if found and found ~= name then return nil end
+      found = name
+    end
+  end
+  return found
 end

@@ -14,8 +14,8 @@ end
 -- Return the function that renames models on the way back, nil if the rule renamed none.
 local function rename_for(noted)
   if noted.lines then -- results of an earlier request
-    local names = LISTENER.rules[noted.rule].renames
-    return names and restore.by_name(names)
+    local map = LISTENER.rules[noted.rule].models
+    return restore.by_name(function(sent) return models.asked_for(map, sent) end)
   end
   return noted.model and not noted.stays and restore.always(write_asked(noted.model))
 end

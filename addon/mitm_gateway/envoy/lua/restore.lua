@@ -204,10 +204,10 @@ function restore.always(replacement)
   end
 end
 
--- Return a function that replaces the models in this map.
-function restore.by_name(names)
+-- Return a function that replaces the models for which `asked_for` knows the client's name.
+function restore.by_name(asked_for)
   return function(model)
-    local name = names[escapes.decoded(model:sub(2, -2)) or ""]
+    local name = asked_for(escapes.decoded(model:sub(2, -2)) or "")
     return name and escapes.quoted(name) or model
   end
 end
