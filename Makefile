@@ -14,12 +14,12 @@ SERVE = .venv/bin/mitm-gateway serve --port $(PORT) $(ARGS)
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
-.PHONY: help run web screenshots quick test check matrix clients bench fuzz soak package clean
+.PHONY: help run web screenshots quick test check matrix clients bench fuzz soak host-suite package clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 run: .venv/runtime ## the gateway on port $PORT (8080), with the demo gateway or yours behind it; ARGS="--rules FILE" and others of `serve`
 	@echo "$(call taken,.venv)"
@@ -42,8 +42,8 @@ check: .venv/dev ## lint, format and types
 
 matrix: matrix-3.11 matrix-3.13 ## the suite on the oldest and the newest supported mitmproxy
 
-matrix-3.11: MITMPROXY := mitmproxy==11.0.2
-matrix-3.13: MITMPROXY := mitmproxy>=12,<13
+matrix-3.11 host-suite-3.11: MITMPROXY := mitmproxy==11.0.2
+matrix-3.13 host-suite-3.13: MITMPROXY := mitmproxy>=12,<13
 matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP)
 	@echo "=== matrix: $(call taken,.venv-$*)"
 	@if [ "$(IS_WHOLE)" ] && [ -e "$(call verdict,.venv-$*)" ]; then \
@@ -77,6 +77,11 @@ fuzz: .venv-fuzz ## coverage-guided fuzzing, 30 s a target; FUZZ_S=600 for longe
 
 soak: .venv/dev ## 500 parallel streams, clients that leave, upstreams that fail: nothing may grow
 	@ulimit -n 8192; PYTHONPATH=addon:tests .venv/bin/python tests/security/soak.py $(ARGS)
+
+host-suite: host-suite-3.11 host-suite-3.13 ## mitmproxy's own tests, with and without the gateway's patches
+
+host-suite-%: .venv-%/dev
+	@PYTHONPATH=addon:tests .venv-$*/bin/python tests/host_suite/run.py $(ARGS)
 
 package: .venv/dev ## sdist and wheel in dist/, checked
 	@rm -rf dist

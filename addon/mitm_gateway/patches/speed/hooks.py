@@ -108,21 +108,19 @@ def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -
 
 
 class Shortcut:
-    """A layer in front of a connection's layers that completes their hooks at once if no addon has to wait."""
+    """A step before a connection's first layer that completes its hooks at once if no addon has to wait."""
 
-    def __init__(self, inner: layer.Layer, dispatch: Dispatch) -> None:
-        self._inner = inner
+    def __init__(self, dispatch: Dispatch, first: layer.Layer) -> None:
         self._dispatch = dispatch
+        self._handle_event = first.handle_event
         self._due: deque[events.Event] = deque()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        first.handle_event = self.handle_event  # type: ignore[method-assign, assignment]
 
     def handle_event(self, event: events.Event) -> Commands:
         """Pass an event down; yield the commands that remain for the connection handler."""
         self._due.append(event)
         while self._due:
-            for command in self._inner.handle_event(self._due.popleft()):
+            for command in self._handle_event(self._due.popleft()):
                 if isinstance(command, commands.StartHook) and self._dispatch.complete(command):
                     if command.blocking:
                         self._due.append(events.HookCompleted(command))
@@ -163,7 +161,7 @@ class Dispatch:
 
         async def handle_client(self: Any) -> None:
             if type(self) is ProxyConnectionHandler:
-                self.layer = Shortcut(self.layer, dispatch)  # type: ignore[assignment]
+                Shortcut(dispatch, self.layer)
             await serve(self)
 
         patches.set(server.ConnectionHandler, "handle_client", handle_client)

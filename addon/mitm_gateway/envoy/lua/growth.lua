@@ -1,0 +1,67 @@
+-- The memory that the arrays and objects of a JSON text would need as data, counted as the addon counts it.
+
+local growth = {}
+
+local COSTS = CONSTANTS.growth
+local BACKSLASH = 92
+
+local as_bytes = ffi.typeof("const uint8_t *")
+
+-- The kind of each byte outside strings that counts.
+local CONTAINER, COMMA, COLON, STRING = 1, 2, 3, 4
+local kinds = ffi.new("uint8_t[256]")
+for byte, kind in pairs({ ["["] = CONTAINER, ["{"] = CONTAINER, [","] = COMMA, [":"] = COLON, ['"'] = STRING }) do
+  kinds[byte:byte()] = kind
+end
+
+-- Return the place behind the string whose first character is at `at`. The backslashes before each quote are counted
+-- once, so this takes time in proportion to the string.
+local function string_end(text, p, at)
+  local start = at
+  while true do
+    local behind = text:find('"', at + 1, true)
+    if not behind then return #text end
+    local place = behind - 1
+    while place > start and p[place - 1] == BACKSLASH do place = place - 1 end
+    if (behind - 1 - place) % 2 == 0 then return behind end
+    at = behind
+  end
+end
+
+-- Return how many containers, commas, colons and strings a text has, apart from the ones inside strings.
+local function counts(text)
+  local p, at, size = as_bytes(text), 0, #text
+  local containers, commas, colons, strings = 0, 0, 0, 0
+  while at < size do
+    local kind = kinds[p[at]]
+    at = at + 1
+    if kind == CONTAINER then
+      containers = containers + 1
+    elseif kind == COMMA then
+      commas = commas + 1
+    elseif kind == COLON then
+      colons = colons + 1
+    elseif kind == STRING then
+      at, strings = string_end(text, p, at), strings + 1
+    end
+  end
+  return containers, commas, colons, strings
+end
+
+-- Report whether a large JSON text is small as text and large as data.
+function growth.is_excessive(text)
+  local size = #text
+  if size <= COSTS.small_text then return false end
+  local most = COSTS.max * size
+  local containers, commas, colons, strings = counts(text)
+  local may_exceed = COSTS.container * containers > most / 2
+    or COSTS.string * strings > most
+    or COSTS.entry * colons > most
+  local in_arrays = math.max(0, strings - 2 * colons)
+  local in_large_objects = math.max(0, colons - COSTS.usual_members * containers)
+  local needed = COSTS.container * containers
+    + COSTS.member * commas
+    + COSTS.string * in_arrays
+    + COSTS.entry * in_large_objects
+  return may_exceed and needed > most
+end
