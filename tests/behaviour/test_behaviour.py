@@ -11,6 +11,7 @@ import yaml
 
 from behaviour.cases import CASES, MODELS, Case
 from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
+from support.bodies import overgrown
 from support.constants import API, CK, GW, REVERSE
 from support.envoy import Envoy
 from support.processes import Mitmdump
@@ -163,6 +164,16 @@ def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder, c
         answer = client.request("POST", "/v1/messages", headers, body)
     assert answer.status == 413
     assert json.loads(answer.body)["error"]["type"] == "request_too_large"
+    assert upstream.raw == b""
+
+
+def test_a_body_small_as_text_and_large_as_data_is_413(engine: Engine, recorder: StartRecorder) -> None:
+    upstream = recorder(json_reply(message()))
+    proxy = engine(Case("", MODELS).rules(upstream.url))
+    with Wire(proxy.port) as client:
+        answer = client.request("POST", "/v1/messages", [("Host", "localhost")], overgrown(b"[]," * 200_000))
+    assert answer.status == 413
+    assert "too many arrays and objects" in json.loads(answer.body)["error"]["message"]
     assert upstream.raw == b""
 
 

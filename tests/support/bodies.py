@@ -75,3 +75,19 @@ def _reason(fault: BodyError) -> str:
     assert fault.__cause__ is None
     assert fault.__context__ is None or fault.__suppress_context__
     return str(fault)
+
+
+# Items of an array that need far more memory than their text.
+OVERGROWN = {
+    "empty arrays": b"[]," * 200_000,
+    "empty objects": b"{}," * 200_000,
+    "nested arrays": b"[[0]]," * 100_000,
+    "arrays behind a string with brackets": b'"[[\\\\\\"]]",' + b"[]," * 200_000,
+    "short strings": b'"ab",' * 120_000,
+    "keys": b"{" + b",".join(b'"%x":0' % number for number in range(120_000)) + b"},",
+}
+
+
+def overgrown(items: bytes) -> bytes:
+    """Return a request body with these items."""
+    return b'{"model":"m","a":{"b":[' + items + b"0]}}"

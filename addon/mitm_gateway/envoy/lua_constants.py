@@ -24,7 +24,7 @@ from ..exchange.headers import TOKEN_BETAS
 from ..llm import body_kind, usage
 from ..llm.apis import APIS, ENDPOINTS, OTHER, STOP_REASONS, TOKENS, Api, Endpoint, Form, Place, Tokens
 from ..llm.errors import error_body, error_headers
-from ..text import redact
+from ..text import bounded_json, redact
 from ..wire import aws_eventstream, sse
 from ..wire.refusal import Refusal
 from . import refusals
@@ -83,6 +83,7 @@ def constants() -> dict[str, Any]:
         "wide_blanks": [chr(code) for code in range(0x80, _LAST_BLANK + 1) if chr(code).isspace()],
         "max_depth": _MAX_DEPTH,
         "max_members": json_body.MAX_MEMBERS,
+        "growth": _growth(),
         "max_digits": sys.int_info.default_max_str_digits,
         "estimated_members": local_answers.ESTIMATED_MEMBERS,
         "count_keys": local_answers.COUNT_KEYS,
@@ -124,6 +125,18 @@ def _usage_marks() -> list[list[str]]:
     counts = [[f'"{name}"', f'"{name}"%s*:%s*{{'] for name in dict.fromkeys(each.within for each in TOKENS)]
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
     return [['"error"'], *counts, *stops, ['"object"', '"object"%s*:%s*"response"']]
+
+
+def _growth() -> Mapping[str, int]:
+    return {
+        "small_text": bounded_json.SMALL_TEXT,
+        "max": bounded_json.MAX_GROWTH,
+        "container": bounded_json.CONTAINER_BYTES,
+        "member": bounded_json.MEMBER_BYTES,
+        "string": bounded_json.STRING_BYTES,
+        "entry": bounded_json.ENTRY_BYTES,
+        "usual_members": bounded_json.USUAL_MEMBERS,
+    }
 
 
 def _preflight() -> Mapping[str, str]:

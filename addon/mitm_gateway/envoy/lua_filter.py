@@ -26,7 +26,8 @@ from .refusals import too_large
 
 # Each may use the ones before it.
 _LIBRARY = (
-    "text", "strings", "escapes", "json", "head", "models", "edits", "estimate", "kinds", "restore", "frames", "usage",
+    "text", "strings", "escapes", "growth", "json", "head", "models", "edits", "estimate", "kinds", "restore", "frames",
+    "usage",
 )  # fmt: skip
 _HANDLERS = ("admission",)
 _HOOKS = ("request", "response")

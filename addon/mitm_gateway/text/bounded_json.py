@@ -56,27 +56,27 @@ def _marks(data: bytes) -> int:
 
 
 # Bytes that CPython needs for an array or object, for each of its members, and for a short string or a key.
-_CONTAINER_BYTES, _MEMBER_BYTES, _STRING_BYTES, _ENTRY_BYTES = 64, 8, 56, 250
+CONTAINER_BYTES, MEMBER_BYTES, STRING_BYTES, ENTRY_BYTES = 64, 8, 56, 250
 # Objects of requests have fewer members on average; the keys of larger ones stay in memory together.
-_USUAL_MEMBERS = 50
+USUAL_MEMBERS = 50
 _PIECE = 1 << 18
 _BACKSLASHES = re.compile(rb"\\*+")
 
 
 # The most that a parsed text may need, in multiples of its size; smaller texts cannot need much.
-_MAX_GROWTH, _SMALL_TEXT = 6, 1 << 18
+MAX_GROWTH, SMALL_TEXT = 6, 1 << 18
 
 
 def is_overgrown(data: bytes) -> bool:
     """Report whether the arrays and objects of a large JSON text would need more than six times its size in memory."""
-    most = _MAX_GROWTH * len(data)
+    most = MAX_GROWTH * len(data)
     # Marks inside strings count here too; only few texts need the exact count.
     return (
-        len(data) > _SMALL_TEXT
+        len(data) > SMALL_TEXT
         and (
-            _CONTAINER_BYTES * (data.count(b"[") + data.count(b"{")) > most // 2
-            or _STRING_BYTES // 2 * data.count(b'"') > most
-            or _ENTRY_BYTES * data.count(b":") > most
+            CONTAINER_BYTES * (data.count(b"[") + data.count(b"{")) > most // 2
+            or STRING_BYTES // 2 * data.count(b'"') > most
+            or ENTRY_BYTES * data.count(b":") > most
         )
         and _needed_memory(data) > most
     )
@@ -99,12 +99,12 @@ def _needed_memory(data: bytes) -> int:
         start = end
     # Objects are dropped as soon as they are complete, and their strings with them; those of arrays stay.
     in_arrays = max(0, counts["quotes"] // 2 - 2 * counts["colons"])
-    in_large_objects = max(0, counts["colons"] - _USUAL_MEMBERS * counts["containers"])
+    in_large_objects = max(0, counts["colons"] - USUAL_MEMBERS * counts["containers"])
     return (
-        _CONTAINER_BYTES * counts["containers"]
-        + _MEMBER_BYTES * counts["commas"]
-        + _STRING_BYTES * in_arrays
-        + _ENTRY_BYTES * in_large_objects
+        CONTAINER_BYTES * counts["containers"]
+        + MEMBER_BYTES * counts["commas"]
+        + STRING_BYTES * in_arrays
+        + ENTRY_BYTES * in_large_objects
     )
 
 

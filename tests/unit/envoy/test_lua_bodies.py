@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.envoy.lua_constants import api_data
+from mitm_gateway.envoy.lua_constants import api_data, constants
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import json_body
@@ -20,7 +21,8 @@ from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.exchange.local_answers import estimated_tokens
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.schema import Rule
-from support.bodies import NASTY
+from mitm_gateway.text import bounded_json
+from support.bodies import NASTY, OVERGROWN, overgrown
 from support.core import make_rule
 from support.lua import Library, Refused
 from support.strategies import JSONISH, ODD_BYTES
@@ -88,6 +90,31 @@ def test_a_text_that_ends_in_a_long_string_is_not_read_beyond(lua: Library) -> N
 @pytest.mark.parametrize("raw", [raw for raw in NASTY if raw.count(b"[") < 990])
 def test_a_short_body_is_read_alike(lua: Library, raw: bytes) -> None:
     assert_read_alike(lua, raw)
+
+
+@pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
+def test_a_body_that_is_small_as_text_and_large_as_data_is_refused_alike(lua: Library, items: bytes) -> None:
+    with pytest.raises(Refused, match="too many arrays and objects"):
+        lua.call("models.scan", overgrown(items), api_data(OTHER))
+
+
+# Strings without marks of their own: outside the exact count the addon counts those too.
+VALUES = st.recursive(
+    st.sampled_from([0, None, "", "ab", "\\", "a\\\\"]),
+    lambda below: st.lists(below, max_size=9) | st.dictionaries(st.sampled_from("abcdef"), below, max_size=6),
+)
+
+
+@given(VALUES)
+def test_the_memory_that_a_body_needs_is_counted_alike(value: object) -> None:
+    text = json.dumps(value, separators=(",", ":")).encode()
+    with patch.object(bounded_json, "SMALL_TEXT", 0):
+        assert lua_without_small_texts().call("growth.is_excessive", text) == bounded_json.is_overgrown(text)
+
+
+@cache
+def lua_without_small_texts() -> Library:
+    return Library(growth={**constants()["growth"], "small_text": 0})
 
 
 TEXTS = st.lists(st.one_of(st.sampled_from(FILLINGS).map(lambda text: text * 200), st.text(max_size=20).map(

@@ -49,6 +49,7 @@ CALLS: dict[str, str] = {
     "head.refusal": "return function(text) return head.refusal('anthropic', 400, text) end",
     "escapes.decoded": "return escapes.decoded",
     "models.scan": "return function(text) return models.scan(text, CONSTANTS.other) end",
+    "growth.is_excessive": "CONSTANTS.growth.small_text = 0 return growth.is_excessive",
     "json.fields": "return function(text) return json.fields(text, { a = true }) end",
     "edits.apply": "return function(text) models.scan(text, CONSTANTS.other) return edits.apply(text, RULE) end",
     "estimate.tokens": "return function(text) models.scan(text, CONSTANTS.other) "

@@ -17,7 +17,7 @@ from mitm_gateway.exchange.body_error import BodyError, OvergrownError
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.rules.field_paths import parse_path
-from support.bodies import to, told, walked
+from support.bodies import OVERGROWN, overgrown, to, told, walked
 
 
 @pytest.fixture(autouse=True, scope="module", params=["simdjson", "walk"])
@@ -323,19 +323,9 @@ def test_all_edits_together_walk_a_bounded_number_of_members(
     assert visits() - before <= 100 + len(body.keys) + 1
 
 
-OVERGROWN = {
-    "empty arrays": b"[]," * 200_000,
-    "empty objects": b"{}," * 200_000,
-    "nested arrays": b"[[0]]," * 100_000,
-    "arrays behind a string with brackets": b'"[[\\\\\\"]]",' + b"[]," * 200_000,
-    "short strings": b'"ab",' * 120_000,
-    "keys": b"{" + b",".join(b'"%x":0' % number for number in range(120_000)) + b"},",
-}
-
-
 @pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
 def test_a_body_that_needs_far_more_memory_than_its_size_is_refused_before_it_is_built(items: bytes) -> None:
-    raw = b'{"model":"m","a":{"b":[' + items + b"0]}}"
+    raw = overgrown(items)
     tracemalloc.start()
     try:
         with pytest.raises(OvergrownError):

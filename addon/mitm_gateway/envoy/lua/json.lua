@@ -226,6 +226,7 @@ end
 -- Check that a text is strict JSON with an object at its top, of a bounded number of members. `visit(p, key, value)` gets
 -- the places of each key's quote and value, and returns the value's end.
 function json.scan(text, visit)
+  if growth.is_excessive(text) then error({ status = 413, reason = REASONS.overgrown }, 0) end
   local p, at = json.open(text)
   if p[at] ~= OPEN_OBJECT then
     expect_end(p, value_end(p, at))
