@@ -154,7 +154,7 @@ def test_the_python_on_a_page_compiles(page: Path) -> None:
 def test_the_commands_on_a_page_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = page.read_text()
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:^\$ |`)(?:\w+=\S+ )*make ([a-z]+)", text, re.MULTILINE)):
+    for target in set(re.findall(r"(?:^\$ |`)(?:\w+=\S+ )*make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in sorted(set(re.findall(r"mitm-gateway ([a-z][a-z-]*)", text))):
         with pytest.raises(SystemExit) as ended:

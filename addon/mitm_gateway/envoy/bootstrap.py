@@ -204,7 +204,10 @@ def _mappers(listener: Listener, options: Options) -> list[dict[str, Any]]:
         NO_CREDENTIAL: _has_details("failed_to_inject_credential"),
         FAULT: _has_details("rbac_access_denied"),
         UNREACHABLE: {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}},
-        too_large(options.body_limit): _has_status(413),
+        # The filter's own refusals have their reason already.
+        too_large(options.body_limit): _satisfies(
+            'response.code == 413 && response.code_details != "lua_response"'
+        ),
         LONG_HEAD: _has_status(LONG_HEAD.status),
         OVERLOADED: {"response_flag_filter": {"flags": ["OM"]}},
         BAD_REQUEST: {"response_flag_filter": {"flags": ["DPE"]}},
@@ -218,12 +221,16 @@ def _mappers(listener: Listener, options: Options) -> list[dict[str, Any]]:
 
 
 def _has_details(start: str) -> dict[str, Any]:
+    return _satisfies(f'response.code_details.startsWith("{start}")')
+
+
+def _satisfies(expression: str) -> dict[str, Any]:
     return {
         "extension_filter": {
             "name": "cel",
             "typed_config": {
                 "@type": f"{_API}access_loggers.filters.cel.v3.ExpressionFilter",
-                "expression": f'response.code_details.startsWith("{start}")',
+                "expression": expression,
             },
         }
     }

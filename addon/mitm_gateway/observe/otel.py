@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -21,10 +20,11 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from ..exchange.record import Record
 from .gen_ai import Attributes, Operation, operation
+from .metrics_page import MetricsPage
 
 # The conventions' bucket boundaries.
 _TOKENS = [4**power for power in range(14)]
@@ -45,13 +45,13 @@ class Telemetry:
     """
 
     def __init__(self, otlp: bool, scrape: tuple[str, int] | None, warn: Callable[[str], None]) -> None:
-        self._page: Any = None
+        self._page: MetricsPage | None = None
         self.page_port: int | None = None
         readers: list[MetricReader] = []
         if scrape:
             registry = CollectorRegistry()
-            self._page, _ = start_http_server(scrape[1], scrape[0], registry=registry)
-            self.page_port = self._page.server_port
+            self._page = MetricsPage(*scrape, registry)
+            self.page_port = self._page.port
             readers.append(PrometheusMetricReader(registry=registry))
         _warn_once(warn)
         resource = _resource()
@@ -89,8 +89,7 @@ class Telemetry:
 
     def _end(self) -> None:
         if self._page is not None:
-            self._page.shutdown()
-            self._page.server_close()
+            self._page.close()
         if self._spans is not None:
             self._spans.shutdown()
         self._metrics.shutdown()

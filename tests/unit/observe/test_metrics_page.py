@@ -1,0 +1,61 @@
+"""The page for Prometheus needs one thread, and waits for nobody for long."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from mitm_gateway.observe.metrics_page import MAX_CONNECTIONS, MetricsPage
+
+
+@pytest.fixture
+def page() -> Iterator[MetricsPage]:
+    """A page with one counter."""
+    registry = CollectorRegistry()
+    Counter("requests", "Requests.", registry=registry).inc()
+    served = MetricsPage("127.0.0.1", 0, registry)
+    yield served
+    served.close()
+
+
+def connect(page: MetricsPage) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", page.port), timeout=20)
+
+
+def ask(page: MetricsPage, head: bytes) -> bytes:
+    with connect(page) as client:
+        client.sendall(head)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def test_idle_connections_need_no_threads_and_delay_no_scraper(page: MetricsPage) -> None:
+    before = threading.active_count()
+    idle = [connect(page) for _ in range(MAX_CONNECTIONS - 1)]
+    idle[0].sendall(b"GET /metrics HT")
+    assert b"requests_total 1.0" in ask(page, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert threading.active_count() == before
+    for each in idle:
+        each.close()
+
+
+def test_connections_beyond_the_bound_are_closed(page: MetricsPage) -> None:
+    idle = [connect(page) for _ in range(MAX_CONNECTIONS)]
+    assert ask(page, b"") == b""
+    for each in idle:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    "head", [b"POST /metrics HTTP/1.1\r\n\r\n", b"\r\n\r\n", b"OPTIONS * HTTP/1.1\r\n\r\n"]
+)
+def test_other_methods_are_refused(page: MetricsPage, head: bytes) -> None:
+    assert ask(page, head).startswith(b"HTTP/1.1 405 ")
+
+
+def test_a_head_without_end_ends_the_connection(page: MetricsPage) -> None:
+    with connect(page) as client, pytest.raises(ConnectionError):
+        client.sendall(b"a" * (64 << 20))
