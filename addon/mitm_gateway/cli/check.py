@@ -12,6 +12,7 @@ from ..rules.load import load, parse_rules
 from ..rules.nodes import MAX_BYTES
 from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
+from ..rules.suspicions import suspicions
 from .common import FAULT, OK, Subparsers, add_rules_option, report, rule_count, say
 from .rules_source import find_rules
 
@@ -58,10 +59,15 @@ def _check(name: str) -> int:
 
 
 def _passed(name: str, ruleset: RuleSet) -> int:
-    for text in unset_credentials(ruleset, os.environ):
-        say(f"warning: {text}")
+    warn(ruleset, os.environ)
     print(f"{name}: {rule_count(ruleset)}, no problems")
     return OK
+
+
+def warn(ruleset: RuleSet, environ: Mapping[str, str]) -> None:
+    """Print what looks like a mistake in valid rules."""
+    for text in (*map(str, suspicions(ruleset)), *unset_credentials(ruleset, environ)):
+        say(f"warning: {text}")
 
 
 def unset_credentials(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[str]:

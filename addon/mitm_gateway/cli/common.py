@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
@@ -13,6 +15,7 @@ from ..rules.ruleset import RuleSet
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "mitm-gateway"
 DEFAULT_PORT = 8080
+_NARROWEST, _USUAL_WIDTH = 20, 80
 Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
@@ -48,14 +51,34 @@ def rule_count(ruleset: RuleSet) -> str:
     return f"{count} {'rule' if count == 1 else 'rules'}"
 
 
-def say(text: str) -> None:
-    """Print a message to stderr, so that stdout contains results only."""
-    print(f"mitm-gateway: {text}", file=sys.stderr, flush=True)
+def say(text: str, *, wraps: bool = True) -> None:
+    """Print a message to stderr, so that stdout contains results only. A command line must not wrap."""
+    message = f"mitm-gateway: {text}"
+    print(_wrapped(message, sys.stderr) if wraps else message, file=sys.stderr, flush=True)
 
 
 def report(fault: object) -> None:
     """Print a fault to stderr, in red on a terminal."""
-    print(f"\x1b[31m{fault}\x1b[0m" if wants_colour(sys.stderr) else fault, file=sys.stderr)
+    text = _wrapped(str(fault), sys.stderr)
+    print(f"\x1b[31m{text}\x1b[0m" if wants_colour(sys.stderr) else text, file=sys.stderr)
+
+
+def _wrapped(text: str, stream: TextIO) -> str:
+    """Return the text with its lines broken between words where a terminal would break them inside words."""
+    if not stream.isatty():
+        return text
+    width = _width(stream)
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+
+
+def _width(stream: TextIO) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        asked = int(os.environ.get("COLUMNS") or 0)
+        return max(asked or os.get_terminal_size(stream.fileno()).columns, _NARROWEST)
+    return _USUAL_WIDTH
 
 
 def wants_colour(stream: TextIO) -> bool:

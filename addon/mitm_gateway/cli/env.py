@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     changes = changes.in_folder(config_folder())
     print("\n".join(lines(changes, arguments.shell or shell_of(os.environ.get("SHELL", "")))))
     if changes.arguments and client.programs:
-        say(f"start {client.programs[0]} with these arguments: {shlex.join(changes.arguments)}")
+        say(f"start {client.programs[0]} with these arguments: {shlex.join(changes.arguments)}", wraps=False)
     return OK
 
 

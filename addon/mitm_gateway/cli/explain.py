@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from ..exchange.explain import explain_url
 from ..text.printable import visible
-from .check import unset_credentials
-from .common import OK, Subparsers, add_rules_option, say, wants_colour, wrong_usage
+from .check import warn
+from .common import OK, Subparsers, add_rules_option, wants_colour, wrong_usage
 from .rules_source import told_rules
 
 
@@ -34,8 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         headers = [_header(text) for text in arguments.headers]
         ruleset = told_rules(arguments).ruleset
-        for text in unset_credentials(ruleset, os.environ):
-            say(f"warning: {text}")
+        warn(ruleset, os.environ)
         explanation = explain_url(ruleset, arguments.method, arguments.url, headers, arguments.model)
     except ValueError as fault:
         return wrong_usage(str(fault))

@@ -110,7 +110,10 @@ def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[
     command += ["--rules", str(arguments.rules)] if arguments.rules else []
     command += ["--port", str(arguments.port)] if arguments.port != DEFAULT_PORT else []
     if arguments.intercept:
-        say(f'HTTPS proxy on port {arguments.port}; for clients: eval "$({shlex.join(command)} --intercept)"')
+        say(
+            f'HTTPS proxy on port {arguments.port}; for clients: eval "$({shlex.join(command)} --intercept)"',
+            wraps=False,
+        )
         return
     client = catalogue.load(catalogue.SHELL)
     for number, target in enumerate(hosts):
@@ -118,6 +121,6 @@ def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[
         say(f"{url} stands for {target.host}")
         if environment.reachable(client, [target]):
             put = environment.reverse(ruleset, client, [(target, url)], {}).set
-            say(f"    {' '.join(f'{name}={value}' for name, value in put.items())}")
+            say(f"    {' '.join(f'{name}={value}' for name, value in put.items())}", wraps=False)
     command += [part for host in arguments.host or () for part in ("--host", host)]
-    say(f'for all clients of a shell: eval "$({shlex.join(command)})"')
+    say(f'for all clients of a shell: eval "$({shlex.join(command)})"', wraps=False)

@@ -21,6 +21,7 @@ from .schema import Credential, Match, Rule
 # pairs was generated, and gets no report about rules that can never match.
 _MAX_PAIRS = 100_000
 _MAX_GLOBS = 200
+_MOST_NAMES = 8
 
 PositionOf = Callable[[Loc], Pos]
 
@@ -58,7 +59,7 @@ def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Findi
 def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Finding]:
     for loc, name in _named_credentials(number, rule):
         if name not in credentials:
-            hint = did_you_mean(name, [*credentials, CLIENT])
+            hint = did_you_mean(name, [*credentials, CLIENT]) or _known_credentials(credentials)
             yield Finding(loc, f"unknown credential {shown(name)} in rule {shown(rule.name)}{hint}")
             continue
         credential = credentials[name]
@@ -71,6 +72,13 @@ def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential |
         if signs and credential.aws is None:
             text = f'credential {shown(name)} cannot sign requests; expected one with "aws"'
             yield Finding(loc, text)
+
+
+def _known_credentials(credentials: Mapping[str, Credential | None]) -> str:
+    names = ", ".join(shown(name) for name in list(credentials)[:_MOST_NAMES])
+    if names:
+        return f"; expected {'one of ' if len(credentials) > 1 else ''}{names}"
+    return '; expected an entry of "credentials", as in NAME: {env: VARIABLE}'
 
 
 def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:

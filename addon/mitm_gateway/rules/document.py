@@ -11,6 +11,8 @@ from .nodes import MAX_BYTES, Builder, Node, Stop, type_name
 from .problems import Loc, Pos, Problem, RulesError
 from .yaml_events import walk_yaml
 
+# PowerShell and Notepad write it.
+_UTF_16 = " but UTF-16; save it as UTF-8"
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -47,7 +49,7 @@ class Document:
         return key_pos, node
 
 
-RULES = 'a mapping with "rules"'
+RULES = 'a mapping with "rules"; `mitm-gateway init PRESET` writes an example'
 
 
 def parse(text: bytes, file: str, expected: str = RULES) -> Document:
@@ -86,7 +88,8 @@ def _decoded(text: bytes) -> str:
         characters = text.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         before = text[: fault.start].decode("utf-8-sig", "replace")
-        raise Stop(_pos_at(before, len(before)), "the file is not UTF-8") from None
+        fault_text = "the file is not UTF-8" + _UTF_16 * text.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raise Stop(_pos_at(before, len(before)), fault_text) from None
     if found := _NOT_PRINTABLE.search(characters):
         pos = _pos_at(characters, found.start())
         raise Stop(pos, f"the file contains a control character (U+{ord(found[0]):04X})")

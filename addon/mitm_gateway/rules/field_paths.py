@@ -41,7 +41,7 @@ class FieldPath:
 
 def parse_path(text: str) -> FieldPath:
     """Return the path that a rule names. Raises ValueError with the expected form."""
-    if not _PATH.fullmatch(text):
+    if not _PATH.fullmatch(text) or text.startswith(("$.", "$[", "/")):
         raise ValueError(
             'expected keys and list positions such as "a.b", "tools[*].name", "tools[0]" or "tools[type=web_*]"'
         )

@@ -26,6 +26,8 @@ _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)?")
 _SIZE_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 # RFC 9110, 5.6.2.
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Variables as a shell, Windows, templates and LiteLLM write them.
+_OTHER_VARIABLE = re.compile(r"\$[A-Za-z_{]|^%\w+%|\{\{|^env\(|^os\.environ")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Not allowed in names that appear in messages, comments and logs, nor in text for a header.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -76,12 +78,12 @@ def parse_size(text: str) -> int:
 
 
 def _parse_path(text: str) -> PathGlob:
+    if "/.*" in text or "\\" in text or "^" in text:
+        raise ValueError('is a regular expression; expected a glob such as "/v1/**"')
     if not text.startswith(("/", "*")):
         raise ValueError('does not start with "/"; expected a form such as "/v1/**"')
     if any(mark in text for mark in "?# ") or _CONTROL.search(text):
         raise ValueError("contains a query, a fragment or a space; a path is matched without its query")
-    if "/.*" in text or "\\" in text or "^" in text:
-        raise ValueError('is a regular expression; expected a glob such as "/v1/**"')
     if has_odd_segments(text):
         raise ValueError("can never match: it has dot or empty segments, and such requests are refused")
     return PathGlob(text)
@@ -89,15 +91,31 @@ def _parse_path(text: str) -> PathGlob:
 
 def _parse_method(text: str) -> str:
     method = text.upper()
-    if not HEADER_NAME.fullmatch(text):
-        raise ValueError('is not a method; expected a word such as "POST"')
+    if not HEADER_NAME.fullmatch(text) or "|" in text:
+        raise ValueError('is not a method; expected a word such as "POST", or a list such as [GET, POST]')
     if method in ("TRACE", "CONNECT"):
         raise ValueError(f"can never match: {method} requests do not reach the rules")
     return method
 
 
 def _parse_upstream(text: str) -> Upstream | Literal["demo"]:
-    return "demo" if text == "demo" else Upstream.parse(text)
+    if text.lower() == "demo":
+        if text != "demo":
+            raise ValueError('is not a URL; expected "demo" in small letters')
+        return "demo"
+    if _OTHER_VARIABLE.search(text):
+        raise ValueError('contains a variable in another notation; expected "${NAME}"')
+    if "*" in text:
+        raise ValueError(
+            'contains "*"; expected "https://host[:port][/base]", and the request\'s path is added'
+        )
+    return Upstream.parse(text)
+
+
+def _parse_host(text: str) -> HostPattern:
+    if re.search(r"^\.\*|[\\^$()|]", text):
+        raise ValueError('is a regular expression; expected a name, or a glob such as "*.example.com"')
+    return HostPattern.parse(text)
 
 
 def _parse_header_name(text: str) -> str:
@@ -138,7 +156,9 @@ def _parse_environment_name(text: str) -> str:
     if looks_like_key(text):
         raise ValueError("is a secret; expected the name of the environment variable that contains it")
     if not _ENVIRONMENT_NAME.fullmatch(text):
-        raise ValueError("is not the name of an environment variable; expected letters, digits and _")
+        raise ValueError(
+            'is not the name of an environment variable; expected letters, digits and _, such as "GATEWAY_KEY"'
+        )
     return text
 
 
@@ -280,7 +300,7 @@ Arguments = Annotated[
     WithJsonSchema(_one_or_many_schema(_TEXT_SCHEMA)),
 ]
 CredentialName = Annotated[str, *_parsed(_parse_credential_name, "gateway")]
-Host = Annotated[HostPattern, *_parsed(HostPattern.parse, "api.anthropic.com")]
+Host = Annotated[HostPattern, *_parsed(_parse_host, "api.anthropic.com")]
 Path = Annotated[PathGlob, *_parsed(_parse_path, "/v1/**")]
 Method = Annotated[str, *_parsed(_parse_method, "POST")]
 TextGlob = Annotated[Glob, *_parsed(_parse_glob, "claude-*")]

@@ -15,11 +15,13 @@ from ..text.redact import looks_like_key
 from . import desktop, presets
 from .cross_checks import check_rules, duplicate_names
 from .document import Document, scan
+from .foreign_marks import with_marks
 from .messages import describe, known_keys, quoted, rule_name
 from .nodes import MAX_BYTES, shown
 from .patterns import Glob
 from .problems import Finding, Loc, Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .read_file import FileError, FileMissing, read_regular_file
+from .right_lines import meant_key
 from .ruleset import RuleSet
 from .schema import Credential, Rule, RulesFile
 from .variables import VariableError, expanded
@@ -74,12 +76,12 @@ def parse_rules(text: bytes, file: str, environ: Mapping[str, str]) -> RuleSet:
     """Return the rules of a text; problems call it `file`. Raises RulesError with all of them."""
     document, problems = scan(text, file)
     if document is None:
-        raise RulesError(problems)
+        raise RulesError(in_file_order(with_marks(problems, text, is_unreadable=True)))
     if desktop.is_desktop(document.data):
         return desktop.parse_desktop(document, problems)
     reading = _Reading(document, problems, environ)
     rules_file = reading.read()
-    found = in_file_order(reading.problems)
+    found = in_file_order(with_marks(reading.problems, text, is_unreadable=False))
     if found or rules_file is None:
         raise RulesError(found)
     return RuleSet.of(rules_file, file, document)
@@ -162,7 +164,7 @@ class _Reading:
         if not isinstance(preset, str):
             return filled
         if preset not in presets.names():
-            hint = did_you_mean(preset, presets.names())
+            hint = did_you_mean(preset, presets.names()) or "; `mitm-gateway presets` lists them"
             text = f"unknown preset {shown(preset)} in {rule_name(filled)}{hint}"
             self._add(Finding((*loc, "preset"), text))
             self._unfilled.add(loc)
@@ -205,14 +207,23 @@ class _Reading:
         try:
             return expanded(text, self._environ, credentials=credentials)
         except VariableError as fault:
-            self._add(Finding(loc, f"{quoted(self._written(loc))} {fault}", at_key))
+            own = (
+                f'; the credential is "${{credential:{fault.variable}}}"'
+                if self._names_credential(fault)
+                else ""
+            )
+            self._add(Finding(loc, f"{quoted(self._written(loc))} {fault}{own}", at_key))
             return text.replace("$", "")
+
+    def _names_credential(self, fault: VariableError) -> bool:
+        named = self._document.data.get("credentials")
+        return isinstance(named, dict) and fault.variable in named
 
     # ---- validation ----
 
     def _report(self, data: dict[str, Any], errors: list[ErrorDetails]) -> None:
         misspelt = {
-            (*loc[:-1], nearest(str(loc[-1]), known_keys(loc[:-1])) or "")
+            (*loc[:-1], _meant(loc) or "")
             for loc in (error["loc"] for error in errors if error["type"] == "extra_forbidden")
         }
         for error in errors:
@@ -260,6 +271,12 @@ def _instead_of_secret(loc: Loc) -> str:
 
 # Replaces an empty value, so that validation rejects it even for an optional key.
 _NULL = object()
+
+
+def _meant(loc: Loc) -> str | None:
+    """Return the key that an unknown one most likely means."""
+    key = str(loc[-1])
+    return meant_key(loc[:-1], key) or nearest(key, known_keys(loc[:-1]))
 
 
 def _with_null_marked(data: dict[str, Any]) -> dict[str, Any]:

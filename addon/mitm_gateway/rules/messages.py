@@ -12,6 +12,7 @@ from .edits import Beta, Body, Headers, Models, Query
 from .fields import keys_of
 from .nodes import BOOLEAN_HINT, shown, type_name
 from .problems import Finding, Loc, did_you_mean
+from .right_lines import AUTH, right_form, right_line
 from .schema import AUTH_SCHEMES, Auth, Credential, Match, Respond, Rule, RulesFile
 
 _PARTS: dict[str, type[BaseModel]] = {
@@ -40,7 +41,7 @@ _REQUIRED = {
     "match": 'a mapping with "host"',
     "host": 'the host that clients ask for, such as "api.anthropic.com"',
     "scheme": f"one of {', '.join(AUTH_SCHEMES)}",
-    "rules": "a list of at least one rule",
+    "rules": "a list of at least one rule; `mitm-gateway init PRESET` writes an example",
 }
 
 
@@ -64,8 +65,7 @@ def describe(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Finding
     loc, kind = error["loc"], error["type"]
     if kind == "extra_forbidden":
         key = str(written[-1])
-        hint = did_you_mean(key, known_keys(loc[:-1]))
-        text = f"unknown key {shown(key)}{_where(loc[:-1], data)}{hint or _misplaced(loc[:-1], key)}"
+        text = f"unknown key {shown(key)}{_where(loc[:-1], data)}{_instead(loc[:-1], key)}"
         return Finding(loc, text, at_key=True)
     if kind == "missing":
         return Finding(loc[:-1], _missing(loc, data))
@@ -76,6 +76,13 @@ def describe(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Finding
     if kind in ("literal_error", "enum"):
         return Finding(loc, _not_one_of(loc, data, error))
     return Finding(loc, f"{_entry(written)} is {_other_type(loc, kind, _value_at(data, loc))}")
+
+
+def _instead(loc: Loc, key: str) -> str:
+    """Return what to write in place of an unknown key."""
+    known = known_keys(loc)
+    found = right_line(loc, key) or did_you_mean(key, known) or _misplaced(loc, key)
+    return found or (f"; expected one of {', '.join(known)}" if known else "")
 
 
 # Keys of a rule that beginners put one level too high, and the level that they leave out.
@@ -135,17 +142,29 @@ def _other_type(loc: Loc, kind: str, value: object) -> str:
             return f"text; expected {name}: {{env: {variable[1] if variable else 'VARIABLE'}}}"
         case ("rules", int(), "auth") if isinstance(value, str):
             scheme = value if value in AUTH_SCHEMES else "bearer"
-            rest = "" if scheme in ("none", "keep") else ", credential: NAME"
-            return f"text; expected auth: {{scheme: {scheme}{rest}}}"
+            right = (
+                f"auth: {{scheme: {scheme}}}"
+                if scheme in ("none", "keep")
+                else AUTH.replace("bearer", scheme)
+            )
+            return f"text; expected {right}"
+        case ("rules", int(), "auth", "credential"):
+            return f'{type_name(value)}; expected the name of an entry of "credentials"'
+        case ("rules", int(), "upstream"):
+            return f'{type_name(value)}; expected one URL such as "https://gateway.example.com"'
         case ("version",):
             return f"{type_name(value)}; expected version: 1 (without quotes)"
         case _:
-            return f"{type_name(value)}; expected {_EXPECTED.get(kind, 'another form')}{_hint(value)}"
+            expected = _EXPECTED.get(kind, "another form")
+            form = right_form(loc) if kind in ("dict_type", "model_type", "tuple_type") else ""
+            return f"{type_name(value)}; expected {expected}{form or _hint(value, kind)}"
 
 
-def _hint(value: object) -> str:
+def _hint(value: object, kind: str = "") -> str:
     if isinstance(value, bool):
         return f" {BOOLEAN_HINT}"
+    if kind == "bool_type" and isinstance(value, str):
+        return " (without quotes)"
     return " (put it in quotes)" if isinstance(value, int | float) else ""
 
 

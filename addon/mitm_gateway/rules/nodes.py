@@ -165,7 +165,7 @@ class Builder:
 
     def _anchored(self, pos: Pos, name: str | None) -> Node:
         if name is None or name not in self._anchors:
-            self.fault(pos, "alias without an anchor before it")
+            self.fault(pos, 'alias without an anchor before it; put text that starts with "*" in quotes')
             return Node(pos, None)
         target = self._anchors[name]
         if target is None:

@@ -35,7 +35,10 @@ def read_regular_file(
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise FileError("the file is not a regular file")
+            is_folder = stat.S_ISDIR(status.st_mode)
+            raise FileError(
+                "this is a folder; expected a file" if is_folder else "the file is not a regular file"
+            )
         if check is not None:
             check(status)
         return _content(handle, max_bytes)

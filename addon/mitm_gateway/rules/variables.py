@@ -15,6 +15,10 @@ _PLACEHOLDER = "\0"
 class VariableError(ValueError):
     """A reference that cannot be resolved; the text gives the reason and contains no value."""
 
+    def __init__(self, text: str, variable: str | None = None) -> None:
+        super().__init__(text)
+        self.variable = variable
+
 
 def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False) -> str:
     """Return the text with its variables filled in; `credentials` allows and keeps `${credential:NAME}`.
@@ -56,7 +60,8 @@ def _value(name: str, default: str | None, environ: Mapping[str, str]) -> str:
     if name not in environ:
         raise VariableError(
             f'needs the environment variable "{name}", which is not set; '
-            f'set it, or write a default as in "${{{name}:-text}}"'
+            f'set it, or write a default as in "${{{name}:-text}}"',
+            name,
         )
     return environ[name]
 

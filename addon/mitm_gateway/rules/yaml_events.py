@@ -32,10 +32,22 @@ def walk_yaml(text: str, builder: Builder) -> None:
         mark = fault.problem_mark or fault.context_mark
         character = text[mark.index : mark.index + 1] if mark else ""
         pos = _pos(mark) if mark else Pos(1, 1)
-        raise Stop(pos, _syntax_fault(f"{fault.context} {fault.problem}", character)) from None
+        text = _syntax_fault(f"{fault.context} {fault.problem}", character)
+        raise Stop(pos, text + _beginning(fault)) from None
     except (yaml.YAMLError, ValueError, OverflowError):
         # The Python parser converts an escape such as "\UFFFFFFFF" without a check.
         raise Stop(None, "not valid YAML") from None
+
+
+def _beginning(fault: yaml.MarkedYAMLError) -> str:
+    """Return the line on which an unclosed part begins, if it is another one."""
+    begin, end = fault.context_mark, fault.problem_mark
+    is_open = "quoted scalar" in str(fault.context) or "flow" in str(fault.context)
+    return (
+        f" (it begins on line {begin.line + 1})"
+        if begin and end and is_open and begin.line != end.line
+        else ""
+    )
 
 
 def _pos(mark: Any) -> Pos:
@@ -123,10 +135,15 @@ _CONVERTERS: dict[str, Callable[[str], Scalar]] = {
 
 # Parts of the messages of PyYAML and libyaml, each with our own text: theirs may quote the file.
 _ESCAPE_FAULT = "an escape that YAML does not have; put text with a backslash in single quotes"
-_INDENTATION_FAULT = "wrong indentation, or text that needs quotes"
+_INDENTATION_FAULT = (
+    "wrong indentation, or text that needs quotes; expected the keys of a mapping in one column"
+)
 _NAME_FAULT = 'an anchor or alias without a name; put text that starts with "&" or "*" in quotes'
+_COLON_FAULT = (
+    '":" makes a mapping, which is not allowed here; put the text in quotes, or all keys in one column'
+)
 _SYNTAX_FAULTS = (
-    ("mapping values are not allowed", '":" makes a mapping, which is not allowed here; put the text in quotes'),
+    ("mapping values are not allowed", _COLON_FAULT),
     ("quoted scalar found unexpected end", "a quoted text is not closed"),
     ("found unexpected document separator", "a quoted text is not closed"),
     ("escape", _ESCAPE_FAULT),

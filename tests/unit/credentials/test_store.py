@@ -81,7 +81,7 @@ def _large(path: Path) -> None:
     ("create", "expected"),
     [
         (lambda path: None, "the file does not exist"),
-        (Path.mkdir, "not a regular file"),
+        (Path.mkdir, "this is a folder; expected a file"),
         (_pipe, "not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
         (_large, "larger than 64 KiB"),

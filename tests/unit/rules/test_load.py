@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import pwd
+import re
 from pathlib import Path
 
 import jsonschema
@@ -23,6 +24,7 @@ from support.work import assert_linear, work
 
 GOOD = sorted((RULES_DATA / "good").glob("*.yaml"))
 BAD = sorted((RULES_DATA / "bad").glob("*.yaml"))
+_FIX = re.compile(r"expected|did you mean|put |set it|first defined|begins? |remove|lists them")
 SCHEMA = PACKAGE / "rules.schema.json"
 
 
@@ -40,6 +42,16 @@ def test_each_mistake_is_reported_with_its_position(path: Path) -> None:
     if os.environ.get("UPDATE_RULES"):
         expected.write_text(str(raised.value) + "\n")
     assert str(raised.value) + "\n" == expected.read_text()
+
+
+def test_each_answer_to_a_beginner_names_the_place_and_the_fix() -> None:
+    answers = [path for path in BAD if path.stem.startswith("beginner-")]
+    assert len(answers) >= 76
+    for path in answers:
+        for line in path.with_suffix(".txt").read_text().splitlines():
+            assert re.match(rf"{re.escape(path.name)}:\d+:\d+: ", line), line
+            assert len(line) <= 230, line
+            assert _FIX.search(line), line
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)

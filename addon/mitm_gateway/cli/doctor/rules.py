@@ -23,7 +23,11 @@ def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
         source = find_rules(subject.rules, subject.environ)
     except RulesError as fault:
         missing = any("no such file" in str(problem) for problem in fault.problems)
-        fix = "`mitm-gateway init PRESET` writes one" if missing else "edit the file there; README.md, Rules"
+        fix = (
+            "`mitm-gateway init PRESET` writes one"
+            if missing
+            else "edit the file there; docs/rules.md has every key"
+        )
         return None, [Fault(str(problem), fix) for problem in fault.problems]
     return source.ruleset, [Good(f"rules from {source.name}: {rule_count(source.ruleset)}")]
 
