@@ -37,7 +37,7 @@ def test_the_list_has_a_line_for_each_request(recording: Path, capsys: pytest.Ca
     heading, first, second = lines(capsys)
     assert heading.split()[:3] == ["#", "time", "session"]
     assert first.split()[3:5] == ["3f2a91c0", "claude-opus-4-8"]
-    assert first.split()[-2:] == ["200", "ok"]
+    assert first.split()[-3:] == ["$0.0002", "200", "ok"]
     assert second.split()[0] == "2"
 
 
@@ -74,6 +74,34 @@ def test_json_lines_contain_the_data_of_each_request(
     assert second["request"]["body"]["messages"][-1] == {"role": "user", "content": "read it"}
     assert second["response"]["body"]["content"][0]["type"] == "text"
     assert (second["model"], second["outcome"]) == ("claude-opus-4-8", "ok")
+
+
+def test_the_list_names_the_cost_and_a_session_that_no_client_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(
+        tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
+    )
+    assert main(["flows", str(path)]) == 0
+    rows = [line.split() for line in lines(capsys)[1:]]
+    assert [row[3] for row in rows] == ["unnamed-"] * 3
+    assert all(row[-3].startswith("$0.00") for row in rows)
+    assert main(["flows", str(path), "--session"]) == 0
+    assert [line.split()[:2] for line in lines(capsys)[1:]] == [["unnamed-1", "2"], ["unnamed-2", "1"]]
+    assert main(["flows", str(path), "--session", "unnamed-1"]) == 0
+    assert [line.split()[0] for line in lines(capsys)] == ["#", "1", "3"]
+
+
+def test_a_difference_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "talk.mitm", [talked(FIRST), talked(SECOND), talked(turn("hi", tools=[]))])
+    assert main(["flows", str(path), "--diff", "1", "2"]) == 0
+    first, second, *words = lines(capsys)
+    assert first.startswith("1. ")
+    assert second.startswith("2. ")
+    assert words == ["same up to message 1, two messages new"]
+    assert main(["flows", str(path), "--diff", "1", "3"]) == 0
+    assert lines(capsys)[2:] == ["tools changed: `Read` gone", "same messages (1)"]
+    assert main(["flows", str(path), "--diff", "1", "9"]) == 2
 
 
 def test_a_page_is_written_for_its_owner_alone_and_links_to_sections_of_earlier_requests(

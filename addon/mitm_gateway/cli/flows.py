@@ -6,11 +6,12 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..recordings import json_lines, listing, page, show
+from ..recordings import json_lines, listing, page, sessions, show
 from .common import FAULT, OK, Subparsers, report, say, wrong_usage
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ examples:
   mitm-gateway run --save talk.mitm claude      record a session
   mitm-gateway flows talk.mitm                  one line for each request
   mitm-gateway flows talk.mitm --show 3         the third request and its answer, whole
+  mitm-gateway flows talk.mitm --diff 2 3       what changed from the second to the third
   mitm-gateway flows talk.mitm --html talk.html
 
 A recording is a file of mitmproxy (-w, --save) or a HAR file. Keys are masked in every output, also those that a
@@ -43,7 +45,17 @@ def add(commands: Subparsers) -> None:
     how.add_argument(
         "--html", type=Path, metavar="OUT", help="write one HTML file without external resources"
     )
+    how.add_argument(
+        "--diff", type=int, nargs=2, metavar=("A", "B"), help="print what changed from request A to request B"
+    )
     how.add_argument("--jsonl", action="store_true", help="print one JSON object for each request")
+    parser.add_argument(
+        "--session",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="list the sessions; with the beginning of a name, take only the requests of that session",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,43 +78,56 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(arguments: argparse.Namespace, recording: Recording) -> int:
+    requests = sessions.grouped(recording)
+    if arguments.session:
+        requests = sessions.of_session(requests, arguments.session)
     if arguments.show is not None:
-        return _show(arguments.show, recording)
+        return _with_numbers([arguments.show], requests, lambda request: [show.text(request)])
+    if arguments.diff is not None:
+        return _with_numbers(arguments.diff, requests, sessions.compared)
     if arguments.html is not None:
-        return _write_page(arguments.html, arguments.file, recording)
+        return _write_page(arguments.html, arguments.file.name, requests, recording)
     if arguments.jsonl:
-        return _each(recording, json_lines.line)
-    print(listing.HEADING)
-    return _each(recording, listing.line)
+        return _print_lines(map(json_lines.line, requests))
+    if arguments.session == "":
+        return _print_lines(sessions.totals(requests))
+    return _print_lines(chain([listing.HEADING], map(listing.line, requests)))
 
 
-def _each(requests: Iterable[Recorded], line: Callable[[Recorded], str]) -> int:
-    for request in requests:
-        print(line(request))
+def _print_lines(lines: Iterable[str]) -> int:
+    for line in lines:
+        print(line)
     return OK
 
 
-def _show(number: int, requests: Iterable[Recorded]) -> int:
+def _with_numbers(
+    numbers: Sequence[int], requests: Iterable[Recorded], lines: Callable[..., Iterable[str]]
+) -> int:
+    """Print lines about the requests with these numbers."""
+    found: dict[int, Recorded] = {}
     count = 0
-    for count, request in enumerate(requests, 1):
-        if count == number:
-            print(show.text(request))
-            return OK
-    return wrong_usage(f"there is no request {number}; expected a number from 1 to {count}")
+    for request in requests:
+        count = request.number
+        if count in numbers:
+            found[count] = request
+        if len(found) == len(set(numbers)):
+            return _print_lines(lines(*(found[number] for number in numbers)))
+    missing = next(number for number in numbers if number not in found)
+    return wrong_usage(f"there is no request {missing}; expected a number from 1 to {count}")
 
 
-def _write_page(out: Path, file: Path, recording: Recording) -> int:
+def _write_page(out: Path, title: str, requests: Iterable[Recorded], recording: Recording) -> int:
     """Write the page; a recording that cannot be read to its end gives a page that says so."""
     from ..mitm.recording_file import RecordingError
 
     if out.exists() and not _is_page(out):
         return wrong_usage(f"{out}: the file exists and is no page of this command; name another one")
-    whole = page.Page(file.name)
+    whole = page.Page(title)
     with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as to:
         to.write(whole.start())
         remarks: list[str] = []
         try:
-            for request in recording:
+            for request in requests:
                 to.write(whole.request(request))
         except RecordingError as fault:
             remarks.append(str(fault))

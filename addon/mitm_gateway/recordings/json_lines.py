@@ -14,6 +14,8 @@ from .recorded import Part, Recorded
 def line(recorded: Recorded) -> str:
     """Return the entry of a `gateway_log`, with URL, header fields and bodies."""
     data: dict[str, Any] = {"number": recorded.number, "url": recorded.url, **recorded.entry}
+    if recorded.session:
+        data["session"] = recorded.session
     data["request"] = _part(recorded.request)
     if recorded.response is not None:
         data["response"] = {"status": recorded.status, **_part(recorded.response)}

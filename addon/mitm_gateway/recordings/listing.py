@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from ..observe.prices import Prices, dollars
 from ..text.printable import one_line
 from .recorded import Recorded
 
-HEADING = f"{'#':>4}  {'time':<19}  {'session':<8}  {'model':<28} {'tokens in → out':<26} status  outcome"
+HEADING = f"{'#':>4}  {'time':<19}  {'session':<8}  {'model':<28} {'tokens in → out':<34} {'cost':<9} status  outcome"
 _SESSION = 8
+_PRICES = Prices()
 
 
 def line(recorded: Recorded) -> str:
     """Return time, session, model, tokens, status and outcome of a request, and where it went or why it failed."""
     entry = recorded.entry
-    session = str(entry.get("session") or "-")[:_SESSION]
+    session = (recorded.session or str(entry.get("session") or "-"))[:_SESSION]
     columns = (
         f"{recorded.number:>4}",
         f"{when(recorded):<19}",
         f"{session:<8}",
-        f"{models(entry):<28} {tokens(entry):<26} {recorded.status or '-':<6} ",
+        f"{models(entry):<28} {tokens(entry):<34} {cost(entry):<9} {recorded.status or '-':<6} ",
     )
     place = f"{recorded.head.method} {recorded.head.host}{recorded.head.path}"
     reason = entry.get("refusal") or recorded.error or entry.get("hint")
@@ -51,6 +53,13 @@ def tokens(entry: Mapping[str, object]) -> str:
     cached += [f"written {_short(written)}"] if written else []
     text = f"{_short(entry.get('input_tokens'))} → {_short(entry.get('output_tokens'))}"
     return f"{text} ({', '.join(cached)})" if cached else text
+
+
+def cost(entry: Mapping[str, object]) -> str:
+    """Return what a request has cost: as logged, else by the list prices."""
+    logged = entry.get("cost_usd")
+    known = logged if isinstance(logged, float) else _PRICES.cost(entry)
+    return "-" if known is None else dollars(known)
 
 
 def _short(count: object) -> str:

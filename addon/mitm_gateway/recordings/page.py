@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..text.printable import one_line
 from . import show
-from .listing import models, tokens, when
+from .listing import cost, models, tokens, when
 from .recorded import Recorded
 
 # The first bytes of each page: a file that begins so may be overwritten.
@@ -129,6 +129,7 @@ def _summary(recorded: Recorded) -> str:
         ("time", when(recorded)),
         ("model", place or models(entry)),
         ("tokens", tokens(entry)),
+        ("cost", cost(entry)),
         ("good" if outcome == _GOOD else "bad", f"{recorded.status or ''} {outcome} {reason}".strip()),
     )
     return "".join(

@@ -10,6 +10,8 @@ from ..exchange.body_error import BodyError
 from ..exchange.record import Ending, Record
 from ..exchange.request_body import read_body
 from ..llm.apis import call_of
+from ..llm.prompt import Prompt, prompt_of
+from ..llm.read_body import read
 from ..llm.usage import reader_for
 from ..wire.addresses import hostport
 from ..wire.content_encoding import DecodingError
@@ -66,6 +68,8 @@ class Recorded:
     arrival: Arrival = field(default_factory=Arrival)
     messages: tuple[SocketMessage, ...] = ()
     masks: Masks = field(default_factory=Masks, repr=False)
+    session: str | None = None
+    """The session that the client names, or one that a shared beginning shows."""
 
     @property
     def url(self) -> str:
@@ -96,6 +100,14 @@ class Recorded:
     def entry(self) -> Mapping[str, object]:
         """The request as an entry of a `gateway_log`."""
         return self.facts or self._record().log_entry()
+
+    @cached_property
+    def prompt(self) -> Prompt | None:
+        """The prompt of a conversation; None in any other request."""
+        if not self.is_conversation:
+            return None
+        found: Prompt | None = prompt_of(read(self.request.raw, self.request.content_type, [], lambda: 0.0))
+        return found
 
     def _record(self) -> Record:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)

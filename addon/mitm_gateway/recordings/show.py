@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..llm import conversation
 from ..text.printable import one_line
-from .listing import models, tokens, when
+from .listing import cost, models, tokens, when
 from .recorded import Part, Recorded
 
 # Nothing is left out of a body that a recording can contain.
@@ -40,12 +40,13 @@ def facts(recorded: Recorded) -> Iterator[str]:
     yield _line(recorded, f"{recorded.number}. {recorded.head.method} {recorded.url}")
     named = (
         ("time", when(recorded)),
-        ("session", " agent ".join(str(entry[name]) for name in ("session", "agent") if entry.get(name))),
+        ("session", " agent ".join(filter(None, (recorded.session, str(entry.get("agent") or ""))))),
         ("rule", entry.get("rule")),
         ("upstream", entry.get("upstream")),
         ("auth", entry.get("auth")),
         ("model", models(entry)),
         ("tokens", tokens(entry)),
+        ("cost", cost(entry)),
         ("status", f"{recorded.status or 'none'}, {entry.get('outcome') or 'unknown'}"),
         ("refusal", entry.get("refusal")),
         ("error", recorded.error),
