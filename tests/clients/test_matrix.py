@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,11 +62,8 @@ class Program:
         """Return the call that makes the program read a file; None if it has no such tool."""
         if self.tool is None:
             return None
-        given = self.tool["input"]
-        if isinstance(given, str):
-            return Tool(self.tool["name"], given.replace("{note}", str(note)), NOTE)
-        paths = {name: value.replace("{note}", str(note)) for name, value in given.items()}
-        return Tool(self.tool["name"], paths, NOTE)
+        given = json.dumps(self.tool["input"]).replace("{note}", str(note))
+        return Tool(self.tool["name"], json.loads(given), NOTE)
 
     @property
     def argv(self) -> list[str]:
@@ -137,7 +136,17 @@ def home(request: pytest.FixtureRequest) -> Iterator[Home]:
         # Node finds modules from the working directory upwards. Agents would read the whole folder.
         (folder / "node_modules").symlink_to(CACHE / "npm" / "node_modules")
     yield made
+    end_processes(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_processes(home: Path) -> None:
+    """End the processes that a program left behind; they have its home in their environment."""
+    mark = f"HOME={home}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def rules(upstream: Recorder, program: Program) -> str:
