@@ -15,7 +15,7 @@ from .prompt import Digest, Prompt
 
 # The text shown around a change, and the names listed at most.
 _BEFORE, _SHOWN, _MAX_NAMES = 24, 72, 12
-_Text: TypeAlias = str | array[int]
+_Text: TypeAlias = "str | array[int]"  # Python 3.11 cannot evaluate it
 _Both: TypeAlias = tuple[Prompt, Prompt] | None
 _NUMBERS = (
     "no",
