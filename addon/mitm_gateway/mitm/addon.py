@@ -107,6 +107,7 @@ class GatewayAddon:
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
         """Forget a connection to an upstream."""
         self._connections.note_closed(data.server)
+        self._lifecycle.upstream_proxy.forget(data.server)
 
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Decide on a tunnel by the host that it names."""

@@ -32,6 +32,7 @@ from .options import Settings, add_options, set_where_unset, settle_before_exit
 from .private_files import make_private
 from .recorder import Recorder
 from .requests import Requests
+from .upstream_proxy import UpstreamProxy
 
 if TYPE_CHECKING:
     from ..demo import DemoGateway
@@ -72,7 +73,17 @@ class Lifecycle:
         self.settings = Settings()
         self.in_force: InForce | None = None
         """None before the rules are loaded and after the end: every request is answered with 503."""
-        self.patches = Patches(Gateway(requests.body_limit, requests.refuse, requests.outgoing))
+        self.upstream_proxy = proxy = UpstreamProxy(lambda: self.settings.proxies, requests)
+        self.patches = Patches(
+            Gateway(
+                requests.body_limit,
+                requests.refuse,
+                requests.outgoing,
+                proxy.dial,
+                proxy.for_proxy,
+                proxy.asks_for_login,
+            )
+        )
         self._default_rules = default_rules
         self._recorder = recorder
         self._watchers: list[Watcher] = []
@@ -143,6 +154,7 @@ class Lifecycle:
             self._put_in_force(loaded)
             self._watch()
             self._set_speed()
+            self.upstream_proxy.announce()
         return []
 
     def running(self) -> None:
@@ -160,6 +172,7 @@ class Lifecycle:
         fail_closed.stand_down()
         bind_to_loopback()
         self._set_speed()
+        self.upstream_proxy.announce()
         for advice in known_holes(ctx.options):
             logger.warning(advice)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from ..wire.addresses import (
     parse_origin,
     parse_port,
 )
+from ..wire.proxies import ENVIRONMENT, Proxies
 
 MAX_CLIENT_KEYS_BYTES = 64 * 1024
 
@@ -54,6 +56,12 @@ def add_options(loader: Loader) -> None:
     )
     add("gateway_keep", int, 0, "How many handled flows mitmweb keeps; 0 keeps all.")
     add("gateway_fast", bool, True, "Quicker hook dispatch inside mitmproxy.")
+    add(
+        "gateway_proxy",
+        str,
+        ENVIRONMENT,
+        "Proxy in front of upstreams: a URL, none, or env for HTTPS_PROXY, ALL_PROXY and NO_PROXY as curl reads them.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ class Settings:
     only_rule_hosts: bool = False
     keep: int = 0
     fast: bool = True
+    proxies: Proxies = field(default_factory=Proxies)
     policy: Policy = field(default_factory=Policy)
 
     @classmethod
@@ -91,12 +100,20 @@ class Settings:
             only_rule_hosts=options.gateway_intercept == "rules",
             keep=options.gateway_keep,
             fast=options.gateway_fast,
+            proxies=_proxies(options.gateway_proxy),
             policy=Policy(
                 origins=frozenset(map(_origin, _listed(options.gateway_origins))),
                 hosts=frozenset(map(_host, _listed(options.gateway_hosts))),
                 client_keys=read_client_keys(clients) if clients else None,
             ),
         )
+
+
+def _proxies(text: str) -> Proxies:
+    try:
+        return Proxies.of(text, os.environ)
+    except ValueError as fault:
+        raise exceptions.OptionsError(str(fault)) from None
 
 
 def _path(text: str) -> Path | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mitmproxy import http, version
+from mitmproxy.connection import Server
 
 from ..wire.refusal import Refusal
 
 Kind = Literal["safety", "speed"]
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _ABSENT = object()
 
 
@@ -29,6 +32,14 @@ class Gateway:
     """Answer this request locally."""
     outgoing: Callable[[http.Request], http.Request | None] = lambda request: request
     """Return this request with its secrets, as it is written to the upstream, or None to withhold it."""
+    dial: Callable[..., Awaitable[Streams]] = lambda client, server, **options: asyncio.open_connection(
+        *server.address, **options
+    )
+    """Open a connection for this client to this server, directly or through a proxy."""
+    for_proxy: Callable[[Server, http.Request], http.Request] = lambda server, request: request
+    """Return this request as the proxy behind this connection expects it."""
+    asks_for_login: Callable[[Server, http.Response], str | None] = lambda server, response: None
+    """Return the reason if a 407 is that of a proxy of the gateway."""
 
 
 @dataclass(frozen=True, slots=True)

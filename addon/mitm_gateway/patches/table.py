@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
-from .safety import bounds, error_pages, framing, heads, outgoing
+from .safety import bounds, dialing, error_pages, framing, heads, outgoing
 from .speed import hooks, lookups, sockets
 
 PATCHES: tuple[Patch, ...] = (
@@ -76,6 +76,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy writes the head that a flow contains, so a secret would be in every copy of the flow",
         None,
         outgoing.write_secrets,
+    ),
+    Patch(
+        "upstream-proxy",
+        "safety",
+        "mitmproxy uses a proxy in front of upstreams only in its upstream mode, and never for raw tunnels",
+        None,
+        dialing.open_connections,
     ),
     Patch(
         "hook-table",

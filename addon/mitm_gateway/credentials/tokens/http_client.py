@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ...wire.addresses import is_loopback
+from ...wire.proxies import ENVIRONMENT, Proxies
 
 TIMEOUT_S = 15.0
 _MAX_BYTES = 1 << 20
@@ -65,9 +67,7 @@ def ask(
         data=urlencode(form).encode() if form is not None else None,
         headers={"Accept": "application/json", **(headers or {})},
     )
-    # A proxy of the environment would see what is sent to loopback in clear text.
-    no_proxy = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
-    opener = urllib.request.build_opener(_NoRedirects, *no_proxy)
+    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler(_proxies(host)))
     try:
         with opener.open(request, timeout=TIMEOUT_S) as response:
             return Answer(response.status, _object(response.read(_MAX_BYTES)))
@@ -77,6 +77,17 @@ def ask(
     except (OSError, ValueError) as fault:
         reason = getattr(fault, "reason", None) or type(fault).__name__
         raise TokenError(f"{host} did not answer: {reason}") from None
+
+
+def _proxies(host: str) -> dict[str, str]:
+    """Return the proxy of the environment in urllib's form; none for loopback, where text is sent in clear."""
+    try:
+        proxy = Proxies.of(ENVIRONMENT, os.environ).route("https", host)
+    except ValueError as fault:
+        raise TokenError(str(fault)) from None
+    if proxy is not None and proxy.scheme != "http":
+        raise TokenError(f"{proxy.source} names a proxy that is not http://…, which this command cannot use")
+    return {"https": proxy.url.reveal()} if proxy else {}
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

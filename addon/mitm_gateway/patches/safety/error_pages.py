@@ -12,6 +12,8 @@ from ...llm.errors import error_body
 from ...wire.refusal import Refusal
 from ..patch import Patches, expect
 
+# Begins the texts of the gateway's own faults, which quote no peer.
+OWN_FAULT = "mitm-gateway: "
 _REASONS = {
     400: "the request is not valid HTTP",
     413: "the body is too large",
@@ -56,6 +58,8 @@ def _json_response(status_code: int, message: str = "") -> bytes:
 
 def cause_of(message: str) -> str | None:
     """Return the cause that mitmproxy's message describes; the message may quote the peer, so it is not repeated."""
+    if message.startswith(OWN_FAULT):
+        return message.removeprefix(OWN_FAULT)
     for pattern, cause in _CAUSES:
         if found := re.search(pattern, message, re.IGNORECASE):
             return cause.format(*found.groups())

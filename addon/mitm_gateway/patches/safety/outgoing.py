@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 from mitmproxy.proxy.layers.http._http3 import Http3Client
 
-from ..patch import Patches, expect
+from ..patch import Gateway, Patches, expect
 
 Steps = Generator[Any, Any, None]
 Outgoing = Callable[[Request], Request | None]
@@ -24,15 +24,17 @@ def write_secrets(patches: Patches) -> None:
     """Write the secrets into a request's head while it is assembled; its flow contains masked values only."""
     outgoing = patches.gateway.outgoing
     expect(Http1Client.send, "self", "event")
-    patches.set(Http1Client, "send", _sending_over_http1(Http1Client.send, outgoing))
+    patches.set(Http1Client, "send", _sending_over_http1(Http1Client.send, patches.gateway))
     for client in (Http2Client, Http3Client):
         expect(client._handle_event, "self", "event")
         patches.set(client, "_handle_event", _sending_over_streams(client._handle_event, outgoing))
 
 
 def _sending_over_http1(
-    send: Callable[[Any, Any], Iterable[Any]], outgoing: Outgoing
+    send: Callable[[Any, Any], Iterable[Any]], gateway: Gateway
 ) -> Callable[[Any, Any], Iterable[Any]]:
+    outgoing, for_proxy = gateway.outgoing, gateway.for_proxy
+
     def send_outgoing(self: Any, event: Any) -> Iterable[Any]:
         if type(event) is not RequestHeaders:
             # After a withheld head the connection is closed, and the rest of the request is dropped.
@@ -43,7 +45,7 @@ def _sending_over_http1(
         if self.stream_id is None:
             # The connection keeps the request until its response has ended: the masked one.
             self.stream_id, self.request = event.stream_id, _framed(event.request, event.end_stream)
-        request = _framed(request, event.end_stream)
+        request = for_proxy(self.conn, _framed(request, event.end_stream))
         return send(self, RequestHeaders(event.stream_id, request, event.end_stream))
 
     return send_outgoing

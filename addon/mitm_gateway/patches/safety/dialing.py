@@ -1,0 +1,70 @@
+"""Connections to upstreams: opened by the gateway, which knows the proxies in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+from mitmproxy.connection import Server
+from mitmproxy.proxy import server
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ResponseHeaders
+from mitmproxy.proxy.layers.http._http1 import Http1Client
+
+from ..patch import Patches, Unexpected, expect
+from .framing import fail
+
+_opening: ContextVar[tuple[Any, Server]] = ContextVar("the connection that is being opened")
+
+
+def open_connections(patches: Patches) -> None:
+    """Let the gateway open each TCP connection, and end a request whose proxy asks for a login."""
+    handler, gateway = server.ConnectionHandler, patches.gateway
+    opened = handler.open_connection
+    expect(opened, "self", "command")
+    if vars(server)["asyncio"] is not asyncio or "open_connection" not in opened.__code__.co_names:
+        raise Unexpected("ConnectionHandler.open_connection")
+
+    async def open_connection(self: Any, command: Any) -> None:
+        _opening.set((self.client, command.connection))  # in the task of this connection
+        await opened(self, command)
+
+    async def dial(host: str, port: int, **options: Any) -> Any:
+        return await gateway.dial(*_opening.get(), **options)
+
+    patches.set(handler, "open_connection", open_connection)
+    patches.set(server, "asyncio", _Asyncio(dial))
+    _end_at_407(patches)
+
+
+class _Asyncio(ModuleType):
+    """The module `asyncio` as `mitmproxy.proxy.server` sees it."""
+
+    def __init__(self, dial: Any) -> None:
+        super().__init__("asyncio")
+        self.open_connection = dial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
+def _end_at_407(patches: Patches) -> None:
+    read, explain = Http1Client.read_headers, patches.gateway.asks_for_login
+    expect(read, "self", "event")
+
+    def read_headers(self: Any, event: Any) -> Iterable[Any]:
+        for command in read(self, event):
+            head = command.event if isinstance(command, ReceiveHttp) else None
+            if (
+                isinstance(head, ResponseHeaders)
+                and head.response.status_code == 407
+                and (reason := explain(self.conn, head.response))
+            ):
+                yield from fail(self, reason)
+                return
+            yield command
+
+    patches.set(Http1Client, "read_headers", read_headers)
