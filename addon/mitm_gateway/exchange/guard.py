@@ -52,9 +52,9 @@ class Policy:
         return sum(hmac.compare_digest(candidate, key) for key in self.client_keys or ()) > 0
 
 
-def check_peer(peer: str, policy: Policy) -> bool:
-    """Report whether a connection from this address may send requests."""
-    return policy.client_keys is not None or is_loopback(peer.partition("%")[0])
+def check_peer(is_this_machine: bool, policy: Policy) -> bool:
+    """Report whether a peer may send requests."""
+    return policy.client_keys is not None or is_this_machine
 
 
 def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Refusal | None:

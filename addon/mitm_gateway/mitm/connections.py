@@ -55,7 +55,7 @@ class Connections:
     def admit(self, client: Client) -> None:
         """Drop a peer that may not use the gateway before anything is read from it."""
         try:
-            may_speak = guard.check_peer(client.peername[0], self._lifecycle.settings.policy)
+            may_speak = guard.check_peer(_is_this_machine(client), self._lifecycle.settings.policy)
         except ANY_FAULT as fault:
             logger.warning("a peer could not be checked: %s", type(fault).__name__)
             may_speak = False
@@ -200,10 +200,20 @@ def _carries_no_key(mode: mode_specs.ProxyMode) -> bool:
     return isinstance(mode, mode_specs.DnsMode)
 
 
+# Local capture has this machine's own programs as peers, by whatever address (on Linux 169.254.0.1). Peers of a tunnel
+# choose the address that they show.
+_HERE_BY_MODE = {"local": True, "wireguard": False, "tun": False}
+
+
+def _is_this_machine(client: Client) -> bool:
+    """Return whether a peer is a program of this machine."""
+    known = _HERE_BY_MODE.get(client.proxy_mode.type_name)
+    return is_loopback(client.peername[0].partition("%")[0]) if known is None else known
+
+
 def _comes_from_elsewhere(data: ServerConnectionHookData) -> bool:
     """Return whether another machine chose the destination; a reverse listener's is the user's own choice."""
-    client = data.client
-    return client.proxy_mode.type_name != "reverse" and not is_loopback(client.peername[0].partition("%")[0])
+    return data.client.proxy_mode.type_name != "reverse" and not _is_this_machine(data.client)
 
 
 def _leads_to(entry: UnderWay, data: ServerConnectionHookData) -> bool:

@@ -179,14 +179,9 @@ def test_a_path_over_the_limit_is_refused() -> None:
     assert status(make_head("/v1/x?" + "a" * 60_000)) is None
 
 
-@pytest.mark.parametrize(
-    ("peer", "allowed"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
-     ("fe80::1%eth0", False)],
-)  # fmt: skip
-def test_only_this_machine_may_connect(peer: str, allowed: bool) -> None:
-    assert check_peer(peer, Policy()) is allowed
-    assert check_peer(peer, Policy(client_keys=(b"k",)))
+def test_only_this_machine_may_connect_without_client_keys() -> None:
+    assert [check_peer(here, Policy()) for here in (True, False)] == [True, False]
+    assert check_peer(False, Policy(client_keys=(b"k",)))
 
 
 KEYED = Policy(client_keys=(b"right-key",))
