@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from mitmproxy.proxy.layers.http import _http1
 
-from mitm_gateway.cli.doctor import findings
+from mitm_gateway.cli.doctor import findings, network, upstreams
 from mitm_gateway.cli.doctor.finding import Fault, Subject
 from mitm_gateway.cli.doctor.trust import time_left
 from mitm_gateway.patches.table import PATCHES
 from support.certificates import Authority
 from support.launcher import Command
 from support.processes import unused_port
+from support.relay import Relay
 from support.starters import StartMitmdump
 
 SECRET = "doctor-secret-0123456789abcdef"
@@ -33,8 +34,9 @@ rules:
 
 
 @pytest.fixture
-def sound(tmp_path: Path) -> Subject:
-    """A configuration without any fault."""
+def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A configuration without any fault; its upstream is not dialled."""
+    monkeypatch.setattr(upstreams, "check", lambda ruleset, subject: iter(()))
     file = tmp_path / "rules.yaml"
     file.write_text(RULES)
     file.chmod(0o600)
@@ -193,7 +195,7 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
         ),
         pytest.param(
             lambda p: with_env(p, NODE_EXTRA_CA_CERTS="/nowhere.pem"),
-            "NODE_EXTRA_CA_CERTS names /nowhere.pem, which does not exist",
+            "NODE_EXTRA_CA_CERTS names no file of authorities: /nowhere.pem: No such file or directory",
             id="CA file",
         ),
         pytest.param(
@@ -280,6 +282,24 @@ def test_a_port_served_by_a_gateway_is_not_a_fault(sound: Subject, mitmdump: Sta
     subject = replace(sound, port=proxy.port)
     assert faults(subject) == []
     assert any(f"port {proxy.port} is served by a gateway" in each.text for each in findings(subject))
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("mode", ["regular", "reverse:http://127.0.0.1:1"])
+def test_a_gateways_port_is_recognised_in_every_mode_and_with_client_keys(
+    mitmdump: StartMitmdump, tmp_path: Path, mode: str
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("client-key-0123456789\n")
+    for options in ((), ("--set", f"gateway_clients={keys}")):
+        proxy = mitmdump(*options, rules=RULES, modes=[mode], env={"GW_KEY": SECRET})
+        assert network.is_gateway_port(proxy.port), (mode, options)
+
+
+def test_a_companys_proxy_is_not_taken_for_the_gateway(sound: Subject) -> None:
+    with Relay(answer=b"HTTP/1.1 400 Bad request\r\n\r\n") as relay:
+        for url in ("http://u:p@proxy.example.com:3128", f"http://127.0.0.1:{relay.port}"):
+            assert faults(with_env(sound, HTTPS_PROXY=url, NO_PROXY=".anthropic.com")) == []
 
 
 @pytest.mark.e2e

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..clients.network import upstream_authorities
+from ..clients.network import UPSTREAM_VARIABLES, unusable_ca_files, upstream_authorities
 from ..rules.problems import did_you_mean
-from .common import script_path
+from .common import say, script_path
 
 if TYPE_CHECKING:
     from mitmproxy.options import Options
@@ -87,6 +87,8 @@ def _declare_gateway_options(declared: Options) -> list[str]:
 
 def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:
     """Return the option that makes the gateway trust the authorities that the user's variables name."""
+    for name, fault in unusable_ca_files(environ, UPSTREAM_VARIABLES):
+        say(f"warning: {name}: {fault}; upstreams are verified without it")
     certificates = upstream_authorities(environ)
     if certificates is None:
         return []

@@ -16,7 +16,7 @@ from ..clients import catalogue, claude_settings, environment
 from ..clients.apis import Target, targets
 from ..clients.catalogue import Client
 from ..clients.environment import Changes
-from ..clients.network import ca_bundle, unusable_ca_files
+from ..clients.network import CA_VARIABLES, UPSTREAM_VARIABLES, ca_bundle, unusable_ca_files
 from .client_process import NOT_FOUND, run_client
 from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_folder, say, wrong_usage
 from .gateway_process import GatewayError, GatewayProcess, free_ports
@@ -191,7 +191,8 @@ def _warnings(session: _Session, changes: Changes) -> Iterator[str]:
     for path, key in claude_settings.blocking(files):
         yield f'"{key}" in {path} keeps gateway keys out'
     if session.arguments.intercept:
-        for name, reason in unusable_ca_files(os.environ):
+        others = [name for name in CA_VARIABLES if name not in UPSTREAM_VARIABLES]
+        for name, reason in unusable_ca_files(os.environ, others):
             yield f"{name}: {reason}; clients trust the gateway's bundle instead"
     if session.client.daemon:
         yield f"{session.client.title} leaves a process behind: {session.client.daemon}"

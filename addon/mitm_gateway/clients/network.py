@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -133,15 +133,19 @@ def _certificates(file: Path) -> list[bytes]:
         return []
 
 
-def unusable_ca_files(environ: Environ) -> Iterator[tuple[str, str]]:
-    """Yield each CA variable of the user whose file has no certificate, with the reason."""
-    for name in CA_VARIABLES:
-        if not (path := environ.get(name)):
-            continue
-        try:
-            content = Path(path).expanduser().read_bytes()
-        except OSError as fault:
-            yield name, f"{path}: {fault.strerror}"
-            continue
-        if not _CERTIFICATE.search(content):
-            yield name, f"{path}: {'no PEM certificate in it' if content.strip() else 'the file is empty'}"
+def unusable_ca_files(environ: Environ, names: Sequence[str] = CA_VARIABLES) -> Iterator[tuple[str, str]]:
+    """Yield each of these variables that the user has set to a file without a certificate, with the reason."""
+    for name in names:
+        if (path := environ.get(name)) and (fault := fault_of_ca_file(path)):
+            yield name, f"{path}: {fault}"
+
+
+def fault_of_ca_file(path: str) -> str | None:
+    """Return why a file cannot name authorities; None if it can."""
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except OSError as fault:
+        return fault.strerror or "cannot be read"
+    if _CERTIFICATE.search(content):
+        return None
+    return "no PEM certificate in it" if content.strip() else "the file is empty"

@@ -12,6 +12,7 @@ from mitmproxy.addons.mapremote import parse_map_remote_spec
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
 
+from ..clients.network import fault_of_ca_file
 from ..rules.patterns import HostPattern
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
@@ -38,6 +39,9 @@ def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
             "keep_host_header=false would hide the name by which a client addressed this listener, and let web pages "
             "in by DNS rebinding; leave it on, the gateway sets the Host that is sent"
         )
+    file = _get(options, "ssl_verify_upstream_trusted_ca", None)
+    if file and (fault := fault_of_ca_file(file)):
+        yield f"ssl_verify_upstream_trusted_ca: {file}: {fault}; expected a file of PEM certificates"
     reading = next((rule for rule in ruleset.rules if rule.reads_body), None)
     if reading and _get(options, "stream_large_bodies", None):
         yield (

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..common import FAULT, OK, Subparsers, add_rules_option
-from . import client, network, options, patches, programs, rules, trust
+from . import client, network, options, patches, programs, rules, trust, upstreams
 from .finding import Fault, Findings, Good, Subject
 
 
@@ -51,6 +51,7 @@ def findings(subject: Subject) -> Findings:
         yield from options.check(ruleset, subject)
         yield from network.check_exceptions(ruleset, subject)
         yield from rules.check_exposure(ruleset)
+        yield from upstreams.check(ruleset, subject)
         yield from programs.check(ruleset, subject)
     yield from trust.check(subject)
     yield from network.check_port(subject)

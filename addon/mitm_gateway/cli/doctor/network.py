@@ -11,18 +11,20 @@ from ...clients.catalogue import base_url_variables
 from ...clients.network import excepts, no_proxy_entries
 from ...rules.ruleset import RuleSet
 from ...wire.addresses import is_loopback, normal_host
+from ...wire.proxies import ENVIRONMENT, Proxies, Proxy
 from .finding import Fault, Findings, Good, Subject
 
 _TIMEOUT_S = 2.0
 # A gateway always refuses it, names itself, and forwards nothing.
 _TRACE = b"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
+_OWN_NAME = b"mitm-gateway"
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")
 
 
 def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
     """Find proxy variables that lead requests past the gateway, or through a proxy in front of it."""
     environ = subject.environ
-    if any(environ.get(name) for name in PROXY_VARIABLES):
+    if is_client_of_gateway(subject):
         for variable, entry, host in _excepted_hosts(ruleset, environ):
             yield Fault(
                 f"{variable} names {entry}, so requests to {host} bypass the gateway",
@@ -35,6 +37,22 @@ def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
                 f"HTTP_PROXY would receive the requests that {variable} sends to {host}",
                 f"add {host} to NO_PROXY",
             )
+
+
+def is_client_of_gateway(subject: Subject) -> bool:
+    """Return whether HTTPS_PROXY leads to a gateway on this machine, not to a proxy in front of upstreams."""
+    try:
+        proxy = Proxies.of(ENVIRONMENT, subject.environ).https
+    except ValueError:
+        return False
+    return proxy is not None and proxy.source in PROXY_VARIABLES and is_gateway(proxy, subject)
+
+
+def is_gateway(proxy: Proxy, subject: Subject) -> bool:
+    """Return whether a proxy is a gateway, or may become one when it is started."""
+    if not is_loopback_name(proxy.host):
+        return False
+    return proxy.port == subject.port or is_gateway_port(proxy.port) is not False
 
 
 def _excepted_hosts(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -64,16 +82,22 @@ def is_loopback_name(host: str) -> bool:
 
 def check_port(subject: Subject) -> Findings:
     """Find out whether the port is free, a gateway's or another program's."""
-    answer = _answer_to_trace(subject.port)
-    if answer is None:
+    found = is_gateway_port(subject.port)
+    if found is None:
         yield Good(f"port {subject.port} is free")
-    elif b"mitm-gateway" in answer:
+    elif found:
         yield Good(f"port {subject.port} is served by a gateway")
     else:
         yield Fault(
             f"port {subject.port} is taken by another program",
             "end that program, or give the gateway another --port",
         )
+
+
+def is_gateway_port(port: int) -> bool | None:
+    """Return whether a gateway listens on a port of this machine; None if nothing does."""
+    answer = _answer_to_trace(port)
+    return None if answer is None else _OWN_NAME in answer
 
 
 def _answer_to_trace(port: int) -> bytes | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...rules.problems import did_you_mean
 from ...rules.ruleset import RuleSet
 from .finding import Fault, Finding, Findings, Good, Subject
 from .network import is_loopback_name
+
+if TYPE_CHECKING:
+    from mitmproxy.options import Options
 
 
 def check(ruleset: RuleSet, subject: Subject) -> Findings:
@@ -23,17 +27,40 @@ def check(ruleset: RuleSet, subject: Subject) -> Findings:
         yield Good(f"{file}: no option breaks a promise")
 
 
-async def _faults(file: Path, ruleset: RuleSet) -> list[Finding]:
-    from mitmproxy import exceptions, options, optmanager
+def configured(subject: Subject) -> Options | None:
+    """Return mitmproxy's options with those of its configuration; None if that cannot be read."""
+    from mitmproxy import exceptions, optmanager
+
+    given = _declared()
+    file = subject.confdir / "config.yaml"
+    try:
+        if file.is_file():
+            optmanager.load_paths(given, str(file))
+    except exceptions.OptionsError:
+        return None
+    return given
+
+
+def _declared() -> Options:
+    """Return options with those of mitmproxy's addons and of the gateway; needs a running event loop."""
+    from mitmproxy import options
     from mitmproxy.addonmanager import Loader
     from mitmproxy.tools.dump import DumpMaster
 
-    from ...mitm.option_conflicts import broken_promises
-    from ...mitm.options import Settings, add_options
+    from ...mitm.options import add_options
 
     given = options.Options()
-    master = DumpMaster(given, with_termlog=False, with_dumper=False)
-    add_options(Loader(master))
+    add_options(Loader(DumpMaster(given, with_termlog=False, with_dumper=False)))
+    return given
+
+
+async def _faults(file: Path, ruleset: RuleSet) -> list[Finding]:
+    from mitmproxy import exceptions, optmanager
+
+    from ...mitm.option_conflicts import broken_promises
+    from ...mitm.options import Settings
+
+    given = _declared()
     ours = [name for name in given.keys() if name.startswith("gateway_")]  # noqa: SIM118 - not a plain mapping
     fix = f"change it in {file}"
     try:

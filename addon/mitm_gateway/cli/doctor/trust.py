@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ...clients.network import CA_VARIABLES
+from ...clients.network import unusable_ca_files
 from .finding import Fault, Findings, Good, Subject
-from .network import PROXY_VARIABLES
+from .network import is_client_of_gateway
 
 # Earlier versions of mitmweb have no login and serve the flows through the proxy as well (CVE-2025-23217).
 _MITMWEB_SAFE = (11, 1, 2)
@@ -27,12 +27,10 @@ def check(subject: Subject) -> Findings:
             f"{ca}: the certificate {'expires soon' if left > datetime.timedelta(0) else 'has expired'}",
             f"remove {subject.confdir}/mitmproxy-ca*, start the gateway, trust the new one",
         )
-    for name in CA_VARIABLES:
-        file = subject.environ.get(name)
-        if file and not Path(file).is_file():
-            yield Fault(f"{name} names {file}, which does not exist", f"correct or unset {name}")
-    if not any(subject.environ.get(name) for name in PROXY_VARIABLES):
-        yield Good("HTTPS_PROXY is not set here, so clients need not trust the proxy's CA")
+    for name, fault in unusable_ca_files(subject.environ):
+        yield Fault(f"{name} names no file of authorities: {fault}", f"correct or unset {name}")
+    if not is_client_of_gateway(subject):
+        yield Good("HTTPS_PROXY names no gateway here, so clients need not trust its CA")
         return
     yield from _check_clients(subject, ca)
 
