@@ -52,13 +52,14 @@ class Expression:
 def expressions() -> Iterator[Expression]:
     """Yield every expression in the package's modules, whether compiled at import or written into a call."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        uses = list(_uses(ast.parse(path.read_text())))
+        tree = ast.parse(path.read_text())
+        uses = list(_uses(tree))
         for name, method, line, pattern in uses:
             if name == "re" and pattern is not None and method in {*_SEARCHES, "match", "fullmatch"}:
                 yield Expression(f"{path.name}:{line}", re.compile(pattern), frozenset({method}))
         if any((name, method) == ("re", "compile") for name, method, *_ in uses):
             module = path.relative_to(PACKAGE).with_suffix("").parts
-            yield from _compiled(".".join(["mitm_gateway", *module]), uses)
+            yield from _compiled(".".join(["mitm_gateway", *module]), _imported(tree), uses)
 
 
 Use = tuple[str, str, int, str | None]
@@ -86,9 +87,16 @@ def _uses(tree: ast.AST) -> Iterator[Use]:
                 yield owner.id, node.func.attr, node.lineno, first.value  # type: ignore[misc]
 
 
-def _compiled(module: str, uses: list[Use]) -> Iterator[Expression]:
+def _imported(tree: ast.AST) -> set[str]:
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return {name.asname or name.name for node in imports for name in node.names}
+
+
+def _compiled(module: str, imported: set[str], uses: list[Use]) -> Iterator[Expression]:
     names = vars(importlib.import_module(module))
     for name, value in names.items():
+        if name in imported:
+            continue
         if isinstance(value, re.Pattern):
             methods = {method for owner, method, *_ in uses if owner == name}
         elif isinstance(getattr(value, "__self__", None), re.Pattern):
