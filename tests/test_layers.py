@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-from pathlib import Path
 
 import pytest
 
@@ -38,23 +37,17 @@ HOOKS = {
 SCRIPTS = (ROOT / "addon" / "gateway.py", PACKAGE / "script" / "gateway.py")
 
 
-def modules() -> list[Path]:
-    return [
-        path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path != PACKAGE / "__init__.py" and path not in SCRIPTS
-    ]
+def trees(package: str) -> dict[str, ast.Module]:
+    """The modules of a package."""
+    paths = (PACKAGE / package).rglob("*.py") if (PACKAGE / package).is_dir() else [PACKAGE / f"{package}.py"]
+    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(paths)}
 
 
-def package_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports(path: Path) -> set[str]:
-    """Top-level packages; one of ours as `.name`."""
+def imports(name: str, tree: ast.Module) -> set[str]:
+    """Top-level packages that a module imports; one of ours as `.name`."""
     found: set[str] = set()
-    depth = len(path.relative_to(PACKAGE).parts) - 1
-    for node in ast.walk(ast.parse(path.read_text())):
+    depth = name.count("/")
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -83,15 +76,19 @@ def test_a_package_opens_with_its_description(name: str) -> None:
     assert documentation.partition("\n")[0] == PACKAGES[name]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_the_list_only(path: Path) -> None:
-    allowed = {*ORDER[: ORDER.index(package_of(path)) + 1], "__version__"}
-    assert {name[1:] for name in imports(path) if name.startswith(".")} <= allowed
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_go_down_the_list_only(package: str) -> None:
+    allowed = {f".{name}" for name in (*ORDER[: ORDER.index(package) + 1], "__version__")}
+    upwards = {
+        name: {one for one in imports(name, tree) if one.startswith(".")} - allowed
+        for name, tree in trees(package).items()
+    }
+    assert not any(upwards.values()), upwards
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_some_packages_import_mitmproxy(path: Path) -> None:
-    assert package_of(path) in MITMPROXY_USERS or "mitmproxy" not in imports(path)
+@pytest.mark.parametrize("package", [package for package in ORDER if package not in MITMPROXY_USERS])
+def test_only_some_packages_import_mitmproxy(package: str) -> None:
+    assert [name for name, tree in trees(package).items() if "mitmproxy" in imports(name, tree)] == []
 
 
 def test_the_script_is_a_path_line_and_the_addon() -> None:
@@ -109,12 +106,14 @@ def test_only_the_script_and_the_package_lie_in_the_addon_folder() -> None:
     assert {name for name in found if not name.endswith(".egg-info")} == {"gateway.py", "mitm_gateway"}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_exits_the_program_while_it_is_imported(path: Path) -> None:
-    if path.parent.name == "cli":
-        return  # a command may exit; mitmproxy does not import it before it serves
-    called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    exits = [
-        call.attr for call in called if isinstance(call, ast.Attribute) and call.attr in ("exit", "_exit")
+# A command may exit; mitmproxy does not import it before it serves.
+@pytest.mark.parametrize("package", [package for package in ORDER if package != "cli"])
+def test_nothing_exits_the_program_while_it_is_imported(package: str) -> None:
+    called = [
+        (name, node.func)
+        for name, tree in trees(package).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
     ]
-    assert not exits
+    exits = ("exit", "_exit")
+    assert [name for name, call in called if isinstance(call, ast.Attribute) and call.attr in exits] == []

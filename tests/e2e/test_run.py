@@ -327,13 +327,13 @@ def test_mitmweb_shows_the_traffic(recorder: StartRecorder, command: Command) ->
 
 
 def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Command) -> None:
-    done = command.run("run", "--", "true", env=environment_form(recorder()))
-    assert done.returncode == 0
+    with command.start("run", "--", "true", env=environment_form(recorder())) as running:
+        assert running.wait(WAIT_S) == 0
     assert gateways(command) == []
 
 
 def gateways(command: Command) -> list[int]:
-    """The proxies that run with this command's home."""
+    """The proxies that a started command (not a forked one) runs."""
     found = []
     for number in processes_with("mitm_gateway.cli.gateway_main"):
         with contextlib.suppress(OSError):
@@ -360,8 +360,8 @@ def test_the_exit_status_names_the_signal_that_killed_the_client(
     recorder: StartRecorder, command: Command
 ) -> None:
     client = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    done = command.run("run", "--", *client, env=environment_form(recorder()))
-    assert done.returncode == 128 + signal.SIGKILL
+    with command.start("run", "--", *client, env=environment_form(recorder())) as running:
+        assert running.wait(WAIT_S) == 128 + signal.SIGKILL
     assert gateways(command) == []
 
 

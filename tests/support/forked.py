@@ -1,22 +1,33 @@
-"""mitmproxy's programs as forks of a process that has imported mitmproxy already: most of a start is that import."""
+"""mitmproxy's programs and `mitm-gateway` as forks of a process that has imported them: most of a start is that import."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
-from support.constants import ROOT
+from support.constants import GATEWAY, ROOT
 
-Program = Literal["mitmdump", "mitmweb"]
+Program = Literal["mitmdump", "mitmweb", "mitm-gateway"]
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["mitmproxy.tools.main", "mitmproxy.tools.web", "pydantic", "yaml"])
+_FORKS.set_forkserver_preload(
+    [
+        "mitmproxy.tools.main",
+        "mitmproxy.tools.web",
+        "mitm_gateway.mitm.addon",
+        "mitm_gateway.cli.gateway_main",
+    ]
+)
 # The import path of an installed program: nothing of this repository is on it.
 _PATH = [
     entry
@@ -26,15 +37,27 @@ _PATH = [
 
 
 class Forked:
-    """A program with these arguments and only these variables; the methods are those of `subprocess.Popen`."""
+    """A forked process; the methods are those of `subprocess.Popen`."""
 
-    def __init__(
-        self, program: Program, args: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: Path
-    ) -> None:
-        self._process = _FORKS.Process(
-            target=_run, args=(program, list(args), cwd, dict(env), output, _PATH), daemon=True
-        )
-        self._process.start()
+    def __init__(self, process: BaseProcess) -> None:
+        self._process = process
+        process.start()
+
+    @classmethod
+    def start(
+        cls,
+        program: Program,
+        args: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        output: Path,
+        errors: Path | None = None,
+        text: Path | None = None,
+    ) -> Forked:
+        """Start a program with these arguments and only these variables; `text` is its input."""
+        call = (program, list(args), cwd, dict(env), text, output, errors)
+        return cls(_FORKS.Process(target=_run, args=call, daemon=program != "mitm-gateway"))
 
     @property
     def pid(self) -> int:
@@ -51,7 +74,7 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise TimeoutError(f"process {self.pid} has not ended")
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
         return self._process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -67,26 +90,82 @@ def _run(
     args: Sequence[str],
     cwd: Path,
     env: Mapping[str, str],
+    text: Path | None,
     output: Path,
-    path: Sequence[str],
+    errors: Path | None,
 ) -> None:
     """Become the program: its session, files, folder, variables and import path."""
+    os.setsid()
+    out = _appended(output)
+    _take_files(os.open(text or os.devnull, os.O_RDONLY), out, _appended(errors) if errors else out)
+    os.chdir(cwd)
+    _take_variables(env)
+    sys.path[:] = [*filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *_PATH]
+    sys.argv = [program, *args]
+    if program == "mitm-gateway":
+        _run_command()
+    if str(GATEWAY) not in args:
+        _forget_the_package()
     from mitmproxy.tools import main
 
+    {"mitmdump": main.mitmdump, "mitmweb": main.mitmweb}[program](args)
+
+
+def _run_command() -> None:
+    from mitm_gateway import cli
+    from mitm_gateway.cli import gateway_process
+
+    forking = {**vars(subprocess), "Popen": _Gateway}
+    gateway_process.subprocess = SimpleNamespace(**forking)  # type: ignore[assignment]
+    sys.exit(cli.main())
+
+
+class _Gateway(Forked):
+    """The gateway of `mitm-gateway run`, forked as well; takes the arguments that `GatewayProcess` gives `Popen`."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], stdout: io.IOBase, **_: Any) -> None:
+        reader, writer = os.pipe()
+        self.stdin = os.fdopen(writer, "wb")
+        call = (argv[4:], env, reader, writer, stdout.fileno())
+        super().__init__(multiprocessing.get_context("fork").Process(target=_run_gateway, args=call))
+        os.close(reader)
+
+
+def _run_gateway(args: Sequence[str], env: Mapping[str, str], reader: int, writer: int, output: int) -> None:
+    from mitm_gateway.cli import gateway_main
+
     os.setsid()
-    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    # As Python opens them under LANG=C.UTF-8, unbuffered.
-    sys.stdout = _text(1, "surrogateescape")
-    sys.stderr = _text(2, "backslashreplace")
-    os.chdir(cwd)
+    os.close(writer)
+    _take_files(reader, output, output)
+    _take_variables(env)
+    sys.argv = ["-c", *args]
+    gateway_main.main()
+
+
+def _forget_the_package() -> None:
+    """Have a script import the package as if it had not been loaded."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mitm_gateway"]:
+        del sys.modules[name]
+
+
+def _appended(file: Path) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def _take_variables(env: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
-    sys.path[:] = [*filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *path]
-    sys.argv = [program, *args]
-    {"mitmdump": main.mitmdump, "mitmweb": main.mitmweb}[program](args)
+
+
+def _take_files(reader: int, output: int, errors: int) -> None:
+    """Take standard input, output and errors as Python opens them under LANG=C.UTF-8, unbuffered."""
+    for number, file in enumerate((reader, output, errors)):
+        os.dup2(file, number)
+    with contextlib.suppress(ValueError):
+        sys.stdin.close()
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8", errors="surrogateescape")
+    sys.stdout = _text(1, "surrogateescape")
+    sys.stderr = _text(2, "backslashreplace")
 
 
 def _text(number: int, errors: str) -> io.TextIOWrapper:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import ROOT
+from support.forked import Forked
 
 TIMEOUT_S = 90.0
 
@@ -64,17 +66,25 @@ class Command:
     def run(
         self, *args: str | Path, env: Mapping[str, str] | None = None, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end; `text` is its input."""
-        return subprocess.run(
-            self.argv(*args),
-            cwd=self.home,
-            env=self.environment(env),
-            input=text or "",
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        """Run the command to its end, forked; `text` is its input."""
+        argv = list(map(str, args))
+        with tempfile.TemporaryDirectory() as folder:
+            given, output, errors = (Path(folder) / name for name in ("input", "output", "errors"))
+            given.write_text(text or "")
+            process = Forked.start(
+                "mitm-gateway",
+                argv,
+                cwd=self.home,
+                env=self.environment(env),
+                output=output,
+                errors=errors,
+                text=given,
+            )
+            try:
+                status = process.wait(TIMEOUT_S)
+            finally:
+                process.kill()
+            return subprocess.CompletedProcess(argv, status, output.read_text(), errors.read_text())
 
     def write_rules(self, text: str) -> Path:
         """Write the default rules file."""

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import time
@@ -55,6 +56,7 @@ class Mitmdump:
         self._log = folder / "output.txt"
         if rules is not None:
             self.write_rules(rules)
+        _share_ca(self.confdir)
         command = ["--set", f"confdir={self.confdir}", "-p", "0"]
         command += ["--listen-host", listen_host] if listen_host else []
         command += [argument for mode in modes for argument in ("--mode", mode)]
@@ -72,7 +74,7 @@ class Mitmdump:
             "TEST_NAMES": json.dumps(names or {}),
             **(env or {}),
         }
-        self.process = Forked(
+        self.process = Forked.start(
             "mitmweb" if web else "mitmdump", [*command, *args], cwd=folder, env=environment, output=self._log
         )
         if wait:
@@ -157,6 +159,20 @@ class Mitmdump:
         return (
             listens and "harness: mitmproxy is up" in output and (not self.web_port or "Web server" in output)
         )
+
+
+_confdirs: list[Path] = []
+
+
+def _share_ca(confdir: Path) -> None:
+    """Give a folder the CA that an earlier mitmproxy has made."""
+    made = next((folder for folder in _confdirs if (folder / "mitmproxy-dhparam.pem").exists()), None)
+    if made is None:
+        _confdirs.append(confdir)
+    elif not confdir.exists():
+        confdir.mkdir(0o700)
+        for file in made.glob("mitmproxy-*"):
+            shutil.copy(file, confdir)
 
 
 # Linux gives clients ports from 32768 on, others from 49152: below, no connection of a test takes a port meanwhile.

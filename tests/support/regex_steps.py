@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
@@ -211,9 +212,10 @@ def _sample(nodes: Any, characters: dict[str, None]) -> str:
 
 
 def _fitting(kind: Any, arg: Any) -> str:
+    if kind is op.LITERAL:
+        return chr(arg)
     test = _as_pattern(kind, arg, re.DOTALL)
-    candidates = [chr(arg)] if kind is op.LITERAL else []
-    candidates += ["x", "0", " ", *map(chr, range(0x250)), *map(chr, range(0x2000, 0x10000))]
+    candidates = chain("x0 ", map(chr, chain(range(0x250), range(0x2000, 0x10000))))
     return next(one for one in candidates if test.match(one))
 
 
