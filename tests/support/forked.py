@@ -116,7 +116,7 @@ def _run_command() -> None:
     from mitm_gateway.cli import gateway_process
 
     forking = {**vars(subprocess), "Popen": _Gateway}
-    gateway_process.subprocess = SimpleNamespace(**forking)  # type: ignore[assignment]
+    vars(gateway_process)["subprocess"] = SimpleNamespace(**forking)
     sys.exit(cli.main())
 
 
