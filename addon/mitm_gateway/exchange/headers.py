@@ -17,6 +17,7 @@ from .plan import Plan, client_key
 from .query import encoded
 
 _BETA = b"anthropic-beta"
+_PROTOCOL = b"sec-websocket-protocol"
 # Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
 TOKEN_BETAS = "oauth-"
 Field = tuple[bytes, bytes]
@@ -39,7 +40,7 @@ class Secrets:
         """All secrets, for masking; those in the query also as they are written there."""
         own = [*([self.auth] if self.auth else ()), *(self.signing.secrets if self.signing else ())]
         every = (*own, *self.named.values(), *(secret for _, secret in self.extra))
-        revealed = [secret.reveal() for secret in every]
+        revealed = dict.fromkeys([secret.reveal() for secret in every])
         return tuple(dict.fromkeys([*revealed, *map(encoded, revealed)]))
 
 
@@ -66,6 +67,10 @@ def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     return fields
 
 
+def _names(fields: Sequence[Field]) -> list[bytes]:
+    return [name.lower() for name, _ in fields]
+
+
 def _with_host(fields: Fields, head: RequestHead, plan: Plan) -> Fields:
     if head.authority:  # HTTP/2 names the host in a pseudo-header, which the addon sets
         return tuple(item for item in fields if item[0].lower() != b"host")
@@ -88,15 +93,10 @@ def _is_removed(item: Field, headers: Headers) -> bool:
 
 def _replaced(fields: Sequence[Field], name: bytes, value: bytes) -> list[Field]:
     """Return the fields with this one instead of all fields of its name, at the first one's position or at the end."""
-    wanted = name.lower()
-    kept: list[Field] = []
-    place = None
-    for item in fields:
-        if item[0].lower() != wanted:
-            kept.append(item)
-        elif place is None:
-            place = len(kept)
-    kept.insert(len(kept) if place is None else place, (name, value))
+    wanted, names = name.lower(), _names(fields)
+    place = names.index(wanted) if wanted in names else len(names)
+    kept = [item for item, lowered in zip(fields, names, strict=True) if lowered != wanted]
+    kept.insert(place, (name, value))
     return kept
 
 
@@ -125,7 +125,9 @@ def _moves_token(plan: Plan, head: RequestHead) -> bool:
 
 def without_token_betas(fields: Fields) -> Fields:
     """Return the fields without the beta names that belong to a token; all other bytes stay."""
-    return tuple(filter(None, (_without_token_betas(item) for item in fields)))
+    if _BETA not in _names(fields):
+        return fields
+    return tuple(filter(None, map(_without_token_betas, fields)))
 
 
 def _without_token_betas(item: Field) -> Field | None:
@@ -141,13 +143,15 @@ def _without_token_betas(item: Field) -> Field | None:
 
 def stripped(fields: Fields) -> Fields:
     """Return the fields without any key of the client, in whatever header and spelling."""
-    kept = [item for item in fields if not is_key_header(lower_name(item[0]))]
+    kept = tuple([item for item in fields if not is_key_header(lower_name(item[0]))])
+    if _PROTOCOL not in _names(kept):
+        return kept
     return tuple(filter(None, map(_without_websocket_key, kept)))
 
 
 def _without_websocket_key(item: Field) -> Field | None:
     name, value = item
-    if name.lower() != b"sec-websocket-protocol" or KEY_PROTOCOL not in text(value).lower():
+    if name.lower() != _PROTOCOL or KEY_PROTOCOL not in text(value).lower():
         return item
     protocols = [part.strip() for part in text(value).split(",")]
     kept = [part for part in protocols if not is_key_protocol(part)]
@@ -180,7 +184,7 @@ def auth_header(auth: Auth) -> tuple[str, str]:
 
 def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
     """Return the fields with these names removed from `Connection`: the next hop would drop the headers it names."""
-    if not any(item[0].lower() == b"connection" for item in fields):
+    if b"connection" not in _names(fields):
         return fields
     hidden = {normal_name(name) for name in names}
     return tuple(filter(None, (_nominating_less(item, hidden) for item in fields)))

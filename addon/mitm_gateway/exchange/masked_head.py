@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..text.redact import masked_fields, masked_target
 from ..wire.request import Fields
+
+Field = tuple[bytes, bytes]
 
 
 class MaskedHead:
@@ -18,12 +20,15 @@ class MaskedHead:
 
     def with_secrets(self, target: str, fields: Fields) -> tuple[str, Fields]:
         """Return a target and fields with the secrets put back; what another addon has edited stays as it is."""
-        hidden: dict[tuple[bytes, bytes], list[bytes]] = {}
-        for (name, shown), (_, value) in zip(self.fields, self._fields, strict=True):
-            if shown != value:
-                hidden.setdefault((name.lower(), shown), []).append(value)
-        restored = []
-        for name, value in fields:
-            values = hidden.get((name.lower(), value))
-            restored.append((name, values.pop(0) if values else value))
+        hidden: dict[Field, list[bytes]] = {}
+        for shown, real in zip(self.fields, self._fields, strict=True):
+            if shown != real:
+                hidden.setdefault((shown[0].lower(), shown[1]), []).append(real[1])
+        masks = {shown for _, shown in hidden}
+        restored = [_restored(item, hidden) if item[1] in masks else item for item in fields]
         return self._target if target == self.target else target, tuple(restored)
+
+
+def _restored(item: Field, hidden: Mapping[Field, list[bytes]]) -> Field:
+    values = hidden.get((item[0].lower(), item[1]))
+    return (item[0], values.pop(0)) if values else item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote, unquote_plus
 
@@ -11,6 +12,7 @@ from ..text.redact import Secret
 
 # Characters with no meaning between the parameters of a query.
 _PLAIN = "/:,@"
+_as_is = re.compile(rf"[A-Za-z0-9_.~{_PLAIN}-]*").fullmatch
 
 
 def edited_target(target: str, query: Query, secrets: Mapping[str, Secret]) -> str:
@@ -27,7 +29,7 @@ def edited_target(target: str, query: Query, secrets: Mapping[str, Secret]) -> s
 
 def encoded(text: str) -> str:
     """Return a name or value as it is written into a query."""
-    return quote(text, safe=_PLAIN)
+    return text if _as_is(text) else quote(text, safe=_PLAIN)
 
 
 def _edited(pairs: list[str], query: Query, wanted: dict[str, str]) -> Iterator[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from ..llm.usage import Usage
-from ..text.printable import one_line, shown_name
+from ..text.printable import MAX_NAME, one_line, shown_name
 from ..text.redact import is_key_header, masked_text
 from ..wire.request import RequestHead, lower_name
 from .plan import Plan, body_edits
@@ -165,11 +165,10 @@ class Record:
             "session": self.session,
             "agent": self.agent,
         }
-        return {
-            key: _shown(key, value) if isinstance(value, str) else value
-            for key, value in entry.items()
-            if value is not None
-        }
+        known = {key: value for key, value in entry.items() if value is not None}
+        if _are_plain([value for value in known.values() if isinstance(value, str)]):
+            return known
+        return {key: _shown(key, value) if isinstance(value, str) else value for key, value in known.items()}
 
     def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
         """Return the facts of the Gateway view as plain values, the log entry included; unknown values are absent."""
@@ -192,8 +191,15 @@ class Record:
 
 
 def _first(head: RequestHead, names: tuple[str, ...]) -> str | None:
-    value = next((value for name in names if (value := head.get(name))), None)
-    return None if value is None else masked_text(value)
+    for name in names:
+        if value := head.get(name):
+            return masked_text(value)
+    return None
+
+
+def _are_plain(texts: Sequence[str]) -> bool:
+    """Return whether all of these texts can be shown as they are."""
+    return "".join(texts).isprintable() and max(map(len, texts)) <= MAX_NAME
 
 
 def _shown(key: str, value: str) -> str:

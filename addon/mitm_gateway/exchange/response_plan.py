@@ -39,7 +39,10 @@ class ResponseHead:
 
     def get(self, name: bytes, default: str = "") -> str:
         """Return the first value of a field; the name in lower case."""
-        return next((text(value) for key, value in self.fields if key.lower() == name), default)
+        for key, value in self.fields:
+            if key.lower() == name:
+                return text(value)
+        return default
 
     @property
     def is_encoded(self) -> bool:
@@ -76,7 +79,7 @@ def plan_response(
     is_rejected = head.status == 401 or (head.status == 403 and is_token_rejected(head.get(ERROR_TYPE), b""))
     rejected = (own, secrets.named[own]) if is_rejected and own in secrets.named else None
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
-    given = tuple(item for item in head.fields if item[0].lower() != b"alt-svc")
+    given = tuple([item for item in head.fields if item[0].lower() != b"alt-svc"])
     fields = fields_masked_exactly(fields_for_pages(given, plan, request, policy), hidden)
     if head.status == SWITCHING:
         return ResponsePlan(fields, rejected=rejected)
@@ -84,7 +87,7 @@ def plan_response(
     usage = None if head.is_encoded else reader_for(head.get(b"content-type"))
     tee = Tee(capture, restorer, usage)
     if restorer is not None:
-        fields = tuple(item for item in fields if item[0].lower() not in _FRAMING)
+        fields = tuple([item for item in fields if item[0].lower() not in _FRAMING])
     return ResponsePlan(fields, tee, restorer is not None, rejected)
 
 

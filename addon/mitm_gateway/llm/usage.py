@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
@@ -70,31 +70,58 @@ class Usage(NamedTuple):
 
 def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
     """Add the findings in a part to `found`."""
-    reported: dict[str, str | int | None] = {
-        "model": _text(part.get("model", part.get("modelVersion")), _MODEL),
-        "stop_reason": _stop_reason(part),
-        "error": _error(part.get("error")) or _error_event(part),
-    }
-    for names in TOKENS:
-        counts = part.get(names.within)
+    if model := _text(part.get("model", part.get("modelVersion")), _MODEL):
+        found["model"] = model
+    if reason := _stop_reason(part):
+        found["stop_reason"] = reason
+    if error := _error(part.get("error")) or _error_event(part):
+        found["error"] = error
+    for within, names in reversed(_NAMES_OF_COUNTS.items()):
+        counts = part.get(within)
         if isinstance(counts, dict):
+            found.update(_tokens(counts, names))
+
+
+# The places of one count in the APIs; the values at the places of one API are added up.
+_Count = tuple[tuple[tuple[str, ...], ...], ...]
+
+
+def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
+    """Return the places of each count, by the object that they are in."""
+    found: dict[str, dict[str, _Count]] = {}
+    for names in apis:
+        places = {
+            "input_tokens": (names.input,),
+            "output_tokens": names.output,
+            "cache_read_tokens": (names.cache_read,),
+            "cache_creation_tokens": (names.cache_creation,) if names.cache_creation else (),
+        }
+        counts = found.setdefault(names.within, {})
+        for count, summed in places.items():
+            one = tuple(tuple(name.split(".")) for name in summed)
+            if one and one not in (others := counts.get(count, ())):
+                counts[count] = (*others, one)
+    return found
+
+
+_NAMES_OF_COUNTS = _names_of_counts(TOKENS)
+
+
+def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[tuple[str, int]]:
+    for count, apis in names.items():
+        for places in apis:
+            numbers = [
+                number
+                for first, *rest in places
+                if first in counts and (number := _number(_at(counts[first], rest))) is not None
+            ]
             # A gateway may report one count under two names; the first valid one is used.
-            reported = {**_tokens(counts, names), **reported}
-    found.update({name: value for name, value in reported.items() if value is not None})
+            if numbers:
+                yield count, sum(numbers)
+                break
 
 
-def _tokens(counts: Mapping[str, Any], names: Tokens) -> dict[str, int]:
-    output = [count for name in names.output if (count := _number(counts.get(name))) is not None]
-    found = {
-        "input_tokens": _number(counts.get(names.input)),
-        "output_tokens": sum(output) if output else None,
-        "cache_read_tokens": _number(_at(counts, tuple(names.cache_read.split(".")))),
-        "cache_creation_tokens": _number(counts.get(names.cache_creation or "")),
-    }
-    return {name: count for name, count in found.items() if count is not None}
-
-
-def _at(value: Any, place: tuple[str | int, ...]) -> Any:
+def _at(value: Any, place: Iterable[str | int]) -> Any:
     """Return the value at a place, or None."""
     for step in place:
         if isinstance(step, str):
@@ -119,8 +146,8 @@ def _name(value: object) -> str | None:
 
 
 def _stop_reason(part: Mapping[str, Any]) -> str | None:
-    for place in STOP_REASONS:
-        if reason := _name(_at(part, place)):
+    for first, *rest in STOP_REASONS:
+        if first in part and (reason := _name(_at(part[str(first)], rest))):
             return reason
     # The Responses API has a status, and the reason where the response is incomplete.
     if part.get("object") != "response" or part.get("status") in UNFINISHED:

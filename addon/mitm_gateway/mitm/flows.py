@@ -54,8 +54,8 @@ def arrival_of(client: Client, *, inside_connect: bool, authenticated: bool, rep
 
 def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
     """Return the head of a flow's request."""
-    request = flow.request
-    host = request.host
+    data = flow.request.data
+    host = data.host
     if arrival.mode == "transparent" and arrival.sni:
         host = arrival.sni  # the target is an address; the upstream's certificate is checked for this name
     try:
@@ -63,13 +63,13 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
     except ValueError:
         host = host.lower()  # no rule has such a host
     return RequestHead(
-        method=request.method,
-        scheme=request.scheme,
+        method=flow.request.method,
+        scheme=text(data.scheme),
         host=host,
-        port=request.port,
-        target=text(request.data.path),
-        fields=request.headers.fields,
-        authority=request.authority,
+        port=data.port,
+        target=text(data.path),
+        fields=data.headers.fields,
+        authority=flow.request.authority if data.authority else "",
     )
 
 

@@ -138,5 +138,5 @@ def _place(flow: http.HTTPFlow) -> list[Any]:
 
 def _checksum(flow: http.HTTPFlow) -> int:
     """Return a checksum that tells headers edited by the user from those that were sent."""
-    kept = [field for field in flow.request.headers.fields if field[0].lower() not in _UNTOLD]
-    return zlib.crc32(b"\n".join(map(b":".join, kept)))
+    kept = [b":".join(field) for field in flow.request.headers.fields if field[0].lower() not in _UNTOLD]
+    return zlib.crc32(b"\n".join(kept))

@@ -78,22 +78,8 @@ class Requests(dict[str, UnderWay]):
             return None
         if entry.exchange.plan is None:
             return request
-        data = request.data
-        target, fields = entry.exchange.with_secrets(text(data.path), data.headers.fields)
-        return http.Request(
-            data.host,
-            data.port,
-            data.method,
-            data.scheme,
-            data.authority,
-            raw(target),
-            data.http_version,
-            http.Headers(fields),
-            None,
-            None,
-            data.timestamp_start,
-            data.timestamp_end,
-        )
+        target, fields = entry.exchange.with_secrets(text(request.data.path), request.data.headers.fields)
+        return _with_head(request, raw(target), http.Headers(fields))
 
     def body_limit(self, flow: http.HTTPFlow) -> int | None:
         """Return how many bytes a request's body may have; None where no rule takes it."""
@@ -104,6 +90,20 @@ class Requests(dict[str, UnderWay]):
         """Refuse a request while its body is being received."""
         entry = self.get(flow.id)
         refuse(flow, refusal, entry.exchange if entry else None)
+
+
+def _with_head(request: http.Request, path: bytes, headers: http.Headers) -> http.Request:
+    """Return a copy with another head and no body; mitmproxy's constructor checks the type of each part again."""
+    copied, data = object.__new__(http.Request), object.__new__(http.RequestData)
+    data.__dict__ |= {
+        **request.data.__dict__,
+        "path": path,
+        "headers": headers,
+        "content": None,
+        "trailers": None,
+    }
+    copied.data = data
+    return copied
 
 
 def stream_request(entry: UnderWay) -> None:

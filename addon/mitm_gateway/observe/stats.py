@@ -87,7 +87,9 @@ class Stats:
         key = (shown_name(str(entry.get("rule", "no rule"))), model[:_MAX_NAME])
         if key not in self._totals and len(self._totals) >= MAX_ROWS:
             key = (key[0], OTHERS)
-        self._totals.setdefault(key, _Totals()).add(entry)
+        if (totals := self._totals.get(key)) is None:
+            totals = self._totals[key] = _Totals()
+        totals.add(entry)
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Add the lines of a log; malformed ones are counted in `unreadable`."""

@@ -28,13 +28,15 @@ def visible(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return the text of a peer as part of a line: nothing in it acts on a terminal, a log or an encoder."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return visible(text).translate(_TO_LINE)
 
 
 def shown_name(text: str) -> str:
     """Return a name that a peer chose, such as a model's, on one line and cut where it is very long."""
+    if len(text) <= MAX_NAME and text.isprintable():
+        return text
     shown = one_line(text[: MAX_NAME + 1])
     return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 1]}…"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
 from typing import TypeVar
 
 Text = TypeVar("Text", str, bytes)
@@ -16,10 +15,20 @@ MAX_KEY_LENGTH = 128
 
 def remember_short(function: Callable[[Text], Result]) -> Callable[[Text], Result]:
     """Cache the results of a pure function for short texts; longer ones are computed each time."""
-    remembered = lru_cache(maxsize=MAX_KEYS)(function)
+    return _Results(function).__getitem__
 
-    @wraps(function)
-    def cached(text: Text) -> Result:
-        return remembered(text) if len(text) <= MAX_KEY_LENGTH else function(text)
 
-    return cached
+class _Results(dict[Text, Result]):
+    """Results by text. Looking one up takes no Python call, which names of headers need dozens of times a request."""
+
+    def __init__(self, function: Callable[[Text], Result]) -> None:
+        super().__init__()
+        self._function: Callable[[Text], Result] = function
+
+    def __missing__(self, text: Text) -> Result:
+        result = self._function(text)
+        if len(text) <= MAX_KEY_LENGTH:
+            if len(self) >= MAX_KEYS:
+                self.clear()
+            self[text] = result
+        return result

@@ -58,7 +58,7 @@ class RequestHead:
     fields: Fields
     authority: str = ""
 
-    @property
+    @cached_property
     def path(self) -> str:
         """The target without its query."""
         return self.target.partition("?")[0]
@@ -74,17 +74,18 @@ class RequestHead:
         return has_odd_segments(self.path)
 
     @cached_property
-    def _values(self) -> dict[str, list[str]]:
-        values: dict[str, list[str]] = {}
-        for name, value in self.fields:
-            values.setdefault(lower_name(name), []).append(text(value))
+    def _values(self) -> dict[str, tuple[str, ...]]:
+        values: dict[str, tuple[str, ...]] = {}
+        for field_name, value in self.fields:
+            name = lower_name(field_name)
+            values[name] = (*values.get(name, ()), text(value))
         return values
 
     def all(self, name: str) -> tuple[str, ...]:
         """Return all values of a header, given its name in lower case."""
-        return tuple(self._values.get(name, ()))
+        return self._values.get(name, ())
 
     def get(self, name: str) -> str | None:
         """Return the values of a header joined as in RFC 9110, 5.3, or None if it is absent."""
-        values = self.all(name)
+        values = self._values.get(name)
         return ", ".join(values) if values else None

@@ -79,17 +79,23 @@ def skip_interim(patches: Patches) -> None:
     if not hasattr(ReceiveBuffer, "maybe_extract_lines") or not isinstance(ReceiveBuffer()._data, bytearray):
         raise Unexpected("h11's ReceiveBuffer")
 
-    def read_final_headers(self: Any, event: Any) -> Steps:
-        if self.request and isinstance(event, events.DataReceived):
-            while _INTERIM.match(line := _first_line(self.buf)):
-                if _SWITCH.match(line) and _switches_to_websocket(self):
-                    break
-                if self.buf.maybe_extract_lines() is None:
-                    return
-                if _SWITCH.match(line):
-                    yield from fail(self, "the upstream switches to a protocol that was not requested")
-                    return
+    def read_after_interim(self: Any, event: Any) -> Steps:
+        while _INTERIM.match(line := _first_line(self.buf)):
+            if _SWITCH.match(line) and _switches_to_websocket(self):
+                break
+            if self.buf.maybe_extract_lines() is None:
+                return
+            if _SWITCH.match(line):
+                yield from fail(self, "the upstream switches to a protocol that was not requested")
+                return
         yield from read_headers(self, event)
+
+    def read_final_headers(self: Any, event: Any) -> Steps:
+        is_interim = (
+            self.request and isinstance(event, events.DataReceived) and _INTERIM.match(_first_line(self.buf))
+        )
+        steps: Steps = (read_after_interim if is_interim else read_headers)(self, event)
+        return steps
 
     patches.set(client, "read_headers", read_final_headers)
 

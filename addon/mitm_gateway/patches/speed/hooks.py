@@ -139,6 +139,7 @@ class Dispatch:
         self._manager = manager
         self._slow = manager.trigger_event
         self._tables: dict[str, Table | None] = {}
+        self._last: dict[tuple[int, str], bool] = {}
         self._begun: dict[hooks.Hook, tuple[Awaitable[object] | None, Steps]] = {}
         self._is_on = False
 
@@ -183,7 +184,7 @@ class Dispatch:
             finally:
                 events = [each for each in args if isinstance(each, hooks.Hook)]
                 if not events or isinstance(events[0], _LIFECYCLE):
-                    self._tables.clear()
+                    self._forget()
 
         return forgetting
 
@@ -204,11 +205,23 @@ class Dispatch:
 
     def is_last(self, addon: object, *names: str) -> bool:
         """Return whether no addon but mitmproxy's terminal output sees a flow in these hooks after `addon`."""
-        return self._is_on and all(self._is_last(addon, name) for name in names)
+        if not self._is_on:
+            return False
+        for name in names:
+            key = (id(addon), name)
+            if (is_last := self._last.get(key)) is None:
+                is_last = self._last[key] = self._is_last(addon, name)
+            if not is_last:
+                return False
+        return True
 
     def _is_last(self, addon: object, name: str) -> bool:
         having = list(chain.from_iterable(self._table(name) or ()))
         return addon in having and all(map(_only_prints, having[having.index(addon) + 1 :]))
+
+    def _forget(self) -> None:
+        self._tables.clear()
+        self._last.clear()
 
     def _table(self, name: str) -> Table | None:
         """Return the addons with the hook, by top-level addon; None if mitmproxy itself must dispatch it."""
@@ -241,7 +254,7 @@ class Dispatch:
         for group in table:
             try:
                 for addon in group:
-                    if name == "request" and _serves_nothing(addon, *args):
+                    if name == "request" and isinstance(addon, ASGIApp) and _serves_nothing(addon, *args):
                         continue
                     result = getattr(addon, name)(*args)
                     if result is not None and inspect.isawaitable(result):
@@ -266,7 +279,7 @@ class Dispatch:
 
     def complete(self, hook: commands.StartHook) -> bool:
         """Call the addons and return whether that completes the hook; if not, `handle_lifecycle` continues it."""
-        if not self._is_on or hook in self._begun:
+        if not self._is_on or (self._begun and hook in self._begun):
             return False
         args = hook.args()
         steps = self._all_steps(hook, args)
@@ -279,9 +292,9 @@ class Dispatch:
     async def trigger_event(self, event: hooks.Hook) -> None:
         """Call all addons that have the event's hook."""
         if isinstance(event, _LIFECYCLE) or self._table(event.name) is None:
-            self._tables.clear()
+            self._forget()
             await self._slow(event)
-            self._tables.clear()
+            self._forget()
             return
         steps = self._steps(event, event.args())
         await _finish(next(steps, None), steps)
@@ -307,12 +320,10 @@ def _only_prints(addon: object) -> bool:
     return type(addon) is dumper.Dumper and not ctx.options.dumper_filter
 
 
-def _serves_nothing(addon: object, flow: http.HTTPFlow) -> bool:
+def _serves_nothing(addon: ASGIApp, flow: http.HTTPFlow) -> bool:
     """Return whether this addon of mitmproxy serves another host; its own check takes longer."""
-    return (
-        isinstance(addon, ASGIApp)
-        and type(addon).request in (ASGIApp.request, Onboarding.request)
-        and (not _may_name(addon.host, flow.request) or not addon.should_serve(flow))
+    return type(addon).request in (ASGIApp.request, Onboarding.request) and (
+        not _may_name(addon.host, flow.request) or not addon.should_serve(flow)
     )
 
 
