@@ -19,40 +19,6 @@ def command(tmp_path: Path) -> Command:
     return Command(tmp_path / "home")
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        (["chek"], 'unknown command "chek" (did you mean "check"?)'),
-        (["launch"], 'unknown command "launch"; expected one of run, serve, check,'),
-        ([], "a command is missing; expected one of run, serve,"),
-        (["run", "--intercpt", "claude"], 'unknown option "--intercpt" (did you mean "--intercept"?)'),
-        (["run", "--int", "claude"], 'unknown option "--int"'),
-        (["serve", "--prot", "8081"], 'unknown option "--prot" (did you mean "--port"?)'),
-        (["serve", "--port", "x"], "argument --port: invalid int value: 'x'"),
-        (["run"], "the client is missing; expected one as in `mitm-gateway run claude`"),
-        (["run", "--"], "the client is missing"),
-        (["run", "--set", "gateway_lgo=x", "true"], 'unknown option "gateway_lgo" (did you mean "gateway_log"?)'),
-        (["run", "--set", "gateway_rules=x", "true"], "--set gateway_rules: expected --rules FILE instead"),
-        (["serve", "--set", "gateway_keep=x"], '--set "gateway_keep": '),
-        (["serve", "--set", "gateway_log"], '--set "gateway_log" has no value; expected NAME=VALUE'),
-        (["env", "--shell", "bsh"], 'unknown value "bsh" (did you mean "bash"?)'),
-        (["env", "--client", "codx"], 'unknown client "codx" (did you mean "codex"?)'),
-        (["init", "openruter"], 'unknown preset (did you mean "openrouter"?)'),
-        (["explain", "GET"], "the following arguments are required: URL"),
-        (["export", "nginx"], 'unknown value "nginx"; expected one of envoy'),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)  # fmt: skip
-def test_a_wrong_command_line_is_one_line_with_the_fix_and_status_2(
-    command: Command, line: list[str], told: str
-) -> None:
-    done = command.run(*line)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"mitm-gateway: {told}"), done.stderr
-    assert len(done.stderr.splitlines()) <= 2
-
-
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     "line",
@@ -116,12 +82,3 @@ def test_a_closed_pipe_prints_no_traceback(command: Command) -> None:
         check=False,
     )
     assert done.stderr == ""
-
-
-def test_help_has_a_description_an_example_and_defaults(command: Command) -> None:
-    for name in ("run", "serve", "env", "check"):
-        text = command.run(name, "--help").stdout
-        assert "examples:" in text
-        assert f"mitm-gateway {name}" in text
-    assert "every other\nhost is tunnelled" in command.run("run", "--help").stdout
-    assert "(default 8080)" in command.run("serve", "--help").stdout

@@ -80,7 +80,10 @@ def _buffer_lines() -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
-    arguments, unknown = parser.parse_known_args(argv)
+    given = tuple(sys.argv[1:] if argv is None else argv)
+    parser.given = given
+    arguments, unknown = parser.parse_known_args(given)
+    arguments.given = given
     if unknown:
         arguments.parser.refuse_unknown(unknown)
     return arguments

@@ -45,6 +45,11 @@ def add_rules_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rules", type=Path, metavar="FILE", help=f"rules file (default {default_rules()})")
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's help."""
+    return "\n".join(("examples:", *(f"  {PROGRAM} {line}" for line in lines)))
+
+
 def rule_count(ruleset: RuleSet) -> str:
     """Return "1 rule" or "3 rules"."""
     count = len(ruleset.rules)
@@ -65,7 +70,7 @@ def report(fault: object) -> None:
 
 def _wrapped(text: str, stream: TextIO) -> str:
     """Return the text with its lines broken between words where a terminal would break them inside words."""
-    if not stream.isatty():
+    if not _is_terminal(stream):
         return text
     width = _width(stream)
     return "\n".join(
@@ -83,7 +88,11 @@ def _width(stream: TextIO) -> int:
 
 def wants_colour(stream: TextIO) -> bool:
     """Return True if the stream is a terminal and `NO_COLOR` is not set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()
 
 
 def wrong_usage(text: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..rules import presets
-from .common import OK, Subparsers
+from .common import OK, Subparsers, examples
 
 _PROGRAM = "mitm-gateway"
 
@@ -35,8 +35,16 @@ class Completable:
 
 def add(commands: Subparsers, parser: argparse.ArgumentParser) -> None:
     """Add the subcommand; `parser` defines what is completed."""
-    completion = commands.add_parser("completion", help="print the completion script of a shell")
-    completion.add_argument("shell", choices=tuple(_SCRIPTS))
+    completion = commands.add_parser(
+        "completion",
+        help="print the completion script of a shell",
+        description="Print the completion script of a shell.",
+        epilog=examples(
+            "completion bash > ~/.local/share/bash-completion/completions/mitm-gateway",
+            "completion fish > ~/.config/fish/completions/mitm-gateway.fish",
+        ),
+    )
+    completion.add_argument("shell", metavar="SHELL", choices=tuple(_SCRIPTS), help=", ".join(_SCRIPTS))
 
     def run(arguments: argparse.Namespace) -> int:
         print(script(parser, arguments.shell))

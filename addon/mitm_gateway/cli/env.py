@@ -23,6 +23,7 @@ from .common import (
     say,
     wrong_usage,
 )
+from .parser import port_number
 from .rules_source import told_rules
 from .serve import served_hosts
 
@@ -48,7 +49,10 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--client", metavar="NAME", help="client that reads the variables (default: all)")
     parser.add_argument("--shell", choices=_SHELLS, help="syntax of the commands (default: from $SHELL)")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port of the first listener (default %(default)s)"
+        "--port",
+        type=port_number,
+        default=DEFAULT_PORT,
+        help="port of the first listener (default %(default)s)",
     )
     parser.add_argument("--host", action="append", help="host that clients mean, as in `serve --host`")
     parser.add_argument("--intercept", action="store_true", help="for a gateway that is an HTTPS proxy")

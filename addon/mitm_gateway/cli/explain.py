@@ -11,18 +11,28 @@ from collections.abc import Sequence
 from ..exchange.explain import explain_url
 from ..text.printable import visible
 from .check import warn
-from .common import OK, Subparsers, add_rules_option, wants_colour, wrong_usage
+from .common import OK, Subparsers, add_rules_option, examples, wants_colour, wrong_usage
 from .rules_source import told_rules
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("explain", help="show which rule takes a request and every edit it makes")
+    parser = commands.add_parser(
+        "explain",
+        help="show which rule takes a request and every edit it makes",
+        description="Show which rule takes a request and every edit it makes, or why none does. Nothing is sent.",
+        epilog=examples(
+            "explain POST https://api.anthropic.com/v1/messages --model claude-opus-4-8",
+            "explain POST http://127.0.0.1:8080/v1/messages -H 'x-api-key: any-key'",
+        ),
+    )
     parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("method", metavar="METHOD")
-    parser.add_argument("url", metavar="URL")
+    parser.add_argument("method", metavar="METHOD", help="such as POST")
+    parser.add_argument(
+        "url", nargs="?", metavar="URL", help="the URL that the client means, or a listener's"
+    )
     parser.add_argument(
         "-H", dest="headers", action="append", default=[], metavar="'Name: value'", help="request header"
     )
@@ -31,6 +41,10 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the explanation."""
+    if arguments.url is None:
+        return wrong_usage(
+            "METHOD or URL is missing; expected both, such as POST https://api.anthropic.com/v1/messages"
+        )
     try:
         headers = [_header(text) for text in arguments.headers]
         ruleset = told_rules(arguments).ruleset

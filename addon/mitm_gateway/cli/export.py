@@ -13,7 +13,7 @@ from ..envoy.options import DEFAULT_CA, parse_address
 from ..rules.fields import parse_size
 from ..rules.problems import RulesError
 from ..wire.addresses import normal_host, parse_origin
-from .common import OK, Subparsers, add_rules_option, say, wrong_usage
+from .common import OK, Subparsers, add_rules_option, examples, say, wrong_usage
 from .rules_source import find_rules, rules_line
 
 T = TypeVar("T")
@@ -21,9 +21,17 @@ T = TypeVar("T")
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("export", help="write the same rules as a configuration of Envoy")
+    parser = commands.add_parser(
+        "export",
+        help="write the same rules as a configuration of Envoy",
+        description="Write the same rules as a configuration of Envoy. The files contain no secret.",
+        epilog=examples(
+            "export envoy --rules rules.yaml -o envoy",
+            "export envoy --listen 8080=api.anthropic.com --listen 8081=api.openai.com",
+        ),
+    )
     parser.set_defaults(run=run)
-    parser.add_argument("engine", choices=["envoy"])
+    parser.add_argument("engine", metavar="ENGINE", choices=["envoy"], help="envoy")
     add_rules_option(parser)
     _add_addresses(parser)
     _add_folders(parser)
@@ -73,7 +81,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="web origin that may use the listeners"
     )
-    parser.add_argument("--body-limit", default="64MiB", metavar="SIZE", help="largest request body")
+    parser.add_argument(
+        "--body-limit", default="64MiB", metavar="SIZE", help="largest request body (default %(default)s)"
+    )
     parser.add_argument(
         "--tokens", action="store_true",
         help="log token counts, as gateway_log does; responses are read for that",

@@ -9,13 +9,21 @@ import textwrap
 from pathlib import Path
 
 from ..rules import presets
-from .common import FAULT, OK, Subparsers, default_rules, say
+from .common import FAULT, OK, Subparsers, default_rules, examples, say
 from .presets import WIDTH, unknown_preset
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("init", help="write a commented rules file for a preset")
+    parser = commands.add_parser(
+        "init",
+        help="write a commented rules file for a preset",
+        description="Write a commented rules file for a preset. An existing file stays unless --force is given.",
+        epilog=examples(
+            "init litellm",
+            "init github-copilot --rules copilot.yaml",
+        ),
+    )
     parser.set_defaults(run=run)
     parser.add_argument("preset", metavar="PRESET", help=", ".join(presets.names()))
     parser.add_argument(

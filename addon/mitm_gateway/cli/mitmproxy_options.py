@@ -50,6 +50,8 @@ def option_fault(assignments: Sequence[str]) -> str | None:
     known = _declare_gateway_options(declared)
     for assignment in assignments:
         name, equals, _ = assignment.partition("=")
+        if not name:
+            return f'--set "{assignment}" has no name; expected NAME=VALUE'
         if not equals:
             return f'--set "{name}" has no value; expected NAME=VALUE'
         if name == "gateway_rules":

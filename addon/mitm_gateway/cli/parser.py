@@ -4,40 +4,112 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
-from typing import NoReturn
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from ..rules.problems import did_you_mean
 from .common import USAGE, say
 
-_INVALID_CHOICE = re.compile(r"argument [^:]+: invalid choice: '([^']*)'")
+_INVALID_CHOICE = re.compile(r"argument ([^:]+): invalid choice: '([^']*)'")
+_MISSING = "the following arguments are required: "
+_NO_VALUE = re.compile(r"argument ([^:]+): expected (?:one|at least one) argument")
+_OF_AN_ARGUMENT = re.compile(r"argument ([^:]+): (.*)", re.DOTALL)
+# Words of other programs for a command.
+_OTHER_WORDS = {
+    "start": "serve", "up": "serve", "proxy": "serve", "server": "serve", "launch": "run", "exec": "run", "with": "run",
+    "validate": "check", "lint": "check", "verify": "check", "test": "check", "new": "init", "setup": "init",
+    "config": "init", "providers": "presets", "list": "presets", "diagnose": "doctor", "status": "doctor",
+    "envoy": "export envoy", "why": "explain", "dry-run": "explain", "usage": "stats",
+}  # fmt: skip
+_MOST_OPTIONS = 5
+
+
+def port_number(text: str) -> int:
+    """Return a port that a listener can have. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError("not a port number; expected 1 to 65535")
+    return int(text)
+
+
+class _Help(argparse.HelpFormatter):
+    """Help whose lines stay as they are written, and break between words where they are too long."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            textwrap.fill(line, width, initial_indent=indent, subsequent_indent=f"{indent}{_indent_of(line)}",
+                          replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
+            for line in text.splitlines()
+        )  # fmt: skip
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
+
+def _indent_of(line: str) -> str:
+    own = line[: len(line) - len(line.lstrip())]
+    return f"{own}    " if own else ""
 
 
 class Parser(argparse.ArgumentParser):
     """A parser of a command or subcommand."""
 
-    def __init__(self, *args: object, **options: object) -> None:
+    given: Sequence[str] = ()
+    """The words that are parsed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
         # An abbreviated option would change its meaning with the next one that begins alike.
-        settings = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
-        super().__init__(*args, **{**settings, **options})  # type: ignore[arg-type]
+        settings = {"allow_abbrev": False, "formatter_class": _Help}
+        super().__init__(*args, **{**settings, **options})
 
     def error(self, message: str) -> NoReturn:
         """Print the fault in one line, the way to the help in another, and exit with status 2."""
-        if found := _INVALID_CHOICE.match(message):
-            expected = self._choices(found[1])
-            hint = did_you_mean(found[1], expected) or f"; expected one of {', '.join(expected)}"
-            message = f'unknown {"command" if expected == self._commands() else "value"} "{found[1]}"{hint}'
-        elif message.endswith("required: COMMAND"):
-            message = f"a command is missing; expected one of {', '.join(self._commands())}"
-        say(message)
+        say(self._in_our_words(message))
         self.exit(USAGE, f"       see `{self.prog} --help`\n")
 
     def refuse_unknown(self, words: Iterable[str]) -> NoReturn:
         """Report words that no option or argument takes, and exit with status 2."""
         word = next(iter(words))
         name = word.partition("=")[0]
-        kind = "option" if word.startswith("-") else "argument"
-        self.error(f'unknown {kind} "{name}"{did_you_mean(name, self._options())}')
+        if not word.startswith("-"):
+            self.error(f'unknown argument "{name}"')
+        known = self._options()
+        hint = did_you_mean(name, known)
+        if not hint and len(known) <= _MOST_OPTIONS:
+            hint = f"; expected one of {', '.join(known)}"
+        self.error(f'unknown option "{name}"{hint}')
+
+    def _in_our_words(self, message: str) -> str:
+        if found := _INVALID_CHOICE.match(message):
+            return self._unknown_word(found[1], found[2])
+        if message.startswith(_MISSING):
+            return self._missing(message.removeprefix(_MISSING).split(", "))
+        if found := _NO_VALUE.match(message):
+            return f"{found[1]} has no value"
+        if found := _OF_AN_ARGUMENT.match(message):
+            return f"{found[1]}: {found[2]}"
+        return message
+
+    def _unknown_word(self, kind: str, word: str) -> str:
+        commands = self._commands()
+        expected = commands or self._choices(kind)
+        other = _OTHER_WORDS.get(word.lower()) if "run" in commands else None
+        if word.lower() in ("help", "version") and "run" in commands:
+            other = f"--{word.lower()}"
+        hint = f' (did you mean "{other}"?)' if other else did_you_mean(word, expected)
+        name = "value" if kind.startswith("-") else kind.lower()
+        hint = hint or f"; expected one of {', '.join(expected)}"
+        return f'unknown {name} "{word}"{hint}'
+
+    def _missing(self, names: Sequence[str]) -> str:
+        if commands := self._commands():
+            if options := [word for word in self.given if word.startswith("-")]:
+                return f'unknown option "{options[0]}"{did_you_mean(options[0], self._options())}'
+            return f"a {names[0].lower()} is missing; expected one of {', '.join(commands)}"
+        verb = "is" if len(names) == 1 else "are"
+        choices = self._choices(names[0])
+        expected = f"; expected one of {', '.join(choices)}" if choices and len(names) == 1 else ""
+        return f"{' and '.join(names)} {verb} missing{expected}"
 
     def _options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
@@ -50,8 +122,9 @@ class Parser(argparse.ArgumentParser):
             for name in action.choices
         ]
 
-    def _choices(self, wrong: str) -> list[str]:
-        """Return the words that were expected where a wrong one was given."""
-        commands = self._commands()
-        choices = [str(each) for action in self._actions if action.choices for each in action.choices]
-        return commands or [each for each in choices if each != wrong]
+    def _choices(self, name: str) -> list[str]:
+        """Return the words that an argument or option takes, if they are listed."""
+        for action in self._actions:
+            if action.choices and name in ("/".join(action.option_strings), action.metavar, action.dest):
+                return [str(each) for each in action.choices]
+        return []

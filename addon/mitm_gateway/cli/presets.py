@@ -6,15 +6,24 @@ import argparse
 import textwrap
 
 from ..rules import presets
+from ..rules.nodes import shown
 from ..rules.problems import did_you_mean
-from .common import OK, Subparsers, wrong_usage
+from .common import OK, Subparsers, examples, wrong_usage
 
 WIDTH = 100
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("presets", help="list the known providers, each with date and source")
+    parser = commands.add_parser(
+        "presets",
+        help="list the known providers, each with date and source",
+        description="List the known providers, each with date and source, or show one preset in full.",
+        epilog=examples(
+            "presets",
+            "presets litellm",
+        ),
+    )
     parser.set_defaults(run=run)
     parser.add_argument("name", nargs="?", metavar="PRESET", help="show one preset in full")
 
@@ -35,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 def unknown_preset(name: str) -> int:
     """Report a preset that does not exist and return the exit status."""
     hint = did_you_mean(name, presets.names()) or f"; expected one of {', '.join(presets.names())}"
-    return wrong_usage(f"unknown preset{hint}")
+    return wrong_usage(f"unknown preset {shown(name)}{hint}")
 
 
 def _summary(name: str, *, notes: bool = False) -> list[str]:

@@ -32,8 +32,8 @@ examples:
   mitm-gateway run codex exec "explain this repository"
   mitm-gateway run --intercept --web -- bash -c 'git pull && claude -p hi'
 
-The client needs no further settings. With --intercept, the hosts that rules are about are decrypted; every other
-host is tunnelled as it is, so that its certificates and protocols stay untouched (--all-hosts decrypts them too)."""
+The client needs no further settings. With --intercept, the hosts that rules are about are decrypted; every
+other host is tunnelled as it is, with its own certificate and protocols (--all-hosts decrypts them too)."""
 
 
 def add(commands: Subparsers) -> None:

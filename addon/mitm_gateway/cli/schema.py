@@ -6,12 +6,18 @@ import argparse
 import json
 
 from ..rules.json_schema import json_schema
-from .common import OK, Subparsers
+from .common import OK, Subparsers, examples
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    commands.add_parser("schema", help="print the JSON Schema of rules files").set_defaults(run=run)
+    parser = commands.add_parser(
+        "schema",
+        help="print the JSON Schema of rules files",
+        description="Print the JSON Schema of rules files, for editors.",
+        epilog=examples("schema > rules.schema.json"),
+    )
+    parser.set_defaults(run=run)
 
 
 def run(_: argparse.Namespace) -> int:

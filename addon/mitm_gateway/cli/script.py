@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from .common import OK, Subparsers, script_path
+from .common import OK, Subparsers, examples, script_path
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    commands.add_parser("script", help="print the path to give to mitmdump -s").set_defaults(run=run)
+    parser = commands.add_parser(
+        "script",
+        help="print the path to give to mitmdump -s",
+        description="Print the path to give to `mitmdump -s`, for a mitmproxy in the same environment.",
+        epilog=examples("script"),
+    )
+    parser.set_defaults(run=run)
 
 
 def run(_: argparse.Namespace) -> int:

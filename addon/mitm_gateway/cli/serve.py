@@ -18,6 +18,7 @@ from .common import DEFAULT_PORT, PROGRAM, Subparsers, add_rules_option, say, wr
 from .console import call_when_ready, tune_log
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .mitmproxy_process import run_tool
+from .parser import port_number
 from .rules_source import told_rules
 
 # A client without a variable for its base URL needs the proxy in any case.
@@ -48,16 +49,24 @@ def add(commands: Subparsers) -> None:
         metavar="HOST",
         help="host that clients mean; may be repeated (default: the hosts of the rules)",
     )
-    parser.add_argument("--listen-host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port of the first listener (default %(default)s)"
+        "--listen-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=port_number,
+        default=DEFAULT_PORT,
+        help="port of the first listener (default %(default)s)",
     )
     parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="further arguments for mitmproxy")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; return mitmproxy's exit status."""
-    if fault := option_fault(arguments.set):
+    if fault := option_fault(arguments.set) or _stray(arguments):
         return wrong_usage(fault)
     source = told_rules(arguments, demo=True)
     hosts = served_hosts(source.ruleset, arguments.host)
@@ -83,6 +92,15 @@ def run(arguments: argparse.Namespace) -> int:
                 extra=arguments.extra,
             ),
         )
+
+
+def _stray(arguments: argparse.Namespace) -> str | None:
+    """Return the fault of a word that is meant for this command and would reach mitmproxy as a filter."""
+    if not arguments.extra or "--" in arguments.given:
+        return None
+    word = arguments.extra[0]
+    hint = f' (did you mean "--port {word}"?)' if word.isdecimal() else ""
+    return f'unknown argument "{word}"{hint}; arguments for mitmproxy follow "--"'
 
 
 def _quiet(arguments: argparse.Namespace) -> list[str]:

@@ -8,12 +8,20 @@ from pathlib import Path
 
 from ..observe.stats import Stats
 from ..text.printable import visible
-from .common import OK, Subparsers, say
+from .common import OK, Subparsers, examples, say
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("stats", help="sum up a gateway_log by rule and model")
+    parser = commands.add_parser(
+        "stats",
+        help="sum up a gateway_log by rule and model",
+        description="Sum up requests, errors, tokens and times of a gateway_log by rule and model.",
+        epilog=examples(
+            "stats log.jsonl",
+            "stats < log.jsonl",
+        ),
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="the log (default: standard input)"

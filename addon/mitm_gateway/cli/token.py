@@ -15,7 +15,7 @@ from typing import Any
 
 from ..credentials.tokens import copilot, google, oauth2
 from ..credentials.tokens.http_client import TokenError
-from .common import FAULT, OK, Subparsers, config_folder, say
+from .common import FAULT, OK, Subparsers, config_folder, examples, say
 
 # In the order in which GitHub's Copilot CLI reads them.
 _GITHUB_VARIABLES = ("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN")
@@ -23,7 +23,16 @@ _GITHUB_VARIABLES = ("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN")
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("token", help="print a token that needs an exchange (a helper program)")
+    parser = commands.add_parser(
+        "token",
+        help="print a token that needs an exchange (a helper program)",
+        description="Print a token that needs an exchange: a helper program for the credentials of a rules file.",
+        epilog=examples(
+            "token github-copilot --login",
+            "token oauth2 --token-url https://login.example.com/token --client-id ID --secret-env SECRET",
+            "token google",
+        ),
+    )
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     _add_copilot(kinds)
     _add_oauth2(kinds)

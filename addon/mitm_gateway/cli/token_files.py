@@ -17,7 +17,7 @@ from ..credentials.store import Credentials
 from ..credentials.value import CredentialError
 from ..rules.fields import parse_duration
 from ..rules.ruleset import RuleSet
-from .common import FAULT, OK, Subparsers, add_rules_option, say, wrong_usage
+from .common import FAULT, OK, Subparsers, add_rules_option, examples, say, wrong_usage
 from .rules_source import find_rules, rules_line
 
 # Helpers run again well before their value expires, so one look a second is enough.
@@ -26,7 +26,15 @@ _PAUSE_S = 1.0
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("token-files", help="keep a file for each credential up to date, for Envoy")
+    parser = commands.add_parser(
+        "token-files",
+        help="keep a file for each credential up to date, for Envoy",
+        description="Keep a file for each credential up to date, for Envoy.",
+        epilog=examples(
+            "token-files /run/gateway",
+            "token-files --once secrets",
+        ),
+    )
     parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the files")

@@ -145,10 +145,11 @@ def _moved(url: str, host: str) -> str:
 
 
 def _head(method: str, url: str, headers: Sequence[tuple[str, str]]) -> RequestHead:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        raise ValueError('expected a URL such as "https://api.anthropic.com/v1/messages"')
-    host, port = normal_host(parts.hostname), parts.port or DEFAULT_PORTS[parts.scheme]
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        host, port = normal_host(parts.hostname or ""), parts.port or DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        raise ValueError('expected a URL such as "https://api.anthropic.com/v1/messages"') from None
     fields: Fields = tuple((raw(name), raw(value)) for name, value in headers)
     if not any(name.lower() == b"host" for name, _ in fields):
         fields = ((b"Host", raw(hostport(host, port, parts.scheme))), *fields)

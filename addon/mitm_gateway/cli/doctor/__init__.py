@@ -7,17 +7,26 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from ..common import FAULT, OK, Subparsers, add_rules_option
+from ..common import FAULT, OK, Subparsers, add_rules_option, examples
+from ..parser import port_number
 from . import client, network, options, patches, programs, rules, trust, upstreams
 from .finding import Fault, Findings, Good, Subject
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("doctor", help="check rules, keys, trust, port, options and patches")
+    parser = commands.add_parser(
+        "doctor",
+        help="check rules, keys, trust, port, options and patches",
+        description="Check rules, keys, trust, port, options and patches. Each fault comes with its fix.",
+        epilog=examples(
+            "doctor",
+            "doctor --port 8081",
+        ),
+    )
     parser.set_defaults(run=run)
     add_rules_option(parser)
-    parser.add_argument("--port", type=int, default=8080, help="port that the gateway will use")
+    parser.add_argument("--port", type=port_number, default=8080, help="port that the gateway will use")
 
 
 def run(arguments: argparse.Namespace) -> int:
