@@ -26,7 +26,7 @@ CROSS_SITE = "requests of web pages from other sites may not use this gateway"
 # `same-site` is a page on another port or subdomain, whose requests the browser sends without asking.
 OWN_SITES = ("none", "same-origin")
 LONG_PATH = f"the path is longer than {MAX_PATH_CHARACTERS} characters"
-ODD_PATH = "the path has dot or empty segments"
+ODD_PATH = "the path has dot or empty segments, as from a base URL with a slash at its end"
 KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from ..llm.apis import Call, call_of
+from ..llm.hints import base_url_mistake
 from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
@@ -126,7 +127,9 @@ def _lookup(ruleset: RuleSet, head: RequestHead) -> str:
     path = visible(masked_text(head.target.partition("?")[0][:_SHOWN_PATH]))
     hosts = dict.fromkeys(pattern.text for rule in ruleset.rules for pattern in rule.match.host)
     named = ", ".join(islice(hosts, _SHOWN_HOSTS)) + (", …" if len(hosts) > _SHOWN_HOSTS else "")
-    return f"{visible(head.method[:_SHOWN_PATH])} {head.scheme}://{place}{path}; the rules are about {named}"
+    url = f"{visible(head.method[:_SHOWN_PATH])} {head.scheme}://{place}{path}"
+    mistake = base_url_mistake(head.path)
+    return f"{url}; " + (f"{mistake}; " if mistake else "") + f"the rules are about {named}"
 
 
 def _plan(

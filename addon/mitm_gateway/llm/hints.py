@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 # Enough for the reason in a JSON error; anything longer is a page.
@@ -27,6 +28,11 @@ _MODEL = re.compile(
     r"|not available|unknown|is invalid|unsupported)|(?:invalid|unknown|unsupported) model|no such model"
     r"|DeploymentNotFound",
     re.IGNORECASE | re.DOTALL,
+)
+_VERSION = re.compile(r"v\d[a-z0-9]{0,8}")
+# An endpoint at the root, as from a base URL without /v1 in a client that expects it there.
+_NO_VERSION = re.compile(
+    r"/(?:messages(?:/batches|/count_tokens)?|chat/completions|completions|responses|embeddings|models)"
 )
 _HTML = re.compile(rb"\s*<(?:!doctype html|html\b)", re.IGNORECASE)
 # Parts of a path in an error that name the variant of a block, not a key of the body.
@@ -70,10 +76,31 @@ def hint(failure: Failure) -> str | None:
     if failure.status == 401:
         return _unauthorized(failure)
     if failure.status in (400, 422):
-        return _beta(text) or _extra_field(text) or _model(text, failure)
+        return _image(text) or _beta(text) or _extra_field(text) or _model(text, failure)
     if failure.status in (403, 404):
         return _model(text, failure) or _no_such_path(failure)
+    if failure.status == 421:
+        return _WRONG_HOST
     return _no_such_path(failure) if failure.status in (405, 501) else None
+
+
+_WRONG_HOST = (
+    "the upstream does not serve this account or host name; check upstream (GitHub Copilot for companies: "
+    "https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com)"
+)
+
+
+def base_url_mistake(path: str) -> str | None:
+    """Return the correction of the client's base URL that a request's path calls for, or None."""
+    if path.startswith("//"):
+        return "the path begins with //: remove the slash from the end of the client's base URL"
+    for one, next_one in pairwise(path.split("/")):
+        # A client that adds /v1 itself, with a base URL that ends in /v1.
+        if one == next_one and _VERSION.fullmatch(one):
+            return f"the path has /{one} twice: remove /{one} from the end of the client's base URL"
+    if _NO_VERSION.fullmatch(path):
+        return "the path has no version: add /v1 to the end of the client's base URL"
+    return None
 
 
 def _redirect(failure: Failure) -> str:
@@ -93,6 +120,12 @@ def _unauthorized(failure: Failure) -> str:
     if failure.scheme == "none":
         return "the upstream requires a key and the rule sends none; add auth with a credential"
     return f"the upstream rejects {key}; check the key"
+
+
+def _image(text: str) -> str | None:
+    if "copilot-vision-request" not in text.lower():
+        return None
+    return 'the upstream asks for a header with images; add headers: {set: {Copilot-Vision-Request: "true"}}'
 
 
 def _beta(text: str) -> str | None:
@@ -134,4 +167,4 @@ def _no_such_path(failure: Failure) -> str | None:
         return None
     if failure.path.endswith("/count_tokens"):
         return "the upstream has no count_tokens; add respond: {count_tokens: estimate} to the rule"
-    return "the upstream has no such path; check the base path in upstream"
+    return base_url_mistake(failure.path) or "the upstream has no such path; check the base path in upstream"

@@ -19,7 +19,7 @@ _CACHE_KEY, _METADATA = "prompt_cache_key", "metadata"
 # The members of `metadata` that name a session, the most exact one first.
 _NAMES = ("session_id", "conversation_id", "thread_id", "user_id")
 # Older versions of Claude Code write user_HASH_account_UUID_session_UUID.
-_OLD_USER = re.compile(r"_session_([\w-]+)$", re.ASCII)
+_OLD_USER, _OLD_NAME = "_session_", re.compile(r"[\w-]+", re.ASCII)
 _MAX_NAME, _MAX_VALUE, _MAX_TRIES = 128, 2_000, 8
 _VALUE = re.compile(rb"\s*:\s*")
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp[\w-]{1,100})"', re.ASCII)
@@ -83,6 +83,6 @@ def _session(value: str) -> str | None:
         except (ValueError, RecursionError):
             inner = None
         value = inner if isinstance(inner, str) and inner else value
-    elif found := _OLD_USER.search(value):
-        value = found[1]
+    elif _OLD_NAME.fullmatch(name := value.rpartition(_OLD_USER)[2]) and name != value:
+        value = name
     return value[:_MAX_NAME]

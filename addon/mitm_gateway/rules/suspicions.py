@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..wire.addresses import is_loopback
+from ..wire.addresses import Upstream, is_loopback
 from .problems import Finding, Problem
 from .ruleset import RuleSet
 from .schema import Rule
@@ -14,6 +14,9 @@ from .schema import Rule
 _SHELL_VARIABLE = re.compile(r"(?<![\w$])\$[A-Z_][A-Z0-9_]{2,}\b")
 # A path that clients use as the beginning of others.
 _BASE_PATH = re.compile(r"(?:/v\d+(?:beta|alpha)?)?/?")
+
+# The path of an endpoint, which an upstream's base path cannot end in: the path of the request follows it.
+_ENDPOINT = re.compile(r"(?:/v\d[a-z0-9]*)?/(?:messages|chat/completions|completions|responses|embeddings)\Z")
 
 
 def suspicions(ruleset: RuleSet) -> list[Problem]:
@@ -42,6 +45,13 @@ def _of_rule(number: int, rule: Rule) -> Iterator[Finding]:
                 f'rule "{rule.name}" matches the path "{path.text}" alone; "{below}" covers everything below'
             )
             yield Finding((*at, "match", "path"), text)
+    if isinstance(rule.upstream, Upstream) and (endpoint := _ENDPOINT.search(rule.upstream.base)):
+        base = str(rule.upstream).removesuffix(endpoint[0])
+        text = (
+            f'upstream of rule "{rule.name}" ends in "{endpoint[0]}", and the path of each request is added to it; '
+            f'expected the base URL "{base}"'
+        )
+        yield Finding((*at, "upstream"), text)
     for part, values in (
         ("headers", rule.headers.set),
         ("headers", rule.headers.add),

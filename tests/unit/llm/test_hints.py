@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mitm_gateway.llm.hints import Failure, hint
+from mitm_gateway.llm.hints import Failure, base_url_mistake, hint
 
 FAILURE = Failure(
     400, "application/json", b"", "/v1/messages", scheme="bearer", credential="gw", model="claude-x"
@@ -97,6 +97,25 @@ def test_a_missing_path_gets_a_hint() -> None:
     assert hint(replace(FAILURE, status=404)) == (
         "the upstream has no such path; check the base path in upstream"
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/v1/v1/messages", "the path has /v1 twice: remove /v1 from the end of the client's base URL"),
+     ("/x/v1beta/v1beta/models/a", "the path has /v1beta twice: remove /v1beta from the end of the client's base URL"),
+     ("/messages", "the path has no version: add /v1 to the end of the client's base URL"),
+     ("/chat/completions", "the path has no version: add /v1 to the end of the client's base URL"),
+     ("//v1/messages", "the path begins with //: remove the slash from the end of the client's base URL"),
+     ("/v1/v1x/messages", None), ("/v1/messages", None)],
+)  # fmt: skip
+def test_a_wrong_base_url_of_the_client_is_named(path: str, expected: str | None) -> None:
+    assert base_url_mistake(path) == expected
+
+
+def test_copilot_errors_name_the_header_and_the_host() -> None:
+    image = b'{"error":{"message":"missing required Copilot-Vision-Request header for vision requests"}}'
+    assert "Copilot-Vision-Request" in (hint(replace(FAILURE, body=image)) or "")
+    assert "https://api.business.githubcopilot.com" in (hint(replace(FAILURE, status=421)) or "")
 
 
 def test_a_redirect_names_the_host_and_nothing_secret() -> None:

@@ -30,6 +30,18 @@ def test_a_variable_without_braces() -> None:
     assert 'expected "${NAME}"' in warning
 
 
+@pytest.mark.parametrize(
+    ("upstream", "base"),
+    [("https://gw.test/v1/messages", "https://gw.test"), ("https://gw.test/x/responses", "https://gw.test/x"),
+     ("http://127.0.0.1:4000/v1/chat/completions", "http://127.0.0.1:4000")],
+)  # fmt: skip
+def test_an_upstream_that_is_an_endpoint(upstream: str, base: str) -> None:
+    text = f"rules:\n  - name: a\n    match: {{host: a.test}}\n    upstream: {upstream}\n"
+    (warning,) = map(str, suspicions(parse_rules(text.encode(), "f", {})))
+    assert warning.startswith("f:4:15: ")
+    assert warning.endswith(f'expected the base URL "{base}"')
+
+
 def test_usual_rules_are_not_warned_about() -> None:
     more = "    headers: {set: {x-price: $5 US$ABC, x-b: a$$}}\n"
     assert not warnings("host: [a.test, '*'], path: [/v1/**, /v1/messages, /**]", more)
