@@ -5,20 +5,33 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.answers import insist_on_bearer, json_reply, message, message_events
+from support.answers import (
+    Answer,
+    Seen,
+    Stream,
+    claude_answers,
+    insist_on_bearer,
+    json_reply,
+    message,
+    message_events,
+    tool_events,
+)
 from support.aws import event_stream
 from support.certificates import Authority
 from support.constants import API, GW
 from support.launcher import Command
+from support.mcp import RESULT, McpServer
 from support.recorder import Recorder
 
 pytestmark = pytest.mark.e2e
@@ -58,7 +71,8 @@ class Files:
     def __init__(self, folder: Path, authority: Authority) -> None:
         handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
         self._server = http.server.ThreadingHTTPServer((NEARBY, 0), handler)
-        context = authority.server_context(NEARBY)
+        # Behind a proxy, npm compares the certificate of an address with this name.
+        context = authority.server_context(NEARBY, "localhost")
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"https://{NEARBY}:{self._server.server_port}"
@@ -150,7 +164,7 @@ def test_a_ca_variable_of_the_user_names_the_joined_bundle(
     bundles = shown(command, *own, "SSL_CERT_FILE", "GIT_SSL_CAINFO", env=own)
     assert len(bundles) == 5
     assert len(set(bundles.values())) == 1
-    assert "PIP_CERT" not in shown(command, "PIP_CERT", env={})
+    assert "CARGO_HTTP_CAINFO" not in shown(command, "CARGO_HTTP_CAINFO", env={})
 
 
 def test_a_variable_that_contains_the_gateways_key_in_a_longer_text_is_gone(
@@ -191,18 +205,90 @@ def test_claude_code_keeps_to_bedrock_where_the_rule_is_about_bedrock(
     assert {value for request in asked for value in request.values("authorization")} == {f"Bearer {GW}"}
 
 
-def test_one_shell_runs_gateway_and_client(
-    recorder: StartRecorder, command: Command, files: Files, authority: Authority, claude: Path
+TOOL = "mcp__events__echo"
+
+
+def calls_the_tool(request: Seen) -> Answer:
+    """Have Claude Code call the tool of the MCP server once, and then repeat its result."""
+    answer = claude_answers(request)
+    if not isinstance(answer, Stream) or TOOL not in [tool["name"] for tool in request.json.get("tools", ())]:
+        return answer
+    model = request.json["model"]
+    if RESULT.encode() in request.body:
+        return Stream(message_events(model, [RESULT]), gated=False)
+    return Stream(tool_events(model, TOOL), gated=False)
+
+
+# Claude Code else names the tools only, and has the model ask for their descriptions.
+WHOLE_TOOLS = {"ENABLE_TOOL_SEARCH": "false"}
+
+
+def claude_with(server: McpServer, claude: Path) -> list[str]:
+    return [
+        str(claude),
+        "-p",
+        "hi",
+        "--mcp-config",
+        server.config,
+        "--strict-mcp-config",
+        "--allowedTools",
+        TOOL,
+    ]
+
+
+def test_claude_code_calls_a_tool_of_an_sse_server_whose_host_is_decrypted(
+    recorder: StartRecorder, command: Command, authority: Authority, claude: Path
 ) -> None:
-    upstream = recorder(insist_on_bearer(GW))
+    upstream = recorder(insist_on_bearer(GW, calls_the_tool))
     command.write_rules(rules(upstream))
-    script = f"""
+    env = {"GW_KEY": GW, "SSL_CERT_FILE": str(authority.ca_file), **WHOLE_TOOLS}
+    with McpServer(authority, NEARBY) as server:
+        client = claude_with(server, claude)
+        done = command.run("run", "--intercept", "--all-hosts", "--", *client, env=env)
+    assert (done.returncode, done.stdout) == (0, f"{RESULT}\n"), done
+    assert "tools/call" in server.methods
+
+
+@pytest.fixture
+def packages(tmp_path: Path, files: Files) -> Files:
+    """The server of `files`, with a package for pip and one for npm."""
+    folder = tmp_path / "www"
+    (folder / "simple" / "tiny").mkdir(parents=True)
+    (folder / "npm").mkdir()
+    wheel = "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(folder / wheel, "w") as file:
+        file.writestr("tiny.py", "")
+        file.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        file.writestr(
+            "tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr("tiny-1.0.dist-info/RECORD", "")
+    (folder / "simple" / "tiny" / "index.html").write_text(f'<a href="{files.url}/{wheel}">{wheel}</a>')
+    versions = {"1.2.3": {"name": "tiny", "version": "1.2.3", "dist": {"tarball": "", "shasum": ""}}}
+    document = {"name": "tiny", "dist-tags": {"latest": "1.2.3"}, "versions": versions}
+    (folder / "npm" / "tiny").write_text(json.dumps(document))
+    return files
+
+
+def test_one_shell_runs_everything_that_an_agent_runs(
+    recorder: StartRecorder, command: Command, packages: Files, authority: Authority, claude: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(GW, calls_the_tool))
+    command.write_rules(rules(upstream))
+    npm = "npm view tiny version" if shutil.which("npm") else "echo 1.2.3"
+    with McpServer(authority, NEARBY) as server:
+        script = f"""
 set -e
-git clone -q {files.url}/repo.git
-curl -sS {files.url}/text; echo
-{sys.executable} -c 'import requests; print(requests.get("{files.url}/text").status_code)'
-{claude} -p hi
+git clone -q {packages.url}/repo.git
+curl -sS {packages.url}/text; echo
+{sys.executable} -c 'import requests; print(requests.get("{packages.url}/text").status_code)'
+{sys.executable} -m pip download -q --no-cache-dir --index-url {packages.url}/simple tiny
+ls *.whl
+{npm} --registry {packages.url}/npm/ --fetch-retries 0
+{shlex.join(claude_with(server, claude))}
 """
-    env = {"GW_KEY": GW, "SSL_CERT_FILE": str(authority.ca_file)}
-    done = command.run("run", "--intercept", "--", "bash", "-c", script, env=env)
-    assert (done.returncode, done.stdout) == (0, "plain text\n200\nhello there\n"), done
+        env = {"GW_KEY": GW, "SSL_CERT_FILE": str(authority.ca_file), **WHOLE_TOOLS}
+        done = command.run("run", "--intercept", "--", "bash", "-c", script, env=env)
+    shown = ["plain text", "200", "tiny-1.0-py3-none-any.whl", "1.2.3", RESULT]
+    assert (done.returncode, done.stdout.split("\n")) == (0, [*shown, ""]), done
+    assert "tools/call" in server.methods

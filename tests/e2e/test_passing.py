@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
+import resource
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +18,7 @@ from mitmproxy import http, io
 from support.answers import Header, Stream, event, json_reply, message
 from support.certificates import Authority
 from support.constants import API, CK
-from support.processes import Mitmdump
+from support.processes import Mitmdump, unused_port
 from support.recorder import Recorder
 from support.starters import StartMitmdump, StartRecorder
 from support.wire import Http2Client, Wire
@@ -123,3 +131,102 @@ def test_modified_bodies_are_still_possible_where_the_user_asks_for_them(
     with Wire(proxy.port) as client:
         client.request("POST", f"http://{OTHER}/x", headers_of(), b"first")
     assert upstream.wait_for_request("/x").body == b"second"
+
+
+# ---- much at once ----
+
+STREAMS = 500
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Allow as many open files as the streams need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4 * STREAMS:
+        pytest.skip(f"only {hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4 * STREAMS), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_hundreds_of_event_streams_pass_at_once(mitmdump: StartMitmdump) -> None:
+    gate = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + EVENTS[0])
+        await gate.wait()
+        writer.write(EVENTS[1])
+        await writer.drain()
+        writer.close()
+
+    async def first_event(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET http://{OTHER}/sse HTTP/1.1\r\nHost: {OTHER}\r\n\r\n".encode())
+        await reader.readuntil(EVENTS[0])
+        return reader, writer
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=STREAMS)
+    proxy = await asyncio.to_thread(
+        mitmdump, rules=RULES["host"], names={f"{OTHER}:80": server.sockets[0].getsockname()[1]}
+    )
+    async with asyncio.timeout(60):
+        clients = await asyncio.gather(*(first_event(proxy.port) for _ in range(STREAMS)))
+        gate.set()
+        await asyncio.gather(*(reader.readuntil(EVENTS[1]) for reader, _ in clients))
+    for _, writer in clients:
+        writer.close()
+    server.close()
+
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{ }}
+http {{
+  access_log off; client_max_body_size 0; client_body_temp_path {folder}/in; proxy_temp_path {folder}/out;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{ listen 127.0.0.1:{port}; root {folder}; location /up {{ return 204; }} }}
+}}
+"""
+LARGE = 200 << 20
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[int]:
+    """The port of an nginx that serves a large file."""
+    if not shutil.which("nginx"):
+        pytest.skip("nginx is not installed")
+    folder, port = tmp_path / "nginx", unused_port()
+    folder.mkdir()
+    (folder / "conf").write_text(NGINX.format(folder=folder, port=port))
+    with (folder / "large").open("wb") as file:
+        file.truncate(LARGE)
+    process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "conf")])
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+    yield port
+    process.terminate()
+    process.wait()
+
+
+def peak_mb(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+def test_a_large_download_from_nginx_passes_in_little_memory(mitmdump: StartMitmdump, nginx: int) -> None:
+    proxy = mitmdump(rules=RULES["host"], names={f"{OTHER}:80": nginx})
+    before = peak_mb(proxy.process.pid)
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.sendall(
+            f"GET http://{OTHER}/large HTTP/1.1\r\nHost: {OTHER}\r\nConnection: close\r\n\r\n".encode()
+        )
+        size, buffer = 0, bytearray(1 << 20)
+        while count := client.recv_into(buffer):
+            size += count
+    assert LARGE < size < LARGE + 1000
+    # The kept copy of 8 MiB, and the pieces on their way.
+    assert peak_mb(proxy.process.pid) - before < 60

@@ -132,6 +132,24 @@ def message_events(
     )
 
 
+def tool_events(model: str, tool: str) -> tuple[bytes, ...]:
+    """Events of a streamed response that calls a tool without arguments."""
+    start = message(model, content=[], stop_reason=None, usage={"input_tokens": 11, "output_tokens": 1})
+    block = {"type": "tool_use", "id": "toolu_test", "name": tool, "input": {}}
+    return (
+        event("message_start", message=start),
+        event("content_block_start", index=0, content_block=block),
+        event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": "{}"}),
+        event("content_block_stop", index=0),
+        event(
+            "message_delta",
+            delta={"stop_reason": "tool_use", "stop_sequence": None},
+            usage={"output_tokens": 7},
+        ),
+        event("message_stop"),
+    )
+
+
 def claude_answers(request: Seen) -> Answer:
     """A script that satisfies Claude Code and the SDKs: messages, 200 to HEAD, 404 to the rest."""
     if request.method == "HEAD":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -19,6 +20,9 @@ _GC_THRESHOLDS = (20_000, 1, 1)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAPPED_BYTES, _KEPT_BYTES = 20 << 20, 64 << 20
 
+# Shells often allow 1024, and a stream needs two: one to the client, one to the upstream.
+_OPEN_FILES = 10_000
+
 
 def run_tool(name: str, arguments: Sequence[str]) -> int:
     """Run mitmdump or mitmweb in this process; return its exit status."""
@@ -27,6 +31,7 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     from ..mitm import addon  # noqa: F401
 
     _tune_memory()
+    _allow_files()
     run = main.mitmweb if name == "mitmweb" else main.mitmdump
     return run(list(arguments)) or 0
 
@@ -42,3 +47,16 @@ def _tune_memory() -> None:
         mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
