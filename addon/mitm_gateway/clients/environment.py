@@ -12,7 +12,7 @@ from pathlib import Path
 from ..rules.ruleset import RuleSet
 from .apis import HTTPS, Environ, Target, sends_own_key, targets
 from .catalogue import ANY, SHELL, Client, Setup, load
-from .network import has_proxy, no_proxy, proxied
+from .network import no_proxy, proxied, proxy_variable
 
 # `run` reads its rules from these variables; the client must not.
 _ENVIRONMENT_FORM = ("ANTHROPIC_AUTH_MODE",)
@@ -70,7 +70,7 @@ def reverse(
         put |= {name: value.replace("{url}", url) for name, value in setup.url.items()}
         arguments += [argument.replace("{url}", url) for argument in setup.arguments]
         files |= {name: text for name, text in setup.files.items() if not environ.get(name)}
-    put |= no_proxy(environ) if has_proxy(environ) else {}
+    put |= no_proxy(environ) if proxy_variable(environ) else {}
     keys, unset = _keys(ruleset, client, hosts, environ)
     put |= keys | _switch(client, hosts, environ)
     unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]

@@ -13,6 +13,7 @@ import certifi
 
 from ..rules.patterns import HostPattern
 from ..rules.ruleset import RuleSet
+from .ca_settings import configured_ca_files
 
 Environ = Mapping[str, str]
 
@@ -50,6 +51,9 @@ CA_TABLE: Final = (
 CA_VARIABLES: Final = tuple(variable.name for variable in CA_TABLE)
 # Files that the user names in them are trusted by the gateway for upstreams too.
 UPSTREAM_VARIABLES: Final = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
+PROXY_VARIABLES: Final = (
+    "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
+)  # fmt: skip
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Where systems keep their authorities; Python's own answer depends on how it was built.
 _SYSTEM_BUNDLES = (
@@ -63,13 +67,14 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICAT
 
 def proxied(ruleset: RuleSet, proxy: str, bundle: Path, environ: Environ) -> dict[str, str]:
     """Return the variables that lead a client through an intercepting proxy and make it trust the proxy."""
+    own = {**configured_ca_files(environ), **environ}
     return {
         "HTTPS_PROXY": proxy,
         "https_proxy": proxy,
         # Programs on Node 22 and later that call `fetch` or `https` ignore the proxy without it.
         "NODE_USE_ENV_PROXY": "1",
         **no_proxy(environ, ruleset),
-        **{each.name: str(bundle) for each in CA_TABLE if each.always or environ.get(each.name)},
+        **{each.name: str(bundle) for each in CA_TABLE if each.always or own.get(each.name)},
     }
 
 
@@ -81,9 +86,12 @@ def no_proxy(environ: Environ, ruleset: RuleSet | None = None) -> dict[str, str]
     return {"NO_PROXY": value, "no_proxy": value}
 
 
-def has_proxy(environ: Environ) -> bool:
-    """Return True if the user has a proxy for plain http, which would get the requests to a listener."""
-    return any(environ.get(name) for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"))
+def proxy_variable(environ: Environ) -> str | None:
+    """Return a variable of the user's proxy, which would get the requests to a listener.
+
+    Some programs, such as Claude Code, use `HTTPS_PROXY` for plain http too.
+    """
+    return next((name for name in PROXY_VARIABLES if environ.get(name)), None)
 
 
 def no_proxy_entries(text: str) -> list[str]:
@@ -123,6 +131,7 @@ def _trusted_files(environ: Environ, ca: Path) -> Iterator[Path]:
     yield ca
     yield Path(certifi.where())
     yield from (Path(environ[name]).expanduser() for name in CA_VARIABLES if environ.get(name))
+    yield from map(Path, configured_ca_files(environ).values())
     yield from map(Path, (*_SYSTEM_BUNDLES, ssl.get_default_verify_paths().openssl_cafile))
 
 

@@ -131,8 +131,9 @@ def test_a_base_url_of_the_user_never_stays() -> None:
     assert {"ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"} <= set(intercept(ruleset(rule(OPENAI)), environ).unset)
 
 
-def test_a_users_proxy_gets_an_exception_for_the_listeners() -> None:
-    environ = {"HTTP_PROXY": "http://proxy.corp.test", "NO_PROXY": "corp.test"}
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_users_proxy_gets_an_exception_for_the_listeners(variable: str) -> None:
+    environ = {variable: "http://proxy.corp.test", "NO_PROXY": "corp.test"}
     changes = reverse(ruleset(rule(ANTHROPIC)), environ)
     assert changes.set["NO_PROXY"] == "corp.test,127.0.0.1,localhost,::1"
     assert "NO_PROXY" not in reverse(ruleset(rule(ANTHROPIC)), {}).set

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.clients import network
+from mitm_gateway.clients.ca_settings import configured_ca_files
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.patterns import HostPattern
 from support.certificates import Authority
@@ -41,7 +42,7 @@ def test_a_rule_about_this_machine_makes_its_requests_use_the_proxy() -> None:
 
 def test_ca_variables_are_set_always_or_only_where_the_user_has_them() -> None:
     bare = network.proxied(RULES, PROXY, BUNDLE, {})
-    assert {name for name in network.CA_VARIABLES if name in bare} == ALWAYS
+    assert {name for name in network.CA_VARIABLES if name in bare} == ALWAYS | configured_ca_files({}).keys()
     own = dict.fromkeys(network.CA_VARIABLES, "/corp.pem")
     found = network.proxied(RULES, PROXY, BUNDLE, own)
     assert {found[name] for name in network.CA_VARIABLES} == {str(BUNDLE)}
@@ -54,6 +55,30 @@ def test_the_bundle_has_each_certificate_once_the_users_own_included(tmp_path: P
     for file in (ca, corp):
         assert bundle.count(file.read_bytes().strip()) == 1
     assert bundle.count(b"BEGIN CERTIFICATE") > 100
+
+
+def test_files_of_the_users_configuration_are_in_the_bundle_and_their_variables_name_it(
+    tmp_path: Path,
+) -> None:
+    corp = Authority(tmp_path).ca_file.rename(tmp_path / "corp.pem")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "npm").touch(mode=0o755)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "npmrc").write_text("fund=false\ncafile=/overridden.pem\n")
+    (tmp_path / ".npmrc").write_text("; cafile = /comment\ncafile = ${HOME}/corp.pem\n")
+    (tmp_path / ".gitconfig").write_text('[http]\n\tsslCAInfo = "~/corp.pem"\n')
+    (tmp_path / ".pip").mkdir()
+    (tmp_path / ".pip" / "pip.conf").write_text("[global]\ncert = /gone.pem\n")
+    environ = {"HOME": str(tmp_path), "PATH": str(tmp_path / "bin")}
+    assert configured_ca_files(environ) == {
+        "npm_config_cafile": f"{tmp_path}/corp.pem",
+        "GIT_SSL_CAINFO": f"{tmp_path}/corp.pem",
+        "PIP_CERT": "/gone.pem",
+    }
+    assert network.ca_bundle(corp, environ).count(corp.read_bytes().strip()) == 1
+    assert network.ca_bundle(Path("/none"), environ).count(corp.read_bytes().strip()) == 1
+    found = network.proxied(RULES, PROXY, BUNDLE, environ)
+    assert {found["npm_config_cafile"], found["PIP_CERT"]} == {str(BUNDLE)}
 
 
 def test_ca_files_without_a_certificate_are_named_with_the_reason(tmp_path: Path) -> None:

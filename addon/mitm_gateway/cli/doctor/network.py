@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ...clients.catalogue import base_url_variables
-from ...clients.network import excepts, no_proxy_entries
+from ...clients.network import excepts, no_proxy_entries, proxy_variable
 from ...rules.ruleset import RuleSet
 from ...wire.addresses import is_loopback, normal_host
 from ...wire.proxies import ENVIRONMENT, Proxies, Proxy
@@ -32,9 +32,10 @@ def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
             )
     for variable in base_url_variables():
         host = urlsplit(environ.get(variable, "")).hostname or ""
-        if is_loopback_name(host) and _uses_a_proxy(host, environ):
+        proxy = proxy_variable(environ)
+        if proxy and is_loopback_name(host) and not _is_excepted(host, environ):
             yield Fault(
-                f"HTTP_PROXY would receive the requests that {variable} sends to {host}",
+                f"{proxy} would receive the requests that {variable} sends to {host}",
                 f"add {host} to NO_PROXY",
             )
 
@@ -66,11 +67,9 @@ def _excepted_hosts(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[tu
                     break
 
 
-def _uses_a_proxy(host: str, environ: Mapping[str, str]) -> bool:
-    if not any(environ.get(name) for name in ("http_proxy", "HTTP_PROXY")):
-        return False
+def _is_excepted(host: str, environ: Mapping[str, str]) -> bool:
     entries = no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
-    return host not in entries and "*" not in entries
+    return host in entries or "*" in entries
 
 
 def is_loopback_name(host: str) -> bool:

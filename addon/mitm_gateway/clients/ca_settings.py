@@ -1,0 +1,50 @@
+"""Files of authorities that the user has named in the configuration of npm, git and pip instead of a variable."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+Environ = Mapping[str, str]
+# The variable that beats the setting, and the line of the setting.
+_SETTINGS = {
+    "npm_config_cafile": re.compile(r"^\s*cafile\s*=\s*(.+?)\s*$", re.MULTILINE),
+    "GIT_SSL_CAINFO": re.compile(r"^\s*sslcainfo\s*=\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE),
+    "PIP_CERT": re.compile(r"^\s*cert\s*=\s*(.+?)\s*$", re.MULTILINE),
+}
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
+
+
+def configured_ca_files(environ: Environ) -> dict[str, str]:
+    """Return the variables that such a setting stands in for, with the file; the one that counts is last."""
+    found = {}
+    for variable, line in _SETTINGS.items():
+        for file in _files(variable, environ):
+            try:
+                text = file.read_text(errors="replace")
+            except OSError:
+                continue
+            for value in line.findall(text):
+                found[variable] = _expanded(value.strip("\"'"), environ)
+    return found
+
+
+def _files(variable: str, environ: Environ) -> Iterator[Path]:
+    home = Path(environ.get("HOME") or "/nonexistent")
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    match variable:
+        case "npm_config_cafile":
+            if npm := shutil.which("npm", path=environ.get("PATH", "")):
+                yield Path(npm).parent.parent / "etc" / "npmrc"
+            yield Path(environ.get("npm_config_userconfig") or home / ".npmrc")
+        case "GIT_SSL_CAINFO":
+            yield from (Path("/etc/gitconfig"), config / "git" / "config", home / ".gitconfig")
+        case _:
+            yield from (Path("/etc/pip.conf"), home / ".pip" / "pip.conf", config / "pip" / "pip.conf")
+
+
+def _expanded(value: str, environ: Environ) -> str:
+    value = _REFERENCE.sub(lambda found: environ.get(found[1], found[0]), value)
+    return f"{environ['HOME']}{value[1:]}" if value.startswith("~/") and environ.get("HOME") else value
