@@ -65,6 +65,11 @@ SECOND = """
     auth: {scheme: x-api-key, credential: other}
 """
 
+SOCKET = (
+    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+)  # fmt: skip
+
 CASES = [
     Case("a bearer key takes the place of the client's", headers=(("x-api-key", CK),),
          sent_headers={"authorization": f"Bearer {GW}", "x-api-key": None}),
@@ -181,6 +186,14 @@ CASES = [
          target="/v1/messages?utm_a=1&b=2&a=%7e&key=k&b", sent_target="/base/v1/messages?b=x&a=%7e&api-version=1%202"),
     _body("list items are selected by a key", b'{"tools":[{"type":"web_1","x":1},{"type":"f","x":1}]}',
           b'{"tools":[{"type":"f","x":1}]}', rule='body: {remove: ["tools[type=web_*]"]}'),
+    *(
+        Case(f"a WebSocket whose messages {reads}", rule, match=match, more=SECOND, method="GET", body=b"",
+             target="/v1/responses", headers=SOCKET, status=426, sent_target=None)
+        for reads, rule, match in [
+            ("name models", MODELS, "path: /v1/**"), ("are edited", "body: {remove: [store]}", "path: /v1/**"),
+            ("have betas", "beta: {drop: [x]}", "path: /v1/**"), ("decide", "", 'path: /v1/**, model: "gpt-5*"'),
+        ]
+    ),
     Case("audio is no JSON", MODELS, headers=(("Content-Type", "audio/wav"),), body=b"RIFF", sent_body=b"RIFF"),
     Case("JSON that says it is a form is read", MODELS, headers=(("Content-Type", "multipart/form-data; boundary=x"),),
          body=b'{"model":"claude-opus-4"}', sent_body=b'{"model":"gw-large"}'),
