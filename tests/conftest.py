@@ -24,7 +24,7 @@ from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, Star
 
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
 settings.register_profile("default", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=40)
+settings.register_profile("quick", deadline=None, max_examples=30)
 
 
 @pytest.fixture(scope="session")

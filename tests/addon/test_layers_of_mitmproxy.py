@@ -24,7 +24,7 @@ TRICKS = [b"\r\n", b"\n", b"\0", b" ", b"\t", b":", b"@", b"//", b"/..", b"%2e",
           b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"\\u006d", b'"model":"x",']  # fmt: skip
 # Into a head only: what stands in a body is the client's own, and kept.
 SECOND_KEY = f"\r\nAuthorization: Bearer {CK}\r\n".encode()
-many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def mutated(draw: st.DrawFn, whole: bytes, *tricks: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", WAYS)
-@many
+@shared
 @given(data=st.data(), cut=st.sampled_from([1, 7, 4096]))
 def test_any_request_is_edited_as_the_rule_says_or_not_forwarded(
     gateway: Gateway, name: str, data: st.DataObject, cut: int
@@ -64,7 +64,7 @@ def test_any_request_is_edited_as_the_rule_says_or_not_forwarded(
     gateway.serves_the_next()
 
 
-@many
+@shared
 @given(data=st.data(), whole=st.sampled_from([ANSWER, EVENTS]))
 def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObject, whole: bytes) -> None:
     sent = b"\r\n".join((LINE, KEY, REST, BODY))
@@ -73,7 +73,7 @@ def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObje
     gateway.serves_the_next()
 
 
-@many
+@shared
 @given(data=st.data())
 def test_any_request_over_http2_is_edited_as_the_rule_says_or_not_forwarded(
     gateway: Gateway, data: st.DataObject

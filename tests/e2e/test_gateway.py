@@ -88,14 +88,17 @@ def test_claude_code_through_an_intercepting_listener(
 ) -> None:
     upstream = recorder(insist_on_bearer(GW), tls=authority, names=["gw.test"])
     text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
-    # The client's own host does not resolve here: nothing may depend on it.
-    proxy = mitmdump(rules=text, names={"gw.test:443": upstream.port}, trust=authority.ca_file, env=ENV)
+    # The client's own host answers nothing that Claude Code asks besides; without any answer it asks for 20 s.
+    own = recorder(json_reply({}, 404), tls=authority, names=[API])
+    names = {"gw.test:443": upstream.port, f"{API}:443": own.port}
+    proxy = mitmdump(rules=text, names=names, trust=authority.ca_file, env=ENV)
     done = run_claude(
         {"HTTPS_PROXY": proxy.url, "NODE_EXTRA_CA_CERTS": str(proxy.ca_cert), "ANTHROPIC_API_KEY": CK}
     )
     assert (done.code, done.stdout) == (0, "hello there\n"), (done, proxy.output())
     assert CK.encode() not in upstream.raw
     assert {request.path for request in upstream.requests} == {"/base/v1/messages"}
+    assert not any(request.path.startswith("/v1/") for request in own.requests)
 
 
 def test_the_anthropic_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:

@@ -7,6 +7,7 @@ byte, and the next request is served. Whatever fails on the way back, no key com
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import time
 from collections.abc import Iterator
@@ -29,8 +30,12 @@ SLOW_KEY = "{command: [/bin/sh, -c, 'echo $GW_KEY'], ttl: 1ms}"
 HOWS = ("raise", "hang", "empty", "cancelled")
 # These run at the start and when a file has changed, not for each request.
 AT_TIMES = {"load", "demo"}
-ON_THE_WAY_OUT = [step for step, (*_, is_out) in STEPS.items() if is_out and step not in AT_TIMES]
-ON_THE_WAY_BACK = [step for step, (*_, is_out) in STEPS.items() if not is_out]
+# A step without `async` that hangs holds everything up, and then fails as one that raises does.
+WAYS = [(step, how) for step, (owner, name, _) in STEPS.items() for how in HOWS
+        if step not in AT_TIMES and (step, how) not in UNTOLD
+        and (how != "hang" or inspect.iscoroutinefunction(getattr(owner, name)))]  # fmt: skip
+ON_THE_WAY_OUT = [way for way in WAYS if STEPS[way[0]][2]]
+ON_THE_WAY_BACK = [way for way in WAYS if not STEPS[way[0]][2]]
 # An empty result of these is a true one elsewhere: no objection, nothing to check, nothing to change.
 MAY_BE_EMPTY = {
     *("guard", "client_key", "probe", "remember", "set_body", "check", "knows_host"),
@@ -52,7 +57,9 @@ def breaking_stage(
 ) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("faults")
     rules = RULES.replace("{env: GW_KEY}", SLOW_KEY)
-    with Stage(folder, authority, "-s", str(SCRIPT), rules=rules, env={"TEST_FAULT": str(fault)}) as stage:
+    env = {"TEST_FAULT": str(fault), "PYTHONPATH": str(GATEWAY.parent)}
+    # The script is first, so that it is there when the rules are loaded.
+    with Stage(folder, authority, "-s", str(GATEWAY), script=SCRIPT, rules=rules, env=env) as stage:
         yield stage
 
 
@@ -84,13 +91,10 @@ def outcome(stage: Stage, second: bool, fault: Path, step: str, how: str) -> int
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("step", ON_THE_WAY_OUT)
+@pytest.mark.parametrize(("step", "how"), ON_THE_WAY_OUT)
 def test_28_a_fault_in_a_request_causes_a_local_error(
     breaking_stage: Stage, fault: Path, step: str, how: str, second: bool
 ) -> None:
-    if (step, how) in UNTOLD:
-        pytest.skip("this answer is a true one elsewhere")
     with breaking_stage.case() as stage:
         status = outcome(stage, second, fault, step, how)
         served_by_rule = status == 200 and (
@@ -107,13 +111,10 @@ def test_28_a_fault_in_a_request_causes_a_local_error(
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("step", ON_THE_WAY_BACK)
+@pytest.mark.parametrize(("step", "how"), ON_THE_WAY_BACK)
 def test_28_a_fault_in_a_response_shows_no_key(
     breaking_stage: Stage, fault: Path, step: str, how: str, second: bool
 ) -> None:
-    if (step, how) in UNTOLD:
-        pytest.skip("this answer is a true one elsewhere")
     with breaking_stage.case() as stage:
         assert outcome(stage, second, fault, step, how) in (200, 502, None)
 

@@ -134,5 +134,5 @@ def install(control: Path, met: Path) -> None:
 
 if "TEST_FAULT" in os.environ:
     # Small, so that a credential that never comes is given up while the test looks on.
-    store.MARGIN_S = -6.0
+    store.MARGIN_S = -7.0
     install(Path(os.environ["TEST_FAULT"]), Path(os.environ["TEST_FAULT"] + ".met"))

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuzz.targets import SEEDS
@@ -61,13 +61,11 @@ def test_nasty_bodies_are_the_same_both_ways(raw: bytes) -> None:
         assert_same_both_ways(raw, **edits)
 
 
-@settings(max_examples=400)
 @given(JSONISH, EDITS)
 def test_the_model_in_every_place_is_the_same_both_ways(raw: bytes, edits: dict[str, Any]) -> None:
     assert_same_both_ways(raw, **edits)
 
 
-@settings(max_examples=300)
 @given(mutated(), EDITS)
 @example(b"\xef\xbb\xbf", {})
 def test_broken_bodies_are_the_same_both_ways(raw: bytes, edits: dict[str, Any]) -> None:

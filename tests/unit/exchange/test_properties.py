@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.targets import SEEDS, TARGETS
@@ -30,7 +30,6 @@ def test_the_seeds_keep_the_promises(name: str, seed: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_seeds_with_a_few_bytes_changed_keep_the_promises(name: str, data: st.DataObject) -> None:
     text = bytearray(data.draw(st.sampled_from(SEEDS[name])).read_bytes()[:4096])
@@ -51,7 +50,6 @@ FIELDS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     target=st.sampled_from([API, "evil.test", f"{API}.evil.test", "127.0.0.1"]),
     hosts=st.lists(NAMES, max_size=2),
