@@ -208,7 +208,7 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     assert flow.request.headers["authorization"] == f"Bearer {GW_MASKED}"
     assert GW not in str(flow.get_state())
     assert "CLIENT-KEY" not in str(flow.get_state())
-    assert flow.comment.startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200")
+    assert flow.comment.startswith("opus-4 → gw-large, gw: x-api-key → bearer, 200")
 
 
 @pytest.mark.parametrize("step", ["on_request_head", "on_request_body", "on_credentials", "obtain"])
@@ -363,3 +363,31 @@ async def test_mitmproxys_commands_print_results(running: Any) -> None:
     await sent(addon, flow)
     addon.response(flow)
     assert call("gateway.stats")[1].split()[0] == "gw"
+    assert call("gateway.stats", "outcome")[0].split()[0] == "outcome"
+    with pytest.raises(
+        exceptions.CommandError,
+        match="unknown day; expected one of rule-model, ",
+    ):
+        call("gateway.stats", "day")
+
+
+async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any, tmp_path: Path) -> None:
+    addon, context = running
+    file = tmp_path / "prices.yaml"
+    file.write_text("models: {gw-large: {input: 1, output: 2}}")
+    context.configure(addon, gateway_prices=str(file))
+    flow = request_flow()
+    await sent(addon, flow)
+    flow.response = http.Response.make(200, b"", {"content-type": "application/json"})
+    addon.responseheaders(flow)
+    assert callable(flow.response.stream)
+    flow.response.stream(b'{"model":"gw-large","usage":{"input_tokens":11000,"output_tokens":7000}}')
+    flow.response.stream(b"")
+    addon.response(flow)
+    assert flow.comment.startswith("opus-4 11k→7k → gw-large, gw: ")
+    assert flow.comment.endswith(", $0.0250")
+    assert flow.metadata["gateway"]["cost_usd"] == 0.025
+    assert context.master.commands.call("gateway.stats")[-1].split()[7] == "$0.0250"
+    file.write_text("models: {gw-large: {input: 1}}")
+    with pytest.raises(exceptions.OptionsError, match=r'prices.yaml:1:10: "gw-large" has no "output"'):
+        context.configure(addon, gateway_prices=f"{tmp_path}/../{tmp_path.name}/prices.yaml")

@@ -84,8 +84,7 @@ def test_an_ended_socket_is_recorded_with_its_tokens_and_forgotten(gateway: Gate
     answered = frame(COUNTS) + frame(COUNTS) + CLOSE
     _, flow = talk(gateway, frame(b"hello", is_masked=True), answered)
     assert gateway.under_way == 0
-    assert flow.comment.startswith("head: ")
-    assert flow.comment.endswith("in 6 / out 8")
+    assert flow.comment.startswith("6→8, head: ")
     facts = flow.metadata["gateway"]
     assert (facts["status"], facts["outcome"], facts["bytes_out"]) == (101, "ok", 5)
     assert facts["bytes_in"] == 2 * len(COUNTS)

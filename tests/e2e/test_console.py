@@ -60,7 +60,7 @@ def test_a_call_is_read_replayed_and_explained(
     terminal.press("Right")
     terminal.wait_for(r"LLM.*\s+model: claude-opus-4\s+assistant:\s+hello there\s+stop: end_turn")
     terminal.press("Right")
-    terminal.wait_for(r"Comment: gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, .*in 11 / out 7")
+    terminal.wait_for(r"Comment: opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
     terminal.press("Right")
     terminal.wait_for("say ␛")
     terminal.press("m")

@@ -229,7 +229,7 @@ def test_a_streamed_answer_is_kept_whole_and_without_secrets(
     flow = recorded_flow(file)
     assert flow.response is not None
     assert flow.response.raw_content == answer.body
-    assert flow.comment.startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
+    assert flow.comment.startswith("opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
     kept = file.read_bytes()
     assert GW.encode() not in kept
     assert CK.encode() not in kept

@@ -105,8 +105,7 @@ def test_both_views_and_the_comment_describe_a_call(recorder: StartRecorder, mit
     proxy = start(mitmdump, upstream)
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
-    assert flow["comment"].startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
-    assert flow["comment"].endswith("in 11 / out 7")
+    assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
     assert flow["marked"] == "✅"
     for name in ("LLM", "Auto"):
         assert view(proxy, flow, "request", name) == "model: gw-large\n\nuser:\n  say ␛[31mred"
@@ -171,7 +170,9 @@ def test_a_client_that_hangs_up_is_marked(recorder: StartRecorder, mitmdump: Sta
         client.read_chunk()
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"].startswith("✂")
-    assert ", 200, Client disconnected, " in flow["comment"]
+    assert flow["comment"].startswith(
+        "client left, 200: Client disconnected, gw: x-api-key → bearer, opus-4 11→1 "
+    )
     assert "assistant:" in view(proxy, flow, "response", "LLM")
 
 
@@ -187,7 +188,9 @@ def test_an_error_comes_with_a_hint_in_comment_and_log(
     hint = 'the upstream does not support a field; add body: {remove: ["tools[*].defer_loading"]} to the rule'
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "❌"
-    assert flow["comment"].endswith(hint)
+    assert flow["comment"].startswith(
+        f"400: invalid_request_error; {hint}, gw: x-api-key → bearer, opus-4 → "
+    )
     assert f"hint: {hint}" in view(proxy, flow, "response", "Gateway")
     assert view(proxy, flow, "response", "LLM").startswith("error:\n  invalid_request_error: tools.0")
     proxy.stop()
@@ -203,7 +206,7 @@ def test_a_stream_that_fails_is_marked(recorder: StartRecorder, mitmdump: StartM
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "❌"
-    assert ", 200, overloaded_error, " in flow["comment"]
+    assert flow["comment"].startswith("200: overloaded_error, gw: ")
     assert "error:\n  overloaded_error: busy" in view(proxy, flow, "response", "LLM")
     assert "outcome: upstream_error, 200, overloaded_error\n" in view(proxy, flow, "response", "Gateway")
     proxy.stop()
@@ -279,7 +282,7 @@ def test_a_converse_stream_of_bedrock_is_shown(recorder: StartRecorder, mitmdump
     with Wire(proxy.port) as client:
         client.request("POST", "/v1/model/us.some-model/converse-stream", HEADERS, body)
     flow = wait_for_flow(proxy, has_ended)
-    assert flow["comment"].endswith("in 11 / out 7")
+    assert flow["comment"].startswith("some-model 16→7, gw: ")
     assert view(proxy, flow, "request", "Auto") == "user:\n  hi"
     text = view(proxy, flow, "response", "Auto")
     assert "  hello there\n  tool call Bash tooluse_1:\n    command: ls" in text
@@ -317,7 +320,7 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
     assert again.header("x-api-key") is None
     flow = wait_for_flow(proxy, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
     # The rules saw the model that the client had asked for, and put it back into the answer.
-    assert "claude-opus-4 → gw-large, 200, " in flow["comment"]
+    assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: ")
     assert view(proxy, flow, "response", "LLM").startswith("model: claude-opus-4\n")
 
 
@@ -353,7 +356,7 @@ def test_flows_of_a_file_are_shown_and_not_changed(
         "-r", str(file), "--set", "gateway_log=log.jsonl", rules=rules(upstream), env=ENV, web=True
     )
     flow = wait_for_flow(viewer, has_ended)
-    assert flow["comment"].startswith("gw: x-api-key → bearer, claude-opus-4 → gw-large, 200, ")
+    assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
     assert view(viewer, flow, "request", "Auto") == "model: gw-large\n\nuser:\n  say ␛[31mred"
     report = view(viewer, flow, "response", "Gateway")
     assert f"forwarded: POST {upstream.url}/base/v1/messages?beta=true" in report
@@ -382,4 +385,4 @@ def test_a_flow_of_a_file_can_be_replayed(
     assert (again.target, again.body) == (first.target, first.body)
     assert again.values("authorization") == [f"Bearer {GW}"]
     flow = wait_for_flow(viewer, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
-    assert "claude-opus-4 → gw-large, 200, " in flow["comment"]
+    assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: ")

@@ -61,7 +61,7 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     assert "200" in requests[0]
     assert "claude-x" in requests[0]
     assert output.count("refused with 404") == 1
-    assert output.count("no rule: 200, ") == output.count(", answered here") == 2
+    assert output.count("no rule, 200, ") == output.count(", answered here") == 2
     assert ", a client's probe, " in output
     assert "disconnect" not in output
     assert "secret-in-query" not in output + text

@@ -1,4 +1,4 @@
-"""`stats`: sum up a `gateway_log` by rule and model."""
+"""`stats`: sum up a `gateway_log` by rule and model, session or outcome."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..observe.stats import Stats
+from ..observe.prices import Prices
+from ..observe.stats import WAYS, Cost, Stats, logged_cost
+from ..rules.problems import RulesError
 from ..text.printable import visible
-from .common import OK, Subparsers, examples, say
+from .common import FAULT, OK, Subparsers, examples, say
 
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "stats",
-        help="sum up a gateway_log by rule and model",
-        description="Sum up requests, errors, tokens and times of a gateway_log by rule and model.",
+        help="sum up a gateway_log: requests, tokens, cost and times",
+        description="Sum up requests, errors, tokens, cost and times of a gateway_log, with a line of totals.",
         epilog=examples(
             "stats log.jsonl",
-            "stats < log.jsonl",
+            "stats --by session log.jsonl",
+            "stats --prices prices.yaml < log.jsonl",
         ),
     )
     parser.set_defaults(run=run)
+    parser.add_argument(
+        "--by", choices=WAYS, default=WAYS[0], help="one row for each of these (default: rule-model)"
+    )
+    parser.add_argument(
+        "--prices", type=Path, metavar="FILE", help="prices to use instead of the costs in the log"
+    )
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="the log (default: standard input)"
     )
@@ -30,13 +39,26 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
-    stats = Stats()
+    try:
+        stats = Stats(_cost(arguments.prices))
+    except RulesError as fault:
+        for problem in fault.problems:
+            say(str(problem))
+        return FAULT
     if arguments.file is None:
         stats.add_lines(sys.stdin.buffer)
     else:
         with arguments.file.open("rb") as lines:
             stats.add_lines(lines)
-    print(visible("\n".join(stats.table())))
+    print(visible("\n".join(stats.table(arguments.by))))
     if stats.unreadable:
         say(f"{stats.unreadable} lines are not entries of a gateway_log")
     return OK
+
+
+def _cost(file: Path | None) -> Cost:
+    """Return the cost by a file's prices; else the logged cost, or for an older log the list price of today."""
+    prices = Prices.of_file(file)
+    if file is not None:
+        return prices.cost
+    return lambda entry: cost if (cost := logged_cost(entry)) is not None else prices.cost(entry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..exchange.record import AGENT_HEADERS, SESSION_HEADERS
+from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
 from ..text.redact import KEY_MARKS, MASK
 from .lua_constants import LOGGED_TOKENS, LUA
 from .options import Listener, Options

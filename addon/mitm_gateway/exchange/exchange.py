@@ -168,6 +168,7 @@ class Exchange:
         """Decide what depends on the body, and edit it."""
         self._has_body = True
         self.record.bytes_out = len(content)
+        self.record.note_session(content)
         if self.plan is not None and not self.plan.rule.reads_body:
             return Forward()
         try:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from ..llm.apis import Api, identify
+from ..llm.session import agent_in_headers, session_in_bytes, session_in_headers
 from ..llm.usage import Usage
 from ..text.printable import MAX_NAME, one_line, shown_name
 from ..text.redact import is_key_header, masked_text
+from ..wire.addresses import normal_path
 from ..wire.request import RequestHead, lower_name
 from .plan import Plan, body_edits
 
@@ -18,11 +21,8 @@ Ending = Literal["complete", "broke_off", "client_left", "timed_out"]
 Outcome = Literal["ok", "refused", "upstream_error", "upstream_broke_off", "client_left", "timed_out"]
 _ERROR_STATUS = 400
 ANSWERED_HERE = "answered here"
-# The headers in which Claude Code, Codex and others name a session, and Claude Code one of its agents.
-SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
-AGENT_HEADERS = ("x-claude-code-agent-id",)
 # The values of the log that a client names.
-_NAMES = frozenset({"method", "host", "model", "model_sent", "session", "agent"})
+_NAMES = frozenset({"method", "host", "model", "model_sent", "session", "agent", "service_tier"})
 
 
 @dataclass(slots=True)
@@ -59,13 +59,19 @@ class Record:
     hint: str | None = None
     session: str | None = None
     agent: str | None = None
+    cost_usd: float | None = None
 
     def note_head(self, head: RequestHead) -> None:
         """Note the request as the client sent it."""
         retry = head.get("x-stainless-retry-count")
         self.method, self.host, self.path = head.method, head.host, masked_text(head.path)
         self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
-        self.session, self.agent = _first(head, SESSION_HEADERS), _first(head, AGENT_HEADERS)
+        self.session, self.agent = _masked(session_in_headers(head.get)), _masked(agent_in_headers(head.get))
+
+    def note_session(self, body: bytes) -> None:
+        """Note the session that the body names, unless a header has named one."""
+        if self.session is None:
+            self.session = _masked(session_in_bytes(body))
 
     def note_plan(self, plan: Plan, head: RequestHead) -> None:
         """Note what the plan does."""
@@ -116,6 +122,19 @@ class Record:
         return usage is not None and usage.is_stream and usage.model is not None and usage.stop_reason is None
 
     @property
+    def api(self) -> Api:
+        """Return the API that was asked."""
+        return identify(self.host, self.method, normal_path(self.path.partition("?")[0])).api
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Return the tokens of the whole prompt, those in the cache included."""
+        usage = self.usage
+        if usage is None or usage.input_tokens is None or self.api.tokens.input_includes_cached:
+            return usage.input_tokens if usage else None
+        return usage.input_tokens + (usage.cache_read_tokens or 0) + (usage.cache_creation_tokens or 0)
+
+    @property
     def late_error(self) -> str | None:
         """Return the error inside a response whose status was good: streams fail like that."""
         return self.usage.error if self.usage and (self.status or 0) < _ERROR_STATUS else None
@@ -125,19 +144,7 @@ class Record:
         """Return how the upstream failed after a good status: it broke off, or its stream ended in an error."""
         return None if self.ending == "client_left" else self.error or self.late_error
 
-    def comment(self) -> str:
-        """Return the line that mitmweb and the console show beside the flow."""
-        parts = [self.auth, _model_change(self.model, self.model_sent)]
-        parts += ["a model has no entry in models.map"] if self.is_unmapped else []
-        if self.refusal is not None:
-            parts += [f"refused with {self.status}", self.refusal]
-        else:
-            status = str(self.status) if self.status else None
-            parts += [status, self.late_error, self.error, _duration(self.total_s)]
-        parts += [_tokens(self.usage), *self.notes, self.hint]
-        return one_line(f"{self.rule or 'no rule'}: {', '.join(part for part in parts if part)}")
-
-    def log_entry(self) -> Mapping[str, object]:
+    def log_entry(self) -> dict[str, object]:
         """Return the keys of a `gateway_log` line; unknown values are absent."""
         usage, failure = self.usage or Usage(), self.failure
         entry = {
@@ -156,6 +163,8 @@ class Record:
             "output_tokens": usage.output_tokens,
             "cache_read_tokens": usage.cache_read_tokens,
             "cache_creation_tokens": usage.cache_creation_tokens,
+            "cache_creation_long_tokens": usage.cache_creation_long_tokens or None,
+            "service_tier": usage.special_tier,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
             # A stream can fail after a good status, and no other key shows it.
@@ -165,7 +174,7 @@ class Record:
             "session": self.session,
             "agent": self.agent,
         }
-        known = {key: value for key, value in entry.items() if value is not None}
+        known: dict[str, object] = {key: value for key, value in entry.items() if value is not None}
         if _are_plain([value for value in known.values() if isinstance(value, str)]):
             return known
         return {key: _shown(key, value) if isinstance(value, str) else value for key, value in known.items()}
@@ -190,11 +199,8 @@ class Record:
         return {key: value for key, value in facts.items() if value is not None}
 
 
-def _first(head: RequestHead, names: tuple[str, ...]) -> str | None:
-    for name in names:
-        if value := head.get(name):
-            return masked_text(value)
-    return None
+def _masked(name: str | None) -> str | None:
+    return None if name is None else masked_text(name)
 
 
 def _are_plain(texts: Sequence[str]) -> bool:
@@ -213,28 +219,6 @@ def auth_change(plan: Plan, head: RequestHead) -> str | None:
     names = [lower_name(name) for name, _ in head.fields]
     slots = list(dict.fromkeys(name for name in names if is_key_header(name)))
     return f"{shown_name(' + '.join(slots)) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
-
-
-def _model_change(model: str | None, sent: str | None) -> str | None:
-    if model is None:
-        return None
-    return (
-        f"{shown_name(model)} → {shown_name(sent)}"
-        if sent is not None and sent != model
-        else shown_name(model)
-    )
-
-
-def _duration(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
-
-
-def _tokens(usage: Usage | None) -> str | None:
-    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
-        return None
-    return f"in {usage.input_tokens or 0} / out {usage.output_tokens or 0}"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -13,7 +13,8 @@ from ..wire.request import RequestHead
 from .headers import without_nominations
 
 _FIELDS = (b"upgrade", b"http2-settings")
-_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
+           "cache_creation_long_tokens")  # fmt: skip
 
 UNREADABLE_SOCKET = "this rule reads bodies, and messages of a WebSocket are not edited; use HTTP"
 

@@ -32,22 +32,24 @@ class Tokens:
     cache_read: str
     cache_creation: str | None = None
     input_includes_cached: bool = False
+    cache_creation_long: str | None = None
+    """The part of `cache_creation` that stays longer than usual, at a higher price."""
 
 
 ANTHROPIC_TOKENS = Tokens(
-    "usage", "input_tokens", ("output_tokens",), "cache_read_input_tokens", "cache_creation_input_tokens"
-)
+    "usage", "input_tokens", ("output_tokens",), "cache_read_input_tokens", "cache_creation_input_tokens",
+    cache_creation_long="cache_creation.ephemeral_1h_input_tokens",
+)  # fmt: skip
 CHAT_TOKENS = Tokens(
     "usage", "prompt_tokens", ("completion_tokens",), "prompt_tokens_details.cached_tokens",
-    input_includes_cached=True,
+    "prompt_tokens_details.cache_write_tokens", input_includes_cached=True,
+    cache_creation_long="prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens",
 )  # fmt: skip
 RESPONSES_TOKENS = Tokens(
-    "usage",
-    "input_tokens",
-    ("output_tokens",),
-    "input_tokens_details.cached_tokens",
-    input_includes_cached=True,
-)
+    "usage", "input_tokens", ("output_tokens",), "input_tokens_details.cached_tokens",
+    "input_tokens_details.cache_write_tokens", input_includes_cached=True,
+    cache_creation_long="input_tokens_details.cache_write_tokens_details.ttl_12h_tokens",
+)  # fmt: skip
 CONVERSE_TOKENS = Tokens(
     "usage", "inputTokens", ("outputTokens",), "cacheReadInputTokens", "cacheWriteInputTokens"
 )

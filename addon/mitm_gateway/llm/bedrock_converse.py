@@ -33,7 +33,12 @@ def body(value: Data) -> Data:
 
 def usage(value: Any) -> Data:
     """Convert token counts."""
-    return {_TOKENS.get(name, name): count for name, count in _known(value).items()}
+    counts = {_TOKENS.get(name, name): count for name, count in _known(value).items()}
+    details = counts.get("cacheDetails")
+    for each in map(_known, details if isinstance(details, list) else []):
+        if each.get("ttl") == "1h":
+            counts["cache_creation"] = {"ephemeral_1h_input_tokens": each.get("inputTokens")}
+    return counts
 
 
 def part(value: Data) -> Data:

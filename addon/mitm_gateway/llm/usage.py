@@ -38,6 +38,12 @@ _KEYS = (
     "error",
 )
 MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
+# Other tiers, regions and speeds have other prices, and so have tokens of sound.
+_STANDARD_TIERS = (None, "standard", "default", "auto", "global", "not_available")
+_AUDIO = tuple(
+    ("usage", details, "audio_tokens")
+    for details in ("prompt_tokens_details", "completion_tokens_details", "input_tokens_details")
+)
 # The Responses API's status of a response that is not finished.
 UNFINISHED = ("in_progress", "queued")
 
@@ -54,6 +60,14 @@ class Usage(NamedTuple):
     error: str | None = None
     is_stream: bool = False
     """True if the response arrived as events."""
+    cache_creation_long_tokens: int | None = None
+    """The part of the tokens written to the cache that stays longer: an hour at Anthropic, twelve at OpenAI."""
+    service_tier: str | None = None
+
+    @property
+    def special_tier(self) -> str | None:
+        """The tier if its prices differ from those of the standard one."""
+        return None if self.service_tier in _STANDARD_TIERS else self.service_tier
 
     def updated(self, data: object) -> Usage:
         """Return the usage with the additions of an event or a response; ignores what is malformed."""
@@ -76,6 +90,8 @@ def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
         found["stop_reason"] = reason
     if error := _error(part.get("error")) or _error_event(part):
         found["error"] = error
+    if tier := _tier(part):
+        found["service_tier"] = tier
     for within, names in reversed(_NAMES_OF_COUNTS.items()):
         counts = part.get(within)
         if isinstance(counts, dict):
@@ -95,6 +111,7 @@ def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
             "output_tokens": names.output,
             "cache_read_tokens": (names.cache_read,),
             "cache_creation_tokens": (names.cache_creation,) if names.cache_creation else (),
+            "cache_creation_long_tokens": (names.cache_creation_long,) if names.cache_creation_long else (),
         }
         counts = found.setdefault(names.within, {})
         for count, summed in places.items():
@@ -119,6 +136,26 @@ def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[
             if numbers:
                 yield count, sum(numbers)
                 break
+
+
+def _tier(part: Mapping[str, Any]) -> str | None:
+    """Return the tier in which a response was served; one whose prices are special comes first."""
+    usage = part.get("usage")
+    if not isinstance(usage, dict):
+        if "service_tier" not in part and "usageMetadata" not in part:
+            return None
+        usage = {}
+    tiers = [_name(usage.get(name)) for name in ("speed", "inference_geo", "service_tier")]
+    tiers = [tier for tier in (*tiers, _name(part.get("service_tier"))) if tier]
+    if _has_sound(part):
+        return "audio"
+    return next((tier for tier in tiers if tier not in _STANDARD_TIERS), tiers[0] if tiers else None)
+
+
+def _has_sound(part: Mapping[str, Any]) -> bool:
+    modalities = _at(part, ("usageMetadata", "promptTokensDetails"))
+    kinds = [_at(each, ("modality",)) for each in modalities] if isinstance(modalities, list) else []
+    return "AUDIO" in kinds or any(_number(_at(part, place)) for place in _AUDIO)
 
 
 def _at(value: Any, place: Iterable[str | int]) -> Any:

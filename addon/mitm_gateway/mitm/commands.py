@@ -11,6 +11,7 @@ from mitmproxy.flow import Flow
 from ..exchange.body_error import BodyError
 from ..exchange.explain import describe_rules, explain, explain_url
 from ..exchange.json_body import scan
+from ..observe.stats import WAYS
 from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
@@ -22,6 +23,8 @@ from .replay import original_head
 logger = logging.getLogger(__name__)
 
 _MAX_EXPLAINED = 16 << 20
+# The frame of the console's box, and the blank at either side of a line.
+_BORDERS = 4
 
 
 class Commands:
@@ -78,9 +81,12 @@ class Commands:
         return self._reload() or [f"{len(self._rules().rules)} rules loaded"]
 
     @command.command("gateway.stats")
-    def stats(self) -> Sequence[str]:
-        """Print requests, tokens and times by rule and model since the start."""
-        return self._recorder.stats.table()
+    def stats(self, by: str = "rule-model") -> Sequence[str]:
+        """Print requests, tokens, cost and times since the start, by rule-model, rule, model, session or outcome."""
+        chosen = next((way for way in WAYS if way == by), None)
+        if chosen is None:
+            raise exceptions.CommandError(f"unknown {by}; expected one of {', '.join(WAYS)}")
+        return self._recorder.stats.table(chosen, _room())
 
     @command.command("gateway.patches")
     def patches(self) -> Sequence[str]:
@@ -92,6 +98,12 @@ class Commands:
         if ruleset is None:
             raise exceptions.CommandError("no rules are loaded")
         return ruleset
+
+
+def _room() -> int | None:
+    """Return the columns of the console's box for results, which has 80 % of the screen."""
+    screen = getattr(ctx.master, "ui", None)
+    return int(screen.get_cols_rows()[0] * 0.8) - _BORDERS if screen is not None else None
 
 
 def _model_in(flow: http.HTTPFlow) -> str | None:

@@ -135,6 +135,7 @@ class Lifecycle:
             loaded = self._candidate or self._loaded
             if loaded is None or "gateway_rules" in updated:
                 loaded = self._read_rules(settings.rules)
+            self._recorder.price_by(settings.prices)
             self._recorder.write_to(settings.log)
             self._recorder.report_to(settings.otel, settings.metrics)
         except exceptions.OptionsError as fault:
@@ -302,6 +303,7 @@ class Lifecycle:
         watched: list[tuple[Path | None, Callable[[], object]]] = [
             (self.settings.rules, self.reload),
             (self.settings.clients, self._reread_clients),
+            (self.settings.prices, self._reread_prices),
         ]
         self._watchers = [Watcher(path, changed) for path, changed in watched if path is not None]
         for watcher in self._watchers:
@@ -313,6 +315,13 @@ class Lifecycle:
         except exceptions.OptionsError as fault:
             logger.error("the client keys in force stay: %s", fault)  # noqa: TRY400 - its text says it all
         self._renew()
+
+    def _reread_prices(self) -> None:
+        try:
+            self._recorder.price_by(self.settings.prices, again=True)
+        except RulesError as fault:
+            for problem in fault.problems:
+                logger.error("%s; the prices in force stay", problem)  # noqa: TRY400 - its text says it all
 
 
 def _variables_at(ruleset: RuleSet, host: str, url: str) -> Mapping[str, str]:

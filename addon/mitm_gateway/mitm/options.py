@@ -45,6 +45,7 @@ def add_options(loader: Loader) -> None:
         "1MiB",
         "How much text the LLM view shows; a single part has a quarter of it.",
     )
+    add("gateway_prices", str, "", "File with prices of models, before the list prices of the package.")
     add("gateway_reveal", bool, False, "Show and keep secrets unmasked.")
     add("gateway_clients", str, "", "File of client keys, one a line; every request then needs one.")
     add(
@@ -73,6 +74,7 @@ class Settings:
     capture: int = 8 << 20
     view_limit: int = 1 << 20
     log: Path | None = None
+    prices: Path | None = None
     otel: bool = False
     metrics: tuple[str, int] | None = None
     reveal: bool = False
@@ -93,6 +95,7 @@ class Settings:
             capture=_size("gateway_capture", options.gateway_capture),
             view_limit=_size("gateway_view_limit", options.gateway_view_limit),
             log=_path(options.gateway_log),
+            prices=_path(options.gateway_prices),
             otel=options.gateway_otel,
             metrics=_address("gateway_metrics", options.gateway_metrics),
             reveal=options.gateway_reveal,

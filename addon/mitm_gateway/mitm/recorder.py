@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from mitmproxy import exceptions, http
 from pydantic_core import to_json
 
+from ..exchange.comment import comment_of
 from ..exchange.record import Record
 from ..observe.log_file import LogFile
+from ..observe.prices import Prices
 from ..observe.stats import Stats
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Recorder:
         self._reporter = Reporter()
         self.report_to = self._reporter.report_to
         self.stats = Stats()
+        self._prices = Prices()
+        self._prices_file: Path | None = None
 
     def write_to(self, path: Path | None) -> None:
         """Write records to this file from now on, or to none. Raises OSError if it cannot be opened."""
@@ -57,6 +61,11 @@ class Recorder:
         opened = LogFile(path) if path else None
         self._close_log()
         self._log, self._path = opened, path
+
+    def price_by(self, file: Path | None, *, again: bool = False) -> None:
+        """Use the prices of a file, besides those of the package. Raises RulesError if it is faulty."""
+        if again or file != self._prices_file:
+            self._prices, self._prices_file = Prices.of_file(file), file
 
     def close(self) -> None:
         """Write and deliver what is pending."""
@@ -75,9 +84,12 @@ class Recorder:
     def note(self, flow: http.HTTPFlow, record: Record) -> None:
         """Publish the record of a flow that has ended."""
         entry = record.log_entry()
+        record.cost_usd = self._prices.cost(entry)
+        if record.cost_usd is not None:
+            entry["cost_usd"] = round(record.cost_usd, 8)
         self._show(flow, record, entry, MARKERS[record.outcome])
         if record.outcome != "refused" and _requests.isEnabledFor(logging.INFO):
-            _requests.info("%s", _line(flow.comment, entry))
+            _requests.info("%s", flow.comment)
         self._log_hint(record)
         if self._log is not None:
             self._log.write(to_json(entry).decode())
@@ -85,7 +97,7 @@ class Recorder:
         self._reporter.note(record)
 
     def _show(self, flow: http.HTTPFlow, record: Record, entry: Mapping[str, object], marker: str) -> None:
-        flow.comment = record.comment()
+        flow.comment = comment_of(record)
         flow.marked = marker
         flow.metadata[FACTS] = record.facts(entry)
 
@@ -95,12 +107,6 @@ class Recorder:
         if record.hint and is_new and len(self._logged_hints) < _MAX_HINTS:
             self._logged_hints.add((record.rule, record.hint))
             logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
-
-
-def _line(comment: str, entry: Mapping[str, object]) -> str:
-    """Return the comment of a request, with the model if no rule mapped it. Refusals are logged where they are made."""
-    model = entry.get("model")
-    return comment if model is None or str(model) in comment else f"{comment}, {model}"
 
 
 class Reporter:

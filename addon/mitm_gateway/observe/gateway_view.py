@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..text.printable import indented, size, visible
+from ..text.printable import dollars, indented, size, visible
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 
@@ -136,10 +136,14 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
     if parts:
         yield f"timing: {', '.join(parts)}"
     names = {"input_tokens": "in", "output_tokens": "out", "cache_read_tokens": "cache read",
-             "cache_creation_tokens": "cache written"}  # fmt: skip
+             "cache_creation_tokens": "cache written", "cache_creation_long_tokens": "of them for longer"}  # fmt: skip
     counts = [f"{label} {facts[name]:,}" for name, label in names.items() if name in facts]
     if counts:
         yield f"tokens: {', '.join(counts)}"
+    if "cost_usd" in facts:
+        yield f"cost: {dollars(facts['cost_usd'])}"
+    elif "service_tier" in facts:
+        yield f"cost: unknown for the tier {facts['service_tier']}"
     if "bytes_in" in facts:
         yield f"response: {size(facts['bytes_in'])}"
     if facts.get("retry"):

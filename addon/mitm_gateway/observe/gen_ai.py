@@ -12,9 +12,8 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from ..exchange.record import Record
-from ..llm.apis import Api, identify
 from ..text.printable import shown_name
-from ..wire.addresses import DEFAULT_PORTS, normal_path
+from ..wire.addresses import DEFAULT_PORTS
 
 Attributes: TypeAlias = dict[str, str | int | float | bool | tuple[str, ...]]
 
@@ -51,7 +50,7 @@ class Operation:
 
 def operation(record: Record) -> Operation | None:
     """Return the call that a record describes; None if the request calls no model, such as a list of models."""
-    kind = _api(record).operation
+    kind = record.api.operation
     if kind is None or record.method != "POST":
         return None
     asked, error = record.model_sent or record.model, _error(record)
@@ -75,10 +74,6 @@ def operation(record: Record) -> Operation | None:
         first_chunk_s=record.first_event_s if record.usage and record.usage.is_stream else None,
         tokens=_tokens(record),
     )
-
-
-def _api(record: Record) -> Api:
-    return identify(record.host, record.method, normal_path(record.path)).api
 
 
 def _place(record: Record) -> Attributes:
@@ -110,7 +105,11 @@ def _error(record: Record) -> str | None:
 
 def _span_only(record: Record) -> Attributes:
     usage = record.usage
-    found = _named("mitm_gateway.model", record.model)
+    found = {
+        **_named("mitm_gateway.model", record.model),
+        **_named("gen_ai.conversation.id", record.session),
+        **_named("gen_ai.agent.id", record.agent),
+    }
     if record.status is not None:
         found["http.response.status_code"] = record.status
     if usage is None:
@@ -134,8 +133,5 @@ def _tokens(record: Record) -> tuple[tuple[str, int], ...]:
     usage = record.usage
     if usage is None:
         return ()
-    counts = {"input": usage.input_tokens, "output": usage.output_tokens}
-    if usage.input_tokens is not None and not _api(record).tokens.input_includes_cached:
-        beside = (usage.cache_read_tokens or 0) + (usage.cache_creation_tokens or 0)
-        counts["input"] = usage.input_tokens + beside
+    counts = {"input": record.prompt_tokens, "output": usage.output_tokens}
     return tuple((kind, count) for kind, count in counts.items() if count is not None)

@@ -1,26 +1,29 @@
-"""Totals by rule and model over the lines of a `gateway_log`, as a table."""
+"""Totals over the lines of a `gateway_log`, by rule and model, by session or by outcome, as a table."""
 
 from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
-from ..text.printable import shown_name
+from ..text.printable import dollars, shown_name
+from .table import Column, aligned
+
+By: TypeAlias = Literal["rule-model", "rule", "model", "session", "outcome"]
+WAYS: tuple[By, ...] = get_args(By)
+Cost: TypeAlias = Callable[[Mapping[str, Any]], float | None]
 
 # Percentiles cover the latest requests of a gateway that runs for months.
-MAX_TIMES = 10_000
-# Clients may invent model names; those beyond the limit share a row.
-MAX_ROWS = 500
+MAX_TIMES = 1_000
+# Rows with different rules, models, sessions and outcomes. Beyond the limit, sessions share a row, and beyond twice the
+# limit models do: clients may invent names.
+MAX_ROWS = 2_000
 OTHERS = "(others)"
 _MAX_NAME = 200
 _LONGEST_MS = 1e12  # 30 years; a log may contain any number
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens")
-_TITLES = ("rule", "model", "requests", "errors", "in", "out", "cached",
-           "first p50", "first p95", "total p50", "total p95")  # fmt: skip
-_TEXT_COLUMNS = 2
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 
 
 class _Times:
@@ -30,12 +33,22 @@ class _Times:
         self._values = array("d")
         self._oldest = 0
 
-    def append(self, value: float) -> None:
+    def append(self, value: object) -> None:
+        if not isinstance(value, int | float) or not 0 <= value < _LONGEST_MS:
+            return
         if len(self._values) < MAX_TIMES:
             self._values.append(value)
             return
         self._values[self._oldest] = value
         self._oldest = (self._oldest + 1) % MAX_TIMES
+
+    @staticmethod
+    def joined(parts: Sequence[_Times]) -> _Times:
+        """Return the times of several rows."""
+        times = _Times()
+        for part in parts:
+            times._values.extend(part._values)
+        return times
 
     def __iter__(self) -> Iterator[float]:
         return iter(self._values)
@@ -45,25 +58,64 @@ class _Times:
 class _Totals:
     requests: int = 0
     errors: int = 0
-    tokens: list[int] = field(default_factory=lambda: [0, 0, 0])
+    tokens: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    cost: float = 0.0
+    priced: int = 0
+    unpriced: int = 0
+    """Requests with tokens and without a known cost."""
     first: _Times = field(default_factory=_Times)
     total: _Times = field(default_factory=_Times)
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add(self, entry: Mapping[str, Any], cost: float | None) -> None:
+        """Add the entry of one request."""
+        get = entry.get
         self.requests += 1
         self.errors += _is_error(entry)
-        for position, name in enumerate(_TOKENS):
-            count = entry.get(name)
-            self.tokens[position] += count if isinstance(count, int) else 0
-        for times, name in ((self.first, "first_event_ms"), (self.total, "total_ms")):
-            if isinstance(value := entry.get(name), int | float) and 0 <= value < _LONGEST_MS:
-                times.append(value)
+        has_tokens = False
+        for place, name in enumerate(_TOKENS):
+            if isinstance(count := get(name), int) and count:
+                self.tokens[place] += count
+                has_tokens = True
+        if cost is not None:
+            self.cost += cost
+            self.priced += 1
+        elif has_tokens:
+            self.unpriced += 1
+        self.first.append(get("first_event_ms"))
+        self.total.append(get("total_ms"))
 
-    def row(self, rule: str, model: str) -> tuple[str, ...]:
+    @staticmethod
+    def sum_of(parts: Sequence[_Totals]) -> _Totals:
+        """Return the sum of several totals."""
+        return _Totals(
+            sum(part.requests for part in parts),
+            sum(part.errors for part in parts),
+            [sum(counts) for counts in zip(*(part.tokens for part in parts), strict=True)],
+            sum(part.cost for part in parts),
+            sum(part.priced for part in parts),
+            sum(part.unpriced for part in parts),
+            _Times.joined([part.first for part in parts]),
+            _Times.joined([part.total for part in parts]),
+        )
+
+    def cells(self) -> list[str]:
+        """Return the cells of the columns behind the names."""
+        counts = [f"{count:,}" for count in (self.requests, self.errors, *self.tokens)]
         times = [
             _duration(_percentile(times, share)) for times in (self.first, self.total) for share in (50, 95)
         ]
-        return (rule, model, *(f"{count:,}" for count in (self.requests, self.errors, *self.tokens)), *times)
+        return [*counts, self._shown_cost(), *times]
+
+    def _shown_cost(self) -> str:
+        if not self.priced:
+            return "-"
+        return f"≥{dollars(self.cost)}" if self.unpriced else dollars(self.cost)
+
+
+def logged_cost(entry: Mapping[str, Any]) -> float | None:
+    """Return the cost that an entry contains."""
+    cost = entry.get("cost_usd")
+    return cost if isinstance(cost, int | float) and 0 <= cost < _LONGEST_MS else None
 
 
 def _is_error(entry: Mapping[str, Any]) -> bool:
@@ -75,21 +127,31 @@ def _is_error(entry: Mapping[str, Any]) -> bool:
 
 
 class Stats:
-    """The totals so far."""
+    """The totals so far. `cost` returns the cost of an entry; by default the logged one."""
 
-    def __init__(self) -> None:
-        self._totals: dict[tuple[str, str], _Totals] = {}
+    def __init__(self, cost: Cost = logged_cost) -> None:
+        self._cost = cost
+        self._totals: dict[_Key, _Totals] = {}
         self.unreadable = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of one request."""
-        model = shown_name(str(entry.get("model_sent", entry.get("model", "-"))))
-        key = (shown_name(str(entry.get("rule", "no rule"))), model[:_MAX_NAME])
+        get = entry.get
+        key = (get("rule"), get("model_sent", get("model")), get("session"), get("outcome"))
+        try:
+            totals = self._totals.get(key)
+        except TypeError:  # a log may contain lists
+            totals = None
+        (totals or self._row(key)).add(entry, self._cost(entry))
+
+    def _row(self, raw: tuple[object, ...]) -> _Totals:
+        rule, model, session, outcome = (None if part is None else str(part)[:_MAX_NAME] for part in raw)
+        key = (rule, model, session, outcome)
         if key not in self._totals and len(self._totals) >= MAX_ROWS:
-            key = (key[0], OTHERS)
-        if (totals := self._totals.get(key)) is None:
-            totals = self._totals[key] = _Totals()
-        totals.add(entry)
+            key = (rule, model, OTHERS, outcome)
+        if key not in self._totals and len(self._totals) >= 2 * MAX_ROWS:
+            key = (rule, OTHERS, OTHERS, outcome)
+        return self._totals.setdefault(key, _Totals())
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Add the lines of a log; malformed ones are counted in `unreadable`."""
@@ -103,24 +165,39 @@ class Stats:
             elif line.strip():
                 self.unreadable += 1
 
-    def table(self) -> list[str]:
-        """Return the lines of the table, sorted by rule and model."""
+    def table(self, by: By = "rule-model", width: int | None = None) -> list[str]:
+        """Return the lines of the table, sorted by name, with a line of totals; at most this many columns wide."""
         if not self._totals:
             return ["no requests"]
-        rows = [
-            _TITLES,
-            *(totals.row(*key) for key, totals in sorted(self._totals.items(), key=lambda item: item[0])),
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [_aligned(row, widths) for row in rows]
+        names = by.split("-")
+        groups: dict[tuple[str, ...], list[_Totals]] = {}
+        for key, totals in self._totals.items():
+            parts = dict(zip(_KEY, key, strict=True))
+            groups.setdefault(tuple(_shown(name, parts[name]) for name in names), []).append(totals)
+        rows = [(*key, *_Totals.sum_of(found).cells()) for key, found in sorted(groups.items(), key=_name)]
+        blank = [""] * (len(names) - 1)
+        rows.append(("total", *blank, *_Totals.sum_of(list(self._totals.values())).cells()))
+        return aligned([Column(name, is_text=True) for name in names] + _COLUMNS, rows, width)
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.ljust(width) if column < _TEXT_COLUMNS else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+_KEY = ("rule", "model", "session", "outcome")
+_Key: TypeAlias = tuple[str | None, ...]
+
+
+def _name(group: tuple[tuple[str, ...], list[_Totals]]) -> tuple[str, ...]:
+    return group[0]
+
+
+def _shown(name: str, value: str | None) -> str:
+    return shown_name(value) if value is not None else "no rule" if name == "rule" else "-"
+
+
+# In a narrow table, the columns with the highest rank go first.
+_COLUMNS = [
+    Column("requests"), Column("errors"), Column("in", rank=1), Column("out", rank=1), Column("cached", rank=3),
+    Column("written", rank=4), Column("cost"), Column("first p50", rank=7), Column("first p95", rank=6),
+    Column("total p50", rank=5), Column("total p95", rank=2),
+]  # fmt: skip
 
 
 def _percentile(values: Iterable[float], share: int) -> float | None:

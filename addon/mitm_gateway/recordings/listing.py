@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from ..observe.prices import Prices, dollars
-from ..text.printable import one_line
+from ..observe.prices import Prices
+from ..text.printable import dollars, one_line
 from .recorded import Recorded
 
 HEADING = f"{'#':>4}  {'time':<19}  {'session':<8}  {'model':<28} {'tokens in → out':<34} {'cost':<9} status  outcome"

@@ -87,6 +87,21 @@ def size(count: int) -> str:
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
+def short_count(count: int) -> str:
+    """Return a number in at most five characters, such as 31.6k."""
+    if count < 1_000:
+        return str(count)
+    factor, unit = (1_000, "k") if count < 999_950 else (1_000_000, "M")
+    return f"{count / factor:.1f}".removesuffix(".0") + unit
+
+
+def dollars(amount: float) -> str:
+    """Return a sum of US dollars as text."""
+    if 0 < amount < 0.0001:
+        return "<$0.0001"
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
 def compact(value: Any) -> str:
     """Return plain data on one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mitm_gateway.clients.environment import variables_at
+from mitm_gateway.exchange.comment import comment_of
 from mitm_gateway.exchange.exchange import Config, Exchange
 from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.exchange.guard import Policy
@@ -60,7 +61,7 @@ def test_a_probe_is_answered_and_is_no_fault(target: str) -> None:
     assert (answer.status, answer.body) == (200, b"")
     record = exchange.on_end(ResponseHead(200, ()))
     assert record.outcome == "ok"
-    assert record.comment().endswith("a client's probe, answered here")
+    assert comment_of(record).endswith("a client's probe, answered here")
 
 
 def test_a_probe_that_a_rule_takes_is_forwarded_and_not_found_is_no_fault() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mitm_gateway.exchange.comment import comment_of, short_model
 from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.exchange.record import Record
 from mitm_gateway.llm.usage import Usage
@@ -36,14 +37,76 @@ def test_the_comment_is_one_line_of_what_happened() -> None:
         total_s=1.23,
         usage=usage,
     )
-    assert record.comment() == (
-        "copilot: x-api-key → bearer, claude-opus-4-8 → claude-opus-4.6, 200, 1.2 s, in 812 / out 96"
+    assert comment_of(record) == (
+        "opus-4-8 812→96 → claude-opus-4.6, copilot: x-api-key → bearer, 200, 1.2 s"
     )
+
+
+def test_a_good_row_tells_the_whole_prompt_the_cache_and_the_cost() -> None:
+    usage = Usage("claude-opus-4-8", 4, 87, cache_read_tokens=30_000, cache_creation_tokens=1_596)
+    record = replace(planned(), status=200, total_s=0.5, usage=usage, cost_usd=0.0271)
+    assert comment_of(record) == (
+        "opus-4-8 31.6k→87, copilot: x-api-key → bearer, 200, 500 ms, 94 % cached, $0.0271"
+    )
+    # These APIs count the tokens in the cache as input.
+    record.path = "/v1/responses"
+    assert comment_of(record).startswith("opus-4-8 4→87, ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "comment"),
+    [
+        (
+            {"status": 404, "hint": "add it", "usage": Usage(error="not_found_error")},
+            "404: not_found_error; add it, ",
+        ),
+        ({"status": 529}, "529, "),
+        ({"error": "server closed connection"}, "server closed connection, "),
+        ({"status": 200, "error": "gone", "ending": "client_left"}, "client left, 200: gone, "),
+        ({"status": 200, "error": "silent", "ending": "timed_out"}, "timed out, 200: silent, "),
+        ({"status": 200, "error": "cut", "ending": "broke_off"}, "broke off, 200: cut, "),
+    ],
+)
+def test_a_failed_row_begins_with_the_cause(changes: dict[str, Any], comment: str) -> None:
+    record = replace(planned(), model="m", model_sent="m", total_s=0.1, **changes)
+    assert comment_of(record) == f"{comment}copilot: x-api-key → bearer, m, 100 ms"
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("claude-opus-4-8", "opus-4-8"),
+        ("claude-haiku-4-5-20251001", "haiku-4-5"),
+        ("claude-haiku-4-5@20251001", "haiku-4-5"),
+        ("anthropic/claude-opus-4.6", "opus-4.6"),
+        ("us.anthropic.claude-opus-4-8-v1:0", "opus-4-8"),
+        ("arn:aws:bedrock:us-east-1:1:inference-profile/us-gov.anthropic.claude-sonnet-5", "sonnet-5"),
+        ("models/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("gpt-5.4-2026-03-05", "gpt-5.4"),
+        ("deepseek-v4", "deepseek-v4"),
+        ("llama3.1", "llama3.1"),
+        ("claude-", "claude-"),
+        ("claude-3-5-sonnet-20241022", "3-5-sonnet"),
+        ("claude-x", "claude-x"),
+    ],
+)
+def test_a_model_has_a_short_name(name: str, short: str) -> None:
+    assert short_model(name) == short
+
+
+def test_a_body_names_the_session_where_no_header_does() -> None:
+    record = Record(0.0)
+    record.note_head(make_head("/v1/messages", {}))
+    record.note_session(b'{"metadata": {"user_id": "sk-ant-api03-abcdef0123456789abcdef"}}')
+    assert "abcdef0123" not in str(record.session)
+    record.note_head(make_head("/v1/messages", {"session_id": "s"}))
+    record.note_session(b'{"prompt_cache_key": "other"}')
+    assert record.session == "s"
 
 
 def test_a_refusal_is_told_with_its_reason() -> None:
     record = replace(planned(), status=502, refusal='credential "gw" is not there')
-    assert record.comment() == 'copilot: x-api-key → bearer, refused with 502, credential "gw" is not there'
+    assert comment_of(record) == 'refused with 502: credential "gw" is not there, copilot: x-api-key → bearer'
     assert record.outcome == "refused"
 
 
@@ -68,7 +131,7 @@ def test_outcomes() -> None:
     assert replace(planned(), status=529).outcome == "upstream_error"
     late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))
     assert late.outcome == "upstream_error"
-    assert late.comment() == "copilot: x-api-key → bearer, 200, overloaded_error, 500 ms"
+    assert comment_of(late) == "200: overloaded_error, copilot: x-api-key → bearer, 500 ms"
     gone = replace(planned(), status=200, error="Client disconnected.", ending="client_left")
     assert gone.outcome == "client_left"
     assert "refusal" not in gone.log_entry()
@@ -104,7 +167,7 @@ HOSTILE = "\x1b]0;owned\x07\nforged line\x9b\u202e\ud800" + "m" * 1_000_000
 def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
     record = replace(planned(), model=HOSTILE, model_sent=HOSTILE + "x", error=HOSTILE[:40], status=200)
     record.method = HOSTILE
-    for text in (record.comment(), *record.log_entry().values()):
+    for text in (comment_of(record), *record.log_entry().values()):
         shown = str(text)
         shown.encode()
         assert shown.isprintable()

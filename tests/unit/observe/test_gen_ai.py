@@ -31,6 +31,12 @@ def told(*args: Any, **changes: Any) -> Operation:
     return found
 
 
+def test_session_and_agent_have_the_names_of_the_conventions() -> None:
+    span = told(session="s1", agent="a1").span
+    assert (span["gen_ai.conversation.id"], span["gen_ai.agent.id"]) == ("s1", "a1")
+    assert "gen_ai.conversation.id" not in told(session="s1").metric
+
+
 def test_a_call_of_the_messages_api_is_described() -> None:
     shared: Attributes = {
         "gen_ai.operation.name": "chat",

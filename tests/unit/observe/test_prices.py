@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.observe.prices import Prices, built_in, dollars, read_price_list
+from mitm_gateway.observe.prices import Prices, built_in, read_price_list
 from mitm_gateway.observe.prices.price_list import parse_price_list
 from mitm_gateway.rules.problems import RulesError
 
@@ -120,9 +120,3 @@ def test_a_mistake_has_a_place_and_an_expectation(text: str, problem: str) -> No
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RulesError, match="the file does not exist"):
         read_price_list(tmp_path / "none.yaml")
-
-
-def test_costs_are_readable() -> None:
-    assert [dollars(cost) for cost in (0, 0.00001, 0.0289, 0.5, 1.234, 1234.5)] == [
-        "$0.0000", "<$0.0001", "$0.0289", "$0.5000", "$1.23", "$1,234.50",
-    ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.cli import main
-from mitm_gateway.observe.stats import MAX_ROWS, MAX_TIMES, OTHERS, Stats
+from mitm_gateway.observe.stats import MAX_ROWS, MAX_TIMES, OTHERS, By, Stats
 
 
 def entry(number: int) -> dict[str, object]:
@@ -23,6 +23,10 @@ def entry(number: int) -> dict[str, object]:
         "input_tokens": 1000,
         "output_tokens": 10,
         "cache_read_tokens": 5,
+        "cache_creation_tokens": 2,
+        "cost_usd": 0.01,
+        "session": f"s{number % 2}",
+        "outcome": "ok",
     }
 
 
@@ -37,22 +41,70 @@ def test_the_table_has_a_row_for_each_rule_and_model() -> None:
     stats.add({"rule": "late", "status": 302, "hint": "the upstream redirects"})
     stats.add({"rule": "late", "status": 200})
     assert [line.split("  ") and " ".join(line.split()) for line in stats.table()] == [
-        "rule model requests errors in out cached first p50 first p95 total p50 total p95",
-        "copilot haiku 2 2 0 0 0 - - - -",
-        "copilot opus 100 0 100,000 1,000 500 50 ms 95 ms 500 ms 950 ms",
-        "late - 3 2 0 0 0 - - - -",
-        "no rule - 1 1 0 0 0 - - - -",
+        "rule model requests errors in out cached written cost first p50 first p95 total p50 total p95",
+        "copilot haiku 2 2 0 0 0 0 - - - - -",
+        "copilot opus 100 0 100,000 1,000 500 200 $1.00 50 ms 95 ms 500 ms 950 ms",
+        "late - 3 2 0 0 0 0 - - - - -",
+        "no rule - 1 1 0 0 0 0 - - - - -",
+        "total 106 5 100,000 1,000 500 200 $1.00 50 ms 95 ms 500 ms 950 ms",
     ]
+
+
+@pytest.mark.parametrize(
+    ("by", "rows"),
+    [
+        ("session", [["-", "1"], ["s0", "3"], ["s1", "3"]]),
+        ("outcome", [["-", "1"], ["ok", "4"], ["refused", "2"]]),
+        ("model", [["-", "1"], ["haiku", "2"], ["opus", "4"]]),
+        ("rule", [["copilot", "4"], ["no", "rule"], ["other", "2"]]),
+    ],
+)
+def test_rows_may_be_sessions_outcomes_models_or_rules(by: By, rows: list[list[str]]) -> None:
+    stats = Stats()
+    for number in range(4):
+        stats.add(entry(number))
+    for number in range(2):
+        others = {"rule": "other", "model_sent": "haiku", "outcome": "refused"}
+        stats.add({**entry(number), **others})
+    stats.add({"status": 404})
+    title, *lines, total = (line.split() for line in stats.table(by))
+    assert title[0] == by
+    assert [line[:2] for line in lines] == rows
+    assert total[:3] == ["total", "7", "3"]
+
+
+def test_a_sum_that_lacks_the_cost_of_a_request_is_a_lower_bound() -> None:
+    stats = Stats()
+    stats.add(entry(1))
+    stats.add({**entry(1), "cost_usd": None})
+    assert "≥$0.0100" in stats.table()[1].split()
+
+
+@pytest.mark.parametrize("width", [46, 60, 76, 100, 120, 200])
+def test_a_table_fits_the_width_that_there_is(width: int) -> None:
+    stats = Stats()
+    stats.add({**entry(1), "model_sent": "us.anthropic.claude-opus-4-8-with-a-long-name", "rule": "r" * 60})
+    lines = stats.table(width=width)
+    assert max(map(len, lines)) <= width
+    assert all(word in lines[0].split() for word in ("rule", "model", "requests", "cost"))
 
 
 def test_invented_model_names_share_a_row() -> None:
     stats = Stats()
-    for number in range(MAX_ROWS + 100):
+    for number in range(2 * MAX_ROWS + 100):
         stats.add({"rule": "r", "model": f"{number}-{'x' * 10_000}", "status": 200})
     lines = stats.table()
-    assert len(lines) == MAX_ROWS + 2
+    assert len(lines) == 2 * MAX_ROWS + 3
     assert [line.split()[2] for line in lines if OTHERS in line] == ["100"]
     assert max(map(len, lines)) < 500
+
+
+def test_sessions_beyond_the_limit_share_a_row() -> None:
+    stats = Stats()
+    for number in range(MAX_ROWS + 100):
+        stats.add({**entry(1), "session": f"s{number}"})
+    assert [line.split()[:2] for line in stats.table("session") if OTHERS in line] == [[OTHERS, "100"]]
+    assert [line.split()[1] for line in stats.table("model")[1:]] == [f"{MAX_ROWS + 100:,}"] * 2
 
 
 def test_percentiles_cover_the_latest_requests() -> None:
@@ -79,14 +131,18 @@ def test_malformed_lines_are_counted() -> None:
         [b"{}\n", b"\n", b"[]\n", b'{"rule": "a', b"\xff\n", b'{"status": "x", "total_ms": []}\n']
     )
     assert stats.unreadable == 3
-    assert len(stats.table()) == 2
+    assert len(stats.table()) == 3
 
 
 def test_the_command_totals_thousands_of_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps(entry(number % 1000)) + "\n" for number in range(5_000)))
     assert main(["stats", str(log)]) == 0
-    assert "5,000" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["total", "5,000"]
+    assert main(["stats", "--by", "session", str(log)]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["s0", "2,500"], ["s1", "2,500"], ["total", "5,000"],
+    ]  # fmt: skip
 
 
 def test_a_missing_log_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

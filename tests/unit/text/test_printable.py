@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.text.printable import MAX_NAME, folded, listed, one_line, shown_name, size, visible
+from mitm_gateway.text.printable import (
+    MAX_NAME,
+    dollars,
+    folded,
+    listed,
+    one_line,
+    short_count,
+    shown_name,
+    size,
+    visible,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +71,14 @@ def test_a_name_stays_and_an_endless_one_is_cut() -> None:
     assert shown_name("a" * MAX_NAME) == "a" * MAX_NAME
     assert shown_name("a" * 20_000_000) == "a" * (MAX_NAME - 1) + "…"
     assert shown_name("\x1b]0;owned\x07\nforged") == "␛]0;owned␇␊forged"
+
+
+def test_counts_are_short() -> None:
+    counts = (0, 999, 1_000, 1_049, 31_640, 999_949, 999_950, 1_234_567)
+    assert list(map(short_count, counts)) == ["0", "999", "1k", "1k", "31.6k", "999.9k", "1M", "1.2M"]
+
+
+def test_sums_are_readable() -> None:
+    assert [dollars(sum_) for sum_ in (0, 0.00001, 0.0289, 0.5, 1.234, 1234.5)] == [
+        "$0.0000", "<$0.0001", "$0.0289", "$0.5000", "$1.23", "$1,234.50",
+    ]  # fmt: skip

@@ -17,7 +17,7 @@ from ...rules.model_map import base_name
 from ...wire.addresses import normal_path
 from .price_list import Price, PriceList, read_price_list
 
-__all__ = ["Price", "PriceList", "Prices", "built_in", "dollars", "read_price_list"]
+__all__ = ["Price", "PriceList", "Prices", "built_in", "read_price_list"]
 
 _SUFFIX = ".yaml"
 _MILLION = 1_000_000
@@ -110,10 +110,3 @@ def _includes_cached(entry: Mapping[str, Any]) -> bool:
 @lru_cache(maxsize=4096)
 def _counts_cached(host: str, method: str, path: str) -> bool:
     return identify(host, method, normal_path(path.partition("?")[0])).api.tokens.input_includes_cached
-
-
-def dollars(cost: float) -> str:
-    """Return a cost as text."""
-    if 0 < cost < 0.0001:
-        return "<$0.0001"
-    return f"${cost:,.2f}" if cost >= 1 else f"${cost:.4f}"
