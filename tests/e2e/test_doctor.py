@@ -138,6 +138,17 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
             id="helper",
         ),
         pytest.param(
+            lambda p: with_rules(
+                p,
+                RULES.replace(
+                    "{env: GW_KEY}",
+                    """{command: [echo, '{"token": "t", "api": "https://api.business.example.com"}']}""",
+                ),
+            ),
+            'rule "gw" sends credential "gw" to gw.example.com, but the token is for api.business.example.com',
+            id="host of the token",
+        ),
+        pytest.param(
             lambda p: with_rules(p, RULES.replace("}}", "}, unused: {env: GW_KEY}}")),
             'credential "unused" is used by no rule',
             id="unused credential",

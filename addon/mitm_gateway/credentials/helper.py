@@ -21,6 +21,7 @@ from pathlib import Path
 from ..rules.fields import HEADER_NAME, is_framing_header
 from ..text.printable import visible
 from ..text.redact import Secret, is_key_header, masked, masked_text
+from ..wire.addresses import Upstream
 from .value import MAX_SECRET_BYTES, CredentialError, Value, clean, decoded
 
 # Time to wait for the end of a killed helper.
@@ -199,7 +200,18 @@ def _parse_json(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
         raise CredentialError("the helper printed an expired token")
     life_s = ttl_s if left_s is None else max(left_s - _EXPIRY_MARGIN_S, left_s / 2)
     headers = _headers(data.get("headers", {}))
-    return Value(Secret(clean(token)), headers, read_at=now, stale_at=now + life_s)
+    api = _api(data.get("api"))
+    return Value(Secret(clean(token)), headers, read_at=now, stale_at=now + life_s, api=api)
+
+
+def _api(url: object) -> Upstream | None:
+    """Return the API that a helper names; only a note depends on it, so anything else is ignored."""
+    if not isinstance(url, str):
+        return None
+    try:
+        return Upstream.parse(url)
+    except ValueError:
+        return None
 
 
 def _seconds_left(data: dict[str, object], wall: float) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..text.redact import Secret
 from ..wire import sigv4
+from ..wire.addresses import Upstream
 
 MAX_SECRET_BYTES = 64 * 1024
 
@@ -30,7 +31,8 @@ class CredentialError(Exception):
 class Value:
     """A usable secret, the additional headers of a helper, and when it was read.
 
-    `signing` are AWS keys, which sign a request and are not part of it.
+    `signing` are AWS keys, which sign a request and are not part of it. `api` is the API that takes the secret, if the
+    helper names it.
     """
 
     secret: Secret
@@ -38,6 +40,11 @@ class Value:
     read_at: float = 0.0
     stale_at: float | None = None
     signing: sigv4.AwsKeys | None = None
+    api: Upstream | None = None
+
+    def other_api(self, destination: Upstream) -> Upstream | None:
+        """Return the API that takes the secret if it is on another host than this destination."""
+        return self.api if self.api and self.api.authority != destination.authority else None
 
 
 _VISIBLE = re.compile(r"[!-~]+")

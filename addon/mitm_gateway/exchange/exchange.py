@@ -234,7 +234,7 @@ class Exchange:
             return Secrets(Secret(key) if key else None, named)
         if (own := values.get(plan.auth.credential or "")) is None:
             return Secrets(None, named)
-        self.record.credential_age_s = round(self._now() - own.read_at, 1)
+        self.record.note_credential(own, plan, self._now())
         if plan.rule.signs:
             return Secrets(None, named, own.headers, own.signing)
         return Secrets(own.secret, named, own.headers)

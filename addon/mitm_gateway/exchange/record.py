@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from ..credentials.value import Value
 from ..llm.apis import Api, identify
 from ..llm.session import agent_in_headers, session_in_bytes, session_in_headers
 from ..llm.usage import Usage
@@ -88,6 +89,12 @@ class Record:
         models = plan.rule.models
         if models is not None and models.map and not all(map(models.names.covers, names)):
             self.is_unmapped = True
+
+    def note_credential(self, value: Value, plan: Plan, now: float) -> None:
+        """Note the age of a credential's value, and whether it is for another API than the rule's."""
+        self.credential_age_s = round(now - value.read_at, 1)
+        if api := value.other_api(plan.destination):
+            self.notes = (*self.notes, f"the token is for {api.authority}: set upstream to {api}")
 
     @property
     def is_answered_here(self) -> bool:

@@ -71,3 +71,13 @@ def test_headers_that_break_the_framing_are_refused(name: str) -> None:
 def test_a_helper_may_add_headers() -> None:
     output = json.dumps({"token": "t", "headers": {"X-Org": "o"}}).encode()
     assert parse_output(output, 300, 0, 0).headers == (("X-Org", Secret("o")),)
+
+
+@pytest.mark.parametrize(
+    ("api", "authority"),
+    [("https://api.business.test", "api.business.test"), ("https://api.business.test:8443/v1", "api.business.test:8443"),
+     ("api.business.test", None), ("", None), (7, None), (None, None), (["https://a.test"], None)],
+)  # fmt: skip
+def test_a_helper_may_name_the_api_of_its_token(api: object, authority: str | None) -> None:
+    found = parse_output(json.dumps({"token": "t", "api": api}).encode(), 300, 0, 0)
+    assert (found.api and found.api.authority) == authority

@@ -279,6 +279,15 @@ def test_a_rejected_credential_is_reported() -> None:
     assert plan.rejected == ("gw", Secret(GW))
 
 
+def test_a_token_for_another_api_is_noted() -> None:
+    exchange = begun(PLAIN)
+    exchange.on_request_head(make_head())
+    exchange.on_credentials({"gw": Value(Secret(GW), api=Upstream.parse("https://api.business.test"))})
+    assert exchange.record.notes == (
+        "the token is for api.business.test: set upstream to https://api.business.test",
+    )
+
+
 def test_a_response_cannot_lead_the_client_past_the_gateway() -> None:
     fields = ((b"Alt-Svc", b'h3=":443"; ma=86400'), (b"x-a", b"1"))
     plan = released(begun(PLAIN)).on_response_head(ResponseHead(200, fields))

@@ -7,7 +7,7 @@ import hashlib
 import shlex
 
 from ...credentials.store import Credentials
-from ...credentials.value import CredentialError
+from ...credentials.value import CredentialError, Value
 from ...rules.problems import RulesError
 from ...rules.ruleset import RuleSet
 from ...text.redact import Secret
@@ -38,10 +38,9 @@ def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
 
     async def fetch() -> list[Finding]:
         credentials = Credentials(ruleset.credentials, subject.environ, warn=warnings.append)
-        found = [
-            await _fetched(credentials, name, credential.command)
-            for name, credential in ruleset.credentials.items()
-        ]
+        found: list[Finding] = []
+        for name, credential in ruleset.credentials.items():
+            found += await _fetched(credentials, name, credential.command, ruleset)
         await credentials.close()
         return found
 
@@ -57,16 +56,31 @@ def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
             yield Fault(f'credential "{name}" is used by no rule', "name it in a rule's auth, or remove it")
 
 
-async def _fetched(credentials: Credentials, name: str, helper: tuple[str, ...] | None) -> Finding:
+async def _fetched(
+    credentials: Credentials, name: str, helper: tuple[str, ...] | None, ruleset: RuleSet
+) -> list[Finding]:
     try:
         value = await credentials.get(name)
     except CredentialError as fault:
         # An argument may be a secret, so only the program is named.
         program = f"run {shlex.quote(helper[0])} by hand with its arguments" if helper else ""
-        return Fault(
-            str(fault), (program and f"{program}; its output names the cause") or f'see "{name}" in the rules'
-        )
-    return Good(f'credential "{name}" has a value, fingerprint {fingerprint(value.secret)}')
+        fix = f"{program}; its output names the cause" if program else f'see "{name}" in the rules'
+        return [Fault(str(fault), fix)]
+    good = Good(f'credential "{name}" has a value, fingerprint {fingerprint(value.secret)}')
+    return [good, *_other_apis(ruleset, name, value)]
+
+
+def _other_apis(ruleset: RuleSet, name: str, value: Value) -> Findings:
+    """Find rules that send a credential to another host than the one that its helper names."""
+    for rule in ruleset.rules:
+        upstream = rule.upstream
+        is_used = rule.auth is not None and rule.auth.credential == name
+        if is_used and isinstance(upstream, Upstream) and (api := value.other_api(upstream)):
+            yield Fault(
+                f'rule "{rule.name}" sends credential "{name}" to {upstream.authority}, '
+                f"but the token is for {api.authority}",
+                f"set upstream: {api}",
+            )
 
 
 def fingerprint(secret: Secret) -> str:
