@@ -59,6 +59,13 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def ask(text: str) -> list[str]:
+    """A client that asks the Messages API once."""
+    body = json.dumps({"model": "claude-x", "messages": [{"role": "user", "content": text}]})
+    url = "os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages'"
+    return python(f"import os, urllib.request as u; u.urlopen(u.Request({url}, {body.encode()!r}))")
+
+
 def processes_with(word: str) -> list[int]:
     """Processes whose command line contains a word."""
     found = []
@@ -313,14 +320,33 @@ def test_curl_and_python_trust_the_gateway_when_it_intercepts(
 
 
 def test_mitmweb_shows_the_traffic(recorder: StartRecorder, command: Command) -> None:
-    client = python(
-        "import os, urllib.request as u; "
-        "u.urlopen(u.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages', b'{}'))"
-    )
+    client = ask("hi")
     upstream = recorder(json_reply(message()))
     done = command.run("run", "--web", "--no-browser", "--", *client, env=environment_form(upstream))
     assert done.returncode == 0, done
     assert re.search(r"the traffic is at http://127\.0\.0\.1:\d+/", done.stderr)
+    # mitmweb ends with the client; the recording stays.
+    kept = done.stderr.splitlines()[-1].partition("recorded in ")[2].partition(";")[0]
+    assert Path(kept).parent == command.logs[0].parent
+    assert Path(kept).stat().st_mode & 0o777 == 0o600
+    assert KEY.encode() not in Path(kept).read_bytes()
+    listed = command.run("flows", kept)
+    assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 2), listed
+
+
+def test_a_session_is_recorded_in_a_new_file(recorder: StartRecorder, command: Command) -> None:
+    upstream, client = recorder(json_reply(message())), ask("50%/day")
+    target = command.home / "talk 50%d.mitm"
+    done = command.run("run", "--save", target, "--", *client, env=environment_form(upstream))
+    assert done.returncode == 0, done
+    assert f"the traffic is recorded in {target}; " in done.stderr
+    assert target.stat().st_mode & 0o777 == 0o600
+    shown = command.run("flows", target, "--show", "1").stdout
+    assert "50%/day" in shown
+    before = target.read_bytes()
+    again = command.run("run", "--save", target, "--", *client, env=environment_form(upstream))
+    assert (again.returncode, target.read_bytes()) == (2, before)
+    assert "the file exists; expected a new one" in again.stderr
 
 
 # ---- ends ----

@@ -36,7 +36,8 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     command = Command(tmp_path / "home")
     command.write_rules(RULES).chmod(0o600)
     port = unused_port()
-    running = command.start("serve", "--port", str(port))
+    saved = command.home / "talk.mitm"
+    running = command.start("serve", "--port", str(port), "--save", saved)
     assert running.stderr
     told = ""
     while "for all clients" not in told:
@@ -55,7 +56,10 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     assert code == 404
     assert "GET https://api.openai.com/v2/x; the rules are about api.anthropic.com, api.openai.com" in text
     running.send_signal(signal.SIGINT)
-    output = running.communicate(timeout=30)[0]
+    output, said = running.communicate(timeout=30)
+    assert f"the traffic is recorded in {saved}; " in said
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert "claude-x" in command.run("flows", saved).stdout
     requests = [line for line in output.splitlines() if "claude: " in line]
     assert len(requests) == 1, output
     assert "200" in requests[0]

@@ -22,9 +22,11 @@ from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_
 from .gateway_process import GatewayError, GatewayProcess, free_ports
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .rules_source import RulesSource, find_rules, rules_line
+from .saving import SaveError, add_save_option, recording
 from .session_report import Requests, SessionReport
 
-_KEPT_LOGS = 20
+_KEPT_LOGS, _KEPT_RECORDINGS = 20, 5
+RECORDING = ".mitm"
 _STARTS = 3
 _EXAMPLES = """\
 examples:
@@ -47,6 +49,7 @@ def add(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
     add_rules_option(parser)
     add_proxy_options(parser)
+    add_save_option(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="the gateway's log (default: a new file)")
     parser.add_argument(
         "client", nargs=argparse.REMAINDER, metavar="CLIENT ...", help="the client and its arguments"
@@ -68,16 +71,31 @@ def run(arguments: argparse.Namespace) -> int:
     hosts = environment.reachable(client, targets(source.ruleset, os.environ))
     if not arguments.intercept and not hosts:
         return wrong_usage(_no_listener(client, command[0]))
-    with tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder:
-        log = arguments.log or new_log(os.environ)
-        session = _Session(arguments, source, client, hosts, log, Path(folder))
-        try:
+    log = arguments.log or new_log(os.environ)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder,
+            recording(_recording(arguments, log), arguments.set) as save,
+        ):
+            session = _Session(arguments, source, client, hosts, log, Path(folder), save)
             with session.serving() as (gateway, changes):
                 argv = [*command[:position], *changes.arguments, *command[position:]]
                 return _run_client(session, gateway, changes, program, argv)
-        except GatewayError as fault:
-            say(f"the gateway did not start:\n{fault}")
-            return FAULT
+    except SaveError as fault:
+        return wrong_usage(str(fault))
+    except GatewayError as fault:
+        say(f"the gateway did not start:\n{fault}")
+        return FAULT
+
+
+def _recording(arguments: argparse.Namespace, log: Path) -> Path | None:
+    """Return the file for the traffic: with mitmweb it would be lost at the end, so then it is kept beside the log."""
+    if arguments.save is not None or not arguments.web:
+        return arguments.save  # type: ignore[no-any-return]
+    if any(assignment.startswith("save_stream_file=") for assignment in arguments.set):
+        return None
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return log.with_suffix(RECORDING)
 
 
 def _no_listener(client: Client, program: str) -> str:
@@ -91,8 +109,9 @@ def new_log(environ: Mapping[str, str]) -> Path:
     """Return the path of a new log file and delete the oldest ones of earlier runs."""
     base = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     folder = Path(base) / "mitm-gateway"
-    for old in sorted(folder.glob("run-*.log"), reverse=True)[_KEPT_LOGS - 1 :]:
-        old.unlink(missing_ok=True)
+    for suffix, kept in ((".log", _KEPT_LOGS), (RECORDING, _KEPT_RECORDINGS)):
+        for old in sorted(folder.glob(f"run-*{suffix}"), reverse=True)[kept - 1 :]:
+            old.unlink(missing_ok=True)
     return folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
 
 
@@ -106,6 +125,7 @@ class _Session:
     hosts: Sequence[Target]
     log: Path
     folder: Path
+    save: Sequence[str]
 
     @property
     def requests(self) -> Requests:
@@ -136,7 +156,7 @@ class _Session:
             pairs = zip(self.hosts, ports, strict=True)
             modes = [f"reverse:https://{target.host}@{port}" for target, port in pairs]
         extra = ["--web-port", str(free_ports(1)[0])] if web else []
-        more = [f"gateway_log={self.requests.file}", *upstream_trust(self.folder, os.environ)]
+        more = [f"gateway_log={self.requests.file}", *upstream_trust(self.folder, os.environ), *self.save]
         command = mitmproxy_arguments(
             self.arguments, file, modes=modes, port=ports[0], more=more, extra=extra
         )

@@ -19,7 +19,8 @@ from .console import call_when_ready, tune_log
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .mitmproxy_process import run_tool
 from .parser import port_number
-from .rules_source import told_rules
+from .rules_source import RulesSource, told_rules
+from .saving import SaveError, add_save_option, recording
 
 # A client without a variable for its base URL needs the proxy in any case.
 _MOST_LISTENERS = 32
@@ -61,6 +62,7 @@ def add(commands: Subparsers) -> None:
         default=DEFAULT_PORT,
         help="port of the first listener (default %(default)s)",
     )
+    add_save_option(parser)
     parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="further arguments for mitmproxy")
 
 
@@ -77,21 +79,37 @@ def run(arguments: argparse.Namespace) -> int:
     modes = ["regular"] if arguments.intercept else reverse_modes(hosts, arguments.port)
     tune_log(verbose=arguments.verbose)
     call_when_ready(len(modes), lambda: _say_ready(arguments, source.ruleset, hosts))
-    with tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder:
-        file, secrets = source.write(Path(folder), os.environ)
-        os.environ.update(secrets)
-        return run_tool(
-            "mitmweb" if arguments.web else "mitmdump",
-            mitmproxy_arguments(
-                arguments,
-                file,
-                modes=modes,
-                port=arguments.port,
-                listen_host=arguments.listen_host,
-                more=[*_quiet(arguments), *upstream_trust(Path(folder), os.environ)],
-                extra=arguments.extra,
-            ),
-        )
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder,
+            recording(arguments.save, arguments.set) as save,
+        ):
+            return _serve(arguments, source, modes, Path(folder), save)
+    except SaveError as fault:
+        return wrong_usage(str(fault))
+
+
+def _serve(
+    arguments: argparse.Namespace,
+    source: RulesSource,
+    modes: Sequence[str],
+    folder: Path,
+    save: Sequence[str],
+) -> int:
+    file, secrets = source.write(folder, os.environ)
+    os.environ.update(secrets)
+    return run_tool(
+        "mitmweb" if arguments.web else "mitmdump",
+        mitmproxy_arguments(
+            arguments,
+            file,
+            modes=modes,
+            port=arguments.port,
+            listen_host=arguments.listen_host,
+            more=[*_quiet(arguments), *upstream_trust(folder, os.environ), *save],
+            extra=arguments.extra,
+        ),
+    )
 
 
 def _stray(arguments: argparse.Namespace) -> str | None:

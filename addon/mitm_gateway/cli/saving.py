@@ -1,0 +1,60 @@
+"""Recordings that `run` and `serve` write: new, private files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .common import say
+
+_OPTION = "save_stream_file"
+
+
+class SaveError(Exception):
+    """A recording cannot be written there; the text says why, and what to do."""
+
+
+def add_save_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a recording."""
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="record the traffic in a new file, for `mitm-gateway flows`"
+    )
+
+
+@contextmanager
+def recording(path: Path | None, assignments: list[str]) -> Iterator[list[str]]:
+    """Create a recording; yield mitmproxy's options for it, and say at the end where it is. Raises SaveError."""
+    if path is None:
+        yield []
+        return
+    if any(assignment.partition("=")[0] == _OPTION for assignment in assignments):
+        raise SaveError(f"--save and --set {_OPTION} both name a recording; expected one of them")
+    path = _created(path.expanduser().absolute())
+    try:
+        # mitmproxy formats the path as a date.
+        yield [f"{_OPTION}=+{str(path).replace('%', '%%')}"]
+    finally:
+        _tell(path)
+
+
+def _created(path: Path) -> Path:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        raise SaveError(
+            f"--save {path}: the file exists; expected a new one (`--set {_OPTION}=+{path}` adds to a recording)"
+        ) from None
+    return path
+
+
+def _tell(path: Path) -> None:
+    """Say where the recording is; one without a request is removed."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size:
+            say(f"the traffic is recorded in {path}; `mitm-gateway flows {path}` shows it")
+        else:
+            path.unlink()
