@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from ..credentials.value import Value
+from ..llm.usage import reader_for
 from ..rules.ruleset import NeedsBody, RuleSet
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
@@ -28,7 +29,7 @@ from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from .query import edited_target
-from .record import ANSWERED_HERE, Ending, Record
+from .record import ANSWERED_HERE, REPLAYED, Ending, Record
 from .request_body import read_body
 from .response_plan import (
     SWITCHING,
@@ -38,9 +39,9 @@ from .response_plan import (
     plan_response,
     summarize,
 )
-from .steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
+from .steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step
 from .tee import Tee
-from .web_pages import page_headers, preflight
+from .web_pages import fields_for_pages, page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
 
 NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
@@ -66,6 +67,8 @@ class Config:
     reveal: bool = False
     variables: Variables = lambda _host, _url: {}
     """The variables that point a client at a listener."""
+    is_replaying: bool = False
+    """Requests that a rule takes are answered from a recording."""
     is_watched: bool = False
     """Somebody sees requests under way, so the record also lists the edits that changed the body."""
 
@@ -119,7 +122,7 @@ class Exchange:
         self.head = without_other_upgrade(guard.without_client_key(head, self.config.policy))
         if refusal := refuse_socket(self.config.ruleset, self.head):
             return self.refuse(refusal)
-        return self._match() or self._request_credentials()
+        return self._match() or self._proceed()
 
     def _check_admission(self, head: RequestHead) -> Refusal | None:
         if self.arrival.replay:
@@ -144,12 +147,15 @@ class Exchange:
 
     def _match(self, models: tuple[str, ...] | None = None) -> Step | None:
         """Find the rule and plan what it does; None where the request goes on to its credentials."""
-        outcome = decide(self.config.ruleset, self.head, self.arrival, models, self.config.demo)
+        config = self.config
+        outcome = decide(
+            config.ruleset, self.head, self.arrival, models, config.demo, is_sent=not config.is_replaying
+        )
         match outcome:
             case NeedsBody():
                 if self._has_body:
                     raise AssertionError("a body was read and is still needed")
-                return NeedBody(self._masked(None, self.head.target, self.head.fields))
+                return self._need_body()
             case Refusal():
                 return self.refuse(outcome)
             case Pass():
@@ -164,13 +170,16 @@ class Exchange:
             case _:
                 assert_never(outcome)
 
+    def _need_body(self) -> NeedBody:
+        return NeedBody(self._masked(None, self.head.target, self.head.fields))
+
     def on_request_body(self, content: bytes) -> Step:
         """Decide what depends on the body, and edit it."""
         self._has_body = True
         self.record.bytes_out = len(content)
         self.record.note_session(content)
         if self.plan is not None and not self.plan.rule.reads_body:
-            return Forward()
+            return self._proceed() if self.config.is_replaying else Forward()
         try:
             return self._read(content)
         except TooLarge:
@@ -189,7 +198,7 @@ class Exchange:
             return self._answer(answer)
         if body is not None:
             self._edit(self.plan, body, content)
-        return self._request_credentials() if self._secrets is None else Forward(body=self._edited)
+        return self._proceed() if self._secrets is None else Forward(body=self._edited)
 
     def _scanned(self, content: bytes) -> Body | None:
         """Return the parsed body; None if it is empty or not JSON."""
@@ -209,8 +218,11 @@ class Exchange:
         if body.model is not None and record.model is None:
             record.model, record.model_sent = body.model, sent
 
-    def _request_credentials(self) -> Step:
+    def _proceed(self) -> Step:
+        """Request the credentials of the plan; with a recording there is nothing to send them with."""
         assert self.plan is not None
+        if self.config.is_replaying:
+            return Replay(self._edited) if self._has_body else self._need_body()
         names = self.plan.rule.credential_names
         return NeedCredentials(names) if names else self.on_credentials({})
 
@@ -306,6 +318,17 @@ class Exchange:
         return self._answer(
             greet(config.ruleset, self.head, self.arrival, config.variables, needs_key=needs_key)
         )
+
+    def on_replay(self, fields: Fields, body: bytes) -> Fields:
+        """Note the recorded response that answers the request; return its fields for this client."""
+        assert self.plan is not None
+        self.is_answered = True
+        self.record.notes = (REPLAYED,)
+        kind = ResponseHead(200, fields)
+        usage = None if kind.is_encoded else reader_for(kind.get(b"content-type"))
+        self.tee = Tee(len(body), None, usage)
+        self.tee.feed(body)
+        return fields_for_pages(fields, self.plan, self.head, self.config.policy)
 
     # ---- the response ----
 

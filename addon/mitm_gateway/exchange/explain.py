@@ -11,18 +11,17 @@ from urllib.parse import urlsplit
 from ..rules.ruleset import NeedsBody, RuleSet
 from ..rules.schema import Match, Rule
 from ..text.redact import Secret, masked_fields, masked_target, masked_text
-from ..wire.addresses import DEFAULT_PORTS, Upstream, hostport, is_loopback, normal_host
+from ..wire.addresses import DEFAULT_PORTS, hostport, is_loopback, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .front_page import Greeting
 from .guard import Policy, check
 from .headers import Secrets, outgoing
-from .plan import Pass, Plan, body_edits, decide
+from .plan import NOWHERE, Pass, Plan, body_edits, decide
 from .query import edited_target
 from .record import auth_change
 
 _MAX_REASONS = 20
-_DEMO = Upstream("http", "127.0.0.1", 1)
 Verdict = Literal["forward", "pass", "refuse", "answer"]
 
 
@@ -164,7 +163,7 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
     )
     if refusal := check(head, arrival, Policy(), ruleset.knows_host):
         return Explanation(request, "refuse", status=refusal.status, reason=refusal.reason)
-    outcome = decide(ruleset, head, arrival, (model,) if model else (), demo=_DEMO)
+    outcome = decide(ruleset, head, arrival, (model,) if model else (), demo=NOWHERE)
     match outcome:
         case Plan():
             return _forwarded(request, ruleset, outcome, head, model)

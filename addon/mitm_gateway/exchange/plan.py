@@ -25,6 +25,8 @@ from .guard import bare_key
 from .json_body import Body
 from .json_edits import edit
 
+# In place of the demo gateway where nothing is sent.
+NOWHERE = Upstream("http", "127.0.0.1", 1)
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
 # Values that people enter where a client requires a key that nothing needs.
 PLACEHOLDERS = frozenset(
@@ -80,10 +82,13 @@ def decide(
     arrival: Arrival,
     models: tuple[str, ...] | None = None,
     demo: Upstream | None = None,
+    *,
+    is_sent: bool = True,
 ) -> Outcome:
     """Return the outcome for a request that passed the guard.
 
     `models` are those that the body names; None if it has not been read yet. `demo` is the address of the demo gateway.
+    Without `is_sent` a recording answers, so the request needs no key.
     """
     call = call_of(head)
     if len(call.query_spans(head.target)) > 1:
@@ -96,7 +101,7 @@ def decide(
         case None:
             return _unmatched(ruleset, head, arrival)
         case Rule():
-            return _plan(rule, head, call, arrival, demo)
+            return _plan(rule, head, call, arrival, demo, is_sent=is_sent)
 
 
 def _find(
@@ -133,16 +138,18 @@ def _lookup(ruleset: RuleSet, head: RequestHead) -> str:
 
 
 def _plan(
-    rule: Rule, head: RequestHead, call: Call, arrival: Arrival, demo: Upstream | None
+    rule: Rule, head: RequestHead, call: Call, arrival: Arrival, demo: Upstream | None, *, is_sent: bool
 ) -> Plan | Refusal:
-    destination = destination_of(rule, head.scheme, head.host, head.port, demo)
+    destination = destination_of(
+        rule, head.scheme, head.host, head.port, demo or (None if is_sent else NOWHERE)
+    )
     if destination is None:
         return Refusal(503, "the demo gateway is not running yet", rule.name, retry=True)
     auth = auth_of(rule, destination, head.host)
     refusal = _check_plain_http(rule, auth, head, destination, arrival) or (
         _check_client_key(rule, auth, head, destination, arrival)
     )
-    if refusal:
+    if refusal and is_sent:
         return refusal
     asked = call.model_in(head.target)
     sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked

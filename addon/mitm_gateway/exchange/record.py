@@ -22,6 +22,7 @@ Ending = Literal["complete", "broke_off", "client_left", "timed_out"]
 Outcome = Literal["ok", "refused", "upstream_error", "upstream_broke_off", "client_left", "timed_out"]
 _ERROR_STATUS = 400
 ANSWERED_HERE = "answered here"
+REPLAYED = "answered from a recording"
 # The values of the log that a client names.
 _NAMES = frozenset({"method", "host", "model", "model_sent", "session", "agent", "service_tier"})
 
@@ -99,7 +100,7 @@ class Record:
     @property
     def is_answered_here(self) -> bool:
         """Return whether nothing was sent to an upstream."""
-        return self.refusal is not None or ANSWERED_HERE in self.notes
+        return self.refusal is not None or not {ANSWERED_HERE, REPLAYED}.isdisjoint(self.notes)
 
     @property
     def outcome(self) -> Outcome:

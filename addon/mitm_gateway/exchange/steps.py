@@ -42,4 +42,11 @@ class NeedCredentials:
     names: tuple[str, ...]
 
 
-Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Answer from a recording: no credential is needed, and nothing is sent. `edited` is the body as it would be sent."""
+
+    edited: bytes | None = field(default=None, repr=False)
+
+
+Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials | Replay

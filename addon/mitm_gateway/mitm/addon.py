@@ -24,7 +24,7 @@ from mitmproxy.tls import ClientHelloData
 from ..credentials.value import CredentialError
 from ..exchange.exchange import NO_RULES, Exchange
 from ..exchange.record import Ending
-from ..exchange.steps import NeedCredentials, Step
+from ..exchange.steps import NeedCredentials, Replay, Step
 from ..wire.refusal import ANY_FAULT, Refusal
 from .commands import Commands
 from .connections import LOOP, Connections
@@ -36,6 +36,7 @@ from .live_view import Live, is_watched
 from .recorder import Recorder
 from .replay import remember_sent, restore_original, restore_original_model
 from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, stream_request
+from .server_replay import NO_RECORDING
 
 logger = logging.getLogger(__name__)
 
@@ -195,11 +196,29 @@ class GatewayAddon:
                 step = exchange.on_credentials(values)
             except CredentialError as fault:
                 step = exchange.refuse(Refusal(502 if fault.may_pass else 424, str(fault)))
+        if isinstance(step, Replay):
+            if (refusal := self._replay(entry, step)) is None:
+                return
+            step = refusal
         perform(step, flow, exchange)
         if exchange.is_passing and self._lifecycle.may_stream:
             stream_request(entry)
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
             self._recorder.progress(flow, exchange.progress("waiting", None))
+
+    def _replay(self, entry: UnderWay, step: Replay) -> Refusal | None:
+        """Answer from the recording; return the refusal of a request that is not in it."""
+        flow, exchange = entry.flow, entry.exchange
+        if (recording := self._lifecycle.recording) is None:
+            return exchange.refuse(NO_RECORDING)
+        response = recording.answer(exchange, step, flow.request.raw_content or b"")
+        if isinstance(response, Refusal):
+            return exchange.refuse(response)
+        fields = exchange.on_replay(response.headers.fields, response.raw_content or b"")
+        response.headers.fields = fields
+        flow.request.stream = False
+        flow.response, flow.is_replay = response, "response"
+        return None
 
     # ---- running the steps ----
 

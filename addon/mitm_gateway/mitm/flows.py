@@ -16,7 +16,7 @@ from ..exchange.headers import stripped
 from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
-from ..exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
+from ..exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step
 from ..llm.apis import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
@@ -112,8 +112,8 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
         case Refusal():
             _refuse(flow, step, exchange)
             return
-        case NeedCredentials():
-            raise AssertionError("credentials are obtained by the caller")
+        case NeedCredentials() | Replay():
+            raise AssertionError("credentials and recorded responses are obtained by the caller")
         case _:
             assert_never(step)
     exchange.is_released = True

@@ -31,7 +31,9 @@ from .option_conflicts import broken_promises, known_holes
 from .options import Settings, add_options, set_where_unset, settle_before_exit
 from .private_files import make_private
 from .recorder import Recorder
+from .recording_file import RecordingError
 from .requests import Requests
+from .server_replay import OPTION, OPTIONS, ServerReplay
 from .upstream_proxy import UpstreamProxy
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
 SHOWN_LINES = 4096
 # With these, other addons of mitmproxy work on whole bodies.
 _NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
-_WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES)
+_WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES, OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Lifecycle:
         self._remove_views: Callable[[], None] = lambda: None
         self.may_stream = True
         """Requests that no rule takes may stream: no addon of mitmproxy needs their whole bodies."""
+        self.recording: ServerReplay | None = None
+        """The responses that answer the requests of rules, in place of their upstreams."""
         self._is_configured = False
         self._is_running = False
 
@@ -138,6 +142,9 @@ class Lifecycle:
             self._recorder.price_by(settings.prices)
             self._recorder.write_to(settings.log)
             self._recorder.report_to(settings.otel, settings.metrics)
+            recording = ServerReplay.read(ctx.options) if updated & OPTIONS else self.recording
+        except RecordingError as fault:
+            return [f"{OPTION}: {fault}"]
         except exceptions.OptionsError as fault:
             return [str(fault)]
         except RulesError as fault:
@@ -146,10 +153,10 @@ class Lifecycle:
             return [f"gateway_log: {settings.log}: {fault.strerror}"]
         if broken := list(broken_promises(ctx.options, loaded.ruleset)):
             return broken
-        self._candidate, self.settings = loaded, settings
+        self._candidate, self.settings, self.recording = loaded, settings, recording
         self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
-        _dial_late(loaded.ruleset, settings)
+        _dial_late(loaded.ruleset, settings, is_replaying=recording is not None)
         quote_peers() if settings.reveal else unquote_peers()
         if self._is_running:
             self._put_in_force(loaded)
@@ -174,6 +181,8 @@ class Lifecycle:
         bind_to_loopback()
         self._set_speed()
         self.upstream_proxy.announce()
+        if self.recording is not None:
+            logger.info(self.recording.describe())
         for advice in known_holes(ctx.options):
             logger.warning(advice)
 
@@ -259,7 +268,7 @@ class Lifecycle:
         self._candidate = loaded
         is_new, self._loaded = loaded is not self._loaded, loaded
         if is_new:
-            _dial_late(loaded.ruleset, self.settings)
+            _dial_late(loaded.ruleset, self.settings, is_replaying=self.recording is not None)
             self._start_demo(loaded.ruleset)
         self._renew()
         self._has_rules.set()
@@ -277,6 +286,7 @@ class Lifecycle:
             capture=self.settings.capture,
             reveal=self.settings.reveal,
             demo=self._demo_at,
+            is_replaying=self.recording is not None,
             is_watched=live_view.is_watched(),
             variables=partial(_variables_at, self._loaded.ruleset),
         )
@@ -330,9 +340,9 @@ def _variables_at(ruleset: RuleSet, host: str, url: str) -> Mapping[str, str]:
     return variables_at(ruleset, os.environ, host, url)
 
 
-def _dial_late(ruleset: RuleSet, settings: Settings) -> None:
+def _dial_late(ruleset: RuleSet, settings: Settings, *, is_replaying: bool) -> None:
     """Have mitmproxy contact no host before a rule or a client key has decided, unless the user wants that."""
     redirects = any(rule.upstream is not None for rule in ruleset.rules)
-    is_needed = redirects or settings.policy.client_keys is not None
+    is_needed = redirects or is_replaying or settings.policy.client_keys is not None
     if is_needed and set_where_unset(ctx.options, connection_strategy="lazy"):
         logger.info("connection_strategy is lazy: no host is contacted before a request is decided on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
-from .safety import bounds, dialing, error_pages, framing, heads, outgoing
+from .safety import bounds, dialing, error_pages, framing, heads, outgoing, replayed
 from .speed import hooks, lookups, sockets
 
 PATCHES: tuple[Patch, ...] = (
@@ -83,6 +83,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy uses a proxy in front of upstreams only in its upstream mode, and never for raw tunnels",
         None,
         dialing.open_connections,
+    ),
+    Patch(
+        "server-replay",
+        "safety",
+        "mitmproxy's server replay overwrites what another addon has answered, refusals included",
+        None,
+        replayed.keep_answers,
     ),
     Patch(
         "hook-table",

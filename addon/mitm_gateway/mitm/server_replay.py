@@ -1,0 +1,151 @@
+"""mitmproxy's server replay for requests that a rule takes: they are answered from a recording, without a credential.
+
+mitmproxy compares requests as they were sent, so other rules or keys would make them differ. Here they are compared as
+their clients made them, and one without a recorded response is refused instead of forwarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.options import Options
+
+from ..exchange.body_error import BodyError
+from ..exchange.exchange import Exchange
+from ..exchange.request_body import read_body
+from ..exchange.response_plan import SWITCHING
+from ..exchange.steps import Replay
+from ..llm.apis import call_of
+from ..recordings.recorded import MAX_BODY
+from ..recordings.replies import Comparison, Miss, Question, Replies
+from ..wire.content_encoding import DecodingError, decode
+from ..wire.refusal import Refusal
+from ..wire.request import RequestHead
+from .flows import arrival_of, head_of
+from .recorder import FACTS
+from .recording_file import RecordingReader
+from .replay import ORIGINAL, original_head
+
+OPTION = "server_replay"
+OPTIONS = frozenset({
+    OPTION, "server_replay_ignore_content", "server_replay_ignore_host", "server_replay_ignore_params",
+    "server_replay_ignore_port", "server_replay_nopop", "server_replay_refresh", "server_replay_reuse",
+    "server_replay_use_headers",
+})  # fmt: skip
+# They are about the connection that the recording was made over; the others about a body that is whole now.
+_DROPPED = ("transfer-encoding", "content-length", "connection", "keep-alive", "alt-svc")
+_NO_RETRY = 424
+NO_RECORDING = Refusal(503, "server_replay has just been changed; try again", retry=True)
+
+
+@dataclass(slots=True)
+class ServerReplay:
+    """The recorded responses in force. `incomplete` counts those that cannot be given again."""
+
+    replies: Replies[http.Response]
+    refreshes: bool
+    headers: Sequence[str] = ()
+    incomplete: int = 0
+
+    @classmethod
+    def read(cls, options: Options) -> ServerReplay | None:
+        """Return the responses that the options name; None without any. Raises RecordingError."""
+        paths = options.server_replay if OPTION in options else ()
+        if not paths:
+            return None
+        headers = options.server_replay_use_headers
+        found = cls(Replies(_comparison(options)), options.server_replay_refresh, headers)
+        number = 0
+        for path in paths:
+            for flow in RecordingReader(Path(path).expanduser()):
+                number += 1
+                found._add(number, flow)
+        return found
+
+    def describe(self) -> str:
+        """Return the line for the log."""
+        left_out = f"; {self.incomplete} are incomplete and left out" if self.incomplete else ""
+        return f"server_replay: {len(self.replies)} recorded responses answer the requests of rules{left_out}"
+
+    def _add(self, number: int, flow: http.HTTPFlow) -> None:
+        facts = flow.metadata.get(FACTS)
+        facts = facts if isinstance(facts, dict) else {}
+        if flow.response is None or facts.get("is_answered_here"):
+            return
+        if _is_incomplete(flow, facts):
+            self.incomplete += 1
+            return
+        arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
+        head = original_head(flow) or head_of(flow, arrival)
+        body = _decoded(flow.request.raw_content or b"", flow.request.headers.get("content-encoding", ""))
+        model = _original_model(flow) or call_of(head).model_in(head.target) or _model_in(head, body)
+        self.replies.add(number, _question(head, model, (body,), self.headers), flow.response)
+
+    def answer(self, exchange: Exchange, step: Replay, content: bytes) -> http.Response | Refusal:
+        """Return the recorded response to a request, or the refusal of one that is not in the recording."""
+        head = exchange.head
+        came = _decoded(content, head.get("content-encoding") or "")
+        model = exchange.record.model or call_of(head).model_in(head.target) or _model_in(head, came)
+        bodies = (came,) if step.edited is None else (step.edited, came)
+        found = self.replies.take(_question(head, model, bodies, self.headers))
+        if isinstance(found, Miss):
+            return Refusal(_NO_RETRY, f"server_replay: {found.reason}")
+        response = found.copy()
+        for name in _DROPPED:
+            response.headers.pop(name, None)
+        response.headers["content-length"] = str(len(response.raw_content or b""))
+        if self.refreshes:
+            response.refresh()
+        return response
+
+
+def _comparison(options: Options) -> Comparison:
+    return Comparison(
+        ignores_host=options.server_replay_ignore_host,
+        ignores_port=options.server_replay_ignore_port,
+        ignores_content=options.server_replay_ignore_content,
+        ignored_params=tuple(options.server_replay_ignore_params),
+        headers=tuple(options.server_replay_use_headers),
+        reuses=options.server_replay_reuse or options.server_replay_nopop,
+    )
+
+
+def _is_incomplete(flow: http.HTTPFlow, facts: Mapping[str, Any]) -> bool:
+    """Return whether the end of a response is missing: it broke off, or it was longer than gateway_capture."""
+    assert flow.response is not None
+    kept, passed = flow.response.raw_content, facts.get("bytes_in")
+    is_cut = kept is None or (isinstance(passed, int) and passed > len(kept))
+    return flow.error is not None or is_cut or flow.response.status_code == SWITCHING
+
+
+def _original_model(flow: http.HTTPFlow) -> str | None:
+    original = flow.metadata.get(ORIGINAL)
+    model = original.get("model") if isinstance(original, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def _model_in(head: RequestHead, body: bytes) -> str | None:
+    try:
+        # Decoded already, whatever the head says.
+        found = read_body(replace(head, fields=()), body, MAX_BODY)
+    except (BodyError, DecodingError):
+        return None
+    return found.model if found else None
+
+
+def _decoded(content: bytes, encoding: str) -> bytes:
+    try:
+        return decode(content, encoding, MAX_BODY)
+    except DecodingError:
+        return content
+
+
+def _question(
+    head: RequestHead, model: str | None, bodies: tuple[bytes, ...], headers: Sequence[str]
+) -> Question:
+    values = {name.lower(): head.get(name.lower()) for name in headers}
+    return Question(head.method, head.host, head.port, head.target, model, bodies, values)

@@ -1,0 +1,20 @@
+"""Answers of other addons, which mitmproxy's server replay would overwrite."""
+
+from __future__ import annotations
+
+from mitmproxy import http
+from mitmproxy.addons.serverplayback import ServerPlayback
+
+from ..patch import Patches, expect
+
+
+def keep_answers(patches: Patches) -> None:
+    """Let a request that has been answered or refused be."""
+    original = ServerPlayback.request
+    expect(original, "self", "f")
+
+    def request(self: ServerPlayback, f: http.HTTPFlow) -> None:
+        if f.response is None:
+            original(self, f)
+
+    patches.set(ServerPlayback, "request", request)
