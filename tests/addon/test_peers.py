@@ -41,3 +41,44 @@ def test_a_peer_is_judged_by_mode_and_address(mode: str, peer: str, allowed: boo
     client.peername, client.proxy_mode, client.error = (peer, 1), ProxyMode.parse(mode), None
     Connections(lifecycle, requests).admit(client)
     assert (client.error is None) is (allowed or has_keys)
+
+
+# ---- the gateway as its own client ----
+
+LISTENER, UPSTREAM, NOW = ("127.0.0.1", 8080), ("127.0.0.1", 9000), 1000.0
+
+
+class Chain:
+    """Connections to an upstream whose local end is then the peer of a client's connection."""
+
+    def __init__(self) -> None:
+        requests = Requests()
+        self._connections = Connections(Lifecycle(None, Recorder(), requests), requests)
+        self._client = tflow.tclient_conn()
+        self._port = 50_000
+
+    def comes_back(self, remote: tuple[str, int], *, after_s: float = 0.1) -> bool:
+        """Connect to an upstream for the last client, and return whether the next client is the gateway."""
+        self._port += 1
+        server = tflow.tserver_conn()
+        server.sockname, server.peername = ("127.0.0.1", self._port), remote
+        server.timestamp_tcp_setup = NOW
+        self._connections.note_opened(self._client, server)
+        self._client = tflow.tclient_conn()
+        self._client.peername, self._client.sockname = ("127.0.0.1", self._port), LISTENER
+        self._client.timestamp_start = NOW + after_s
+        return self._connections.is_own(self._client)
+
+
+def test_a_connection_with_both_ends_here_is_the_gateways_own() -> None:
+    assert Chain().comes_back(LISTENER)
+    assert not Chain().comes_back(LISTENER, after_s=60)
+
+
+def test_a_client_that_happens_to_have_the_port_of_an_upstreams_connection_is_served() -> None:
+    assert not Chain().comes_back(UPSTREAM)
+
+
+def test_a_chain_through_a_port_mapping_ends_after_a_few_connections() -> None:
+    chain = Chain()
+    assert [chain.comes_back(UPSTREAM) for _ in range(5)] == [False, False, False, True, True]

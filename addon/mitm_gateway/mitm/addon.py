@@ -103,7 +103,7 @@ class GatewayAddon:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """Remember a connection to an upstream while it is open."""
-        self._connections.note_opened(data.server)
+        self._connections.note_opened(data.client, data.server)
 
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
         """Forget a connection to an upstream."""

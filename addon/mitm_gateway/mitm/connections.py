@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from mitmproxy import ctx, http
 from mitmproxy.connection import Client, Server
@@ -32,11 +35,27 @@ _NO_KEY = "mitm-gateway: a client key is needed, and this protocol cannot carry 
 _LOOP = "mitm-gateway: a request must not come back to this proxy or to mitmweb"
 # Both ends of one connection note its time within a moment.
 _SAME_CONNECTION_S = 5.0
+# With hundreds of connections at once, some client has the port of an upstream's connection by chance: it is the same
+# connection if its other end is this listener too. Behind a port mapping that end is another one; then a chain of
+# this many decides.
+_MOST_HOPS = 3
 LOOP = Refusal(
     508, "the upstream leads back to this gateway; correct the rule's upstream, or the name it stands for"
 )
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
+
+
+Address: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A connection to an upstream: when it was opened, its other end, and how often its request left before."""
+
+    opened: float
+    remote: Address
+    hops: int
 
 
 class Connections:
@@ -47,8 +66,10 @@ class Connections:
         self._requests = requests
         self._tunnels: set[str] = set()
         self._authenticated: set[str] = set()
-        # When a connection to an upstream was opened, by its local address and port.
-        self._own: dict[tuple[str, int], float] = {}
+        # Connections to upstreams, by their local address and port.
+        self._own: dict[Address, _Own] = {}
+        # How often a client's request seems to have left the gateway before, by the client's id.
+        self._hops: dict[str, int] = {}
 
     # ---- clients ----
 
@@ -70,24 +91,28 @@ class Connections:
         """Forget a connection that has been closed."""
         self._tunnels.discard(client.id)
         self._authenticated.discard(client.id)
+        self._hops.pop(client.id, None)
 
-    def note_opened(self, server: Server) -> None:
-        """Remember the local end of a connection to an upstream, to recognise it if it comes back."""
-        if server.sockname is not None and server.timestamp_tcp_setup is not None:
-            self._own[server.sockname[0], server.sockname[1]] = server.timestamp_tcp_setup
+    def note_opened(self, client: Client, server: Server) -> None:
+        """Remember the ends of a connection to an upstream, to recognise it if it comes back."""
+        if server.sockname and server.peername and server.timestamp_tcp_setup is not None:
+            hops = self._hops.get(client.id, 0)
+            own = _Own(server.timestamp_tcp_setup, _end(server.peername), hops)
+            self._own[_end(server.sockname)] = own
 
     def note_closed(self, server: Server) -> None:
         """Forget a connection to an upstream that has been closed."""
         if server.sockname is not None:
-            self._own.pop((server.sockname[0], server.sockname[1]), None)
+            self._own.pop(_end(server.sockname), None)
 
     def is_own(self, client: Client) -> bool:
-        """Return whether the peer of a connection is this gateway itself, whatever name or mapping led here.
-
-        A client may use the local port of an older connection to another address, so both must be as old.
-        """
-        opened = self._own.get((client.peername[0], client.peername[1]))
-        return opened is not None and abs(client.timestamp_start - opened) < _SAME_CONNECTION_S
+        """Return whether the peer of a connection is this gateway itself, whatever name or mapping led here."""
+        own = self._own.get(_end(client.peername))
+        # A client may use the local port of an older connection to another address, so both must be as old.
+        if own is not None and abs(client.timestamp_start - own.opened) < _SAME_CONNECTION_S:
+            is_certain = client.sockname is not None and own.remote == _end(client.sockname)
+            self._hops[client.id] = _MOST_HOPS + 1 if is_certain else own.hops + 1
+        return self._hops.get(client.id, 0) > _MOST_HOPS
 
     def arrival_of(self, flow: http.HTTPFlow) -> Arrival:
         """Return how a request reached the gateway."""
@@ -183,6 +208,10 @@ class Connections:
     def _own_ports(self) -> frozenset[int]:
         web = ctx.options.web_port if "web_port" in ctx.options else None
         return listen_ports() | (frozenset({web}) if web else frozenset())
+
+
+def _end(address: Sequence[Any]) -> Address:
+    return address[0], address[1]
 
 
 class _Closed(layer.Layer):
