@@ -8,27 +8,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 Environ = Mapping[str, str]
-# The variable that beats the setting, and the line of the setting.
-_SETTINGS = {
-    "npm_config_cafile": re.compile(r"^\s*cafile\s*=\s*(.+?)\s*$", re.MULTILINE),
-    "GIT_SSL_CAINFO": re.compile(r"^\s*sslcainfo\s*=\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE),
-    "PIP_CERT": re.compile(r"^\s*cert\s*=\s*(.+?)\s*$", re.MULTILINE),
-}
+# The variable that beats the setting, and the setting's name.
+_SETTINGS = {"npm_config_cafile": "cafile", "GIT_SSL_CAINFO": "sslcainfo", "PIP_CERT": "cert"}
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 def configured_ca_files(environ: Environ) -> dict[str, str]:
     """Return the variables that such a setting stands in for, with the file; the one that counts is last."""
     found = {}
-    for variable, line in _SETTINGS.items():
+    for variable, setting in _SETTINGS.items():
         for file in _files(variable, environ):
-            try:
-                text = file.read_text(errors="replace")
-            except OSError:
-                continue
-            for value in line.findall(text):
-                found[variable] = _expanded(value.strip("\"'"), environ)
+            for value in _values(file, setting):
+                found[variable] = _expanded(value, environ)
     return found
+
+
+def _values(file: Path, setting: str) -> list[str]:
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    pairs = (line.partition("=") for line in lines)
+    return [
+        value.strip().strip("\"'")
+        for name, _, value in pairs
+        if name.strip().lower() == setting and value.strip()
+    ]
 
 
 def _files(variable: str, environ: Environ) -> Iterator[Path]:
