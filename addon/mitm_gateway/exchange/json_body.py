@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 from ..llm.apis import OTHER, Api
-from ..text.bounded_json import is_overgrown
+from ..text.bounded_json import is_overgrown, is_slim
 from .body_error import BodyError, OvergrownError, Reason
 from .json_models import MAX_NAMES, Finder, ModelName, tree_of
 
@@ -155,17 +155,29 @@ def _not_json() -> BodyError:
 
 def scan(raw: bytes, api: Api = OTHER) -> Body:
     """Return the body, checked as strict JSON, with its models where this API has them. Raises BodyError."""
+    if simdjson is None or len(raw) > _MAX_QUICK_BYTES or api.request != OTHER.request:
+        _check_growth(raw)
+        return _walked(raw, api)
+    commas = raw.count(b",")
+    # A body that simdjson accepts is valid JSON; for one that it rejects the quicker check proves nothing.
+    is_slim_if_valid = is_slim(raw, commas)
+    if not is_slim_if_valid:
+        _check_growth(raw)
+    is_dense = len(raw) > _MAX_DENSE_BYTES and commas > len(raw) // _DENSE
+    if not is_dense and (body := _quickly_scanned(raw, api)):
+        return body
+    if is_slim_if_valid:
+        _check_growth(raw)
+    return _walked(raw, api)
+
+
+def _check_growth(raw: bytes) -> None:
     if is_overgrown(raw):
         raise OvergrownError(Reason.OVERGROWN)
-    return _quickly_scanned(raw, api) or _walked(raw, api)
 
 
 def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
-    """Return the body if simdjson is installed and accepts it; otherwise the walk decides and names the fault."""
-    if simdjson is None or len(raw) > _MAX_QUICK_BYTES or api.request != OTHER.request:
-        return None
-    if len(raw) > _MAX_DENSE_BYTES and raw.count(b",") > len(raw) // _DENSE:
-        return None
+    """Return the body if simdjson accepts it; otherwise the walk decides and names the fault."""
     try:
         # A parser that is kept would keep the memory of the largest body; a new one takes next to no time.
         top = simdjson.Parser().parse(raw)
