@@ -105,10 +105,16 @@ def test_the_table_of_clients_is_the_catalogues() -> None:
         catalogue.load(name) for name in catalogue.names() if name not in (catalogue.ANY, catalogue.SHELL)
     ]
     rows = (
-        (each.title, ", ".join(f"`{name}`" for name in each.programs) or "–", each.version, each.date)
+        (
+            each.title,
+            f"`{each.name}`",
+            ", ".join(f"`{name}`" for name in each.programs) or "–",
+            each.version,
+            each.date,
+        )
         for each in clients
     )
-    assert_generated(DOCS / "clients.md", "clients", table("client | command | version | as of", rows))
+    assert_generated(DOCS / "clients.md", "clients", table("client | name | command | version | as of", rows))
 
 
 def test_the_table_of_packages_is_the_one_that_the_layers_test_enforces() -> None:

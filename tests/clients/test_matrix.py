@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from clients.upstream import MODEL, TEXT, Tool, Upstream
+from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.apis import APIS
 from support.constants import GW, ROOT
 from support.launcher import Command
@@ -185,7 +186,9 @@ def run_reverse(home: Home, program: Program) -> subprocess.CompletedProcess[str
 
 
 def run_launched(home: Home, program: Program, *options: str) -> subprocess.CompletedProcess[str]:
-    return home.run("run", *options, "--", *program.argv, env=program.env)
+    is_named = catalogue.of_command(program.argv)[0].name == program.client
+    client = [] if is_named else ["--client", program.client]
+    return home.run("run", *options, *client, "--", *program.argv, env=program.env)
 
 
 RUN: Mapping[str, Callable[[Home, Program], subprocess.CompletedProcess[str]]] = {

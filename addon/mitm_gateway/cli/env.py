@@ -11,7 +11,6 @@ from ..clients import catalogue, environment
 from ..clients.catalogue import Client
 from ..clients.environment import Changes
 from ..clients.network import ca_bundle
-from ..rules.problems import did_you_mean
 from ..rules.ruleset import RuleSet
 from .common import (
     DEFAULT_PORT,
@@ -61,7 +60,7 @@ def add(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the commands."""
     try:
-        client = _client(arguments.client)
+        client = catalogue.named(arguments.client or catalogue.SHELL)
     except ValueError as fault:
         return wrong_usage(str(fault))
     ruleset = told_rules(arguments, demo=True).ruleset
@@ -77,22 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
     if changes.arguments and client.programs:
         say(f"start {client.programs[0]} with these arguments: {shlex.join(changes.arguments)}", wraps=False)
     return OK
-
-
-def _client(name: str | None) -> Client:
-    if name is None:
-        return catalogue.load(catalogue.SHELL)
-    client, _ = catalogue.of_command([name])
-    if name in catalogue.names():
-        return catalogue.load(name)
-    if client.name == catalogue.ANY:
-        known = [
-            *catalogue.names(),
-            *(each for n in catalogue.names() for each in catalogue.load(n).programs),
-        ]
-        hint = did_you_mean(name, known) or f"; expected one of {', '.join(catalogue.names())}"
-        raise ValueError(f'unknown client "{name}"{hint}')
-    return client
 
 
 def _reverse(ruleset: RuleSet, client: Client, arguments: argparse.Namespace) -> Changes | str:

@@ -50,6 +50,12 @@ def add(commands: Subparsers) -> None:
     add_rules_option(parser)
     add_proxy_options(parser)
     add_save_option(parser)
+    parser.add_argument(
+        "--client",
+        dest="client_name",
+        metavar="NAME",
+        help="client of the table in docs/clients.md, for a program that its name does not tell",
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="the gateway's log (default: a new file)")
     parser.add_argument(
         "client", nargs=argparse.REMAINDER, metavar="CLIENT ...", help="the client and its arguments"
@@ -66,8 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
     if (program := shutil.which(command[0])) is None:
         say(f"{command[0]}: no such program")
         return NOT_FOUND
+    try:
+        client, position = _client(arguments.client_name, command)
+    except ValueError as fault:
+        return wrong_usage(str(fault))
     source = find_rules(arguments.rules, os.environ, demo=True)
-    client, position = catalogue.of_command(command)
     hosts = environment.reachable(client, targets(source.ruleset, os.environ))
     if not arguments.intercept and not hosts:
         return wrong_usage(_no_listener(client, command[0]))
@@ -96,6 +105,11 @@ def _recording(arguments: argparse.Namespace, log: Path) -> Path | None:
         return None
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return log.with_suffix(RECORDING)
+
+
+def _client(name: str | None, command: Sequence[str]) -> tuple[Client, int]:
+    client, position = catalogue.of_command(command)
+    return (client if name is None else catalogue.named(name)), position
 
 
 def _no_listener(client: Client, program: str) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..rules.document import parse
+from ..rules.problems import did_you_mean
 
 _SUFFIX = ".yaml"
 # Programs that are not listed get the variables of this file.
@@ -101,6 +102,17 @@ def base_url_variables() -> tuple[str, ...]:
     """Return the variables through which the clients take a base URL."""
     setups = (setup for client in map(load, names()) for setup in client.apis.values())
     return tuple(sorted({name for setup in setups for name in setup.url}))
+
+
+def named(word: str) -> Client:
+    """Return the client with this name, or with a program of this name. Raises ValueError for an unknown one."""
+    if word in names():
+        return load(word)
+    if (client := _by_program(word)) is not None:
+        return client
+    programs = (program for name in names() for program in load(name).programs)
+    hint = did_you_mean(word, [*names(), *programs]) or f"; expected one of {', '.join(names())}"
+    raise ValueError(f'unknown client "{word}"{hint}')
 
 
 def of_command(argv: Sequence[str]) -> tuple[Client, int]:

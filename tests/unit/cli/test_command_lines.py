@@ -42,6 +42,7 @@ WRONG = (
     ("run --web", "the client is missing"),
     ("run --intercpt claude", 'unknown option "--intercpt" (did you mean "--intercept"?)'),
     ("run --int claude", 'unknown option "--int"'),
+    ("run --client vercl-ai true", 'unknown client "vercl-ai" (did you mean "vercel-ai"?)'),
     ("run --set gateway_lgo=x true", 'unknown option "gateway_lgo" (did you mean "gateway_log"?)'),
     ("run --set gateway_rules=x true", "--set gateway_rules: expected --rules FILE instead"),
     ("check --fix rules.yaml", 'unknown option "--fix"; expected one of -h, --help, --rules'),
