@@ -27,7 +27,11 @@ def add(commands: Subparsers) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--by", choices=WAYS, default=WAYS[0], help="one row for each of these (default: rule-model)"
+        "--by",
+        choices=WAYS,
+        default=WAYS[0],
+        metavar="WAY",
+        help=f"one row for each: {', '.join(WAYS)} (default: %(default)s)",
     )
     parser.add_argument(
         "--prices", type=Path, metavar="FILE", help="prices to use instead of the costs in the log"
