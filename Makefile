@@ -14,6 +14,9 @@ SERVE = .venv/bin/mitm-gateway serve --port $(PORT) $(ARGS)
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
+# Compiled tests and modules are kept, or each process of the suite compiles them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run web screenshots quick test check matrix clients bench fuzz soak host-suite package clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev

@@ -52,7 +52,9 @@ class Expression:
 def expressions() -> Iterator[Expression]:
     """Yield every expression in the package's modules, whether compiled at import or written into a call."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
+        if "import re\n" not in (code := path.read_text()):
+            continue
+        tree = ast.parse(code)
         uses = list(_uses(tree))
         for name, method, line, pattern in uses:
             if name == "re" and pattern is not None and method in {*_SEARCHES, "match", "fullmatch"}:
