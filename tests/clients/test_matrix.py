@@ -35,6 +35,7 @@ CACHE = Path(os.environ.get("CLIENTS_CACHE") or ROOT / ".cache" / "clients")
 PROGRAMS = Path(__file__).with_name("programs")
 HOSTS = {api.name: api.pattern for api in APIS}
 TIMEOUT_S = 120.0
+ARGUMENTS = "with these arguments: "
 NOTE = "the note that only the tool can read"
 
 
@@ -174,8 +175,9 @@ def run_reverse(home: Home, program: Program) -> subprocess.CompletedProcess[str
             if "for all clients" in line:
                 break
         client = [] if program.client == "any" else ["--client", program.client]
-        lines = home.run("env", "--shell", "bash", "--port", str(port), *client, env=env).stdout
-        script = f"{lines}\n{shlex.join(program.argv)}"
+        printed = home.run("env", "--shell", "bash", "--port", str(port), *client, env=env)
+        inserted = shlex.split(printed.stderr.partition(ARGUMENTS)[2])
+        script = f"{printed.stdout}\n{shlex.join([program.argv[0], *inserted, *program.argv[1:]])}"
         return subprocess.run(
             ["bash", "-c", script], cwd=home.home, env=home.environment(env), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
