@@ -218,6 +218,7 @@ def fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
         (b"connection", data),
         (b"x-api-key", data),
         (b"anthropic-beta", data),
+        (b"sec-websocket-protocol", redact.KEY_PROTOCOL.encode() + b"a," + data),
         *[(data[:1], b"")] * len(data),
     )
 
