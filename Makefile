@@ -17,7 +17,7 @@ PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 # Compiled tests and modules are kept, or each process of the suite compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run web screenshots quick test check matrix clients bench fuzz soak host-suite package clean
+.PHONY: help run web screenshots quick test check matrix clients bench fuzz soak bystander host-suite package clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -80,6 +80,9 @@ fuzz: .venv-fuzz ## coverage-guided fuzzing, 30 s a target; FUZZ_S=600 for longe
 
 soak: .venv/dev ## 500 parallel streams, clients that leave, upstreams that fail: nothing may grow
 	@ulimit -n 8192; PYTHONPATH=addon:tests .venv/bin/python tests/security/soak.py $(ARGS)
+
+bystander: .venv/dev ## attacks while another client asks: how long it waits, and whether memory returns
+	@ulimit -n 8192; PYTHONPATH=addon:tests .venv/bin/python tests/security/bystander.py $(ARGS)
 
 host-suite: host-suite-3.11 host-suite-3.13 ## mitmproxy's own tests, with and without the gateway's patches
 

@@ -87,6 +87,33 @@ async def test_an_endless_http1_head_is_431_at_once(context: taddons.context, he
     assert refused.got.startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize("cut", [1, 1000, 65536])
+async def test_an_http1_head_of_more_than_a_thousand_fields_is_431(
+    context: taddons.context, cut: int
+) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: %s\r\n%%s\r\n" % HOST.encode()
+    served = await sent(context, head % (b"a:\r\n" * 999) + b"\n" * 2000, cut, **TUNNEL)
+    assert served.got.startswith(ANSWER)
+    refused = await sent(context, head % (b"a:\r\n" * 1000), cut, **TUNNEL)
+    assert refused.got.startswith(b"HTTP/1.1 431 ")
+    assert not any(refused.sent.values())
+
+
+async def test_an_http1_response_head_of_more_than_a_thousand_fields_is_502(
+    context: taddons.context,
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"a:\r\n" * 1000 + b"\r\n"
+    connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": answer})
+    assert connection.got.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_an_http2_head_of_more_than_a_thousand_fields_is_431(context: taddons.context) -> None:
+    client = await Http2.connected(context)
+    assert (await client.ask([*GET, *[("x-a", "")] * 1000]))[0] == 431
+    assert client.upstream == b""
+    assert await client.ask([*GET, *[("x-a", "")] * 990]) == (200, b"ok")
+
+
 async def test_the_second_head_of_a_connection_is_bounded_too(context: taddons.context) -> None:
     connection = await sent(context, http1(1) + http1(LIMIT), 1 << 20, **TUNNEL)
     assert connection.got.startswith(ANSWER + b"HTTP/1.1 431 ")

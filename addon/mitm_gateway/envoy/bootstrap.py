@@ -36,6 +36,7 @@ _ADMIN_CLUSTER = "admin"
 _ADMIN_PATHS = ("/stats/prometheus", "/ready")
 _DIRECT_BODY_BYTES = 1 << 20
 _MONITOR, _ACTION = "envoy.resource_monitors.", "envoy.overload_actions."
+_RELEASED_BYTES = 64 << 20
 # At these shares of the largest heap.
 _HEAP_ACTIONS = {"shrink_heap": 0.9, "stop_accepting_requests": 0.95, "stop_accepting_connections": 0.98}
 _MAX_CONNECTIONS = 50_000
@@ -85,6 +86,8 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
                 }
             ]
         },
+        # Memory that a burst of large requests needed goes back to the system.
+        "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
         "overload_manager": _overload_manager(options),
         "static_resources": {"listeners": listeners, "clusters": every},
     }

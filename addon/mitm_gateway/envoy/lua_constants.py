@@ -65,6 +65,7 @@ def constants() -> dict[str, Any]:
         "trees": [_tree(places) for places in _PLACES],
         "max_steps": json_models.MAX_STEPS,
         "max_names": json_models.MAX_NAMES,
+        "max_name_bytes": json_models.MAX_NAME_BYTES,
         "resources": dict.fromkeys(json_models.RESOURCES, True),
         "other_types": json_body.OTHER_TYPES,
         "utf16_and_32": json_body.UTF16_AND_32,

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     SECOND_MODEL = 'the body has a second "model" key'
     MODEL_NOT_A_STRING = '"model" is not a string'
     NO_MODELS = "a part of the body that contains models is not an object or a list"
+    LONG_MODEL = "the body names a model with too many characters"
     TOO_MANY_MODELS = "the body names too many models"
     OVERGROWN = "the body has too many arrays and objects for its size"
     REPEATED_KEY = "the body has a repeated key that a rule edits"

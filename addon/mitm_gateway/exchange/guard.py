@@ -20,6 +20,8 @@ from ..wire.request import Arrival, RequestHead, text
 MAX_PATH_CHARACTERS = 8192
 # Heads of coding agents have a few KiB; the bound keeps unfinished ones from filling the memory.
 MAX_HEAD_BYTES = 128 << 10
+# Programs send some twenty header fields; reading thirty thousand takes a tenth of a second.
+MAX_HEAD_FIELDS = 1000
 # Reasons that the Envoy filter gives as well.
 TRACE_REFUSED = "TRACE is not forwarded: it would show the credential"
 CROSS_SITE = "requests of web pages from other sites may not use this gateway"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from ..llm.apis import OTHER, Api
 from ..text.bounded_json import is_overgrown, is_slim
 from .body_error import BodyError, OvergrownError, Reason
-from .json_models import MAX_NAMES, Finder, ModelName, tree_of
+from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, tree_of
 
 simdjson: Any
 try:
@@ -155,6 +155,13 @@ def _not_json() -> BodyError:
 
 def scan(raw: bytes, api: Api = OTHER) -> Body:
     """Return the body, checked as strict JSON, with its models where this API has them. Raises BodyError."""
+    body = _scanned(raw, api)
+    if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for name in body.models):
+        raise BodyError(Reason.LONG_MODEL)
+    return body
+
+
+def _scanned(raw: bytes, api: Api) -> Body:
     if simdjson is None or len(raw) > _MAX_QUICK_BYTES or api.request != OTHER.request:
         _check_growth(raw)
         return _walked(raw, api)

@@ -18,6 +18,8 @@ from .body_error import BodyError, Reason
 MAX_STEPS = 300_000
 # More names than this in one body are not a client's doing.
 MAX_NAMES = 1_000
+# Names, ARNs of Bedrock included, have fewer than 2,048 bytes; a name goes into headers, logs and each response.
+MAX_NAME_BYTES = 8_192
 
 
 Straight: TypeAlias = Callable[[str, int], re.Match[str] | None]

@@ -71,15 +71,7 @@ def is_overgrown(data: bytes) -> bool:
     """Report whether the arrays and objects of a large JSON text would need more than six times its size in memory."""
     most = MAX_GROWTH * len(data)
     # Marks inside strings count here too; only few texts need the exact count.
-    return (
-        len(data) > SMALL_TEXT
-        and (
-            CONTAINER_BYTES * (data.count(b"[") + data.count(b"{")) > most // 2
-            or STRING_BYTES // 2 * data.count(b'"') > most
-            or ENTRY_BYTES * data.count(b":") > most
-        )
-        and _needed_memory(data) > most
-    )
+    return len(data) > SMALL_TEXT and _has_many_marks(data, most) and _needs_more_than(most, data)
 
 
 def is_slim(data: bytes, commas: int) -> bool:
@@ -97,7 +89,23 @@ def is_slim(data: bytes, commas: int) -> bool:
     return max(with_containers, with_large_objects) + MEMBER_BYTES * commas <= MAX_GROWTH * len(data)
 
 
-def _needed_memory(data: bytes) -> int:
+def _has_many_marks(data: bytes, most: int) -> bool:
+    containers, quotes, colons = 0, 0, 0
+    for start in range(0, len(data), _PIECE):
+        end = start + _PIECE
+        containers += data.count(b"[", start, end) + data.count(b"{", start, end)
+        quotes += data.count(b'"', start, end)
+        colons += data.count(b":", start, end)
+        if (
+            CONTAINER_BYTES * containers > most // 2
+            or STRING_BYTES // 2 * quotes > most
+            or ENTRY_BYTES * colons > most
+        ):
+            return True
+    return False
+
+
+def _needs_more_than(most: int, data: bytes) -> bool:
     """Estimate the memory that the arrays and objects of a JSON text need, without building them."""
     counts: Counter[str] = Counter()
     start, is_inside = 0, 0
@@ -111,16 +119,20 @@ def _needed_memory(data: bytes) -> int:
         counts["containers"] += outside.count(b"[") + outside.count(b"{")
         counts["commas"] += outside.count(b",")
         counts["colons"] += outside.count(b":")
+        # Arrays alone can settle it early: their share only grows.
+        if CONTAINER_BYTES * counts["containers"] + MEMBER_BYTES * counts["commas"] > most:
+            return True
         start = end
     # Objects are dropped as soon as they are complete, and their strings with them; those of arrays stay.
     in_arrays = max(0, counts["quotes"] // 2 - 2 * counts["colons"])
     in_large_objects = max(0, counts["colons"] - USUAL_MEMBERS * counts["containers"])
-    return (
+    needed = (
         CONTAINER_BYTES * counts["containers"]
         + MEMBER_BYTES * counts["commas"]
         + STRING_BYTES * in_arrays
         + ENTRY_BYTES * in_large_objects
     )
+    return needed > most
 
 
 def _piece_end(data: bytes, start: int) -> int:

@@ -98,6 +98,13 @@ def test_a_body_that_is_small_as_text_and_large_as_data_is_refused_alike(lua: Li
         lua.call("models.scan", overgrown(items), api_data(OTHER))
 
 
+@pytest.mark.parametrize(("name", "is_read"), [("a" * 8192, True), ("a" * 8193, False), ("é" * 4097, False)])
+def test_a_long_model_name_is_refused_alike(lua: Library, name: str, is_read: bool) -> None:
+    raw = json.dumps({"model": name, "x": "a" * 20_000}, ensure_ascii=False).encode()
+    assert_read_alike(lua, raw)
+    assert (found_in(lua, raw) != "refused") is is_read
+
+
 # Strings without marks of their own: outside the exact count the addon counts those too.
 VALUES = st.recursive(
     st.sampled_from([0, None, "", "ab", "\\", "a\\\\"]),

@@ -93,6 +93,9 @@ function models.scan(body, api)
     if not known[name] then known[name], names[#names + 1] = true, name end
   end
   if #names > CONSTANTS.max_names then refuse(REASONS.too_many_models) end
+  for _, name in ipairs(names) do
+    if #name > CONSTANTS.max_name_bytes then refuse(REASONS.long_model) end
+  end
   return found, names
 end
 

@@ -16,7 +16,7 @@ from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
-from ...exchange.guard import MAX_HEAD_BYTES
+from ...exchange.guard import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
 from ..patch import Patches, Unexpected, expect
 from .framing import fail
 from .trim import Trim
@@ -38,6 +38,9 @@ _SHORT_BYTES = 512
 _LARGE_BYTES = 16 << 10
 _trim = Trim()
 
+# A smaller head has few fields: each has a name of one byte, a colon and a line break.
+_SMALL_BYTES = 3 * MAX_HEAD_FIELDS
+
 _HEAD_END = re.compile(rb"\n\r?\n")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -50,6 +53,8 @@ def bound_http1(patches: Patches) -> None:
     connection, server, client = _http1.Http1Connection, _http1.Http1Server, _http1.Http1Client
     handle = connection._handle_event
     expect(handle, "self", "event")
+    if not hasattr(ReceiveBuffer(), "_multiple_lines_search"):
+        raise Unexpected("h11's ReceiveBuffer")
     if not {"read_headers", "read_body", "wait", "done"} <= {*dir(server), *dir(client)}:
         raise Unexpected("Http1Server or Http1Client")
 
@@ -75,12 +80,20 @@ def _bounded(read_headers: Any) -> Any:
         if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
             # mitmproxy would log the unfinished head, which may contain a key.
             _discard(self.buf)
-        elif len(self.buf) > MAX_HEAD_BYTES and not _HEAD_END.search(self.buf._data, 0, MAX_HEAD_BYTES):
+        elif len(self.buf) > _SMALL_BYTES and _has_large_head(self.buf):
             return _give_up(self)
         steps: Steps = read_headers(self, event)
         return steps
 
     return read_bounded_headers
+
+
+def _has_large_head(buffer: ReceiveBuffer) -> bool:
+    # h11 continues its own search at this place, so each byte is searched once.
+    end = _HEAD_END.search(buffer._data, buffer._multiple_lines_search, MAX_HEAD_BYTES)
+    if end is None:
+        return len(buffer) > MAX_HEAD_BYTES
+    return buffer._data.count(b"\n", 0, end.start()) > MAX_HEAD_FIELDS
 
 
 def _is_overfull(connection: Any) -> bool:
@@ -114,8 +127,10 @@ def _discard(buffer: ReceiveBuffer) -> None:
 def _fault(fields: Iterable[tuple[bytes, bytes]], *, has_no_body: bool) -> int | None:
     """Return the status that refuses a request head, or None."""
     size = 0
-    for name, value in fields:
+    for count, (name, value) in enumerate(fields):
         size += len(name) + len(value) + 4  # as HTTP/1 writes it: colon, blank, line break
+        if count > MAX_HEAD_FIELDS:
+            return 431
         if name == b":method" and not _METHOD.fullmatch(value):
             return 400
         if name == b"content-length" and has_no_body and value.strip(b"0"):
