@@ -11,8 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..recordings import json_lines, listing, page, sessions, show
-from .common import FAULT, OK, Subparsers, report, say, wrong_usage
+from ..recordings import cases, json_lines, listing, page, sessions, show
+from ..rules.load import load
+from .common import FAULT, OK, Subparsers, add_rules_option, report, say, wrong_usage
+from .rules_source import told_rules
 
 if TYPE_CHECKING:
     from ..mitm.recorded_flows import Recording
@@ -25,6 +27,7 @@ examples:
   mitm-gateway flows talk.mitm --show 3         the third request and its answer, whole
   mitm-gateway flows talk.mitm --diff 2 3       what changed from the second to the third
   mitm-gateway flows talk.mitm --html talk.html
+  mitm-gateway flows talk.mitm --cases --rules rules.yaml --against new.yaml
 
 A recording is a file of mitmproxy (-w, --save) or a HAR file. Keys are masked in every output, also those that a
 mitmproxy without the gateway has recorded."""
@@ -49,6 +52,18 @@ def add(commands: Subparsers) -> None:
         "--diff", type=int, nargs=2, metavar=("A", "B"), help="print what changed from request A to request B"
     )
     how.add_argument("--jsonl", action="store_true", help="print one JSON object for each request")
+    how.add_argument(
+        "--cases",
+        action="store_true",
+        help="print what the rules do with the requests; the exit status is 1 if they refuse one",
+    )
+    add_rules_option(parser)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="with --cases: print only what these rules would do differently; the exit status is 1 if there is any",
+    )
     parser.add_argument(
         "--session",
         nargs="?",
@@ -60,6 +75,8 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the requests; the status is 1 if a part of the recording cannot be read."""
+    if wrong := _fault(arguments):
+        return wrong_usage(wrong)
     from ..mitm.recorded_flows import Recording
     from ..mitm.recording_file import RecordingError
 
@@ -77,6 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _fault(arguments: argparse.Namespace) -> str | None:
+    if (arguments.rules or arguments.against) and not arguments.cases:
+        return f"{'--rules' if arguments.rules else '--against'} is for --cases, which is missing"
+    return None
+
+
 def _print(arguments: argparse.Namespace, recording: Recording) -> int:
     requests = sessions.grouped(recording)
     if arguments.session:
@@ -87,11 +110,27 @@ def _print(arguments: argparse.Namespace, recording: Recording) -> int:
         return _with_numbers(arguments.diff, requests, sessions.compared)
     if arguments.html is not None:
         return _write_page(arguments.html, arguments.file.name, requests, recording)
+    if arguments.cases:
+        return _judge(arguments, requests)
     if arguments.jsonl:
         return _print_lines(map(json_lines.line, requests))
     if arguments.session == "":
         return _print_lines(sessions.totals(requests))
     return _print_lines(chain([listing.HEADING], map(listing.line, requests)))
+
+
+def _judge(arguments: argparse.Namespace, requests: Iterable[Recorded]) -> int:
+    """Print what the rules do with the requests, or what other rules would do differently."""
+    rules = told_rules(arguments).ruleset
+    other = load(arguments.against, os.environ) if arguments.against else None
+    found = cases.cases(requests, rules, other)
+    if other is None:
+        _print_lines(cases.as_text(found))
+        return FAULT if any(case.is_refused for case in found) else OK
+    _print_lines(cases.differences(found))
+    differing = sum(case.count for case in found if case.differs)
+    say(f"{differing} of {sum(case.count for case in found)} requests differ under {arguments.against}")
+    return FAULT if differing else OK
 
 
 def _print_lines(lines: Iterable[str]) -> int:

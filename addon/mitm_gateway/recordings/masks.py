@@ -38,7 +38,7 @@ _MAX_LEARNED = 1 << 16
 _PAIR = re.compile(r"[?&;]([\w.%\[\]-]{1,64}=)([^\s&;#\"'\\<>]{8,})")
 _FIRST_PAIR = re.compile(r"\A([\w.%\[\]-]{1,64}=)([^\s&;#\"'\\<>]{8,})")
 # A member of JSON, also of JSON inside a string.
-_MEMBER = re.compile(r'"([\w.@ -]{1,64})(\\{0,8})"\s{0,8}:\s{0,8}\2"((?:[^"\\\n]|\\/){8,})')
+_MEMBER = re.compile(r'"([\w.@ -]{1,64})\\{0,8}"\s{0,8}:\s{0,8}\\{0,8}"((?:[^"\\\n]|\\/){8,}+)')
 _FIELD = re.compile(r": ([^\s\"'\\,;*]{8,})")
 _FIELD_NAME = re.compile(r"[\w-]{1,64}$")
 _BEARER = re.compile(r"earer ([\w.~+/=-]{16,})")
@@ -160,7 +160,7 @@ def _is_key_pair(found: re.Match[str]) -> bool:
 
 
 def _is_key_member(found: re.Match[str]) -> bool:
-    name, value = normal_name(found[1]), found[3]
+    name, value = normal_name(found[1]), found[2]
     if name.endswith(PAGE_TOKEN_ENDINGS):
         return False
     if name in _DOUBTFUL or name.endswith("signature"):

@@ -1,0 +1,83 @@
+"""`mitm-gateway flows --cases`: rules applied to recorded requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mitm_gateway.cli import main
+from support.constants import CK
+from support.recordings import talked, turn, write
+
+RULES = """
+credentials: {gw: {env: GW_KEY}}
+rules:
+  - name: gw
+    match: {host: api.anthropic.com, path: /v1/messages}
+    upstream: https://gw.test/base
+    auth: {scheme: bearer, credential: %s}
+    models: {map: {claude-opus-4-8: %s}}
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    flows = [talked(turn("hi")), talked(turn("hi", "hello", "more")), talked(turn("x", model="other"))]
+    found = {"talk": str(write(tmp_path / "talk.mitm", flows))}
+    for name, text in (("now", ("gw", "gw-large")), ("new", ("gw", "gw-small")), ("own", ("client", "m"))):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(RULES % text)
+        path.chmod(0o600)
+        found[name] = str(path)
+    return found
+
+
+def test_each_outcome_is_printed_once(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flows", files["talk"], "--cases", "--rules", files["now"]]) == 0
+    seen = capsys.readouterr()
+    lines = seen.out.splitlines()
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert heads == [
+        "POST https://api.anthropic.com/v1/messages (request 1 and 1 more)",
+        "POST https://api.anthropic.com/v1/messages (request 3)",
+    ]
+    assert "  upstream   https://gw.test/base/v1/messages" in lines
+    assert "  model      claude-opus-4-8 → gw-large" in lines
+    assert "  auth       x-api-key → bearer (credential gw)" in lines
+    assert CK not in seen.out
+
+
+def test_a_refusal_is_a_fault(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    # The client's Anthropic key would go to another vendor, which the recorded request still shows.
+    assert main(["flows", files["talk"], "--cases", "--rules", files["own"]]) == 1
+    assert "  refused    403: an Anthropic key does not go to another vendor" in capsys.readouterr().out
+
+
+def test_two_files_are_compared(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["flows", files["talk"], "--cases", "--rules", files["now"], "--against"]
+    assert main([*arguments, files["new"]]) == 1
+    seen = capsys.readouterr()
+    assert seen.out.splitlines() == [
+        "POST https://api.anthropic.com/v1/messages (request 1 and 1 more)",
+        "-   model      claude-opus-4-8 → gw-large",
+        "+   model      claude-opus-4-8 → gw-small",
+    ]
+    assert seen.err.splitlines()[-1] == f"mitm-gateway: 2 of 3 requests differ under {files['new']}"
+    assert main([*arguments, files["now"]]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_body_that_a_rule_cannot_read_is_a_refusal(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = write(tmp_path / "odd.mitm", [talked(b'{"model": "a", "model": "b"}')])
+    assert main(["flows", str(talk), "--cases", "--rules", files["now"]]) == 1
+    assert "  refused    400: " in capsys.readouterr().out
+
+
+def test_rules_without_cases_are_wrong_usage(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["flows", files["talk"], "--rules", files["now"]]) == 2
+    assert capsys.readouterr().err == "mitm-gateway: --rules is for --cases, which is missing\n"
