@@ -175,6 +175,17 @@ CASES = [
     Case("a batch for two rules is refused, whichever model is first", match='path: /v1/**, model: "claude-opus-*"',
          more=SECOND, target="/v1/messages/batches", sent_target=None, status=400,
          body=b'{"requests":[{"params":{"model":"claude-haiku"}},{"params":{"model":"claude-opus-4"}}]}'),
+    Case("a percent-encoded colon is the colon of a method", MODELS, match="path: '/v1beta/models/*:generateContent'",
+         target="/v1beta/models/claude-opus-4%3AgenerateContent",
+         sent_target="/base/v1beta/models/gw-large:generateContent"),
+    Case("a deployment of the Responses API", MODELS, match="path: /openai/**", sent_body=b'{"model":"gw-exact"}',
+         target="/openai/deployments/claude-opus-4/responses", body=b'{"model":"claude-exact"}',
+         sent_target="/base/openai/deployments/gw-large/responses"),
+    *(
+        Case(f"a batch with params {params.decode()}", MODELS, target="/v1/messages/batches", status=400, sent_target=None,
+             body=b'{"requests":[{"params":%s}]}' % params)
+        for params in (b"null", b"5", b'["model"]', b'{"model":5}')
+    ),
     _body("a model as an object", b'{"model":{"id":"claude-opus-4"}}', b'{"model":{"id":"gw-large"}}'),
     Case("a model in the query is mapped", MODELS, method="GET", body=b"",
          target="/v1/realtime?a=%7e&model=claude-opus-4&b", sent_target="/base/v1/realtime?a=%7e&model=gw-large&b"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -15,7 +14,7 @@ from ..llm.apis import form_on
 from ..rules.edits import Beta, Models, Query
 from ..rules.field_paths import FieldPath, Selector, Step
 from ..rules.fields import CLIENT
-from ..rules.model_map import ModelMap, Target
+from ..rules.model_map import CAPTURE, ModelMap, Target
 from ..rules.patterns import Glob
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Auth, Rule
@@ -141,7 +140,7 @@ def _sent_as(glob: Glob, target: Target) -> dict[str, Any]:
 
 def _pieces(target: Target) -> list[str | int]:
     """Return a target as its texts and the numbers of its captures."""
-    parts = re.split(r"\{([0-9]{1,3})\}", target.text)
+    parts = CAPTURE.split(target.text)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 

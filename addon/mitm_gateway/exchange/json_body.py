@@ -230,7 +230,8 @@ def _walk(raw: bytes, text: str, api: Api) -> Body:
         if key in seen:
             raise BodyError(Reason.SECOND_MODEL if key == _MODEL else Reason.REPEATED_KEY)
         seen.add(key)
-        return finder.value(node, at)
+        # Without a value the member is as good as absent; what it would contain is not.
+        return at + 4 if text.startswith("null", at) else finder.value(node, at)
 
     members, closing = Walker().members(text, opening, visit)
     _expect_end(text, closing + 1)

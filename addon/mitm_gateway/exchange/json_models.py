@@ -107,7 +107,7 @@ class Finder:
         if mark == "[" and None in node.below:
             return self._list(node.below[None], at)
         end = self._value_end(self._text, at)
-        if self._text[at:end] != "null":
+        if not node.is_model or self._text[at:end] != "null":
             raise BodyError(Reason.MODEL_NOT_A_STRING if node.is_model else Reason.NO_MODELS)
         return end
 

@@ -101,6 +101,23 @@ _GEMINI_ANSWERS: tuple[Place, ...] = (("modelVersion",), (None, "modelVersion"),
 
 # The first entry that has the endpoint wins.
 APIS: tuple[Api, ...] = (
+    Api(
+        "chat-completions", ("/openai/deployments/{model}/chat/completions", "/chat/completions"), "openai", "chat",
+        is_conversation=True, tokens=CHAT_TOKENS,
+    ),
+    Api(
+        "completions", ("/openai/deployments/{model}/completions", "/completions"), "openai", "text_completion",
+        tokens=CHAT_TOKENS,
+    ),
+    Api(
+        "responses", ("/openai/deployments/{model}/responses", "/responses"), "openai", "chat",
+        is_conversation=True, tokens=RESPONSES_TOKENS,
+    ),
+    Api(
+        "embeddings", ("/openai/deployments/{model}/embeddings", "/embeddings"), "openai", "embeddings",
+        tokens=CHAT_TOKENS,
+    ),
+    Api("azure-deployments", ("/openai/deployments/{model}/**",), "openai"),
     Api("messages", ("/messages",), "anthropic", "chat", is_conversation=True),
     Api("messages-count", ("/messages/count_tokens",), "anthropic", is_conversation=True, local="count_tokens"),
     Api(
@@ -112,27 +129,13 @@ APIS: tuple[Api, ...] = (
         response=(("result", "message", "model"),), stream="json_lines",
     ),
     Api("message-batch", ("/messages/batches/**",), "anthropic"),
-    Api(
-        "chat-completions", ("/openai/deployments/{model}/chat/completions", "/chat/completions"), "openai", "chat",
-        is_conversation=True, tokens=CHAT_TOKENS,
-    ),
     Api("chat-completion", ("/chat/completions/**",), "openai"),
-    Api(
-        "completions", ("/openai/deployments/{model}/completions", "/completions"), "openai", "text_completion",
-        tokens=CHAT_TOKENS,
-    ),
-    Api("responses", ("/responses",), "openai", "chat", is_conversation=True, tokens=RESPONSES_TOKENS),
     Api("response", ("/responses/*",), "openai", is_conversation=True, tokens=RESPONSES_TOKENS),
     Api("response-parts", ("/responses/**",), "openai"),
-    Api(
-        "embeddings", ("/openai/deployments/{model}/embeddings", "/embeddings"), "openai", "embeddings",
-        tokens=CHAT_TOKENS,
-    ),
     Api(
         "realtime", ("/realtime", "/realtime/**"), "openai", query="model", stream="websocket",
         request=(*_TOP, ("session", "model")), response=(("session", "model"), ("response", "model")),
     ),
-    Api("azure-deployments", ("/openai/deployments/{model}/**",), "openai"),
     Api(
         "openai-media",
         ("/images/**", "/audio/**", "/moderations", "/moderations/**", "/completions/**", "/embeddings/**"),

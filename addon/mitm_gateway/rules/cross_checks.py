@@ -114,10 +114,12 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
 
 # Query parameters that carry the same key as the header of a scheme, by normalised name.
 _PARAMETERS = {
-    "bearer": {"accesstoken"},
+    "bearer": {"accesstoken", "bearertoken"},
+    "token": {"accesstoken"},
     "x-goog-api-key": {"key"},
     "api-key": {"apikey"},
     "x-api-key": {"apikey"},
+    "sigv4": {"xamzsignature", "xamzcredential", "xamzsecuritytoken"},
 }
 
 

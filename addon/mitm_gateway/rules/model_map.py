@@ -11,7 +11,7 @@ from .patterns import Glob
 
 # Claude Code's notation for the long context window, which upstreams do not know.
 _LONG_CONTEXT = "[1m]"
-_CAPTURE = re.compile(r"\{([0-9]{1,3})\}")
+CAPTURE = re.compile(r"\{([0-9]{1,9})\}")
 
 
 def base_name(name: str) -> str:
@@ -31,16 +31,16 @@ class Target:
     @property
     def captures(self) -> tuple[int, ...]:
         """The numbers of the stars that the target uses."""
-        return tuple(int(number) for number in _CAPTURE.findall(self.text))
+        return tuple(int(number) for number in CAPTURE.findall(self.text))
 
     def filled(self, captured: tuple[str, ...]) -> str:
         """Return the name for the texts that the stars matched."""
-        return _CAPTURE.sub(lambda found: captured[int(found[1]) - 1], self.text)
+        return CAPTURE.sub(lambda found: captured[int(found[1]) - 1], self.text)
 
     @property
     def form(self) -> Glob:
         """A glob that covers every name that the target can become."""
-        return Glob(_CAPTURE.sub("*", self.text))
+        return Glob(CAPTURE.sub("*", self.text))
 
 
 @dataclass(frozen=True)

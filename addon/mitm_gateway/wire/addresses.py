@@ -272,7 +272,8 @@ class Upstream:
         return joined if joined.startswith("/") else "/" + joined
 
 
-_UNRESERVED = re.compile(r"%(2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
+# Letters, digits, `-._~` (RFC 3986, 6.2.2.2), and `:@`, which mean the same in a segment either way.
+_NEEDLESS = re.compile(r"%(2[dDeE]|3[0-9aA]|4[0-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
 _ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
 
 
@@ -281,8 +282,8 @@ def _decoded(path: str) -> str:
 
 
 def normal_path(path: str) -> str:
-    """Return a path with needlessly percent-encoded letters, digits and `-._~` decoded (RFC 3986, 6.2.2.2)."""
-    return _UNRESERVED.sub(lambda found: chr(int(found[1], 16)), path) if "%" in path else path
+    """Return a path with needlessly percent-encoded letters, digits and `-._~:@` decoded."""
+    return _NEEDLESS.sub(lambda found: chr(int(found[1], 16)), path) if "%" in path else path
 
 
 def has_odd_segments(path: str) -> bool:

@@ -173,3 +173,36 @@ def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:
     _, left, exchange = run(MAPS, "POST", "/v1/messages/batches", json.dumps({"requests": requests}).encode())
     assert [each["params"]["model"] for each in json.loads(left)["requests"]] == ["up-a", "other"]
     assert "no entry in models.map" in comment_of(exchange.record)
+
+
+@pytest.mark.parametrize(
+    "path", sorted({path.removeprefix("/base") for *_, path in CASES if "{model}" not in path})
+)
+def test_the_model_of_a_deployment_is_mapped_whatever_follows(path: str) -> None:
+    step, _, _ = run(MAPS, "POST", f"/openai/deployments/client-a{path}", b"")
+    assert isinstance(step, Forward), step
+    assert step.head
+    assert step.head.target == f"/openai/deployments/up-a{path}"
+
+
+def test_a_percent_encoded_colon_is_the_colon_of_a_method() -> None:
+    target = "/v1beta/models/client-a%3AgenerateContent"
+    step, left, _ = run(MAPS, "POST", target, b'{"model":"models/client-a"}')
+    assert isinstance(step, Forward)
+    assert step.head
+    assert (step.head.target, left) == ("/v1beta/models/up-a:generateContent", b'{"model":"models/up-a"}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"requests":[{"params":null}]}',
+        b'{"requests":[null]}',
+        b'{"requests":[{"params":5}]}',
+        b'{"requests":5}',
+    ],
+)
+def test_a_batch_without_objects_is_refused(body: bytes) -> None:
+    step, _, _ = run(MAPS, "POST", "/v1/messages/batches", body)
+    assert isinstance(step, Refusal)
+    assert step.status == 400

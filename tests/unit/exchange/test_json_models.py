@@ -35,7 +35,7 @@ def batch(*params: str) -> bytes:
          batch('{"tools":[{"model":"c"}],"model":"ax","x":{"model":"c"}}')),
         (BATCHES, batch('{"mod\\u0065l":"a"}', '{"model":"\\u0061"}'),
          batch('{"mod\\u0065l":"ax"}', '{"model":"ax"}')),
-        (BATCHES, batch('{"model":null}', "null", "{}"), batch('{"model":null}', "null", "{}")),
+        (BATCHES, batch('{"model":null}', "{}"), batch('{"model":null}', "{}")),
         (BATCHES, b'{"model":"a","requests":[]}', b'{"model":"a","requests":[]}'),
         (GEMINI, b'{"model":"models/a","requests":[{"model":"models/b"},{"model":"c"}]}',
          b'{"model":"models/ax","requests":[{"model":"models/bx"},{"model":"cx"}]}'),

@@ -188,7 +188,7 @@ def test_dot_and_empty_segments_are_recognised(path: str, odd: bool) -> None:
 
 
 def test_needless_escapes_are_decoded_for_matching() -> None:
-    assert normal_path("/%761/%6d%2F%2e%7E%20") == "/v1/m%2F.~%20"
+    assert normal_path("/%761/%6d%2F%2e%7E%20%3aa%40") == "/v1/m%2F.~%20:a@"
 
 
 SEGMENTS = st.lists(st.sampled_from(["v1", "v2", "a", "messages", "v1beta"]), min_size=1, max_size=4)

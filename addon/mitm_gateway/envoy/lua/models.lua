@@ -63,7 +63,7 @@ local function search(p, at, node)
     end) + 1
   end
   local finish = value_end(p, at)
-  if text:sub(at + 1, finish) ~= "null" then
+  if not node.is_model or text:sub(at + 1, finish) ~= "null" then
     refuse(node.is_model and REASONS.model_not_a_string or REASONS.no_models)
   end
   return finish
@@ -77,6 +77,8 @@ local function visit(p, key_at, value)
   if not node then return value_end(p, value) end
   if seen[key] then repeated(key) end
   seen[key] = true
+  -- Without a value the member is as good as absent; what it would contain is not.
+  if text:sub(value + 1, value + 4) == "null" then return value + 4 end
   return search(p, value, node)
 end
 

@@ -121,13 +121,13 @@ function text.quoted(subject) return (subject:gsub("[^%w%-._~:@]", escaped)) end
 -- Percent-encode a text as a header value that Envoy's routes match.
 function text.as_value(subject) return (subject:gsub("[^!-$&-~]", escaped)) end
 
-local function unreserved(hex)
+local function needless(hex)
   local character = character_of(hex)
-  return character:find("[%w%-._~]") and character or nil
+  return character:find("[%w%-._~:@]") and character or nil
 end
 
--- Decode needlessly encoded letters, digits and -._~ of a path (RFC 3986, 6.2.2.2).
+-- Decode needlessly encoded letters, digits and -._~:@ of a path.
 function text.normal_path(path)
   if not has(path, "%") then return path end
-  return (path:gsub("%%(%x%x)", unreserved))
+  return (path:gsub("%%(%x%x)", needless))
 end
