@@ -126,7 +126,7 @@ def test_the_readme_shows_what_explain_prints() -> None:
     (rules,) = blocks(README, "yaml")
     url, header, model = "https://api.anthropic.com/v1/messages", ("x-api-key", "any-key"), "claude-opus-4-8"
     explanation = explain_url(parse_rules(rules.encode(), "rules.yaml", {}), "POST", url, [header], model)
-    command = f"$ mitm-gateway explain POST {url} -H 'x-api-key: any-key' --model {model}"
+    command = f"$ mitm-gateway explain --rules corp.yaml POST {url} -H 'x-api-key: any-key' --model {model}"
     shown = "\n".join([command, *explanation.lines()])
     assert_generated(README, "explain", f"```console\n{shown}\n```\n")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clients import catalogue, claude_settings, environment
-from ..clients.apis import Target, targets
+from ..clients.apis import APIS, Target, targets
 from ..clients.catalogue import Client
 from ..clients.environment import Changes
 from ..clients.network import CA_VARIABLES, UPSTREAM_VARIABLES, ca_bundle, unusable_ca_files
@@ -115,8 +115,9 @@ def _client(name: str | None, command: Sequence[str]) -> tuple[Client, int]:
 def _no_listener(client: Client, program: str) -> str:
     if client.bypass and not client.takes_urls:
         return client.bypass
-    hosts = "the rules are about no host for which there is a base URL variable"
-    return f"{hosts} that {program} reads; --intercept covers all hosts"
+    asked = [api.host(os.environ) for api in APIS if api.name in client.apis]
+    expected = 'name it in "match.host"' if len(asked) == 1 else 'name one of them in "match.host"'
+    return f"no rule is about {' or '.join(asked)}, which {program} asks; {expected}, or use --intercept"
 
 
 def new_log(environ: Mapping[str, str]) -> Path:
