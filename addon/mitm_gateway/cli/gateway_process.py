@@ -94,7 +94,7 @@ class GatewayProcess:
             time.sleep(_POLL_S)
 
     def _is_ready(self, ca: Path | None) -> bool:
-        return READY in self._output() and (ca is None or _is_written(ca))
+        return READY in self._output() and (ca is None or is_written(ca))
 
     def has_connections(self) -> bool:
         """Return True if a client has connected."""
@@ -123,7 +123,8 @@ def _private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")
 
 
-def _is_written(certificate: Path) -> bool:
+def is_written(certificate: Path) -> bool:
+    """Return whether a certificate file is complete."""
     with contextlib.suppress(OSError):
         return certificate.read_text().rstrip().endswith("-----END CERTIFICATE-----")
     return False

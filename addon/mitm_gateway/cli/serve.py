@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..clients import catalogue, environment
 from ..clients.apis import Target, targets
 from ..rules.ruleset import RuleSet
-from .common import DEFAULT_PORT, PROGRAM, Subparsers, add_rules_option, say, wrong_usage
+from .common import DEFAULT_PORT, PROGRAM, Subparsers, add_rules_option, ca_certificate, say, wrong_usage
 from .console import call_when_ready, tune_log
+from .gateway_process import is_written
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .mitmproxy_process import run_tool
 from .parser import port_number
@@ -78,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     modes = ["regular"] if arguments.intercept else reverse_modes(hosts, arguments.port)
     tune_log(verbose=arguments.verbose)
-    call_when_ready(len(modes), lambda: _say_ready(arguments, source.ruleset, hosts))
+    say_ready = partial(_say_ready, arguments, source.ruleset, hosts)
+    call_when_ready(len(modes), partial(_once_trusted, say_ready) if arguments.intercept else say_ready)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder,
@@ -138,6 +142,14 @@ def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[Target
 def reverse_modes(hosts: Sequence[Target], port: int) -> list[str]:
     """Return mitmproxy's modes for one listener per host, from this port upwards."""
     return [f"reverse:https://{target.host}@{port + number}" for number, target in enumerate(hosts)]
+
+
+def _once_trusted(then: Callable[[], None], attempts: int = 100) -> None:
+    """Call back once the CA certificate is there that clients must trust: mitmproxy writes it after it listens."""
+    if is_written(ca_certificate()) or not attempts:
+        then()
+    else:
+        asyncio.get_running_loop().call_later(0.05, _once_trusted, then, attempts - 1)
 
 
 def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[Target]) -> None:
