@@ -8,69 +8,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import assert_never
 
 from ..credentials.value import Value
-from ..llm.usage import reader_for
-from ..rules.ruleset import NeedsBody, RuleSet
+from ..rules.ruleset import NeedsBody
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
 from ..wire.content_encoding import DecodingError, TooLarge
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
-from ..wire.sigv4 import signed
 from . import guard
 from .body_error import BodyError, OvergrownError
-from .front_page import Greeting, Variables, greet
-from .headers import Secrets, outgoing
+from .config import Config
+from .front_page import Greeting, greet
+from .headers import Secrets, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
-from .request_body import read_body
+from .request_body import announces_more_than, read_body
 from .response_plan import (
     SWITCHING,
     ResponseHead,
     ResponsePlan,
-    is_rejected_by_body,
     plan_response,
+    rejected_by_body,
     summarize,
+    tee_of_recording,
 )
-from .steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step
+from .steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step, too_large
 from .tee import Tee
 from .web_pages import fields_for_pages, page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
-
-NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
-NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
-MOVED = Refusal(502, "another addon moved the request away from its rule's upstream")
-UNDECIDED = Refusal(502, "internal fault (no decision); nothing was sent")
-
-
-def too_large(limit: int) -> Refusal:
-    """Return the refusal of a body over the limit, in bytes."""
-    return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Everything that is settled before a request arrives: rules, admission policy, limits, the demo's address."""
-
-    ruleset: RuleSet
-    policy: guard.Policy = field(default_factory=guard.Policy)
-    body_limit: int = 64 << 20
-    capture: int = 8 << 20
-    demo: Upstream | None = None
-    reveal: bool = False
-    variables: Variables = lambda _host, _url: {}
-    """The variables that point a client at a listener."""
-    is_replaying: bool = False
-    """Requests that a rule takes are answered from a recording."""
-    is_watched: bool = False
-    """Somebody sees requests under way, so the record also lists the edits that changed the body."""
 
 
 class Exchange:
@@ -117,8 +89,8 @@ class Exchange:
             return self._answer(answer)
         if refusal := guard.check_client_key(head, self.arrival, self.config.policy):
             return self.refuse(refusal)
-        if refusal := self._check_announced_size(head):
-            return self.refuse(refusal)
+        if announces_more_than(self.config.body_limit, head) and self._knows_host(head):
+            return self.refuse(too_large(self.config.body_limit))
         self.head = without_other_upgrade(guard.without_client_key(head, self.config.policy))
         if refusal := refuse_socket(self.config.ruleset, self.head):
             return self.refuse(refusal)
@@ -130,20 +102,12 @@ class Exchange:
         return guard.check(head, self.arrival, self.config.policy, self.config.ruleset.knows_host)
 
     def _answer_without_key(self, head: RequestHead) -> LocalAnswer | None:
-        ruleset = self.config.ruleset
-        if self.arrival.mode == "reverse" or ruleset.knows_host(head.host, head.port):
-            return preflight(head, self.config.policy) or to_probe(ruleset, head)
+        if self.arrival.mode == "reverse" or self._knows_host(head):
+            return preflight(head, self.config.policy) or to_probe(self.config.ruleset, head)
         return None
 
-    def _check_announced_size(self, head: RequestHead) -> Refusal | None:
-        announced = head.get("content-length")
-        if not announced or not announced.isdecimal() or int(announced) <= self.config.body_limit:
-            return None
-        return (
-            too_large(self.config.body_limit)
-            if self.config.ruleset.knows_host(head.host, head.port)
-            else None
-        )
+    def _knows_host(self, head: RequestHead) -> bool:
+        return self.config.ruleset.knows_host(head.host, head.port)
 
     def _match(self, models: tuple[str, ...] | None = None) -> Step | None:
         """Find the rule and plan what it does; None where the request goes on to its credentials."""
@@ -265,11 +229,7 @@ class Exchange:
         if plan is None or keys is None:
             return None
         target, fields = self.with_secrets(target, fields)
-        url = f"{plan.destination.scheme}://{plan.destination.authority}{target}"
-        service, region = plan.auth.service or "", plan.auth.region or ""
-        result = signed(fields, method, url, body, keys, service=service, region=region)
-        if self.head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
-            result = tuple((name.lower(), value) for name, value in result)
+        result = signed_fields(plan, self.head, method, target, fields, body, keys)
         return self._masked(plan.destination, target, result).fields
 
     # ---- questions while it is under way ----
@@ -324,10 +284,7 @@ class Exchange:
         assert self.plan is not None
         self.is_answered = True
         self.record.notes = (REPLAYED,)
-        kind = ResponseHead(200, fields)
-        usage = None if kind.is_encoded else reader_for(kind.get(b"content-type"))
-        self.tee = Tee(len(body), None, usage)
-        self.tee.feed(body)
+        self.tee = tee_of_recording(ResponseHead(200, fields), body)
         return fields_for_pages(fields, self.plan, self.head, self.config.policy)
 
     # ---- the response ----
@@ -364,18 +321,9 @@ class Exchange:
 
     def rejected_credential(self, response: ResponseHead | None) -> tuple[str, Secret] | None:
         """Return the credential whose token the body of a 403 calls expired or invalid."""
-        if (
-            response is None
-            or response.status != 403
-            or self.plan is None
-            or self._secrets is None
-            or not self.tee
-        ):
+        if response is None or self.plan is None or self._secrets is None or not self.tee:
             return None
-        own = self.plan.auth.credential or ""
-        if own in self._secrets.named and is_rejected_by_body(self.tee, response):
-            return own, self._secrets.named[own]
-        return None
+        return rejected_by_body(self.plan, self._secrets, self.tee, response)
 
     def on_end(
         self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"

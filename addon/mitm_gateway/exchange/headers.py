@@ -11,7 +11,7 @@ from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
 from ..rules.schema import Auth
 from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, normal_name
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
-from ..wire.sigv4 import AwsKeys
+from ..wire.sigv4 import AwsKeys, signed
 from .guard import bare_key
 from .plan import Plan, client_key
 from .query import encoded
@@ -199,3 +199,15 @@ def _nominating_less(item: Field, hidden: set[str]) -> Field | None:
     if len(kept) == len(options):
         return item
     return (name, raw(", ".join(kept))) if kept else None
+
+
+def signed_fields(
+    plan: Plan, head: RequestHead, method: str, target: str, fields: Fields, body: bytes, keys: AwsKeys
+) -> Fields:
+    """Return the fields with an AWS signature over the final request."""
+    url = f"{plan.destination.scheme}://{plan.destination.authority}{target}"
+    service, region = plan.auth.service or "", plan.auth.region or ""
+    result = signed(fields, method, url, body, keys, service=service, region=region)
+    if head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
+        return tuple((name.lower(), value) for name, value in result)
+    return result

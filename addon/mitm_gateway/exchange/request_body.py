@@ -14,3 +14,9 @@ def read_body(head: RequestHead, content: bytes, limit: int) -> Body | None:
         return None
     raw = decode(content, head.get("content-encoding") or "", limit)
     return scan(raw, call_of(head).api) if is_json(head.get("content-type") or "", raw) else None
+
+
+def announces_more_than(limit: int, head: RequestHead) -> bool:
+    """Return whether a request says that its body is larger than this many bytes."""
+    announced = head.get("content-length")
+    return bool(announced and announced.isdecimal() and int(announced) > limit)

@@ -145,12 +145,21 @@ def _usage(tee: Tee | None, head: ResponseHead | None) -> Usage | None:
     return reader.finish()
 
 
-def is_rejected_by_body(tee: Tee, head: ResponseHead) -> bool:
-    """Return whether a 403 calls its token expired or invalid in its body."""
-    body = b""
+def tee_of_recording(head: ResponseHead, body: bytes) -> Tee:
+    """Return a tee that has read a recorded response."""
+    tee = Tee(len(body), None, None if head.is_encoded else reader_for(head.get(b"content-type")))
+    tee.feed(body)
+    return tee
+
+
+def rejected_by_body(plan: Plan, secrets: Secrets, tee: Tee, head: ResponseHead) -> tuple[str, Secret] | None:
+    """Return the credential whose token the body of a 403 calls expired or invalid."""
+    own, body = plan.auth.credential or "", b""
+    if head.status != 403 or own not in secrets.named:
+        return None
     with contextlib.suppress(DecodingError):
         body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)
-    return is_token_rejected(head.get(ERROR_TYPE), body)
+    return (own, secrets.named[own]) if is_token_rejected(head.get(ERROR_TYPE), body) else None
 
 
 def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model: str | None) -> str | None:

@@ -10,6 +10,16 @@ from ..wire.request import Fields
 from .local_answers import LocalAnswer
 from .plan import Pass
 
+NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
+NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
+MOVED = Refusal(502, "another addon moved the request away from its rule's upstream")
+UNDECIDED = Refusal(502, "internal fault (no decision); nothing was sent")
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the refusal of a body over the limit, in bytes."""
+    return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")
+
 
 @dataclass(frozen=True, slots=True)
 class OutgoingHead:

@@ -22,9 +22,9 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
 from ..credentials.value import CredentialError
-from ..exchange.exchange import NO_RULES, Exchange
+from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
-from ..exchange.steps import NeedCredentials, Replay, Step
+from ..exchange.steps import NO_RULES, NeedCredentials, Replay, Step
 from ..wire.refusal import ANY_FAULT, Refusal
 from .commands import Commands
 from .connections import LOOP, Connections

@@ -18,7 +18,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
 from ..exchange import guard
-from ..exchange.exchange import NO_RULES
+from ..exchange.steps import NO_RULES
 from ..rules.ruleset import RuleSet
 from ..wire.addresses import Upstream, is_loopback, normal_host
 from ..wire.refusal import ANY_FAULT, Refusal

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from mitmproxy import http
 
-from ..exchange.exchange import MOVED, NO_TRAILERS, UNDECIDED, Exchange
+from ..exchange.exchange import Exchange
+from ..exchange.steps import MOVED, NO_TRAILERS, UNDECIDED
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import text
 from .connections import Connections

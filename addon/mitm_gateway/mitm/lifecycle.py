@@ -16,7 +16,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
 from ..credentials.store import Credentials
-from ..exchange.exchange import Config
+from ..exchange.config import Config
 from ..patches import table
 from ..patches.patch import Gateway, Patches
 from ..rules.load import load

@@ -8,7 +8,8 @@ import pytest
 
 from behaviour.cases import CASES, Case
 from mitm_gateway.credentials.value import Value
-from mitm_gateway.exchange.exchange import Config, Exchange
+from mitm_gateway.exchange.config import Config
+from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead
 from mitm_gateway.rules.load import load

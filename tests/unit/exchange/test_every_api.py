@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange.comment import comment_of
-from mitm_gateway.exchange.exchange import Config, Exchange
+from mitm_gateway.exchange.config import Config
+from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.plan import Pass
 from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Step

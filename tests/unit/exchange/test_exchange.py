@@ -10,7 +10,8 @@ import pytest
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange import exchange as module
 from mitm_gateway.exchange import guard
-from mitm_gateway.exchange.exchange import Config, Exchange
+from mitm_gateway.exchange.config import Config
+from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass

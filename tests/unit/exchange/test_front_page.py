@@ -13,7 +13,8 @@ import pytest
 
 from mitm_gateway.clients.environment import variables_at
 from mitm_gateway.exchange.comment import comment_of
-from mitm_gateway.exchange.exchange import Config, Exchange
+from mitm_gateway.exchange.config import Config
+from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.credentials.value import Value
-from mitm_gateway.exchange.exchange import Config, Exchange
+from mitm_gateway.exchange.config import Config
+from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.exchange.query import edited_target
 from mitm_gateway.exchange.steps import Forward, NeedCredentials

@@ -8,7 +8,7 @@ from typing import Any
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._events import RequestData, RequestTrailers
 
-from ...exchange.exchange import NO_TRAILERS, too_large
+from ...exchange.steps import NO_TRAILERS, too_large
 from ..patch import Patches, expect
 
 
