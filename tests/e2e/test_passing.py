@@ -133,6 +133,37 @@ def test_modified_bodies_are_still_possible_where_the_user_asks_for_them(
     assert upstream.wait_for_request("/x").body == b"second"
 
 
+@pytest.mark.parametrize("decrypts", ["rules", "all"])
+def test_a_tunnel_to_a_host_that_cannot_be_reached_is_answered_with_the_cause(
+    mitmdump: StartMitmdump, decrypts: str
+) -> None:
+    port = unused_port()
+    option = f"gateway_intercept={decrypts}"
+    proxy = mitmdump("--set", option, rules=RULES["host"], names={f"{OTHER}:443": port})
+    for _ in range(2):
+        with Wire(proxy.port) as client:
+            answer = client.connect(f"{OTHER}:443")
+            if decrypts == "all":  # the answer is inside the tunnel
+                client.start_tls(OTHER, proxy.ca_cert)
+                answer = client.request("GET", "/", [("Host", OTHER)])
+        assert answer.status == 502
+        assert b"the upstream refused the connection" in answer.body
+    assert proxy.output().count(f"{OTHER}:443: the upstream refused the connection") == 1
+
+
+def test_a_tunnel_that_is_not_decrypted_carries_anything(
+    mitmdump: StartMitmdump, recorder: StartRecorder
+) -> None:
+    upstream = recorder(json_reply({}))
+    proxy = mitmdump(
+        "--set", "gateway_intercept=rules", rules=RULES["host"], names={f"{OTHER}:22": upstream.port}
+    )
+    with Wire(proxy.port) as client:
+        assert client.connect(f"{OTHER}:22").status == 200
+        client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().status == 200
+
+
 # ---- much at once ----
 
 STREAMS = 500

@@ -110,6 +110,10 @@ class GatewayAddon:
         self._connections.note_closed(data.server)
         self._lifecycle.upstream_proxy.forget(data.server)
 
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """Log that a passing host cannot be reached."""
+        contain(lambda: self._connections.note_failed(data), "a failed connection could not be logged")
+
     def http_connect(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Decide on a tunnel by the host that it names."""
         return self._start(flow, self._open_tunnel(flow))

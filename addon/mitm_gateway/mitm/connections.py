@@ -19,7 +19,9 @@ from mitmproxy.tls import ClientHelloData
 
 from ..exchange import guard
 from ..exchange.steps import NO_RULES
+from ..patches.safety.error_pages import OWN_FAULT, cause_of
 from ..rules.ruleset import RuleSet
+from ..text.printable import one_line
 from ..wire.addresses import Upstream, is_loopback, normal_host
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival
@@ -35,6 +37,8 @@ _NO_KEY = "mitm-gateway: a client key is needed, and this protocol cannot carry 
 _LOOP = "mitm-gateway: a request must not come back to this proxy or to mitmweb"
 # Both ends of one connection note its time within a moment.
 _SAME_CONNECTION_S = 5.0
+# Clients choose the names of passing hosts.
+_MOST_FAILED = 200
 # With hundreds of connections at once, some client has the port of an upstream's connection by chance: it is the same
 # connection if its other end is this listener too. Behind a port mapping that end is another one; then a chain of
 # this many decides.
@@ -70,6 +74,7 @@ class Connections:
         self._own: dict[Address, _Own] = {}
         # How often a client's request seems to have left the gateway before, by the client's id.
         self._hops: dict[str, int] = {}
+        self._failed: set[str] = set()
 
     # ---- clients ----
 
@@ -104,6 +109,17 @@ class Connections:
         """Forget a connection to an upstream that has been closed."""
         if server.sockname is not None:
             self._own.pop(_end(server.sockname), None)
+
+    def note_failed(self, data: ServerConnectionHookData) -> None:
+        """Log once that a passing host cannot be reached; requests that a rule takes are recorded."""
+        address, fault = data.server.address, data.server.error or ""
+        mine = (entry for entry in self._requests.values() if entry.flow.client_conn.id == data.client.id)
+        if address is None or fault.startswith(OWN_FAULT) or any(entry.exchange.plan for entry in mine):
+            return
+        text = f"{address[0]}:{address[1]}: {cause_of(fault) or fault}"
+        if text not in self._failed and len(self._failed) < _MOST_FAILED:
+            self._failed.add(text)
+            logger.warning(one_line(text))
 
     def is_own(self, client: Client) -> bool:
         """Return whether the peer of a connection is this gateway itself, whatever name or mapping led here."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mitmproxy import ctx, exceptions
+from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 
 from ..credentials.store import Credentials
@@ -24,7 +24,9 @@ from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
 from ..rules.watch import Watcher
 from ..wire.addresses import Upstream
+from ..wire.request import Arrival
 from . import fail_closed, judged_options, live_view, views
+from .flows import head_of
 from .listeners import bind_to_loopback
 from .log_filter import quote_peers, unquote_peers
 from .option_conflicts import broken_promises, known_holes
@@ -84,6 +86,7 @@ class Lifecycle:
                 proxy.dial,
                 proxy.for_proxy,
                 proxy.asks_for_login,
+                self._is_tunnelled,
             )
         )
         self._default_rules = default_rules
@@ -231,6 +234,13 @@ class Lifecycle:
     def ruleset(self) -> RuleSet | None:
         """Return the rules in force."""
         return self.in_force.config.ruleset if self.in_force else None
+
+    def _is_tunnelled(self, flow: http.HTTPFlow) -> bool:
+        """Return whether a CONNECT is for a host that is not decrypted."""
+        ruleset = self.ruleset()
+        if ruleset is None or not self.settings.only_rule_hosts:
+            return False
+        return not ruleset.knows_host(head_of(flow, Arrival(mode="regular")).host, flow.request.port)
 
     def check(self) -> Sequence[str]:
         """Return the problems of the rules file as it is now."""

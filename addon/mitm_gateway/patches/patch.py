@@ -40,6 +40,8 @@ class Gateway:
     """Return this request as the proxy behind this connection expects it."""
     asks_for_login: Callable[[Server, http.Response], str | None] = lambda server, response: None
     """Return the reason if a 407 is that of a proxy of the gateway."""
+    dials_first: Callable[[http.HTTPFlow], bool] = lambda flow: False
+    """Return whether this CONNECT opens a tunnel that is not decrypted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,13 @@ PATCHES: tuple[Patch, ...] = (
         replayed.keep_answers,
     ),
     Patch(
+        "tunnels-dialled-first",
+        "safety",
+        "with lazy connections, mitmproxy promises a tunnel to a host that it then cannot reach",
+        None,
+        dialing.dial_tunnels_first,
+    ),
+    Patch(
         "hook-table",
         "speed",
         "mitmproxy asks some 33 addons for each hook, and starts a task for each hook",

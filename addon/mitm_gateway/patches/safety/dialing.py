@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
+from mitmproxy import http
 from mitmproxy.connection import Server
-from mitmproxy.proxy import server
+from mitmproxy.proxy import commands, server
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
 from ..patch import Patches, Unexpected, expect
+from .error_pages import json_page
 from .framing import fail
 
+Steps = Generator[Any, Any, None]
 _opening: ContextVar[tuple[Any, Server]] = ContextVar("the connection that is being opened")
 
 
@@ -38,6 +43,25 @@ def open_connections(patches: Patches) -> None:
     patches.set(handler, "open_connection", open_connection)
     patches.set(server, "asyncio", _Asyncio(dial))
     _end_at_407(patches)
+
+
+def dial_tunnels_first(patches: Patches) -> None:
+    """Open the connection of an undecrypted tunnel before the CONNECT is answered, and answer 502 if that fails."""
+    answer: Callable[[Any], Steps] = HttpStream.handle_connect_regular
+    gateway = patches.gateway
+    expect(answer, "self")
+
+    def handle_connect_regular(self: Any) -> Steps:
+        if self.flow.response or not gateway.dials_first(self.flow):
+            yield from answer(self)
+            return
+        if fault := (yield commands.OpenConnection(self.context.server)):
+            body = json_page(502, fault)
+            self.flow.response = http.Response.make(502, body, {"content-type": "application/json"})
+        self.child_layer = NextLayer(self.context)
+        yield from self.handle_connect_finish()
+
+    patches.set(HttpStream, "handle_connect_regular", handle_connect_regular)
 
 
 class _Asyncio(ModuleType):

@@ -40,10 +40,11 @@ def json_pages(patches: Patches) -> None:
     expect(_http1.make_error_response, "status_code", "message")
     expect(vars(_http2)["format_error"], "status_code", "message")
     patches.set(_http1, "make_error_response", _json_response)
-    patches.set(_http2, "format_error", _json_page)
+    patches.set(_http2, "format_error", json_page)
 
 
-def _json_page(status_code: int, message: str = "") -> bytes:
+def json_page(status_code: int, message: str = "") -> bytes:
+    """Return the body of an error page."""
     reason = _REASONS.get(status_code, "the request could not be completed; see the proxy's log")
     if status_code == 502:
         reason = cause_of(message) or reason
@@ -51,7 +52,7 @@ def _json_page(status_code: int, message: str = "") -> bytes:
 
 
 def _json_response(status_code: int, message: str = "") -> bytes:
-    body = _json_page(status_code, message)
+    body = json_page(status_code, message)
     head = http.Response.make(status_code, body, {"content-type": "application/json", "connection": "close"})
     return bytes(http1.assemble_response(head))
 
