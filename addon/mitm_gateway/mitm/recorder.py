@@ -15,6 +15,7 @@ from ..exchange.record import Record
 from ..observe.log_file import LogFile
 from ..observe.prices import Prices
 from ..observe.stats import Stats
+from ..rules.extras import installing
 
 if TYPE_CHECKING:
     from ..observe.otel import Telemetry
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 _requests = logging.getLogger("mitm_gateway.requests")
 _requests.setLevel(_requests.level or logging.WARNING)
 
-_NO_OTEL = "needs OpenTelemetry; pip install 'mitmproxy-gateway[otel]'"
 # The key in a flow's metadata under which the Gateway view finds its facts.
 FACTS = "gateway"
 
@@ -143,7 +143,7 @@ def _started(otlp: bool, scrape: tuple[str, int] | None) -> Telemetry:
         from ..observe.otel import Telemetry
     except ImportError:
         option = "gateway_otel" if otlp else "gateway_metrics"
-        raise exceptions.OptionsError(f"{option} {_NO_OTEL}") from None
+        raise exceptions.OptionsError(f"{option} needs OpenTelemetry; {installing('otel')}") from None
     try:
         telemetry = Telemetry(otlp, scrape, lambda text: logger.warning("gateway_otel: %s", text))
     except OSError as fault:

@@ -10,6 +10,7 @@ from typing import Any
 from ..text.redact import normal_name
 from ..wire import sigv4
 from ..wire.addresses import Upstream
+from .extras import installing
 from .fields import CLIENT, CREDENTIAL_REFERENCE
 from .model_map import Target
 from .nodes import shown
@@ -39,7 +40,7 @@ def check_rules(
         yield from _model_targets(number, rule)
         yield from _second_keys(number, rule)
         if rule.signs and not sigv4.is_available():
-            text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}'
+            text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}; {installing("aws")}'
             yield Finding(("rules", number, "auth", "scheme"), text)
         yield from _unreachable_names(number, rule, pos)
     yield from _unreachable(rules, pos)

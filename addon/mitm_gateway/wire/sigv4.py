@@ -10,7 +10,7 @@ from ..text.redact import Secret
 from .request import Fields, raw, text
 
 # The message wherever a rule signs and botocore is not installed.
-MISSING = "needs botocore; pip install 'mitmproxy-gateway[aws]'"
+MISSING = "needs botocore"
 # The only client headers that are signed: others may change on the way, and AWS does not require them.
 _SIGNED = (b"content-type",)
 # Headers that a signature of the client may have left.

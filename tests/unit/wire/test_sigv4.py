@@ -25,7 +25,8 @@ def test_without_botocore_a_rule_that_signs_is_an_error_with_what_to_install(
         parse_rules(RULES, "rules.yaml", {})
     (problem,) = raised.value.problems
     assert str(problem).startswith("rules.yaml:4:20: ")
-    assert "pip install 'mitmproxy-gateway[aws]'" in str(problem)
+    assert "needs botocore; " in str(problem)
+    assert "-m pip install 'botocore>=1.34'" in str(problem)
 
 
 def test_a_signature_of_the_client_is_replaced() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from ...rules.extras import installing
 from .http_client import TokenError
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
@@ -17,7 +18,7 @@ def access_token(scope: str = CLOUD_PLATFORM) -> dict[str, Any]:
         import google.auth.exceptions
         from google.auth.transport.requests import Request
     except ImportError:
-        raise TokenError("needs google-auth; pip install 'mitmproxy-gateway[google]'") from None
+        raise TokenError(f"needs google-auth; {installing('google')}") from None
     try:
         credentials, _ = google.auth.default(scopes=[scope])
         credentials.refresh(Request())
