@@ -161,6 +161,18 @@ def test_few_requests_are_in_memory_at_a_time(
     assert max(alive) <= 10
 
 
+def test_no_output_acts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "".join(map(chr, (*range(0x20), 0x7F, 0x9B, 0x202E, 0x2066, 0xD800, 0xE0001))) + "end"
+    flow = talked(turn(said, model="m\x1b[2J"), headers=[("x-session-id", "s\x1b[2J\u202e")])
+    flow.request.path = "/v1/messages?\x9b=\u202e"
+    path = write(tmp_path / "talk.mitm", [flow, flow])
+    for mode in ([], ["--session"], ["--show", "1"], ["--diff", "1", "2"], ["--jsonl"]):
+        assert main(["flows", str(path), *mode]) == 0
+        out = capsys.readouterr().out
+        assert not set(out) & set(said) - set("\n\tend"), mode
+    assert json.loads(out.splitlines()[0])["request"]["body"]["messages"][0]["content"] == said
+
+
 # ---- recordings that cannot be read ----
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ..llm.read_body import read
-from ..text.printable import size
+from ..text.printable import json_text, size
 from ..wire.request import text
 from .recorded import Part, Recorded
 
@@ -27,7 +26,7 @@ def line(recorded: Recorded) -> str:
     if recorded.error:
         data["error"] = recorded.error
     # Only here are the escapes of the bodies undone, so a key that was written with some is masked now.
-    return recorded.masks.text(json.dumps(data, ensure_ascii=False)).encode("utf-8", "replace").decode()
+    return recorded.masks.text(json_text(data))
 
 
 def _part(part: Part) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ..observe.prices import Prices
-from ..text.printable import dollars, one_line
+from ..text.printable import dollars, one_line, short_count
 from .recorded import Recorded
 
 HEADING = f"{'#':>4}  {'time':<19}  {'session':<8}  {'model':<28} {'tokens in → out':<34} {'cost':<9} status  outcome"
@@ -63,10 +63,4 @@ def cost(entry: Mapping[str, object]) -> str:
 
 
 def _short(count: object) -> str:
-    """Return a count as people say it: 87, 31.6k, 1.2M."""
-    if not isinstance(count, int):
-        return "-"
-    for size, letter in ((1_000_000, "M"), (1000, "k")):
-        if count >= size:
-            return f"{count / size:.1f}{letter}"
-    return str(count)
+    return short_count(count) if isinstance(count, int) else "-"

@@ -48,6 +48,15 @@ def _picture(found: re.Match[str]) -> str:
     return "\u2421" if code == 0x7F else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def json_text(value: Any) -> str:
+    """Return plain data as JSON on one line, with escapes for every character that acts on a terminal."""
+    return _UNSAFE.sub(lambda found: _escape(found[0]), json.dumps(value, ensure_ascii=False))
+
+
+def _escape(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
+
+
 def folded(text: str, limit: int) -> str:
     """Return the text, or its beginning and a line with the size of the rest."""
     # A tail that is hardly longer than the line about it is shown.

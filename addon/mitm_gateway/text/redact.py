@@ -95,7 +95,7 @@ def _without_keys(pair: str) -> str | None:
 
 _AUTH_SCHEME = re.compile(r"(?i)(bearer|basic|token|key|negotiate|digest)(\s++)(.*)", re.DOTALL)
 _MASKED = re.compile(
-    rf"(?i)(?:(?:bearer|basic|token|key|negotiate|digest)\s++)?{re.escape(MASK)}.{{0,{SHOWN_CHARACTERS}}}"
+    rf"(?is)(?:(?:bearer|basic|token|key|negotiate|digest)\s++)?{re.escape(MASK)}.{{0,{SHOWN_CHARACTERS}}}"
 )
 # Prefixes that the well-known issuers give to their keys. "sk-" begins one only where no word ends in it
 # (desk-booking-service), so it stands at the start, behind punctuation or behind a percent-encoded character.
