@@ -30,7 +30,7 @@ from .flows import head_of
 from .listeners import bind_to_loopback
 from .log_filter import quote_peers, unquote_peers
 from .option_conflicts import broken_promises, known_holes
-from .options import Settings, add_options, set_where_unset, settle_before_exit
+from .options import Settings, add_options, set_where_unset, settle_before_exit, take_out_faults
 from .private_files import make_private
 from .recorder import Recorder
 from .recording_file import RecordingError
@@ -111,6 +111,10 @@ class Lifecycle:
     def load(self, loader: Loader) -> None:
         """Declare the options, and set those of mitmproxy that the user left alone."""
         add_options(loader)
+        if faults := take_out_faults(ctx.options):
+            settle_before_exit()
+        for fault in faults:
+            logger.error(fault)  # before it runs, an error ends mitmproxy
         make_private()
         self._remove_views = views.add()
         set_where_unset(

@@ -6,6 +6,7 @@ import atexit
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.options import Options
+from mitmproxy.utils.typecheck import check_option_type
 
 from ..exchange.guard import Policy
 from ..rules.fields import parse_size
+from ..rules.problems import did_you_mean
 from ..rules.read_file import FileError, read_regular_file
 from ..wire.addresses import (
     Authority,
@@ -26,6 +29,8 @@ from ..wire.addresses import (
 from ..wire.proxies import ENVIRONMENT, Proxies
 
 MAX_CLIENT_KEYS_BYTES = 64 * 1024
+_EXPECTED = {bool: "true or false", int: "a whole number"}
+_INTERCEPTED = ("all", "rules")
 
 
 def add_options(loader: Loader) -> None:
@@ -53,7 +58,7 @@ def add_options(loader: Loader) -> None:
         str,
         "all",
         "Hosts to decrypt: all, or only those with rules.",
-        choices=("all", "rules"),
+        choices=_INTERCEPTED,
     )
     add("gateway_keep", int, 0, "How many handled flows mitmweb keeps; 0 keeps all.")
     add("gateway_fast", bool, True, "Quicker hook dispatch inside mitmproxy.")
@@ -63,6 +68,32 @@ def add_options(loader: Loader) -> None:
         ENVIRONMENT,
         "Proxy in front of upstreams: a URL, none, or env for HTTPS_PROXY, ALL_PROXY and NO_PROXY as curl reads them.",
     )
+
+
+def take_out_faults(options: Options) -> list[str]:
+    """Return the faults in values given before the options were declared, and discard those values.
+
+    On a value of a wrong type mitmproxy gives up the script without a message, and serves without it; an unknown name
+    it ignores.
+    """
+    faults = {name: _fault(options, name) for name in options.deferred if name.startswith("gateway_")}
+    for name in filter(faults.get, faults):
+        del options.deferred[name]
+    return [fault for fault in faults.values() if fault]
+
+
+def _fault(options: Options, name: str) -> str | None:
+    if name not in options:
+        known = [each for each in options._options if each.startswith("gateway_")]
+        return f'unknown option "{name}"{did_you_mean(name, known)}'
+    option, value = options._options[name], options.deferred[name]
+    try:
+        # A value of the command line is text; config.yaml has types.
+        value = options._parse_setval(option, value.val) if hasattr(value, "val") else value
+        check_option_type(name, value, option.typespec)
+    except (exceptions.OptionsError, TypeError):
+        return f"{name} is not {_EXPECTED.get(option.typespec, 'a single text')}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +131,8 @@ class Settings:
             metrics=_address("gateway_metrics", options.gateway_metrics),
             reveal=options.gateway_reveal,
             clients=clients,
-            only_rule_hosts=options.gateway_intercept == "rules",
-            keep=options.gateway_keep,
+            only_rule_hosts=_choice("gateway_intercept", options.gateway_intercept, _INTERCEPTED) == "rules",
+            keep=_count("gateway_keep", options.gateway_keep),
             fast=options.gateway_fast,
             proxies=_proxies(options.gateway_proxy),
             policy=Policy(
@@ -128,6 +159,19 @@ def _size(option: str, text: str) -> int:
         return parse_size(text)
     except ValueError as fault:
         raise exceptions.OptionsError(f"{option} {fault}") from None
+
+
+def _choice(option: str, value: str, choices: Sequence[str]) -> str:
+    """Return the value; mitmproxy's own interfaces alone hold to the choices."""
+    if value not in choices:
+        raise exceptions.OptionsError(f"{option} is not one of {', '.join(choices)}")
+    return value
+
+
+def _count(option: str, value: int) -> int:
+    if value < 0:
+        raise exceptions.OptionsError(f"{option} is negative; expected a number, or 0 for all")
+    return value
 
 
 def _address(option: str, text: str) -> tuple[str, int] | None:
