@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mitmproxy import http, io
 
-from support.answers import Header, Stream, event, json_reply, message
+from support.answers import Bytes, Header, Stream, event, json_reply, message
 from support.certificates import Authority
 from support.constants import API, CK
 from support.processes import Mitmdump, unused_port
@@ -162,6 +162,25 @@ def test_a_tunnel_that_is_not_decrypted_carries_anything(
         assert client.connect(f"{OTHER}:22").status == 200
         client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.read_response().status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 100\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"],
+    ids=["length", "chunked"],
+)
+def test_a_response_that_breaks_off_arrives_broken(
+    mitmdump: StartMitmdump, recorder: StartRecorder, body: bytes
+) -> None:
+    upstream = recorder(Bytes(b"HTTP/1.1 200 OK\r\n" + body))
+    proxy = start(mitmdump, upstream, RULES["host"])
+    with Wire(proxy.port) as client:
+        client.send_request("GET", f"http://{OTHER}/x", headers_of())
+        received = b""
+        while data := client.receive():
+            received += data
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(body)
 
 
 # ---- much at once ----
