@@ -391,3 +391,14 @@ async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any,
     file.write_text("models: {gw-large: {input: 1}}")
     with pytest.raises(exceptions.OptionsError, match=r'prices.yaml:1:10: "gw-large" has no "output"'):
         context.configure(addon, gateway_prices=f"{tmp_path}/../{tmp_path.name}/prices.yaml")
+
+
+@pytest.mark.parametrize("is_replay", [True, False])
+async def test_a_replay_goes_on_when_the_first_client_leaves(running: Any, is_replay: bool) -> None:
+    addon, _ = running
+    flow = request_flow()
+    flow.is_replay = "request" if is_replay else None
+    await sent(addon, flow)
+    addon.client_disconnected(flow.client_conn)
+    assert (flow.error is None) is is_replay
+    assert (flow.id in addon._requests) is is_replay

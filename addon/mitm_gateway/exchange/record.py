@@ -143,6 +143,16 @@ class Record:
         return usage.input_tokens + (usage.cache_read_tokens or 0) + (usage.cache_creation_tokens or 0)
 
     @property
+    def fresh_tokens(self) -> int | None:
+        """Return the tokens of the prompt that the cache neither served nor took."""
+        usage = self.usage
+        if usage is None or usage.input_tokens is None or not self.api.tokens.input_includes_cached:
+            return usage.input_tokens if usage else None
+        return max(
+            0, usage.input_tokens - (usage.cache_read_tokens or 0) - (usage.cache_creation_tokens or 0)
+        )
+
+    @property
     def late_error(self) -> str | None:
         """Return the error inside a response whose status was good: streams fail like that."""
         return self.usage.error if self.usage and (self.status or 0) < _ERROR_STATUS else None
@@ -203,6 +213,7 @@ class Record:
             "error": self.error or self.late_error,
             "notes": list(self.notes),
             "is_answered_here": self.is_answered_here,
+            "fresh_tokens": self.fresh_tokens,
         }
         return {key: value for key, value in facts.items() if value is not None}
 

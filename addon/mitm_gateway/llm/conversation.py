@@ -7,11 +7,11 @@ raises on malformed data.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ..text.printable import MAX_KEYS, compact, folded, indented, listed, size, visible, wrapped
+from ..text.printable import MAX_KEYS, compact, dollars, folded, indented, listed, size, visible, wrapped
 from ..wire.addresses import normal_path
 from . import bedrock_converse, gemini
 from .apis import identify
@@ -56,6 +56,26 @@ def sections(data: bytes, content_type: str, now: Callable[[], float], limit: in
 def printable(text: str) -> str:
     """Return such a text with its long lines wrapped, and without characters that act on a terminal."""
     return wrapped(visible(text), _WIDTH)
+
+
+def with_turn(text: str, lines: Sequence[str]) -> str:
+    """Return the text of a request below the lines about the request that it goes on from, if there are any."""
+    return f"{wrapped(section('since the request before', lines), _WIDTH)}\n\n{text}" if lines else text
+
+
+def with_outcome(text: str, facts: Mapping[str, Any]) -> str:
+    """Return the text of a response with its failure and the hint on top, and its cost at the end."""
+    first, _, rest = text.partition("\n\n")
+    if "error" not in facts and "refusal" not in facts and "hint" not in facts:
+        top = []
+    elif first.startswith("error:"):
+        top, text = [first], rest
+    else:
+        top = [f"error: {reason}" for reason in (facts.get("refusal") or facts.get("error"),) if reason]
+    top += [f"hint: {facts['hint']}"] if facts.get("hint") else []
+    end = [f"cost: {dollars(facts['cost_usd'])}"] if "cost_usd" in facts else []
+    head = wrapped(visible("\n\n".join(top)), _WIDTH)
+    return "\n\n".join(filter(None, (head, text, *end)))
 
 
 def _body(body: Any, limit: int) -> Iterator[str]:

@@ -70,7 +70,7 @@ def difference(earlier: Digest, later: Digest) -> Difference:
     before, after = dict(earlier.tools), dict(later.tools)
     kept = [name for name, _ in later.tools if name in before]
     return Difference(
-        same=_common(earlier.messages, later.messages),
+        same=shared_messages(earlier, later),
         earlier=len(earlier.messages),
         later=len(later.messages),
         model=(earlier.model, later.model) if earlier.model != later.model else None,
@@ -83,6 +83,11 @@ def difference(earlier: Digest, later: Digest) -> Difference:
         settings=_changed(dict(earlier.settings), dict(later.settings)),
         continues=later.continues,
     )
+
+
+def shared_messages(earlier: Digest, later: Digest) -> int:
+    """Return how many messages at the beginning of two conversations are equal."""
+    return _common(earlier.messages, later.messages)
 
 
 def _changed(before: dict[str, int], after: dict[str, int]) -> tuple[str, ...]:

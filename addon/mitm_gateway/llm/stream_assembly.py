@@ -105,6 +105,8 @@ class Assembly:
         elif kind == "message_delta":
             self._response.update(_known(event.get("delta")))
             self._usage.update(_known(event.get("usage")))
+            if "diagnostics" in event:
+                self._response["diagnostics"] = event["diagnostics"]
         elif kind == "message_stop":
             self._is_complete = True
         elif kind == "error" or "error" in event:

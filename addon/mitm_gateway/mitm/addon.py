@@ -34,7 +34,7 @@ from .flows import head_of, hide_connect, perform, perform_response, refuse, res
 from .lifecycle import Lifecycle
 from .live_view import Live, is_watched
 from .recorder import Recorder
-from .replay import remember_sent, restore_original, restore_original_model
+from .replay import is_replay, remember_sent, restore_original, restore_original_model
 from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, stream_request
 from .server_replay import NO_RECORDING
 
@@ -92,8 +92,12 @@ class GatewayAddon:
         self._connections.admit(client)
 
     def client_disconnected(self, client: Client) -> None:
-        """End the requests of a connection that is closed: mitmproxy drops those that wait without a word."""
-        for flow in [each.flow for each in self._requests.values() if each.flow.client_conn.id == client.id]:
+        """End the requests of a connection that is closed: mitmproxy drops those that wait without a word.
+
+        A replay has the connection of the flow that it repeats, and goes on without it.
+        """
+        ended = [each.flow for each in self._requests.values() if each.flow.client_conn.id == client.id]
+        for flow in (flow for flow in ended if not is_replay(flow)):
             flow.error = flow.error or Error("the client has left")
             flow.live = False
             self.websocket_end(flow)

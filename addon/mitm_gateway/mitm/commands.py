@@ -16,6 +16,7 @@ from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
 from ..wire.content_encoding import DecodingError, decode
+from . import turns
 from .flows import arrival_of, head_of
 from .recorder import FACTS, Recorder
 from .replay import original_head
@@ -23,6 +24,7 @@ from .replay import original_head
 logger = logging.getLogger(__name__)
 
 _MAX_EXPLAINED = 16 << 20
+_FIRST = "no earlier request of this session begins like this one"
 # The frame of the console's box, and the blank at either side of a line.
 _BORDERS = 4
 
@@ -55,7 +57,7 @@ class Commands:
     def explain(self, url: str, method: str = "POST", model: str = "") -> Sequence[str]:
         """Explain a request to this URL, or the flows that `@focus` or a filter names."""
         if url.startswith(("@", "~")):
-            flows = ctx.master.commands.call("view.flows.resolve", url)
+            flows = _flows(url)
             return [line for flow in flows for line in self._explain_flow(flow)]
         try:
             return explain_url(self._rules(), method, url, model=model or None).lines()
@@ -69,6 +71,19 @@ class Commands:
         head = original_head(flow) or head_of(flow, arrival)
         facts = flow.metadata.get(FACTS, {})
         return explain(self._rules(), head, facts.get("model") or _model_in(flow), arrival).lines()
+
+    @command.command("gateway.diff")
+    def diff(self, flows: str = "@focus", other: str = "") -> Sequence[str]:
+        """Compare two requests that a filter or `@ID,ID` names, or one of each; a single one with that before it."""
+        chosen = [flow for spec in (flows, other) if spec for flow in _flows(spec)]
+        if not all(isinstance(flow, http.HTTPFlow) for flow in chosen):
+            raise exceptions.CommandError("one of the flows is not HTTP")
+        if len(chosen) > 2:
+            raise exceptions.CommandError(f"{len(chosen)} flows match; expected one or two")
+        requests = [flow for flow in chosen if isinstance(flow, http.HTTPFlow)]
+        if len(requests) == 2:
+            return turns.compared(*sorted(requests, key=lambda flow: flow.timestamp_start))
+        return turns.explained(requests[0], turns.MAX_DIFF_BYTES) or [_FIRST]
 
     @command.command("gateway.check")
     def check(self) -> Sequence[str]:
@@ -98,6 +113,14 @@ class Commands:
         if ruleset is None:
             raise exceptions.CommandError("no rules are loaded")
         return ruleset
+
+
+def _flows(spec: str) -> Sequence[Flow]:
+    """Return the flows that a filter names. Raises CommandError if there is none."""
+    flows: Sequence[Flow] = ctx.master.commands.call("view.flows.resolve", spec)
+    if not flows:
+        raise exceptions.CommandError(f"no flow matches {spec}")
+    return flows
 
 
 def _room() -> int | None:

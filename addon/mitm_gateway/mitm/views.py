@@ -14,6 +14,7 @@ from ..rules.fields import parse_size
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
 from ..wire.request import text
+from . import turns
 from .recorder import FACTS
 from .replay import ORIGINAL
 
@@ -31,6 +32,8 @@ class Message:
     data: bytes
     content_type: str
     flow: flow.Flow | None
+    part: http.Message | None = None
+    """The request or the response, if it is known which of them is rendered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,13 @@ class View:
 
 
 def _llm(message: Message) -> str:
-    return conversation.render(message.data, message.content_type, limit=_limit())
+    text = conversation.render(message.data, message.content_type, limit=_limit())
+    if not isinstance(message.flow, http.HTTPFlow) or message.part is None:
+        return text
+    if message.part is message.flow.request:
+        return conversation.with_turn(text, turns.explained(message.flow))
+    facts = message.flow.metadata.get(FACTS)
+    return conversation.with_outcome(text, facts) if isinstance(facts, dict) else text
 
 
 def _limit() -> int:
@@ -119,7 +128,7 @@ def _adapted(view: View) -> Any:
 
 def _contentview(view: View) -> Any:
     def message(data: bytes, metadata: Any) -> Message:
-        return Message(data, metadata.content_type or "", metadata.flow)
+        return Message(data, metadata.content_type or "", metadata.flow, metadata.http_message)
 
     class Adapter(contentviews.Contentview):  # type: ignore[misc, name-defined, unused-ignore]
         name = view.name
@@ -147,7 +156,7 @@ def _legacy_view(view: View) -> Any:
             http_message: http.Message | None = None,
             **unknown: Any,
         ) -> Any:
-            drawn = view.render(Message(data, content_type or "", flow))
+            drawn = view.render(Message(data, content_type or "", flow, http_message))
             # mitmweb 11 gives an empty line no height.
             return view.name, ([("text", line or " ")] for line in drawn.split("\n"))
 

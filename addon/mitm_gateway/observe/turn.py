@@ -1,0 +1,90 @@
+"""One turn of a conversation beside the request that it goes on from: differences, cache, vendor's diagnosis, edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..llm.cache_diagnosis import diagnosis
+from ..llm.prompt import Prompt
+from ..llm.prompt_difference import Difference, difference, in_words
+from ..text.printable import dollars, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request: its prompt as it was sent, the facts of its record, and its parsed response, if any."""
+
+    prompt: Prompt
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    response: Any = None
+
+
+def report(earlier: Turn, later: Turn) -> list[str]:
+    """Return the lines about a turn and the request that it goes on from."""
+    found = difference(earlier.prompt.digest(), later.prompt.digest())
+    lines = in_words(found, earlier.prompt, later.prompt)
+    return [*lines, *_reuse(found), *_cache(later), *_edits(earlier.facts, later.facts, found)]
+
+
+def _reuse(found: Difference) -> Iterator[str]:
+    """Yield where the part of the prompt ends that a cache can serve, if that is before the end."""
+    if found.continues or found.is_prefix_kept:
+        return
+    tools = found.tools_gone or found.tools_new or found.tools_changed or found.are_tools_reordered
+    if found.model is not None:
+        yield "nothing can be read from the cache: it belongs to one model"
+    elif tools:
+        yield "the cache can serve nothing behind the tools, which come first"
+    elif found.is_system_changed:
+        yield "the cache can serve the tools, and nothing behind the system prompt"
+    else:
+        yield f"the cache can serve the prompt up to message {found.same:,}"
+
+
+def _cache(turn: Turn) -> Iterator[str]:
+    facts = turn.facts
+    read, written = _count(facts, "cache_read_tokens"), _count(facts, "cache_creation_tokens")
+    if (fresh := facts.get("fresh_tokens")) is not None:
+        total = read + written + fresh
+        share = f" ({read * 100 // total} % of the prompt)" if total else ""
+        cost = f"; cost {dollars(facts['cost_usd'])}" if "cost_usd" in facts else ""
+        yield f"cache: {read:,} tokens read{share}, {written:,} written, {fresh:,} fresh{cost}"
+    if told := diagnosis(turn.response):
+        yield f"diagnosis of the vendor: {told}"
+
+
+def _count(facts: Mapping[str, Any], name: str) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _edits(before: Mapping[str, Any], after: Mapping[str, Any], found: Difference) -> Iterator[str]:
+    """Yield whether an edit of the gateway moved the beginning of the prompt."""
+    if not before or not after:
+        return
+    old, new = _edited(before), _edited(after)
+    if old == new:
+        if any(new):
+            yield f"gateway: the same edits in both requests ({_told(new)}); they did not move the prompt"
+        else:
+            yield "gateway: no edit of the body in either request"
+        return
+    effect = "they did not move the prompt" if found.is_prefix_kept else "they may have moved the prompt"
+    yield f"gateway: before: {_told(old)}; now: {_told(new)}; {effect}"
+
+
+def _edited(facts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the mapping of the model, and the edits that changed the body; those of the rule where that is unknown."""
+    model, sent = facts.get("model"), facts.get("model_sent")
+    mapping = f"{model} → {sent}" if sent and sent != model else ""
+    edits = facts.get("applied")
+    if edits is None:
+        edits = facts.get("edits", ()) if "bytes_came" in facts else ()
+    return mapping, tuple(edits)
+
+
+def _told(edited: tuple[str, tuple[str, ...]]) -> str:
+    mapping, edits = edited
+    return one_line(", ".join(filter(None, (mapping, *edits)))) or "no edit"
