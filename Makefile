@@ -14,6 +14,10 @@ SERVE = .venv/bin/mitm-gateway serve --port $(PORT) $(ARGS)
 PLAYWRIGHT := 1.65.1
 PLAYWRIGHT_STAMP := .cache/npm/playwright-$(PLAYWRIGHT)
 
+# A Node whose `fetch` knows proxies; systems often have an older one.
+NODE := 24.21.0
+NODE_STAMP := .cache/npm/node-$(NODE)
+
 # Compiled tests and modules are kept, or each process of the suite compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -35,7 +39,7 @@ web: .venv/runtime ## the same with mitmproxy's web page
 quick: .venv/dev ## the tests without real processes, within half a minute
 	@.venv/bin/python -m pytest -n 2 --hypothesis-profile=quick tests/unit tests/addon tests/test_*.py $(ARGS)
 
-test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
+test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) $(NODE_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
 	@$(call suite,.venv)
 
 check: .venv/dev ## lint, format and types
@@ -47,7 +51,7 @@ matrix: matrix-3.11 matrix-3.13 ## the suite on the oldest and the newest suppor
 
 matrix-3.11 host-suite-3.11: MITMPROXY := mitmproxy==11.0.2
 matrix-3.13 host-suite-3.13: MITMPROXY := mitmproxy>=12,<13
-matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP)
+matrix-%: .venv-%/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) $(NODE_STAMP)
 	@echo "=== matrix: $(call taken,.venv-$*)"
 	@if [ "$(IS_WHOLE)" ] && [ -e "$(call verdict,.venv-$*)" ]; then \
 		echo "=== matrix: the whole suite has passed there on these files; without $(PASSED) it runs again"; \
@@ -171,4 +175,12 @@ $(PLAYWRIGHT_STAMP): $(CLAUDE_STAMP)
 		touch $@; \
 	else \
 		echo "playwright-core could not be installed: the test in a browser will be skipped"; \
+	fi
+
+$(NODE_STAMP): $(PLAYWRIGHT_STAMP)
+	@if command -v npm >/dev/null && npm install --prefix .cache/npm --no-fund --no-audit --loglevel=error \
+			node@$(NODE); then \
+		touch $@; \
+	else \
+		echo "Node $(NODE) could not be installed: the test of its fetch needs one on PATH"; \
 	fi

@@ -29,7 +29,7 @@ from support.answers import (
 )
 from support.aws import event_stream
 from support.certificates import Authority
-from support.constants import API, GW
+from support.constants import API, GW, ROOT
 from support.launcher import Command
 from support.mcp import RESULT, McpServer
 from support.recorder import Recorder
@@ -178,7 +178,8 @@ def test_a_variable_that_contains_the_gateways_key_in_a_longer_text_is_gone(
 
 
 def test_fetch_of_node_uses_the_proxy(ruled: Recorder, command: Command) -> None:
-    node = shutil.which("node")
+    installed = ROOT / ".cache" / "npm" / "node_modules" / "node" / "bin" / "node"
+    node = str(installed) if installed.exists() else shutil.which("node")
     found = subprocess.run([node, "--version"], capture_output=True, text=True).stdout if node else ""
     if not node or tuple(map(int, found.lstrip("v").split(".")[:2])) < _ENV_PROXY_NODE:
         pytest.skip(f"Node {'.'.join(map(str, _ENV_PROXY_NODE))} or later is needed, found {found or 'none'}")
