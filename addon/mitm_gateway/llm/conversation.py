@@ -126,7 +126,8 @@ def _length(value: Any) -> str:
 def _message(message: Any, limit: int) -> str:
     message = known(message) if isinstance(message, Mapping) else {"content": message}
     role = compact(message.get("role") or message.get("type") or "message")
-    if "role" not in message and "content" not in message:
+    tools = as_list(message.get("additional_tools")) or as_list(message.get("tools"))
+    if not tools and "role" not in message and "content" not in message:
         return part_text(message, limit)
     texts = []
     if reasoning := message.get("reasoning_content") or message.get("reasoning"):
@@ -138,7 +139,7 @@ def _message(message: Any, limit: int) -> str:
     if message.get("refusal"):
         texts.append(titled("refusal", compact(message["refusal"]), limit))
     texts = [text for text in texts if text]
-    if "content" not in message and (tools := as_list(message.get("tools"))):
+    if tools:
         texts.append(_tools(tools, limit))
     texts += ends(as_list(message.get("tool_calls")), lambda call: chat_call(call, limit), limit, "calls")
     return section(role, texts or ["(empty)"])

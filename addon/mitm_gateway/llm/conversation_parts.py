@@ -12,7 +12,10 @@ from .image_size import pixels
 
 # Each line counts as some characters, because it takes time.
 _LINE_WEIGHT = 60
-_MAX_DEPTH, _MAX_PROPERTIES = 4, 200
+_SHOWN_OTHERWISE = frozenset({
+    "type", "content", "output", "id", "call_id", "tool_use_id", "is_error", "status", "cache_control",
+    "encrypted_content",
+})  # fmt: skip
 
 
 def ends(items: Sequence[Any], render: Callable[[Any], str], room: int, name: str) -> Iterator[str]:
@@ -43,6 +46,8 @@ def parts_of(content: Any, limit: int) -> Iterator[str]:
         yield folded(content, limit)
     elif isinstance(content, list):
         yield from ends(content, lambda part: part_text(part, limit), limit, "parts")
+    elif isinstance(content, Mapping) and "type" in content:
+        yield part_text(content, limit)
     elif content is not None:
         yield folded(compact(content), limit)
 
@@ -67,8 +72,11 @@ def part_text(part: Any, limit: int) -> str:
             return titled("refusal", compact(part.get("refusal") or ""), limit)
         case "image" | "image_url" | "input_image" | "document" | "input_file" | "file":
             return _media(kind, part)
-        case "input_audio" | "audio" | "video":
+        case "input_audio" | "audio" | "video" | "computer_screenshot":
             return _media(kind, part)
+        case "image_generation_call" if isinstance(part.get("result"), str):
+            media = {"data": part["result"], "media_type": f"image/{part.get('output_format') or 'png'}"}
+            return _media("generated image", {"source": media})
         case _ if kind.endswith(("_result", "_output")):
             return _result(part, limit)
         case _ if kind.endswith(("tool_use", "_call")):
@@ -84,9 +92,14 @@ def titled(title: str, text: str, limit: int) -> str:
 def _result(part: Mapping[str, Any], limit: int) -> str:
     identity = part.get("tool_use_id") or part.get("call_id") or ""
     content = part.get("content", part.get("output"))
-    text = "\n".join(parts_of(content, limit)) or "(empty)"
+    text = "\n".join(parts_of(content, limit)) or _others(part) or "(empty)"
     failed = ", an error" if part.get("is_error") else ""
     return f"tool result {identity}".rstrip() + f"{failed}:\n{indented(text)}"
+
+
+def _others(part: Mapping[str, Any]) -> str:
+    """Return the members of a result without content, such as title and address of a page that was found."""
+    return listed({key: value for key, value in part.items() if key not in _SHOWN_OTHERWISE})
 
 
 def chat_call(call: Any, limit: int) -> str:

@@ -17,7 +17,7 @@ def tool_text(tool: Any, limit: int) -> str:
     """Return a tool as text; its description is folded at the limit."""
     tool = known(tool)
     tool = known(tool.get("function")) or tool
-    name = compact(tool.get("name") or tool.get("type") or "?")
+    name = compact(tool.get("name") or tool.get("server_label") or tool.get("type") or "?")
     kind = tool.get("type")
     title = f"{name} ({compact(kind)})" if kind not in (None, "function", "custom", name) else name
     lines = [folded(compact(tool["description"]), limit)] if tool.get("description") else []

@@ -234,6 +234,43 @@ def test_a_call_and_its_result_pair_by_the_call_id_and_later_tools_are_shown() -
     )
 
 
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\4\0\0\0\3\0\x08\6\0\0\0\0\0\0").decode()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "additional_tools", "tools": [{"name": "grep"}]},
+        {"type": "message", "role": "developer", "content": [], "additional_tools": [{"name": "grep"}]},
+        {"type": "message", "role": "developer", "tools": [{"name": "grep"}]},
+    ],
+)
+def test_additional_tools_are_shown_wherever_they_stand(item: dict[str, Any]) -> None:
+    assert "  tools (1):\n    grep" in shown({"input": [item]})
+
+
+def test_results_of_tools_that_the_provider_runs_are_shown() -> None:
+    screen = {"type": "computer_screenshot", "image_url": f"data:image/png;base64,{PNG}"}
+    found = {"type": "web_search_result", "title": "T", "url": "https://u.test", "encrypted_content": "zzz"}
+    body = {
+        "input": [
+            {"type": "computer_call_output", "call_id": "c", "output": screen},
+            {"type": "image_generation_call", "id": "i", "result": PNG},
+            {
+                "role": "user",
+                "content": [{"type": "web_search_tool_result", "tool_use_id": "w", "content": [found]}],
+            },
+        ],
+        "tools": [{"type": "mcp", "server_label": "files"}],
+    }
+    text = shown(body)
+    assert "tools (1):\n  files (mcp)" in text
+    assert "tool result c:\n  computer_screenshot: image/png, 33 bytes, 1024 × 768 pixels" in text
+    assert "generated image: image/png, 33 bytes, 1024 × 768 pixels" in text
+    assert "title: T" in text
+    assert "zzz" not in text
+
+
 def test_gemini_is_shown() -> None:
     body = {
         "systemInstruction": {"parts": [{"text": "Be terse."}]},
