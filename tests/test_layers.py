@@ -104,16 +104,3 @@ def test_the_script_is_a_path_line_and_the_addon() -> None:
 def test_only_the_script_and_the_package_lie_in_the_addon_folder() -> None:
     found = {path.name for path in (ROOT / "addon").iterdir() if path.name != "__pycache__"}
     assert {name for name in found if not name.endswith(".egg-info")} == {"gateway.py", "mitm_gateway"}
-
-
-# A command may exit; mitmproxy does not import it before it serves.
-@pytest.mark.parametrize("package", [package for package in ORDER if package != "cli"])
-def test_nothing_exits_the_program_while_it_is_imported(package: str) -> None:
-    called = [
-        (name, node.func)
-        for name, tree in trees(package).items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-    ]
-    exits = ("exit", "_exit")
-    assert [name for name, call in called if isinstance(call, ast.Attribute) and call.attr in exits] == []

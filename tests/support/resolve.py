@@ -34,7 +34,7 @@ async def _open_test_connection(
 
 def running() -> None:
     """Say when mitmproxy is up; a fault found at start has ended it by then, though it listened already."""
-    asyncio.get_running_loop().call_later(0.1, print, "harness: mitmproxy is up")
+    asyncio.get_running_loop().call_later(0.05, print, "harness: mitmproxy is up")
 
 
 asyncio.open_connection = _open_test_connection  # type: ignore[assignment]
