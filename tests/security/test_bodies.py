@@ -16,7 +16,7 @@ import pytest
 
 from support.answers import Bytes, Hang, Seen, Stream
 from support.constants import API, CK
-from support.stage import BODY, HEADERS, Stage, answers
+from support.stage import API_HEADERS, BODY, Stage, answers
 from support.starters import StartStage
 
 pytestmark = pytest.mark.e2e
@@ -69,7 +69,7 @@ def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
     for _ in range(3):
         client, began = stage.tunnel(), busy_s(stage)
         with others_ask(stage):
-            assert stage.ask(headers=[*HEADERS, GZIP], body=bomb, client=client).status == 413
+            assert stage.ask(headers=[*API_HEADERS, GZIP], body=bomb, client=client).status == 413
         worked.append(busy_s(stage) - began)
     assert min(worked) < OTHERS_WAIT_S, worked
     assert peak_mb(stage) - before < 100
@@ -77,7 +77,9 @@ def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
 
 def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
     bomb = gzip.compress(gzip.compress(b"a" * (80 << 20)))
-    stage.assert_refused(stage.ask(headers=[*HEADERS, ("Content-Encoding", "gzip, gzip")], body=bomb), 413)
+    stage.assert_refused(
+        stage.ask(headers=[*API_HEADERS, ("Content-Encoding", "gzip, gzip")], body=bomb), 413
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_47_an_unreadable_body_is_400(stage: Stage, body: bytes) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "snappy", "gzip, snappy"])
 def test_47_a_body_that_contradicts_its_encoding_is_400(stage: Stage, encoding: str) -> None:
     stage.assert_refused(
-        stage.ask(headers=[*HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400
+        stage.ask(headers=[*API_HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400
     )
 
 
@@ -147,7 +149,7 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
 
 def test_48_a_slow_body_delays_nobody_else(stage: Stage) -> None:
     client = stage.tunnel()
-    client.send_request("POST", "/v1/messages", [*HEADERS, ("Content-Length", str(len(BODY)))])
+    client.send_request("POST", "/v1/messages", [*API_HEADERS, ("Content-Length", str(len(BODY)))])
     with others_ask(stage) as waits:
         for place in range(len(BODY)):
             client.send(BODY[place : place + 1])
@@ -168,7 +170,7 @@ def test_49_a_giant_event_streams_through_in_bounded_memory(stage_with: StartSta
     stage.gw.script = giant
     began = time.monotonic()
     client = stage.tunnel()
-    client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x","stream":true}')
+    client.send_request("POST", "/v1/messages", API_HEADERS, b'{"model":"claude-x","stream":true}')
     client.read_head()
     assert client.read_chunk().data
     assert time.monotonic() - began < 1
@@ -208,7 +210,7 @@ def test_a_chunked_body_without_end_ends_the_connection(stage: Stage, end: bytes
 def test_too_much_data_sent_ahead_ends_the_connection(stage: Stage) -> None:
     stage.gw.script = Hang()
     client, seen = stage.tunnel(), len(stage.gw.requests)
-    client.send_request("POST", "/v1/messages", HEADERS, BODY)
+    client.send_request("POST", "/v1/messages", API_HEADERS, BODY)
     stage.gw.wait_for_request(count=seen + 1)
     before = peak_mb(stage)
     with contextlib.suppress(OSError):
@@ -231,7 +233,7 @@ def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
 def test_a_bomb_of_structure_is_413_before_it_is_built(stage: Stage, item: bytes) -> None:
     unpacked = b'{"model":"claude-x","a":{"b":[' + item * (30_000_000 // len(item)) + b"0]}}"
     before = peak_memory(stage.proxy.process.pid)
-    answer = stage.ask(headers=[*HEADERS, ("Content-Encoding", "gzip")], body=gzip.compress(unpacked, 1))
+    answer = stage.ask(headers=[*API_HEADERS, ("Content-Encoding", "gzip")], body=gzip.compress(unpacked, 1))
     stage.assert_refused(answer, 413)
     assert peak_memory(stage.proxy.process.pid) - before < 6 * len(unpacked)
 
@@ -244,5 +246,5 @@ def peak_memory(pid: int) -> int:
 
 def test_a_head_as_large_as_servers_take_passes(stage: Stage) -> None:
     large = ("x-large", "a" * 100_000)
-    assert stage.ask(headers=[*HEADERS, large]).status == 200
+    assert stage.ask(headers=[*API_HEADERS, large]).status == 200
     assert stage.asked.header("x-large") == large[1]

@@ -12,7 +12,7 @@ from mitm_gateway.rules.problems import RulesError
 from support.answers import Reply
 from support.constants import API, CK, CLIENT_KEY, ENV
 from support.relay import Relay
-from support.stage import BODY, HEADERS, OWN, RULES, Stage, answers
+from support.stage import API_HEADERS, BODY, OWN, RULES, Stage, answers
 from support.starters import StartMitmdump, StartStage
 
 pytestmark = pytest.mark.e2e
@@ -36,7 +36,7 @@ def test_02_an_invalid_host_is_rejected_and_the_rule_is_named(host: str) -> None
 
 
 def test_03_a_plain_request_with_another_host_header_is_421(stage: Stage) -> None:
-    stage.assert_refused(stage.ask("http://evil.test/x", HEADERS, client=stage.plain()), 421)
+    stage.assert_refused(stage.ask("http://evil.test/x", API_HEADERS, client=stage.plain()), 421)
 
 
 def test_04_an_inner_host_that_differs_from_the_tunnel_is_421(stage: Stage) -> None:
@@ -91,7 +91,7 @@ def test_08_anything_but_one_host_header_is_400(stage: Stage, hosts: tuple[str, 
 
 
 def test_09_plain_http_to_a_ruled_host_leaves_over_tls(stage: Stage) -> None:
-    answer = stage.ask(f"http://{API}/v1/models", HEADERS, b"", "GET", stage.plain())
+    answer = stage.ask(f"http://{API}/v1/models", API_HEADERS, b"", "GET", stage.plain())
     assert answer.status == 200
     assert stage.asked.target == "/v1/models"
     assert stage.gw.connections[stage.asked.connection].sni == "gw.test"
@@ -158,7 +158,7 @@ def test_11_a_reverse_listener_without_keep_host_header_does_not_start(mitmdump:
 
 def test_12_nothing_in_body_or_headers_changes_the_destination(stage: Stage) -> None:
     before = [len(each.connections) for each in (stage.evil, stage.evil_plain, stage.api)]
-    headers = [*HEADERS, ("X-Forwarded-Host", "evil.test"), ("X-HTTP-Method-Override", "TRACE"),
+    headers = [*API_HEADERS, ("X-Forwarded-Host", "evil.test"), ("X-HTTP-Method-Override", "TRACE"),
                ("Forwarded", "host=evil.test"), ("X-Original-URL", "https://evil.test/")]  # fmt: skip
     answer = stage.ask(headers=headers, body=b'{"model":"claude-x","api_base":"https://evil.test"}')
     assert answer.status == 200

@@ -19,7 +19,7 @@ from support.certificates import Authority
 from support.constants import API, GATEWAY, GW, GW_MARK, TESTS
 from support.faults import STEPS, UNTOLD
 from support.recorder import Recorder
-from support.stage import BODY, HEADERS, RULES, Client, Stage, answers
+from support.stage import API_HEADERS, BODY, RULES, Client, Stage, answers
 from support.starters import StartMitmdump
 
 pytestmark = pytest.mark.e2e
@@ -82,7 +82,7 @@ def outcome(stage: Stage, second: bool, fault: Path, step: str, how: str) -> int
                 stage.warmed_up()
                 opened.enter_context(broken(fault, step, how))
             try:
-                answer = client.request("POST", f"http://{API}/v1/messages", HEADERS, BODY)
+                answer = client.request("POST", f"http://{API}/v1/messages", API_HEADERS, BODY)
             except ConnectionError:
                 return None
             if answer.status != 200:
@@ -138,7 +138,7 @@ def test_28_a_fault_while_the_first_rules_load_lets_nothing_through(
         while answer is None and proxy.process.poll() is None:
             assert time.monotonic() < deadline, proxy.output()
             with contextlib.suppress(OSError, IndexError), Client(proxy.port) as client:
-                answer = client.request("POST", f"http://{API}/v1/messages", HEADERS, BODY)
+                answer = client.request("POST", f"http://{API}/v1/messages", API_HEADERS, BODY)
         # It ends; and where a fault did not end it, it serves nothing.
         assert answer.status == 503 if answer else proxy.process.returncode == 1
         assert upstream.raw == b""
@@ -183,7 +183,7 @@ def test_28_a_demo_gateway_that_does_not_start_causes_a_local_error(
         )
         for _ in range(1 if how == "hang" else 2):
             with Client(proxy.port) as client:
-                answer = client.request("POST", f"http://{API}/v1/messages", HEADERS, BODY)
+                answer = client.request("POST", f"http://{API}/v1/messages", API_HEADERS, BODY)
             assert answer.status in (502, 503), answer
             assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
         assert upstream.raw == b""
@@ -212,5 +212,5 @@ def test_each_step_of_the_matrix_is_met(
         )
         for body, status in [(BODY, 200), (b"[", 400), (b"a" * 200, 413)]:
             with Client(proxy.port) as client:
-                assert client.request("POST", f"http://{API}/v1/messages", HEADERS, body).status == status
+                assert client.request("POST", f"http://{API}/v1/messages", API_HEADERS, body).status == status
     assert set((tmp_path / "fault.met").read_text().split()) == set(STEPS)

@@ -14,7 +14,7 @@ from mitm_gateway.text.redact import normal_name
 from support.answers import Bytes, Stream, message_events
 from support.certificates import Authority
 from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, JSON, ROOT
-from support.stage import BODY, HEADERS, RULES, Client, Stage, answers, assert_absent
+from support.stage import API_HEADERS, BODY, RULES, Client, Stage, answers, assert_absent
 from support.starters import StartMitmdump, StartStage
 
 pytestmark = pytest.mark.e2e
@@ -88,7 +88,7 @@ def test_31_requests_during_the_start_never_leave_with_the_clients_key(stage_wit
     while 200 not in answers and time.monotonic() < deadline:
         try:
             with Client(port) as client:
-                answer = client.request("GET", f"http://{API}/", HEADERS)
+                answer = client.request("GET", f"http://{API}/", API_HEADERS)
                 answers.append(answer.status)
         except ConnectionError:
             continue
@@ -215,7 +215,7 @@ def test_37_line_breaks_and_nul_in_header_values_are_400(stage: Stage, field: st
     "value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"]
 )
 def test_38_connection_does_not_name_the_auth_header(stage: Stage, value: str) -> None:
-    assert stage.ask(headers=[*HEADERS, ("Connection", value)]).status == 200
+    assert stage.ask(headers=[*API_HEADERS, ("Connection", value)]).status == 200
     assert "authorization" not in ",".join(stage.asked.values("connection")).lower()
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
 
@@ -441,7 +441,7 @@ def test_a_switch_of_protocols_that_nobody_asked_for_opens_no_pipe(stage: Stage,
     client = stage.reverse() if way == "reverse" else stage.tunnel()
     assert stage.ask(client=client).status == 502
     with contextlib.suppress(OSError):
-        client.send_request("POST", "/v1/messages", HEADERS, BODY)
+        client.send_request("POST", "/v1/messages", API_HEADERS, BODY)
     assert client.closed_by_peer()
     stage.gw.script = answers
 

@@ -20,7 +20,7 @@ from mitm_gateway.text.redact import looks_like_key
 from support.answers import Close, Hang, Reply, Stream, message_events
 from support.constants import API, CK, ENV, GW, JSON, ROOT
 from support.recorder import Recorder
-from support.stage import BODY, HEADERS, RULES, Stage, answers, assert_absent
+from support.stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absent
 from support.starters import StartMitmdump, StartStage
 from support.web import Web
 from support.wire import Wire
@@ -44,7 +44,7 @@ def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra:
     assert stage.ask().status == 502
     stage.gw.script = Stream(message_events("gw-model"))
     with stage.tunnel() as leaving:
-        leaving.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x","stream":true}')
+        leaving.send_request("POST", "/v1/messages", API_HEADERS, b'{"model":"claude-x","stream":true}')
         leaving.read_head()
         leaving.read_chunk()
     stage.gw.wait_for_hangup()
@@ -53,7 +53,7 @@ def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra:
     stage.gw.script = Hang()
     hanging = stage.tunnel()
     seen = len(stage.gw.requests)
-    hanging.send_request("POST", f"/v1/messages?key={CK}", HEADERS, b'{"model":"claude-x"}')
+    hanging.send_request("POST", f"/v1/messages?key={CK}", API_HEADERS, b'{"model":"claude-x"}')
     stage.gw.wait_for_request(count=seen + 1)
     stage.proxy.process.send_signal(signal.SIGTERM if end == "terminate" else signal.SIGINT)
     stage.proxy.process.wait(20)
@@ -68,7 +68,7 @@ def test_50_an_unfinished_response_is_recorded_without_an_echoed_key(
     stage = stage_with()
     stage.gw.script = Stream(message_events("gw-model"), headers=(("X-Seen", f"{GW} {CK}"),))
     client = stage.tunnel()
-    client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x","stream":true}')
+    client.send_request("POST", "/v1/messages", API_HEADERS, b'{"model":"claude-x","stream":true}')
     assert client.read_head()[0] == 200
     client.tape.clear()  # what an upstream echoes, its client gets
     stage.proxy.process.send_signal(signal.SIGTERM)
@@ -193,7 +193,7 @@ def test_51_undoing_an_edit_restores_no_key(shared_web: Stage, moment: str) -> N
         else Hang()
     )
     client, seen = stage.tunnel(), len(stage.gw.requests)
-    client.send_request("POST", f"/v1/messages?key={CK}", HEADERS, b'{"model":"claude-x","stream":true}')
+    client.send_request("POST", f"/v1/messages?key={CK}", API_HEADERS, b'{"model":"claude-x","stream":true}')
     stage.gw.wait_for_request(count=seen + 1)
     if moment == "streaming":
         client.read_head()
@@ -273,7 +273,7 @@ def test_54_a_helper_that_hangs_runs_once_and_delays_nobody_else(
     clients = [stage.tunnel() for _ in range(5)]
     began = time.monotonic()
     for client in clients:
-        client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-x"}')
+        client.send_request("POST", "/v1/messages", API_HEADERS, b'{"model":"claude-x"}')
     with stage.plain() as other:
         asked = time.monotonic()
         assert other.request("GET", "http://evil.test/", [("Host", "evil.test")]).status == 200

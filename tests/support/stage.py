@@ -42,7 +42,8 @@ rules:
 # An address of the attacker's, of a range for documentation (RFC 5737).
 ELSEWHERE = "203.0.113.7"
 MODES = ("regular", f"reverse:https://{API}")
-HEADERS: tuple[Header, ...] = (("Host", API), CLIENT_KEY, JSON)
+# The headers of a request through the intercepting listener.
+API_HEADERS: tuple[Header, ...] = (("Host", API), CLIENT_KEY, JSON)
 BODY = b'{"model":"claude-x","messages":[]}'
 
 

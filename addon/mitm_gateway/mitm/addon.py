@@ -6,7 +6,6 @@ awaits, and one that turns any fault into a refusal.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Generator
@@ -25,7 +24,7 @@ from ..credentials.value import CredentialError
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
 from ..exchange.steps import NO_RULES, NeedCredentials, Replay, Step
-from ..wire.refusal import ANY_FAULT, Refusal
+from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
 from .connections import LOOP, Connections
 from .final_check import FinalCheck
@@ -242,8 +241,7 @@ class GatewayAddon:
                 value = await waiting
             except ANY_FAULT as fault:
                 waiting = self._advance(flow, steps.throw, fault)
-                task = asyncio.current_task()
-                if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
+                if is_cancelled(fault):
                     raise
             else:
                 waiting = self._advance(flow, steps.send, value)

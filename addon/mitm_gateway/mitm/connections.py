@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ..patches.safety.error_pages import OWN_FAULT, cause_of
 from ..rules.ruleset import RuleSet
 from ..text.printable import one_line
 from ..wire.addresses import Upstream, is_loopback, normal_host
-from ..wire.refusal import ANY_FAULT, Refusal
+from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from ..wire.request import Arrival
 from . import flows
 from .lifecycle import Lifecycle
@@ -191,8 +190,7 @@ class Connections:
             data.server.error = data.server.error or await self._objection(data)
         except ANY_FAULT as fault:
             data.server.error = f"mitm-gateway: internal fault ({type(fault).__name__})"
-            task = asyncio.current_task()
-            if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
+            if is_cancelled(fault):
                 raise
 
     async def _objection(self, data: ServerConnectionHookData) -> str | None:

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from ..wire.refusal import ANY_FAULT, is_cancelled
+
 logger = logging.getLogger(__name__)
 
 # Two equal polls in a row report a change, 0.4 to 0.8 s after the edit; the promise is 2 s.
@@ -46,9 +48,9 @@ class Watcher:
             await asyncio.sleep(POLL_S)
             try:
                 self.poll()
-            # A fault must not end the watcher; cancellation from outside must.
-            except (Exception, asyncio.CancelledError) as fault:
-                if (task := asyncio.current_task()) is not None and task.cancelling():
+            # A fault must not end the watcher.
+            except ANY_FAULT as fault:
+                if is_cancelled(fault):
                     raise
                 logger.warning("cannot reload %s: %s", self._path, type(fault).__name__)
 

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 ANY_FAULT = (Exception, asyncio.CancelledError)
 
 
+def is_cancelled(fault: BaseException) -> bool:
+    """Return whether the current task is cancelled from outside: then it has to end with this fault."""
+    task = asyncio.current_task()
+    return isinstance(fault, asyncio.CancelledError) and task is not None and bool(task.cancelling())
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A request answered locally: status, fault and remedy, without any secret or text of the client."""
