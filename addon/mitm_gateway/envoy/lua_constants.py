@@ -20,7 +20,6 @@ from ..exchange import (
     web_pages,
     websocket,
 )
-from ..exchange.headers import TOKEN_BETAS
 from ..llm import body_kind, usage
 from ..llm.apis import APIS, ENDPOINTS, OTHER, STOP_REASONS, TOKENS, Api, Endpoint, Form, Place, Tokens
 from ..llm.errors import error_body, error_headers
@@ -71,7 +70,7 @@ def constants() -> dict[str, Any]:
         "utf16_and_32": json_body.UTF16_AND_32,
         "max_path_bytes": guard.MAX_PATH_CHARACTERS,
         "preflight": _preflight(),
-        "token_betas": TOKEN_BETAS,
+        "token_betas": plan.TOKEN_BETAS,
         "own_sites": guard.OWN_SITES,
         "key_headers": guard.KEY_HEADERS,
         "anthropic_key": plan.ANTHROPIC_KEY,

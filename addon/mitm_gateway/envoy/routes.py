@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..exchange.headers import TOKEN_BETAS
 from ..exchange.local_answers import listed_models, model_list, one_model
+from ..exchange.plan import TOKEN_BETAS
 from ..exchange.websocket import reads_messages
 from ..llm.apis import Form, form_on
 from ..llm.errors import error_body, error_headers

@@ -22,7 +22,7 @@ from . import guard
 from .body_error import BodyError, OvergrownError
 from .config import Config
 from .front_page import Greeting, greet
-from .headers import Secrets, outgoing, signed_fields
+from .headers import Secrets, drops_token, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
@@ -173,7 +173,7 @@ class Exchange:
 
     def _edit(self, plan: Plan, body: Body, content: bytes) -> None:
         record = self.record
-        edited, sent = body_bytes(plan.rule, body)
+        edited, sent = body_bytes(plan.rule, body, drops_token=drops_token(plan, self.head))
         if edited is not body.raw:
             self._edited = edited
             record.bytes_came, record.bytes_out = len(content), len(edited)

@@ -13,13 +13,11 @@ from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, 
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys, signed
 from .guard import bare_key
-from .plan import Plan, client_key
+from .plan import Plan, client_key, is_token_beta
 from .query import encoded
 
 _BETA = b"anthropic-beta"
 _PROTOCOL = b"sec-websocket-protocol"
-# Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
-TOKEN_BETAS = "oauth-"
 Field = tuple[bytes, bytes]
 
 
@@ -48,7 +46,9 @@ def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     """Return the fields to send for a plan; the secrets are added last."""
     fields = head.fields
     if plan.auth.scheme != "keep":
-        fields = stripped(fields) if _moves_token(plan, head) else without_token_betas(stripped(fields))
+        fields = stripped(fields)
+    if drops_token(plan, head):
+        fields = without_token_betas(fields)
     fields = edited(fields, plan.rule.headers, plan.rule.beta, secrets.named)
     if plan.rule.models and plan.rule.models.restore and head.get("accept-encoding") is not None:
         # The model's name in the response is edited while it streams, which a compressed stream does not allow.
@@ -115,12 +115,14 @@ def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
     return _replaced(fields, _BETA, raw(",".join(after)))
 
 
-def _moves_token(plan: Plan, head: RequestHead) -> bool:
-    """Report whether the client's token in `Authorization` is the key that the rule moves."""
-    if plan.auth.credential != CLIENT:
+def drops_token(plan: Plan, head: RequestHead) -> bool:
+    """Report whether a token of the client in `Authorization` does not leave: it is neither kept nor moved."""
+    if plan.auth.scheme == "keep":
         return False
+    if plan.auth.credential != CLIENT:
+        return True
     key = client_key(head, plan.auth)
-    return any(bare_key(value) == key for value in head.all("authorization"))
+    return all(bare_key(value) != key for value in head.all("authorization"))
 
 
 def without_token_betas(fields: Fields) -> Fields:
@@ -135,7 +137,7 @@ def _without_token_betas(item: Field) -> Field | None:
     if name.lower() != _BETA:
         return item
     betas = text(value).split(",")
-    kept = [beta for beta in betas if not beta.strip().lower().startswith(TOKEN_BETAS)]
+    kept = [beta for beta in betas if not is_token_beta(beta)]
     if len(kept) == len(betas):
         return item
     return (name, raw(",".join(kept).strip())) if any(beta.strip() for beta in kept) else None

@@ -35,17 +35,18 @@ def edit(
     *,
     model: Callable[[str], str] | None = None,
     betas: Betas | None = None,
+    needs_betas: bool = True,
     remove: Sequence[FieldPath] = (),
     set_: Sequence[tuple[FieldPath, str]] = (),
 ) -> bytes:
     """Return the body's bytes after the edits, made in the order of the arguments; `body.raw` if nothing changes.
 
     `model` maps the models that the body names. `betas` maps the names in a top-level `anthropic_beta` array; an array
-    that becomes empty is removed. `remove` removes members and elements; it ignores paths that are missing or
-    lead to another type, and removes every one of repeated keys in a nested object. `set_` takes trusted JSON texts: it
-    replaces a value or adds it, with the objects that lead to it, at the end of the object; it does nothing if the path
-    meets another type or needs an array that is missing. Raises BodyError if an edit touches a repeated top-level key,
-    or `set_` a repeated key anywhere.
+    that becomes empty is removed, and with `needs_betas` one with anything but text is an error. `remove` removes members
+    and elements; it ignores paths that are missing or lead to another type, and removes every one of repeated keys in a
+    nested object. `set_` takes trusted JSON texts: it replaces a value or adds it, with the objects that lead to it, at
+    the end of the object; it does nothing if the path meets another type or needs an array that is missing. Raises
+    BodyError if an edit touches a repeated top-level key, or `set_` a repeated key anywhere.
     """
     renamed = {name: sent for name in body.models if model and (sent := model(name)) != name}
     if _BETAS not in body.keys:
@@ -60,7 +61,7 @@ def edit(
         edits = _Document(layout_of(body))
         edits.rename(renamed, {place[0] for place in body.api.request})
         if betas:
-            edits.map_betas(betas)
+            edits.map_betas(betas, needs_betas)
         edits.remove(removed)
         for path, value in set_:
             edits.set(path.steps, value)
@@ -161,12 +162,14 @@ class _Document:
             if slot.member.key in keys:
                 slot.edits += [edit for edit in edits if slot.member.start <= edit.start < slot.member.end]
 
-    def map_betas(self, betas: Betas) -> None:
+    def map_betas(self, betas: Betas, is_needed: bool) -> None:
         if (slot := self._slot(_BETAS)) is None:
             return
         names = json.loads(slot.text())
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise BodyError(Reason.BETAS_NOT_STRINGS)
+            if is_needed:
+                raise BodyError(Reason.BETAS_NOT_STRINGS)
+            return
         kept = list(betas(tuple(names)))
         slot.gone = bool(names) and not kept
         if kept != names:

@@ -6,12 +6,14 @@ A plan names credentials and never contains one; the client's own key stays in t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from ..llm.apis import Call, call_of
 from ..llm.hints import base_url_mistake
+from ..rules.edits import Beta
 from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
@@ -29,6 +31,8 @@ from .json_edits import edit
 NOWHERE = Upstream("http", "127.0.0.1", 1)
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
 # Values that people enter where a client requires a key that nothing needs.
+# Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
+TOKEN_BETAS = "oauth-"
 PLACEHOLDERS = frozenset(
     {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
 )
@@ -250,17 +254,38 @@ def _changes(body: Body, **edits: Any) -> bool:
         return True  # possible only after the edits before it, which have been made
 
 
-def body_bytes(rule: Rule, body: Body) -> tuple[bytes, str | None]:
+def body_bytes(rule: Rule, body: Body, *, drops_token: bool = False) -> tuple[bytes, str | None]:
     """Return the request body to send and the model in it; the same object if nothing is edited.
 
-    Raises BodyError if an edit cannot be made.
+    With `drops_token` the betas that belong to the client's token are removed, as from the header. Raises BodyError if an
+    edit cannot be made.
     """
     sent = rule.models.sent_for(body.model) if rule.models and body.model is not None else body.model
     edited = edit(
         body,
         model=rule.models.sent_for if rule.models else None,
-        betas=rule.beta.edited if rule.beta else None,
+        betas=_beta_edit(rule.beta, drops_token=drops_token and TOKEN_BETAS.encode() in body.raw),
+        needs_betas=rule.beta is not None,
         remove=rule.body.remove,
         set_=rule.body.set_texts,
     )
     return edited, sent
+
+
+def _beta_edit(
+    beta: Beta | None, *, drops_token: bool
+) -> Callable[[tuple[str, ...]], tuple[str, ...]] | None:
+    edited = beta.edited if beta else None
+    if not drops_token:
+        return edited
+
+    def without_token(names: tuple[str, ...]) -> tuple[str, ...]:
+        kept = tuple([name for name in names if not is_token_beta(name)])
+        return edited(kept) if edited else kept
+
+    return without_token
+
+
+def is_token_beta(name: str) -> bool:
+    """Report whether a beta name belongs to an OAuth token."""
+    return name.strip().lower().startswith(TOKEN_BETAS)

@@ -52,6 +52,8 @@ CALLS: dict[str, str] = {
     "growth.is_excessive": "CONSTANTS.growth.small_text = 0 return growth.is_excessive",
     "json.fields": "return function(text) return json.fields(text, { a = true }) end",
     "edits.apply": "return function(text) models.scan(text, CONSTANTS.other) return edits.apply(text, RULE) end",
+    "edits.apply without a token's betas": "return function(text) models.scan(text, CONSTANTS.other) "
+    "return edits.apply(text, { body_remove = {}, body_set = {} }, true) end",
     "estimate.tokens": "return function(text) models.scan(text, CONSTANTS.other) "
     "return estimate.tokens(text, 'anthropic') end",
     "restore.json": "return whole(function() return restore.json(NAME, TREE) end)",

@@ -167,21 +167,35 @@ local function assigned(text, path, value)
   return spliced(text, found)
 end
 
--- Return the texts in the array that opens at `at`.
+-- Return the texts in the array that opens at `at`; nil for anything else.
 local function strings_in(text, p, at)
-  local names = {}
-  if p[at] ~= OPEN_ARRAY then refuse(REASONS.betas_not_strings) end
+  local names, is_text = {}, true
+  if p[at] ~= OPEN_ARRAY then return nil end
   json.each(text, p, at, function(_, place)
-    if p[place] ~= QUOTE then refuse(REASONS.betas_not_strings) end
+    if p[place] ~= QUOTE then
+      is_text = false
+      return value_end(p, place)
+    end
     local finish = json.string_end(p, place + 1)
     names[#names + 1] = escapes.decoded(text:sub(place + 2, finish - 1))
     return finish
   end)
-  return names
+  return is_text and names or nil
+end
+
+-- Return the beta names to send for the ones of a body, and whether they differ.
+local function edited_betas(beta, names, drops_token)
+  local own = {}
+  for _, name in ipairs(names) do
+    if not (drops_token and head.is_token_beta(name)) then own[#own + 1] = name end
+  end
+  if not beta then return own, #own < #names end
+  local kept, changed = head.edited_betas(beta, own)
+  return kept, changed or #own < #names
 end
 
 -- Edit the names in a top-level "anthropic_beta" array; without any name left the member is removed.
-local function with_betas(text, beta)
+local function with_betas(text, beta, drops_token)
   local p, at = json.open(text)
   local number
   local members = members_of(text, p, at, function(_, value) return value_end(p, value) end)
@@ -193,7 +207,11 @@ local function with_betas(text, beta)
   end
   if not number then return text end
   local names = strings_in(text, p, members.values[number])
-  local kept, changed = head.edited_betas(beta, names)
+  if not names then
+    if beta then refuse(REASONS.betas_not_strings) end
+    return text
+  end
+  local kept, changed = edited_betas(beta, names, drops_token)
   if not changed then return text end
   local found = {}
   if #kept == 0 then
@@ -205,10 +223,11 @@ local function with_betas(text, beta)
   return spliced(text, found)
 end
 
--- Apply a rule's edits to a body that `json.scan` has checked: betas, then removals, then values to set.
-function edits.apply(text, rule)
+-- Apply a rule's edits to a body that `json.scan` has checked: betas, then removals, then values to set. With
+-- `drops_token` the betas that belong to the client's token leave too.
+function edits.apply(text, rule, drops_token)
   members_left = CONSTANTS.max_members
-  if rule.beta then text = with_betas(text, rule.beta) end
+  if rule.beta or drops_token then text = with_betas(text, rule.beta, drops_token) end
   if rule.body_remove[1] then text = removed(text, rule.body_remove) end
   for _, value in ipairs(rule.body_set) do text = assigned(text, value[1], value[2]) end
   return text

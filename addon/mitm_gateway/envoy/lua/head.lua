@@ -273,15 +273,19 @@ function head.beta_names(value)
   return names
 end
 
+-- Report whether a beta name belongs to an OAuth token.
+function head.is_token_beta(name)
+  return trimmed(name):lower():sub(1, #CONSTANTS.token_betas) == CONSTANTS.token_betas
+end
+
 -- Return an anthropic-beta value without the names that belong to a stripped token; nil where no name is left.
 function head.without_token_betas(value)
   if not has(value:lower(), CONSTANTS.token_betas) then return value end
   local betas, kept, has_name = text.split(value, ","), {}, false
   for _, beta in ipairs(betas) do
-    local name = trimmed(beta):lower()
-    if name:sub(1, #CONSTANTS.token_betas) ~= CONSTANTS.token_betas then
+    if not head.is_token_beta(beta) then
       kept[#kept + 1] = beta
-      has_name = has_name or name ~= ""
+      has_name = has_name or trimmed(beta) ~= ""
     end
   end
   if #kept == #betas then return value end

@@ -104,7 +104,7 @@ local function read_body(handle, headers, request)
   return headers
 end
 
-local function edit_body(rule, request)
+local function edit_body(rule, request, moves_token)
   local edited = request.text
   if rule.models and request.body_model then
     edited = models.renamed(edited, request.places, rule.models)
@@ -112,7 +112,10 @@ local function edit_body(rule, request)
       request.sent = head.sent_model(rule.models, request.body_model)
     end
   end
-  if rule.beta or rule.body_remove[1] or rule.body_set[1] then edited = edits.apply(edited, rule) end
+  local drops_token = rule.strips and not moves_token and has(request.text, CONSTANTS.token_betas)
+  if rule.beta or rule.body_remove[1] or rule.body_set[1] or drops_token then
+    edited = edits.apply(edited, rule, drops_token)
+  end
   if edited ~= request.text then request.body:setBytes(edited) end
 end
 
@@ -247,7 +250,7 @@ local function serve(handle, headers, request)
       note_done(handle, request, rule)
       return answer_count(handle, request)
     end
-    if request.text then edit_body(rule, request) end
+    if request.text then edit_body(rule, request, moves_token) end
   end
   edit_path(headers, rule, request)
   if rule.strips then strip_websocket_key(headers) end
