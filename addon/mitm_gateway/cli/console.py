@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 # mitmproxy logs each connection that clients open and close here.
 _CHATTER = logging.getLogger("mitmproxy.proxy.server")
+# And here that it loads the gateway.
+_SCRIPTS = logging.getLogger("mitmproxy.addons.script")
 _REQUESTS = logging.getLogger("mitm_gateway.requests")
 FIRST_CLIENT = "first client connected"
 _IN_FORCE = " rules in force"
@@ -33,10 +35,11 @@ class _FirstClient(logging.Filter):
 
 
 def tune_log(*, verbose: bool) -> None:
-    """Log a line for each ruled request, and connections only if they were asked for."""
+    """Log a line for each ruled request, and mitmproxy's own work only if that was asked for."""
     _REQUESTS.setLevel(logging.INFO)
     if not verbose:
         _CHATTER.addFilter(_FirstClient())
+        _SCRIPTS.addFilter(lambda record: record.levelno > logging.INFO)
 
 
 class ReadyHandler(logging.Handler):

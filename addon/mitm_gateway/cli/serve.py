@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,7 +18,17 @@ from pathlib import Path
 from ..clients import catalogue, environment
 from ..clients.apis import Target, targets
 from ..rules.ruleset import RuleSet
-from .common import DEFAULT_PORT, PROGRAM, Subparsers, add_rules_option, ca_certificate, say, wrong_usage
+from .common import (
+    DEFAULT_PORT,
+    FAULT,
+    PROGRAM,
+    Subparsers,
+    add_rules_option,
+    ca_certificate,
+    report,
+    say,
+    wrong_usage,
+)
 from .console import call_when_ready, tune_log
 from .gateway_process import is_written
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
@@ -80,6 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
             "the rules name no host without a wildcard; name one with --host, or use --intercept"
         )
     modes = ["regular"] if arguments.intercept else reverse_modes(hosts, arguments.port)
+    if fault := port_fault(arguments.listen_host, range(arguments.port, arguments.port + len(modes))):
+        report(f"mitm-gateway: {fault}")
+        return FAULT
     tune_log(verbose=arguments.verbose)
     say_ready = partial(_say_ready, arguments, source.ruleset, hosts)
     call_when_ready(len(modes), partial(_once_trusted, say_ready) if arguments.intercept else say_ready)
@@ -114,6 +129,25 @@ def _serve(
             extra=arguments.extra,
         ),
     )
+
+
+def port_fault(host: str, ports: range) -> str | None:
+    """Return which port is in use; mitmproxy says so among other lines, and without a way out."""
+    for port in ports:
+        try:
+            socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            ).close()
+        except OSError as fault:
+            if fault.errno != errno.EADDRINUSE:
+                return None
+            first = f" (there is one for each host; the first is {ports[0]})" if port != ports[0] else ""
+            return (
+                f"port {port} is in use{first}; end the program that uses it, or choose another with --port"
+            )
+        except (OverflowError, ValueError):
+            return f"port {port} does not exist; choose a smaller one with --port"
+    return None
 
 
 def _stray(arguments: argparse.Namespace) -> str | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
 
-from mitm_gateway.cli import build_parser, common, main
+from mitm_gateway.cli import build_parser, common, main, serve
 
 RULES = "rules: [{name: a, match: {host: a.test}, upstream: https://gw.test}]\n"
 COMMANDS = "expected one of run, serve, check,"
@@ -172,3 +173,18 @@ def test_every_command_has_a_description_and_examples_that_fit_a_narrow_terminal
     shown = capsys.readouterr().out
     assert "(default 8080)" in shown
     assert not [line for line in shown.splitlines() if len(line) > 60 and len(line.strip().split()) > 1]
+
+
+def test_a_busy_port_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        assert status_of(f"serve --rules rules.yaml --port {port}") == 1
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told == (
+            f"mitm-gateway: port {port} is in use; end the program that uses it, or choose another with --port"
+        )
+
+
+def test_ports_beyond_the_last_do_not_exist() -> None:
+    told = serve.port_fault("127.0.0.1", range(65536, 65538))
+    assert told == "port 65536 does not exist; choose a smaller one with --port"
