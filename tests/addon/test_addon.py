@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +76,15 @@ def request_flow(**changes: Any) -> http.HTTPFlow:
     flow.client_conn.sni = "api.anthropic.com"
     flow.client_conn.tls = True
     return flow
+
+
+async def test_helpers_are_told_about_the_gateways_proxy(running: Any) -> None:
+    addon, context = running
+    assert "MITM_GATEWAY_PROXY" not in os.environ
+    context.configure(addon, gateway_proxy="http://proxy.test:1")
+    assert os.environ["MITM_GATEWAY_PROXY"] == "http://proxy.test:1"
+    context.configure(addon, gateway_proxy="env")
+    assert "MITM_GATEWAY_PROXY" not in os.environ
 
 
 async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:

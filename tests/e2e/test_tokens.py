@@ -16,6 +16,7 @@ from mitm_gateway.credentials.tokens import copilot, oauth2
 from mitm_gateway.credentials.tokens.http_client import TokenError, ask
 from support.answers import Answer, Reply, Seen, json_reply
 from support.launcher import Command
+from support.relay import Relay
 from support.starters import StartRecorder
 
 pytestmark = pytest.mark.e2e
@@ -228,3 +229,22 @@ def test_google_without_credentials_tells_how_to_get_some(command: Command) -> N
     done = command.run("token", "google", env=env)
     assert done.returncode == 1
     assert "gcloud auth application-default login" in done.stderr
+
+
+@pytest.mark.parametrize("has_setting", [False, True])
+def test_a_token_is_fetched_through_the_gateways_proxy(
+    monkeypatch: pytest.MonkeyPatch, has_setting: bool
+) -> None:
+    with Relay() as relay, Relay() as other:
+        monkeypatch.setenv(
+            "HTTPS_PROXY", f"http://u:p%40ss@127.0.0.1:{(other if has_setting else relay).port}"
+        )
+        monkeypatch.delenv("https_proxy", raising=False)
+        if has_setting:
+            monkeypatch.setenv("MITM_GATEWAY_PROXY", f"http://u:p%40ss@127.0.0.1:{relay.port}")
+        with pytest.raises(TokenError) as fault:
+            ask("https://tokens.test/")
+    assert relay.heads[0].startswith(b"CONNECT tokens.test:443 ")
+    assert b"Basic dTpwQHNz" in relay.heads[0]
+    assert other.heads == []
+    assert "p@ss" not in str(fault.value)

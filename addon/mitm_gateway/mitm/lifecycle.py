@@ -24,6 +24,7 @@ from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
 from ..rules.watch import Watcher
 from ..wire.addresses import Upstream
+from ..wire.proxies import ENVIRONMENT, SETTING_VARIABLE
 from ..wire.request import Arrival
 from . import fail_closed, judged_options, live_view, views
 from .flows import head_of
@@ -161,6 +162,7 @@ class Lifecycle:
         if broken := list(broken_promises(ctx.options, loaded.ruleset)):
             return broken
         self._candidate, self.settings, self.recording = loaded, settings, recording
+        _tell_helpers(ctx.options.gateway_proxy)
         self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
         _dial_late(loaded.ruleset, settings, is_replaying=recording is not None)
@@ -352,6 +354,14 @@ def _variables_at(ruleset: RuleSet, host: str, url: str) -> Mapping[str, str]:
     from ..clients.environment import variables_at  # few look at the page that shows them
 
     return variables_at(ruleset, os.environ, host, url)
+
+
+def _tell_helpers(proxy: str) -> None:
+    """Let the helper programs that fetch tokens use the gateway's proxy."""
+    if proxy == ENVIRONMENT:
+        os.environ.pop(SETTING_VARIABLE, None)
+    else:
+        os.environ[SETTING_VARIABLE] = proxy
 
 
 def _dial_late(ruleset: RuleSet, settings: Settings, *, is_replaying: bool) -> None:

@@ -14,6 +14,8 @@ from .addresses import Authority, UrlScheme, is_loopback
 
 ProxyScheme = Literal["http", "https", "socks5", "socks5h"]
 ENVIRONMENT, NONE = "env", "none"
+# The gateway's setting, for the helper programs that fetch tokens.
+SETTING_VARIABLE = "MITM_GATEWAY_PROXY"
 EXAMPLE = '"http://proxy.example.com:3128"'
 # curl's defaults for a URL without a port.
 _PORTS: Mapping[ProxyScheme, int] = {"http": 1080, "https": 443, "socks5": 1080, "socks5h": 1080}

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ...wire.addresses import is_loopback
-from ...wire.proxies import ENVIRONMENT, Proxies
+from ...wire.proxies import ENVIRONMENT, SETTING_VARIABLE, Proxies
 
 TIMEOUT_S = 15.0
 _MAX_BYTES = 1 << 20
@@ -80,9 +80,10 @@ def ask(
 
 
 def _proxies(host: str) -> dict[str, str]:
-    """Return the proxy of the environment in urllib's form; none for loopback, where text is sent in clear."""
+    """Return the gateway's proxy in urllib's form; none for loopback, where text is sent in clear."""
     try:
-        proxy = Proxies.of(ENVIRONMENT, os.environ).route("https", host)
+        setting = os.environ.get(SETTING_VARIABLE) or ENVIRONMENT
+        proxy = Proxies.of(setting, os.environ).route("https", host)
     except ValueError as fault:
         raise TokenError(str(fault)) from None
     if proxy is not None and proxy.scheme != "http":
