@@ -46,6 +46,14 @@ rules:
 {self.more.replace("UPSTREAM", upstream)}
 """
 
+    @property
+    def plain_body(self) -> bytes:
+        """The body without the framing of chunks."""
+        if not any(name == "Transfer-Encoding" for name, _ in self.headers):
+            return self.body
+        size, _, rest = self.body.partition(b"\r\n")
+        return rest[: int(size, 16)]
+
 
 def _body(case: str, sent: bytes, expected: bytes | None, **keys: object) -> Case:
     rule = str(keys.get("rule", MODELS))

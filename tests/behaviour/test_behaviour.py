@@ -17,7 +17,7 @@ from support.envoy import Envoy
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.starters import RunClaude, StartRecorder
-from support.wire import Response, Wire
+from support.wire import Http2Client, Response, Wire
 
 pytestmark = pytest.mark.e2e
 
@@ -101,6 +101,40 @@ def test_the_engine_handles_the_case(all_cases: tuple[Any, Recorder], number: in
     assert {name: asked.header(name) for name in case.sent_headers} == case.sent_headers
     assert asked.body == (case.body if case.sent_body is None else case.sent_body)
     assert asked.header("host") == f"127.0.0.1:{upstream.port}"
+
+
+def ask_over_http2(client: Http2Client, case: Case, number: int, scheme: str, authority: str) -> Response:
+    headers = [(name.lower(), value) for name, value in case.headers if name != "Transfer-Encoding"]
+    head = [(":method", case.method), (":scheme", scheme), (":authority", authority), (":path", case.target)]
+    has_type = any(name == "content-type" for name, _ in headers)
+    more = [("x-case", str(number)), *([] if has_type else [("content-type", "application/json")])]
+    return client.request([*head, *headers, *more], case.plain_body)
+
+
+@pytest.mark.parametrize("kind", ["mitmdump", "envoy"])
+def test_every_case_is_the_same_over_http2(
+    request: pytest.FixtureRequest, recorder: StartRecorder, kind: str
+) -> None:
+    upstream = recorder(json_reply(message("gw-large")))
+    rules = rules_of_all(upstream.url)
+    proxy: Any = request.getfixturevalue(kind)(rules=f"unmatched: block\n{rules}", env=ENV)
+    if kind == "envoy":
+        scheme, authority, wire = "http", "localhost", Wire(proxy.port)
+    else:
+        ca = proxy.confdir / "mitmproxy-ca-cert.pem"
+        scheme, authority, wire = "https", API, Wire.through(proxy.port, f"{API}:443", ca, alpn=("h2",))
+    client, differing = Http2Client(wire, careful=False), []
+    for number, case in enumerate(CASES):
+        if any(name in ("Host", "Upgrade") for name, _ in case.headers):
+            continue
+        before = len(upstream.requests)
+        status = ask_over_http2(client, case, number, scheme, authority).status
+        sent = [(each.target, each.body) for each in upstream.requests[before:]]
+        body = case.plain_body if case.sent_body is None else case.sent_body
+        wanted = [] if case.sent_target is None else [(case.sent_target, body)]
+        if (status, sent) != (case.status, wanted):
+            differing.append((case.name, status, sent))
+    assert not differing
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 4096])

@@ -31,17 +31,9 @@ def head_of(case: Case) -> RequestHead:
     return RequestHead(case.method, "https", API, 443, case.target, fields)
 
 
-def body_of(case: Case) -> bytes:
-    """Return the body without its chunked framing, as the host program reports it."""
-    if not any(name == "Transfer-Encoding" for name, _ in case.headers):
-        return case.body
-    size, _, rest = case.body.partition(b"\r\n")
-    return rest[: int(size, 16)]
-
-
 def outcome(exchange: Exchange, case: Case) -> Refusal | LocalAnswer | tuple[OutgoingHead, bytes]:
     """Run a request to its end: a local answer, or the head and the body that leave."""
-    body, sent_head, has_read = body_of(case), None, False
+    body, sent_head, has_read = case.plain_body, None, False
     step = exchange.on_request_head(head_of(case))
     while True:
         match step:
@@ -80,5 +72,5 @@ def test_the_engine_handles_the_case(case: Case, tmp_path: Path) -> None:
             assert str(head.destination) == f"{UPSTREAM}/base" or target.startswith("/rest")
             sent = {text(name).lower(): text(value) for name, value in reversed(fields)}  # the first counts
             assert {name: sent.get(name) for name in case.sent_headers} == case.sent_headers
-            assert body == (body_of(case) if case.sent_body is None else case.sent_body)
+            assert body == (case.plain_body if case.sent_body is None else case.sent_body)
             assert sent["host"] == "127.0.0.1:9"
