@@ -1,24 +1,33 @@
-// Drives mitmweb in Chromium: the flow and its comment, both views, a replay. Prints what it saw as JSON.
-// node mitmweb.mjs PLAYWRIGHT CHROMIUM URL [FOLDER FOR SCREENSHOTS]
+// Drives mitmweb in Chromium: the list, the last turn of a session in both views, a replay. Prints what it saw as JSON.
+// node mitmweb.mjs PLAYWRIGHT CHROMIUM URL TURNS [FOLDER FOR SCREENSHOTS]
 import { createRequire } from "node:module";
 
-const [playwright, executablePath, url, folder] = process.argv.slice(2);
+const [playwright, executablePath, url, turns, folder] = process.argv.slice(2);
 const { chromium } = createRequire(import.meta.url)(playwright);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-const page = await browser.newPage({ viewport: { width: 1400, height: 960 } });
+const page = await browser.newPage({ viewport: { width: 1400, height: 960 }, deviceScaleFactor: 1.5 });
 page.setDefaultTimeout(60000);
 
-async function shoot(name, height) {
+// A picture of the list, or of the pane beside it from this text on.
+async function shoot(name, height, from) {
   if (!folder) return;
-  await page.setViewportSize({ width: 1400, height });
-  await page.screenshot({ path: `${folder}/${name}.png` });
+  let box = { x: 0, y: 0, width: 1000 };
+  await page.setViewportSize({ width: from ? 1700 : 1000, height: from ? 1100 : height });
+  if (from) {
+    const start = page.locator(".flow-detail").getByText(from).first();
+    await start.evaluate((each) => each.scrollIntoView({ block: "start" }));
+    box = await page.locator(".flow-detail").boundingBox();
+    box.y = Math.max((await start.boundingBox()).y - 8, 0);
+  }
+  await page.screenshot({ path: `${folder}/${name}.png`, clip: { ...box, height } });
 }
 
-async function chooseView(current, wanted) {
-  await page.getByText(`View: ${current}`, { exact: false }).first().click();
+async function chooseView(wanted) {
+  await page.getByText("View: ", { exact: false }).first().click();
   await page.locator("a, button, li").getByText(wanted, { exact: true }).first().click();
 }
 
+// What is rendered: mitmweb shows an excerpt until it is asked for more.
 async function content(text) {
   const shown = page.locator(".contentview, .flow-detail").filter({ hasText: text }).first();
   await shown.waitFor();
@@ -27,18 +36,19 @@ async function content(text) {
 
 try {
   await page.goto(url);
-  const row = page.locator("tr", { hasText: "/v1/messages" }).filter({ hasText: /gateway: .*200, / }).first();
-  await row.waitFor();
-  const seen = { row: await row.innerText() };
-  await row.click();
+  const rows = page.locator("tr", { hasText: "/v1/messages" }).filter({ hasText: /gateway: .*200, / });
+  await rows.nth(Number(turns) - 1).waitFor();
+  const seen = { rows: await rows.allInnerTexts() };
+  await shoot("list", 320);
+  await rows.nth(Number(turns) - 1).click();
   await page.getByText("Request", { exact: true }).first().click();
   seen.request = await content("user:");
+  await shoot("llm", 640, "model: gateway-large");
   await page.getByText("Response", { exact: true }).first().click();
   seen.response = await content("assistant:");
-  await shoot("llm", 540);
-  await chooseView("", "gateway");
+  await chooseView("gateway");
   seen.gateway = await content("rule:");
-  await shoot("gateway", 960);
+  await shoot("gateway", 640, "rule:");
   await page.getByText("Flow", { exact: true }).first().click();
   // The page may close only when mitmweb has taken the replay.
   const taken = page.waitForResponse((response) => response.url().endsWith("/replay") && response.ok());

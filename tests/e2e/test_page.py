@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from e2e.test_browser import find_playwright
+from e2e.test_browser import drive, find_playwright
 from mitm_gateway.cli import main
-from support.constants import ROOT
 from support.recordings import talked, turn, write
 
 pytestmark = [
@@ -34,17 +32,6 @@ HOSTILE = (
     "\ud800 half a character",
     "w" * 5000,
 )  # fmt: skip
-
-
-def drive(page: Path, words: str, *more: str) -> dict[str, object]:
-    script = ROOT / "tests" / "browser" / "page.mjs"
-    command = ["node", script, find_playwright(), shutil.which("chromium"), page, words, *more]
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, object] = json.loads(done.stdout)
-    return seen
 
 
 def test_a_page_shows_hostile_content_as_text(tmp_path: Path) -> None:
@@ -70,7 +57,7 @@ def test_a_page_shows_hostile_content_as_text(tmp_path: Path) -> None:
     page = tmp_path / "out.html"
     assert main(["flows", str(recording), "--html", str(page)]) == 0
     assert page.stat().st_mode & 0o077 == 0
-    seen = drive(page, "PEAR")
+    seen = drive("page.mjs", page, "PEAR")
     assert (seen["hit"], seen["dialogs"], seen["complaints"]) == ("undefined", 0, [])
     assert seen["requests"] == [page.as_uri()]
     assert (seen["articles"], seen["folded"], seen["count"], seen["marks"]) == (3, 3, "2 of 3", 2)
