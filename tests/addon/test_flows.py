@@ -98,9 +98,16 @@ def test_a_difference_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     first, second, *words = lines(capsys)
     assert first.startswith("1. ")
     assert second.startswith("2. ")
-    assert words == ["same up to message 1, two messages new"]
+    assert words == [
+        "same up to message 1, two messages new",
+        "cache: 0 tokens read (0 % of the prompt), 0 written, 11 fresh; cost $0.0002",
+    ]
     assert main(["flows", str(path), "--diff", "1", "3"]) == 0
-    assert lines(capsys)[2:] == ["tools changed: `Read` gone", "same messages (1)"]
+    assert lines(capsys)[2:5] == [
+        "tools changed: `Read` gone",
+        "same messages (1)",
+        "the cache can serve nothing behind the tools, which come first",
+    ]
     assert main(["flows", str(path), "--diff", "1", "9"]) == 2
 
 

@@ -8,18 +8,22 @@ const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] }
 const page = await browser.newPage({ viewport: { width: 1400, height: 960 }, deviceScaleFactor: 1.5 });
 page.setDefaultTimeout(60000);
 
-// A picture of the list, or of the pane beside it from this text on.
-async function shoot(name, height, from) {
+// A picture of the list, or of the pane beside it: from the last line that begins like this on, up to another text.
+// Prompts that a client brings along are not ours to show.
+async function shoot(name, height, from, to) {
   if (!folder) return;
-  let box = { x: 0, y: 0, width: 1000 };
+  let box = { x: 0, y: 0, width: 1000, height };
   await page.setViewportSize({ width: from ? 1700 : 1000, height: from ? 1100 : height });
   if (from) {
-    const start = page.locator(".flow-detail").getByText(from).first();
-    await start.evaluate((each) => each.scrollIntoView({ block: "start" }));
-    box = await page.locator(".flow-detail").boundingBox();
-    box.y = Math.max((await start.boundingBox()).y - 8, 0);
+    const pane = page.locator(".flow-detail");
+    const start = pane.getByText(from).last();
+    await start.evaluate((each) => each.scrollIntoView({ block: "center" }));
+    const { x, width } = await pane.boundingBox();
+    const { y } = await start.boundingBox();
+    const end = to ? (await pane.getByText(to).first().boundingBox()).y : y + height;
+    box = { x: x + 12, y: y - 8, width: Math.min(width - 24, 900), height: Math.min(end - y, height) };
   }
-  await page.screenshot({ path: `${folder}/${name}.png`, clip: { ...box, height } });
+  await page.screenshot({ path: `${folder}/${name}.png`, clip: box });
 }
 
 async function chooseView(wanted) {
@@ -43,12 +47,13 @@ try {
   await rows.nth(Number(turns) - 1).click();
   await page.getByText("Request", { exact: true }).first().click();
   seen.request = await content("user:");
-  await shoot("llm", 640, "model: gateway-large");
+  await shoot("difference", 400, "since the request before", "system (");
+  await shoot("llm", 330, "tool call Read toolu_0");
   await page.getByText("Response", { exact: true }).first().click();
   seen.response = await content("assistant:");
   await chooseView("gateway");
   seen.gateway = await content("rule:");
-  await shoot("gateway", 640, "rule:");
+  await shoot("gateway", 520, "rule:");
   await page.getByText("Flow", { exact: true }).first().click();
   // The page may close only when mitmweb has taken the replay.
   const taken = page.waitForResponse((response) => response.url().endsWith("/replay") && response.ok());

@@ -59,7 +59,8 @@ def events(turn: int, *blocks: tuple[bytes, ...], stop: str) -> Stream:
     """A streamed turn of a session whose prompt is cached from its second turn on."""
     read, written = (0, 20_480) if turn == 0 else (20_480 + 300 * (turn - 1), 300)
     tokens = {"input_tokens": 12, "cache_read_input_tokens": read, "cache_creation_input_tokens": written}
-    start = message("gateway-large", content=[], stop_reason=None, usage={**tokens, "output_tokens": 1})
+    usage = {**tokens, "output_tokens": 1}
+    start = message("gateway-large", id=f"msg_{turn}", content=[], stop_reason=None, usage=usage)
     parts = (
         event("message_start", message=start),
         *(part for each in blocks for part in each),
@@ -137,6 +138,12 @@ def test_mitmweb_and_the_page_show_a_session_of_claude_code(
     for tool in last["tools"]:
         assert dense(tool["description"]) in shown, tool["name"]
     assert f"the content of {FILES[1]}" in seen["request"]
+    assert "since the request before:" in seen["request"]
+    assert re.search(r"same up to message \d+, two messages new", seen["request"])
+    assert (
+        "cache: 20,780 tokens read (98 % of the prompt), 300 written, 12 fresh; cost $0.0147"
+        in seen["request"]
+    )
     assert TEXT in seen["response"]
     assert "remove metadata" in seen["gateway"]
     assert f"Authorization: Bearer {GW_MASKED}" in seen["gateway"]

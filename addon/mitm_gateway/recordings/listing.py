@@ -56,10 +56,15 @@ def tokens(entry: Mapping[str, object]) -> str:
 
 
 def cost(entry: Mapping[str, object]) -> str:
-    """Return what a request has cost: as logged, else by the list prices."""
-    logged = entry.get("cost_usd")
-    known = logged if isinstance(logged, float) else _PRICES.cost(entry)
+    """Return what a request has cost, as text."""
+    known = cost_usd(entry)
     return "-" if known is None else dollars(known)
+
+
+def cost_usd(entry: Mapping[str, object]) -> float | None:
+    """Return what a request has cost: as logged, else by the list prices; None if that is unknown."""
+    logged = entry.get("cost_usd")
+    return logged if isinstance(logged, float) else _PRICES.cost(entry)
 
 
 def _short(count: object) -> str:

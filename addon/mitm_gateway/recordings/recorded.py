@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from ..exchange.body_error import BodyError
 from ..exchange.record import Ending, Record
@@ -99,7 +100,7 @@ class Recorded:
     @cached_property
     def entry(self) -> Mapping[str, object]:
         """The request as an entry of a `gateway_log`."""
-        return self.facts or self._record().log_entry()
+        return self.facts or self._entry()
 
     @cached_property
     def prompt(self) -> Prompt | None:
@@ -108,6 +109,18 @@ class Recorded:
             return None
         found: Prompt | None = prompt_of(read(self.request.raw, self.request.content_type, [], lambda: 0.0))
         return found
+
+    @property
+    def answer(self) -> Any:
+        """The data of the response; of a stream the message that its events assemble."""
+        if self.response is None:
+            return None
+        return read(self.response.raw, self.response.content_type, [], lambda: 0.0)
+
+    def _entry(self) -> Mapping[str, object]:
+        record = self._record()
+        entry = record.log_entry()
+        return entry if record.fresh_tokens is None else {**entry, "fresh_tokens": record.fresh_tokens}
 
     def _record(self) -> Record:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)

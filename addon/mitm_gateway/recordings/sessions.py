@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ..llm.prompt_difference import difference, in_words
+from ..llm.prompt import Prompt
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
 from ..observe.sessions import Sessions
+from ..observe.turn import Turn, report
 from ..text.printable import one_line
-from .listing import cost, models, tokens, when
+from .listing import cost, cost_usd, models, tokens, when
 from .recorded import Recorded
 
 HEADING = f"{'session':<38} {'requests':>8}  {'first':<19}  {'last':<19}  models"
@@ -67,5 +68,14 @@ def compared(earlier: Recorded, later: Recorded) -> Iterator[str]:
     if before is None or after is None:
         yield f"request {(earlier if before is None else later).number} is not a conversation"
         return
-    for line in in_words(difference(before.digest(), after.digest()), before, after):
+    lines = report(_turn(earlier, before), _turn(later, after))
+    if not earlier.facts or not later.facts:
+        lines = [line for line in lines if not line.startswith("gateway: ")]
+    for line in lines:
         yield later.masks.text(earlier.masks.text(line))
+
+
+def _turn(recorded: Recorded, prompt: Prompt) -> Turn:
+    known = cost_usd(recorded.entry)
+    facts = recorded.entry if known is None else {**recorded.entry, "cost_usd": known}
+    return Turn(prompt, facts, recorded.answer)
