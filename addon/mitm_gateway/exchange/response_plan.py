@@ -22,6 +22,7 @@ from .record import Record
 from .restore_model import AutoRestorer, always, by_name
 from .tee import Restorer, Tee
 from .web_pages import fields_for_pages
+from .websocket import is_websocket
 
 SWITCHING = 101
 ERROR_TYPE = b"x-amzn-errortype"
@@ -162,6 +163,10 @@ def rejected_by_body(plan: Plan, secrets: Secrets, tee: Tee, head: ResponseHead)
     return (own, secrets.named[own]) if is_token_rejected(head.get(ERROR_TYPE), body) else None
 
 
+# Answers of servers without a WebSocket at a path.
+_NO_SOCKETS = (400, 404, 405, 426, 501)
+
+
 def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model: str | None) -> str | None:
     """Return what to change in the rule, where the upstream's response says so."""
     kind = head.get(b"content-type")
@@ -169,6 +174,8 @@ def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model:
     is_page = request.method == "POST" and kind.lower().startswith("text/html")
     if 200 <= head.status < 300 and not is_page:
         return None
+    if head.status in _NO_SOCKETS and is_websocket(request):
+        return "the upstream has no WebSocket here; with models or body in the rule, the client uses HTTP at once"
     body = b""
     with contextlib.suppress(DecodingError):
         body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)

@@ -334,3 +334,17 @@ def test_the_record_tells_the_request_from_head_to_end() -> None:
     assert record.usage is not None
     assert record.usage.input_tokens == 3
     assert record.credential_age_s == 1.0
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 426, 501])
+def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> None:
+    exchange = begun(PLAIN)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    exchange.on_request_head(make_head("/v1/responses", upgrade, method="GET"))
+    exchange.on_credentials(VALUES)
+    exchange.is_released = True
+    head = ResponseHead(status, ((b"content-type", b"application/json"),))
+    exchange.on_response_head(head)
+    assert exchange.on_end(head).hint == (
+        "the upstream has no WebSocket here; with models or body in the rule, the client uses HTTP at once"
+    )
