@@ -29,6 +29,7 @@ from mitm_gateway.rules.schema import Auth
 from mitm_gateway.text import bounded_json, printable, redact
 from mitm_gateway.wire import addresses, aws_eventstream, content_encoding
 from mitm_gateway.wire.request import Arrival, RequestHead
+from mitm_gateway.wire.sigv4 import AwsKeys
 from mitm_gateway.wire.sse import EventReader
 from support.core import make_rule, make_ruleset
 from support.regex_steps import CountingPattern, Steps, is_bounded, samples
@@ -233,6 +234,10 @@ def body(text: str) -> bytes:
     ).encode()
 
 
+def token_betas(text: str) -> bytes:
+    return json.dumps({"anthropic_beta": ["oauth-2025-04-20", *text]}).encode()
+
+
 def frame(text: str) -> bytes:
     """Frames of an AWS event stream, one for each character."""
     headers = b"\x01a\x07\x00\x01b"
@@ -270,6 +275,7 @@ BLOCKED = make_ruleset(RULE, unmatched="block")
 KEPT = make_ruleset(make_rule(host="*", auth={"scheme": "keep"}))
 CLIENT = Auth.model_validate({"scheme": "bearer", "credential": "client"})
 PLAN = plan.Plan(RULE, addresses.Upstream("https", "a.test", 443), False, "/", CLIENT)
+AWS_KEYS = AwsKeys("id", redact.Secret("secret"))
 POLICY = Policy(origins=frozenset({"https://a.test"}), client_keys=(b"key",))
 # For each module, calls that do everything that the module does with a peer's text.
 CALLS: dict[str, Callable[[str], object]] = {
@@ -309,11 +315,13 @@ CALLS: dict[str, Callable[[str], object]] = {
     "exchange.headers": lambda text: (
         headers.edited(fields(text), RULE.headers, RULE.beta, {}), headers.stripped(fields(text)),
         headers.without_nominations(fields(text), [text, "x"]), headers.outgoing(PLAN, head(text), headers.Secrets()),
+        headers.signed_fields(PLAN, head(text), "GET", f"/{text}", fields(text), raw(text), AWS_KEYS),
     ),
     "exchange.plan": lambda text: (
         plan.decide(RULES, head(text), Arrival(), (text,)), plan.decide(BLOCKED, head(text), Arrival()),
         plan.client_key(head(text), CLIENT),
         plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
+        plan.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
     ),
     "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text))),
     "exchange.json_scanner": lambda text: (

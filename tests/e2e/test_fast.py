@@ -282,4 +282,4 @@ def test_an_addon_behind_the_gateway_sees_what_it_noted(
     proxy = mitmdump("-s", str(tmp_path / "seen.py"), rules=rules, modes=[f"reverse:{upstream.url}"])
     with Wire(proxy.port) as wire:
         wire.request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"mine"}')
-    proxy.wait_for_output(r"seen: :white_check_mark: gw: mine → theirs, 200, .* 200")
+    proxy.wait_for_output(r"seen: :white_check_mark: mine → theirs, gw, 200, .* 200")
