@@ -22,7 +22,7 @@ EVENTS = (
 TRICKS = [b"\r\n", b"\n", b"\0", b" ", b"\t", b":", b"@", b"//", b"/..", b"%2e", b"\r\n ", b"HTTP/1.0", b"CONNECT",
           b"Transfer-Encoding: chunked\r\n", b"Host: evil.test\r\n", b"Expect: 100-continue\r\n", b"?key=",
           b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"\\u006d", b'"model":"x",']  # fmt: skip
-# Into a head only: what stands in a body is the client's own, and kept.
+# Into a head only: a body is the client's own, and kept.
 SECOND_KEY = f"\r\nAuthorization: Bearer {CK}\r\n".encode()
 shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

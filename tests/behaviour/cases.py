@@ -30,7 +30,7 @@ class Case:
     sent_headers: dict[str, str | None] = field(default_factory=dict)
     sent_body: bytes | None = None
     answer: bytes | None = None
-    """What the client gets, where it is not a refusal."""
+    """The client's response, unless it is a refusal."""
 
     def rules(self, upstream: str) -> str:
         """The rules file."""

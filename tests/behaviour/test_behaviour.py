@@ -223,7 +223,7 @@ def test_claude_code_gets_its_answer(engine: Engine, recorder: StartRecorder, ru
 def test_names_are_restored_between_events_without_one(engine: Engine, recorder: StartRecorder) -> None:
     quiet = b'event: x\ndata: {"text":"a \\"model\\" of it"}\n\n'
     named = b'data: {"model":"gw-large","text":"\\u00e9"}\n\n'
-    # The name stands on a line of its own, which looks harmless by itself.
+    # The name is alone on its line, which looks harmless by itself.
     split = b'data: {"model":\ndata: "gw-large"}\n\n'
     whole = named + quiet * 50 + split + quiet + named.replace(b"\n", b"\r\n") + quiet + named
     upstream = recorder(Stream((whole, quiet + named), gated=False))

@@ -49,7 +49,7 @@ def options_for(ruleset: RuleSet, folder: Path) -> Options:
 def assert_valid(program: str, ruleset: RuleSet, folder: Path) -> None:
     options = options_for(ruleset, folder)
     if problems := check(ruleset, options):
-        # What cannot be exported is said with its place, and nothing else is wrong with these files.
+        # Each key that cannot be exported is reported with its place; these files have no other fault.
         for problem in problems:
             assert problem.pos is not None
             assert any(word in problem.text for word in ("demo", "sigv4", "into the query"))

@@ -58,7 +58,7 @@ def web(proxy: Mitmdump, path: str, method: str = "GET") -> Any:
     """Return the answer of mitmweb's interface."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{proxy.web_port}{path}",
-        # What changes something needs the same token twice, as mitmweb's own page sends it.
+        # Requests that change something need the same token twice, as mitmweb's own page sends it.
         headers={
             "Authorization": f"Bearer {WEB_PASSWORD}",
             "Cookie": "_xsrf=abcdef; _mitmproxy_xsrf=abcdef",
@@ -242,7 +242,7 @@ def test_an_upstream_that_breaks_off_is_an_error_of_the_upstream(
     proxy.stop()
     text = (proxy.home / "log.jsonl").read_text()
     assert told in json.loads(text)["refusal"]
-    # What the upstream sent may hold the key.
+    # The upstream's response may contain the key.
     assert GW not in json.dumps(flow) + text + proxy.output()
 
 

@@ -198,7 +198,7 @@ START_RULES = "rules: [{match: {host: h.test}, auth: {scheme: none}}]"
 def test_without_the_extra_the_options_say_what_to_install(
     mitmdump: StartMitmdump, tmp_path: Path, option: str
 ) -> None:
-    # What an installation without it looks like to an import.
+    # As an import meets an installation without it.
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "opentelemetry.py").write_text("raise ImportError(name='opentelemetry')\n")

@@ -166,7 +166,7 @@ def attack(port: int, requests: tuple[bytes, ...], held: int, until: float) -> N
 
 
 def ask(port: int) -> float:
-    """Return the seconds that a small request takes, on a connection of its own."""
+    """Return the seconds that a small request takes, on a separate connection."""
     begin = time.monotonic()
     with Wire(port) as client:
         fields = [("Host", "localhost"), ("x-api-key", "k"), ("Content-Type", "application/json")]

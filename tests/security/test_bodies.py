@@ -54,7 +54,7 @@ def busy_s(stage: Stage) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# Half a second for others and one for the 413. What is measured is the proxy's own work, all of it, meanwhile: nobody
+# Half a second for others and one for the 413. All work of the proxy meanwhile is measured: nobody
 # waits longer for it than that, and a test that went by the clock would measure the machine's other programs.
 OTHERS_WAIT_S = 0.5
 
@@ -159,7 +159,7 @@ def test_48_a_slow_body_delays_nobody_else(stage: Stage) -> None:
 
 
 def test_49_a_giant_event_streams_through_in_bounded_memory(stage_with: StartStage) -> None:
-    # What is kept, this dumper prints in full, which costs more memory than the event does; so little is kept.
+    # This dumper prints all that is kept, which takes more memory than the event; so little is kept.
     stage = stage_with("--set", "gateway_capture=64KiB")
     assert stage.ask().status == 200
     piece, before = b"a" * (1 << 20), peak_mb(stage)

@@ -1,7 +1,7 @@
 """The failure matrix (case 28): every step inside the gateway, every kind of failure, first and second request.
 
-Whatever fails on a request's way out, the client gets a local answer or a closed connection, no upstream gets a
-byte, and the next request is served. Whatever fails on the way back, no key comes to light.
+After a fault on a request's way out, the client gets a local answer or a closed connection, no upstream gets a
+byte, and the next request is served. A fault on the way back shows no key.
 """
 
 from __future__ import annotations

@@ -436,7 +436,7 @@ def test_an_upstream_that_sends_interim_answers_only_holds_up_nobody_else(stage:
 
 @pytest.mark.parametrize("way", ["tunnel", "reverse"])
 def test_a_switch_of_protocols_that_nobody_asked_for_opens_no_pipe(stage: Stage, way: str) -> None:
-    # What the client sends next would go upstream as it is, its key with it.
+    # The client's next bytes would be forwarded as they are, with its key.
     stage.gw.script = Bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
     client = stage.reverse() if way == "reverse" else stage.tunnel()
     assert stage.ask(client=client).status == 502

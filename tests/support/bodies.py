@@ -14,7 +14,7 @@ from mitm_gateway.exchange.json_edits import edit
 
 Told = tuple[str | None, frozenset[str], bytes | str] | str
 TOO_DEEP = "the body is nested too deep"
-# Whatever JSON is not, or is only just; and where a model is hard to tell.
+# Texts that are not JSON, or nearly not, and bodies whose model is hard to find.
 NASTY = [
     b'{"a":1,"a":2}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b'{"a":"\\udc00x"}', b'{"a":"\\ud800\\u0041"}', b'{"a":NaN}',
     b'{"a":01}', b'{"a":1e999}', b'{"a":' + b"9" * 5000 + b"}", b'{"a":' + b"9" * 30 + b"}",

@@ -84,7 +84,7 @@ class Breaking:
         self._met = met
 
     def wrap(self, step: str, original: Any) -> Callable[..., Any]:
-        """Return the function with the faults that are wanted at the time of a call."""
+        """Return the function with the faults that are in force at the time of a call."""
         if inspect.iscoroutinefunction(original):
 
             async def breaking_async(*args: Any, **named: Any) -> Any:
@@ -133,6 +133,6 @@ def install(control: Path, met: Path) -> None:
 
 
 if "TEST_FAULT" in os.environ:
-    # Small, so that a credential that never comes is given up while the test looks on.
+    # Small, so that waiting for a credential that never arrives ends within the test.
     store.MARGIN_S = -7.0
     install(Path(os.environ["TEST_FAULT"]), Path(os.environ["TEST_FAULT"] + ".met"))

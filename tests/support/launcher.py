@@ -16,7 +16,7 @@ TIMEOUT_S = 90.0
 
 
 class Command:
-    """The command in a folder of its own; `env` is added to a bare environment."""
+    """The command in its own home folder; `env` is added to a bare environment."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -96,16 +96,16 @@ class Connection:
         self.kept: set[tuple[str, str]] = set()  # keys that the flow contained after a hook
 
     async def start(self) -> None:
-        """The client is connected."""
+        """Connect the client."""
         await self._feed(events.Start())
 
     async def receive(self, data: bytes) -> None:
-        """The client sends this; what it leads to is done when this returns."""
+        """Send bytes as the client; everything that follows from them is done when this returns."""
         if self.client.state & ConnectionState.CAN_READ:
             await self._feed(events.DataReceived(self.client, data))
 
     async def close(self) -> None:
-        """The client hangs up."""
+        """Hang up as the client."""
         if self.client.state & ConnectionState.CAN_READ:
             self.client.state &= ~ConnectionState.CAN_READ
             await self._feed(events.ConnectionClosed(self.client))
@@ -200,7 +200,7 @@ class Gateway:
     def exchange(
         self, sent: bytes, answer: bytes, cut: int, answer_cut: int = 65536, **way: Any
     ) -> Connection:
-        """A client sends this in pieces and hangs up; an upstream answers that, in pieces too."""
+        """Send a request in pieces and hang up; the upstream's response arrives in pieces too."""
 
         async def run() -> Connection:
             connection = Connection(self._context, answer=answer, cut=answer_cut, **way)
@@ -213,20 +213,20 @@ class Gateway:
         return self._run(run())
 
     def check(self, connection: Connection, *, is_plain: bool = False, breaks_answer: bool = False) -> None:
-        """I1 to I4, as far as one connection shows them."""
+        """Check I1 to I4, as far as one connection shows them."""
         elsewhere = {address for address in connection.sent if address != UPSTREAM}
-        # A plain client may name any host: what it sends there is its own matter.
+        # A plain client may name any host, and send its own key there.
         assert not elsewhere or is_plain, elsewhere
         assert not any(host == API for host, _ in elsewhere)
         assert not any(GW_MARK.encode() in connection.sent[address] for address in elsewhere), "I2"
         assert CK_MARK.encode() not in connection.sent.get(UPSTREAM, b""), "I1"
         assert GW_MARK.encode() not in connection.got, "I3"
-        # Over HTTP/2 mitmproxy tells a client in GOAWAY what of its own it did not like.
+        # Over HTTP/2 mitmproxy quotes the client's faulty bytes in GOAWAY.
         assert CK_MARK.encode() not in connection.got or connection.client.alpn == b"h2", "I3"
         assert not any(mark == GW_MARK or not is_plain for _, mark in connection.kept), connection.kept
         kept = self._kept()
         assert GW_MARK.encode() not in kept, "I3"
-        # Where a plain client names another host, or none that can be read, no rule has anything to hide.
+        # If a plain client names another host, or an unreadable one, no rule has anything to hide.
         assert CK_MARK.encode() not in kept or (is_plain and not connection.sent.get(UPSTREAM)), "I3"
         refused = connection.got.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
         assert not refused or breaks_answer or not any(connection.sent.values()), "I4"
@@ -243,7 +243,7 @@ class Gateway:
         return kept
 
     def serves_the_next(self) -> None:
-        """I4: whatever came before, the next request works."""
+        """Check I4: the next request works after any other."""
         sent = b"\r\n".join((LINE, KEY, REST, BODY))
         connection = self.exchange(sent, ANSWER, 4096, **WAYS["tunnel"])
         self.check(connection)

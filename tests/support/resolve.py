@@ -33,7 +33,7 @@ async def _open_test_connection(
 
 
 def running() -> None:
-    """Say when mitmproxy is up; a fault found at start has ended it by then, though it listened already."""
+    """Print when mitmproxy is up: after a fault found at start has ended it, though it listened already."""
     asyncio.get_running_loop().call_later(0.05, print, "harness: mitmproxy is up")
 
 

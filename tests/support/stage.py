@@ -1,8 +1,8 @@
 """A gateway between clients and recording upstreams, with the four invariants checked after every case.
 
-I1  The client's key stands in no upstream byte when a rule fired or the request was refused.
+I1  No upstream byte contains the client's key when a rule fired or the request was refused.
 I2  The gateway's key appears at the rule's upstream only, under the name in its verified certificate.
-I3  Neither key stands in a byte to the client, nor afterwards in anything that is shown or kept.
+I3  Neither key is in a byte to the client, nor afterwards in anything that is shown or kept.
 I4  What was refused sent no byte upstream, and the next request on a new connection works.
 """
 
@@ -24,7 +24,7 @@ from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.wire import Http2Client, Response, Wire
 
-# What a client sends to hosts that no rule is about; the invariants do not speak of it.
+# A client's key for hosts without a rule; the invariants do not cover it.
 OWN = "sk-ant-own-business-0123456789"
 RULES = f"""
 credentials: {{gw: {{env: GW_KEY}}}}
@@ -144,7 +144,7 @@ class Stage:
     # ---- clients ----
 
     def plain(self) -> Client:
-        """A connection to the intercepting listener, in clear."""
+        """An unencrypted connection to the intercepting listener."""
         self._clients.append(Client(self.proxy.ports[0]))
         return self._clients[-1]
 
@@ -265,7 +265,7 @@ class Stage:
                 with file.open("rb") as opened:
                     opened.seek(self._shown.get(file, 0))
                     data = opened.read()
-                assert_absent(data, f"it stands in {file.name}")
+                assert_absent(data, f"{file.name} contains it")
                 assert b"Addon error" not in data, data[-3000:].decode(errors="replace")
                 assert self.may_crash or b"mitmproxy has crashed" not in data
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-# Members and values in which the model's name stands in every place, as text, so that they can repeat and be broken.
+# Members and values that have the model's name in every place, as text, so that they can repeat and be broken.
 KEY = st.sampled_from(
     ['"model"', '"mod\\u0065l"', '"\\u006Dodel"', '"a"', '"x\\"model"', '"anthropic_beta"', '"é"', '""']
 )
@@ -28,7 +28,7 @@ JSONISH = st.tuples(
     BLANK, st.lists(member(st.recursive(SCALAR, inside, max_leaves=6)), max_size=5), BLANK
 ).map(lambda parts: (parts[0] + "{" + ",".join(parts[1]) + "}" + parts[2]).encode())
 
-# Parts of streams and of JSON responses, in which a model stands in every place.
+# Parts of streams and of JSON responses that have a model in every place.
 STREAM_PIECES = st.sampled_from(
     [b'data: {"model":"gw"}', b'data: {"message":{"model":"g\\\\w"}}', b"\n", b"\r", b"\r\n", b"\n\n",
      b": c", b'data: {"a":"\\u006d', b'\\"model\\":"x"}', b'{"model"', b':"y"', b",", b"}", b"]", b'"', b"\\", b"data",
@@ -42,7 +42,7 @@ JSON_PIECES = (
     b'"message":{', b'}', b'[', b']', b' ', b"\n", b'"\\u006dodel":"y"', b'"mod', b'el":"y"', b'"', b"\\", b"true", b"\xff",
 )  # fmt: skip
 
-# Pieces that break a JSON string, or only just do not.
+# Pieces that break a JSON string, or nearly do.
 ODD_BYTES = [
     b'"', b"\\", b"\\x", b"\\u12", b"\\u12g4", b"\\u123g", b"\x1f", b"\x00", b"\x7f", b"\x80", b"\xbf", b"\xc0\x80",
     b"\xc2", b"\xc2\x41", b"\xe0\x9f\xbf", b"\xe0\xa0\x80", b"\xe2\x82", b"\xed\x9f\xbf", b"\xed\xa0\x80",

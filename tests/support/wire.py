@@ -83,11 +83,11 @@ class Wire:
         self.close()
 
     def connect(self, target: str, headers: Sequence[Header] = ()) -> Response:
-        """Ask for a tunnel and give the proxy's answer, whatever it is."""
+        """Ask for a tunnel and return the proxy's answer."""
         return self.request("CONNECT", target, [("Host", target), *headers])
 
     def start_tls(self, sni: str | None, ca: Path, alpn: Sequence[str] = ("http/1.1",)) -> None:
-        """TLS from here on; `sni=None` sends none. The certificate must come from `ca`; its name is free."""
+        """Start TLS; `sni=None` sends no server name. The certificate must come from `ca`; its name is free."""
         context = ssl.create_default_context(cafile=ca)
         context.check_hostname = False  # tests send names that do not fit on purpose
         if alpn:
@@ -110,7 +110,7 @@ class Wire:
     def send_request(
         self, method: str, target: str, headers: Sequence[Header] = (), body: bytes = b""
     ) -> None:
-        """Send an HTTP/1.1 request exactly so; Content-Length is added for a body that has no framing."""
+        """Send an HTTP/1.1 request byte for byte; Content-Length is added for a body that has no framing."""
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
         framed = {"content-length", "transfer-encoding"} & {name.lower() for name, _ in headers}
         if body and not framed:

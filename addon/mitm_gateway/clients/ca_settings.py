@@ -14,7 +14,7 @@ _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 def configured_ca_files(environ: Environ) -> dict[str, str]:
-    """Return the variables that such a setting stands in for, with the file; the one that counts is last."""
+    """Return the variables that such a setting replaces, with the file; the one that counts is last."""
     found = {}
     for variable, setting in _SETTINGS.items():
         for file in _files(variable, environ):

@@ -55,7 +55,7 @@ PROXY_VARIABLES: Final = (
     "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
 )  # fmt: skip
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# Where systems keep their authorities; Python's own answer depends on how it was built.
+# Files in which systems keep their authorities; Python's own answer depends on how it was built.
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",

@@ -16,7 +16,7 @@ MAX_BODY = 16 * 1024
 
 
 def is_token_rejected(error_type: str, body: bytes) -> bool:
-    """Return whether a 403 speaks of an expired or invalid token, in its `x-amzn-errortype` or its body."""
+    """Return whether a 403 reports an expired or invalid token, in its `x-amzn-errortype` or its body."""
     if error_type.startswith(_AWS_ERRORS) or _speaks_of_a_token(error_type):
         return True
     return _speaks_of_a_token(body[:MAX_BODY].decode(errors="replace"))

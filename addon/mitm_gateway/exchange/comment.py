@@ -13,7 +13,7 @@ from ..llm.usage import Usage
 from ..text.printable import dollars, one_line, short_count, shown_name
 from .record import Record
 
-# What a model's name has in common with its siblings: place, vendor and family before it, its date after it.
+# The parts of a model's name that its siblings share: place, vendor and family before it, its date after it.
 _BEFORE = re.compile(
     r"(?:.*/)?(?:[a-z]{2,6}(?:-[a-z]{2,4})?\.)?(?:[a-z][a-z0-9]*\.(?=[a-z]))?(?:claude-(?=(?:[a-z]+-)?\d))?",
     re.DOTALL,

@@ -29,7 +29,7 @@ _PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*+(?=[,}]
 # Inside values that contain no model only brackets and unfinished strings matter.
 _UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
-# What may precede a document or separate its parts; the last three are a byte order mark.
+# Bytes that may precede a document or separate its parts; the last three are a byte order mark.
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 

@@ -37,7 +37,7 @@ class LocalAnswer:
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     note: str | None = None
-    """What the request was, for the log."""
+    """Kind of the request, for the log."""
 
 
 def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:

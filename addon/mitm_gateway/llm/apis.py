@@ -57,7 +57,7 @@ GEMINI_TOKENS = Tokens(
     "usageMetadata", "promptTokenCount", ("candidatesTokenCount", "thoughtsTokenCount"),
     "cachedContentTokenCount", input_includes_cached=True,
 )  # fmt: skip
-# Where a response says why it ended; a number selects an element of a list.
+# The place of a response's stop reason; a number selects an element of a list.
 STOP_REASONS: tuple[tuple[str | int, ...], ...] = (
     ("stop_reason",), ("choices", 0, "finish_reason"), ("candidates", 0, "finishReason"), ("stopReason",),
 )  # fmt: skip
@@ -207,7 +207,7 @@ class Call:
         return unquote(self.path[slice(*self.span)]) if self.span else None
 
     def path_with(self, model: str) -> str:
-        """Return the path with this model in the place of its own."""
+        """Return the path with its model replaced by this one."""
         if self.span is None:
             return self.path
         start, end = self.span
@@ -234,7 +234,7 @@ class Call:
         return next((unquote_plus(target[start:end]) for start, end in self.query_spans(target)), None)
 
     def query_with(self, query: str, model: str) -> str:
-        """Return a query, from its `?` on, with this model in the place of its own."""
+        """Return a query, from its `?` on, with its model replaced by this one."""
         for start, end in self.query_spans(query):
             return query[:start] + quote(model, safe=":@/") + query[end:]
         return query

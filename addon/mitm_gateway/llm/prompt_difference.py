@@ -36,7 +36,7 @@ _NUMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed from an earlier request to a later one."""
+    """Changes from an earlier request to a later one."""
 
     same: int
     """The number of messages at the beginning that are equal."""

@@ -1,4 +1,4 @@
-"""Open a connection through a proxy. Each way in which a proxy fails has a sentence of its own."""
+"""Open a connection through a proxy. Each kind of failure of a proxy has its own sentence."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _digests: dict[tuple[str, int], Digest | None] = {}
 def explained(later: http.HTTPFlow, limit: int = MAX_BYTES) -> list[str]:
     """Return the lines about a request and the one that it goes on from; none if there is no such request.
 
-    At most about so many bytes of bodies are parsed.
+    The bound is the number of bytes of bodies that are parsed.
     """
     if len(later.request.raw_content or b"") > limit or (turn := _turn(later, limit)) is None:
         return []

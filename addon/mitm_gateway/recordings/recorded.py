@@ -80,7 +80,7 @@ class Recorded:
 
     @property
     def is_conversation(self) -> bool:
-        """Whether the request is about a conversation with a model."""
+        """The request belongs to a conversation with a model."""
         return self.head.method == "POST" and call_of(self.head).api.is_conversation
 
     @cached_property

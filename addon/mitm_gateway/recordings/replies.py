@@ -1,6 +1,6 @@
 """Recorded responses, found by the request that a client makes: for tests that ask no model.
 
-Two requests are the same if method, place, query, model and body are. What names a session or an account in a body is
+Two requests are the same if method, place, query, model and body are. Names of sessions and accounts in a body are
 not compared, nor is the order of an object's members.
 """
 

@@ -10,7 +10,7 @@ from .problems import Finding, Problem
 from .ruleset import RuleSet
 from .schema import Rule
 
-# A variable as a shell writes it. Text such as "$5" is none.
+# A variable as a shell writes it; text such as "$5" is not one.
 _SHELL_VARIABLE = re.compile(r"(?<![\w$])\$[A-Z_][A-Z0-9_]{2,}\b")
 # A path that clients use as the beginning of others.
 _BASE_PATH = re.compile(r"(?:/v\d+(?:beta|alpha)?)?/?")

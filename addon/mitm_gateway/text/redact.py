@@ -237,7 +237,7 @@ def _masked_bytes(name: bytes, value: bytes) -> bytes:
 
 
 def _frames(name: bytes, value: bytes) -> bool:
-    """Return whether a field frames the body: it must stay, and a secret that is such a word is none."""
+    """Return whether a field frames the body: it must stay, and such a word is no secret."""
     match name.lower():
         case b"transfer-encoding":
             return value.strip().lower() == b"chunked"

@@ -1,4 +1,4 @@
-"""The end of `run`: what the user is told about the session."""
+"""The end of `run`: its report about the session."""
 
 from __future__ import annotations
 

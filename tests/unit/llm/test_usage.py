@@ -104,7 +104,7 @@ def test_bedrocks_frames_are_counted() -> None:
     data = b"".join(map(chunk, events))
     told = Usage("m", 8, 9, stop_reason="end_turn", is_stream=True)
     assert usage_of(CONTENT_TYPE, data[:50], data[50:]) == told
-    # What is no frame ends the reading, and keeps no memory.
+    # Bytes that are not a frame end the reading, and keep no memory.
     assert usage_of(CONTENT_TYPE, data, b"\xff" * 2_000_000, data) == told
 
 

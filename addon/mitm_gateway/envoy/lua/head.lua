@@ -109,7 +109,7 @@ function head.is_json(content_type, body)
   return body:find("^[ \t-\r]*[{%[]", at) ~= nil
 end
 
--- Return the path with another model in the place of its own.
+-- Return the path with its model replaced by another.
 function head.path_with(path, call, model)
   local before, old, after = path:sub(1, call.first - 1), path:sub(call.first, call.last - 1), path:sub(call.last)
   -- A client that leaves slashes as they are finds them so upstream; else they stay inside the segment.
@@ -136,7 +136,7 @@ for place = 1, 64 do
   DIGITS[("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"):byte(place)] = place - 1
 end
 
--- Decode base64 with its padding; nil where the text is none.
+-- Decode base64 with its padding; nil if the text is not base64.
 function head.from_base64(encoded)
   local digits = text.without_final(encoded, "=")
   if #encoded % 4 ~= 0 or #encoded - #digits > 2 then return nil end

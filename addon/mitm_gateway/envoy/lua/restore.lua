@@ -115,7 +115,7 @@ function Scanner:capture(data, first, last, out)
   end
 end
 
--- Return the key in a string's bytes, false where it is none or too long to matter.
+-- Return the key in a string's bytes, false if it is not a key or too long to matter.
 local function key_in(text)
   if #text > MAX_KEY_BYTES then return false end
   if not text:find("\\", 1, true) then return text end
@@ -144,7 +144,7 @@ function Scanner:string(data, p, at, start, out)
   return quote + 1, start
 end
 
--- Pass a number, a word or nonsense: the value of the key, if any. Before the document it means that this is none.
+-- Pass a number, a word or nonsense: the value of the key, if any. Before the document it means that this is not JSON.
 function Scanner:pass_scalar(p, at, place)
   while at < place and BLANKS[p[at - 1]] == 1 do at = at + 1 end
   if at == place then return end

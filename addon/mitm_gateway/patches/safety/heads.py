@@ -189,7 +189,7 @@ def check_http3(patches: Patches) -> None:
                 status = _fault(each.headers, has_no_body=each.stream_ended)
                 if status is not None:
                     _answer(self, each.stream_id, status)
-                    # What the client still sends on this stream is discarded.
+                    # Further data of the client on this stream is discarded.
                     self._closed_streams.add(each.stream_id)
                     return []
         return found
