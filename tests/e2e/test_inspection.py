@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,12 +15,24 @@ import pytest
 
 from mitm_gateway.observe.stats import Stats
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as EVENT_STREAM
-from support.answers import Bytes, Close, Reply, Stream, anthropic_error, event, message_events
+from support.answers import (
+    Answer,
+    Bytes,
+    Close,
+    Reply,
+    Seen,
+    Stream,
+    anthropic_error,
+    claude_answers,
+    event,
+    message_events,
+    tool_events,
+)
 from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
 from support.eventstreams import converse_events
 from support.processes import WEB_PASSWORD, Mitmdump
 from support.recorder import Recorder
-from support.starters import StartMitmdump, StartRecorder
+from support.starters import RunClaude, StartMitmdump, StartRecorder
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
@@ -386,3 +399,67 @@ def test_a_flow_of_a_file_can_be_replayed(
     assert again.values("authorization") == [f"Bearer {GW}"]
     flow = wait_for_flow(viewer, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: ")
+
+
+TURNS = """
+credentials:
+  gw: {{env: GW_KEY}}
+rules:
+  - name: gw
+    match: {{host: api.anthropic.com, path: /v1/**}}
+    upstream: {}
+    auth: {{scheme: bearer, credential: gw}}
+    respond: {{head: true}}
+"""
+
+
+def turn_answer(request: Seen) -> Answer:
+    """Call a tool in the first turn, and answer the others with text."""
+    if (
+        request.method != "POST"
+        or not request.path.endswith("/v1/messages")
+        or not request.json.get("stream")
+    ):
+        return claude_answers(request)
+    asked = request.json
+    if not asked.get("tools") or len(asked["messages"]) >= 3:
+        return Stream(message_events(asked["model"]), gated=False)
+    # Claude Code joins messages of one identifier when it continues a session.
+    calls = (each.replace(b"msg_test", b"msg_tool") for each in tool_events(asked["model"], "Read"))
+    return Stream(tuple(calls), gated=False)
+
+
+def without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_turns_of_claude_code_are_compared_and_priced(
+    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude
+) -> None:
+    upstream = recorder(turn_answer)
+    proxy = mitmdump(rules=TURNS.format(upstream.url), modes=REVERSE, env=ENV, web=True)
+    variables = {
+        "ANTHROPIC_BASE_URL": proxy.url,
+        "ANTHROPIC_API_KEY": CK,
+        "ANTHROPIC_MODEL": "claude-opus-4-8",
+    }
+    for prompt, args in (("read the file", ()), ("and again", ("--continue",))):
+        done = run_claude(variables, prompt, args)
+        assert done.stdout == "hello there\n", done
+    flows = [flow for flow in web(proxy, "/flows") if flow["request"]["method"] == "POST" and has_ended(flow)]
+    texts = [view(proxy, flow, "request", "LLM") for flow in flows]
+    calls = [(flow, text) for flow, text in zip(flows, texts, strict=True) if "\ntools (" in text]
+    first, second, third = calls[:3]
+    assert not first[1].startswith("since")
+    assert re.match(
+        r"since the request before:\n  same up to message \d+, \w+ messages new\n  cache: ", second[1]
+    )
+    assert re.match(
+        r"since the request before:\n  same up to message [4-9], \w+ messages new\n  cache: ", third[1]
+    )
+    assert third[0]["comment"].startswith("opus-4-8 11→7, gw: x-api-key → bearer, 200, ")
+    assert third[0]["comment"].endswith(", $0.0002")
+    asked = next(request.json for request in upstream.requests if request.body and request.json.get("tools"))
+    shown = without_blanks(first[1])
+    for described in (*asked["tools"], *({"description": block["text"]} for block in asked["system"])):
+        assert without_blanks(described["description"]) in shown
