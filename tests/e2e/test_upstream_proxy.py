@@ -245,6 +245,19 @@ def test_a_wrong_login_and_proxies_that_cannot_be_reached(
             proxy.kill()
 
 
+def test_a_fault_while_connecting_is_a_502(
+    mitmdump: StartMitmdump, authority: Authority, tmp_path: Path
+) -> None:
+    script = tmp_path / "fault.py"
+    script.write_text(
+        "import asyncio\n"
+        "async def broken(*args, **options):\n    raise UnicodeError('S3CRET')\n"
+        "def running():\n    asyncio.open_connection = broken\n"
+    )
+    proxy = start(mitmdump, authority, "-s", str(script))
+    assert "internal fault (UnicodeError)" in reason(proxy)
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -12,7 +12,7 @@ import ssl
 from typing import Any, TypeAlias
 
 from ..patches.safety.error_pages import OWN_FAULT as OWN_FAULT
-from ..wire.proxies import Proxy
+from ..wire.proxies import Proxy, bytes_of
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 # Squid gives up on a host after a minute.
@@ -105,7 +105,7 @@ def authorization(proxy: Proxy) -> bytes | None:
     """Return the value of Proxy-Authorization."""
     if proxy.user is None:
         return None
-    return b"Basic " + base64.b64encode(f"{proxy.user}:{proxy.password.reveal()}".encode())
+    return b"Basic " + base64.b64encode(bytes_of(f"{proxy.user}:{proxy.password.reveal()}"))
 
 
 def asks_for_login(proxy: Proxy, head: bytes = b"") -> str:
@@ -177,7 +177,7 @@ async def _socks(
 
 
 async def _socks_login(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    user, password = (proxy.user or "").encode(), proxy.password.reveal().encode()
+    user, password = bytes_of(proxy.user or ""), bytes_of(proxy.password.reveal())
     if max(len(user), len(password)) > 255:
         raise ProxyError(proxy, f"takes no more than 255 bytes of user or password; correct {proxy.source}")
     writer.write(b"\x05\x01\x00" if proxy.user is None else b"\x05\x02\x00\x02")

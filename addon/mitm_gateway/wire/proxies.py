@@ -74,13 +74,22 @@ class Proxy:
             authority.host,
             authority.port or _PORTS[scheme],
             source,
-            unquote(user) if has_login else None,
-            Secret(unquote(password)),
+            _unquoted(user) if has_login else None,
+            Secret(_unquoted(password)),
         )
 
 
+def _unquoted(text: str) -> str:
+    return unquote(text, errors="surrogateescape")
+
+
 def _quoted(text: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in text.encode())
+    return "".join(f"%{byte:02X}" for byte in bytes_of(text))
+
+
+def bytes_of(login: str) -> bytes:
+    """Return the bytes of a user or password, which need not be UTF-8."""
+    return login.encode(errors="surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mitm_gateway.wire.addresses import UrlScheme
-from mitm_gateway.wire.proxies import Proxies, Proxy, is_excepted
+from mitm_gateway.wire.proxies import Proxies, Proxy, bytes_of, is_excepted
 
 
 def used(scheme: UrlScheme = "https", host: str = "gw.test", **environ: str) -> str | None:
@@ -111,6 +111,13 @@ def test_the_option_names_a_proxy_or_none() -> None:
     assert Proxies.of("none", environ) == Proxies()
     given = Proxies.of("http://b:1", environ)
     assert (str(given.route("https", "x")), given.route("http", "direct.test")) == ("b:1", None)
+
+
+def test_a_login_need_not_be_utf_8() -> None:
+    for text in ("http://u:%ff@a:1", "http://u:\udcff@a:1"):
+        proxy = Proxy.parse(text, "x")
+        assert bytes_of(proxy.password.reveal()) == b"\xff"
+        assert proxy.url.reveal() == "http://%75:%FF@a:1"
 
 
 def test_a_password_is_shown_by_nothing() -> None:

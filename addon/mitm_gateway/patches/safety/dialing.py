@@ -18,7 +18,7 @@ from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
 from ..patch import Patches, Unexpected, expect
-from .error_pages import json_page
+from .error_pages import OWN_FAULT, json_page
 from .framing import fail
 
 Steps = Generator[Any, Any, None]
@@ -38,7 +38,12 @@ def open_connections(patches: Patches) -> None:
         await opened(self, command)
 
     async def dial(host: str, port: int, **options: Any) -> Any:
-        return await gateway.dial(*_opening.get(), **options)
+        try:
+            return await gateway.dial(*_opening.get(), **options)
+        except OSError:
+            raise
+        except Exception as fault:  # mitmproxy would leave the client waiting
+            raise OSError(f"{OWN_FAULT}internal fault ({type(fault).__name__})") from None
 
     patches.set(handler, "open_connection", open_connection)
     patches.set(server, "asyncio", _Asyncio(dial))
