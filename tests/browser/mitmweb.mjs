@@ -10,7 +10,7 @@ page.setDefaultTimeout(60000);
 
 // A picture of the list, or of the pane beside it: from the last line that begins like this on, up to another text.
 // Prompts that a client brings along are not ours to show.
-async function shoot(name, height, from, to) {
+async function shoot(name, height, from, to, above = 8) {
   if (!folder) return;
   let box = { x: 0, y: 0, width: 1000, height };
   await page.setViewportSize({ width: from ? 1700 : 1000, height: from ? 1100 : height });
@@ -21,7 +21,7 @@ async function shoot(name, height, from, to) {
     const { x, width } = await pane.boundingBox();
     const { y } = await start.boundingBox();
     const end = to ? (await pane.getByText(to).first().boundingBox()).y : y + height;
-    box = { x: x + 12, y: y - 8, width: Math.min(width - 24, 900), height: Math.min(end - y, height) };
+    box = { x: x + 12, y: y - above, width: Math.min(width - 24, 900), height: Math.min(end - y, height) };
   }
   await page.screenshot({ path: `${folder}/${name}.png`, clip: box });
 }
@@ -48,7 +48,7 @@ try {
   await page.getByText("Request", { exact: true }).first().click();
   seen.request = await content("user:");
   await shoot("difference", 400, "since the request before", "system (");
-  await shoot("llm", 330, "tool call Read toolu_0");
+  await shoot("llm", 300, "tool call Read toolu_0", null, 26);
   await page.getByText("Response", { exact: true }).first().click();
   seen.response = await content("assistant:");
   await chooseView("gateway");

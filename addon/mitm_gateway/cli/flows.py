@@ -38,6 +38,8 @@ def add(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "flows",
         help="list, show and convert recorded requests",
+        # Python 3.11 writes the options that exclude each other on one line.
+        usage="%(prog)s FILE [options]",
         description="Read a recording of mitmproxy, or a HAR file.",
         epilog=_EXAMPLES,
     )
