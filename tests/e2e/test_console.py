@@ -96,6 +96,12 @@ def test_a_call_is_read_replayed_and_explained(
     terminal.wait_for(r"auth +x-api-key → bearer \(credential gw\)")
     terminal.wait_for(r"model +claude-opus-4 → gw-large")
     terminal.press("q")
+    terminal.type(":gateway.stats")
+    terminal.press("Enter")
+    # The whole line fits the box.
+    terminal.wait_for(r"(?m)│ *rule +model +requests +errors +in +out .*total p95 *│$")
+    terminal.wait_for(r"(?m)│ *total +2 +0 +22 +14 .* m?s *│$")
+    terminal.press("q")
     terminal.press("q")
     terminal.wait_for("Quit")
     terminal.press("y")
