@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -194,3 +195,51 @@ def test_gemini_is_counted() -> None:
     assert usage_of("application/json", json.dumps(last).encode()) == expected
     error = {"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}
     assert usage_of("application/json", json.dumps(error).encode()).error == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("response", "written", "longer"),
+    [
+        ({"usage": {"input_tokens": 1, "cache_creation_input_tokens": 9,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 4}}}, 9, 4),
+        ({"usage": {"input_tokens": 20, "input_tokens_details": {
+            "cached_tokens": 3, "cache_write_tokens": 9,
+            "cache_write_tokens_details": {"ttl_30m_tokens": 5, "ttl_12h_tokens": 4}}}}, 9, 4),
+        ({"usage": {"prompt_tokens": 20, "prompt_tokens_details": {"cache_write_tokens": 9}}}, 9, None),
+        ({"output": {"message": {}}, "usage": {"inputTokens": 1, "cacheWriteInputTokens": 9, "cacheDetails": [
+            {"ttl": "5m", "inputTokens": 5}, {"ttl": "1h", "inputTokens": 4}]}}, 9, 4),
+    ],
+    ids=["messages", "responses", "chat", "converse"],
+)  # fmt: skip
+def test_tokens_written_to_the_cache_are_counted_by_their_time(
+    response: dict[str, Any], written: int, longer: int | None
+) -> None:
+    reader = reader_for("application/json")
+    reader.feed(json.dumps(response).encode())
+    usage = reader.finish()
+    assert (usage.cache_creation_tokens, usage.cache_creation_long_tokens) == (written, longer)
+
+
+@pytest.mark.parametrize(
+    ("response", "tier"),
+    [
+        ({"usage": {"input_tokens": 1, "service_tier": "standard", "inference_geo": "global"}}, None),
+        ({"usage": {"input_tokens": 1, "service_tier": "standard", "inference_geo": "us"}}, "us"),
+        ({"usage": {"input_tokens": 1, "speed": "fast"}}, "fast"),
+        ({"usage": {"input_tokens": 1}, "service_tier": "flex"}, "flex"),
+        ({"usage": {"input_tokens": 1}, "service_tier": "default"}, None),
+        ({"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"audio_tokens": 5}}}, "audio"),
+        ({"usageMetadata": {"promptTokenCount": 1, "promptTokensDetails": [{"modality": "AUDIO"}]}}, "audio"),
+        ({"usage": {"input_tokens": 1, "service_tier": ["x"]}, "service_tier": 3}, None),
+    ],
+)
+def test_a_tier_with_prices_of_its_own_is_told(response: dict[str, Any], tier: str | None) -> None:
+    assert Usage().updated(response).special_tier == tier
+
+
+def test_the_tier_that_served_replaces_the_one_that_was_asked_for() -> None:
+    usage = Usage().updated({"response": {"service_tier": "priority"}})
+    assert (
+        usage.updated({"response": {"service_tier": "default", "usage": {"input_tokens": 1}}}).special_tier
+        is None
+    )
