@@ -21,7 +21,7 @@ NODE_STAMP := .cache/npm/node-$(NODE)
 # Compiled tests and modules are kept, or each process of the suite compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run web screenshots quick test check matrix clients bench fuzz soak bystander host-suite package clean
+.PHONY: help run web screenshots quick test check matrix clients sdk-suites bench fuzz soak bystander host-suite package clean
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/dev
 
@@ -69,6 +69,9 @@ clients: .venv/dev ## real client programs in every mode; writes the table of do
 	@PYTHONPATH=addon:tests .venv/bin/python tests/clients/install.py
 	@.venv/bin/python -m pytest -n 2 -m clients --junitxml=.cache/clients/results.xml tests/clients $(ARGS)
 	@PYTHONPATH=addon:tests .venv/bin/python tests/clients/table.py .cache/clients/results.xml docs/clients.md
+
+sdk-suites: .venv/dev ## the API tests of anthropic-sdk-python and openai-python, with and without the gateway
+	@PYTHONPATH=addon:tests .venv/bin/python tests/sdk_suites/run.py $(ARGS)
 
 bench: .venv/runtime ## what the gateway costs, beside mitmproxy, fast proxies and other gateways; ARGS=--curves
 	@.venv/bin/python bench/run.py $(ARGS)

@@ -18,7 +18,7 @@ from support.lua import Library
 N = 100
 MAX_RATIO = 3
 RULE = make_rule(
-    models={"map": {"a*b*c": "x", "*-*": "y"}}, beta={"drop": ["a*b"], "rename": {"a": "b"}},
+    models={"map": {"a*b*c": "x", "*-*": "y", "x*-*": "a{1}/{2}"}}, beta={"drop": ["a*b"], "rename": {"a": "b"}},
     body={"remove": ["a[*].b", "b", "a[b=*x*].c"], "set": {"c.d": 1, "a[*].x": "y"}}, query={"set": {"a": "b"}},
 )  # fmt: skip
 DATA = rule_data(RULE, Listener("127.0.0.1", 1))
@@ -63,9 +63,13 @@ CALLS: dict[str, str] = {
     "restore.json_lines": "return whole(function() return restore.json_lines(NAME, TREE) end)",
     "restore.always": "return NAME",
     "kinds.of": "return function(text) return kinds.of('', text, false) end",
-    "usage.sse": "return whole(function() return usage.sse(true) end)",
-    "usage.json": "return whole(function() return usage.json(true) end)",
-    "usage.sse by byte": "return bytewise(function() return usage.sse(true) end)",
+    "usage.sse": "return whole(function() return usage.sse() end)",
+    "usage.json": "return whole(function() return usage.json() end)",
+    "usage.frames": "return whole(function() return usage.frames() end)",
+    "usage.frames by byte": "return bytewise(function() return usage.frames() end)",
+    "json.items": "return json.items",
+    "models.asked_for": "return function(name) return models.asked_for(RULE.models, name) end",
+    "usage.sse by byte": "return bytewise(function() return usage.sse() end)",
 }
 FEEDING = """
 local NAME, TREE = restore.always('"m"'), CONSTANTS.response_trees[1]
@@ -96,11 +100,14 @@ LINES = [
     ("", "/images/", ""), ("oauth-", ",oauth-", ""), ("openai-insecure-api-key.", ",openai-insecure-api-key.", ""),
     ("", "\x00", ""), ("", "é", ""), ("", "\\u00", "x"),
 ]  # fmt: skip
+# One without headers and payload.
+FRAME = "\0\0\0\x10" + "\0" * 12
 BODIES = [
     ('{"requests":[', '{"params":{"model":"m"}},', "{}]}"), ('{"requests":[', "{},", '{"params":{"model":"m"}}]}'),
     ('{"a":"', "x", '"}'), ('{"a":"', "\\\\", '"}'), ('{"a":"', '\\"', '"}'), ('{"a":"', "\\u00e9", '"}'),
     ('{"a":"', "é", '"'), ('{"a":[', "{},", "1]}"), ('{"a":[', "[],", "1]}"), ('{"a":[', '{"b":1},', "1]}"),
     ('{"a":', "[", ""), ('{"a":', '{"a":', ""), ("{", '"a":1,', '"b":2}'), ("{", '"model":"x",', '"b":2}'),
+    (FRAME, FRAME, ""), ("\0\0\x7f\0" + "\0" * 8, "x", ""), ("\0\0\0\x40\0\0\0\x28\0\0\0\0", "\1a\0", ""),
     ("{", '"\\u006dodel":1,', ""), ('{"a":', "9", "}"), ("", " ", "{}"),
     ('{"anthropic_beta":[', '"a",', '"b"]}'), ('{"messages":[', '{"type":"x","a":["é"]},', "1]}"),
     ('{"model":"', "x", '"}'), ('{"messages":"', "\\n", '"}'), ('{"message":{', '"model":"x",', '"a":1}}'),
