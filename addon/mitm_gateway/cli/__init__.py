@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .. import __version__
 from ..rules.problems import RulesError
@@ -49,6 +50,7 @@ exit status: 0, 1 for a fault found, 2 for wrong usage; `run` has the client's."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for a fault found, 2 for wrong usage."""
+    _open_closed_streams()
     _buffer_lines()
     arguments = _arguments(argv)
     try:
@@ -68,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
+
+
+def _open_closed_streams() -> None:
+    """Open those of the standard streams that the caller has closed, so that no other file takes their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - open to the end
+            setattr(sys, name, stream)
 
 
 def _buffer_lines() -> None:

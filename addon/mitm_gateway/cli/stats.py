@@ -10,7 +10,7 @@ from ..observe.prices import Prices
 from ..observe.stats import WAYS, Cost, Stats, logged_cost
 from ..rules.problems import RulesError
 from ..text.printable import visible
-from .common import FAULT, OK, Subparsers, examples, say
+from .common import FAULT, OK, Subparsers, examples, say, wrong_usage
 
 
 def add(commands: Subparsers) -> None:
@@ -43,6 +43,8 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
+    if arguments.file is None and sys.stdin.isatty():
+        return wrong_usage("FILE is missing; expected a gateway_log, or one on standard input")
     try:
         stats = Stats(_cost(arguments.prices))
     except RulesError as fault:

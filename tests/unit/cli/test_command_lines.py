@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -188,3 +190,21 @@ def test_a_busy_port_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str
 def test_ports_beyond_the_last_do_not_exist() -> None:
     told = serve.port_fault("127.0.0.1", range(65536, 65538))
     assert told == "port 65536 does not exist; choose a smaller one with --port"
+
+
+@pytest.mark.parametrize("line", ["presets", "check -", "check nowhere.yaml", "stats", "xyzzy"])
+def test_closed_standard_streams_are_no_fault(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    status = status_of(line)
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()
+    assert status in (0, 1, 2)
+
+
+def test_a_log_is_not_awaited_from_a_keyboard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert status_of("stats") == 2
+    assert "FILE is missing; expected a gateway_log" in capsys.readouterr().err
