@@ -30,12 +30,19 @@ Get: TypeAlias = Callable[[str], str | None]
 
 def session_in_headers(get: Get) -> str | None:
     """Return the session that headers name; `get` returns the value of a header by its lower-case name."""
-    return next((value for name in SESSION_HEADERS if (value := get(name))), None)
+    return _first(get, SESSION_HEADERS)
 
 
 def agent_in_headers(get: Get) -> str | None:
     """Return the agent of a session that headers name."""
-    return next((value for name in AGENT_HEADERS if (value := get(name))), None)
+    return _first(get, AGENT_HEADERS)
+
+
+def _first(get: Get, names: tuple[str, ...]) -> str | None:
+    for name in names:
+        if value := get(name):
+            return value
+    return None
 
 
 def session_in_body(body: Mapping[str, Any]) -> str | None:
