@@ -30,6 +30,10 @@ MAX_MEMBERS = 100_000
 # simdjson needs up to thirteen times the size of a body of short values (832 MB for 64 MB of "0,"), so large bodies of
 # such values, and very large bodies, are walked.
 _MAX_QUICK_BYTES, _MAX_DENSE_BYTES, _DENSE = 16 << 20, 1 << 20, 8
+# The buffers of a parser have some 17 times the size of a body, and a new one for each body would have the system
+# map and clear memory again and again. One is kept for usual bodies; kept for larger ones it would hold too much.
+_MAX_KEPT_BYTES = 2 << 20
+_parser: Any = simdjson.Parser() if simdjson is not None else None
 
 _MODEL = "model"
 
@@ -186,8 +190,7 @@ def _check_growth(raw: bytes) -> None:
 def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
     """Return the body if simdjson accepts it; otherwise the walk decides and names the fault."""
     try:
-        # A parser that is kept would keep the memory of the largest body; a new one takes next to no time.
-        top = simdjson.Parser().parse(raw)
+        top = (_parser if len(raw) <= _MAX_KEPT_BYTES else simdjson.Parser()).parse(raw)
         if not isinstance(top, simdjson.Object) or len(top) > MAX_MEMBERS:
             return None
         keys = frozenset(top)
