@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache" / "bench"
-MITMDUMP = Path(sys.executable).with_name("mitmdump")
+MITMDUMP, MITMWEB = (Path(sys.executable).with_name(name) for name in ("mitmdump", "mitmweb"))
 GATEWAY = HERE.parent / "addon" / "gateway.py"
 
 KEY = "bench-key"
@@ -37,14 +38,30 @@ class Start:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def _mitmdump(home: Path, port: int, upstream: int, *more: str) -> list[str]:
+def _mitmdump(home: Path, port: int, upstream: int, *more: str, tool: Path = MITMDUMP) -> list[str]:
     listen = ["--mode", f"reverse:http://127.0.0.1:{upstream}", "--listen-host", "127.0.0.1", "-p", str(port)]
-    return [str(MITMDUMP), "-q", *listen, "--set", f"confdir={home / 'conf'}", *more]
+    return [str(tool), "-q", *listen, "--set", f"confdir={home / 'conf'}", *more]
 
 
 def stock(home: Path, port: int, upstream: int) -> Start:
     """mitmdump without any addon: its clients send what the upstream wants."""
     return Start(_mitmdump(home, port, upstream), RIGHT, SENT)
+
+
+def streaming(home: Path, port: int, upstream: int) -> Start:
+    """mitmdump without any addon that streams large bodies."""
+    return Start(_mitmdump(home, port, upstream, "--set", "stream_large_bodies=1m"), RIGHT, SENT)
+
+
+def stock_web(home: Path, port: int, upstream: int) -> Start:
+    """mitmweb without any addon."""
+    return Start(_mitmdump(home, port, upstream, *_web(), tool=MITMWEB), RIGHT, SENT)
+
+
+def _web() -> list[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return ["--no-web-open-browser", "--web-port", str(probe.getsockname()[1])]
 
 
 def built_in(home: Path, port: int, upstream: int) -> Start:
@@ -69,17 +86,28 @@ def rules_text(count: int) -> str:
     )
 
 
-def gateway(rules: int = 1, *more: str) -> Callable[[Path, int, int], Start]:
+def gateway(rules: int = 1) -> Callable[[Path, int, int], Start]:
     """The gateway: auth, model remap and restore, guard, masking, log."""
+    return lambda home, port, upstream: _gateway(home, port, upstream, rules_text(rules))
 
-    def start(home: Path, port: int, upstream: int) -> Start:
-        file = home / "rules.yaml"
-        file.write_text(rules_text(rules))
-        options = ("--set", f"gateway_rules={file}", "--set", f"gateway_log={home / 'log.jsonl'}")
-        command = _mitmdump(home, port, upstream, "-s", str(GATEWAY), *options, *more)
-        return Start(command, env={"BENCH_KEY": KEY})
 
-    return start
+def _gateway(home: Path, port: int, upstream: int, rules: str, *more: str, tool: Path = MITMDUMP) -> Start:
+    file = home / "rules.yaml"
+    file.write_text(rules)
+    options = ("--set", f"gateway_rules={file}", "--set", f"gateway_log={home / 'log.jsonl'}")
+    command = _mitmdump(home, port, upstream, "-s", str(GATEWAY), *options, *more, tool=tool)
+    return Start(command, env={"BENCH_KEY": KEY})
+
+
+def gateway_web(home: Path, port: int, upstream: int) -> Start:
+    """The gateway in mitmweb."""
+    return _gateway(home, port, upstream, rules_text(1), *_web(), tool=MITMWEB)
+
+
+def passing(home: Path, port: int, upstream: int) -> Start:
+    """The gateway with requests that no rule takes."""
+    rules = "unmatched: pass\nrules:\n- match: {host: 127.0.0.1, path: /other/**}\n"
+    return replace(_gateway(home, port, upstream, rules), headers=RIGHT, model=SENT)
 
 
 def served(home: Path, port: int, upstream: int) -> Start:
@@ -206,6 +234,14 @@ def litellm(home: Path, port: int, upstream: int) -> Start:
     return Start(command, ("x-api-key: sk-client",), env=env)
 
 
+def claude_tap(home: Path, port: int, upstream: int) -> Start:
+    """claude-tap, which records into a database and edits nothing: its clients send what the upstream wants."""
+    program = _installed("claude-tap", "claude-tap") / "claude-tap"
+    listen = ["--tap-no-launch", "--tap-host", "127.0.0.1", "--tap-port", str(port)]
+    target = ["--tap-target", f"http://127.0.0.1:{upstream}", "--tap-no-live", "--tap-no-open"]
+    return Start([str(program), *listen, *target], RIGHT, SENT, {"HOME": str(home)})
+
+
 def claude_code_router(home: Path, port: int, upstream: int) -> Start:
     """claude-code-router with one provider."""
     program = CACHE / "ccr" / "node_modules" / "@musistudio" / "claude-code-router" / "dist" / "cli.js"
@@ -264,4 +300,5 @@ CONTESTANTS: dict[str, Callable[[Path, int, int], Start]] = {
     "Envoy, exported": exported(),
     "LiteLLM": litellm,
     "claude-code-router": claude_code_router,
+    "claude-tap": claude_tap,
 }

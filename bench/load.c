@@ -2,8 +2,8 @@
 //
 //   load PORT CONNECTIONS SECONDS REQUESTS BODY [HEADER...]
 //
-// Ends after SECONDS or after REQUESTS in all. Prints one line of JSON, times in milliseconds: of a request,
-// to the first event of a stream, and from an event's writing (at=NANOSECONDS) to its arrival.
+// Ends after SECONDS or after REQUESTS in all. Prints one line of JSON, times in milliseconds: of a request, to the
+// head of its answer, to the first event of a stream, and from an event's writing (at=NANOSECONDS) to its arrival.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -25,7 +25,7 @@ typedef struct {
     int fd, number;
     char *data;
     size_t used, room;
-    Times requests, first, delays;
+    Times requests, heads, first, delays;
     long errors;
 } Client;
 
@@ -69,7 +69,8 @@ static void note_events(Client *c, size_t *seen, int *events) {
 // One request and its whole answer; whether it was 200.
 static int ask(Client *c) {
     size_t sent = 0, head = 0, total = 0, seen = 0;
-    int chunked = 0, events = 0;
+    int chunked = 0, events = 0, is_stream = 0;
+    long start = now();
     while (sent < request_size) {
         ssize_t n = send(c->fd, request + sent, request_size - sent, MSG_NOSIGNAL);
         if (n <= 0) return 0;
@@ -85,13 +86,15 @@ static int ask(Client *c) {
         if (end) {
             seen = head = end + 4 - c->data;
             *end = 0;
+            add(&c->heads, now() - start);
+            is_stream = strcasestr(c->data, "\ncontent-type: text/event-stream") != NULL;
             char *length = strcasestr(c->data, "\ncontent-length:");
             chunked = strcasestr(c->data, "\ntransfer-encoding: chunked") != NULL;
             total = head + (length ? strtoul(length + 16, NULL, 10) : 0);
             if (atoi(c->data + 9) != 200) return 0;
         }
         if (!head) continue;
-        note_events(c, &seen, &events);
+        if (is_stream) note_events(c, &seen, &events);
         if (chunked ? c->used >= head + 5 && !memcmp(c->data + c->used - 5, "0\r\n\r\n", 5) : c->used >= total) return 1;
     }
 }
@@ -150,15 +153,16 @@ int main(int count, char **arguments) {
     long start = now();
     deadline = start + (long)(atof(arguments[3]) * 1e9);
     for (int i = 0; i < connections; i++) clients[i].number = i, pthread_create(&threads[i], NULL, run, &clients[i]);
-    Times requests = {0}, first = {0}, delays = {0};
+    Times requests = {0}, heads = {0}, first = {0}, delays = {0};
     long errors = 0;
     for (int i = 0; i < connections; i++) {
         pthread_join(threads[i], NULL);
+        join(&heads, &clients[i].heads);
         join(&requests, &clients[i].requests), join(&first, &clients[i].first), join(&delays, &clients[i].delays);
         errors += clients[i].errors;
     }
     double wall = (now() - start) / 1e9;
     printf("{");
-    print("request", &requests), print("first", &first), print("delay", &delays);
+    print("request", &requests), print("head", &heads), print("first", &first), print("delay", &delays);
     printf("\"done\": %zu, \"errors\": %ld, \"per_second\": %.1f}\n", requests.used, errors, requests.used / wall);
 }

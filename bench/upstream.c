@@ -4,7 +4,8 @@
 //
 // A request must bring the gateway's key, as a bearer token or as x-api-key, or it gets 401. A body with
 // "events=N,every=MS" in it gets an event stream: N events, one each MS milliseconds, each with the time
-// at which it was written (at=NANOSECONDS, CLOCK_MONOTONIC). Any other gets one JSON answer.
+// at which it was written (at=NANOSECONDS, CLOCK_MONOTONIC). One with "bytes=N" gets a file of N bytes. Any other gets
+// one JSON answer.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -95,6 +96,16 @@ static int answer_stream(int fd, const char *model, int events, int every) {
            send_all(fd, "0\r\n\r\n", 5);
 }
 
+static int answer_file(int fd, long size) {
+    static const char zeros[65536];
+    char head[200];
+    int used = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %ld\r\n\r\n", size);
+    if (!send_all(fd, head, used)) return 0;
+    for (; size > 0; size -= sizeof zeros)
+        if (!send_all(fd, zeros, size < (long)sizeof zeros ? size : (long)sizeof zeros)) return 0;
+    return 1;
+}
+
 static int answer_json(int fd, int status, const char *body) {
     char out[2048];
     int size = snprintf(out, sizeof out, "HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
@@ -127,10 +138,13 @@ static int serve_one(Connection *c) {
     find_model(c->data + head, size, model, sizeof model);
     char *wish = memmem(c->data + head, size < 4096 ? size : 4096, "events=", 7);
     if (wish) sscanf(wish, "events=%d,every=%d", &events, &every);
+    char *file = memmem(c->data + head, size < 4096 ? size : 4096, "bytes=", 6);
     if (!allowed)
         alive = answer_json(c->fd, 401, "{\"type\":\"error\",\"error\":{\"type\":\"authentication_error\",\"message\":\"no key\"}}");
     else if (events)
         alive = answer_stream(c->fd, model, events, every);
+    else if (file)
+        alive = answer_file(c->fd, atol(file + 6));
     else {
         snprintf(body, sizeof body,
                  "{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":[{\"type\":\"text\","

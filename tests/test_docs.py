@@ -226,3 +226,12 @@ def test_the_tests_that_the_cases_name_exist() -> None:
     text = (DOCS / "security-cases.md").read_text()
     for file, name in re.findall(r"`(tests/\S+\.py)`(?: `(test_\w+)`)?", text):
         assert f"def {name}" in (ROOT / file).read_text(), (file, name)
+
+
+def test_readme_quotes_the_recorded_cost_of_a_small_request() -> None:
+    quoted = re.search(r"a small request takes ([0-9.]+) of mitmdump's CPU", README.read_text())
+    page = (DOCS / "performance.md").read_text().partition("<!-- mitmproxy 12 -->")[2]
+    recorded = re.search(r"\| CPU 1 KB, of mitmdump's \| [^|]* \| ([0-9.]+) \|", page)
+    assert quoted is not None
+    assert recorded is not None
+    assert quoted[1] == recorded[1]
