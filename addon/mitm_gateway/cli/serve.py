@@ -134,6 +134,8 @@ def _serve(
 def port_fault(host: str, ports: range) -> str | None:
     """Return which port is in use; mitmproxy says so among other lines, and without a way out."""
     for port in ports:
+        if port >= 1 << 16:
+            return f"port {port} does not exist; choose a smaller one with --port"
         try:
             socket.create_server(
                 (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -145,8 +147,6 @@ def port_fault(host: str, ports: range) -> str | None:
             return (
                 f"port {port} is in use{first}; end the program that uses it, or choose another with --port"
             )
-        except (OverflowError, ValueError):
-            return f"port {port} does not exist; choose a smaller one with --port"
     return None
 
 

@@ -167,6 +167,7 @@ def test_every_command_has_a_description_and_examples_that_fit_a_narrow_terminal
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("HOME", "/home/user")
     choices = next(action.choices for action in build_parser()._actions if isinstance(action.choices, dict))
     for name, parser in choices.items():
         assert parser.description, name
