@@ -146,5 +146,8 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"cost: unknown for the tier {facts['service_tier']}"
     if "bytes_in" in facts:
         yield f"response: {size(facts['bytes_in'])}"
+    if "session" in facts:
+        agent = f", agent {facts['agent']}" if "agent" in facts else ""
+        yield f"session: {facts['session']}{agent}"
     if facts.get("retry"):
         yield f"retry: number {facts['retry']} by the client"

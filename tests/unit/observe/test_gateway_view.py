@@ -126,3 +126,10 @@ def test_an_unchanged_body_has_no_effective_edits() -> None:
 
 def test_without_the_applied_edits_only_those_of_the_rule_are_listed() -> None:
     assert edits_shown({}) == ["body edits of the rule:", "  remove a", "  set b"]
+
+
+def test_session_and_cost_are_shown() -> None:
+    facts = {"session": "s1", "agent": "a1", "cost_usd": 0.0271, "cache_creation_long_tokens": 7}
+    text = render(facts, RECEIVED, FORWARDED)
+    assert "tokens: of them for longer 7\ncost: $0.0271\nsession: s1, agent a1" in text
+    assert "cost: unknown for the tier flex" in render({"service_tier": "flex"}, RECEIVED, FORWARDED)

@@ -148,3 +148,14 @@ def test_the_command_totals_thousands_of_lines(tmp_path: Path, capsys: pytest.Ca
 def test_a_missing_log_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stats", str(tmp_path / "no.jsonl")]) == 1
     assert capsys.readouterr().err.endswith("no.jsonl: No such file or directory\n")
+
+
+def test_a_log_is_priced_anew_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, prices = tmp_path / "log.jsonl", tmp_path / "prices.yaml"
+    log.write_text(json.dumps(entry(1)))
+    prices.write_text("models: {opus: {input: 1000, output: 0, cache_read: 0, cache_write: 0}}")
+    assert main(["stats", "--prices", str(prices), str(log)]) == 0
+    assert "$1.00" in capsys.readouterr().out
+    prices.write_text("models: {opus: {input: cheap, output: 0}}")
+    assert main(["stats", "--prices", str(prices), str(log)]) == 1
+    assert 'prices.yaml:1:24: "input" is text; expected US dollars' in capsys.readouterr().err
