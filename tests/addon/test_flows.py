@@ -240,6 +240,16 @@ def test_a_flow_that_is_too_large_is_left_out(
     assert "flow 2 has" in seen.err
 
 
+def test_a_flow_with_odd_values_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = talked(FIRST)
+    odd.metadata["gateway_original"] = {"host": 3}
+    path = write(tmp_path / "talk.mitm", [odd, talked(SECOND)])
+    assert main(["flows", str(path)]) == 0
+    seen = capsys.readouterr()
+    assert [line.split()[0] for line in seen.out.splitlines()] == ["#", "2"]
+    assert seen.err == f"mitm-gateway: {path}: request 1 has odd values (KeyError) and is left out\n"
+
+
 def test_flows_of_other_protocols_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "talk.mitm", [tflow.ttcpflow(), talked(FIRST), tflow.tdnsflow()])
     assert main(["flows", str(path)]) == 0

@@ -14,6 +14,7 @@ from ..exchange.record import Ending
 from ..recordings.masks import Masks
 from ..recordings.recorded import MAX_BODY, Part, Recorded, SocketMessage
 from ..wire.content_encoding import DecodingError, decode_prefix
+from ..wire.refusal import ANY_FAULT
 from ..wire.request import Fields, RequestHead
 from .flows import arrival_of, head_of
 from .recorder import FACTS
@@ -42,7 +43,12 @@ class Recording:
         for flow in self._readable():
             _learn(self.masks, flow)
         for number, flow in enumerate(self._reader, 1):
-            yield recorded(flow, number, self.masks)
+            try:
+                found = recorded(flow, number, self.masks)
+            except ANY_FAULT as fault:
+                self.notes.append(f"request {number} has odd values ({type(fault).__name__}) and is left out")
+                continue
+            yield found
 
     def _readable(self) -> Iterator[http.HTTPFlow]:
         """Yield the flows before a fault, which the second reading reports."""
@@ -61,7 +67,7 @@ def recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
     head = original_head(flow) or head_of(flow, arrival)
     request, response, error = flow.request, flow.response, flow.error
-    began = request.timestamp_start
+    began = request.timestamp_start or 0.0
     masks = known.having(
         (*request.headers.fields, *(response.headers.fields if response else ())), request.path
     )
