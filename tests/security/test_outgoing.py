@@ -270,6 +270,29 @@ def test_40_a_request_without_a_rule_is_forwarded_without_its_trailers(stage: St
     assert stage.evil_plain.requests[-1].body == b"{}"
 
 
+ELSEWHERE_HTTP2 = [(":method", "POST"), (":scheme", "https"), (":path", "/x"), (":authority", "evil.test")]
+
+
+def test_trailers_cut_no_body_that_no_rule_takes(stage: Stage) -> None:
+    body = b"a" * 300_000
+    client = stage.http2("evil.test")
+    stage.evil.script = Stream((body, body), gated=False, trailers=(("x-end", "1"),))
+    answer = client.read_response(client.send_request(ELSEWHERE_HTTP2, body, [("x-end", "1")]))
+    assert answer.body == body + body
+    assert stage.evil.requests[-1].body == body
+    stage.evil.script = answers
+
+
+def test_trailers_cut_no_body_on_its_way_to_http1(stage_over_http1: Stage) -> None:
+    body, stage = b"a" * 300_000, stage_over_http1
+    client = stage.http2("evil.test")
+    stage.evil.script = Stream((body, body), gated=False, trailers=(("x-end", "1"),))
+    answer = client.read_response(client.send_request(ELSEWHERE_HTTP2, body, [("x-end", "1")]))
+    assert answer.body == body + body
+    assert stage.evil.requests[-1].body == body
+    stage.evil.script = answers
+
+
 @pytest.mark.parametrize("over", ["http/1.1", "h2"])
 def test_trailers_of_a_response_delay_nothing_and_are_not_kept(stage: Stage, over: str) -> None:
     trailers = (("x-seen", f"Bearer {GW}"), ("server-timing", "total;dur=1"))
