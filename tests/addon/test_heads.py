@@ -87,6 +87,13 @@ async def test_an_endless_http1_head_is_431_at_once(context: taddons.context, he
     assert refused.got.startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0", "9.9"])
+async def test_an_http1_request_of_another_version_is_400(context: taddons.context, version: str) -> None:
+    refused = await sent(context, http1(1, f"GET / HTTP/{version}".encode()), 65536, **TUNNEL)
+    assert refused.got.startswith(b"HTTP/1.1 400 ")
+    assert not any(refused.sent.values())
+
+
 @pytest.mark.parametrize("cut", [1, 1000, 65536])
 async def test_an_http1_head_of_more_than_a_thousand_fields_is_431(
     context: taddons.context, cut: int

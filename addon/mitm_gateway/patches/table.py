@@ -38,7 +38,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "http1-head-limit",
         "safety",
-        "mitmproxy buffers a message head, a chunk's head and pipelined requests without a limit",
+        "mitmproxy buffers a message head, a chunk's head and pipelined requests without a limit, and takes any version",
         None,
         heads.bound_http1,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 from aioquic.h3.connection import ErrorCode
@@ -11,6 +11,8 @@ from aioquic.h3.events import HeadersReceived
 from h2.events import RequestReceived
 from h11._receivebuffer import ReceiveBuffer
 from hpack.huffman import HuffmanEncoder
+from mitmproxy.http import Request
+from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import _http1, _http2
@@ -71,6 +73,22 @@ def bound_http1(patches: Patches) -> None:
     patches.set(connection, "_handle_event", handle_event)
     for owner in (server, client):
         patches.set(owner, "read_headers", _bounded(owner.read_headers))
+    expect(http1.read_request_head, "lines")
+    patches.set(http1, "read_request_head", _of_known_version(http1.read_request_head))
+
+
+def _of_known_version(
+    read_request_head: Callable[[list[bytes]], Request],
+) -> Callable[[list[bytes]], Request]:
+    """Refuse other versions: mitmproxy forwards any, takes HTTP/2.0 for HTTP/2, and HTTP/0.9 has no response head."""
+
+    def read_known_version(lines: list[bytes]) -> Request:
+        request = read_request_head(lines)
+        if request.http_version not in ("HTTP/1.0", "HTTP/1.1"):
+            raise ValueError("unknown HTTP version")
+        return request
+
+    return read_known_version
 
 
 def _bounded(read_headers: Any) -> Any:
