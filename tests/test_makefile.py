@@ -38,14 +38,16 @@ class Checkout:
                 (root / environment / stamp).touch()
         version = (root / ".venv-3.11" / "bin" / "python").read_text().replace("12.3.1", "11.0.2")
         (root / ".venv-3.11" / "bin" / "python").write_text(version)
-        (root / ".cache").mkdir()
+        npm = root / ".cache" / "bin" / "npm"
+        npm.parent.mkdir(parents=True)
+        npm.write_text("#!/bin/sh\nexit 1\n")
+        npm.chmod(0o700)
 
     def make(self, *arguments: str) -> str:
-        """Run make with the tools of npm taken as installed, and return its output."""
-        stamps = ["CLAUDE_STAMP=source.py", "PLAYWRIGHT_STAMP=source.py"]
-        command, environment = ["make", *stamps, *arguments], {"PATH": os.environ["PATH"]}
+        """Run make where npm installs nothing, and return its output."""
+        environment = {"PATH": f"{self.root / '.cache' / 'bin'}:{os.environ['PATH']}"}
         done = subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
+            ["make", *arguments], cwd=self.root, env=environment, capture_output=True, text=True, check=False
         )
         return done.stdout + done.stderr
 
