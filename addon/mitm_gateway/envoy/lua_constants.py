@@ -89,6 +89,13 @@ def constants() -> dict[str, Any]:
         "count_keys": local_answers.COUNT_KEYS,
         "image_characters": local_answers.IMAGE_CHARACTERS,
         "characters_per_token": local_answers.CHARACTERS_PER_TOKEN,
+        **_of_responses(),
+    }
+
+
+def _of_responses() -> dict[str, Any]:
+    """Return the constants that are about responses: restored names and token counts."""
+    return {
         "max_held_bytes": json_scanner.MAX_HELD_BYTES,
         "max_key_bytes": json_scanner.MAX_KEY_BYTES,
         "responses": [_response(places, is_lines=is_lines) for places, is_lines in _RESPONSES],
