@@ -161,6 +161,15 @@ class Secret:
         return masked(self._value)
 
 
+# Fields whose values are words of HTTP, such as "application/json" or "keep-alive".
+_HTTP_FIELDS = frozenset(
+    b"content-type content-encoding content-length transfer-encoding connection keep-alive cache-control vary "
+    b"date server accept-ranges x-should-retry".split()
+)
+# A shorter secret is part of too many words.
+_SHORTEST_PART = 8
+
+
 def masked(value: str) -> str:
     """Return `****`, followed by the last four characters of a value of twenty or more."""
     return MASK + (value[-SHOWN_CHARACTERS:] if len(value) >= SHOWN_FROM_LENGTH else "")
@@ -197,7 +206,7 @@ def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:
     shown = tuple([(item[0], _masked_bytes(*item)) if _hides(item[0]) else item for item in fields])
     rest = _values(shown)
     if present := _present(secrets, rest):
-        shown = _masked_exactly(shown, present)
+        shown = _without_echoes(shown, present)
         rest = _values(shown)
     if _may_hold_key(rest):
         return tuple((name, _encoded(_shapes_masked(_decoded(value)))) for name, value in shown)
@@ -207,7 +216,23 @@ def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:
 def fields_masked_exactly(fields: Fields, secrets: Iterable[str]) -> Fields:
     """Return header fields in which the given secrets, and nothing else, are masked."""
     present = _present(secrets, _values(fields))
-    return _masked_exactly(fields, present) if present else fields
+    return _without_echoes(fields, present) if present else fields
+
+
+def _without_echoes(fields: Fields, secrets: Sequence[str]) -> Fields:
+    return tuple([(name, _without_echo(name, value, secrets)) for name, value in fields])
+
+
+def _without_echo(name: bytes, value: bytes, secrets: Sequence[str]) -> bytes:
+    text, is_of_http = _decoded(value), name.lower() in _HTTP_FIELDS
+    if text in secrets and not is_of_http:
+        return _encoded(masked(text))
+    return _encoded(masked_exactly(text, [each for each in secrets if _is_masked_within(each, is_of_http)]))
+
+
+def _is_masked_within(secret: str, is_of_http: bool) -> bool:
+    """Return whether a secret is masked as a part of a value: HTTP's own fields contain longer usual words."""
+    return len(secret) >= (SHOWN_FROM_LENGTH if is_of_http else _SHORTEST_PART)
 
 
 def _values(fields: Fields) -> str:
@@ -219,13 +244,6 @@ def _present(secrets: Iterable[str], text: str) -> list[str]:
     return [secret for secret in secrets if secret and secret in text]
 
 
-def _masked_exactly(fields: Fields, present: Sequence[str]) -> Fields:
-    return tuple(
-        (name, value if _frames(name, value) else _encoded(masked_exactly(_decoded(value), present)))
-        for name, value in fields
-    )
-
-
 @remember_short
 def _hides(name: bytes) -> bool:
     text = _decoded(name)
@@ -234,16 +252,6 @@ def _hides(name: bytes) -> bool:
 
 def _masked_bytes(name: bytes, value: bytes) -> bytes:
     return _encoded(masked_header(_decoded(name), _decoded(value)))
-
-
-def _frames(name: bytes, value: bytes) -> bool:
-    """Return whether a field frames the body: it must stay, and such a word is no secret."""
-    match name.lower():
-        case b"transfer-encoding":
-            return value.strip().lower() == b"chunked"
-        case b"content-length":
-            return value.isdigit()
-    return False
 
 
 def _decoded(value: bytes) -> str:

@@ -15,6 +15,7 @@ from mitm_gateway.text.redact import (
     KEY_NAMES,
     MASK,
     Secret,
+    fields_masked_exactly,
     is_key_header,
     is_key_parameter,
     looks_like_key,
@@ -152,8 +153,8 @@ def test_a_key_with_a_semicolon_is_removed_whole() -> None:
 
 
 def test_fields_that_frame_the_body_stay_and_secrets_elsewhere_are_masked() -> None:
-    fields = ((b"transfer-encoding", b"chunked"), (b"x-a", b"it is chunked"), (b"x-b", VALUE.encode()))
-    assert masked_fields(fields, ["chunked"]) == (
+    fields = ((b"transfer-encoding", b"chunked"), (b"x-a", b"it is chunked-up"), (b"x-b", VALUE.encode()))
+    assert masked_fields(fields, ["chunked", "chunked-up"]) == (
         (b"transfer-encoding", b"chunked"),
         (b"x-a", b"it is ****"),
         (b"x-b", b"****cdef"),
@@ -192,3 +193,29 @@ def test_keys_of_known_shape_are_recognised(text: str) -> None:
 )
 def test_ordinary_text_is_not_taken_for_a_key(text: str) -> None:
     assert not looks_like_key(text)
+
+
+@pytest.mark.parametrize(
+    "key", ["a", "x", "on", "json", "true", "false", "chunked", "application", "keep-alive"]
+)
+def test_a_key_that_is_a_usual_word_leaves_the_fields_of_a_response_as_they_are(key: str) -> None:
+    fields = (
+        (b"Content-Type", b"application/json; charset=utf-8"), (b"Connection", b"keep-alive"),
+        (b"Transfer-Encoding", b"chunked"), (b"X-Should-Retry", b"false"), (b"X-Is-On", b"only"),
+    )  # fmt: skip
+    assert fields_masked_exactly(fields, [key]) == fields
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key", "shown"),
+    [("X-Echo", "json", "json", "****"),
+     ("X-Echo", "Bearer long-key-1", "long-key-1", "Bearer ****"),
+     ("X-Echo", "a,long-key-1;b", "long-key-1", "a,****;b"),
+     ("Content-Type", "a/b; x=long-key-of-24-characters", "long-key-of-24-characters", "a/b; x=****ters")],
+)  # fmt: skip
+def test_an_echoed_key_is_masked_in_the_fields_of_a_response(
+    name: str, value: str, key: str, shown: str
+) -> None:
+    assert fields_masked_exactly(((name.encode(), value.encode()),), [key]) == (
+        (name.encode(), shown.encode()),
+    )
