@@ -74,7 +74,7 @@ def constants() -> dict[str, Any]:
         "own_sites": guard.OWN_SITES,
         "key_headers": guard.KEY_HEADERS,
         "anthropic_key": plan.ANTHROPIC_KEY,
-        "placeholders": sorted(plan.PLACEHOLDERS),
+        "placeholders": sorted(redact.PLACEHOLDERS),
         "key_names": sorted(redact.KEY_NAMES),
         "key_endings": redact.KEY_ENDINGS,
         "page_token_endings": redact.PAGE_TOKEN_ENDINGS,

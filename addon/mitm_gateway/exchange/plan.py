@@ -17,7 +17,7 @@ from ..rules.edits import Beta
 from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
-from ..text.redact import MASK, masked_text, without_query_keys
+from ..text.redact import MASK, PLACEHOLDERS, masked_text, without_query_keys
 from ..wire.addresses import Upstream, hostport
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
@@ -30,12 +30,8 @@ from .json_edits import edit
 # In place of the demo gateway where nothing is sent.
 NOWHERE = Upstream("http", "127.0.0.1", 1)
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
-# Values that people enter where a client requires a key that nothing needs.
 # Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
 TOKEN_BETAS = "oauth-"
-PLACEHOLDERS = frozenset(
-    {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
-)
 ANTHROPIC_KEY = "sk-ant-"
 # A refusal shows at most this much of a path, and this many hosts.
 _SHOWN_PATH, _SHOWN_HOSTS = 200, 8

@@ -125,10 +125,18 @@ _PARAMETERS = {
 
 
 def _second_keys(number: int, rule: Rule) -> Iterator[Finding]:
-    """Yield query parameters that would send the key of `auth` a second time."""
+    """Yield headers and query parameters that would send the key of `auth` a second time."""
     if rule.auth is None or rule.auth.credential is None:
         return
-    scheme, header = rule.auth.scheme, rule.auth.name or "authorization"
+    scheme, header = rule.auth.scheme, rule.auth.header or ""
+    for part, names in (("set", rule.headers.set), ("add", rule.headers.add)):
+        for name in names:
+            if normal_name(name) == normal_name(header):
+                text = (
+                    f'"auth" of rule {shown(rule.name)} writes {header}; remove it here, '
+                    'or use "auth: {scheme: none}" to keep this value'
+                )
+                yield Finding(("rules", number, "headers", part, name), text, at_key=True)
     same = {normal_name(scheme), normal_name(header)} | _PARAMETERS.get(scheme, set())
     for name in rule.query.set:
         if normal_name(name) in same:

@@ -160,6 +160,19 @@ class Auth(Model):
             raise ValueError('has "prefer", which requires "credential: client"')
         return self
 
+    @property
+    def header(self) -> str | None:
+        """Name of the header that the key is written to; None for a scheme that writes none."""
+        match self.scheme:
+            case "bearer" | "basic" | "token" | "sigv4":
+                return "Authorization"
+            case "header":
+                return self.name
+            case "none" | "keep":
+                return None
+            case _:
+                return self.scheme
+
     def _check_scheme_keys(self) -> None:
         for key, scheme, is_required in (
             ("name", "header", True),
@@ -206,7 +219,8 @@ class Rule(Model):
     match: Match
     """Requests that this rule takes."""
     upstream: UpstreamUrl | None = None
-    """New destination of the request: `https://host[:port][/base]`, or `demo`."""
+    """New destination of the request: `https://host[:port][/base]`, or `demo`. The path of the request follows the
+    base; a version segment such as `/v1` at the end of the base is not doubled."""
     allow_http: bool = False
     """Allow a credential over plain `http://` to another machine."""
     allow_anthropic_key: bool = False

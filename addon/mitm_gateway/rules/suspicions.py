@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ..text.redact import PLACEHOLDERS, is_key_header, is_key_parameter
 from ..wire.addresses import Upstream, is_loopback
-from .problems import Finding, Problem
+from .document import Document
+from .fields import CREDENTIAL_REFERENCE
+from .nodes import shown
+from .problems import Finding, Loc, Pos, Problem
 from .ruleset import RuleSet
 from .schema import Rule
 
@@ -19,18 +23,33 @@ _BASE_PATH = re.compile(r"(?:/v\d+(?:beta|alpha)?)?/?")
 _ENDPOINT = re.compile(r"(?:/v\d[a-z0-9]*)?/(?:messages|chat/completions|completions|responses|embeddings)\Z")
 
 
+# Shorter values of a key's header are words such as "test".
+_SHORTEST_KEY = 6
+
+
 def suspicions(ruleset: RuleSet) -> list[Problem]:
     """Return a warning for each part of the rules that looks like a mistake, with its position."""
-    findings = (finding for number, rule in enumerate(ruleset.rules) for finding in _of_rule(number, rule))
     document = ruleset.document
     return [
-        Problem(ruleset.file, document.pos(finding.loc) if document else None, finding.text)
-        for finding in findings
+        Problem(ruleset.file, _pos(document, finding) if document else None, finding.text)
+        for number, rule in enumerate(ruleset.rules)
+        for finding in _of_rule(("rules", number), rule, document)
     ]
 
 
-def _of_rule(number: int, rule: Rule) -> Iterator[Finding]:
-    at = ("rules", number)
+def _pos(document: Document, finding: Finding) -> Pos:
+    return document.key_pos(finding.loc) if finding.at_key else document.pos(finding.loc)
+
+
+def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Finding]:
+    yield from _matches(at, rule)
+    yield from _endpoint(at, rule)
+    yield from _no_key(at, rule)
+    yield from _variables(at, rule)
+    yield from _literal_keys(at, rule, document)
+
+
+def _matches(at: Loc, rule: Rule) -> Iterator[Finding]:
     for host in rule.match.host:
         if host.is_exact and (host.name == "localhost" or is_loopback(host.name)):
             text = (
@@ -45,6 +64,9 @@ def _of_rule(number: int, rule: Rule) -> Iterator[Finding]:
                 f'rule "{rule.name}" matches the path "{path.text}" alone; "{below}" covers everything below'
             )
             yield Finding((*at, "match", "path"), text)
+
+
+def _endpoint(at: Loc, rule: Rule) -> Iterator[Finding]:
     if isinstance(rule.upstream, Upstream) and (endpoint := _ENDPOINT.search(rule.upstream.base)):
         base = str(rule.upstream).removesuffix(endpoint[0])
         text = (
@@ -52,6 +74,29 @@ def _of_rule(number: int, rule: Rule) -> Iterator[Finding]:
             f'expected the base URL "{base}"'
         )
         yield Finding((*at, "upstream"), text)
+
+
+def _no_key(at: Loc, rule: Rule) -> Iterator[Finding]:
+    """Yield an upstream on another host that gets neither a key of the gateway nor the client's."""
+    upstream = rule.upstream
+    if not isinstance(upstream, Upstream) or rule.auth is not None or _writes_key(rule):
+        return
+    if not any(host.covers(upstream.host, upstream.port) for host in rule.match.host):
+        text = (
+            f'rule "{rule.name}" sends no key to {upstream.host}; '
+            'add "auth", or "auth: {scheme: none}" if that is meant'
+        )
+        yield Finding((*at, "upstream"), text)
+
+
+def _writes_key(rule: Rule) -> bool:
+    names = (*rule.headers.set, *rule.headers.add)
+    return bool(rule.inserted_credentials) or (
+        any(map(is_key_header, names)) or any(map(is_key_parameter, rule.query.set))
+    )
+
+
+def _variables(at: Loc, rule: Rule) -> Iterator[Finding]:
     for part, values in (
         ("headers", rule.headers.set),
         ("headers", rule.headers.add),
@@ -61,3 +106,37 @@ def _of_rule(number: int, rule: Rule) -> Iterator[Finding]:
             if _SHELL_VARIABLE.search(value):
                 text = f'"{name}" of rule "{rule.name}" is sent with a "$" as it is; expected "${{NAME}}" for a variable'
                 yield Finding((*at, part), text)
+
+
+def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Finding]:
+    """Yield keys that are in the file itself."""
+    for part, edit, values, is_key in (
+        ("headers", "set", rule.headers.set, is_key_header),
+        ("headers", "add", rule.headers.add, is_key_header),
+        ("query", "set", rule.query.set, is_key_parameter),
+    ):
+        for name, value in values.items():
+            loc = (*at, part, edit, name)
+            if is_key(name) and _is_literal_key(value) and not _is_variable(document, loc):
+                text = (
+                    f'{shown(name)} of rule "{rule.name}" contains a key; a secret does not belong in this file, '
+                    'use "${credential:NAME}"'
+                )
+                yield Finding(loc, text, at_key=True)
+
+
+def _is_literal_key(value: str) -> bool:
+    key = value.split()[-1] if value.split() else ""
+    return (
+        not CREDENTIAL_REFERENCE.search(value)
+        and key.lower() not in PLACEHOLDERS
+        and len(key) >= _SHORTEST_KEY
+    )
+
+
+def _is_variable(document: Document | None, loc: Loc) -> bool:
+    """Return whether the file contains an environment variable in place of the value."""
+    data = document.data if document else None
+    for step in loc:
+        data = data[step] if isinstance(data, list) else data.get(step) if isinstance(data, dict) else None
+    return isinstance(data, str) and "${" in data

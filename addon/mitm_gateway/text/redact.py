@@ -34,6 +34,10 @@ PAGE_TOKEN_ENDINGS = (
 # Browsers cannot set headers on a WebSocket, so the key is one of its subprotocols.
 KEY_PROTOCOL = "openai-insecure-api-key."
 _PROTOCOL_HEADER = "secwebsocketprotocol"
+# Values that people enter where a client requires a key that nothing needs.
+PLACEHOLDERS = frozenset(
+    {"", "-", "x", "xxx", "none", "null", "dummy", "placeholder", "no-key", "not-needed"}
+)
 
 _NOT_COMPARED = re.compile(r"[^0-9A-Za-z]+")
 # Servers that build arrays or C strings from parameters end the name here.

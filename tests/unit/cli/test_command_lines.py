@@ -13,7 +13,7 @@ import pytest
 
 from mitm_gateway.cli import build_parser, common, main, serve
 
-RULES = "rules: [{name: a, match: {host: a.test}, upstream: https://gw.test}]\n"
+RULES = "rules: [{name: a, match: {host: a.test}, upstream: https://gw.test, auth: {scheme: none}}]\n"
 COMMANDS = "expected one of run, serve, check,"
 WRONG = (
     ("", "a command is missing; " + COMMANDS),

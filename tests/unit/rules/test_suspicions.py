@@ -7,9 +7,11 @@ import pytest
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.suspicions import suspicions
 
+AUTH = "    auth: {scheme: none}\n"
+
 
 def warnings(match: str, more: str = "") -> list[str]:
-    text = f"rules:\n  - name: a\n    match: {{{match}}}\n    upstream: https://gw.test\n{more}"
+    text = f"rules:\n  - name: a\n    match: {{{match}}}\n    upstream: https://gw.test\n{more or AUTH}"
     return [str(problem) for problem in suspicions(parse_rules(text.encode(), "f", {}))]
 
 
@@ -26,7 +28,7 @@ def test_a_path_without_what_is_below_it(path: str) -> None:
 
 
 def test_a_variable_without_braces() -> None:
-    (warning,) = warnings("host: a.test", "    headers: {set: {x-team: Team $TEAM_NAME}}\n")
+    (warning,) = warnings("host: a.test", f"{AUTH}    headers: {{set: {{x-team: Team $TEAM_NAME}}}}\n")
     assert 'expected "${NAME}"' in warning
 
 
@@ -36,12 +38,53 @@ def test_a_variable_without_braces() -> None:
      ("http://127.0.0.1:4000/v1/chat/completions", "http://127.0.0.1:4000")],
 )  # fmt: skip
 def test_an_upstream_that_is_an_endpoint(upstream: str, base: str) -> None:
-    text = f"rules:\n  - name: a\n    match: {{host: a.test}}\n    upstream: {upstream}\n"
+    text = f"rules:\n  - name: a\n    match: {{host: a.test}}\n    upstream: {upstream}\n{AUTH}"
     (warning,) = map(str, suspicions(parse_rules(text.encode(), "f", {})))
     assert warning.startswith("f:4:15: ")
     assert warning.endswith(f'expected the base URL "{base}"')
 
 
 def test_usual_rules_are_not_warned_about() -> None:
-    more = "    headers: {set: {x-price: $5 US$ABC, x-b: a$$}}\n"
+    more = f"{AUTH}    headers: {{set: {{x-price: $5 US$ABC, x-b: a$$}}}}\n"
     assert not warnings("host: [a.test, '*'], path: [/v1/**, /v1/messages, /**]", more)
+
+
+@pytest.mark.parametrize("upstream", ["https://other.test/v1", "http://127.0.0.1:4000"])
+def test_an_upstream_without_a_key(upstream: str) -> None:
+    host = upstream.split("/")[2].split(":")[0]
+    assert without_key(f"upstream: {upstream}") == [
+        f'f:5:15: rule "a" sends no key to {host}; add "auth", or "auth: {{scheme: none}}" if that is meant'
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["upstream: demo"], ["respond: {head: true}"], ["upstream: https://a.test/base"],
+     ["upstream: https://o.test", "auth: {scheme: none}"], ["upstream: https://o.test", "auth: {scheme: keep}"],
+     ["upstream: https://o.test", "headers: {set: {x-app: '${credential:c}'}}"],
+     ["upstream: https://o.test", "query: {set: {key: '${credential:c}'}}"]],
+)  # fmt: skip
+def test_an_upstream_that_needs_no_warning(lines: list[str]) -> None:
+    assert not without_key(*lines)
+
+
+def without_key(*lines: str) -> list[str]:
+    body = "".join(f"    {line}\n" for line in lines)
+    text = f"credentials: {{c: {{env: C}}}}\nrules:\n  - name: a\n    match: {{host: a.test}}\n{body}"
+    return [str(problem) for problem in suspicions(parse_rules(text.encode(), "f", {}))]
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "Authorization", "x-litellm-api-key"])
+@pytest.mark.parametrize("edit", ["set", "add"])
+def test_a_key_in_the_file(name: str, edit: str) -> None:
+    (warning,) = warnings("host: a.test", f"{AUTH}    headers: {{{edit}: {{{name}: Bearer other-key}}}}\n")
+    assert warning.startswith("f:6:21: ")
+    assert warning.endswith('a secret does not belong in this file, use "${credential:NAME}"')
+    assert "other-key" not in warning
+
+
+@pytest.mark.parametrize("value", ["dummy", "not-needed", "''", "${KEY:-other-key}", "Bearer -"])
+def test_a_value_that_is_no_key(value: str) -> None:
+    assert not warnings(
+        "host: a.test", f'{AUTH}    headers: {{set: {{x-api-key: "{value}"}}}}\n'.replace("''", "")
+    )
