@@ -175,7 +175,7 @@ def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model:
     if 200 <= head.status < 300 and not is_page:
         return None
     if head.status in _NO_SOCKETS and is_websocket(request):
-        return "the upstream has no WebSocket here; with models or body in the rule, the client uses HTTP at once"
+        return "the upstream has no WebSocket here; add `models: {}` to the rule, and the client uses HTTP at once"
     body = b""
     with contextlib.suppress(DecodingError):
         body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)

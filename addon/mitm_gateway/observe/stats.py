@@ -119,11 +119,20 @@ def logged_cost(entry: Mapping[str, Any]) -> float | None:
 
 
 def _is_error(entry: Mapping[str, Any]) -> bool:
-    """Return True for a failed request; a log without outcomes has a status, a refusal or a hint instead."""
+    """Return True for a failed request; a log without outcomes has a status, a refusal or a hint instead.
+
+    A WebSocket that the gateway refuses is no failure: the client goes on over HTTP.
+    """
+    if _is_refused_socket(entry):
+        return False
     if "outcome" in entry:
         return entry["outcome"] not in ("ok", "client_left")
     status = entry.get("status")
     return not isinstance(status, int) or status >= 400 or "refusal" in entry or "hint" in entry
+
+
+def _is_refused_socket(entry: Mapping[str, Any]) -> bool:
+    return entry.get("status") == 426 and entry.get("outcome", "refused") == "refused" and "refusal" in entry
 
 
 class Stats:

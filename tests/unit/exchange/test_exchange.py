@@ -346,5 +346,5 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
     head = ResponseHead(status, ((b"content-type", b"application/json"),))
     exchange.on_response_head(head)
     assert exchange.on_end(head).hint == (
-        "the upstream has no WebSocket here; with models or body in the rule, the client uses HTTP at once"
+        "the upstream has no WebSocket here; add `models: {}` to the rule, and the client uses HTTP at once"
     )

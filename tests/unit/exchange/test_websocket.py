@@ -45,6 +45,7 @@ def test_a_websocket_is_asked_for_with_get() -> None:
     ("keys", "is_refused"),
     [
         ({"models": {"map": {"a": "b"}}}, True),
+        ({"models": {}}, True),
         ({"body": {"remove": ["store"]}}, True),
         ({"body": {"set": {"store": False}}}, True),
         ({"beta": {"keep": ["a"]}}, True),

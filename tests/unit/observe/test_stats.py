@@ -50,6 +50,18 @@ def test_the_table_has_a_row_for_each_rule_and_model() -> None:
     ]
 
 
+def test_a_websocket_that_the_gateway_refuses_is_no_error() -> None:
+    stats = Stats()
+    refused = {"rule": "a", "status": 426, "refusal": "use HTTP"}
+    for each in (
+        refused | {"outcome": "refused"},
+        refused,
+        {"rule": "a", "status": 426, "outcome": "upstream_error"},
+    ):
+        stats.add(each)
+    assert stats.table("rule")[1].split()[:3] == ["a", "3", "1"]
+
+
 @pytest.mark.parametrize(
     ("by", "rows"),
     [
