@@ -65,6 +65,21 @@ def test_a_number_that_is_not_there_is_wrong_usage(
     assert capsys.readouterr().err == "mitm-gateway: there is no request 3; expected a number from 1 to 2\n"
 
 
+def test_a_number_of_another_session_names_those_of_the_session(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(
+        tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
+    )
+    for session, number, expected in (
+        ("unnamed-1", "2", "request 2 is not in session unnamed-1…; it has requests 1, 3"),
+        ("unnamed-2", "1", "request 1 is not in session unnamed-2…; it has request 2"),
+        ("x", "1", 'no session begins with "x"; `flows FILE --session` lists the sessions'),
+    ):
+        assert main(["flows", str(path), "--session", session, "--show", number]) == 2
+        assert capsys.readouterr().err == f"mitm-gateway: {expected}\n"
+
+
 def test_json_lines_contain_the_data_of_each_request(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..recordings import cases, json_lines, listing, page, sessions, show
 from ..rules.load import load
+from ..text.printable import one_line
 from .common import FAULT, OK, Subparsers, add_rules_option, report, say, wrong_usage
 from .rules_source import told_rules
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..mitm.recorded_flows import Recording
     from ..recordings.recorded import Recorded
 
+# An error about a wrong number names this many that exist.
+_MOST_NUMBERS = 8
 _EXAMPLES = """\
 examples:
   mitm-gateway run --save talk.mitm claude      record a session
@@ -103,20 +106,20 @@ def _fault(arguments: argparse.Namespace) -> str | None:
 
 
 def _print(arguments: argparse.Namespace, recording: Recording) -> int:
-    requests = sessions.grouped(recording)
-    if arguments.session:
-        requests = sessions.of_session(requests, arguments.session)
+    requests, session = sessions.grouped(recording), arguments.session
+    if session:
+        requests = sessions.of_session(requests, session)
     if arguments.show is not None:
-        return _with_numbers([arguments.show], requests, lambda request: [show.text(request)])
+        return _with_numbers([arguments.show], session, requests, lambda request: [show.text(request)])
     if arguments.diff is not None:
-        return _with_numbers(arguments.diff, requests, sessions.compared)
+        return _with_numbers(arguments.diff, session, requests, sessions.compared)
     if arguments.html is not None:
         return _write_page(arguments.html, arguments.file.name, requests, recording)
     if arguments.cases:
         return _judge(arguments, requests)
     if arguments.jsonl:
         return _print_lines(map(json_lines.line, requests))
-    if arguments.session == "":
+    if session == "":
         return _print_lines(sessions.totals(requests))
     return _print_lines(chain([listing.HEADING], map(listing.line, requests)))
 
@@ -142,19 +145,33 @@ def _print_lines(lines: Iterable[str]) -> int:
 
 
 def _with_numbers(
-    numbers: Sequence[int], requests: Iterable[Recorded], lines: Callable[..., Iterable[str]]
+    numbers: Sequence[int],
+    session: str | None,
+    requests: Iterable[Recorded],
+    lines: Callable[..., Iterable[str]],
 ) -> int:
     """Print lines about the requests with these numbers."""
     found: dict[int, Recorded] = {}
-    count = 0
+    seen: list[int] = []
     for request in requests:
-        count = request.number
-        if count in numbers:
-            found[count] = request
+        seen.append(request.number)
+        if request.number in numbers:
+            found[request.number] = request
         if len(found) == len(set(numbers)):
             return _print_lines(lines(*(found[number] for number in numbers)))
     missing = next(number for number in numbers if number not in found)
-    return wrong_usage(f"there is no request {missing}; expected a number from 1 to {count}")
+    return wrong_usage(_missing(missing, seen, session))
+
+
+def _missing(number: int, numbers: Sequence[int], session: str | None) -> str:
+    """Return the sentence about a number that no request has; `numbers` are those that exist."""
+    if not session:
+        return f"there is no request {number}; expected a number from 1 to {len(numbers)}"
+    if not numbers:
+        return f'no session begins with "{one_line(session)}"; `flows FILE --session` lists the sessions'
+    named = ", ".join(map(str, numbers[:_MOST_NUMBERS])) + (", …" if len(numbers) > _MOST_NUMBERS else "")
+    word = "request" if len(numbers) == 1 else "requests"
+    return f"request {number} is not in session {one_line(session)}…; it has {word} {named}"
 
 
 def _write_page(out: Path, title: str, requests: Iterable[Recorded], recording: Recording) -> int:
