@@ -12,7 +12,7 @@ from ..llm.apis import Api, identify
 from ..llm.session import agent_in_headers, session_in_bytes, session_in_headers
 from ..llm.usage import Usage
 from ..text.printable import MAX_NAME, one_line, shown_name
-from ..text.redact import is_key_header, masked_text
+from ..text.redact import has_query_key, is_key_header, masked_text
 from ..wire.addresses import normal_path
 from ..wire.request import RequestHead, lower_name
 from .plan import Plan, body_edits
@@ -232,11 +232,13 @@ def _shown(key: str, value: str) -> str:
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:
-    """Return the client's key headers and the gateway's scheme, such as `x-api-key → bearer`."""
+    """Return the places of the client's key and the gateway's scheme, such as `x-api-key → bearer`."""
     if plan.auth.scheme == "keep":
         return None
     names = [lower_name(name) for name, _ in head.fields]
     slots = list(dict.fromkeys(name for name in names if is_key_header(name)))
+    if not slots and has_query_key(head.target):
+        slots = ["key in the query"]
     return f"{shown_name(' + '.join(slots)) or 'no key'} → {plan.auth.name or plan.auth.scheme}"
 
 

@@ -87,6 +87,11 @@ def without_query_keys(target: str) -> str:
     return path + mark + "&".join(kept) if kept else path
 
 
+def has_query_key(target: str) -> bool:
+    """Return whether a parameter of a request target carries a key."""
+    return "?" in target and without_query_keys(target) != target
+
+
 def _without_keys(pair: str) -> str | None:
     """Return what stays of a parameter; some servers take `;` for `&`."""
     if is_key_parameter(pair):

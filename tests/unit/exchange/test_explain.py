@@ -38,6 +38,12 @@ def test_a_match_shows_every_edit_and_no_secret() -> None:
     assert "0123456789" not in "\n".join(explanation.lines())
 
 
+def test_a_key_in_the_query_is_reported() -> None:
+    explanation = explain_url(RULES, "POST", f"{URL}&key=AIza-0123456789", (), "claude-opus-4")
+    assert explanation.destination == "https://api.githubcopilot.com/v1/messages?beta=true"
+    assert explanation.auth == "key in the query → bearer"
+
+
 def test_a_model_that_stays_is_reported() -> None:
     lines = explain_url(RULES, "POST", URL, (), "gpt-5").lines()
     assert "  model      gpt-5, unchanged" in lines
