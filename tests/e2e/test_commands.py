@@ -90,6 +90,10 @@ def test_env_lines_work_in_their_shell(command: Command, shell: str) -> None:
 def test_env_lines_by_shell() -> None:
     changes = Changes({"A": "it's"}, ("B", "C"))
     assert lines(changes, "bash") == ["unset B C", "export A='it'\"'\"'s'"]
+    for shell in ("bash", "fish", "powershell"):
+        comment, *rest = lines(changes, shell, ["C", "D"])
+        assert comment.startswith("# for the gateway only, as they hold its keys: C (start it")
+        assert rest == lines(changes, shell)
     assert lines(changes, "fish") == ["set -e B C", "set -gx A 'it\\'s'"]
     assert lines(changes, "powershell") == [
         "Remove-Item -ErrorAction SilentlyContinue Env:B, Env:C",
@@ -107,7 +111,7 @@ def test_env_prints_the_variables_for_an_intercepting_gateway(
     command.write_rules(RULES)
     before = command.run("env", "--intercept", env={"GW_KEY": "k"})
     assert before.returncode == 2
-    assert "is not there yet; start the gateway once" in before.stderr
+    assert "does not exist yet; start the gateway once" in before.stderr
     proxy = mitmdump(rules=RULES, env={"GW_KEY": "k"})
     proxy.wait_for_output("rules in force")
     run_curl("-x", proxy.url, "http://127.0.0.1:9/")  # the CA is there once something has been asked

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mitmproxy.addonmanager import AddonManager
 from mitmproxy.proxy.layers.http import _http1
 
 from mitm_gateway.cli.doctor import findings, network, upstreams
-from mitm_gateway.cli.doctor.finding import Fault, Subject
+from mitm_gateway.cli.doctor.finding import Fault, Note, Subject
 from mitm_gateway.cli.doctor.trust import time_left
 from mitm_gateway.patches.table import PATCHES
 from support.certificates import Authority
@@ -93,11 +95,47 @@ def test_a_credential_is_shown_by_its_fingerprint(sound: Subject) -> None:
     assert any(text.startswith('credential "gw" has a value, fingerprint ') for text in texts)
 
 
-def test_the_table_of_patches_is_printed_with_their_state(sound: Subject) -> None:
-    texts = [finding.text for finding in findings(sound)]
-    assert [text.split()[:4] for text in texts if text.startswith("patch ")] == [
-        ["patch", "on", patch.kind, patch.name] for patch in PATCHES
+def test_one_line_counts_the_patches_and_more_are_printed_on_request(sound: Subject) -> None:
+    texts = [finding.text for finding in findings(sound) if re.search("^patch |patches to", finding.text)]
+    assert texts == [f"{len(PATCHES)} of {len(PATCHES)} patches to mitmproxy are on"]
+    listed = [finding.text for finding in findings(replace(sound, lists_patches=True))]
+    assert [text for text in listed if text.startswith("patch ")] == [
+        f"patch {patch.name} ({patch.kind}) fixes: {patch.why}" for patch in PATCHES
     ]
+
+
+def test_a_speed_patch_that_does_not_fit_is_noted_and_not_counted(
+    sound: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AddonManager, "trigger_event", lambda self: None)
+    found = list(findings(sound))
+    [note] = [finding for finding in found if isinstance(finding, Note)]
+    assert note.text.startswith("patch hook-table not applied")
+    assert not [finding for finding in found if isinstance(finding, Fault)]
+    assert f"{len(PATCHES) - 1} of {len(PATCHES)} patches to mitmproxy are on" in [
+        each.text for each in found
+    ]
+
+
+def test_a_mitmweb_without_a_login_is_noted_and_not_counted(sound: Subject) -> None:
+    found = list(findings(replace(sound, mitmproxy="11.0.2")))
+    [note] = [finding for finding in found if isinstance(finding, Note)]
+    assert note.text.startswith("mitmproxy 11.0.2: mitmweb has no login")
+    assert "Python 3.12" in note.advice
+    assert not [finding for finding in found if isinstance(finding, Fault)]
+
+
+def test_all_unset_variables_of_the_rules_have_one_fix(sound: Subject) -> None:
+    with_rules(sound, RULES.replace("https://gw.example.com", "https://${GW_HOST}/${GW_PATH}") + "extra: 1\n")
+    found = [finding for finding in findings(sound) if isinstance(finding, Fault)]
+    assert ["export" in fault.fix for fault in found] == [False, True]
+    assert found[1].fix.startswith("export GW_HOST=…")
+
+
+def test_an_unset_variable_of_a_credential_is_exported(sound: Subject) -> None:
+    [fault] = [each for each in findings(replace(sound, environ={"HOME": sound.environ["HOME"]}))
+               if isinstance(each, Fault)]  # fmt: skip
+    assert fault.fix == "export GW_KEY=…"
 
 
 def test_a_safety_patch_that_does_not_fit_is_a_fault(sound: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +153,8 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
     (fault, *_) = [
         each for each in findings(replace(sound, rules=tmp_path / "none")) if isinstance(each, Fault)
     ]
-    assert "there is no such file" in fault.text
-    assert fault.fix == "`mitm-gateway init PRESET` writes one"
+    assert fault.text.endswith("none: there is no such file")
+    assert fault.fix == "write one with `mitm-gateway init PRESET`"
 
 
 @pytest.mark.parametrize(
@@ -210,11 +248,6 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
             id="CA file",
         ),
         pytest.param(
-            lambda p: replace(p, mitmproxy="11.0.2"),
-            "mitmproxy 11.0.2: mitmweb shows its flows",
-            id="version",
-        ),
-        pytest.param(
             lambda p: with_env(p, ANTHROPIC_API_KEY="a", ANTHROPIC_AUTH_TOKEN="b"),
             "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set",
             id="two keys",
@@ -239,17 +272,15 @@ def test_a_planted_fault_is_found(sound: Subject, plant: Callable[[Subject], Sub
 def test_installed_client_programs_are_named_with_the_command_that_proves_them(
     sound: Subject, tmp_path: Path
 ) -> None:
-    for name in ("claude", "gemini", "pi"):
+    for name in ("claude", "gemini", "llm", "pi", "qwen"):
         (tmp_path / name).touch(mode=0o755)
-    found = [
-        repr(each)
-        for each in findings(with_env(sound, PATH=str(tmp_path)))
-        if " is installed: " in repr(each)
-    ]
-    assert len(found) == 3
-    assert "Claude Code is installed: `mitm-gateway run claude -p hi` sends one request" in found[0]
-    assert "Gemini CLI is installed: no rule is about a host that it asks" in found[1]
-    assert "pi is installed: `mitm-gateway run --intercept -- pi -p hi` sends one request" in found[2]
+    found = [repr(each) for each in findings(with_env(sound, PATH=str(tmp_path))) if " found: " in repr(each)]
+    assert len(found) == 5
+    assert "Claude Code found: `mitm-gateway run claude -p hi` sends one request" in found[0]
+    assert "Gemini CLI found: no rule is for the API that its test command calls" in found[1]
+    assert "llm found: no rule is for the API" in found[2]
+    assert "pi found: `mitm-gateway run --intercept -- pi --provider anthropic " in found[3]
+    assert "Qwen Code found: no rule is for the API" in found[4]
 
 
 def test_files_that_other_users_can_write_or_read_are_faults(sound: Subject, tmp_path: Path) -> None:

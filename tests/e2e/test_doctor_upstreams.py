@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.cli.doctor import upstreams
-from mitm_gateway.cli.doctor.finding import Good, Subject
+from mitm_gateway.cli.doctor.finding import Fault, Good, Subject
 from mitm_gateway.rules.load import load
 from support.answers import Reply
 from support.certificates import Authority
@@ -28,8 +28,8 @@ def found(folder: Path, *urls: str, **environ: str) -> list[str]:
     file.chmod(0o600)
     subject = Subject(file, environ, unused_port(), folder, folder, "12.3.1")
     findings = list(upstreams.check(load(file, {}), subject))
-    assert all(isinstance(each, Good) or each.fix for each in findings)
-    return [each.text if isinstance(each, Good) else f"FAULT {each.text} / {each.fix}" for each in findings]
+    assert all(isinstance(each, Good | Fault) for each in findings)
+    return [f"FAULT {each.text} / {each.fix}" if isinstance(each, Fault) else each.text for each in findings]
 
 
 def test_each_upstream_has_one_line(tmp_path: Path, recorder: StartRecorder, authority: Authority) -> None:
@@ -43,8 +43,8 @@ def test_each_upstream_has_one_line(tmp_path: Path, recorder: StartRecorder, aut
         SSL_CERT_FILE=str(authority.ca_file),
     )
     assert lines == [
-        f"upstream https://localhost:{secure.port} answers, with status 404",
-        f"upstream http://127.0.0.1:{plain.port} answers, with status 200",
+        f"upstream https://localhost:{secure.port} is reachable (404 for /)",
+        f"upstream http://127.0.0.1:{plain.port} is reachable (200 for /)",
     ]
     assert [seen.header("authorization") for seen in plain.requests] == [None]
 
@@ -88,8 +88,8 @@ def test_upstreams_behind_a_proxy_are_dialled_through_it(
         environ = {"SSL_CERT_FILE": str(authority.ca_file)}
         place = f"127.0.0.1:{relay.port}"
         good = found(tmp_path, *urls, all_proxy=f"http://u:pass-word@{place}", **environ)
-        assert [line.partition(" answers ")[2][: -len("200")] for line in good] == [
-            f"through the proxy {place}, with status "
+        assert [line.partition(" is reachable ")[2][: -len("(200 for /)")] for line in good] == [
+            f"through the proxy {place} "
         ] * 2
         refused = found(tmp_path, *urls, all_proxy=f"http://u:wrong-word@{place}", **environ)
     for line in refused:

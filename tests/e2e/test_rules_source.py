@@ -69,7 +69,7 @@ def test_the_sources_are_tried_in_order(command: Command, name: str) -> None:
 def test_without_rules_the_demo_gateway_answers_and_a_line_says_so(command: Command, name: str) -> None:
     done = command.run(*COMMANDS[name])
     assert done.returncode == 0, done
-    assert "the embedded demo gateway answers; `mitm-gateway init PRESET` writes rules" in done.stderr
+    assert "the embedded demo gateway answers\n    `mitm-gateway init PRESET` writes rules" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["check", "explain", "export", "token-files"])

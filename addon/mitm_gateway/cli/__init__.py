@@ -40,12 +40,12 @@ _COMMANDS = (
 )  # fmt: skip
 _EXAMPLES = """\
 examples:
-  mitm-gateway run claude                a client through the gateway, on a free port
+  mitm-gateway run claude                a client, and a gateway for it
   mitm-gateway serve --port 8080         the gateway until Ctrl-C
   mitm-gateway init github-copilot       a rules file for a known provider
   mitm-gateway check rules.yaml          every mistake, with line and column
 
-exit status: 0, 1 for a fault found, 2 for wrong usage; `run` has the client's."""
+exit status: 0; 1 if a fault was found; 2 for wrong usage. `run` returns the client's exit status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

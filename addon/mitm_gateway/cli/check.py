@@ -29,7 +29,7 @@ def add(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "check",
         help="report every mistake in rules files",
-        description="Report every mistake with file, line and column. Exit status 1 if there is any.",
+        description="Report every mistake with file, line and column. The exit status is 1 if there is any.",
         epilog=_EXAMPLES,
     )
     parser.set_defaults(run=run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..clients import catalogue, environment
@@ -27,6 +28,8 @@ from .rules_source import told_rules
 from .serve import served_hosts
 
 _SHELLS = ("bash", "fish", "powershell")
+# Without quotes, which some shells match in comments as well.
+_COMMENT = "# for the gateway only, as they hold its keys: {} (start it in a shell where they are set)"
 _EXAMPLES = """\
 examples:
   eval "$(mitm-gateway env)"
@@ -53,7 +56,9 @@ def add(commands: Subparsers) -> None:
         default=DEFAULT_PORT,
         help="port of the first listener (default %(default)s)",
     )
-    parser.add_argument("--host", action="append", help="host that clients mean, as in `serve --host`")
+    parser.add_argument(
+        "--host", action="append", help="host that the client addresses, as in `serve --host`"
+    )
     parser.add_argument("--intercept", action="store_true", help="for a gateway that is an HTTPS proxy")
 
 
@@ -72,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(changes, str):
         return wrong_usage(changes)
     changes = changes.in_folder(config_folder())
-    print("\n".join(lines(changes, arguments.shell or shell_of(os.environ.get("SHELL", "")))))
+    shell = arguments.shell or shell_of(os.environ.get("SHELL", ""))
+    print("\n".join(lines(changes, shell, environment.gateway_keys(ruleset, os.environ))))
     if changes.arguments and client.programs:
         say(f"start {client.programs[0]} with these arguments: {shlex.join(changes.arguments)}", wraps=False)
     return OK
@@ -83,14 +89,14 @@ def _reverse(ruleset: RuleSet, client: Client, arguments: argparse.Namespace) ->
     urls = {target: f"http://127.0.0.1:{arguments.port + number}" for number, target in enumerate(hosts)}
     fitting = environment.reachable(client, hosts)
     if not fitting:
-        return "no rule is about a host that has a base URL variable; see --intercept"
+        return "no rule is for a host that has a base URL variable; see --intercept"
     return environment.reverse(ruleset, client, [(target, urls[target]) for target in fitting], os.environ)
 
 
 def _intercept(ruleset: RuleSet, client: Client, port: int) -> Changes | str:
     ca, bundle = ca_certificate(), config_folder() / "ca-bundle.pem"
     if not ca.is_file():
-        return f"{ca} is not there yet; start the gateway once"
+        return f"{ca} does not exist yet; start the gateway once"
     bundle.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     others = {name: value for name, value in os.environ.items() if value != str(bundle)}
     bundle.write_bytes(ca_bundle(ca, others))
@@ -103,8 +109,14 @@ def shell_of(program: str) -> str:
     return "fish" if name == "fish" else "powershell" if name == "pwsh" else "bash"
 
 
-def lines(changes: Changes, shell: str) -> list[str]:
-    """Return the changes as commands of a shell; the first line unsets variables that contain another key."""
+def lines(changes: Changes, shell: str, gateway_keys: Sequence[str] = ()) -> list[str]:
+    """Return the changes as commands of a shell, after a comment about those that take a key of the gateway away."""
+    gone = " and ".join(name for name in changes.unset if name in gateway_keys)
+    return [_COMMENT.format(gone), *_commands(changes, shell)] if gone else _commands(changes, shell)
+
+
+def _commands(changes: Changes, shell: str) -> list[str]:
+    """Return the commands; the first line unsets variables that contain another key."""
     match shell:
         case "fish":
             unset = [f"set -e {' '.join(changes.unset)}"] if changes.unset else []

@@ -31,7 +31,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("method", metavar="METHOD", help="such as POST")
     parser.add_argument(
-        "url", nargs="?", metavar="URL", help="the URL that the client means, or a listener's"
+        "url", nargs="?", metavar="URL", help="the URL that the client addresses, or one of a listener"
     )
     parser.add_argument(
         "-H", dest="headers", action="append", default=[], metavar="'Name: value'", help="request header"

@@ -1,4 +1,4 @@
-"""`export`: write the same rules as a configuration of Envoy."""
+"""`export`: export the rules as an Envoy configuration."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "export",
-        help="write the same rules as a configuration of Envoy",
-        description="Write the same rules as a configuration of Envoy. The files contain no secret.",
+        help="export the rules as an Envoy configuration",
+        description="Export the rules as an Envoy configuration. The files contain no secret.",
         epilog=examples(
             "export envoy --rules rules.yaml -o envoy",
             "export envoy --listen 8080=api.anthropic.com --listen 8081=api.openai.com",
@@ -41,7 +41,7 @@ def add(commands: Subparsers) -> None:
 def _add_addresses(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen", action="append", metavar="[ADDRESS:]PORT[=HOST]",
-        help="listener, and the host that clients mean there (default 8080=api.anthropic.com)",
+        help="listener, and the host that its clients address (default 8080=api.anthropic.com)",
     )  # fmt: skip
     parser.add_argument(
         "--admin", default="127.0.0.1:9901", metavar="ADDRESS:PORT", help="address of Envoy's admin pages"
@@ -57,7 +57,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-dir",
         metavar="DIR",
-        help="folder of these files on the machine of Envoy (default: DIR of -o)",
+        help="folder that holds these files on Envoy's machine (default: DIR of -o)",
     )
     parser.add_argument(
         "--secrets", default="/run/secrets/mitm-gateway", metavar="DIR",
@@ -65,7 +65,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--ca", default=DEFAULT_CA, metavar="FILE", help="CA file for upstreams")
     parser.add_argument(
-        "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line a request"
+        "--log", default="/dev/stdout", metavar="FILE", help="access log, one JSON line for each request"
     )
 
 
@@ -76,7 +76,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="further Host name that is accepted",
+        help="additional Host name to accept",
     )
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="web origin that may use the listeners"

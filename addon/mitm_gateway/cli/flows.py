@@ -27,13 +27,13 @@ _EXAMPLES = """\
 examples:
   mitm-gateway run --save talk.mitm claude      record a session
   mitm-gateway flows talk.mitm                  one line for each request
-  mitm-gateway flows talk.mitm --show 3         the third request and its answer, whole
-  mitm-gateway flows talk.mitm --diff 2 3       what changed from the second to the third
+  mitm-gateway flows talk.mitm --show 3         request 3 and its response
+  mitm-gateway flows talk.mitm --diff 2 3       changes from 2 to 3
   mitm-gateway flows talk.mitm --html talk.html
   mitm-gateway flows talk.mitm --cases --rules rules.yaml --against new.yaml
 
-A recording is a file of mitmproxy (-w, --save) or a HAR file. Keys are masked in every output, also those that a
-mitmproxy without the gateway has recorded."""
+A recording is a file of mitmproxy (-w, --save) or a HAR file. Keys are masked in every output, including
+those that a mitmproxy without the gateway recorded."""
 
 
 def add(commands: Subparsers) -> None:
@@ -49,7 +49,7 @@ def add(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, metavar="FILE", help="recording of mitmproxy, or HAR file")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--show", type=int, metavar="N", help="print request N and its answer, whole")
+    how.add_argument("--show", type=int, metavar="N", help="print request N and its response in full")
     how.add_argument(
         "--html", type=Path, metavar="OUT", help="write one HTML file without external resources"
     )
@@ -67,14 +67,14 @@ def add(commands: Subparsers) -> None:
         "--against",
         type=Path,
         metavar="FILE",
-        help="with --cases: print only what these rules would do differently; the exit status is 1 if there is any",
+        help="with --cases: print only the differences that these rules would make; the exit status is 1 if there are any",
     )
     parser.add_argument(
         "--session",
         nargs="?",
         const="",
         metavar="NAME",
-        help="list the sessions; with the beginning of a name, take only the requests of that session",
+        help="list the sessions; with the beginning of a name, use only the requests of that session",
     )
 
 

@@ -28,7 +28,7 @@ def add_proxy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all-hosts",
         action="store_true",
-        help="with --intercept: decrypt and show all hosts, not only those that rules are about",
+        help="with --intercept: decrypt and show all hosts, not only those that the rules name",
     )
     parser.add_argument(
         "--set",

@@ -23,6 +23,8 @@ _OTHER_WORDS = {
     "envoy": "export envoy", "why": "explain", "dry-run": "explain", "usage": "stats",
 }  # fmt: skip
 _MOST_OPTIONS = 5
+# A line break inside a paragraph: neither an empty line nor an indented one follows, and no heading precedes.
+_JOINED = re.compile(r"(?<=[^\n:])\n(?=[^\s])")
 
 
 def port_number(text: str) -> int:
@@ -33,13 +35,13 @@ def port_number(text: str) -> int:
 
 
 class _Help(argparse.HelpFormatter):
-    """Help whose lines stay as they are written, and break between words where they are too long."""
+    """Help whose indented lines stay as they are written; the others are paragraphs. Long lines break between words."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(
             textwrap.fill(line, width, initial_indent=indent, subsequent_indent=f"{indent}{_indent_of(line)}",
                           replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
-            for line in text.splitlines()
+            for line in _JOINED.sub(" ", text).splitlines()
         )  # fmt: skip
 
     def _split_lines(self, text: str, width: int) -> list[str]:

@@ -66,11 +66,12 @@ def told_rules(arguments: argparse.Namespace, *, demo: bool = False) -> RulesSou
     return source
 
 
-def rules_line(source: RulesSource) -> str:
-    """Return the sentence that names the source of the rules."""
-    if source.is_demo:
-        return (
-            f"rules from {source.name}, since {default_rules()} does not exist: by default the embedded demo "
-            "gateway answers; `mitm-gateway init PRESET` writes rules for a real one"
-        )
-    return f"rules from {source.name}"
+def rules_line(source: RulesSource, log: Path | None = None) -> str:
+    """Return the line that names the source of the rules and the log; for the demo, with two more lines."""
+    line = f"rules from {source.name}" + (f", log in {log}" if log else "")
+    if not source.is_demo:
+        return line
+    return (
+        f"{line}\n    {default_rules()} does not exist; by default the embedded demo gateway answers\n"
+        "    `mitm-gateway init PRESET` writes rules for a real gateway"
+    )

@@ -34,8 +34,8 @@ examples:
   mitm-gateway run codex exec "explain this repository"
   mitm-gateway run --intercept --web -- bash -c 'git pull && claude -p hi'
 
-The client needs no further settings. With --intercept, the hosts that rules are about are decrypted; every
-other host is tunnelled as it is, with its own certificate and protocols (--all-hosts decrypts them too)."""
+The client needs no further settings. With --intercept, the gateway decrypts the hosts that the rules name. It tunnels
+every other host unchanged, with the host's own certificate and protocols (--all-hosts decrypts those too)."""
 
 
 def add(commands: Subparsers) -> None:
@@ -54,7 +54,7 @@ def add(commands: Subparsers) -> None:
         "--client",
         dest="client_name",
         metavar="NAME",
-        help="client of the table in docs/clients.md, for a program that its name does not tell",
+        help="client, from the table in docs/clients.md; for when the program's name does not identify the client",
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="the gateway's log (default: a new file)")
     parser.add_argument(
@@ -116,8 +116,15 @@ def _no_listener(client: Client, program: str) -> str:
     if client.bypass and not client.takes_urls:
         return client.bypass
     asked = [api.host(os.environ) for api in APIS if api.name in client.apis]
-    expected = 'name it in "match.host"' if len(asked) == 1 else 'name one of them in "match.host"'
-    return f"no rule is about {' or '.join(asked)}, which {program} asks; {expected}, or use --intercept"
+    more = len(asked) - 1
+    if not more:
+        return (
+            f'no rule is for {asked[0]}, which {program} calls; name it in "match.host", or use --intercept'
+        )
+    others = f"{asked[0]} or {more} {'other' if more == 1 else 'others'}"
+    return (
+        f'no rule is for a host that {program} calls: {others}; name one in "match.host", or use --intercept'
+    )
 
 
 def new_log(environ: Mapping[str, str]) -> Path:
@@ -192,7 +199,7 @@ class _Session:
 def _run_client(
     session: _Session, gateway: GatewayProcess, changes: Changes, program: str, argv: Sequence[str]
 ) -> int:
-    say(f"{rules_line(session.source)}, log in {session.log}")
+    say(rules_line(session.source, session.log))
     if session.arguments.web and gateway.web_url:
         say(f"the traffic is at {gateway.web_url}")
     warnings = list(_warnings(session, changes))

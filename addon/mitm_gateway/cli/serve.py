@@ -41,7 +41,7 @@ from .saving import SaveError, add_save_option, recording
 _MOST_LISTENERS = 32
 _EXAMPLES = """\
 examples:
-  mitm-gateway serve                         a reverse proxy for each host that the rules are about
+  mitm-gateway serve                         one reverse proxy per host
   mitm-gateway serve --intercept --web       an HTTPS proxy, shown in mitmweb
   mitm-gateway serve --set gateway_log=log.jsonl
 
@@ -53,7 +53,7 @@ def add(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "serve",
         help="run the gateway until interrupted",
-        description="Run the gateway until interrupted: one listener for each host that the rules are about.",
+        description="Run the gateway until interrupted: one listener for each host that the rules name.",
         epilog=_EXAMPLES,
     )
     parser.set_defaults(run=run)
@@ -63,7 +63,7 @@ def add(commands: Subparsers) -> None:
         "--host",
         action="append",
         metavar="HOST",
-        help="host that clients mean; may be repeated (default: the hosts of the rules)",
+        help="host that the client addresses; may be repeated (default: the hosts of the rules)",
     )
     parser.add_argument(
         "--listen-host",

@@ -30,7 +30,7 @@ def add(commands: Subparsers) -> None:
         "--by",
         choices=WAYS,
         default=WAYS[0],
-        metavar="WAY",
+        metavar="KEY",
         help=f"one row for each: {', '.join(WAYS)} (default: %(default)s)",
     )
     parser.add_argument(

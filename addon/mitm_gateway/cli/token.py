@@ -1,4 +1,4 @@
-"""`token`: helper programs for tokens that need an exchange; each prints the JSON that `command` reads."""
+"""`token`: helper programs for short-lived tokens; each prints the JSON that `command` reads."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "token",
-        help="print a token that needs an exchange (a helper program)",
-        description="Print a token that needs an exchange: a helper program for the credentials of a rules file.",
+        help="print a short-lived token obtained from another credential",
+        description=(
+            "Print a short-lived token obtained from another credential: a helper program for the credentials of a "
+            "rules file."
+        ),
         epilog=examples(
             "token github-copilot --login",
             "token oauth2 --token-url https://login.example.com/token --client-id ID --secret-env SECRET",
@@ -40,7 +43,7 @@ def add(commands: Subparsers) -> None:
 
 
 def _add_copilot(kinds: Subparsers) -> None:
-    github = kinds.add_parser("github-copilot", help="GitHub token to Copilot token")
+    github = kinds.add_parser("github-copilot", help="Copilot token for a GitHub token")
     github.set_defaults(run=_run, token=_copilot)
     github.add_argument("--login", action="store_true", help="sign in with a code in a browser first")
     github.add_argument("--api-url", default=copilot.API_URL, metavar="URL", help="GitHub's API")

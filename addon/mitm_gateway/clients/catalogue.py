@@ -57,7 +57,7 @@ class Client(_Data):
     sources: tuple[str, ...]
     # Another client, whose APIs it uses as well.
     like: str | None = None
-    # The APIs that it uses, by the names in `apis`.
+    # The APIs that it uses, by the names in `apis`; the command in `prove` calls the first.
     apis: Mapping[str, Setup] = {}
     # Variables that it needs behind any gateway, such as those that switch WebSockets off.
     always: Mapping[str, str] = {}
@@ -72,6 +72,11 @@ class Client(_Data):
     # A command that sends one request.
     prove: str | None = None
     notes: tuple[str, ...] = Field(default=())
+
+    @property
+    def proved_api(self) -> str | None:
+        """The API that the command in `prove` calls; None for a client without one."""
+        return next(iter(self.apis), None)
 
     @property
     def takes_urls(self) -> bool:

@@ -45,14 +45,14 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "http2-requests",
         "safety",
-        "mitmproxy forwards an HTTP/2 request without a method, or with a length but no body; no limit is answered",
+        "mitmproxy forwards an HTTP/2 request without a method, or with a length but no body, and answers no limit",
         None,
         heads.check_http2,
     ),
     Patch(
         "http3-requests",
         "safety",
-        "the same over HTTP/3, where mitmproxy buffers a request head without a limit",
+        "mitmproxy forwards such requests over HTTP/3 too, and buffers a request head without a limit",
         None,
         heads.check_http3,
     ),

@@ -44,6 +44,16 @@ def test_the_command_that_proves_a_client_starts_it(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "api"),
+    [("aider", "anthropic"), ("aws", "bedrock"), ("claude-code", "anthropic"), ("cline", "anthropic"),
+     ("codex", "openai"), ("copilot-cli", "openai"), ("gemini-cli", "gemini"), ("llm", "openai"),
+     ("opencode", "anthropic"), ("pi", "anthropic"), ("qwen-code", "openai")],
+)  # fmt: skip
+def test_the_first_api_of_a_client_is_the_one_that_its_test_command_calls(name: str, api: str) -> None:
+    assert catalogue.load(name).proved_api == api
+
+
+@pytest.mark.parametrize(
     ("command", "name", "position"),
     [
         (["claude", "-p", "hi"], "claude-code", 1),

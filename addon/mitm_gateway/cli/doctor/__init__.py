@@ -10,7 +10,7 @@ from pathlib import Path
 from ..common import FAULT, OK, Subparsers, add_rules_option, examples
 from ..parser import port_number
 from . import client, network, options, patches, programs, rules, trust, upstreams
-from .finding import Fault, Findings, Good, Subject
+from .finding import Fault, Findings, Good, Note, Subject
 
 
 def add(commands: Subparsers) -> None:
@@ -22,11 +22,15 @@ def add(commands: Subparsers) -> None:
         epilog=examples(
             "doctor",
             "doctor --port 8081",
+            "doctor --patches",
         ),
     )
     parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("--port", type=port_number, default=8080, help="port that the gateway will use")
+    parser.add_argument(
+        "--patches", action="store_true", help="list each change to mitmproxy, and the defect that it fixes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         confdir=Path("~/.mitmproxy").expanduser(),
         project=Path.cwd(),
         mitmproxy=version("mitmproxy"),
+        lists_patches=arguments.patches,
     )
     faults = 0
     for finding in findings(subject):
@@ -47,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
             case Fault(text, fix):
                 faults += 1
                 print(f"FAULT  {text}\n       fix: {fix}")
+            case Note(text, advice):
+                print(f"note   {text}\n       advice: {advice}")
     print(f"{faults} {'fault' if faults == 1 else 'faults'} found" if faults else "no faults found")
     return FAULT if faults else OK
 
@@ -65,5 +72,5 @@ def findings(subject: Subject) -> Findings:
     yield from trust.check(subject)
     yield from network.check_port(subject)
     yield from trust.check_version(subject)
-    yield from patches.check()
+    yield from patches.check(subject)
     yield from client.check(subject)

@@ -23,7 +23,15 @@ class Fault:
     fix: str
 
 
-Finding: TypeAlias = Good | Fault
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A limit of a supported configuration, and advice; it is no fault."""
+
+    text: str
+    advice: str
+
+
+Finding: TypeAlias = Good | Fault | Note
 Findings: TypeAlias = Iterator[Finding]
 
 
@@ -38,3 +46,4 @@ class Subject:
     confdir: Path
     project: Path
     mitmproxy: str
+    lists_patches: bool = False

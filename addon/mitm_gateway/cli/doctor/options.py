@@ -19,7 +19,7 @@ def check(ruleset: RuleSet, subject: Subject) -> Findings:
     """Read mitmproxy's configuration as it does, and find what breaks a promise."""
     file = subject.confdir / "config.yaml"
     if not file.is_file():
-        yield Good(f"{file}: no such file, so mitmproxy's options have their defaults")
+        yield Good(f"{file} does not exist, so mitmproxy uses its default options")
         return
     faults = list(asyncio.run(_faults(file, ruleset)))
     yield from faults

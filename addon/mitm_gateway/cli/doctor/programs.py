@@ -17,7 +17,7 @@ def check(ruleset: RuleSet, subject: Subject) -> Findings:
     hosts = targets(ruleset, subject.environ)
     for client in map(catalogue.load, catalogue.names()):
         if client.prove and any(_is_installed(program, subject) for program in client.programs):
-            yield Good(f"{client.title} is installed: {_advice(client, hosts)}")
+            yield Good(f"{client.title} found: {_advice(client, hosts)}")
 
 
 def _is_installed(program: str, subject: Subject) -> bool:
@@ -25,8 +25,9 @@ def _is_installed(program: str, subject: Subject) -> bool:
 
 
 def _advice(client: Client, hosts: tuple[Target, ...]) -> str:
-    if reachable(client, hosts):
+    asked = tuple(host for host in hosts if host.api == client.proved_api)
+    if reachable(client, asked):
         return f"`mitm-gateway run {client.prove}` sends one request"
-    if not client.apis or any(host.api in client.apis for host in hosts):
+    if asked or not client.apis:
         return f"`mitm-gateway run --intercept -- {client.prove}` sends one request"
-    return "no rule is about a host that it asks"
+    return "no rule is for the API that its test command calls"

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shlex
+from collections.abc import Sequence
 
 from ...credentials.store import Credentials
 from ...credentials.value import CredentialError, Value
-from ...rules.problems import RulesError
+from ...rules.problems import Problem, RulesError
 from ...rules.ruleset import RuleSet
+from ...rules.schema import Credential
 from ...text.redact import Secret
 from ...wire.addresses import Upstream
 from ..common import rule_count
 from ..rules_source import find_rules
 from .finding import Fault, Finding, Findings, Good, Subject
+
+_UNSET = re.compile(r'needs the environment variable "([^"]+)", which is not set')
+_HOW_TO_CREATE = "; write one with "
 
 
 def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
@@ -22,14 +28,25 @@ def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
     try:
         source = find_rules(subject.rules, subject.environ)
     except RulesError as fault:
-        missing = any("no such file" in str(problem) for problem in fault.problems)
-        fix = (
-            "`mitm-gateway init PRESET` writes one"
-            if missing
-            else "edit the file there; docs/rules.md has every key"
-        )
-        return None, [Fault(str(problem), fix) for problem in fault.problems]
+        return None, list(_mistakes(fault.problems))
     return source.ruleset, [Good(f"rules from {source.name}: {rule_count(source.ruleset)}")]
+
+
+def _mistakes(problems: Sequence[Problem]) -> Findings:
+    """Return a fault for each problem; all unset variables together are one, with one command that sets them."""
+    unset = {str(problem): found[1] for problem in problems if (found := _UNSET.search(problem.text))}
+    for text in map(str, problems):
+        missing, separator, command = text.partition(_HOW_TO_CREATE)
+        if separator:
+            yield Fault(missing, f"write one with {command}")
+        elif text not in unset:
+            yield Fault(text, "edit the file there; docs/rules.md has every key")
+    if unset:
+        yield Fault("\n       ".join(unset), _export(*unset.values()))
+
+
+def _export(*names: str) -> str:
+    return f"export {' '.join(f'{name}=…' for name in dict.fromkeys(names))}"
 
 
 def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
@@ -40,7 +57,7 @@ def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
         credentials = Credentials(ruleset.credentials, subject.environ, warn=warnings.append)
         found: list[Finding] = []
         for name, credential in ruleset.credentials.items():
-            found += await _fetched(credentials, name, credential.command, ruleset)
+            found += await _fetched(credentials, name, credential, ruleset)
         await credentials.close()
         return found
 
@@ -57,17 +74,24 @@ def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
 
 
 async def _fetched(
-    credentials: Credentials, name: str, helper: tuple[str, ...] | None, ruleset: RuleSet
+    credentials: Credentials, name: str, credential: Credential, ruleset: RuleSet
 ) -> list[Finding]:
     try:
         value = await credentials.get(name)
     except CredentialError as fault:
-        # An argument may be a secret, so only the program is named.
-        program = f"run {shlex.quote(helper[0])} by hand with its arguments" if helper else ""
-        fix = f"{program}; its output names the cause" if program else f'see "{name}" in the rules'
-        return [Fault(str(fault), fix)]
+        return [Fault(str(fault), _fix(name, credential))]
     good = Good(f'credential "{name}" has a value, fingerprint {fingerprint(value.secret)}')
     return [good, *_other_apis(ruleset, name, value)]
+
+
+def _fix(name: str, credential: Credential) -> str:
+    if credential.env:
+        return _export(credential.env)
+    if credential.command:
+        # An argument may be a secret, so only the program is named.
+        program = shlex.quote(credential.command[0])
+        return f"run {program} by hand with its arguments; its output names the cause"
+    return f'see "{name}" in the rules'
 
 
 def _other_apis(ruleset: RuleSet, name: str, value: Value) -> Findings:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from ...clients.network import unusable_ca_files
-from .finding import Fault, Findings, Good, Subject
+from .finding import Fault, Findings, Good, Note, Subject
 from .network import is_client_of_gateway
 
 # Earlier versions of mitmweb have no login and serve the flows through the proxy as well (CVE-2025-23217).
@@ -30,7 +30,7 @@ def check(subject: Subject) -> Findings:
     for name, fault in unusable_ca_files(subject.environ):
         yield Fault(f"{name} names no file of authorities: {fault}", f"correct or unset {name}")
     if not is_client_of_gateway(subject):
-        yield Good("HTTPS_PROXY names no gateway here, so clients need not trust its CA")
+        yield Good("HTTPS_PROXY does not point at this gateway, so clients need not trust its CA")
         return
     yield from _check_clients(subject, ca)
 
@@ -68,10 +68,10 @@ def check_version(subject: Subject) -> Findings:
     """Find versions of mitmproxy whose web page has no login."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", subject.mitmproxy)[:3])
     if numbers < _MITMWEB_SAFE:
-        yield Fault(
-            f"mitmproxy {subject.mitmproxy}: mitmweb shows its flows to every program on this machine "
+        yield Note(
+            f"mitmproxy {subject.mitmproxy}: mitmweb has no login, so every program on this machine can read its flows "
             "(CVE-2025-23217)",
-            "use mitmdump instead of mitmweb; or Python 3.12 and `pip install -U mitmproxy`",
+            "install the gateway with Python 3.12 or newer, or use it without mitmweb (--web)",
         )
     else:
         yield Good(f"mitmproxy {subject.mitmproxy}")

@@ -107,7 +107,7 @@ async def _try(place: Upstream, rule: str, proxy: Proxy | None, trust: ssl.SSLCo
     except (OSError, ValueError, asyncio.LimitOverrunError) as fault:
         cause = cause_of(str(fault)) or f"the upstream cannot be reached ({type(fault).__name__})"
     else:
-        return Good(f"upstream {place} answers{way}, with status {status}")
+        return Good(f"upstream {place} is reachable{way} ({status} for /)")
     fix = next(text for words, text in _FIXES.items() if words in cause)
     return Fault(f"upstream {place}: {cause}", fix.format(f'the upstream of rule "{rule}"'))
 
