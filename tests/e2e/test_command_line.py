@@ -69,6 +69,18 @@ def test_check_and_explain_warn_about_a_credential_whose_variable_is_not_set(com
         assert "warning" not in command.run(*line, env={"GW_KEY": "x"}).stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "warning"),
+    [("{file: ~/corp.key}", "reads ~/corp.key, which does not exist here"),
+     ("{command: [corp-sso, token]}", "runs corp-sso, which is not installed here")],
+)  # fmt: skip
+def test_check_warns_about_a_missing_file_or_helper(command: Command, source: str, warning: str) -> None:
+    rules = RULES.replace("}]", ", auth: {scheme: bearer, credential: gw}}]")
+    done = command.run("check", "-", text=f"credentials: {{gw: {source}}}\n{rules}")
+    assert done.returncode == 0, done
+    assert f'warning: credential "gw" {warning}' in done.stderr
+
+
 # ---- output ----
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..credentials.helper import command_line
 from ..rules.load import load, parse_rules
 from ..rules.nodes import MAX_BYTES
 from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
+from ..rules.schema import Credential
 from ..rules.suspicions import suspicions
 from .common import FAULT, OK, Subparsers, add_rules_option, report, rule_count, say
 from .rules_source import find_rules
@@ -66,14 +69,25 @@ def _passed(name: str, ruleset: RuleSet) -> int:
 
 def warn(ruleset: RuleSet, environ: Mapping[str, str]) -> None:
     """Print what looks like a mistake in valid rules."""
-    for text in (*map(str, suspicions(ruleset)), *unset_credentials(ruleset, environ)):
+    for text in (*map(str, suspicions(ruleset)), *missing_sources(ruleset, environ)):
         say(f"warning: {text}")
 
 
-def unset_credentials(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each credential in use whose variable is not set here."""
+def missing_sources(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each credential in use whose variable, file or helper program does not exist here."""
     used = {name for rule in ruleset.rules for name in rule.credential_names}
     for name, credential in ruleset.credentials.items():
-        variable = credential.env
-        if name in used and variable and not environ.get(variable) and credential.default is None:
-            yield f'credential "{name}" reads {variable}, which is not set here'
+        if name in used and (reason := _missing(credential, environ)):
+            yield f'credential "{name}" {reason}'
+
+
+def _missing(credential: Credential, environ: Mapping[str, str]) -> str | None:
+    if (variable := credential.env) and not environ.get(variable) and credential.default is None:
+        return f"reads {variable}, which is not set here"
+    if credential.file and not Path(credential.file).expanduser().exists():
+        return f"reads {credential.file}, which does not exist here"
+    if credential.command:
+        program = command_line(credential.command, environ)[0]
+        if shutil.which(program, path=environ.get("PATH")) is None:
+            return f"runs {program}, which is not installed here"
+    return None
