@@ -185,7 +185,10 @@ class _ChatCompletions(_Speaker):
 
 def reply_text(asked: Mapping[str, Any], headers: HTTPHeaders) -> str:
     """Return the text of the answer: the model, the headers it saw with secrets masked, and the user's last words."""
-    seen = "\n".join(f"- {name.lower()}: {masked_header(name, value)}" for name, value in headers.get_all())
+    fields = sorted(
+        headers.get_all(), key=lambda field: field[0].lower() != "authorization"
+    )  # the rule's work first
+    seen = "\n".join(f"- {name.lower()}: {masked_header(name, value)}" for name, value in fields)
     return (
         f"Hello from the demo gateway! It was asked for the model {asked.get('model')}.\n\n"
         f"Headers it saw:\n{seen}\n\n"

@@ -357,7 +357,7 @@ async def test_a_reload_applies_the_reading_that_it_checked(
 
     monkeypatch.setattr(lifecycle, "broken_promises", edit_in_between)
     write("https://checked.test")
-    assert context.master.commands.call("gateway.reload") == ["1 rules loaded"]
+    assert context.master.commands.call("gateway.reload") == ["1 rule loaded"]
     assert (await sent(addon, request_flow())).host == "checked.test"
 
 
@@ -366,7 +366,7 @@ async def test_mitmproxys_commands_print_results(running: Any) -> None:
     call = context.master.commands.call
     assert call("gateway.rules") == ["1. gw: api.anthropic.com /v1/** → https://gw.test/base"]
     assert call("gateway.check") == ["no mistakes found"]
-    assert call("gateway.reload") == ["1 rules loaded"]
+    assert call("gateway.reload") == ["1 rule loaded"]
     explained = call("gateway.explain", "https://api.anthropic.com/v1/messages")
     assert "  rule       gw (number 1 of 1)" in explained
     flow = request_flow()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,24 @@ def test_a_request_is_shown_whole(recording: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     for text in (SYSTEM, TOOL["name"], TOOL["description"], "read it", "==== answer ====", "hello"):
         assert text in shown
+
+
+@pytest.mark.parametrize(("columns", "longest"), [(None, None), ("60", 60), ("300", 100)])
+def test_lines_are_wrapped_on_a_terminal_only(
+    columns: str | None,
+    longest: int | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = write(tmp_path / "talk.mitm", [talked(turn("word " * 100))])
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["flows", str(path), "--show", "1"]) == 0
+    _, conversation = capsys.readouterr().out.split("==== request ====")
+    widest = max(map(len, conversation.splitlines()))
+    assert widest > 490 if longest is None else longest - 6 < widest <= longest
 
 
 def test_a_number_that_is_not_there_is_wrong_usage(

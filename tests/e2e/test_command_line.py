@@ -54,7 +54,9 @@ def test_check_takes_several_files_and_standard_input(command: Command) -> None:
     assert done.stdout == f"{good}: 1 rule, no problems\n"
     assert f'{bad}:1:44: unknown key "upsteam" in rule "rule 1" (did you mean "upstream"?)' in done.stderr
     assert '<stdin>:1:44: unknown key "upsteam"' in done.stderr
-    assert command.run("check", good, "-", text=RULES).returncode == 0
+    done = command.run("check", good, "-", text=RULES)
+    assert done.returncode == 0
+    assert done.stdout == f"{good}: 1 rule, no problems\n<stdin>: 1 rule, no problems\n"
 
 
 def test_check_and_explain_warn_about_a_credential_whose_variable_is_not_set(command: Command) -> None:

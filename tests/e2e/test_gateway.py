@@ -605,7 +605,7 @@ def test_an_edit_takes_effect_without_a_restart(recorder: StartRecorder, mitmdum
     proxy = mitmdump(rules=rules(upstream), modes=REVERSE, env=ENV)
     post(proxy)
     proxy.write_rules(rules(upstream, auth="{scheme: x-api-key, credential: gw}"))
-    proxy.wait_for_output("(?s)rules in force.*rules in force")
+    proxy.wait_for_output("(?s)rules? in force.*rules? in force")
     post(proxy)
     assert [request.header("x-api-key") for request in upstream.requests] == [None, GW]
 
@@ -635,7 +635,7 @@ def test_a_bad_edit_keeps_the_rules_in_force_and_the_next_good_one_applies(
     if how == "directory":
         os.rmdir(file)  # noqa: PTH106 - the opposite of mkdir above
     proxy.write_rules(rules(upstream, auth="{scheme: x-api-key, credential: gw}"))
-    proxy.wait_for_output("(?s)rules in force.*rules in force stay.*rules in force")
+    proxy.wait_for_output("(?s)rules? in force.*rules in force stay.*rules? in force")
     assert post(proxy).status == 200
     assert upstream.requests[-1].header("x-api-key") == GW
 
@@ -650,7 +650,7 @@ def test_a_request_under_way_keeps_the_rules_it_began_with(
         client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-opus-4"}')
         upstream.wait_for_request()
         proxy.write_rules(rules(upstream))
-        proxy.wait_for_output("(?s)rules in force.*rules in force")
+        proxy.wait_for_output("(?s)rules? in force.*rules? in force")
         upstream.release(len(events))
         answer = client.read_response("POST")
     assert answer.body == b"".join(events).replace(b"gw-large", b"claude-opus-4")

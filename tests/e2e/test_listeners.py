@@ -74,7 +74,7 @@ def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdum
         each.start()
     lazy = ("--set", "connection_strategy=lazy")
     proxy = mitmdump("-p", str(port), *lazy, rules=RULES, modes=[mode], listen_host=None, wait=False)
-    proxy.wait_for_output("rules in force", timeout=60)
+    proxy.wait_for_output("rules? in force", timeout=60)
     wait_until_narrow(proxy, port)
     seen = [each.served for each in clients]
     deadline = time.monotonic() + 60

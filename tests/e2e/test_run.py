@@ -97,7 +97,7 @@ def test_the_environment_form_with_claude_code(
     assert done.stderr.splitlines() == [
         f"mitm-gateway: rules from ANTHROPIC_AUTH_MODE, log in {command.logs[0]}"
     ]
-    assert "1 rules in force" in command.logs[0].read_text()
+    assert "1 rule in force" in command.logs[0].read_text()
     assert KEY not in command.logs[0].read_text()
 
 

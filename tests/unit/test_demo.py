@@ -80,6 +80,7 @@ async def test_the_token_is_echoed_masked(gateway: httpx.AsyncClient, token: str
     answer = await gateway.post("/v1/messages", json=QUESTION, headers={"authorization": f"Bearer {token}"})
     text = answer.json()["content"][0]["text"]
     assert f"- authorization: {shown}\n" in text
+    assert text.split("Headers it saw:\n")[1].startswith("- authorization: ")
     assert token not in text
 
 

@@ -19,7 +19,7 @@ from ..rules.suspicions import suspicions
 from .common import FAULT, OK, Subparsers, add_rules_option, report, rule_count, say
 from .rules_source import find_rules
 
-_STDIN = "-"
+_STDIN, _STDIN_NAME = "-", "<stdin>"
 _EXAMPLES = """\
 examples:
   mitm-gateway check
@@ -49,16 +49,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(name: str) -> int:
+    is_stdin = name == _STDIN
     try:
         ruleset = (
-            parse_rules(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", os.environ)
-            if name == _STDIN
+            parse_rules(sys.stdin.buffer.read(MAX_BYTES + 1), _STDIN_NAME, os.environ)
+            if is_stdin
             else load(Path(name), os.environ)
         )
     except RulesError as fault:
         report(fault)
         return FAULT
-    return _passed(name, ruleset)
+    return _passed(_STDIN_NAME if is_stdin else name, ruleset)
 
 
 def _passed(name: str, ruleset: RuleSet) -> int:

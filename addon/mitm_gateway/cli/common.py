@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from ..rules.ruleset import RuleSet
+from ..text.printable import counted
 
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "mitm-gateway"
@@ -52,8 +53,7 @@ def examples(*lines: str) -> str:
 
 def rule_count(ruleset: RuleSet) -> str:
     """Return "1 rule" or "3 rules"."""
-    count = len(ruleset.rules)
-    return f"{count} {'rule' if count == 1 else 'rules'}"
+    return counted(len(ruleset.rules), "rule")
 
 
 def say(text: str, *, wraps: bool = True) -> None:
@@ -84,6 +84,11 @@ def _width(stream: TextIO) -> int:
         asked = int(os.environ.get("COLUMNS") or 0)
         return max(asked or os.get_terminal_size(stream.fileno()).columns, _NARROWEST)
     return _USUAL_WIDTH
+
+
+def terminal_width(stream: TextIO, most: int) -> int | None:
+    """Return the width of the terminal behind a stream, up to this width; None if it is no terminal."""
+    return min(_width(stream), most) if _is_terminal(stream) else None
 
 
 def wants_colour(stream: TextIO) -> bool:

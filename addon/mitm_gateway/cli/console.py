@@ -12,7 +12,7 @@ _CHATTER = logging.getLogger("mitmproxy.proxy.server")
 _SCRIPTS = logging.getLogger("mitmproxy.addons.script")
 _REQUESTS = logging.getLogger("mitm_gateway.requests")
 FIRST_CLIENT = "first client connected"
-_IN_FORCE = " rules in force"
+_IN_FORCE = re.compile(r"\d rules? in force")
 _LISTENING = re.compile(r" listening at ")
 
 
@@ -54,7 +54,7 @@ class ReadyHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Note a message of the start."""
         text = record.getMessage()
-        self._in_force |= _IN_FORCE in text
+        self._in_force |= bool(_IN_FORCE.search(text))
         self._awaited -= bool(_LISTENING.search(text)) and "Web server" not in text
         if self._in_force and self._awaited <= 0 and not self._has_called:
             self._has_called = True

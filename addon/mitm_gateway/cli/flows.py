@@ -11,10 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..llm import conversation
 from ..recordings import cases, json_lines, listing, page, sessions, show
 from ..rules.load import load
-from ..text.printable import one_line
-from .common import FAULT, OK, Subparsers, add_rules_option, report, say, wrong_usage
+from ..text.printable import counted, one_line
+from .common import FAULT, OK, Subparsers, add_rules_option, report, say, terminal_width, wrong_usage
 from .rules_source import told_rules
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def _print(arguments: argparse.Namespace, recording: Recording) -> int:
     if session:
         requests = sessions.of_session(requests, session)
     if arguments.show is not None:
-        return _with_numbers([arguments.show], session, requests, lambda request: [show.text(request)])
+        width = terminal_width(sys.stdout, conversation.WIDTH)
+        return _with_numbers([arguments.show], session, requests, lambda request: [show.text(request, width)])
     if arguments.diff is not None:
         return _with_numbers(arguments.diff, session, requests, sessions.compared)
     if arguments.html is not None:
@@ -134,7 +136,9 @@ def _judge(arguments: argparse.Namespace, requests: Iterable[Recorded]) -> int:
         return FAULT if any(case.is_refused for case in found) else OK
     _print_lines(cases.differences(found))
     differing = sum(case.count for case in found if case.differs)
-    say(f"{differing} of {sum(case.count for case in found)} requests differ under {arguments.against}")
+    verb = "differs" if differing == 1 else "differ"
+    total = counted(sum(case.count for case in found), "request")
+    say(f"{differing} of {total} {verb} under {arguments.against}")
     return FAULT if differing else OK
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..observe.prices import Prices
 from ..observe.stats import WAYS, Cost, Stats, logged_cost
 from ..rules.problems import RulesError
-from ..text.printable import visible
+from ..text.printable import counted, visible
 from .common import FAULT, OK, Subparsers, examples, say, wrong_usage
 
 
@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
             stats.add_lines(lines)
     print(visible("\n".join(stats.table(arguments.by))))
     if stats.unreadable:
-        say(f"{stats.unreadable} lines are not entries of a gateway_log")
+        verb = "is no entry" if stats.unreadable == 1 else "are no entries"
+        say(f"{counted(stats.unreadable, 'line')} {verb} of a gateway_log")
     return OK
 
 

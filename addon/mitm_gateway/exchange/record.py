@@ -183,6 +183,7 @@ class Record:
             "cache_creation_tokens": usage.cache_creation_tokens,
             "cache_creation_long_tokens": usage.cache_creation_long_tokens or None,
             "service_tier": usage.special_tier,
+            "replayed": True if REPLAYED in self.notes else None,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
             # A stream can fail after a good status, and no other key shows it.

@@ -23,7 +23,7 @@ from .read_body import read
 # Text beyond this is omitted from the middle: the system prompt and the newest messages matter most. A single part has
 # a quarter of it.
 DEFAULT_LIMIT = 1 << 20
-_WIDTH = 100
+WIDTH = 100
 # Data that is not a conversation, and the value of a setting, are shown this far.
 _MAX_OTHER, _MAX_SETTING = 16_000, 2_000
 _MAX_CHOICES = 20
@@ -53,14 +53,14 @@ def sections(data: bytes, content_type: str, now: Callable[[], float], limit: in
     return list(filter(None, found))
 
 
-def printable(text: str) -> str:
-    """Return such a text with its long lines wrapped, and without characters that act on a terminal."""
-    return wrapped(visible(text), _WIDTH)
+def printable(text: str, width: int | None = WIDTH) -> str:
+    """Return such a text without characters that act on a terminal, and with its long lines wrapped to a width."""
+    return wrapped(visible(text), width) if width else visible(text)
 
 
 def with_turn(text: str, lines: Sequence[str]) -> str:
     """Return the text of a request below the lines about the request that it goes on from, if there are any."""
-    return f"{wrapped(section('since the request before', lines), _WIDTH)}\n\n{text}" if lines else text
+    return f"{wrapped(section('since the request before', lines), WIDTH)}\n\n{text}" if lines else text
 
 
 def with_outcome(text: str, facts: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ def with_outcome(text: str, facts: Mapping[str, Any]) -> str:
         top = [f"error: {reason}" for reason in (facts.get("refusal") or facts.get("error"),) if reason]
     top += [f"hint: {facts['hint']}"] if facts.get("hint") else []
     end = [f"cost: {dollars(facts['cost_usd'])}"] if "cost_usd" in facts else []
-    head = wrapped(visible("\n\n".join(top)), _WIDTH)
+    head = wrapped(visible("\n\n".join(top)), WIDTH)
     return "\n\n".join(filter(None, (head, text, *end)))
 
 

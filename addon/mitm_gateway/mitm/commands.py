@@ -15,6 +15,7 @@ from ..observe.stats import WAYS
 from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
+from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
 from . import turns
 from .flows import arrival_of, head_of
@@ -93,7 +94,7 @@ class Commands:
     @command.command("gateway.reload")
     def reload(self) -> Sequence[str]:
         """Read the rules file again now."""
-        return self._reload() or [f"{len(self._rules().rules)} rules loaded"]
+        return self._reload() or [f"{counted(len(self._rules().rules), 'rule')} loaded"]
 
     @command.command("gateway.stats")
     def stats(self, by: str = "rule-model") -> Sequence[str]:

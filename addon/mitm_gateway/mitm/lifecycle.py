@@ -23,6 +23,7 @@ from ..rules.load import load
 from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
 from ..rules.watch import Watcher
+from ..text.printable import counted
 from ..wire.addresses import Upstream
 from ..wire.proxies import ENVIRONMENT, SETTING_VARIABLE
 from ..wire.request import Arrival
@@ -257,7 +258,9 @@ class Lifecycle:
         loaded, problems = self._reading()
         if loaded is None or problems:
             logger.error(
-                "the rules in force stay, the file has %d problem(s):\n%s", len(problems), "\n".join(problems)
+                "the rules in force stay, the file has %s:\n%s",
+                counted(len(problems), "problem"),
+                "\n".join(problems),
             )
             return problems
         self._put_in_force(loaded)
@@ -289,7 +292,7 @@ class Lifecycle:
         self._renew()
         self._has_rules.set()
         if is_new:
-            logger.info("%s: %d rules in force", loaded.ruleset.file, len(loaded.ruleset.rules))
+            logger.info("%s: %s in force", loaded.ruleset.file, counted(len(loaded.ruleset.rules), "rule"))
 
     def _renew(self) -> None:
         """Let new requests begin with the settings, the rules and the demo gateway as they are now."""

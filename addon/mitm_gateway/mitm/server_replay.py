@@ -22,6 +22,7 @@ from ..exchange.steps import Replay
 from ..llm.apis import call_of
 from ..recordings.recorded import MAX_BODY
 from ..recordings.replies import Comparison, Miss, Question, Replies
+from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
 from ..wire.refusal import Refusal
 from ..wire.request import RequestHead
@@ -69,7 +70,7 @@ class ServerReplay:
     def describe(self) -> str:
         """Return the line for the log."""
         left_out = f"; {self.incomplete} are incomplete and left out" if self.incomplete else ""
-        return f"server_replay: {len(self.replies)} recorded responses answer the requests of rules{left_out}"
+        return f"server_replay: {counted(len(self.replies), 'recorded response')} for the requests of rules{left_out}"
 
     def _add(self, number: int, flow: http.HTTPFlow) -> None:
         facts = flow.metadata.get(FACTS)

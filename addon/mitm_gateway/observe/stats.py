@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from ..text.printable import dollars, shown_name
+from .prices import is_free
 from .table import Column, aligned
 
 By: TypeAlias = Literal["rule-model", "rule", "model", "session", "outcome"]
@@ -72,14 +73,14 @@ class _Totals:
         self.requests += 1
         self.errors += _is_error(entry)
         has_tokens = False
-        for place, name in enumerate(_TOKENS):
+        for place, name in enumerate(() if get("replayed") is True else _TOKENS):
             if isinstance(count := get(name), int) and count:
                 self.tokens[place] += count
                 has_tokens = True
         if cost is not None:
             self.cost += cost
             self.priced += 1
-        elif has_tokens:
+        elif has_tokens and not is_free(entry):
             self.unpriced += 1
         self.first.append(get("first_event_ms"))
         self.total.append(get("total_ms"))
@@ -114,7 +115,7 @@ class _Totals:
 
 def logged_cost(entry: Mapping[str, Any]) -> float | None:
     """Return the cost that an entry contains."""
-    cost = entry.get("cost_usd")
+    cost = None if is_free(entry) else entry.get("cost_usd")
     return cost if isinstance(cost, int | float) and 0 <= cost < _LONGEST_MS else None
 
 

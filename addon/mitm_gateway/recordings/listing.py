@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ..observe.prices import Prices
+from ..observe.stats import logged_cost
 from ..text.printable import dollars, one_line, short_count
 from .recorded import Recorded
 
@@ -63,8 +64,8 @@ def cost(entry: Mapping[str, object]) -> str:
 
 def cost_usd(entry: Mapping[str, object]) -> float | None:
     """Return what a request has cost: as logged, else by the list prices; None if that is unknown."""
-    logged = entry.get("cost_usd")
-    return logged if isinstance(logged, float) else _PRICES.cost(entry)
+    logged = logged_cost(entry)
+    return logged if logged is not None else _PRICES.cost(entry)
 
 
 def _short(count: object) -> str:

@@ -13,25 +13,25 @@ from .recorded import Part, Recorded
 _LIMIT = 256 << 20
 
 
-def text(recorded: Recorded) -> str:
-    """Return the whole request and its answer."""
-    return "\n\n".join(["\n".join(facts(recorded)), *_parts(recorded)])
+def text(recorded: Recorded, width: int | None) -> str:
+    """Return the whole request and its answer, with lines of at most this width."""
+    return "\n\n".join(["\n".join(facts(recorded)), *_parts(recorded, width)])
 
 
-def _parts(recorded: Recorded) -> Iterator[str]:
+def _parts(recorded: Recorded, width: int | None) -> Iterator[str]:
     yield "==== request ===="
-    yield from sections(recorded, recorded.request)
+    yield from sections(recorded, recorded.request, width)
     yield "==== answer ===="
-    yield from answer(recorded)
+    yield from answer(recorded, width)
 
 
-def answer(recorded: Recorded) -> list[str]:
+def answer(recorded: Recorded, width: int | None = conversation.WIDTH) -> list[str]:
     """Return the sections of the answer: of the response, or of a WebSocket's messages."""
     if recorded.messages:
-        return list(_messages(recorded))
+        return list(_messages(recorded, width))
     if recorded.response is None:
         return [f"no answer: {recorded.error or 'the recording contains none'}"]
-    return sections(recorded, recorded.response)
+    return sections(recorded, recorded.response, width)
 
 
 def facts(recorded: Recorded) -> Iterator[str]:
@@ -61,16 +61,16 @@ def _line(recorded: Recorded, text: str) -> str:
     return one_line(recorded.masks.text(text))
 
 
-def sections(recorded: Recorded, part: Part) -> list[str]:
+def sections(recorded: Recorded, part: Part, width: int | None = conversation.WIDTH) -> list[str]:
     """Return the sections of a body, printable and without secrets."""
     if not part.body:
         return ["(no body)"]
     found = conversation.sections(part.body, part.content_type, lambda: 0.0, _LIMIT)
-    return [conversation.printable(recorded.masks.text(section)) for section in found]
+    return [conversation.printable(recorded.masks.text(section), width) for section in found]
 
 
-def _messages(recorded: Recorded) -> Iterator[str]:
+def _messages(recorded: Recorded, width: int | None) -> Iterator[str]:
     for message in recorded.messages:
         sender = "client" if message.from_client else "server"
-        body = "\n".join(sections(recorded, Part((), message.content)))
+        body = "\n".join(sections(recorded, Part((), message.content), width))
         yield f"{sender}:\n{body}"

@@ -66,7 +66,7 @@ def folded(text: str, limit: int) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Return the text with its long lines broken at blanks; the rest of a line keeps its indent."""
+    """Return the text with its long lines broken at blanks, else after punctuation; the rest of a line keeps its indent."""
     return re.sub(
         rf"^( *)(?=.{{{width + 1}}}).*", lambda found: _broken(found, width), text, flags=re.MULTILINE
     )
@@ -74,7 +74,7 @@ def wrapped(text: str, width: int) -> str:
 
 @lru_cache(maxsize=128)
 def _pieces(room: int) -> re.Pattern[str]:
-    return re.compile(rf".{{1,{room}}}(?: +|$)|.{{1,{room}}}")
+    return re.compile(rf".{{1,{room}}}(?: +|$)|.{{1,{room}}}(?<=[,;:)}}\]])|.{{1,{room}}}")
 
 
 def _broken(found: re.Match[str], width: int) -> str:
@@ -87,6 +87,11 @@ def _broken(found: re.Match[str], width: int) -> str:
 def indented(text: str) -> str:
     """Return the text indented by two columns."""
     return "  " + text.replace("\n", "\n  ")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 rule" or "3 rules"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def size(count: int) -> str:

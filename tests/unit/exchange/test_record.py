@@ -9,7 +9,7 @@ import pytest
 
 from mitm_gateway.exchange.comment import comment_of, short_model
 from mitm_gateway.exchange.plan import Plan, decide
-from mitm_gateway.exchange.record import Record
+from mitm_gateway.exchange.record import REPLAYED, Record
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
@@ -25,6 +25,11 @@ def planned() -> Record:
     record.note_head(HEAD)
     record.note_plan(plan, HEAD)
     return record
+
+
+def test_the_log_marks_an_answer_from_a_recording() -> None:
+    assert "replayed" not in planned().log_entry()
+    assert replace(planned(), notes=(REPLAYED,)).log_entry()["replayed"] is True
 
 
 def test_the_comment_is_one_line_of_what_happened() -> None:

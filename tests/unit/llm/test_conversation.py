@@ -197,6 +197,11 @@ def test_long_lines_are_wrapped_and_keep_their_indent() -> None:
     assert text.count("x") == 250
 
 
+def test_a_long_line_without_blanks_is_broken_after_punctuation() -> None:
+    text = shown({"messages": [{"role": "user", "content": '{"path":"file.py"},' * 20}]})
+    assert all(line.endswith(("},", ":")) for line in text.splitlines()[1:])
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [

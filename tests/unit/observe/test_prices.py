@@ -47,6 +47,11 @@ def test_an_api_that_counts_cached_tokens_as_input_is_not_charged_twice() -> Non
     assert PRICES.cost({**entry, **counts}) == pytest.approx((100 * 2.5 + 900 * 0.25 + 100 * 15) / 1e6)
 
 
+@pytest.mark.parametrize("free", [{"upstream": "demo"}, {"replayed": True}], ids=str)
+def test_an_answer_of_the_demo_or_of_a_recording_has_no_cost(free: dict[str, object]) -> None:
+    assert PRICES.cost({**ENTRY, "input_tokens": 1_000_000, **free}) is None
+
+
 def test_a_long_prompt_has_its_own_prices() -> None:
     entry = {**ENTRY, "model": "claude-haiku-5-5"}
     assert PRICES.cost({**entry, "input_tokens": 100_000}) == pytest.approx(0.01)

@@ -85,6 +85,13 @@ def test_rows_may_be_sessions_outcomes_models_or_rules(by: By, rows: list[list[s
     assert total[:3] == ["total", "7", "3"]
 
 
+def test_answers_that_no_vendor_served_cost_nothing() -> None:
+    stats = Stats()
+    for more in ({}, {"upstream": "demo"}, {"replayed": True}):
+        stats.add({**entry(1), **more})
+    assert stats.table("rule")[-1].split()[:8] == ["total", "3", "0", "2,000", "20", "10", "4", "$0.0100"]
+
+
 def test_a_sum_that_lacks_the_cost_of_a_request_is_a_lower_bound() -> None:
     stats = Stats()
     stats.add(entry(1))

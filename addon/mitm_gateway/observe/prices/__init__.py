@@ -36,6 +36,11 @@ def built_in() -> tuple[PriceList, ...]:
     return tuple(PriceList.model_validate(parse(text, name).data) for name, text in texts)
 
 
+def is_free(entry: Mapping[str, Any]) -> bool:
+    """Return whether the demo gateway or a recording answered the request in a log entry."""
+    return entry.get("upstream") == "demo" or entry.get("replayed") is True
+
+
 class Prices:
     """The prices in force: the user's list, if any, before those of this package."""
 
@@ -57,8 +62,11 @@ class Prices:
     def cost(self, entry: Mapping[str, Any]) -> float | None:
         """Return the cost in US dollars of the request in a log entry; None if it is unknown.
 
-        A response that broke off, or that was served in another tier than the standard one, has no known cost.
+        A response that broke off, or that was served in another tier than the standard one, has no known cost; one that
+        no vendor served has none.
         """
+        if is_free(entry):
+            return None
         model = entry.get("model_sent", entry.get("model"))
         if not isinstance(model, str) or "service_tier" in entry or entry.get("outcome", "ok") != "ok":
             return None
