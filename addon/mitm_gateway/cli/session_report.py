@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from ..text.printable import visible
 from .common import say
 from .gateway_process import GatewayProcess
 
-# Long enough for a slow start, short enough to be of use.
-_FIRST_NOTICE_S = 30.0
+_LOOK_S = 1.0
+# Half a minute: long enough for a slow start, short enough to be of use.
+_LOOKS_FOR_A_REQUEST = 30
 _LONGEST_LINE = 400
 
 
@@ -49,22 +51,35 @@ class SessionReport:
     changes: Changes
     intercepts: bool
     log: Path
+    said: set[str] = field(default_factory=set)
+    """The hints that were printed."""
 
     @contextmanager
     def watching(self, gateway: GatewayProcess) -> Iterator[None]:
-        """Say once, after half a minute, that no request has arrived."""
-
-        def look() -> None:
-            if not self.requests.entries() and not gateway.has_connections():
-                say(f"no request has reached the gateway so far. {self._reason()}")
-
-        timer = threading.Timer(_FIRST_NOTICE_S, look)
-        timer.daemon = True
-        timer.start()
+        """Report a client that fails from its first request on, and one that sends none for half a minute."""
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(gateway, ended), daemon=True)
+        watch.start()
         try:
             yield
         finally:
-            timer.cancel()
+            ended.set()
+            watch.join()
+
+    def _watch(self, gateway: GatewayProcess, ended: threading.Event) -> None:
+        """Look once a second until the client's first request has been answered well or was reported."""
+        looks = 0
+        while not ended.wait(_LOOK_S):
+            entries, looks = self.requests.entries(), looks + 1
+            if looks == _LOOKS_FOR_A_REQUEST and not entries and not gateway.has_connections():
+                say(f"no request has reached the gateway so far. {self._reason()}")
+            if any(not _is_failure(entry) for entry in entries):
+                return
+            if hint := next((entry["hint"] for entry in entries if entry.get("hint")), None):
+                # Clients try again for minutes without a word. One with a screen of its own shows the error there.
+                if not sys.stdin.isatty():
+                    self._say_hint(hint)
+                return
 
     def print_summary(self) -> None:
         """Print what the user should know after the client's end; nothing if all went well."""
@@ -77,6 +92,11 @@ class SessionReport:
             total, (reason, _) = refusals.total(), refusals.most_common(1)[0]
             say(_cut(f"{total} of {len(entries)} requests failed, most often: {reason}; see {self.log}"))
         for hint, _ in Counter(entry["hint"] for entry in entries if entry.get("hint")).most_common(1):
+            self._say_hint(hint)
+
+    def _say_hint(self, hint: str) -> None:
+        if hint not in self.said:
+            self.said.add(hint)
             say(_cut(f"hint: {hint}"))
 
     def _reason(self) -> str:
@@ -97,6 +117,10 @@ def _failures(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for entry in entries:
         if entry.get("refusal") and not (went_on and entry.get("status") == HTTPStatus.UPGRADE_REQUIRED):
             yield entry["refusal"]
+
+
+def _is_failure(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("refusal") or entry.get("hint"))
 
 
 def _cut(text: str) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from mitm_gateway.cli import session_report as module
+from mitm_gateway.cli.gateway_process import GatewayProcess
 from mitm_gateway.cli.session_report import Requests, SessionReport
 from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.environment import Changes
@@ -15,12 +20,34 @@ SOCKET = {"status": 426, "refusal": "messages of a WebSocket are not edited; use
 KEY = {"status": 424, "refusal": "the credential is not set"}
 
 
-def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str], *entries: dict[str, object]) -> str:
+class Quiet:
+    """A gateway without connections."""
+
+    def has_connections(self) -> bool:
+        return False
+
+
+class Looks:
+    """An end of the client after so many looks."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def wait(self, _timeout: float) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def report(tmp_path: Path, *entries: dict[str, object]) -> SessionReport:
     log = Requests(tmp_path / "requests.jsonl")
     log.file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    SessionReport(
+    return SessionReport(
         "codex", log, catalogue.load("codex"), Changes({}, ()), intercepts=False, log=tmp_path / "log"
-    ).print_summary()
+    )
+
+
+def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str], *entries: dict[str, object]) -> str:
+    report(tmp_path, *entries).print_summary()
     return capsys.readouterr().err
 
 
@@ -41,3 +68,35 @@ def test_other_refusals_are_counted_beside_a_socket(
 ) -> None:
     text = summary(tmp_path, capsys, SOCKET, KEY, {"status": 200})
     assert "1 of 3 requests failed, most often: the credential is not set" in text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_the_hint_of_a_first_request_is_printed_while_the_client_tries_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_S", 0.001)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_terminal))
+    session = report(
+        tmp_path, {"status": 401, "hint": "try auth.scheme: bearer"}, {"status": 401, "hint": "b"}
+    )
+    session._watch(cast(GatewayProcess, Quiet()), threading.Event())
+    assert capsys.readouterr().err == (
+        "" if is_terminal else "mitm-gateway: codex: try auth.scheme: bearer\n"
+    )
+
+
+def test_a_client_whose_first_request_goes_well_is_watched_no_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_S", 0.001)
+    report(tmp_path, {"status": 200})._watch(cast(GatewayProcess, Quiet()), threading.Event())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_client_without_a_request_for_half_a_minute_is_reported_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_S", 0.0)
+    session, ended = report(tmp_path), Looks(100)
+    session._watch(cast(GatewayProcess, Quiet()), cast(threading.Event, ended))
+    assert capsys.readouterr().err.count("no request has reached the gateway so far. ") == 1
