@@ -80,9 +80,7 @@ def test_the_hint_of_a_first_request_is_printed_while_the_client_tries_again(
         tmp_path, {"status": 401, "hint": "try auth.scheme: bearer"}, {"status": 401, "hint": "b"}
     )
     session._watch(cast(GatewayProcess, Quiet()), threading.Event())
-    assert capsys.readouterr().err == (
-        "" if is_terminal else "mitm-gateway: codex: try auth.scheme: bearer\n"
-    )
+    assert capsys.readouterr().err == ("" if is_terminal else "mitm-gateway: hint: try auth.scheme: bearer\n")
 
 
 def test_a_client_whose_first_request_goes_well_is_watched_no_longer(
