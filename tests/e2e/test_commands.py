@@ -41,7 +41,7 @@ def test_init_overwrites_a_file_only_with_force(command: Command) -> None:
     file = command.write_rules("mine\n")
     refused = command.run("init", "anthropic")
     assert refused.returncode == 1
-    assert "there is a file already; --force writes over it" in refused.stderr
+    assert "the file exists; --force overwrites it" in refused.stderr
     assert file.read_text() == "mine\n"
     assert command.run("init", "anthropic", "--force").returncode == 0
     assert "preset: anthropic" in file.read_text()

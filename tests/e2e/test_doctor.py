@@ -132,6 +132,15 @@ def test_all_unset_variables_of_the_rules_have_one_fix(sound: Subject) -> None:
     assert found[1].fix.startswith("export GW_HOST=…")
 
 
+def test_mistakes_in_the_environment_form_name_the_variables(sound: Subject) -> None:
+    form = {"HOME": sound.environ["HOME"], "ANTHROPIC_AUTH_MODE": "basic"}
+    found = [each for each in findings(replace(sound, rules=None, environ=form)) if isinstance(each, Fault)]
+    assert [fault.fix for fault in found] == [
+        "correct ANTHROPIC_AUTH_MODE",
+        "export ANTHROPIC_BASE_URL=… ANTHROPIC_API_KEY=…",
+    ]
+
+
 def test_an_unset_variable_of_a_credential_is_exported(sound: Subject) -> None:
     [fault] = [each for each in findings(replace(sound, environ={"HOME": sound.environ["HOME"]}))
                if isinstance(each, Fault)]  # fmt: skip

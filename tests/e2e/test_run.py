@@ -421,8 +421,8 @@ def test_settings_that_bypass_the_gateway_are_reported(recorder: StartRecorder, 
         )
     )
     done = command.run("run", "--", "true", env=environment_form(recorder()))
-    assert f'"env" in {settings} sets ANTHROPIC_BASE_URL, which beats what this command sets' in done.stderr
-    assert f'"forceLoginMethod" in {settings} keeps gateway keys out' in done.stderr
+    assert f'"env" in {settings} sets ANTHROPIC_BASE_URL, which overrides this command' in done.stderr
+    assert f'"forceLoginMethod" in {settings} makes Claude Code ignore gateway keys' in done.stderr
 
 
 def test_the_environment_form_reports_what_is_missing(command: Command) -> None:

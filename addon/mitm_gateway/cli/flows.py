@@ -183,7 +183,7 @@ def _write_page(out: Path, title: str, requests: Iterable[Recorded], recording: 
     from ..mitm.recording_file import RecordingError
 
     if out.exists() and not _is_page(out):
-        return wrong_usage(f"{out}: the file exists and is no page of this command; name another one")
+        return wrong_usage(f"{out}: the file exists, and this command did not write it; name another one")
     whole = page.Page(title)
     with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as to:
         to.write(whole.start())

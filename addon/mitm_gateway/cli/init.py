@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         _write(path, starter(arguments.preset), overwrite=arguments.force)
     except FileExistsError:
-        say(f"{path}: there is a file already; --force writes over it")
+        say(f"{path}: the file exists; --force overwrites it")
         return FAULT
     print(f"{path}: written; fill in the values that its comments name, then run")
     print(f"    mitm-gateway check{f' {path}' if arguments.rules else ''}")

@@ -227,11 +227,11 @@ def _warnings(session: _Session, changes: Changes) -> Iterator[str]:
     files = claude_settings.read_all(os.environ, Path.cwd())
     for path, name in claude_settings.overrides(files, changes.set, changes.unset):
         yield (
-            f'"env" in {path} sets {name}, which beats what this command sets; '
+            f'"env" in {path} sets {name}, which overrides this command; '
             "remove it there, or the client bypasses the gateway"
         )
     for path, key in claude_settings.blocking(files):
-        yield f'"{key}" in {path} keeps gateway keys out'
+        yield f'"{key}" in {path} makes Claude Code ignore gateway keys'
     if session.arguments.intercept:
         others = [name for name in CA_VARIABLES if name not in UPSTREAM_VARIABLES]
         for name, reason in unusable_ca_files(os.environ, others):

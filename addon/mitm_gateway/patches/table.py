@@ -45,7 +45,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "http2-requests",
         "safety",
-        "mitmproxy forwards an HTTP/2 request without a method, or with a length but no body, and answers no limit",
+        "mitmproxy forwards HTTP/2 requests without a method, or with a length but no body; a large head ends the session",
         None,
         heads.check_http2,
     ),

@@ -46,6 +46,8 @@ WRONG = (
     ("run --intercpt claude", 'unknown option "--intercpt" (did you mean "--intercept"?)'),
     ("run --int claude", 'unknown option "--int"'),
     ("run --client vercl-ai true", 'unknown client "vercl-ai" (did you mean "vercel-ai"?)'),
+    ("run --client claude --rules rules.yaml true", "no rule is for a host that true calls: api.anthropic.com or 5 "),
+    ("run --client codex --rules rules.yaml true", "no rule is for api.openai.com, which true calls; name it in"),
     ("run --set gateway_lgo=x true", 'unknown option "gateway_lgo" (did you mean "gateway_log"?)'),
     ("run --set gateway_rules=x true", "--set gateway_rules: expected --rules FILE instead"),
     ("check --fix rules.yaml", 'unknown option "--fix"; expected one of -h, --help, --rules'),
@@ -126,7 +128,7 @@ def test_a_wrong_command_line_is_one_line_with_the_fix_and_status_2(
         ("stats nowhere.jsonl", 1, "mitm-gateway: nowhere.jsonl: No such file or directory"),
         ("stats folder", 1, "mitm-gateway: folder: Is a directory"),
         ("token-files --rules rules.yaml binary", 1, "mitm-gateway: binary: File exists"),
-        ("init litellm --rules rules.yaml", 1, "mitm-gateway: rules.yaml: there is a file already; --force"),
+        ("init litellm --rules rules.yaml", 1, "mitm-gateway: rules.yaml: the file exists; --force"),
     ],
 )  # fmt: skip
 def test_an_unusable_file_is_named_with_the_fix(

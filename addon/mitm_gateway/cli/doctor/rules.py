@@ -19,7 +19,9 @@ from ..common import rule_count
 from ..rules_source import find_rules
 from .finding import Fault, Finding, Findings, Good, Subject
 
-_UNSET = re.compile(r'needs the environment variable "([^"]+)", which is not set')
+_UNSET = re.compile(
+    r'needs the environment variable "(?P<name>[^"]+)", which is not set|^(?P<form>[A-Z_]+) is not set; '
+)
 _HOW_TO_CREATE = "; write one with "
 
 
@@ -34,13 +36,20 @@ def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
 
 def _mistakes(problems: Sequence[Problem]) -> Findings:
     """Return a fault for each problem; all unset variables together are one, with one command that sets them."""
-    unset = {str(problem): found[1] for problem in problems if (found := _UNSET.search(problem.text))}
-    for text in map(str, problems):
-        missing, separator, command = text.partition(_HOW_TO_CREATE)
+    unset = {
+        str(problem): found["name"] or found["form"]
+        for problem in problems
+        if (found := _UNSET.search(problem.text))
+    }
+    for problem in problems:
+        missing, separator, command = str(problem).partition(_HOW_TO_CREATE)
         if separator:
             yield Fault(missing, f"write one with {command}")
-        elif text not in unset:
-            yield Fault(text, "edit the file there; docs/rules.md has every key")
+        elif str(problem) not in unset:
+            place = "edit the file there; docs/rules.md has every key"
+            yield Fault(
+                missing, place if problem.file != "environment" else f"correct {problem.text.split()[0]}"
+            )
     if unset:
         yield Fault("\n       ".join(unset), _export(*unset.values()))
 
