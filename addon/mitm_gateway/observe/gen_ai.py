@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from ..exchange.record import Record
+from ..exchange.record import REPLAYED, Record
 from ..text.printable import shown_name
 from ..wire.addresses import DEFAULT_PORTS
 
@@ -129,9 +129,12 @@ def _span_only(record: Record) -> Attributes:
 
 
 def _tokens(record: Record) -> tuple[tuple[str, int], ...]:
-    """Return the input tokens, cached ones included as the conventions count them, and the output tokens."""
+    """Return the input tokens, cached ones included as the conventions count them, and the output tokens.
+
+    No vendor counted those of an answer from a recording again.
+    """
     usage = record.usage
-    if usage is None:
+    if usage is None or REPLAYED in record.notes:
         return ()
     counts = {"input": record.prompt_tokens, "output": usage.output_tokens}
     return tuple((kind, count) for kind, count in counts.items() if count is not None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.exchange.record import Record
+from mitm_gateway.exchange.record import REPLAYED, Record
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.observe.gen_ai import Attributes, Operation, operation
 
@@ -111,6 +111,11 @@ def test_operation_and_provider_follow_from_path_and_host(
 )
 def test_requests_that_call_no_model_are_not_reported(path: str) -> None:
     assert operation(record(path)) is None
+
+
+def test_tokens_from_a_recording_are_not_counted_again() -> None:
+    assert told().tokens
+    assert not told(notes=(REPLAYED,)).tokens
 
 
 def test_a_probe_is_not_reported() -> None:
