@@ -53,13 +53,13 @@ def _add_copilot(kinds: Subparsers) -> None:
 def _add_oauth2(kinds: Subparsers) -> None:
     client = kinds.add_parser("oauth2", help="OAuth 2.0 client credentials")
     client.set_defaults(run=_run, token=_oauth2)
-    client.add_argument("--token-url", required=True, metavar="URL")
-    client.add_argument("--client-id", required=True, metavar="ID")
+    client.add_argument("--token-url", required=True, metavar="URL", help="token endpoint of the server")
+    client.add_argument("--client-id", required=True, metavar="ID", help="client ID")
     secret = client.add_mutually_exclusive_group(required=True)
     secret.add_argument("--secret-env", metavar="NAME", help="environment variable with the secret")
     secret.add_argument("--secret-file", type=Path, metavar="FILE", help="file with the secret")
-    client.add_argument("--scope")
-    client.add_argument("--audience")
+    client.add_argument("--scope", help="scope to request; some servers require one")
+    client.add_argument("--audience", help="API that the token is for; some servers require one")
     client.add_argument(
         "--in-body", action="store_true", help="send id and secret in the body, not as HTTP Basic"
     )
@@ -68,7 +68,7 @@ def _add_oauth2(kinds: Subparsers) -> None:
 def _add_google(kinds: Subparsers) -> None:
     adc = kinds.add_parser("google", help="Google access token from the application default credentials")
     adc.set_defaults(run=_run, token=_google)
-    adc.add_argument("--scope", default=google.CLOUD_PLATFORM)
+    adc.add_argument("--scope", default=google.CLOUD_PLATFORM, help="scope to request (default: %(default)s)")
 
 
 def _run(arguments: argparse.Namespace) -> int:

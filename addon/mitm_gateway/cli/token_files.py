@@ -41,7 +41,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--once", action="store_true", help="write the files once and exit")
     parser.add_argument(
         "--patience", default="1m", metavar="TIME",
-        help="exit when a credential is unusable for this long (default %(default)s)",
+        help="exit after a credential has been unusable for this long (default %(default)s)",
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "http2-requests",
         "safety",
-        "mitmproxy forwards HTTP/2 requests without a method, or with a length but no body; a large head ends the session",
+        "mitmproxy forwards HTTP/2 requests without a method, or with a length but no body; large heads end the connection",
         None,
         heads.check_http2,
     ),

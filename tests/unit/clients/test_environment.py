@@ -99,6 +99,13 @@ def test_a_rule_that_moves_the_clients_key_leaves_it() -> None:
     assert changes.applied(environ) == {"ANTHROPIC_API_KEY": "mine", "ANTHROPIC_BASE_URL": URL}
 
 
+def test_copilot_gets_the_type_of_the_api_whose_address_it_gets() -> None:
+    for hosts in (["api.anthropic.com"], ["api.openai.com"], ["api.anthropic.com", "api.openai.com"]):
+        put = reverse(ruleset(*map(rule, hosts)), {}, "copilot-cli").set
+        is_openai = put["COPILOT_PROVIDER_BASE_URL"].endswith("/v1")
+        assert put["COPILOT_PROVIDER_TYPE"] == ("openai" if is_openai else "anthropic"), hosts
+
+
 def test_codex_gets_arguments_instead_of_variables() -> None:
     changes = reverse(ruleset(rule(OPENAI)), {}, "codex")
     assert changes.arguments[-1].endswith(f'"{URL}/v1"')
