@@ -61,6 +61,13 @@ with urllib.request.urlopen(request, timeout=30, context=context) as answer:
 """
 
 
+def without_outer_make() -> dict[str, str]:
+    """Return the environment without the flags and variables of a `make test` that runs this test."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))
+    }
+
+
 @dataclass
 class Desk:
     """A user's machine: a home, stand-ins for clients, an upstream, and what is running in other terminals."""
@@ -98,8 +105,10 @@ class Desk:
             case ["export", *pairs]:
                 self.environ |= dict(pair.split("=", 1) for pair in pairs)
             case ["make", "run", *more]:
-                plan = ["make", "-n", "run", *more]
-                steps = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+                steps = subprocess.run(
+                    ["make", "-n", "run", *more],
+                    cwd=ROOT, env=without_outer_make(), capture_output=True, text=True, check=True,
+                ).stdout  # fmt: skip
                 self.serve(shlex.split(steps.splitlines()[-1])[2:], environ)
             case ["mitm-gateway", "serve", *_]:
                 self.serve(words[1:], environ)
