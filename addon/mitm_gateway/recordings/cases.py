@@ -33,7 +33,7 @@ class Case:
 
     @property
     def differs(self) -> bool:
-        """Whether the other rules have another outcome."""
+        """True if the other rules have another outcome."""
         return self.lines != self.others
 
 
