@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from support.constants import API, CK, GW
+from support.constants import API, CK
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Gateway
 
 EVENTS = (
@@ -25,15 +21,6 @@ TRICKS = [b"\r\n", b"\n", b"\0", b" ", b"\t", b":", b"@", b"//", b"/..", b"%2e",
 # Into a head only: a body is the client's own, and kept.
 SECOND_KEY = f"\r\nAuthorization: Bearer {CK}\r\n".encode()
 shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture
-def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    monkeypatch.setenv("TEST_GW_KEY", GW)
-    with asyncio.Runner() as runner:
-        gateway = Gateway(tmp_path, runner)
-        yield gateway
-        gateway.close()
 
 
 @st.composite

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from mitmproxy.http import HTTPFlow
 
-from support.constants import GW
 from support.layers import Connection, Gateway
 
 HOST = "socket.test"
@@ -33,15 +29,6 @@ def frame(content: bytes, *, is_masked: bool = False, opcode: int = 1) -> bytes:
     if is_masked:  # by zeros, which change nothing
         return bytes([0x80 | opcode, size[0] | 0x80]) + size[1:] + b"\0\0\0\0" + content
     return bytes([0x80 | opcode]) + size + content
-
-
-@pytest.fixture
-def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    monkeypatch.setenv("TEST_GW_KEY", GW)
-    with asyncio.Runner() as runner:
-        gateway = Gateway(tmp_path, runner)
-        yield gateway
-        gateway.close()
 
 
 def talk(gateway: Gateway, sent: bytes, answered: bytes = b"") -> tuple[Connection, HTTPFlow]:

@@ -193,6 +193,7 @@ class Gateway:
     def close(self) -> None:
         async def stop() -> None:
             self._addon.done()
+            self._save.done()
 
         self._run(stop())
         self._context.__exit__(None, None, None)
