@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
+
+from cryptography.hazmat.primitives import serialization
 
 from support.constants import GATEWAY, ROOT
 
@@ -102,6 +105,7 @@ def _run(
     _take_variables(env)
     sys.path[:] = [*filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *_PATH]
     sys.argv = [program, *args]
+    _take_keys_as_valid()
     if program == "mitm-gateway":
         _run_command()
     if str(GATEWAY) not in args:
@@ -140,6 +144,12 @@ def _run_gateway(args: Sequence[str], env: Mapping[str, str], reader: int, write
     _take_variables(env)
     sys.argv = ["-c", *args]
     gateway_main.main()
+
+
+def _take_keys_as_valid() -> None:
+    """Skip the validation of RSA keys: mitmproxy loads its CA twice at a start, which was two thirds of a fork's work."""
+    load = serialization.load_pem_private_key
+    vars(serialization)["load_pem_private_key"] = partial(load, unsafe_skip_rsa_key_validation=True)
 
 
 def _forget_the_package() -> None:
