@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,12 +140,7 @@ class Logged:
         """Send a request; return its line of the log."""
         self.ask(name, target, *headers, leaves=leaves)
         self._count += 1
-        file, deadline = self.proxy.folder / "access.log", time.monotonic() + 30
-        while not file.exists() or file.read_text().count("\n") < self._count:
-            assert time.monotonic() < deadline, self.proxy.output()
-            time.sleep(0.02)
-        line: dict[str, Any] = json.loads(file.read_text().splitlines()[self._count - 1])
-        return line
+        return self.proxy.log_line(self._count - 1)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -80,15 +79,10 @@ def test_without_rules_the_other_commands_say_how_to_get_some(command: Command, 
 
 
 def test_serve_takes_the_environment_form_and_says_how_to_point_a_client_at_it(command: Command) -> None:
-    running = command.start("serve", "--port", "18431", env=FORM)
-    assert running.stderr
-    seen = ""
-    while "for all clients" not in seen:
-        line = running.stderr.readline()
-        assert line, seen
-        seen += line
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=30)
+    running = command.fork("serve", "--port", "18431", env=FORM)
+    running.wait_for("env --port 18431")
+    running.stop()
+    seen = running.stderr
     assert "rules from ANTHROPIC_AUTH_MODE" in seen
     assert "http://127.0.0.1:18431 stands for api.anthropic.com" in seen
     assert "ANTHROPIC_BASE_URL=http://127.0.0.1:18431 ANTHROPIC_AUTH_TOKEN=placeholder\n" in seen

@@ -353,13 +353,23 @@ def test_a_session_is_recorded_in_a_new_file(recorder: StartRecorder, command: C
 
 
 def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Command) -> None:
-    with command.start("run", "--", "true", env=environment_form(recorder())) as running:
-        assert running.wait(WAIT_S) == 0
-    assert gateways(command) == []
+    running = command.fork("run", "--", "true", env=environment_form(recorder()))
+    assert running.wait() == 0
+    assert processes_of(command) == []
+
+
+def processes_of(command: Command) -> list[int]:
+    """What a forked command has left running: everything that it starts has its folder."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdecimal() and (folder / "cwd").readlink() == command.home:
+                found.append(int(folder.name))
+    return found
 
 
 def gateways(command: Command) -> list[int]:
-    """The proxies that a started command (not a forked one) runs."""
+    """The proxies that a command in a new interpreter runs."""
     found = []
     for number in processes_with("mitm_gateway.cli.gateway_main"):
         with contextlib.suppress(OSError):
@@ -374,21 +384,21 @@ def test_signals_reach_the_client(recorder: StartRecorder, command: Command, num
         f"import signal, sys; signal.signal({number.value}, lambda *_: sys.exit(9)); "
         "print('ready', flush=True); signal.pause()"
     )
-    running = command.start("run", "--", *client, env=environment_form(recorder()))
-    assert running.stdout
-    assert running.stdout.readline() == "ready\n"
+    running = command.fork("run", "--", *client, env=environment_form(recorder()))
+    running.wait_for("ready\n")
+    assert len(processes_of(command)) == 3  # the command, its gateway and its client
     running.send_signal(number)
-    assert running.wait(WAIT_S) == 9
-    assert gateways(command) == []
+    assert running.wait() == 9
+    assert processes_of(command) == []
 
 
 def test_the_exit_status_names_the_signal_that_killed_the_client(
     recorder: StartRecorder, command: Command
 ) -> None:
     client = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    with command.start("run", "--", *client, env=environment_form(recorder())) as running:
-        assert running.wait(WAIT_S) == 128 + signal.SIGKILL
-    assert gateways(command) == []
+    running = command.fork("run", "--", *client, env=environment_form(recorder()))
+    assert running.wait() == 128 + signal.SIGKILL
+    assert processes_of(command) == []
 
 
 def test_the_gateway_ends_when_the_launcher_is_killed(recorder: StartRecorder, command: Command) -> None:

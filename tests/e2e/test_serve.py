@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -37,13 +36,10 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     command.write_rules(RULES).chmod(0o600)
     port = unused_port()
     saved = command.home / "talk.mitm"
-    running = command.start("serve", "--port", str(port), "--save", saved)
-    assert running.stderr
-    told = ""
-    while "for all clients" not in told:
-        told += running.stderr.readline()
+    running = command.fork("serve", "--port", str(port), "--save", saved)
+    running.wait_for("for all clients")
     for number, host in enumerate(("api.anthropic.com", "api.openai.com")):
-        assert f"http://127.0.0.1:{port + number} stands for {host}\n" in told
+        assert f"http://127.0.0.1:{port + number} stands for {host}\n" in running.stderr
     question = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     assert status(f"http://127.0.0.1:{port}/v1/messages", question)[0] == 200
     assert status(f"http://127.0.0.1:{port}/", method="HEAD")[0] == 200
@@ -55,9 +51,9 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     code, text = status(f"http://127.0.0.1:{port + 1}/v2/x?key=secret-in-query")
     assert code == 404
     assert "GET https://api.openai.com/v2/x; the rules are about api.anthropic.com, api.openai.com" in text
-    running.send_signal(signal.SIGINT)
-    output, said = running.communicate(timeout=30)
-    assert f"the traffic is recorded in {saved}; " in said
+    assert running.stop() == 0
+    output = running.stdout
+    assert f"the traffic is recorded in {saved}; " in running.stderr
     assert saved.stat().st_mode & 0o777 == 0o600
     assert "claude-x" in command.run("flows", saved).stdout
     requests = [line for line in output.splitlines() if "claude: " in line]

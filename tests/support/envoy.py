@@ -90,15 +90,15 @@ class Envoy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def log_line(self) -> dict[str, Any]:
-        """The first line of the access log, which Envoy writes soon after the response."""
+    def log_line(self, number: int = 0) -> dict[str, Any]:
+        """A line of the access log, the first by default; Envoy writes it soon after the response."""
         file = self.folder / "access.log"
         deadline = time.monotonic() + START_S
-        while not file.exists() or "\n" not in file.read_text():
+        while not file.exists() or file.read_text().count("\n") <= number:
             if time.monotonic() > deadline:
-                raise TimeoutError("no line in the access log")
+                raise TimeoutError(f"no line {number} in the access log:\n{self.output()}")
             time.sleep(_POLL_S)
-        line: dict[str, Any] = json.loads(file.read_text().split("\n")[0])
+        line: dict[str, Any] = json.loads(file.read_text().splitlines()[number])
         return line
 
     def output(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,45 @@ from support.constants import ROOT
 from support.forked import Forked
 
 TIMEOUT_S = 90.0
+_POLL_S = 0.02
+
+
+class Running:
+    """The command in a forked process, and what it has printed so far."""
+
+    def __init__(self, process: Forked, output: Path, errors: Path) -> None:
+        self._process, self._output, self._errors = process, output, errors
+
+    @property
+    def stdout(self) -> str:
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+    @property
+    def stderr(self) -> str:
+        return self._errors.read_text(errors="replace") if self._errors.exists() else ""
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed a text."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while text not in self.stdout + self.stderr:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError(f"no {text!r} in the output:\n{self.stdout}{self.stderr}")
+            time.sleep(_POLL_S)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        return self._process.wait(TIMEOUT_S)
+
+    def stop(self) -> int:
+        """Ask it to end as Ctrl-C does, and return its exit status."""
+        self.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 class Command:
@@ -49,10 +90,20 @@ class Command:
             **(env or {}),
         }
 
+    def fork(self, *args: str | Path, env: Mapping[str, str] | None = None) -> Running:
+        """Start the command, forked."""
+        folder = Path(tempfile.mkdtemp(dir=self.home, prefix=".started-"))
+        output, errors = folder / "output", folder / "errors"
+        environ = self.environment(env)
+        process = Forked.start(
+            "mitm-gateway", [*map(str, args)], cwd=self.home, env=environ, output=output, errors=errors
+        )
+        return Running(process, output, errors)
+
     def start(
         self, *args: str | Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
-        """Start the command."""
+        """Start the command in a new interpreter."""
         return subprocess.Popen(
             self.argv(*args),
             cwd=self.home,
