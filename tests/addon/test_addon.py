@@ -94,6 +94,11 @@ async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
     return flow.request
 
 
+def record_ended(context: Any) -> None:
+    """Have the flows that have ended recorded now: whoever asks for totals gets all of them."""
+    context.master.commands.call("gateway.stats")
+
+
 async def test_a_local_answer_leaves_no_key_in_its_flow(running: Any) -> None:
     addon, _ = running
     flow = request_flow(method="GET", url="https://api.anthropic.com/?key=CLIENT-KEY", content=b"")
@@ -160,7 +165,7 @@ async def test_a_response_of_another_addon_is_kept(running: Any) -> None:
 
 @pytest.mark.parametrize("url", ["https://api.anthropic.com/v1/messages", "http://passing.test/"])
 async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> None:
-    addon, _ = running
+    addon, context = running
     flow = request_flow(url=url)
     flow.client_conn.tls = url.startswith("https")
     flow.request.headers["Host"] = flow.request.host
@@ -170,6 +175,7 @@ async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> 
     addon.responseheaders(flow)
     addon.response(flow)
     assert not addon._requests
+    record_ended(context)
     ended = weakref.ref(flow)
     del flow
     gc.collect()
@@ -204,7 +210,7 @@ async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(
 
 
 async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
-    addon, _ = running
+    addon, context = running
     flow = request_flow()
     await sent(addon, flow)
     flow.response = http.Response.make(200, b"", {"content-type": "application/json"})
@@ -218,6 +224,7 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     assert flow.request.headers["authorization"] == f"Bearer {GW_MASKED}"
     assert GW not in str(flow.get_state())
     assert "CLIENT-KEY" not in str(flow.get_state())
+    record_ended(context)
     assert flow.comment.startswith("opus-4 → gw-large, gw: x-api-key → bearer, 200")
 
 
@@ -394,6 +401,7 @@ async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any,
     flow.response.stream(b'{"model":"gw-large","usage":{"input_tokens":11000,"output_tokens":7000}}')
     flow.response.stream(b"")
     addon.response(flow)
+    record_ended(context)
     assert flow.comment.startswith("opus-4 11k→7k → gw-large, gw: ")
     assert flow.comment.endswith(", $0.0250")
     assert flow.metadata["gateway"]["cost_usd"] == 0.025

@@ -13,10 +13,10 @@ from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.mitm.commands import Commands
 from mitm_gateway.mitm.flow_list import Keeper
-from mitm_gateway.mitm.recorder import Recorder
 from mitm_gateway.mitm.replay import remember
 from mitm_gateway.mitm.requests import ending_of
 from mitm_gateway.observe.log_file import LogFile
+from mitm_gateway.observe.stats import Stats
 from support.core import make_head, make_rule, make_ruleset
 from support.patched import no_patches
 
@@ -80,7 +80,7 @@ def test_explain_describes_a_flow_as_it_was_received() -> None:
     )
     ruleset = make_ruleset(rule, credentials={"gw": {"env": "GW"}})
     view = View()
-    commands = Commands(lambda: ruleset, list, list, Recorder(), no_patches())
+    commands = Commands(lambda: ruleset, list, list, Stats, no_patches())
     with taddons.context(view, commands) as context:
         flow = tflow.tflow(resp=True)
         flow.request.host = "api.anthropic.com"
@@ -97,7 +97,7 @@ def test_explain_takes_the_model_of_a_refused_flow_from_its_body() -> None:
     first = make_rule("opus", match={"model": "opus*"}, upstream="https://h.test")
     ruleset = make_ruleset(first, make_rule("rest", upstream="https://rest.test"))
     view = View()
-    with taddons.context(view, Commands(lambda: ruleset, list, list, Recorder(), no_patches())) as context:
+    with taddons.context(view, Commands(lambda: ruleset, list, list, Stats, no_patches())) as context:
         flow = tflow.tflow(resp=True)
         flow.request.content = b'{"model":"opus-4"}'
         flow.request.host = "api.anthropic.com"

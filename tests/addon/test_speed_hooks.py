@@ -15,7 +15,7 @@ from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.patches import table
 from mitm_gateway.patches.patch import Patches
-from mitm_gateway.patches.speed.sockets import Cork, Sending
+from mitm_gateway.patches.speed.sockets import Cork
 from support.patched import no_patches
 
 
@@ -223,21 +223,20 @@ async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches)
         assert context.options.http2 is True
 
 
-async def test_postponed_work_runs_after_the_response_has_left() -> None:
-    sending, transport = Sending(), Transport()
-    done: list[list[bytes]] = []
+class Sees:
+    """Sees flows in one hook."""
 
-    def note() -> None:
-        done.append(list(transport.written))
+    def __init__(self, name: str, hook: str) -> None:
+        self.name = name
+        setattr(self, hook, lambda flows: None)
 
-    sending.after(note)
-    assert done == [[]]  # no event is being answered
-    sending._is_answering = True
-    writer = writer_to(transport)
-    cork = Cork(writer, sending._holding)
-    sending.after(note)
-    writer.write(b"answer")
-    assert len(done) == 1
-    sending._send()
-    assert done[1:] == [[b"answer"]]
-    cork.take_out()
+
+@pytest.mark.parametrize("hook", ["response", "update"])
+async def test_an_addon_is_last_until_another_one_sees_the_flow(patches: Patches, hook: str) -> None:
+    first = Sees("first", "response")
+    with taddons.context(first) as context:
+        assert not patches.is_last(first, "response", "update")
+        table.apply(patches, "speed")
+        assert patches.is_last(first, "response", "update")
+        context.master.addons.add(Sees("second", hook))
+        assert not patches.is_last(first, "response", "update")

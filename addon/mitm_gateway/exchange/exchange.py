@@ -74,6 +74,7 @@ class Exchange:
         self._edited: bytes | None = None
         self._message_bytes = 0
         self._message_usage = MessageUsage()
+        self._response: ResponseHead | None = None
         self.tee: Tee | None = None
 
     # ---- the request ----
@@ -319,22 +320,28 @@ class Exchange:
         if not self.is_passing:
             self._message_usage.feed(content)
 
-    def rejected_credential(self, response: ResponseHead | None) -> tuple[str, Secret] | None:
+    def on_end(
+        self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"
+    ) -> None:
+        """Note the end of the flow, well or not; `complete` may follow later."""
+        self._response, self.record.error, self.record.ending = response, error, ending
+        self.record.total_s = self._now() - self._started
+
+    def rejected_credential(self) -> tuple[str, Secret] | None:
         """Return the credential whose token the body of a 403 calls expired or invalid."""
-        if response is None or self.plan is None or self._secrets is None or not self.tee:
+        response = self._response
+        if response is None or response.status != 403 or not (self.plan and self._secrets and self.tee):
             return None
         return rejected_by_body(self.plan, self._secrets, self.tee, response)
 
-    def on_end(
-        self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"
-    ) -> Record:
-        """Complete the record when the flow has ended, well or not."""
+    def complete(self) -> Record:
+        """Complete the record of a flow that has ended, and release the copy of its response."""
         record, tee = self.record, self.tee
-        record.error, record.ending = error, ending
-        record.total_s = self._now() - self._started
         if tee is not None and tee.first_chunk_at is not None:
             record.first_event_s = tee.first_chunk_at - self._started
-        summarize(record, self.plan, self.head, tee, response)
+        summarize(record, self.plan, self.head, tee, self._response)
+        if tee is not None:
+            tee.close()
         if self._message_bytes:
             record.bytes_in, record.usage = self._message_bytes, self._message_usage.finish()
         return record

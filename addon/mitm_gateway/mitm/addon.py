@@ -24,9 +24,11 @@ from ..credentials.value import CredentialError
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
 from ..exchange.steps import NO_RULES, NeedCredentials, Replay, Step
+from ..observe.stats import Stats
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
 from .connections import LOOP, Connections
+from .ended import Ended
 from .final_check import FinalCheck
 from .flow_list import Keeper
 from .flows import head_of, hide_connect, perform, perform_response, refuse, response_head_of
@@ -39,7 +41,9 @@ from .server_replay import NO_RECORDING
 
 logger = logging.getLogger(__name__)
 
-NOT_RECORDED = "a flow could not be recorded"
+# Where another addon sees a flow that has ended.
+_LAST_HOOKS = ("response", "error", "websocket_end", "update")
+NOT_NOTED = "the end of a flow could not be noted"
 # The steps of one hook: yields what has to be awaited, and receives the result.
 Steps = Generator[Awaitable[Any], Any, None]
 
@@ -52,6 +56,7 @@ class GatewayAddon:
     def __init__(self, default_rules: Path | None = None) -> None:
         self._requests = Requests()
         self._recorder = Recorder()
+        self._ended = Ended(self._record)
         self._keeper = Keeper()
         self._live = Live(self._show_progress)
         self._lifecycle = Lifecycle(default_rules, self._recorder, self._requests)
@@ -59,7 +64,7 @@ class GatewayAddon:
         self._final_check = FinalCheck(self._requests, self._connections)
         lifecycle = self._lifecycle
         self.addons = [
-            Commands(lifecycle.ruleset, lifecycle.check, lifecycle.reload, self._recorder, lifecycle.patches)
+            Commands(lifecycle.ruleset, lifecycle.check, lifecycle.reload, self._stats, lifecycle.patches)
         ]
 
     # ---- start and end ----
@@ -70,6 +75,7 @@ class GatewayAddon:
 
     def configure(self, updated: set[str]) -> None:
         """Take the options over."""
+        self._ended.record()
         self._lifecycle.configure(updated)
 
     def running(self) -> None:
@@ -80,6 +86,7 @@ class GatewayAddon:
 
     def done(self) -> None:
         """Stop serving."""
+        self._ended.record()
         self._lifecycle.done()
         with contextlib.suppress(exceptions.AddonManagerError):
             ctx.master.addons.remove(self._final_check)
@@ -146,7 +153,7 @@ class GatewayAddon:
     def response(self, flow: http.HTTPFlow) -> None:
         """Record the flow that has ended, and forget it; a WebSocket has only begun."""
         if flow.websocket is None and (entry := self._requests.end(flow)):
-            contain(lambda: self._end(entry), NOT_RECORDED)
+            contain(lambda: self._end(entry), NOT_NOTED)
 
     error = response
 
@@ -158,7 +165,7 @@ class GatewayAddon:
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Record the WebSocket that has ended, and forget it."""
         if entry := self._requests.end(flow):
-            contain(lambda: self._end(entry), NOT_RECORDED)
+            contain(lambda: self._end(entry), NOT_NOTED)
 
     # ---- the steps of a hook ----
 
@@ -290,23 +297,28 @@ class GatewayAddon:
         if exchange.is_passing:
             return
         # Now: the connections may be closed when the record is written.
-        ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
-        if rejected := exchange.rejected_credential(response_head_of(flow)):
+        ending: Ending = "complete"
+        if flow.error is not None or flow.websocket is not None:
+            ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
+        error = flow.error.msg.rstrip(".") if flow.error else None
+        exchange.on_end(response_head_of(flow), error, ending)
+        if rejected := exchange.rejected_credential():
             entry.credentials.reject(*rejected)
         if exchange.plan is not None:
             remember_sent(flow, exchange.record.model, exchange.record.model_sent)
-        self._lifecycle.patches.after_answer(
-            self, lambda: contain(lambda: self._record(entry, ending), NOT_RECORDED)
-        )
+        if self._lifecycle.patches.is_last(self, *_LAST_HOOKS):
+            self._ended.add(entry)
+        else:
+            self._ended.record_now(entry)
 
-    def _record(self, entry: UnderWay, ending: Ending) -> None:
-        flow, exchange = entry.flow, entry.exchange
-        error = flow.error.msg.rstrip(".") if flow.error else None
-        record = exchange.on_end(response_head_of(flow), error, ending)
-        self._recorder.note(flow, record)
-        self._keeper.ended(flow, self._lifecycle.settings.keep)
-        if exchange.tee is not None:
-            exchange.tee.close()
+    def _record(self, entry: UnderWay) -> None:
+        self._recorder.note(entry.flow, entry.exchange.complete())
+        self._keeper.ended(entry.flow, self._lifecycle.settings.keep)
+
+    def _stats(self) -> Stats:
+        """Return the totals so far."""
+        self._ended.record()
+        return self._recorder.stats
 
 
 def contain(action: Callable[[], None], what: str) -> None:

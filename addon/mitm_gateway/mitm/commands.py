@@ -11,7 +11,7 @@ from mitmproxy.flow import Flow
 from ..exchange.body_error import BodyError
 from ..exchange.explain import describe_rules, explain, explain_url
 from ..exchange.json_body import scan
-from ..observe.stats import WAYS
+from ..observe.stats import WAYS, Stats
 from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
@@ -19,7 +19,7 @@ from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
 from . import turns
 from .flows import arrival_of, head_of
-from .recorder import FACTS, Recorder
+from .recorder import FACTS
 from .replay import original_head
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ class Commands:
         ruleset: Callable[[], RuleSet | None],
         check: Callable[[], Sequence[str]],
         reload: Callable[[], Sequence[str]],
-        recorder: Recorder,
+        stats: Callable[[], Stats],
         patches: Patches,
     ) -> None:
         self._ruleset = ruleset
         self._check = check
         self._reload = reload
-        self._recorder = recorder
+        self._stats = stats
         self._patches = patches
 
     @command.command("gateway.rules")
@@ -102,7 +102,7 @@ class Commands:
         chosen = next((way for way in WAYS if way == by), None)
         if chosen is None:
             raise exceptions.CommandError(f"unknown {by}; expected one of {', '.join(WAYS)}")
-        return self._recorder.stats.table(chosen, _room())
+        return self._stats().table(chosen, _room())
 
     @command.command("gateway.patches")
     def patches(self) -> Sequence[str]:

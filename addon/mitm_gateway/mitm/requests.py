@@ -40,6 +40,13 @@ class UnderWay:
     kept_bytes: int = 0
     """Bytes of the WebSocket's messages that the flow contains."""
 
+    @property
+    def size(self) -> int:
+        """Return the bytes of the bodies and messages that the flow contains."""
+        response = self.flow.response
+        answered = response.raw_content if response else None
+        return len(self.flow.request.raw_content or b"") + len(answered or b"") + self.kept_bytes
+
 
 class Requests(dict[str, UnderWay]):
     """The requests under way, by the id of their flow."""

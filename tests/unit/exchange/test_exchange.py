@@ -324,7 +324,8 @@ def test_the_record_tells_the_request_from_head_to_end() -> None:
     assert plan is not None
     assert plan.tee is not None
     plan.tee.feed(b'data: {"type":"message_start","message":{"model":"gw-x","usage":{"input_tokens":3}}}\n\n')
-    record = exchange.on_end(ResponseHead(200, EVENTS), "server closed connection", "broke_off")
+    exchange.on_end(ResponseHead(200, EVENTS), "server closed connection", "broke_off")
+    record = exchange.complete()
     assert (record.rule, record.model, record.model_sent) == ("mapped", "claude-x", "gw-x")
     assert (record.status, record.error, record.outcome) == (
         200,
@@ -345,6 +346,7 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
     exchange.is_released = True
     head = ResponseHead(status, ((b"content-type", b"application/json"),))
     exchange.on_response_head(head)
-    assert exchange.on_end(head).hint == (
+    exchange.on_end(head)
+    assert exchange.complete().hint == (
         "the upstream has no WebSocket here; add `models: {}` to the rule, and the client uses HTTP at once"
     )

@@ -60,7 +60,8 @@ def test_a_probe_is_answered_and_is_no_fault(target: str) -> None:
     answer = ask(exchange, "HEAD", target)
     assert isinstance(answer, LocalAnswer)
     assert (answer.status, answer.body) == (200, b"")
-    record = exchange.on_end(ResponseHead(200, ()))
+    exchange.on_end(ResponseHead(200, ()))
+    record = exchange.complete()
     assert record.outcome == "ok"
     assert comment_of(record).endswith("a client's probe, answered here")
 
@@ -69,7 +70,8 @@ def test_a_probe_that_a_rule_takes_is_forwarded_and_not_found_is_no_fault() -> N
     exchange = begun()
     assert isinstance(ask(exchange, "HEAD", "/v1/api/hello"), Forward)
     exchange.is_released = True
-    assert exchange.on_end(ResponseHead(404, ())).outcome == "ok"
+    exchange.on_end(ResponseHead(404, ()))
+    assert exchange.complete().outcome == "ok"
 
 
 def test_a_probe_needs_a_client_key_unless_the_rule_says_otherwise() -> None:

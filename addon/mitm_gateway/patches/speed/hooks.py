@@ -216,8 +216,11 @@ class Dispatch:
         return True
 
     def _is_last(self, addon: object, name: str) -> bool:
-        having = list(chain.from_iterable(self._table(name) or ()))
-        return addon in having and all(map(_only_prints, having[having.index(addon) + 1 :]))
+        if (table := self._table(name)) is None:
+            return False
+        having = list(chain.from_iterable(table))
+        later = having[having.index(addon) + 1 :] if addon in having else having
+        return all(map(_only_prints, later))
 
     def _forget(self) -> None:
         self._tables.clear()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from h11._readers import ContentLengthReader
@@ -108,15 +107,10 @@ def join_writes(patches: Patches) -> None:
 
 
 class Sending:
-    """One write for everything that answers an event: head, body and end instead of three writes.
-
-    Work that can wait, such as a log line, is done after it.
-    """
+    """One write for everything that answers an event: head, body and end instead of three writes."""
 
     def __init__(self) -> None:
         self._holding: list[Cork] = []
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._is_answering = False
 
     def install(self, patches: Patches) -> None:
         """Wrap each connection's writer."""
@@ -136,11 +130,9 @@ class Sending:
             await serve(self, connection)
 
         async def server_event(self: Any, event: Any) -> None:
-            sending._is_answering = True
             try:
                 await take(self, event)
             finally:
-                sending._is_answering = False
                 sending._send()
 
         def undo() -> None:
@@ -149,21 +141,11 @@ class Sending:
 
         patches.set(handler, "handle_connection", handle_connection)
         patches.set(handler, "server_event", server_event)
-        patches.set(patches, "after_event", self.after)
         patches.on_undo(undo)
-
-    def after(self, action: Callable[[], None]) -> None:
-        """Call an action that raises nothing after the current event has been answered; now if there is none."""
-        if self._is_answering:
-            self._waiting.append(action)
-        else:
-            action()
 
     def _send(self) -> None:
         while self._holding:
             self._holding.pop().flush()
-        while self._waiting:
-            self._waiting.popleft()()
 
 
 def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataReceived) -> Iterator[Any]:
