@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ..wire import aws_eventstream
 from ..wire.sse import EventReader
@@ -40,10 +40,8 @@ _KEYS = (
 MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
 # Other tiers, regions and speeds have other prices, and so have tokens of sound.
 _STANDARD_TIERS = (None, "standard", "default", "auto", "global", "not_available")
-_AUDIO = tuple(
-    ("usage", details, "audio_tokens")
-    for details in ("prompt_tokens_details", "completion_tokens_details", "input_tokens_details")
-)
+_TIERS = ("speed", "inference_geo", "service_tier")
+_DETAILS = frozenset({"prompt_tokens_details", "completion_tokens_details", "input_tokens_details"})
 # The Responses API's status of a response that is not finished.
 UNFINISHED = ("in_progress", "queued")
 
@@ -98,8 +96,14 @@ def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
             found.update(_tokens(counts, names))
 
 
+# A place below an object: its first step, and the others.
+_Place: TypeAlias = tuple[str, tuple[str | int, ...]]
 # The places of one count in the APIs; the values at the places of one API are added up.
-_Count = tuple[tuple[tuple[str, ...], ...], ...]
+_Count: TypeAlias = tuple[tuple[_Place, ...], ...]
+
+
+def _place(steps: Sequence[Any]) -> _Place:
+    return steps[0], tuple(steps[1:])
 
 
 def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
@@ -115,13 +119,14 @@ def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
         }
         counts = found.setdefault(names.within, {})
         for count, summed in places.items():
-            one = tuple(tuple(name.split(".")) for name in summed)
+            one = tuple(_place(name.split(".")) for name in summed)
             if one and one not in (others := counts.get(count, ())):
                 counts[count] = (*others, one)
     return found
 
 
 _NAMES_OF_COUNTS = _names_of_counts(TOKENS)
+_STOP_REASONS = tuple(map(_place, STOP_REASONS))
 
 
 def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[tuple[str, int]]:
@@ -129,7 +134,7 @@ def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[
         for places in apis:
             numbers = [
                 number
-                for first, *rest in places
+                for first, rest in places
                 if first in counts and (number := _number(_at(counts[first], rest))) is not None
             ]
             # A gateway may report one count under two names; the first valid one is used.
@@ -141,21 +146,20 @@ def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[
 def _tier(part: Mapping[str, Any]) -> str | None:
     """Return the tier in which a response was served; one whose prices are special comes first."""
     usage = part.get("usage")
-    if not isinstance(usage, dict):
-        if "service_tier" not in part and "usageMetadata" not in part:
-            return None
-        usage = {}
-    tiers = [_name(usage.get(name)) for name in ("speed", "inference_geo", "service_tier")]
-    tiers = [tier for tier in (*tiers, _name(part.get("service_tier"))) if tier]
-    if _has_sound(part):
+    usage = usage if isinstance(usage, dict) else {}
+    if _has_sound(part, usage):
         return "audio"
-    return next((tier for tier in tiers if tier not in _STANDARD_TIERS), tiers[0] if tiers else None)
+    named = [usage[name] for name in _TIERS if name in usage] + [part.get("service_tier")]
+    tiers = [tier for each in named if each is not None and (tier := _name(each))]
+    special = [tier for tier in tiers if tier not in _STANDARD_TIERS]
+    return next(iter(special or tiers), None)
 
 
-def _has_sound(part: Mapping[str, Any]) -> bool:
-    modalities = _at(part, ("usageMetadata", "promptTokensDetails"))
+def _has_sound(part: Mapping[str, Any], usage: Mapping[str, Any]) -> bool:
+    counts = [_number(_at(usage[name], ("audio_tokens",))) for name in _DETAILS.intersection(usage)]
+    modalities = _at(part.get("usageMetadata"), ("promptTokensDetails",))
     kinds = [_at(each, ("modality",)) for each in modalities] if isinstance(modalities, list) else []
-    return "AUDIO" in kinds or any(_number(_at(part, place)) for place in _AUDIO)
+    return any(counts) or "AUDIO" in kinds
 
 
 def _at(value: Any, place: Iterable[str | int]) -> Any:
@@ -183,8 +187,8 @@ def _name(value: object) -> str | None:
 
 
 def _stop_reason(part: Mapping[str, Any]) -> str | None:
-    for first, *rest in STOP_REASONS:
-        if first in part and (reason := _name(_at(part[str(first)], rest))):
+    for first, rest in _STOP_REASONS:
+        if first in part and (reason := _name(_at(part[first], rest))):
             return reason
     # The Responses API has a status, and the reason where the response is incomplete.
     if part.get("object") != "response" or part.get("status") in UNFINISHED:
@@ -241,13 +245,7 @@ class _AutoUsage:
         return self._reader.finish()
 
     def _decide(self, kind: Kind) -> None:
-        match kind:
-            case "sse":
-                self._reader = _EventUsage()
-            case "aws_eventstream":
-                self._reader = _FrameUsage()
-            case _:
-                self._reader = _JsonUsage()
+        self._reader = _READERS.get(kind, _JsonUsage)()
         self._reader.feed(self._start)
         self._start = b""
 
@@ -326,6 +324,9 @@ class _JsonUsage:
     def finish(self) -> Usage:
         answer = _parsed(bytes(self._body))
         return Usage().updated(bedrock_converse.body(answer) if isinstance(answer, dict) else answer)
+
+
+_READERS: dict[Kind, Callable[[], UsageReader]] = {"sse": _EventUsage, "aws_eventstream": _FrameUsage}
 
 
 def _parsed(data: bytes) -> object:
