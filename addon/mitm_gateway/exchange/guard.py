@@ -36,7 +36,8 @@ _HOST_IN_ORIGIN = re.compile(r"[^/\s*,]+")
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
 # Characters that are not allowed in a token (RFC 9110, 5.6.2), which names and methods are.
 _BLANK = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
-_BLANK_IN_LINE = re.compile(r"[\x00-\x20\x7f]")
+# Clients keep a fragment (RFC 9112, 3.2); some servers cut the target there, so that it matched as another path.
+_NOT_IN_TARGET = re.compile(r"[\x00-\x20\x7f#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ def check_replay(head: RequestHead, knows_host: Callable[[str, int], bool]) -> R
 
 def _check_any(head: RequestHead) -> Refusal | None:
     """Check what holds on hosts without rules too."""
+    if head.scheme not in DEFAULT_PORTS:  # free text in HTTP/2
+        return Refusal(400, "the scheme is neither http nor https")
     if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
         return Refusal(403, TRACE_REFUSED)
     # Before anything looks at the path.
@@ -216,8 +219,10 @@ def _check_line(head: RequestHead) -> Refusal | None:
     if _BLANK.search(head.method.encode("utf-8", "surrogateescape")):
         return Refusal(400, "the method is not a word")
     is_path = head.target.startswith("/") or (head.target == "*" and head.method == "OPTIONS")
-    if not is_path or _BLANK_IN_LINE.search(head.target):
-        return Refusal(400, "the request target is not a path, or holds a blank or a control character")
+    if not is_path or _NOT_IN_TARGET.search(head.target):
+        return Refusal(
+            400, "the request target is not a path, or holds a blank, a control character or a fragment"
+        )
     return None
 
 

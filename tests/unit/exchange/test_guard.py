@@ -63,6 +63,18 @@ def test_host_must_agree_with_the_target(headers: Any, expected: int | None) -> 
     assert status(make_head(headers=headers)) == expected
 
 
+@pytest.mark.parametrize("target", ["/v1/messages#x", "/v1/messages?a=1#&key=x", "/v1/#/../x"])
+def test_a_target_with_a_fragment_is_refused(target: str) -> None:
+    # Envoy refuses it before the filter.
+    assert status(make_head(target)) == 400
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "HTTPS", "wss"])
+@pytest.mark.parametrize("host", ["api.anthropic.com", "other.test"])
+def test_a_scheme_other_than_http_is_refused(scheme: str, host: str) -> None:
+    assert status(make_head(scheme=scheme, host=host)) == 400
+
+
 def test_a_missing_host_is_refused() -> None:
     assert status(make_head(add_host=False)) == 400
 

@@ -6,7 +6,7 @@ import re
 
 from mitmproxy import http
 from mitmproxy.net.http import http1
-from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http import _http1, _http2, _http3
 
 from ...llm.errors import error_body
 from ...wire.refusal import Refusal
@@ -23,8 +23,9 @@ _REASONS = {
 # The words of mitmproxy, OpenSSL and the operating system (Linux, macOS) for each cause of a 502.
 _CAUSES = (
     (r"not known|nodename|name resolution|no address associated|getaddrinfo", "the upstream's name was not found"),
-    (r"certificate.verify|certificate verification", "the upstream's certificate is not trusted; for a private CA set "
-     "ssl_verify_upstream_trusted_ca=FILE"),
+    # The last three are those of QUIC.
+    (r"certificate.verify|certificate verification|issuer certificate|self.signed certificate|doesn't match",
+     "the upstream's certificate is not trusted; for a private CA set ssl_verify_upstream_trusted_ca=FILE"),
     (r"refused HTTP CONNECT request: (\d{3})", "the proxy in front of the upstream refused the connection with {}"),
     (r"refused|connect call failed", "the upstream refused the connection"),
     (r"timed? ?out", "the connection to the upstream timed out"),
@@ -36,11 +37,12 @@ _CAUSES = (
 
 
 def json_pages(patches: Patches) -> None:
-    """Replace the HTML pages of both HTTP versions."""
+    """Replace the HTML pages of every HTTP version; some of them quote the peer."""
     expect(_http1.make_error_response, "status_code", "message")
-    expect(vars(_http2)["format_error"], "status_code", "message")
     patches.set(_http1, "make_error_response", _json_response)
-    patches.set(_http2, "format_error", json_page)
+    for version in (_http2, _http3):
+        expect(vars(version)["format_error"], "status_code", "message")
+        patches.set(version, "format_error", json_page)
 
 
 def json_page(status_code: int, message: str = "") -> bytes:
