@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
-from .safety import bounds, dialing, error_pages, framing, heads, outgoing, replayed
+from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed
 from .speed import hooks, lookups, sockets
 
 PATCHES: tuple[Patch, ...] = (
@@ -13,6 +13,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy's own errors are HTML pages that quote the peer's message",
         "#4854, pull request #7999 (open)",
         error_pages.json_pages,
+    ),
+    Patch(
+        "printable-text",
+        "safety",
+        "mitmproxy prints C1 controls and marks of direction, which act on terminals, as a peer sent them",
+        None,
+        printing.print_safely,
     ),
     Patch(
         "body-limit",
