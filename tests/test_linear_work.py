@@ -230,7 +230,13 @@ def head(text: str) -> RequestHead:
 
 def body(text: str) -> bytes:
     return json.dumps(
-        {"model": text, "a": [text[:1]] * len(text), "b": text, "anthropic_beta": list(text)}
+        {
+            "model": text,
+            "a": [text[:1]] * len(text),
+            "b": text,
+            "anthropic_beta": list(text),
+            "metadata": {"user_id": text},
+        }
     ).encode()
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from ..credentials.value import Value
+from ..llm.session import session_in_bytes
 from ..rules.ruleset import NeedsBody
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
@@ -142,8 +143,8 @@ class Exchange:
         """Decide what depends on the body, and edit it."""
         self._has_body = True
         self.record.bytes_out = len(content)
-        self.record.note_session(content)
         if self.plan is not None and not self.plan.rule.reads_body:
+            self.record.note_session(session_in_bytes(content))
             return self._proceed() if self.config.is_replaying else Forward()
         try:
             return self._read(content)
@@ -156,6 +157,7 @@ class Exchange:
 
     def _read(self, content: bytes) -> Step:
         body = self._scanned(content)
+        self.record.note_session(body.session if body else None)
         if self.plan is None and (step := self._match(body.models if body else ())):
             return step
         assert self.plan is not None

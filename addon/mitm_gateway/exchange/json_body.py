@@ -2,7 +2,8 @@
 
 # The standard library's C scanner checks strictly while the walk skips values. With the extra `speed`, simdjson checks
 # instead, up to seven times as fast, and the walk waits until an edit needs more positions than the model's. simdjson
-# accepts less than the walk does: a body that it rejects is walked.
+# accepts less than the walk does: a body that it rejects is walked. What a body needs in memory is counted before the
+# walk builds any of it; for simdjson, which builds nothing, a sample is enough.
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 from ..llm.apis import OTHER, Api
-from ..text.bounded_json import is_overgrown, is_slim
+from ..llm.session import SESSION_KEYS, session_in_body
+from ..text.bounded_json import is_overgrown, is_sparse
 from .body_error import BodyError, OvergrownError, Reason
 from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, tree_of
 
@@ -36,6 +38,8 @@ _MAX_KEPT_BYTES = 2 << 20
 _parser: Any = simdjson.Parser() if simdjson is not None else None
 
 _MODEL = "model"
+# More than the APIs allow in `metadata`: members, and characters.
+_MAX_METADATA, _MAX_METADATA_TEXT = 64, 1 << 14
 
 
 class Member(NamedTuple):
@@ -63,6 +67,7 @@ class Body:
     raw: bytes = field(repr=False)
     models: tuple[str, ...]
     keys: frozenset[str] = field(repr=False)
+    session: str | None = field(default=None, repr=False, compare=False)
     api: Api = field(default=OTHER, repr=False, compare=False)
     # Computed when an edit first needs it.
     layout: Layout | None = field(default=None, repr=False, compare=False)
@@ -166,25 +171,23 @@ def scan(raw: bytes, api: Api = OTHER) -> Body:
 
 
 def _scanned(raw: bytes, api: Api) -> Body:
-    if simdjson is None or len(raw) > _MAX_QUICK_BYTES or api.request != OTHER.request:
-        _check_growth(raw)
-        return _walked(raw, api)
-    commas = raw.count(b",")
-    # A body that simdjson accepts is valid JSON; for one that it rejects the quicker check proves nothing.
-    is_slim_if_valid = is_slim(raw, commas)
-    if not is_slim_if_valid:
-        _check_growth(raw)
-    is_dense = len(raw) > _MAX_DENSE_BYTES and commas > len(raw) // _DENSE
-    if not is_dense and (body := _quickly_scanned(raw, api)):
-        return body
-    if is_slim_if_valid:
-        _check_growth(raw)
+    if simdjson is not None and len(raw) <= _MAX_QUICK_BYTES and api.request == OTHER.request:
+        if not (is_light := is_sparse(raw)):
+            _check_growth(raw)
+            is_light = not _is_dense(raw)
+        if is_light and (body := _quickly_scanned(raw, api)):
+            return body
+    _check_growth(raw)
     return _walked(raw, api)
 
 
 def _check_growth(raw: bytes) -> None:
     if is_overgrown(raw):
         raise OvergrownError(Reason.OVERGROWN)
+
+
+def _is_dense(raw: bytes) -> bool:
+    return len(raw) > _MAX_DENSE_BYTES and raw.count(b",") > len(raw) // _DENSE
 
 
 def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
@@ -196,10 +199,17 @@ def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
         keys = frozenset(top)
         model = top[_MODEL] if _MODEL in keys else None
         is_plain = len(keys) == len(top) and (model is None or isinstance(model, str))
+        session = session_in_body({key: _small(top[key]) for key in SESSION_KEYS if key in keys})
     except Exception:
         # Any fault. The walk raises its error without a cause: such exceptions may contain the whole body.
         return None
-    return Body(raw, () if model is None else (model,), keys, api) if is_plain else None
+    return Body(raw, () if model is None else (model,), keys, session, api) if is_plain else None
+
+
+def _small(value: Any) -> Any:
+    """Return a simdjson object as a dictionary, unless it has too many members to name a session."""
+    is_small = isinstance(value, simdjson.Object) and len(value) <= _MAX_METADATA
+    return {key: value[key] for key in value} if is_small else value
 
 
 def _walked(raw: bytes, api: Api) -> Body:
@@ -242,7 +252,17 @@ def _walk(raw: bytes, text: str, api: Api) -> Body:
     models = tuple(dict.fromkeys(found.name for found in finder.found))
     if len(models) > MAX_NAMES:
         raise BodyError(Reason.TOO_MANY_MODELS)
-    return Body(raw, models, keys, api, Layout(text, members, (opening, closing), tuple(finder.found)))
+    layout = Layout(text, members, (opening, closing), tuple(finder.found))
+    return Body(raw, models, keys, session_in_body(_naming_session(layout)), api, layout)
+
+
+def _naming_session(layout: Layout) -> dict[str, Any]:
+    """Return the short members that may name a session."""
+    return {
+        str(each.key): json.loads(layout.text[each.value : each.end])
+        for each in layout.members
+        if each.key in SESSION_KEYS and each.end - each.value <= _MAX_METADATA_TEXT
+    }
 
 
 def _expect_end(text: str, at: int) -> None:
@@ -253,6 +273,7 @@ def _expect_end(text: str, at: int) -> None:
 def layout_of(body: Body) -> Layout:
     """Return the positions of a body's parts, computed once. Raises BodyError if only simdjson can read it."""
     if body.layout is None:
+        _check_growth(body.raw)
         body.layout = _walked(body.raw, body.api).layout
     assert body.layout
     return body.layout

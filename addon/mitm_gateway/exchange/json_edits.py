@@ -18,7 +18,7 @@ from .body_error import BodyError, Reason
 from .json_body import Body, Layout, Member, Walker, layout_of, value_end
 
 _MODEL = "model"
-_BETAS = "anthropic_beta"
+BETAS = "anthropic_beta"
 Betas = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 
@@ -49,7 +49,7 @@ def edit(
     BodyError if an edit touches a repeated top-level key, or `set_` a repeated key anywhere.
     """
     renamed = {name: sent for name in body.models if model and (sent := model(name)) != name}
-    if _BETAS not in body.keys:
+    if BETAS not in body.keys:
         betas = None
     removed = [path.steps for path in remove if path.steps[0] in body.keys]
     if not (betas or removed or set_):
@@ -163,7 +163,7 @@ class _Document:
                 slot.edits += [edit for edit in edits if slot.member.start <= edit.start < slot.member.end]
 
     def map_betas(self, betas: Betas, is_needed: bool) -> None:
-        if (slot := self._slot(_BETAS)) is None:
+        if (slot := self._slot(BETAS)) is None:
             return
         names = json.loads(slot.text())
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -25,7 +25,7 @@ from .body_error import BodyError
 from .front_page import Greeting, greeting
 from .guard import bare_key
 from .json_body import Body
-from .json_edits import edit
+from .json_edits import BETAS, edit
 
 # In place of the demo gateway where nothing is sent.
 NOWHERE = Upstream("http", "127.0.0.1", 1)
@@ -260,12 +260,16 @@ def body_bytes(rule: Rule, body: Body, *, drops_token: bool = False) -> tuple[by
     edited = edit(
         body,
         model=rule.models.sent_for if rule.models else None,
-        betas=_beta_edit(rule.beta, drops_token=drops_token and TOKEN_BETAS.encode() in body.raw),
+        betas=_beta_edit(rule.beta, drops_token=drops_token and _may_have_token_betas(body)),
         needs_betas=rule.beta is not None,
         remove=rule.body.remove,
         set_=rule.body.set_texts,
     )
     return edited, sent
+
+
+def _may_have_token_betas(body: Body) -> bool:
+    return BETAS in body.keys and TOKEN_BETAS.encode() in body.raw
 
 
 def _beta_edit(

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..credentials.value import Value
 from ..llm.apis import Api, identify
-from ..llm.session import agent_in_headers, session_in_bytes, session_in_headers
+from ..llm.session import agent_in_headers, session_in_headers
 from ..llm.usage import Usage
 from ..text.printable import MAX_NAME, one_line, shown_name
 from ..text.redact import has_query_key, is_key_header, masked_text
@@ -70,10 +70,10 @@ class Record:
         self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
         self.session, self.agent = _masked(session_in_headers(head.get)), _masked(agent_in_headers(head.get))
 
-    def note_session(self, body: bytes) -> None:
+    def note_session(self, session: str | None) -> None:
         """Note the session that the body names, unless a header has named one."""
         if self.session is None:
-            self.session = _masked(session_in_bytes(body))
+            self.session = _masked(session)
 
     def note_plan(self, plan: Plan, head: RequestHead) -> None:
         """Note what the plan does."""

@@ -16,6 +16,8 @@ SESSION_HEADERS = (
 )  # fmt: skip
 AGENT_HEADERS = ("x-claude-code-agent-id",)
 _CACHE_KEY, _METADATA = "prompt_cache_key", "metadata"
+# The members of a body that name a session.
+SESSION_KEYS = (_CACHE_KEY, _METADATA)
 # The members of `metadata` that name a session, the most exact one first.
 _NAMES = ("session_id", "conversation_id", "thread_id", "user_id")
 # Older versions of Claude Code write user_HASH_account_UUID_session_UUID.
@@ -49,12 +51,13 @@ def session_in_body(body: Mapping[str, Any]) -> str | None:
     """Return the session that a request's JSON body names."""
     metadata = known(body.get(_METADATA))
     values = [body.get(_CACHE_KEY), *(metadata.get(name) for name in _NAMES)]
-    return next((_session(value) for value in values if isinstance(value, str) and value), None)
+    texts = [value for value in values if isinstance(value, str) and 0 < len(value) <= _MAX_VALUE]
+    return _session(texts[0]) if texts else None
 
 
 def session_in_bytes(body: bytes) -> str | None:
     """Return the session that a body in JSON names, without parsing the rest of it."""
-    for name in (_CACHE_KEY, _METADATA):
+    for name in SESSION_KEYS:
         for value in _values(body, name):
             if found := session_in_body({name: value}):
                 return found

@@ -13,6 +13,7 @@ from ..exchange.request_body import read_body
 from ..llm.apis import call_of
 from ..llm.prompt import Prompt, prompt_of
 from ..llm.read_body import read
+from ..llm.session import session_in_bytes
 from ..llm.usage import reader_for
 from ..wire.addresses import hostport
 from ..wire.content_encoding import DecodingError
@@ -125,7 +126,7 @@ class Recorded:
     def _record(self) -> Record:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)
         record.note_head(self.head)
-        record.note_session(self.request.raw)
+        record.note_session(session_in_bytes(self.request.raw))
         record.model = self.asked_model
         record.bytes_out = len(self.request.raw)
         record.error, record.ending = self.error, self.ending

@@ -337,6 +337,29 @@ def test_a_body_that_needs_far_more_memory_than_its_size_is_refused_before_it_is
     assert peak < 6 * len(raw) + (16 << 20)
 
 
+def test_an_object_too_large_to_be_built_may_pass_but_not_be_edited() -> None:
+    members = {f"a key of some length {number:011}": 0 for number in range(20_000)}
+    raw = json.dumps({"model": "m", "a": members}).encode()
+    with pytest.raises(OvergrownError):
+        edit(scan(raw), remove=[parse_path("a.b")])
+
+
+@pytest.mark.parametrize(
+    ("raw", "session"),
+    [
+        (b'{"model":"m","metadata":{"user_id":"u","more":{}}}', "u"),
+        (b'{"metadata":{"user_id":1,"session_id":"s"},"prompt_cache_key":[]}', "s"),
+        (b'{"prompt_cache_key":"\\u0061","metadata":{"user_id":"u"}}', "a"),
+        (b'{"messages":[{"metadata":{"user_id":"u"},"prompt_cache_key":"k"}]}', None),
+        (b'{"metadata":' + b"[" * 900 + b"]" * 900 + b"}", None),
+        (b'{"metadata":{"user_id":"{' + b"[" * 5000 + b'"}}', None),
+        (json.dumps({"metadata": dict.fromkeys(map(str, range(5000)), 0)}).encode(), None),
+    ],
+)
+def test_a_body_names_its_session_at_its_top(raw: bytes, session: str | None) -> None:
+    assert scan(raw).session == session
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import json
-from unittest.mock import patch
+import random
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
 from mitm_gateway.text import bounded_json
+from mitm_gateway.text.bounded_json import is_overgrown, is_sparse
+from support.bodies import OVERGROWN, overgrown
 
-VALUES = st.recursive(
-    st.sampled_from([0, None, "", "ab", '[{",:', "\\"]),
-    lambda below: st.one_of(
-        st.lists(below, max_size=9),
-        st.dictionaries(st.sampled_from("abcdef"), below, max_size=6),
-        st.integers(0, 120).map(lambda count: dict.fromkeys(map(str, range(count)), 0)),
-    ),
+CONVERSATION = json.dumps(
+    [
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "text",
+                    "text": "How are you, and is this {code[0]} right, or would you rather write it otherwise? "
+                    * 40,
+                }
+            ],
+        }
+    ]
+    * 3000
 )
 
 
-@given(VALUES)
-def test_a_slim_text_is_not_overgrown(value: object) -> None:
-    text = json.dumps(value, separators=(",", ":")).encode()
-    with patch.object(bounded_json, "SMALL_TEXT", 0):
-        assert not (bounded_json.is_slim(text, text.count(b",")) and bounded_json.is_overgrown(text))
+@pytest.fixture(autouse=True)
+def _always_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_json, "urandom", random.Random(7).randbytes)
+
+
+def test_a_conversation_is_sparse() -> None:
+    text = CONVERSATION.encode()
+    assert is_sparse(text)
+    assert not is_overgrown(text)
+
+
+@pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
+def test_a_text_that_is_large_as_data_is_not_sparse(items: bytes) -> None:
+    assert not is_sparse(overgrown(items))
+
+
+@pytest.mark.parametrize("item", [b"0,", b"[],", b'"",', b'{"":0},', b'{"a":{"b":[[]]}},'])
+@pytest.mark.parametrize("place", [0.0, 0.4, 1.0])
+def test_dense_values_are_found_wherever_they_are(item: bytes, place: float) -> None:
+    words = b'"' + b"word " * 200_000 + b'",'
+    dense = item * (len(words) // len(item))
+    before = int(place * 200_000)
+    text = b'["' + b"word " * before + b'",' + dense + b'"' + b"word " * (200_000 - before) + b'"]'
+    assert not is_sparse(text)
+
+
+def test_a_small_text_needs_no_sample() -> None:
+    assert is_sparse(b"[" * (1 << 18))
