@@ -80,4 +80,4 @@ def test_rules_without_cases_are_wrong_usage(
     files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["flows", files["talk"], "--rules", files["now"]]) == 2
-    assert capsys.readouterr().err == "mitm-gateway: --rules is for --cases, which is missing\n"
+    assert capsys.readouterr().err == "mitm-gateway: --rules requires --cases\n"

@@ -140,7 +140,7 @@ def test_a_difference_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     assert lines(capsys)[2:5] == [
         "tools changed: `Read` gone",
         "same messages (1)",
-        "the cache can serve nothing behind the tools, which come first",
+        "the cache can serve nothing: the tools changed, and the prompt begins with them",
     ]
     assert main(["flows", str(path), "--diff", "1", "9"]) == 2
 
@@ -230,7 +230,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "newer": (newer, "from a newer mitmproxy"),
     "a picture": (lambda data: b"\x89PNG\r\n\x1a\n", "this is not a recording"),
     "numbers": (lambda data: b"12:30 lunch\n13:00 walk", "this is not a recording"),
-    "rubbish behind a flow": (lambda data: data + b"rubbish", "begins no flow"),
+    "rubbish behind a flow": (lambda data: data + b"rubbish", "no flow begins at byte"),
     "another structure": (lambda data: b"7:1:a,1:b]]", "this is not a recording"),
     "a list": (lambda data: tnetstring.dumps([1]), "this is not a recording"),
     "no state": (lambda data: tnetstring.dumps({"version": version.FLOW_FORMAT_VERSION}), "damaged"),
@@ -281,7 +281,7 @@ def test_a_flow_with_odd_values_is_left_out(tmp_path: Path, capsys: pytest.Captu
     assert main(["flows", str(path)]) == 0
     seen = capsys.readouterr()
     assert [line.split()[0] for line in seen.out.splitlines()] == ["#", "2"]
-    assert seen.err == f"mitm-gateway: {path}: request 1 has odd values (KeyError) and is left out\n"
+    assert seen.err == f"mitm-gateway: {path}: request 1 has invalid values (KeyError) and is left out\n"
 
 
 def test_flows_of_other_protocols_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ def test_diff_compares_two_flows_or_one_with_the_one_before(shown: Any) -> None:
     expected = [
         "tools changed: `a` gone, `b` new",
         "same up to message 1, two messages new",
-        "the cache can serve nothing behind the tools, which come first",
+        "the cache can serve nothing: the tools changed, and the prompt begins with them",
         "gateway: no edit of the body in either request",
     ]
     assert call("gateway.diff", f"@{second.id},{first.id}") == expected

@@ -253,7 +253,7 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
         ),
         pytest.param(
             lambda p: with_env(p, NODE_EXTRA_CA_CERTS="/nowhere.pem"),
-            "NODE_EXTRA_CA_CERTS names no file of authorities: /nowhere.pem: No such file or directory",
+            "NODE_EXTRA_CA_CERTS is not a file of certificate authorities: /nowhere.pem: No such file or directory",
             id="CA file",
         ),
         pytest.param(
@@ -286,10 +286,10 @@ def test_installed_client_programs_are_named_with_the_command_that_proves_them(
     found = [repr(each) for each in findings(with_env(sound, PATH=str(tmp_path))) if " found: " in repr(each)]
     assert len(found) == 5
     assert "Claude Code found: `mitm-gateway run claude -p hi` sends one request" in found[0]
-    assert "Gemini CLI found: no rule is for the API that its test command calls" in found[1]
-    assert "llm found: no rule is for the API" in found[2]
+    assert "Gemini CLI found: no rule covers the API that its test command calls" in found[1]
+    assert "llm found: no rule covers the API" in found[2]
     assert "pi found: `mitm-gateway run --intercept -- pi --provider anthropic " in found[3]
-    assert "Qwen Code found: no rule is for the API" in found[4]
+    assert "Qwen Code found: no rule covers the API" in found[4]
 
 
 def test_files_that_other_users_can_write_or_read_are_faults(sound: Subject, tmp_path: Path) -> None:

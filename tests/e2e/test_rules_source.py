@@ -84,6 +84,6 @@ def test_serve_takes_the_environment_form_and_says_how_to_point_a_client_at_it(c
     running.stop()
     seen = running.stderr
     assert "rules from ANTHROPIC_AUTH_MODE" in seen
-    assert "http://127.0.0.1:18431 stands for api.anthropic.com" in seen
+    assert "http://127.0.0.1:18431 serves api.anthropic.com" in seen
     assert "ANTHROPIC_BASE_URL=http://127.0.0.1:18431 ANTHROPIC_AUTH_TOKEN=placeholder\n" in seen
     assert 'env --port 18431)"' in seen

@@ -18,11 +18,10 @@ TOOLS = {"mitmdump": [], "mitmweb": ["--no-web-open-browser", "--web-port", "0"]
 
 
 @pytest.mark.parametrize(
-    ("script", "cure"),
-    [(GATEWAY, "`make run`"), (INSTALLED, "`mitm-gateway serve`")],
+    ("script", "tool", "cure"),
+    [(GATEWAY, "mitmdump", "`make run`"), (INSTALLED, "mitmweb", "`mitm-gateway serve`")],
     ids=["clone", "installed"],
 )
-@pytest.mark.parametrize("tool", TOOLS)
 def test_a_missing_package_is_one_line_that_names_the_cure(
     tmp_path: Path, script: Path, cure: str, tool: str
 ) -> None:

@@ -39,7 +39,7 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     running = command.fork("serve", "--port", str(port), "--save", saved)
     running.wait_for("for all clients")
     for number, host in enumerate(("api.anthropic.com", "api.openai.com")):
-        assert f"http://127.0.0.1:{port + number} stands for {host}\n" in running.stderr
+        assert f"http://127.0.0.1:{port + number} serves {host}\n" in running.stderr
     question = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     assert status(f"http://127.0.0.1:{port}/v1/messages", question)[0] == 200
     assert status(f"http://127.0.0.1:{port}/", method="HEAD")[0] == 200
@@ -50,7 +50,7 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     )
     code, text = status(f"http://127.0.0.1:{port + 1}/v2/x?key=secret-in-query")
     assert code == 404
-    assert "GET https://api.openai.com/v2/x; the rules are about api.anthropic.com, api.openai.com" in text
+    assert "GET https://api.openai.com/v2/x; the rules cover api.anthropic.com, api.openai.com" in text
     assert running.stop() == 0
     output = running.stdout
     assert f"the traffic is recorded in {saved}; " in running.stderr

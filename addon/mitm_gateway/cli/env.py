@@ -89,7 +89,7 @@ def _reverse(ruleset: RuleSet, client: Client, arguments: argparse.Namespace) ->
     urls = {target: f"http://127.0.0.1:{arguments.port + number}" for number, target in enumerate(hosts)}
     fitting = environment.reachable(client, hosts)
     if not fitting:
-        return "no rule is for a host that has a base URL variable; see --intercept"
+        return "no rule covers a host that has a base URL variable; see --intercept"
     return environment.reverse(ruleset, client, [(target, urls[target]) for target in fitting], os.environ)
 
 

@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fault(arguments: argparse.Namespace) -> str | None:
     if (arguments.rules or arguments.against) and not arguments.cases:
-        return f"{'--rules' if arguments.rules else '--against'} is for --cases, which is missing"
+        return f"{'--rules' if arguments.rules else '--against'} requires --cases"
     return None
 
 

@@ -119,11 +119,11 @@ def _no_listener(client: Client, program: str) -> str:
     more = len(asked) - 1
     if not more:
         return (
-            f'no rule is for {asked[0]}, which {program} calls; name it in "match.host", or use --intercept'
+            f'no rule covers {asked[0]}, which {program} calls; name it in "match.host", or use --intercept'
         )
     others = f"{asked[0]} or {more} {'other' if more == 1 else 'others'}"
     return (
-        f'no rule is for a host that {program} calls: {others}; name one in "match.host", or use --intercept'
+        f'no rule covers a host that {program} calls: {others}; name one in "match.host", or use --intercept'
     )
 
 

@@ -200,7 +200,7 @@ def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[
     client = catalogue.load(catalogue.SHELL)
     for number, target in enumerate(hosts):
         url = f"http://127.0.0.1:{arguments.port + number}"
-        say(f"{url} stands for {target.host}")
+        say(f"{url} serves {target.host}")
         if environment.reachable(client, [target]):
             put = environment.reverse(ruleset, client, [(target, url)], {}).set
             say(f"    {' '.join(f'{name}={value}' for name, value in put.items())}", wraps=False)

@@ -103,7 +103,7 @@ class SessionReport:
         if self.client.bypass:
             return f"{self.client.title}: {self.client.bypass}"
         if self.intercepts:
-            return f"If {self.program} should have called a model, it ignores HTTPS_PROXY, or no rule is for the host"
+            return f"If {self.program} should have called a model, it ignores HTTPS_PROXY, or no rule covers the host"
         names = ", ".join(name for name, value in self.changes.set.items() if "127.0.0.1:" in value)
         return (
             f"If {self.program} should have called a model, it does not read {names}; "

@@ -27,7 +27,7 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A host that rules are about, for a reverse listener; `api` is None for a host of no known API."""
+    """A host that rules cover, for a reverse listener; `api` is None for a host of no known API."""
 
     host: str
     api: str | None = None
@@ -82,7 +82,7 @@ APIS: Final = tuple(
 
 
 def targets(ruleset: RuleSet, environ: Environ) -> tuple[Target, ...]:
-    """Return the hosts that the rules are about: those of known APIs first, then others in file order."""
+    """Return the hosts that the rules cover: those of known APIs first, then others in file order."""
     known = [Target(host, api.name) for api in APIS if (host := _ruled_host(api, ruleset, environ))]
     hosts = {target.host for target in known}
     others = dict.fromkeys(host for host in _exact_hosts(ruleset) if host not in hosts)
@@ -90,7 +90,7 @@ def targets(ruleset: RuleSet, environ: Environ) -> tuple[Target, ...]:
 
 
 def _ruled_host(api: Api, ruleset: RuleSet, environ: Environ) -> str | None:
-    """Return the API's host if rules are about it, else the first host in the rules that serves the API."""
+    """Return the API's host if rules cover it, else the first host in the rules that serves the API."""
     if ruleset.knows_host(host := api.host(environ), HTTPS):
         return host
     named = (host for host in _exact_hosts(ruleset) if fnmatch.fnmatchcase(host, api.pattern))

@@ -102,7 +102,7 @@ def intercept(
     keys, unset = _keys(ruleset, client, hosts, environ)
     put = dict(client.always) | proxied(ruleset, proxy, bundle, environ)
     put |= keys | _switch(client, hosts, environ)
-    # A base URL of the user would lead past the host that the rules are about.
+    # A base URL of the user would lead past the host that the rules cover.
     unset += [name for target in hosts for name in client.apis[target.api or ""].url]
     unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]
     return _changes(put, unset)
@@ -126,7 +126,7 @@ def _keys(
 def _switch(client: Client, hosts: Iterable[Target], environ: Environ) -> dict[str, str]:
     """Return the switch of the one API that the client is to use.
 
-    It is the user's choice if rules are about that API, else an API without a switch, else the first of them.
+    It is the user's choice if rules cover that API, else an API without a switch, else the first of them.
     """
     setups = [client.apis[target.api or ""] for target in hosts]
     chosen = next((setup for setup in setups if _is_on(setup, environ)), None)

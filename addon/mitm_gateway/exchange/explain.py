@@ -241,12 +241,12 @@ def _reason(match: Match, head: RequestHead, model: str | None) -> str:
     if not any(pattern.covers(head.host, head.port) for pattern in match.host):
         return f"host {head.host} is not {_listed(match.host)}"
     if match.path is not None and not any(pattern.covers(head.matched_path) for pattern in match.path):
-        return f"path {head.path} does not fit {_listed(match.path)}"
+        return f"path {head.path} does not match {_listed(match.path)}"
     if match.method is not None and head.method not in match.method:
         return f"method {head.method} is not {' or '.join(match.method)}"
     if match.model is not None and not match.covers_model(model):
-        return f"model {model or '(none)'} does not fit {_listed(match.model)}"
-    return "a header does not fit"
+        return f"model {model or '(none)'} does not match {_listed(match.model)}"
+    return "a header does not match"
 
 
 def _listed(patterns: Sequence[Any]) -> str:

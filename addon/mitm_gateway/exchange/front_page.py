@@ -131,7 +131,7 @@ _PAGE = """\
 <link rel="icon" href="data:,">
 <style>{style}</style>
 <h1>{name}</h1>
-<p>This port stands for <b>{host}</b>. The rules below change the requests that arrive here, and forward them.
+<p>This port serves <b>{host}</b>. The rules below change the requests that arrive here, and forward them.
 Other requests are refused.</p>
 {rules}
 <h2>Point a client here</h2>
@@ -140,7 +140,7 @@ Other requests are refused.</p>
 shows the traffic.</p>
 """
 _KEY_NEEDED = "<p>Send one of the client keys of this gateway as the API key.</p>"
-_NO_RULES = "<p>No rule is about this host, so every request is refused.</p>"
+_NO_RULES = "<p>No rule covers this host, so every request is refused.</p>"
 
 
 def _page(facts: Mapping[str, Any]) -> str:

@@ -134,7 +134,7 @@ def _lookup(ruleset: RuleSet, head: RequestHead) -> str:
     named = ", ".join(islice(hosts, _SHOWN_HOSTS)) + (", …" if len(hosts) > _SHOWN_HOSTS else "")
     url = f"{visible(head.method[:_SHOWN_PATH])} {head.scheme}://{place}{path}"
     mistake = base_url_mistake(head.path)
-    return f"{url}; " + (f"{mistake}; " if mistake else "") + f"the rules are about {named}"
+    return f"{url}; " + (f"{mistake}; " if mistake else "") + f"the rules cover {named}"
 
 
 def _plan(

@@ -43,7 +43,7 @@ _MOST_FAILED = 200
 # this many decides.
 _MOST_HOPS = 3
 LOOP = Refusal(
-    508, "the upstream leads back to this gateway; correct the rule's upstream, or the name it stands for"
+    508, "the upstream leads back to this gateway; correct the rule's upstream, or the address of its name"
 )
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"

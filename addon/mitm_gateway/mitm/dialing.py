@@ -179,7 +179,7 @@ async def _socks(
 async def _socks_login(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     user, password = bytes_of(proxy.user or ""), bytes_of(proxy.password.reveal())
     if max(len(user), len(password)) > 255:
-        raise ProxyError(proxy, f"takes no more than 255 bytes of user or password; correct {proxy.source}")
+        raise ProxyError(proxy, f"accepts at most 255 bytes of user name or password; correct {proxy.source}")
     writer.write(b"\x05\x01\x00" if proxy.user is None else b"\x05\x02\x00\x02")
     version, method = await reader.readexactly(2)
     if version != 5:

@@ -41,16 +41,21 @@ def add_options(loader: Loader) -> None:
     add("gateway_origins", str, "", "Web origins whose pages may use a listener, separated by commas.")
     add("gateway_hosts", str, "", "More Host names of a reverse listener, separated by commas.")
     add("gateway_log", str, "", "File to which one JSON line per handled request is appended.")
-    add("gateway_otel", bool, False, "Send OpenTelemetry spans and metrics where the OTEL_* variables say.")
+    add(
+        "gateway_otel",
+        bool,
+        False,
+        "Send OpenTelemetry spans and metrics to the address that the OTEL_* variables set.",
+    )
     add("gateway_metrics", str, "", "Address that serves metrics to Prometheus, such as 127.0.0.1:9464.")
     add("gateway_capture", str, "8MiB", "How much of each response is kept for display.")
     add(
         "gateway_view_limit",
         str,
         "1MiB",
-        "How much text the LLM view shows; a single part has a quarter of it.",
+        "How much text the LLM view shows; a single part gets at most a quarter of it.",
     )
-    add("gateway_prices", str, "", "File with prices of models, before the list prices of the package.")
+    add("gateway_prices", str, "", "File with prices of models that override the list prices of the package.")
     add("gateway_reveal", bool, False, "Show and keep secrets unmasked.")
     add("gateway_clients", str, "", "File of client keys, one a line; every request then needs one.")
     add(

@@ -46,7 +46,9 @@ class Recording:
             try:
                 found = recorded(flow, number, self.masks)
             except ANY_FAULT as fault:
-                self.notes.append(f"request {number} has odd values ({type(fault).__name__}) and is left out")
+                self.notes.append(
+                    f"request {number} has invalid values ({type(fault).__name__}) and is left out"
+                )
                 continue
             yield found
 

@@ -67,7 +67,7 @@ class RecordingReader:
             at = file.tell() - len(start)
             length = _LENGTH.match(start)
             if length is None:
-                raise self._fault(f"byte {at:,} begins no flow" if at else _NO_RECORDING)
+                raise self._fault(f"no flow begins at byte {at:,}" if at else _NO_RECORDING)
             file.seek(at + length.end())
             size = int(length[1])
             if file.tell() + size + 1 > end:
@@ -128,7 +128,5 @@ class RecordingReader:
         try:
             return har.request_to_flow(json.loads(text))
         except ANY_FAULT as fault:
-            self.notes.append(
-                f"entry {number} is no request in HAR's form ({type(fault).__name__}); it is left out"
-            )
+            self.notes.append(f"entry {number} is not a HAR request ({type(fault).__name__}); it is left out")
             return None

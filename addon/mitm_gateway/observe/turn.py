@@ -34,11 +34,11 @@ def _reuse(found: Difference) -> Iterator[str]:
         return
     tools = found.tools_gone or found.tools_new or found.tools_changed or found.are_tools_reordered
     if found.model is not None:
-        yield "nothing can be read from the cache: it belongs to one model"
+        yield "nothing can be read from the cache: each model has its own"
     elif tools:
-        yield "the cache can serve nothing behind the tools, which come first"
+        yield "the cache can serve nothing: the tools changed, and the prompt begins with them"
     elif found.is_system_changed:
-        yield "the cache can serve the tools, and nothing behind the system prompt"
+        yield "the cache can serve the tools only: the system prompt changed, and comes next"
     else:
         yield f"the cache can serve the prompt up to message {found.same:,}"
 
@@ -52,7 +52,7 @@ def _cache(turn: Turn) -> Iterator[str]:
         cost = f"; cost {dollars(facts['cost_usd'])}" if "cost_usd" in facts else ""
         yield f"cache: {read:,} tokens read{share}, {written:,} written, {fresh:,} fresh{cost}"
     if told := diagnosis(turn.response):
-        yield f"diagnosis of the vendor: {told}"
+        yield f"the vendor's diagnosis: {told}"
 
 
 def _count(facts: Mapping[str, Any], name: str) -> int:

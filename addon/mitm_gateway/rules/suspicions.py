@@ -54,8 +54,8 @@ def _matches(at: Loc, rule: Rule) -> Iterator[Finding]:
     for host in rule.match.host:
         if host.is_exact and (host.name == "localhost" or is_loopback(host.name)):
             text = (
-                f'rule "{rule.name}" matches this machine; expected the host that clients mean, '
-                'such as "api.anthropic.com", even though they connect to this machine'
+                f'rule "{rule.name}" matches this machine; expected the host of the API, '
+                'such as "api.anthropic.com", even though clients connect to this machine'
             )
             yield Finding((*at, "match", "host"), text)
     for path in rule.match.path or ():
@@ -85,7 +85,7 @@ def _no_key(at: Loc, rule: Rule) -> Iterator[Finding]:
     if not any(host.covers(upstream.host, upstream.port) for host in rule.match.host):
         text = (
             f'rule "{rule.name}" sends no key to {upstream.host}; '
-            'add "auth", or "auth: {scheme: none}" if that is meant'
+            'add "auth", or "auth: {scheme: none}" if that is intended'
         )
         yield Finding((*at, "upstream"), text)
 
@@ -105,7 +105,10 @@ def _variables(at: Loc, rule: Rule) -> Iterator[Finding]:
     ):
         for name, value in values.items():
             if _SHELL_VARIABLE.search(value):
-                text = f'"{name}" of rule "{rule.name}" is sent with a "$" as it is; expected "${{NAME}}" for a variable'
+                text = (
+                    f'"{name}" of rule "{rule.name}" contains a "$" that is sent literally; '
+                    'expected "${NAME}" for a variable'
+                )
                 yield Finding((*at, part), text)
 
 

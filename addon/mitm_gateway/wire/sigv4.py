@@ -55,7 +55,7 @@ def provider(profile: str) -> Any:
     except botocore.exceptions.BotoCoreError as fault:
         raise AwsError(f"no AWS keys ({type(fault).__name__})") from None
     if found is None:
-        raise AwsError("no AWS keys; the usual chain (variables, profile, SSO, instance) gave none")
+        raise AwsError("no AWS keys; none found in variables, profile, SSO or instance")
     return found
 
 

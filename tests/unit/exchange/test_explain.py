@@ -56,7 +56,7 @@ def test_a_model_that_stays_is_reported() -> None:
 def test_without_a_match_every_rule_gives_its_reason() -> None:
     explanation = explain_url(RULES, "GET", "https://api.anthropic.com/api/hello")
     assert explanation.verdict == "pass"
-    assert explanation.why_not == ('rule "copilot": path /api/hello does not fit /v1/**',)
+    assert explanation.why_not == ('rule "copilot": path /api/hello does not match /v1/**',)
 
 
 def test_a_refusal_has_its_status() -> None:
@@ -73,7 +73,7 @@ def test_earlier_rules_give_their_reasons() -> None:
     rules = make_ruleset(first, RULE, make_rule("last"), credentials={"gh": {"env": "GH"}})
     explanation = explain_url(rules, "POST", URL, (), "haiku")
     assert explanation.rule == "copilot"
-    assert explanation.why_not == ('rule "first": model haiku does not fit opus*',)
+    assert explanation.why_not == ('rule "first": model haiku does not match opus*',)
 
 
 def test_both_outcomes_are_shown_where_the_listeners_differ() -> None:

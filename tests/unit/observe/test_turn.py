@@ -41,9 +41,9 @@ def test_a_turn_shows_the_cache_and_the_cost() -> None:
 @pytest.mark.parametrize(
     ("changes", "reach"),
     [
-        ({"model": "n"}, "nothing can be read from the cache: it belongs to one model"),
-        ({"tools": []}, "the cache can serve nothing behind the tools, which come first"),
-        ({"system": "T"}, "the cache can serve the tools, and nothing behind the system prompt"),
+        ({"model": "n"}, "nothing can be read from the cache: each model has its own"),
+        ({"tools": []}, "the cache can serve nothing: the tools changed, and the prompt begins with them"),
+        ({"system": "T"}, "the cache can serve the tools only: the system prompt changed, and comes next"),
         (
             {"messages": [{"role": "user", "content": "ONE"}]},
             "the cache can serve the prompt up to message 0",
@@ -77,7 +77,7 @@ def test_the_vendor_may_explain_a_miss(response: Any, told: str | None) -> None:
         return
     assert found == told
     lines = report(turn(), turn(response=response))
-    assert (f"diagnosis of the vendor: {told}" in lines) is (told is not None)
+    assert (f"the vendor's diagnosis: {told}" in lines) is (told is not None)
 
 
 EDITED = {"model": "m", "model_sent": "m", "bytes_came": 9, "applied": ["remove tools[*].b"]}

@@ -18,7 +18,7 @@ def warnings(match: str, more: str = "") -> list[str]:
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "'[::1]:8080'", "LOCALHOST"])
 def test_a_host_that_is_the_listener(host: str) -> None:
     (warning,) = warnings(f"host: {host}")
-    assert warning.startswith('f:3:19: rule "a" matches this machine; expected the host that clients mean')
+    assert warning.startswith('f:3:19: rule "a" matches this machine; expected the host of the API')
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/", "/v1beta"])
@@ -53,7 +53,7 @@ def test_usual_rules_are_not_warned_about() -> None:
 def test_an_upstream_without_a_key(upstream: str) -> None:
     host = upstream.split("/")[2].split(":")[0]
     assert without_key(f"upstream: {upstream}") == [
-        f'f:5:15: rule "a" sends no key to {host}; add "auth", or "auth: {{scheme: none}}" if that is meant'
+        f'f:5:15: rule "a" sends no key to {host}; add "auth", or "auth: {{scheme: none}}" if that is intended'
     ]
 
 

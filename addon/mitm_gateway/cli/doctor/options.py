@@ -24,7 +24,7 @@ def check(ruleset: RuleSet, subject: Subject) -> Findings:
     faults = list(asyncio.run(_faults(file, ruleset)))
     yield from faults
     if not faults:
-        yield Good(f"{file}: no option breaks a promise")
+        yield Good(f"{file}: no option is in conflict with the gateway")
 
 
 def configured(subject: Subject) -> Options | None:

@@ -30,4 +30,4 @@ def _advice(client: Client, hosts: tuple[Target, ...]) -> str:
         return f"`mitm-gateway run {client.prove}` sends one request"
     if asked or not client.apis:
         return f"`mitm-gateway run --intercept -- {client.prove}` sends one request"
-    return "no rule is for the API that its test command calls"
+    return "no rule covers the API that its test command calls"

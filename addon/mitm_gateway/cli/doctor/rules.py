@@ -74,7 +74,7 @@ def check_credentials(ruleset: RuleSet, subject: Subject) -> Findings:
     for text in warnings:
         problem, separator, fix = text.partition("; run ")
         yield Fault(
-            problem, f"run {fix}" if separator else "the line is the helper's own and names its cause"
+            problem, f"run {fix}" if separator else "the helper printed this line; it names the cause"
         )
     used = {name for rule in ruleset.rules for name in rule.credential_names}
     for name in ruleset.credentials:

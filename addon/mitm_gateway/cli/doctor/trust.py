@@ -28,7 +28,7 @@ def check(subject: Subject) -> Findings:
             f"remove {subject.confdir}/mitmproxy-ca*, start the gateway, trust the new one",
         )
     for name, fault in unusable_ca_files(subject.environ):
-        yield Fault(f"{name} names no file of authorities: {fault}", f"correct or unset {name}")
+        yield Fault(f"{name} is not a file of certificate authorities: {fault}", f"correct or unset {name}")
     if not is_client_of_gateway(subject):
         yield Good("HTTPS_PROXY does not point at this gateway, so clients need not trust its CA")
         return
