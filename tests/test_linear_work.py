@@ -300,7 +300,7 @@ CALLS: dict[str, Callable[[str], object]] = {
                                        bounded_json.is_overgrown(b"[" * (1 << 18) + raw(text))),
     "wire.addresses": lambda text: (
         quietly(addresses.normal_host, text), quietly(addresses.normal_host, f"{text}ß"),
-        quietly(addresses.Authority.parse, text),
+        quietly(addresses.parse_authority, text),
         quietly(addresses.Upstream.parse, f"https://a.test/{text}"), addresses.has_odd_segments(f"/{text}"),
         addresses.normal_path(text), quietly(addresses.parse_origin, text), addresses.is_loopback(text),
         addresses.Upstream("https", "a.test", 443, "/v1").join(text),

@@ -38,7 +38,7 @@ ON_THE_WAY_OUT = [way for way in WAYS if STEPS[way[0]][2]]
 ON_THE_WAY_BACK = [way for way in WAYS if not STEPS[way[0]][2]]
 # An empty result of these is a true one elsewhere: no objection, nothing to check, nothing to change.
 MAY_BE_EMPTY = {
-    *("guard", "client_key", "probe", "remember", "set_body", "check", "knows_host"),
+    *("guard", "names", "form", "remember", "set_body", "check", "knows_host"),
     "credential",  # not at hand, so it is fetched
 }
 
@@ -101,8 +101,6 @@ def test_28_a_fault_in_a_request_causes_a_local_error(
             (how == "empty" and step in MAY_BE_EMPTY)
             # Asked once for each connection, so a second request does not meet them.
             or (second and step in ("check_peer", "leads", "own_ports"))
-            # This request brings nothing to ask them about.
-            or step == "client_key"
         )
         if served_by_rule:
             return

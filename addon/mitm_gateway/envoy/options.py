@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..wire.addresses import DEFAULT_PORTS, Authority, hostport, is_loopback
+from ..wire.addresses import DEFAULT_PORTS, hostport, is_loopback, parse_authority
 
 DEFAULT_HOST = "api.anthropic.com"
 # The public authorities on Debian, Ubuntu and Envoy's images.
@@ -26,7 +26,7 @@ class Listener:
         place, _, meant = text.partition("=")
         try:
             address, port = parse_address(place)
-            host = Authority.parse(meant or DEFAULT_HOST)
+            host = parse_authority(meant or DEFAULT_HOST)
         except ValueError:
             raise ValueError(
                 f'"{text}" is not a listener; expected [ADDRESS:]PORT or [ADDRESS:]PORT=HOST'
@@ -46,7 +46,7 @@ class Listener:
 
 def parse_address(text: str) -> tuple[str, int]:
     """Parse `[ADDRESS:]PORT`, by default on 127.0.0.1. Raises ValueError."""
-    place = Authority.parse(text if ":" in text else f"127.0.0.1:{text}")
+    place = parse_authority(text if ":" in text else f"127.0.0.1:{text}")
     if place.port is None:
         raise ValueError("has no port")
     return place.host, place.port

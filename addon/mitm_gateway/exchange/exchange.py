@@ -74,7 +74,7 @@ class Exchange:
         self._has_body = False
         self._edited: bytes | None = None
         self._message_bytes = 0
-        self._message_usage = MessageUsage()
+        self._message_usage: MessageUsage | None = None
         self._response: ResponseHead | None = None
         self.tee: Tee | None = None
 
@@ -87,15 +87,18 @@ class Exchange:
         self.secrets = tuple(filter(None, guard.keys_in(head)))
         if refusal := self._check_admission(head):
             return self.refuse(refusal)
-        if answer := self._answer_without_key(head):
+        if head.verb in ("OPTIONS", "HEAD") and (answer := self._answer_without_key(head)):
             return self._answer(answer)
-        if refusal := guard.check_client_key(head, self.arrival, self.config.policy):
-            return self.refuse(refusal)
+        if self.config.policy.client_keys is not None:
+            if refusal := guard.check_client_key(head, self.arrival, self.config.policy):
+                return self.refuse(refusal)
+            self.head = guard.without_client_key(head, self.config.policy)
         if announces_more_than(self.config.body_limit, head) and self._knows_host(head):
             return self.refuse(too_large(self.config.body_limit))
-        self.head = without_other_upgrade(guard.without_client_key(head, self.config.policy))
-        if refusal := refuse_socket(self.config.ruleset, self.head):
-            return self.refuse(refusal)
+        if "upgrade" in head.values:
+            self.head = without_other_upgrade(self.head)
+            if refusal := refuse_socket(self.config.ruleset, self.head):
+                return self.refuse(refusal)
         return self._match() or self._proceed()
 
     def _check_admission(self, head: RequestHead) -> Refusal | None:
@@ -118,6 +121,11 @@ class Exchange:
             config.ruleset, self.head, self.arrival, models, config.demo, is_sent=not config.is_replaying
         )
         match outcome:
+            case Plan():
+                self.plan = outcome
+                self.record.note_plan(outcome, self.head)
+                answer = to_head(outcome.rule, self.config.ruleset, self.head)
+                return self._answer(answer) if answer else None
             case NeedsBody():
                 if self._has_body:
                     raise AssertionError("a body was read and is still needed")
@@ -128,11 +136,6 @@ class Exchange:
                 return outcome
             case Greeting():
                 return self._greet()
-            case Plan():
-                self.plan = outcome
-                self.record.note_plan(outcome, self.head)
-                answer = to_head(outcome.rule, self.config.ruleset, self.head)
-                return self._answer(answer) if answer else None
             case _:
                 assert_never(outcome)
 
@@ -320,6 +323,7 @@ class Exchange:
             return
         self._message_bytes += size
         if not self.is_passing:
+            self._message_usage = self._message_usage or MessageUsage()
             self._message_usage.feed(content)
 
     def on_end(
@@ -345,7 +349,8 @@ class Exchange:
         if tee is not None:
             tee.close()
         if self._message_bytes:
-            record.bytes_in, record.usage = self._message_bytes, self._message_usage.finish()
+            record.bytes_in = self._message_bytes
+            record.usage = self._message_usage.finish() if self._message_usage else None
         return record
 
     @property

@@ -38,7 +38,7 @@ def greeting(head: RequestHead, arrival: Arrival) -> Greeting | None:
     """Return the greeting that a request without a rule gets, if it is a probe or a look at `/`."""
     if arrival.mode != "reverse" or head.get("upgrade") is not None:
         return None
-    match head.method.upper():
+    match head.verb:
         case "HEAD":
             return Greeting(PROBE)
         case "GET" if head.path == "/":
@@ -50,7 +50,7 @@ def greet(
     ruleset: RuleSet, head: RequestHead, arrival: Arrival, variables: Variables, *, needs_key: bool
 ) -> LocalAnswer:
     """Return the answer to a request that gets a greeting."""
-    if head.method.upper() == "HEAD":
+    if head.verb == "HEAD":
         return LocalAnswer(200, "application/json", b"", note=PROBE)
     facts = _facts(ruleset, head, arrival, variables, needs_key=needs_key)
     if _is_browser(head):

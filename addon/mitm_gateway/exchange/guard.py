@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..wire.addresses import DEFAULT_PORTS, Authority, is_loopback, normal_host
+from ..wire.addresses import DEFAULT_PORTS, Authority, is_loopback, normal_host, parse_authority
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, RequestHead, text
 
@@ -69,11 +69,9 @@ def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Ref
     return Refusal(401, "a client key is needed; send one of those in the gateway_clients file")
 
 
-def keys_in(head: RequestHead) -> Iterator[str]:
+def keys_in(head: RequestHead) -> tuple[str, ...]:
     """Return the keys that a client sends in `x-api-key`, `Authorization` and `Proxy-Authorization`."""
-    for name in KEY_HEADERS:
-        for value in head.all(name):
-            yield bare_key(value)
+    return tuple([bare_key(value) for name in KEY_HEADERS for value in head.all(name)])
 
 
 def bare_key(value: str) -> str:
@@ -99,7 +97,8 @@ def check(
     """Return the refusal of a request that is inadmissible under any rule; requests to hosts without rules pass."""
     if refusal := _check_any(head):
         return refusal
-    if not _concerns_rules(head, arrival, knows_host):
+    is_ours = arrival.mode == "reverse" or knows_host(head.host, head.port)
+    if not is_ours and not _names_rules(head, arrival, knows_host):
         return None
     return _check_names(head, arrival, policy) or _check_origin(head, policy) or _check_form(head)
 
@@ -113,20 +112,13 @@ def _check_any(head: RequestHead) -> Refusal | None:
     """Check what holds on hosts without rules too."""
     if head.scheme not in DEFAULT_PORTS:  # free text in HTTP/2
         return Refusal(400, "the scheme is neither http nor https")
-    if head.method.upper() in ("TRACE", "TRACK"):  # some servers know the one under the other's name
+    if head.verb in ("TRACE", "TRACK"):  # some servers know the one under the other's name
         return Refusal(403, TRACE_REFUSED)
-    # Before anything looks at the path.
     return Refusal(400, LONG_PATH) if len(head.path) > MAX_PATH_CHARACTERS else None
 
 
-def _check_form(head: RequestHead) -> Refusal | None:
-    return _check_line(head) or _check_characters(head) or _check_path(head)
-
-
-def _concerns_rules(head: RequestHead, arrival: Arrival, knows_host: Callable[[str, int], bool]) -> bool:
-    """Report whether any of the hosts that the request names has rules."""
-    if arrival.mode == "reverse" or knows_host(head.host, head.port):
-        return True
+def _names_rules(head: RequestHead, arrival: Arrival, knows_host: Callable[[str, int], bool]) -> bool:
+    """Report whether any of the hosts that the request claims to ask has rules."""
     named = [*head.all("host"), head.authority, arrival.sni or ""]
     return any(knows_host(*place) for name in named if (place := _lenient_place(name, head)))
 
@@ -136,7 +128,7 @@ def _lenient_place(name: str, head: RequestHead) -> tuple[str, int] | None:
     bare = name.strip().rpartition("@")[2].partition("/")[0].partition("#")[0]
     for candidate in (bare, bare.partition(":")[0], name.strip().partition(":")[0]):
         try:
-            place = Authority.parse(candidate)
+            place = parse_authority(candidate)
         except ValueError:
             continue
         return place.host, place.port or head.port
@@ -144,13 +136,13 @@ def _lenient_place(name: str, head: RequestHead) -> tuple[str, int] | None:
 
 
 def _check_names(head: RequestHead, arrival: Arrival, policy: Policy) -> Refusal | None:
-    claims = list(head.all("host"))
-    if head.authority:
-        claims = [head.authority] if claims in ([], [head.authority]) else [head.authority, *claims]
+    claims = head.all("host")
+    if head.authority and claims != (head.authority,):
+        claims = (head.authority, *claims)
     if len(claims) != 1:
         return Refusal(400, f"expected exactly one Host, the request has {len(claims) or 'none'}")
     try:
-        claim = Authority.parse(claims[0])
+        claim = parse_authority(claims[0])
     except ValueError:
         return Refusal(400, "the Host header is not a host name or address")
     if arrival.mode == "reverse":
@@ -175,18 +167,14 @@ def _sni_agrees(arrival: Arrival, host: str) -> bool:
 def _check_reverse_host(
     claim: Authority, head: RequestHead, arrival: Arrival, policy: Policy
 ) -> Refusal | None:
-    def is_ours(host: str) -> bool:
-        return (
-            host in ("localhost", head.host, arrival.listen_host) or is_loopback(host) or host in policy.hosts
-        )
-
-    if not is_ours(claim.host):
+    own = ("localhost", head.host, arrival.listen_host)
+    if not _is_ours(claim.host, own, policy):
         return Refusal(
             421, "the Host header does not name this listener; list further names in gateway_hosts"
         )
     if arrival.tls and arrival.sni is not None:
         try:
-            if is_ours(normal_host(arrival.sni)):
+            if _is_ours(normal_host(arrival.sni), own, policy):
                 return None
         except ValueError:
             pass
@@ -194,15 +182,19 @@ def _check_reverse_host(
     return None
 
 
+def _is_ours(host: str, own: tuple[str, ...], policy: Policy) -> bool:
+    return host in own or is_loopback(host) or host in policy.hosts
+
+
 def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:
-    origins = head.all("origin")
-    if origins and not all(listed_origin(origin, policy) for origin in origins):
+    if origins := head.all("origin"):
+        if all(listed_origin(origin, policy) for origin in origins):
+            return None
         return Refusal(
             403, "web pages may not use this gateway; list an origin in gateway_origins to allow it"
         )
-    if not origins and any(site.strip().lower() not in OWN_SITES for site in head.all("sec-fetch-site")):
-        return Refusal(403, CROSS_SITE)
-    return None
+    sites = {site.strip().lower() for site in head.all("sec-fetch-site")}
+    return None if sites.issubset(OWN_SITES) else Refusal(403, CROSS_SITE)
 
 
 def listed_origin(origin: str, policy: Policy) -> bool:
@@ -214,8 +206,8 @@ def listed_origin(origin: str, policy: Policy) -> bool:
     return f"{scheme}{mark}*" in policy.origins and _HOST_IN_ORIGIN.fullmatch(host) is not None
 
 
-def _check_line(head: RequestHead) -> Refusal | None:
-    """Refuse a method or target that is free text in HTTP/2 but would break the request line of HTTP/1."""
+def _check_form(head: RequestHead) -> Refusal | None:
+    """Refuse parts that are free text in HTTP/2 but would break the head of HTTP/1, and ambiguous paths."""
     if _BLANK.search(head.method.encode("utf-8", "surrogateescape")):
         return Refusal(400, "the method is not a word")
     is_path = head.target.startswith("/") or (head.target == "*" and head.method == "OPTIONS")
@@ -223,19 +215,11 @@ def _check_line(head: RequestHead) -> Refusal | None:
         return Refusal(
             400, "the request target is not a path, or holds a blank, a control character or a fragment"
         )
-    return None
-
-
-def _check_characters(head: RequestHead) -> Refusal | None:
     names, values = zip(*head.fields, strict=True) if head.fields else ((), ())
     if _LINE_BREAK.search(b"".join(values)):
         return Refusal(400, "a header value holds a line break or NUL")
     if not all(names) or _BLANK.search(b"".join(names)):
         return Refusal(400, "a header name holds a blank or a control character")
-    return None
-
-
-def _check_path(head: RequestHead) -> Refusal | None:
     return Refusal(400, ODD_PATH) if head.has_odd_path else None
 
 

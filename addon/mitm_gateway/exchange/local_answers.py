@@ -42,7 +42,7 @@ class LocalAnswer:
 
 def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
     """Return 200 for a `HEAD` on any path of a host whose rules say `head: true`."""
-    if head.method.upper() != "HEAD":
+    if head.verb != "HEAD":
         return None
     rules = ruleset.on_host(head.host, head.port)
     return (
@@ -54,7 +54,7 @@ def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
 
 def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
     """Return the list of models, or one of them, if the request asks for it and the rule allows it."""
-    if not rule.respond.models or head.method.upper() != "GET":
+    if not rule.respond.models or head.verb != "GET":
         return None
     call = call_of(head)
     names = listed_models(rule, ruleset)
@@ -68,7 +68,7 @@ def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | No
 
 def to_body(rule: Rule, head: RequestHead, body: bytes) -> LocalAnswer | None:
     """Return a token estimate if the request asks for it and the rule allows it."""
-    if rule.respond.count_tokens != "estimate" or head.method.upper() != "POST":
+    if rule.respond.count_tokens != "estimate" or head.verb != "POST":
         return None
     call = call_of(head)
     if call.api.local != "count_tokens":

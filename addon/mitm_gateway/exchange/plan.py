@@ -18,7 +18,7 @@ from ..rules.ruleset import Asked, NeedsBody, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
 from ..text.redact import MASK, PLACEHOLDERS, masked_text, without_query_keys
-from ..wire.addresses import Upstream, hostport
+from ..wire.addresses import Upstream, hostport, place
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
 from .body_error import BodyError
@@ -91,25 +91,22 @@ def decide(
     Without `is_sent` a recording answers, so the request needs no key.
     """
     call = call_of(head)
-    if len(call.query_spans(head.target)) > 1:
+    if call.api.query and len(call.query_spans(head.target)) > 1:
         return Refusal(400, SEVERAL_MODELS)
-    named = call.model_in(head.target)
-    rule = _find(ruleset, head, models if named is None else (named,))
+    if (asked := call.model_in(head.target)) is not None:
+        models = (asked,)
+    rule = ruleset.find(head) if models is None else _find(ruleset, head, models)
     match rule:
-        case Refusal() | NeedsBody():
-            return rule
+        case Rule():
+            return _plan(rule, head, call, asked, arrival, demo, is_sent=is_sent)
         case None:
             return _unmatched(ruleset, head, arrival)
-        case Rule():
-            return _plan(rule, head, call, arrival, demo, is_sent=is_sent)
+        case _:
+            return rule
 
 
-def _find(
-    ruleset: RuleSet, head: RequestHead, models: tuple[str, ...] | None
-) -> Rule | Refusal | NeedsBody | None:
+def _find(ruleset: RuleSet, head: RequestHead, models: tuple[str, ...]) -> Rule | Refusal | NeedsBody | None:
     """Return the rule that takes every model of a request."""
-    if models is None:
-        return ruleset.find(head)
     first, *others = [ruleset.find(head, Asked(name)) for name in models or (None,)]
     if any(other is not first for other in others):
         return Refusal(400, DIFFERENT_RULES)
@@ -128,17 +125,24 @@ def _unmatched(ruleset: RuleSet, head: RequestHead, arrival: Arrival) -> Refusal
 
 def _lookup(ruleset: RuleSet, head: RequestHead) -> str:
     """Return the URL for which no rule was found, without its query, and the hosts that rules are about."""
-    place = hostport(head.host, head.port, head.scheme)
+    host = hostport(head.host, head.port, head.scheme)
     path = visible(masked_text(head.target.partition("?")[0][:_SHOWN_PATH]))
     hosts = dict.fromkeys(pattern.text for rule in ruleset.rules for pattern in rule.match.host)
     named = ", ".join(islice(hosts, _SHOWN_HOSTS)) + (", …" if len(hosts) > _SHOWN_HOSTS else "")
-    url = f"{visible(head.method[:_SHOWN_PATH])} {head.scheme}://{place}{path}"
+    url = f"{visible(head.method[:_SHOWN_PATH])} {head.scheme}://{host}{path}"
     mistake = base_url_mistake(head.path)
     return f"{url}; " + (f"{mistake}; " if mistake else "") + f"the rules cover {named}"
 
 
 def _plan(
-    rule: Rule, head: RequestHead, call: Call, arrival: Arrival, demo: Upstream | None, *, is_sent: bool
+    rule: Rule,
+    head: RequestHead,
+    call: Call,
+    asked: str | None,
+    arrival: Arrival,
+    demo: Upstream | None,
+    *,
+    is_sent: bool,
 ) -> Plan | Refusal:
     destination = destination_of(
         rule, head.scheme, head.host, head.port, demo or (None if is_sent else NOWHERE)
@@ -146,17 +150,15 @@ def _plan(
     if destination is None:
         return Refusal(503, "the demo gateway is not running yet", rule.name, retry=True)
     auth = auth_of(rule, destination, head.host)
-    refusal = _check_plain_http(rule, auth, head, destination, arrival) or (
-        _check_client_key(rule, auth, head, destination, arrival)
-    )
-    if refusal and is_sent:
+    if is_sent and (refusal := _check_keys(rule, auth, head, destination, arrival)):
         return refusal
-    asked = call.model_in(head.target)
     sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked
     path, query = head.path, head.target[len(head.path) :]
     if sent is not None and sent != asked:
         path, query = call.path_with(sent) if call.span else path, call.query_with(query, sent)
-    target = destination.join(path) + (query if auth.scheme == "keep" else without_query_keys(query))
+    if query and auth.scheme != "keep":
+        query = without_query_keys(query)
+    target = destination.join(path) + query
     return Plan(rule, destination, rule.upstream == "demo", target, auth, asked, sent)
 
 
@@ -168,7 +170,7 @@ def destination_of(
         return demo
     if rule.upstream is not None:
         return rule.upstream
-    return Upstream("https" if scheme == "https" else "http", host, port)
+    return place(scheme, host, port)
 
 
 def auth_of(rule: Rule, destination: Upstream, host: str) -> Auth:
@@ -176,12 +178,23 @@ def auth_of(rule: Rule, destination: Upstream, host: str) -> Auth:
     return rule.auth or (_KEEP if destination.host == host else _STRIP)
 
 
-def _check_plain_http(
+def _check_keys(
     rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
 ) -> Refusal | None:
+    """Refuse to send a key where it must not go, or one that the request does not have."""
+    if not (destination.is_private or rule.allow_http) and (
+        refusal := _check_plain_http(rule, auth, arrival)
+    ):
+        return refusal
+    if auth.credential == "client":
+        return _check_client_key(rule, auth, head, destination, arrival)
+    if arrival.replay and auth.scheme == "keep" and any(MASK in key for key in _auth_values(head)):
+        return Refusal(400, "a replay has no key of the client's to send", rule.name)
+    return None
+
+
+def _check_plain_http(rule: Rule, auth: Auth, arrival: Arrival) -> Refusal | None:
     """Refuse to send a credential, or the client's own key, over a connection that others can read."""
-    if destination.is_private or rule.allow_http:
-        return None
     if rule.credential_names or auth.credential == "client":
         return Refusal(
             502,
@@ -196,10 +209,6 @@ def _check_plain_http(
 def _check_client_key(
     rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
 ) -> Refusal | None:
-    if arrival.replay and auth.scheme == "keep" and any(MASK in key for key in _auth_values(head)):
-        return Refusal(400, "a replay has no key of the client's to send", rule.name)
-    if auth.credential != "client":
-        return None
     if arrival.replay:
         return Refusal(400, "a replay has no key of the client's to move", rule.name)
     key = client_key(head, auth)

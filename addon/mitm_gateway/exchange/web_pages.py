@@ -15,7 +15,7 @@ MAX_AGE_S = 600
 
 def preflight(head: RequestHead, policy: Policy) -> LocalAnswer | None:
     """Return the answer to an `OPTIONS` request of a listed origin, which needs no key."""
-    if head.method.upper() != "OPTIONS" or not (headers := page_headers(head, policy)):
+    if head.verb != "OPTIONS" or not (headers := page_headers(head, policy)):
         return None
     headers |= {
         "access-control-allow-methods": METHODS,

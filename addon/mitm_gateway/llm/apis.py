@@ -231,7 +231,8 @@ class Call:
         """Return the model that the path or the query of this target names."""
         if self.span is not None:
             return self.model
-        return next((unquote_plus(target[start:end]) for start, end in self.query_spans(target)), None)
+        spans = self.query_spans(target) if self.api.query else []
+        return unquote_plus(target[slice(*spans[0])]) if spans else None
 
     def query_with(self, query: str, model: str) -> str:
         """Return a query, from its `?` on, with its model replaced by this one."""
@@ -242,7 +243,7 @@ class Call:
 
 def call_of(head: RequestHead) -> Call:
     """Return the API of a request, and the model in its path."""
-    return identify(head.host, head.method.upper(), head.matched_path)
+    return identify(head.host, head.verb, head.matched_path)
 
 
 def identify(host: str, method: str, path: str) -> Call:

@@ -21,8 +21,8 @@ from ..rules.fields import parse_size
 from ..rules.problems import did_you_mean
 from ..rules.read_file import FileError, read_regular_file
 from ..wire.addresses import (
-    Authority,
     normal_host,
+    parse_authority,
     parse_origin,
     parse_port,
 )
@@ -207,7 +207,7 @@ def _origin(text: str) -> str:
 
 def _host(text: str) -> str:
     try:
-        return Authority.parse(text).host
+        return parse_authority(text).host
     except ValueError:
         raise exceptions.OptionsError(
             'gateway_hosts contains an invalid host name; expected one such as "gateway.lan"'

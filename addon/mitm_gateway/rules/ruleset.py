@@ -13,6 +13,7 @@ from typing import Final
 
 from ..wire.request import RequestHead
 from .document import Document
+from .fields import HeaderTest
 from .patterns import Glob
 from .schema import Credential, Match, Rule, RulesFile
 
@@ -84,11 +85,14 @@ class RuleSet:
         """Return the rules that cover this host, in file order."""
         return self._covering(host, port, None, None)
 
-    def covering(self, head: RequestHead) -> Iterator[Rule]:
-        """Yield the rules that cover a request, whatever its model, in file order."""
-        for rule in self._covering(head.host, head.port, head.matched_path, head.method.upper()):
-            if not (head.has_odd_path and rule.match.path is not None) and _headers_fit(rule.match, head):
-                yield rule
+    def covering(self, head: RequestHead) -> list[Rule]:
+        """Return the rules that cover a request, whatever its model, in file order."""
+        return [
+            rule
+            for rule in self._covering(head.host, head.port, head.matched_path, head.verb)
+            if not (head.has_odd_path and rule.match.path is not None)
+            and (not rule.match.header or _headers_fit(rule.match.header, head))
+        ]
 
     def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | NeedsBody | None:
         """Return the rule that takes a request; `asked` is None before the model is known."""
@@ -132,10 +136,8 @@ def _place_fits(match: Match, path: str, method: str) -> bool:
     return match.method is None or method in match.method
 
 
-def _headers_fit(match: Match, head: RequestHead) -> bool:
-    return not match.header or all(
-        _header_fits(wanted, head.get(name.lower())) for name, wanted in match.header.items()
-    )
+def _headers_fit(wanted: Mapping[str, HeaderTest], head: RequestHead) -> bool:
+    return all(_header_fits(test, head.get(name.lower())) for name, test in wanted.items())
 
 
 def _header_fits(wanted: bool | tuple[Glob, ...], value: str | None) -> bool:

@@ -7,6 +7,7 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from ..text.short_cache import remember_short
@@ -168,14 +169,10 @@ class Authority:
     host: str
     port: int | None
 
-    @classmethod
-    def parse(cls, text: str) -> Authority:
-        """Parse the authority of a Host header or request target. Raises ValueError for anything else."""
-        return _parse_authority(text)
-
 
 @remember_short
-def _parse_authority(text: str) -> Authority:
+def parse_authority(text: str) -> Authority:
+    """Parse the authority of a Host header or request target. Raises ValueError for anything else."""
     host, port = text, None
     if not text.startswith("[") or not text.endswith("]"):
         head, colon, tail = text.rpartition(":")
@@ -206,9 +203,11 @@ def hostport(host: str, port: int, scheme: str) -> str:
     return name if port == DEFAULT_PORTS.get(scheme) else f"{name}:{port}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Upstream:
     """The destination of a request: URL scheme, host, port and a base path without a final slash."""
+
+    # Without slots: requests share the few destinations, so each property is computed once.
 
     scheme: UrlScheme
     host: str
@@ -216,20 +215,25 @@ class Upstream:
     base: str = ""
 
     def __str__(self) -> str:
+        return self.url
+
+    @cached_property
+    def url(self) -> str:
+        """The URL of the base path."""
         return f"{self.scheme}://{self.authority}{self.base}"
 
-    @property
+    @cached_property
     def authority(self) -> str:
         """The value of the Host header."""
         return hostport(self.host, self.port, self.scheme)
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The version segment at the end of the base path, such as `/v1`; empty if there is none."""
         last = self.base[self.base.rfind("/") :] if self.base else ""
         return last if _VERSION.fullmatch(last) else ""
 
-    @property
+    @cached_property
     def is_private(self) -> bool:
         """True if the network cannot read the request: TLS, or a literal loopback address."""
         return self.scheme == "https" or is_loopback(self.host)
@@ -249,7 +253,7 @@ class Upstream:
         if "?" in rest or "#" in rest:
             raise ValueError('has a query or fragment; expected "https://host[:port][/base]"')
         try:
-            authority = Authority.parse(name)
+            authority = parse_authority(name)
         except AmbiguousHost as fault:
             raise ValueError(fault.reason) from None
         except ValueError:
@@ -270,6 +274,12 @@ class Upstream:
             path = rest
         joined = self.base + path
         return joined if joined.startswith("/") else "/" + joined
+
+
+@lru_cache(maxsize=512)
+def place(scheme: str, host: str, port: int) -> Upstream:
+    """Return the destination without a base path at a host."""
+    return Upstream("https" if scheme == "https" else "http", host, port)
 
 
 # Letters, digits, `-._~` (RFC 3986, 6.2.2.2), and `:@`, which mean the same in a segment either way.

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from ..text.redact import Secret
-from .addresses import Authority, UrlScheme, is_loopback
+from .addresses import UrlScheme, is_loopback, parse_authority
 
 ProxyScheme = Literal["http", "https", "socks5", "socks5h"]
 ENVIRONMENT, NONE = "env", "none"
@@ -65,7 +65,7 @@ class Proxy:
             )
         login, has_login, place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
         try:
-            authority = Authority.parse(place)
+            authority = parse_authority(place)
         except ValueError:
             raise ValueError(fault) from None
         user, _, password = login.partition(":")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..text.short_cache import remember_short
@@ -42,9 +41,9 @@ class Arrival:
     replay: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RequestHead:
-    """Method, actual destination, target and headers.
+    """Method, actual destination, target and headers, and the forms of them that decisions need, computed once.
 
     `host` and `port` are those of the request line, the CONNECT or the reverse listener's target, never those of the
     Host header, which is only a claim of the client. `host` is in normal form.
@@ -57,35 +56,33 @@ class RequestHead:
     target: str
     fields: Fields
     authority: str = ""
+    verb: str = field(init=False, repr=False, compare=False)
+    """The method in upper case."""
+    path: str = field(init=False, repr=False, compare=False)
+    """The target without its query."""
+    matched_path: str = field(init=False, repr=False, compare=False)
+    """The path in the form in which rules match it."""
+    has_odd_path: bool = field(init=False, repr=False, compare=False)
+    """True if the path has dot or empty segments and therefore matches no rule that has a `path`."""
+    values: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+    """The values of the headers, by name in lower case."""
 
-    @cached_property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
-
-    @cached_property
-    def matched_path(self) -> str:
-        """The path in the form in which rules match it."""
-        return normal_path(self.path)
-
-    @cached_property
-    def has_odd_path(self) -> bool:
-        """True if the path has dot or empty segments and therefore matches no rule that has a `path`."""
-        return has_odd_segments(self.path)
-
-    @cached_property
-    def _values(self) -> dict[str, tuple[str, ...]]:
+    def __post_init__(self) -> None:
+        self.verb = self.method.upper()
+        self.path = path = self.target.partition("?")[0]
+        self.matched_path = normal_path(path)
+        self.has_odd_path = has_odd_segments(path)
         values: dict[str, tuple[str, ...]] = {}
-        for field_name, value in self.fields:
-            name = lower_name(field_name)
-            values[name] = (*values.get(name, ()), text(value))
-        return values
+        for name, value in self.fields:
+            lowered = lower_name(name)
+            values[lowered] = (*values.get(lowered, ()), text(value))
+        self.values = values
 
     def all(self, name: str) -> tuple[str, ...]:
         """Return all values of a header, given its name in lower case."""
-        return self._values.get(name, ())
+        return self.values.get(name, ())
 
     def get(self, name: str) -> str | None:
         """Return the values of a header joined as in RFC 9110, 5.3, or None if it is absent."""
-        values = self._values.get(name)
+        values = self.values.get(name)
         return ", ".join(values) if values else None
