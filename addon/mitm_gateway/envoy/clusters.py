@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from ..exchange.headers import auth_header
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
@@ -78,7 +77,7 @@ def secrets_of(rule: Rule, listener: Listener) -> list[tuple[str, str, str]]:
             found.append((header, CREDENTIAL_REFERENCE.sub("", value), secret_file(names[0], is_basic=False)))
     auth = auth_of(rule, listener)
     if auth.credential not in (None, CLIENT):
-        header, prefix = auth_header(auth)
+        header, prefix = auth.slot
         found.append((header, prefix, secret_file(auth.credential or "", is_basic=auth.scheme == "basic")))
     return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..exchange.headers import auth_header
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
 from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_NAMES
@@ -69,7 +68,7 @@ def headers_put_in(rule: Rule, listener: Listener, options: Options) -> list[dic
         fields.append(_field("accept-encoding", "identity", "OVERWRITE_IF_EXISTS"))
     auth = auth_of(rule, listener)
     if auth.credential == CLIENT:
-        header, prefix = auth_header(auth)
+        header, prefix = auth.slot
         fields.append(_field(header, f"{_literal(prefix)}%REQ({KEY})%"))
     return fields
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..rules.edits import Beta, Headers
@@ -17,7 +17,7 @@ from .plan import Plan, client_key, is_token_beta
 from .query import encoded
 
 _BETA = b"anthropic-beta"
-_PROTOCOL = b"sec-websocket-protocol"
+_PROTOCOL = "sec-websocket-protocol"
 Field = tuple[bytes, bytes]
 
 
@@ -44,46 +44,64 @@ class Secrets:
 
 def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     """Return the fields to send for a plan; the secrets are added last."""
-    fields = head.fields
+    rule, fields = plan.rule, head.fields
     if plan.auth.scheme != "keep":
         fields = stripped(fields)
-    if drops_token(plan, head):
+    if "anthropic-beta" in head.values and drops_token(plan, head):
         fields = without_token_betas(fields)
-    fields = edited(fields, plan.rule.headers, plan.rule.beta, secrets.named)
-    if plan.rule.models and plan.rule.models.restore and head.get("accept-encoding") is not None:
-        # The model's name in the response is edited while it streams, which a compressed stream does not allow.
-        fields = tuple(_replaced(fields, b"Accept-Encoding", b"identity"))
-    fields = _with_host(fields, head, plan)
-    put_in = [name for name, _ in secrets.extra]
-    for name, secret in secrets.extra:
-        fields = tuple(_replaced(fields, raw(name), raw(secret.reveal())))
-    if secrets.auth is not None:
-        field_name, value = auth_field(plan.auth, secrets.auth.reveal())
-        fields = tuple(_replaced(fields, field_name, value))
-        put_in.append(text(field_name))
-    fields = without_nominations(fields, (*put_in, *plan.rule.headers.set, *plan.rule.headers.add))
-    if head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
-        return tuple((name.lower(), value) for name, value in fields)
+    if rule.edits_headers:
+        fields = edited(fields, rule.headers, rule.beta, secrets.named)
+    secret_fields = _secret_fields(plan.auth, secrets)
+    fields = put(fields, [*_own_fields(plan, head), *secret_fields])
+    if "connection" in head.values:
+        names = [text(name) for name, _ in secret_fields]
+        fields = without_nominations(fields, (*names, *rule.headers.set, *rule.headers.add))
+    if (
+        head.authority
+    ):  # HTTP/2 names the host in a pseudo-header, and knows lower-case names only (RFC 9113, 8.2)
+        lowered = [(name.lower(), value) for name, value in fields]
+        fields = tuple([item for item in lowered if item[0] != b"host"])
     return fields
 
 
-def _names(fields: Sequence[Field]) -> list[bytes]:
-    return [name.lower() for name, _ in fields]
+def _own_fields(plan: Plan, head: RequestHead) -> list[Field]:
+    """Return the fields that the gateway sets, apart from those with a secret."""
+    host = (b"Host", raw(plan.destination.authority))
+    if plan.rule.models and plan.rule.models.restore and "accept-encoding" in head.values:
+        # The model's name in the response is edited while it streams, which a compressed stream does not allow.
+        return [(b"Accept-Encoding", b"identity"), host]
+    return [host]
 
 
-def _with_host(fields: Fields, head: RequestHead, plan: Plan) -> Fields:
-    if head.authority:  # HTTP/2 names the host in a pseudo-header, which the addon sets
-        return tuple(item for item in fields if item[0].lower() != b"host")
-    return tuple(_replaced(fields, b"Host", raw(plan.destination.authority)))
+def _secret_fields(auth: Auth, secrets: Secrets) -> list[Field]:
+    fields = [(raw(name), raw(secret.reveal())) for name, secret in secrets.extra]
+    if secrets.auth is not None:
+        (name, prefix), value = auth.slot, raw(secrets.auth.reveal())
+        fields.append(
+            (raw(name), raw(prefix) + (base64.b64encode(value) if auth.scheme == "basic" else value))
+        )
+    return fields
+
+
+def put(fields: Iterable[Field], new: Iterable[Field]) -> Fields:
+    """Return the fields with the new ones instead of all fields of their names, at the first's position or at the end."""
+    wanted = {item[0].lower(): item for item in new}
+    left, result = dict(wanted), []
+    for item in fields:
+        name = item[0].lower()
+        if name not in wanted:
+            result.append(item)
+        elif name in left:
+            result.append(left.pop(name))
+    return (*result, *left.values())
 
 
 def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
     """Return the fields after remove, set, add and beta. `secrets` are those that `headers` names."""
-    result = [item for item in fields if not _is_removed(item, headers)] if headers.remove else list(fields)
-    for name, value in headers.set.items():
-        result = _replaced(result, raw(name), raw(_filled(value, secrets)))
-    result += [(raw(name), raw(_filled(value, secrets))) for name, value in headers.add.items()]
-    return tuple(_with_betas(result, beta) if beta else result)
+    kept = [item for item in fields if not _is_removed(item, headers)]
+    fields = put(kept, [(raw(name), raw(_filled(value, secrets))) for name, value in headers.set.items()])
+    added = [(raw(name), raw(_filled(value, secrets))) for name, value in headers.add.items()]
+    return _with_betas((*fields, *added), beta) if beta else (*fields, *added)
 
 
 def _is_removed(item: Field, headers: Headers) -> bool:
@@ -91,28 +109,19 @@ def _is_removed(item: Field, headers: Headers) -> bool:
     return name not in FRAMING_HEADERS and any(glob.covers(name) for glob in headers.remove)
 
 
-def _replaced(fields: Sequence[Field], name: bytes, value: bytes) -> list[Field]:
-    """Return the fields with this one instead of all fields of its name, at the first one's position or at the end."""
-    wanted, names = name.lower(), _names(fields)
-    place = names.index(wanted) if wanted in names else len(names)
-    kept = [item for item, lowered in zip(fields, names, strict=True) if lowered != wanted]
-    kept.insert(place, (name, value))
-    return kept
-
-
 def _filled(value: str, secrets: Mapping[str, Secret]) -> str:
     return CREDENTIAL_REFERENCE.sub(lambda found: secrets[found[1]].reveal(), value)
 
 
-def _with_betas(fields: list[Field], beta: Beta) -> list[Field]:
+def _with_betas(fields: Fields, beta: Beta) -> Fields:
     values = [text(value) for name, value in fields if name.lower() == _BETA]
     before = tuple(name.strip() for value in values for name in value.split(","))
     after = beta.edited(tuple(filter(None, before)))
     if after == before:
         return fields
     if not after:
-        return [item for item in fields if item[0].lower() != _BETA]
-    return _replaced(fields, _BETA, raw(",".join(after)))
+        return tuple([item for item in fields if item[0].lower() != _BETA])
+    return put(fields, [(_BETA, raw(",".join(after)))])
 
 
 def drops_token(plan: Plan, head: RequestHead) -> bool:
@@ -127,8 +136,6 @@ def drops_token(plan: Plan, head: RequestHead) -> bool:
 
 def without_token_betas(fields: Fields) -> Fields:
     """Return the fields without the beta names that belong to a token; all other bytes stay."""
-    if _BETA not in _names(fields):
-        return fields
     return tuple(filter(None, map(_without_token_betas, fields)))
 
 
@@ -145,49 +152,22 @@ def _without_token_betas(item: Field) -> Field | None:
 
 def stripped(fields: Fields) -> Fields:
     """Return the fields without any key of the client, in whatever header and spelling."""
-    kept = tuple([item for item in fields if not is_key_header(lower_name(item[0]))])
-    if _PROTOCOL not in _names(kept):
-        return kept
-    return tuple(filter(None, map(_without_websocket_key, kept)))
+    names = [lower_name(name) for name, _ in fields]
+    kept = [item for item, name in zip(fields, names, strict=True) if not is_key_header(name)]
+    return tuple(filter(None, map(_without_websocket_key, kept)) if _PROTOCOL in names else kept)
 
 
 def _without_websocket_key(item: Field) -> Field | None:
     name, value = item
-    if name.lower() != _PROTOCOL or KEY_PROTOCOL not in text(value).lower():
+    if lower_name(name) != _PROTOCOL or KEY_PROTOCOL not in text(value).lower():
         return item
     protocols = [part.strip() for part in text(value).split(",")]
     kept = [part for part in protocols if not is_key_protocol(part)]
     return (name, raw(", ".join(kept))) if kept else None
 
 
-def auth_field(auth: Auth, secret: str) -> Field:
-    """Return the header that an auth scheme puts a secret into."""
-    name, prefix = auth_header(auth)
-    value = base64.b64encode(secret.encode()) if auth.scheme == "basic" else raw(secret)
-    return raw(name), raw(prefix) + value
-
-
-def auth_header(auth: Auth) -> tuple[str, str]:
-    """Return the name of the header that an auth scheme sets, and the text before the secret."""
-    match auth.scheme:
-        case "bearer":
-            return "Authorization", "Bearer "
-        case "token":
-            return "Authorization", "token "
-        case "basic":
-            return "Authorization", "Basic "
-        case "x-api-key" | "api-key" | "x-goog-api-key":
-            return auth.scheme, ""
-        case "header":
-            return auth.name or "", auth.prefix or ""
-        case "sigv4" | "none" | "keep":
-            raise ValueError(f"scheme {auth.scheme} sends no secret")
-
-
 def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
     """Return the fields with these names removed from `Connection`: the next hop would drop the headers it names."""
-    if b"connection" not in _names(fields):
-        return fields
     hidden = {normal_name(name) for name in names}
     return tuple(filter(None, (_nominating_less(item, hidden) for item in fields)))
 

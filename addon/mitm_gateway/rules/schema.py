@@ -42,6 +42,7 @@ AuthScheme = Literal[
 ]
 AUTH_SCHEMES: tuple[str, ...] = get_args(AuthScheme)
 PreferredHeader = Literal["x-api-key", "authorization"]
+_PREFIXES = {"bearer": "Bearer ", "basic": "Basic ", "token": "token "}
 
 
 _SOURCES = ("env", "file", "command", "aws")
@@ -173,6 +174,11 @@ class Auth(Model):
             case _:
                 return self.scheme
 
+    @cached_property
+    def slot(self) -> tuple[str, str]:
+        """Name of the header that the key is written to, and the text in front of the key."""
+        return self.header or "", self.prefix or _PREFIXES.get(self.scheme, "")
+
     def _check_scheme_keys(self) -> None:
         for key, scheme, is_required in (
             ("name", "header", True),
@@ -253,7 +259,12 @@ class Rule(Model):
             or self.signs
         )
 
-    @property
+    @cached_property
+    def edits_headers(self) -> bool:
+        """True for a rule that sets, adds or removes headers, or edits the beta names in one."""
+        return bool(self.headers.set or self.headers.add or self.headers.remove or self.beta)
+
+    @cached_property
     def signs(self) -> bool:
         """True for a rule that signs the final bytes of a request."""
         return self.auth is not None and self.auth.scheme == "sigv4"
