@@ -350,7 +350,7 @@ CALLS: dict[str, Callable[[str], object]] = {
 
 # Functions with a loop that no text of a peer reaches, or that only some versions of a library need.
 NOT_OF_PEERS = {
-    "contains", "parse", "tail", "_split_port", "_steps", "body_edits", "values",  # texts of rules
+    "contains", "parse", "tail", "_split_port", "_steps", "described", "values",  # texts of rules
     "__init__",
     "_brotli_bounded", "_brotli_sliced",  # one of them runs
 }  # fmt: skip

@@ -100,7 +100,7 @@ def test_28_a_fault_in_a_request_causes_a_local_error(
         served_by_rule = status == 200 and (
             (how == "empty" and step in MAY_BE_EMPTY)
             # Asked once for each connection, so a second request does not meet them.
-            or (second and step in ("check_peer", "leads", "own_ports"))
+            or (second and step in ("check_peer", "arrival_of", "leads", "own_ports"))
         )
         if served_by_rule:
             return

@@ -27,7 +27,7 @@ from .headers import Secrets, drops_token, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
-from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
+from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide, may_have_token_betas
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
 from .request_body import announces_more_than, read_body
@@ -179,7 +179,8 @@ class Exchange:
 
     def _edit(self, plan: Plan, body: Body, content: bytes) -> None:
         record = self.record
-        edited, sent = body_bytes(plan.rule, body, drops_token=drops_token(plan, self.head))
+        drops = may_have_token_betas(body) and drops_token(plan, self.head)
+        edited, sent = body_bytes(plan.rule, body, drops_token=drops)
         if edited is not body.raw:
             self._edited = edited
             record.bytes_came, record.bytes_out = len(content), len(edited)
@@ -229,11 +230,16 @@ class Exchange:
         """Return target and fields as they are written to the upstream."""
         return self._sent.with_secrets(target, fields) if self._sent else (target, fields)
 
-    def sign(self, method: str, target: str, fields: Fields, body: bytes) -> Fields | None:
-        """Return the fields with a signature over the final request, masked; None where the rule does not sign."""
+    @property
+    def signs(self) -> bool:
+        """The request leaves with a signature over its final bytes."""
+        return self._secrets is not None and self._secrets.signing is not None
+
+    def sign(self, method: str, target: str, fields: Fields, body: bytes) -> Fields:
+        """Return the fields with a signature over the final request, masked."""
         plan, keys = self.plan, self._secrets.signing if self._secrets else None
-        if plan is None or keys is None:
-            return None
+        assert plan is not None
+        assert keys is not None
         target, fields = self.with_secrets(target, fields)
         result = signed_fields(plan, self.head, method, target, fields, body, keys)
         return self._masked(plan.destination, target, result).fields

@@ -17,7 +17,7 @@ from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .front_page import Greeting
 from .guard import Policy, check
 from .headers import Secrets, outgoing
-from .plan import NOWHERE, Pass, Plan, body_edits, decide
+from .plan import NOWHERE, Pass, Plan, decide
 from .query import edited_target
 from .record import auth_change
 
@@ -205,7 +205,7 @@ def _forwarded(
             *(f"remove {glob.text}" for glob in rule.query.remove),
             *(f"set {name}" for name in rule.query.set),
         ),
-        body=body_edits(rule),
+        body=rule.body.described,
         place=f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}",
         why_not=_reasons(ruleset, head, asked, before=rule),
     )

@@ -237,13 +237,6 @@ def client_key(head: RequestHead, auth: Auth) -> str | None:
     return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
 
 
-def body_edits(rule: Rule) -> tuple[str, ...]:
-    """Describe the edits that a rule makes in a body, except of the model."""
-    edits = [f"remove {path}" for path in rule.body.remove]
-    edits += [f"set {path}" for path in rule.body.set]
-    return tuple(edits)
-
-
 def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:
     """Describe the edits of a rule that change this body, except of the model; for display, as each is tried."""
     tried = {f"remove {path}": _changes(body, remove=(path,)) for path in rule.body.remove}
@@ -269,7 +262,7 @@ def body_bytes(rule: Rule, body: Body, *, drops_token: bool = False) -> tuple[by
     edited = edit(
         body,
         model=rule.models.sent_for if rule.models else None,
-        betas=_beta_edit(rule.beta, drops_token=drops_token and _may_have_token_betas(body)),
+        betas=_beta_edit(rule.beta, drops_token=drops_token),
         needs_betas=rule.beta is not None,
         remove=rule.body.remove,
         set_=rule.body.set_texts,
@@ -277,7 +270,8 @@ def body_bytes(rule: Rule, body: Body, *, drops_token: bool = False) -> tuple[by
     return edited, sent
 
 
-def _may_have_token_betas(body: Body) -> bool:
+def may_have_token_betas(body: Body) -> bool:
+    """Report whether a body may name betas that belong to an OAuth token."""
     return BETAS in body.keys and TOKEN_BETAS.encode() in body.raw
 
 

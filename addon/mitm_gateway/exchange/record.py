@@ -14,8 +14,8 @@ from ..llm.usage import Usage
 from ..text.printable import MAX_NAME, one_line, shown_name
 from ..text.redact import has_query_key, is_key_header, masked_text
 from ..wire.addresses import normal_path
-from ..wire.request import RequestHead, lower_name
-from .plan import Plan, body_edits
+from ..wire.request import RequestHead
+from .plan import Plan
 
 # How the host program saw a flow end: whole, or broken off by the upstream, the client or a timeout.
 Ending = Literal["complete", "broke_off", "client_left", "timed_out"]
@@ -79,11 +79,12 @@ class Record:
         """Note what the plan does."""
         self.rule = plan.rule.name
         self.auth = auth_change(plan, head)
-        self.upstream = "demo" if plan.demo else str(plan.destination)
+        self.upstream = "demo" if plan.demo else plan.destination.url
         self.model, self.model_sent = plan.model, plan.model_sent
-        self.note_models(plan, () if plan.model is None else (plan.model,))
+        if plan.model is not None:
+            self.note_models(plan, (plan.model,))
         self.credential = plan.auth.credential
-        self.edits = body_edits(plan.rule)
+        self.edits = plan.rule.body.described
 
     def note_models(self, plan: Plan, names: tuple[str, ...]) -> None:
         """Note whether the rule's map leaves one of these names as it is."""
@@ -236,8 +237,7 @@ def auth_change(plan: Plan, head: RequestHead) -> str | None:
     """Return the places of the client's key and the gateway's scheme, such as `x-api-key → bearer`."""
     if plan.auth.scheme == "keep":
         return None
-    names = [lower_name(name) for name, _ in head.fields]
-    slots = list(dict.fromkeys(name for name in names if is_key_header(name)))
+    slots = [name for name in head.values if is_key_header(name)]
     if not slots and has_query_key(head.target):
         slots = ["key in the query"]
     return f"{shown_name(' + '.join(slots)) or 'no key'} → {plan.auth.name or plan.auth.scheme}"

@@ -27,7 +27,7 @@ from ..exchange.steps import NO_RULES, NeedCredentials, Replay, Step
 from ..observe.stats import Stats
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
-from .connections import LOOP, Connections
+from .connections import Connections
 from .ended import Ended
 from .final_check import FinalCheck
 from .flow_list import Keeper
@@ -184,10 +184,10 @@ class GatewayAddon:
         if (in_force := self._lifecycle.in_force) is None:
             refuse(flow, NO_RULES)
             return
-        if self._connections.is_own(flow.client_conn):
-            refuse(flow, LOOP)
-            return
         arrival = self._connections.arrival_of(flow)
+        if isinstance(arrival, Refusal):
+            refuse(flow, arrival)
+            return
         entry = self._requests.begin(flow, Exchange(in_force.config, arrival), in_force.credentials)
         if arrival.replay:
             restore_original(flow)

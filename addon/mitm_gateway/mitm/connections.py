@@ -73,6 +73,8 @@ class Connections:
         self._own: dict[Address, _Own] = {}
         # How often a client's request seems to have left the gateway before, by the client's id.
         self._hops: dict[str, int] = {}
+        # How requests of a client arrive, by the client's id, once one has arrived.
+        self._arrivals: dict[str, Arrival] = {}
         self._failed: set[str] = set()
 
     # ---- clients ----
@@ -96,6 +98,7 @@ class Connections:
         self._tunnels.discard(client.id)
         self._authenticated.discard(client.id)
         self._hops.pop(client.id, None)
+        self._arrivals.pop(client.id, None)
 
     def note_opened(self, client: Client, server: Server) -> None:
         """Remember the ends of a connection to an upstream, to recognise it if it comes back."""
@@ -129,8 +132,23 @@ class Connections:
             self._hops[client.id] = _MOST_HOPS + 1 if is_certain else own.hops + 1
         return self._hops.get(client.id, 0) > _MOST_HOPS
 
-    def arrival_of(self, flow: http.HTTPFlow) -> Arrival:
-        """Return how a request reached the gateway."""
+    def arrival_of(self, flow: http.HTTPFlow) -> Arrival | Refusal:
+        """Return how a request reached the gateway, or the refusal of one that the gateway has sent itself.
+
+        Its first request settles that for a connection, until a tunnel is opened on it. A replay has only the id of the
+        connection that it repeats.
+        """
+        client, is_replay = flow.client_conn, flow.is_replay == "request"
+        if not is_replay and (known := self._arrivals.get(client.id)):
+            return known
+        if self.is_own(client):
+            return LOOP
+        arrival = self._arrival(flow)
+        if not is_replay:
+            self._arrivals[client.id] = arrival
+        return arrival
+
+    def _arrival(self, flow: http.HTTPFlow) -> Arrival:
         client = flow.client_conn
         return flows.arrival_of(
             client,
@@ -146,7 +164,8 @@ class Connections:
             return LOOP
         if ruleset is None:
             return NO_RULES
-        head = flows.head_of(flow, self.arrival_of(flow))
+        self._arrivals.pop(flow.client_conn.id, None)  # TLS may follow, and a client key has been shown
+        head = flows.head_of(flow, self._arrival(flow))
         has_rules = ruleset.knows_host(head.host, head.port)
         policy = self._lifecycle.settings.policy
         if policy.client_keys is not None:

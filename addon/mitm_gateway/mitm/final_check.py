@@ -60,7 +60,7 @@ def _check(flow: http.HTTPFlow, exchange: Exchange) -> None:
     request, plan = flow.request, exchange.plan
     if plan is None or flow.response or not exchange.is_released:
         return
-    named = request.authority or request.headers.get("host", "")
+    named = request.authority if request.data.authority else request.headers.get("host", "")
     if not exchange.allows(place_of(request)) or named != plan.destination.authority:
         refuse(flow, MOVED, exchange)
 
@@ -73,9 +73,8 @@ def _check_whole(flow: http.HTTPFlow, exchange: Exchange) -> None:
         if not request.stream and not flow.response:
             refuse(flow, NO_TRAILERS, exchange)
     _check(flow, exchange)
-    if not flow.response:
-        signed = exchange.sign(
+    if exchange.signs and not flow.response:
+        request.headers.fields = exchange.sign(
             request.method, text(request.data.path), request.headers.fields, request.raw_content or b""
         )
-        request.headers.fields = signed or request.headers.fields
     exchange.is_answered = flow.response is not None

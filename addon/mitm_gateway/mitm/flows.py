@@ -20,10 +20,10 @@ from ..exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, R
 from ..llm.apis import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
-from ..wire.addresses import Upstream, normal_host, normal_path
+from ..wire.addresses import Upstream, normal_host, normal_path, place
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival, Fields, Mode, RequestHead, raw, text
-from .replay import point_at, remember, remember_sent
+from .replay import point_at, remember
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
 
 def place_of(request: http.Request) -> Upstream:
     """Return where a request goes."""
-    return Upstream("https" if request.scheme == "https" else "http", request.host, request.port)
+    return place(text(request.data.scheme), request.data.host, request.data.port)
 
 
 def response_head_of(flow: http.HTTPFlow) -> ResponseHead | None:
@@ -91,9 +91,9 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Do to a flow what its exchange has decided. Nothing is forwarded before the last line has run."""
     match step:
         case Forward(head, body):
-            _set_head(flow, head, exchange)
+            if head is not None:
+                _set_head(flow, head, exchange)
             _set_body(flow, body)
-            remember_sent(flow, exchange.record.model, exchange.record.model_sent)
         case Pass(target, fields, authority):
             _pass_on(flow, target, fields, authority)
         case NeedBody(head):
@@ -154,27 +154,26 @@ def kill(flow: http.HTTPFlow) -> None:
         logger.error("a request could not even be refused, and was killed")
 
 
-def _set_head(flow: http.HTTPFlow, head: OutgoingHead | None, exchange: Exchange) -> None:
-    if head is None:
+def _set_head(flow: http.HTTPFlow, head: OutgoingHead, exchange: Exchange) -> None:
+    data, destination = flow.request.data, head.destination
+    data.path, data.headers.fields = raw(head.target), head.fields
+    if destination is None:
         return
-    destination = head.destination
-    if destination is not None:
-        remember(flow, exchange.head, exchange.secrets)
-        point_at(flow, destination.scheme, destination.host, destination.port, head.target)
-        if flow.request.authority:
-            flow.request.data.authority = raw(destination.authority)
-    flow.request.data.path = raw(head.target)
-    flow.request.headers.fields = head.fields
+    remember(flow, exchange.head, exchange.secrets)
+    point_at(flow, destination.scheme, destination.host, destination.port, head.target)
+    if data.authority:
+        data.authority = raw(destination.authority)
 
 
 def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
     """Put an edited body in, and frame the body for the upstream."""
-    fields = flow.request.headers.fields
+    data = flow.request.data
+    fields = data.headers.fields
     if edited is not None:
-        flow.request.raw_content = edited
+        data.content = edited
         fields = tuple([item for item in fields if item[0].lower() != b"content-encoding"])
-    if content := flow.request.raw_content:
-        flow.request.headers.fields = _framed(fields, b"%d" % len(content))
+    if data.content:
+        data.headers.fields = _framed(fields, b"%d" % len(data.content))
 
 
 def _framed(fields: Fields, length: bytes) -> Fields:

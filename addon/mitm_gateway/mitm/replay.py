@@ -6,7 +6,6 @@ so a replay can only use credentials of the gateway.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,13 +34,13 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
 
     A replay keeps the model that the client had asked for, because its body is still to come.
     """
-    before = flow.metadata.get(ORIGINAL)
-    models = before if is_replay(flow) and isinstance(before, dict) else {}
+    before = flow.metadata.get(ORIGINAL) if is_replay(flow) else None
+    models = before if isinstance(before, dict) else {}
     keys = [key for key in keys if len(key) >= _LEAST_KEY]
     flow.metadata[ORIGINAL] = {
         **{name: models[name] for name in ("model", "model_sent") if name in models},
         "scheme": head.scheme,
-        "host": flow.request.host,
+        "host": flow.request.data.host,
         "port": head.port,
         # As bytes: anything that is not UTF-8 could not be saved as text.
         "target": raw(masked_target(head.target, keys)),
@@ -67,11 +66,11 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
 
 
 def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
-    """Keep what was sent instead, to recognise later edits by the user."""
+    """Keep what was sent instead, once the flow has ended, to recognise later edits by the user."""
     original = flow.metadata.get(ORIGINAL)
     if isinstance(original, dict):
         original["sent"] = _place(flow)
-        original["sent_headers"] = _checksum(flow)
+        original["sent_headers"] = flow.request.data.headers.fields
         if model is not None and model_sent is not None and model != model_sent:
             original["model"], original["model_sent"] = model, model_sent
 
@@ -81,7 +80,8 @@ def restore_original(flow: http.HTTPFlow) -> None:
     original = flow.metadata.get(ORIGINAL)
     if not isinstance(original, dict):
         return
-    if original.get("sent_headers") == _checksum(flow):
+    sent = original.get("sent_headers")
+    if sent is None or _told(sent) == _told(flow.request.headers.fields):
         flow.request.headers.fields = _fields(original)
     if _is_where_it_went(flow, original):
         point_at(flow, original["scheme"], original["host"], original["port"], text(original["target"]))
@@ -122,21 +122,22 @@ def restore_original_model(flow: http.HTTPFlow) -> None:
 
 
 def _is_where_it_went(flow: http.HTTPFlow, original: dict[str, Any]) -> bool:
-    """Return whether the user has left the destination alone.
+    """Return whether the user has left the destination alone, as in the copy of a flow that has not ended.
 
     mitmproxy itself points flows from a file back at the target of a reverse listener.
     """
+    if "sent" not in original:
+        return True
     *place, path = _place(flow)
-    *sent, sent_path = original.get("sent", [None])
+    *sent, sent_path = original["sent"]
     return path == sent_path and place in (sent, [original[name] for name in ("scheme", "host", "port")])
 
 
 def _place(flow: http.HTTPFlow) -> list[Any]:
-    request = flow.request
-    return [request.scheme, request.host, request.port, request.data.path]
+    data = flow.request.data
+    return [text(data.scheme), data.host, data.port, data.path]
 
 
-def _checksum(flow: http.HTTPFlow) -> int:
-    """Return a checksum that tells headers edited by the user from those that were sent."""
-    kept = [b":".join(field) for field in flow.request.headers.fields if field[0].lower() not in _UNTOLD]
-    return zlib.crc32(b"\n".join(kept))
+def _told(fields: Fields) -> Fields:
+    """Return the fields that reveal an edit by the user."""
+    return tuple((name, value) for name, value in fields if name.lower() not in _UNTOLD)

@@ -80,6 +80,11 @@ class Body(Model):
     """Fields to set to this value."""
 
     @cached_property
+    def described(self) -> tuple[str, ...]:
+        """The edits in words."""
+        return (*(f"remove {path}" for path in self.remove), *(f"set {path}" for path in self.set))
+
+    @cached_property
     def set_texts(self) -> tuple[tuple[FieldPath, str], ...]:
         """The fields of `set` with their values as JSON text."""
         return tuple((path, json.dumps(value, ensure_ascii=False)) for path, value in self.set.items())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..text.short_cache import remember_short
 from .patterns import Glob
 
 # Claude Code's notation for the long context window, which upstreams do not know.
@@ -97,7 +98,11 @@ class ModelMap:
         found = {name for name in found if self.sent_for(name) == sent}
         return found.pop() if len(found) == 1 else None
 
-    def _found(self, name: str) -> str | None:
+    @cached_property
+    def _found(self) -> Callable[[str], str | None]:
+        return remember_short(self._find)
+
+    def _find(self, name: str) -> str | None:
         for each in dict.fromkeys((name, base_name(name))):
             if (found := self._mapped(each)) is not None:
                 return found

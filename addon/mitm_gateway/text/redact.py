@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import unquote
 
 from .short_cache import remember_short
@@ -186,9 +186,20 @@ def masked(value: str) -> str:
 
 def masked_header(name: str, value: str) -> str:
     """Return a header's value as it may be shown: with its auth scheme, without its secret."""
-    if normal_name(name) == _PROTOCOL_HEADER:
-        return ",".join(map(_masked_protocol, value.split(",")))
-    return _masked_key(value) if is_key_header(name) else masked_text(value)
+    return (_mask_of(_encoded(name)) or masked_text)(value)
+
+
+@remember_short
+def _mask_of(name: bytes) -> Callable[[str], str] | None:
+    """Return the function that masks the values of a header that carries a key; None for any other."""
+    text = _decoded(name)
+    if normal_name(text) == _PROTOCOL_HEADER:
+        return _masked_protocols
+    return _masked_key if is_key_header(text) else None
+
+
+def _masked_protocols(value: str) -> str:
+    return ",".join(map(_masked_protocol, value.split(",")))
 
 
 def _masked_key(value: str) -> str:
@@ -212,7 +223,12 @@ def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:
 
     Masked are the values of headers that carry a key and, in all others, the given secrets and what looks like a key.
     """
-    shown = tuple([(item[0], _masked_bytes(*item)) if _hides(item[0]) else item for item in fields])
+    shown = tuple(
+        [
+            (item[0], _encoded(mask(_decoded(item[1])))) if (mask := _mask_of(item[0])) else item
+            for item in fields
+        ]
+    )
     rest = _values(shown)
     if present := _present(secrets, rest):
         shown = _without_echoes(shown, present)
@@ -251,16 +267,6 @@ def _values(fields: Fields) -> str:
 
 def _present(secrets: Iterable[str], text: str) -> list[str]:
     return [secret for secret in secrets if secret and secret in text]
-
-
-@remember_short
-def _hides(name: bytes) -> bool:
-    text = _decoded(name)
-    return is_key_header(text) or normal_name(text) == _PROTOCOL_HEADER
-
-
-def _masked_bytes(name: bytes, value: bytes) -> bytes:
-    return _encoded(masked_header(_decoded(name), _decoded(value)))
 
 
 def _decoded(value: bytes) -> str:
