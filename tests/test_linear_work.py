@@ -23,6 +23,7 @@ from mitm_gateway.exchange import guard, headers, json_body, plan
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
+from mitm_gateway.llm.calls import identify
 from mitm_gateway.rules import patterns
 from mitm_gateway.rules.ruleset import Asked
 from mitm_gateway.rules.schema import Auth
@@ -232,6 +233,7 @@ def body(text: str) -> bytes:
     return json.dumps(
         {
             "model": text,
+            "tools": [{"name": each} for each in text],
             "a": [text[:1]] * len(text),
             "b": text,
             "anthropic_beta": list(text),
@@ -275,6 +277,7 @@ RULE = make_rule(
     body={"remove": ["a[*].b", "b"], "set": {"c.d": 1}},
     models={"map": {"a*b*c": "d"}},
 )
+MESSAGES = identify("a.test", "POST", "/v1/messages").api
 RULES = make_ruleset(RULE, unmatched="pass")
 BY_MODEL = make_ruleset(make_rule(match={"host": "*", "model": "a*b", "header": {"x": "*"}}))
 BLOCKED = make_ruleset(RULE, unmatched="block")
@@ -302,6 +305,7 @@ CALLS: dict[str, Callable[[str], object]] = {
         quietly(addresses.normal_host, text), quietly(addresses.normal_host, f"{text}ß"),
         quietly(addresses.parse_authority, text),
         quietly(addresses.Upstream.parse, f"https://a.test/{text}"), addresses.has_odd_segments(f"/{text}"),
+        addresses.lenient_path(f"/{text}"),
         addresses.normal_path(text), quietly(addresses.parse_origin, text), addresses.is_loopback(text),
         addresses.Upstream("https", "a.test", 443, "/v1").join(text),
     ),
@@ -329,7 +333,7 @@ CALLS: dict[str, Callable[[str], object]] = {
         plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
         plan.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
     ),
-    "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text))),
+    "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text), MESSAGES)),
     "exchange.json_scanner": lambda text: (
         feed(JsonRestorer(always(text[:9])), body(text)), feed(JsonRestorer(always("x")), raw(text))
     ),

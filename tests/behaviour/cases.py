@@ -154,6 +154,65 @@ CASES = [
          sent_target=None),
     Case("an encoded path moves no other vendor's key", auth="{scheme: bearer, credential: client}",
          target="/v1/%26", headers=(("x-api-key", CK),), status=403, sent_target=None),
+    *(
+        Case(f"a path that servers may read otherwise: {target}", MODELS, match="path: /**", target=target, status=400,
+             body=b'{"requests":[{"params":{"model":"claude-opus-4"}}]}', sent_target=None)
+        for target in (
+            "/v1/messages%2Fbatches", "/v1/messages%252Fbatches", "/v1/messages;x", "/v1/messages/batches%20",
+            "/v1/messages%5Cbatches", "/model%2Fclaude-opus-4/invoke", "/v1/models/claude-opus-4;x",
+        )
+    ),
+    *(
+        Case(f"a path is mapped however it is written: {target}", MODELS, match="path: /**", target=target, body=b"",
+             sent_target=f"/base{sent}")
+        for target, sent in [
+            ("/v1/models/claude-opus-4/", "/v1/models/gw-large/"), ("/V1/Models/claude-exact", "/V1/Models/gw-exact"),
+            ("/model/arn%3Aaws%3Abedrock%3Aeu%3A1%3Ainference-profile%2Fx/converse", "/model/gw-small/converse"),
+            ("/model/arn:aws:bedrock:eu:1:inference-profile/x/converse-stream", "/model/gw-small/converse-stream"),
+            ("/v1/projects/p/locations/l/publishers/anthropic/models/claude-opus-4@20250514:streamRawPredict",
+             "/v1/projects/p/locations/l/publishers/anthropic/models/gw-large:streamRawPredict"),
+            ("/openai-api/deployments/claude-opus-4/chat/completions", "/openai-api/deployments/gw-large/chat/completions"),
+            ("/openai/deployments/x/claude-opus-4/embeddings", "/openai/deployments/gw-small/embeddings"),
+            ("/v1/engines/claude-exact/completions", "/v1/engines/gw-exact/completions"),
+            ("/v1beta/models/claude-opus-4:batchGenerateContent", "/v1beta/models/gw-large:batchGenerateContent"),
+        ]
+    ),
+    *(
+        Case(f"further models of {target}: {sent[:34]}…", MODELS, match="path: /**", target=target, body=sent.encode(),
+             sent_target=f"/base{target}", sent_body=expected.encode())
+        for target, sent, expected in [
+            ("/v1/messages", '{"tools":[{"name":"x"},{"type":"advisor","model":"claude-exact"}],"model":"claude-opus-4"}',
+             '{"tools":[{"name":"x"},{"type":"advisor","model":"gw-exact"}],"model":"gw-large"}'),
+            ("/v1/messages", '{"model":"claude-opus-4","fallbacks":[{"model":"claude-exact"}]}',
+             '{"model":"gw-large","fallbacks":[{"model":"gw-exact"}]}'),
+            ("/v1/messages", '{"model":"claude-opus-4","tools":[{"input_schema":{"model":"claude-exact"}}]}',
+             '{"model":"gw-large","tools":[{"input_schema":{"model":"claude-exact"}}]}'),
+            ("/v1/chat/completions", '{"models":["claude-opus-4", "claude-exact"],"route":"fallback"}',
+             '{"models":["gw-large", "gw-exact"],"route":"fallback"}'),
+            ("/v1/chat/completions", '{"model":"claude-opus-4","fallbacks":["x",{"model":"claude-exact"}]}',
+             '{"model":"gw-large","fallbacks":["gw-small",{"model":"gw-exact"}]}'),
+            ("/v1/responses", '{"model":"claude-opus-4","moderation":{"model":"x"},"tools":"none"}',
+             '{"model":"gw-large","moderation":{"model":"gw-small"},"tools":"none"}'),
+            ("/v1/sessions", '{"agent":"agent_1"}', '{"agent":"agent_1"}'),
+            ("/v1/sessions", '{"agent":{"model":{"id":"claude-exact"}}}', '{"agent":{"model":{"id":"gw-exact"}}}'),
+            ("/v1/realtime/client_secrets", '{"session":{"audio":{"input":{"transcription":{"model":"x"}}}}}',
+             '{"session":{"audio":{"input":{"transcription":{"model":"gw-small"}}}}}'),
+            ("/v1/evals", '{"testing_criteria":[{"model":"claude-exact"}]}', '{"testing_criteria":[{"model":"gw-exact"}]}'),
+            ("/async-invoke", '{"modelId":"claude-exact"}', '{"modelId":"gw-exact"}'),
+            ("/v1beta/cachedContents", '{"model":"models/claude-exact"}', '{"model":"models/gw-exact"}'),
+            ("/v1/tuningJobs", '{"baseModel":"claude-exact"}', '{"baseModel":"gw-exact"}'),
+            ("/v1beta/models/gw-exact:batchGenerateContent",
+             '{"batch":{"inputConfig":{"requests":{"requests":[{"request":{"model":"models/claude-exact"}}]}}}}',
+             '{"batch":{"inputConfig":{"requests":{"requests":[{"request":{"model":"models/gw-exact"}}]}}}}'),
+        ]
+    ),
+    Case("fallbacks for two rules are refused", match='path: /v1/**, model: "claude-opus-*"', more=SECOND, status=400,
+         target="/v1/chat/completions", sent_target=None, body=b'{"model":"claude-opus-4","models":["claude-haiku"]}'),
+    *(
+        Case(f"a model in the query as {name}", MODELS, method="GET", target=f"{path}?{name}=claude-exact", body=b"",
+             sent_target=f"/base{path}?{name}=gw-exact", match="path: /**")
+        for path, name in [("/openai/realtime", "deployment"), ("/v1/chat/completions", "model")]
+    ),
     Case("a star stays inside a segment", match="path: /v1/*", target="/v1/a/b", status=404, sent_target=None),
     Case("the method decides", match="path: /v1/**, method: [PUT]", status=404, sent_target=None),
     Case("a header decides, whatever its case", match="path: /v1/**, header: {X-Team: 'red-*', x-no: false}",

@@ -276,6 +276,29 @@ def test_results_of_a_batch_show_the_clients_names_where_one_only_is_possible(
     assert answer.body == expected
 
 
+@pytest.mark.parametrize("sent", ["gw-large", "gw-exact", "dated"])
+def test_the_model_that_answers_for_another_gets_its_own_name_back(
+    engine: Engine, recorder: StartRecorder, sent: str
+) -> None:
+    upstream = recorder(json_reply(message(sent)))
+    body = b'{"fallbacks":[{"model":"claude-exact"}],"model":"claude-opus-4"}'
+    answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=body))
+    names = {"gw-large": "claude-opus-4", "gw-exact": "claude-exact"}
+    assert json.loads(answer.body)["model"] == names.get(sent, sent)
+
+
+@pytest.mark.parametrize("sent", ["gw-exact", "gw-large"])
+def test_an_earlier_response_shows_the_clients_name_where_one_only_is_possible(
+    engine: Engine, recorder: StartRecorder, sent: str
+) -> None:
+    upstream = recorder(json_reply(message(sent)))
+    answer = ask(
+        engine(Case("", MODELS).rules(upstream.url)),
+        Case("", method="GET", target="/v1/responses/resp_1", body=b""),
+    )
+    assert json.loads(answer.body)["model"] == {"gw-exact": "claude-exact"}.get(sent, sent)
+
+
 def test_a_name_that_the_rule_did_not_change_stays(engine: Engine, recorder: StartRecorder) -> None:
     upstream = recorder(json_reply(message("gw-large-2026")))
     answer = ask(engine(Case("", MODELS).rules(upstream.url)), Case("", body=b'{"model":"gw-large"}'))

@@ -21,7 +21,8 @@ from ..exchange import (
     websocket,
 )
 from ..llm import body_kind, usage
-from ..llm.apis import APIS, ENDPOINTS, OTHER, STOP_REASONS, TOKENS, Api, Endpoint, Form, Place, Tokens
+from ..llm.apis import APIS, OTHER, STOP_REASONS, TOKENS, Api, Form, Place, Tokens
+from ..llm.calls import ENDPOINTS, Endpoint
 from ..llm.errors import error_body, error_headers
 from ..text import bounded_json, redact
 from ..wire import aws_eventstream, sse
@@ -161,6 +162,7 @@ def _reasons() -> Mapping[str, str]:
         "cross_site": guard.CROSS_SITE,
         "long_path": guard.LONG_PATH,
         "odd_path": guard.ODD_PATH,
+        "two_readings": guard.TWO_READINGS,
         "no_client_key": plan.NO_CLIENT_KEY,
         "foreign_key": plan.FOREIGN_KEY,
         "several_models": plan.SEVERAL_MODELS,
@@ -200,6 +202,7 @@ def api_data(api: Api) -> Mapping[str, Any]:
         "query": api.query,
         "tree": _PLACES.index(api.request) + 1,
         "response": _RESPONSES.index((api.response, api.stream == "json_lines")) + 1,
+        "is_about_earlier": api.is_about_earlier,
         "has_resource_names": api.has_resource_names,
     }
 
@@ -228,4 +231,11 @@ def _tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
 def _node(node: json_models.Node) -> Mapping[str, Any]:
     below = {key: _node(each) for key, each in node.below.items() if key is not None}
     each = _node(node.below[None]) if None in node.below else None
-    return {"is_model": node.is_model, "each": each, "below": below or None}
+    is_gated = node.is_keyed and not node.is_main
+    return {
+        "is_model": node.is_model,
+        "is_main": node.is_main,
+        "is_gated": is_gated,
+        "each": each,
+        "below": below or None,
+    }

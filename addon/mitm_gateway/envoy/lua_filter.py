@@ -10,7 +10,7 @@ from typing import Any
 from ..exchange import plan
 from ..exchange.query import encoded
 from ..exchange.websocket import reads_messages
-from ..llm.apis import form_on
+from ..llm.calls import form_on
 from ..rules.edits import Beta, Models, Query
 from ..rules.field_paths import FieldPath, Selector, Step
 from ..rules.fields import CLIENT

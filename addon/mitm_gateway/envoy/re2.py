@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote_from_bytes
 
-from ..llm.apis import ENDPOINTS, Endpoint, Form, form_on
+from ..llm.apis import Form
+from ..llm.calls import ENDPOINTS, Endpoint, form_on
 from ..rules.patterns import Glob, PathGlob
 from ..wire.request import raw
 

@@ -14,7 +14,8 @@ from typing import Any
 from ..exchange.local_answers import listed_models, model_list, one_model
 from ..exchange.plan import TOKEN_BETAS
 from ..exchange.websocket import reads_messages
-from ..llm.apis import Form, form_on
+from ..llm.apis import Form
+from ..llm.calls import form_on
 from ..llm.errors import error_body, error_headers
 from ..rules.fields import CLIENT
 from ..rules.ruleset import RuleSet

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..llm.calls import has_two_readings
 from ..wire.addresses import DEFAULT_PORTS, Authority, is_loopback, normal_host, parse_authority
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, RequestHead, text
@@ -29,6 +30,9 @@ CROSS_SITE = "requests of web pages from other sites may not use this gateway"
 OWN_SITES = ("none", "same-origin")
 LONG_PATH = f"the path is longer than {MAX_PATH_CHARACTERS} characters"
 ODD_PATH = "the path has dot or empty segments, as from a base URL with a slash at its end"
+TWO_READINGS = (
+    "servers may read another endpoint or model in this path; send it without encoded slashes, `;` and `#`"
+)
 KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
 
 
@@ -220,7 +224,9 @@ def _check_form(head: RequestHead) -> Refusal | None:
         return Refusal(400, "a header value holds a line break or NUL")
     if not all(names) or _BLANK.search(b"".join(names)):
         return Refusal(400, "a header name holds a blank or a control character")
-    return Refusal(400, ODD_PATH) if head.has_odd_path else None
+    if head.has_odd_path:
+        return Refusal(400, ODD_PATH)
+    return Refusal(400, TWO_READINGS) if has_two_readings(head) else None
 
 
 def without_client_key(head: RequestHead, policy: Policy) -> RequestHead:

@@ -18,7 +18,7 @@ from ..llm.apis import OTHER, Api
 from ..llm.session import SESSION_KEYS, session_in_body
 from ..text.bounded_json import is_overgrown, is_sparse
 from .body_error import BodyError, OvergrownError, Reason
-from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, tree_of
+from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, Node, tree_of
 
 simdjson: Any
 try:
@@ -171,7 +171,8 @@ def scan(raw: bytes, api: Api = OTHER) -> Body:
 
 
 def _scanned(raw: bytes, api: Api) -> Body:
-    if simdjson is not None and len(raw) <= _MAX_QUICK_BYTES and api.request == OTHER.request:
+    is_usual = api.request[: len(OTHER.request)] == OTHER.request and not api.has_resource_names
+    if simdjson is not None and len(raw) <= _MAX_QUICK_BYTES and is_usual:
         if not (is_light := is_sparse(raw)):
             _check_growth(raw)
             is_light = not _is_dense(raw)
@@ -199,11 +200,30 @@ def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
         keys = frozenset(top)
         model = top[_MODEL] if _MODEL in keys else None
         is_plain = len(keys) == len(top) and (model is None or isinstance(model, str))
+        is_plain = is_plain and not _names_more(top, keys, api)
         session = session_in_body({key: _small(top[key]) for key in SESSION_KEYS if key in keys})
     except Exception:
         # Any fault. The walk raises its error without a cause: such exceptions may contain the whole body.
         return None
-    return Body(raw, () if model is None else (model,), keys, session, api) if is_plain else None
+    return Body(raw, () if model is None else (model,), keys, session) if is_plain else None
+
+
+def _names_more(top: Any, keys: frozenset[str], api: Api) -> bool:
+    """Return whether the walk would find a model, or a fault, beside the top-level model."""
+    if len(api.request) == len(OTHER.request):
+        return False
+    below = tree_of(api.request).below
+    return any(_names_model(top[key], below[key]) for key in keys & below.keys() if key != _MODEL)
+
+
+def _names_model(value: Any, node: Node) -> bool:
+    if node.is_model:
+        return True
+    if isinstance(value, simdjson.Object) and None not in node.below:
+        return any(key in value and _names_model(value[key], below) for key, below in node.below.items())
+    if isinstance(value, simdjson.Array) and None in node.below:
+        return any(_names_model(each, node.below[None]) for each in value)
+    return isinstance(value, simdjson.Object | simdjson.Array)
 
 
 def _small(value: Any) -> Any:
@@ -249,9 +269,13 @@ def _walk(raw: bytes, text: str, api: Api) -> Body:
     members, closing = Walker().members(text, opening, visit)
     _expect_end(text, closing + 1)
     keys = frozenset(str(member.key) for member in members)
-    models = tuple(dict.fromkeys(found.name for found in finder.found))
+    spans = [(member.value, member.end) for member in members if member.key == _MODEL]
+    own = [found for found in finder.found for start, end in spans if start <= found.start < end]
+    models = tuple(dict.fromkeys([found.name for found in (*own, *finder.found)]))
     if len(models) > MAX_NAMES:
         raise BodyError(Reason.TOO_MANY_MODELS)
+    if len(own) == len(finder.found) and not api.has_resource_names:
+        api = OTHER  # the edits need not look further
     layout = Layout(text, members, (opening, closing), tuple(finder.found))
     return Body(raw, models, keys, session_in_body(_naming_session(layout)), api, layout)
 

@@ -25,6 +25,10 @@ MAX_NAME_BYTES = 8_192
 Straight: TypeAlias = Callable[[str, int], re.Match[str] | None]
 
 
+_MODEL_KEY = '"model"'
+_BRACKETS = ("{", "[")
+
+
 class ModelName(NamedTuple):
     """A model name in a body: the place of its string, quotes included, and the resource name up to it."""
 
@@ -39,17 +43,25 @@ class Node(NamedTuple):
 
     is_model: bool
     below: dict[str | None, Any]
+    is_main: bool
+    """True on the way to an API's first place, where nothing else may stand."""
+    is_keyed: bool
+    """True if every model below it is the value of a key "model"."""
     straight: Straight | None
-    """Matches an object up to its one model, if the members before it are simple."""
+    """Matches an object up to its first model, if the members before it are simple."""
 
 
 @lru_cache(maxsize=64)
-def tree_of(places: tuple[Place, ...]) -> Node:
+def tree_of(places: tuple[Place, ...], *, is_main: bool = True) -> Node:
     """Return the places of an API as a tree."""
     below: dict[str | None, Node] = {}
     for step in dict.fromkeys(place[0] for place in places if place):
-        below[step] = tree_of(tuple(place[1:] for place in places if place and place[0] == step))
-    return Node(() in places, below, _straight(places))
+        leads_to_first = is_main and places[0][:1] == (step,)
+        below[step] = tree_of(
+            tuple([place[1:] for place in places if place and place[0] == step]), is_main=leads_to_first
+        )
+    is_keyed = all(place[-1:] == ("model",) for place in places)
+    return Node(() in places, below, is_main, is_keyed, _straight(places) if is_keyed else None)
 
 
 _BLANK = r"[ \t\n\r]*+"
@@ -59,7 +71,7 @@ _SIMPLE = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
 
 
 def _straight(places: tuple[Place, ...]) -> Straight | None:
-    if len(places) != 1 or not places[0] or None in places[0]:
+    if not places or None in places[0]:
         return None
     pattern = ""
     for key in places[0]:
@@ -95,6 +107,10 @@ class Finder:
 
     def value(self, node: Node, at: int) -> int:
         """Find the models in the value there; return its end. Raises BodyError."""
+        if node.is_keyed and not node.is_main and self._is_plain:
+            end = self._value_end(self._text, at)
+            if self._text.find(_MODEL_KEY, at, end) < 0:
+                return end
         mark = self._text[at : at + 1]
         if mark == '"' and node.is_model:
             return self._name(at)
@@ -107,8 +123,11 @@ class Finder:
         if mark == "[" and None in node.below:
             return self._list(node.below[None], at)
         end = self._value_end(self._text, at)
-        if not node.is_model or self._text[at:end] != "null":
-            raise BodyError(Reason.MODEL_NOT_A_STRING if node.is_model else Reason.NO_MODELS)
+        if node.is_model:
+            if self._text[at:end] != "null":
+                raise BodyError(Reason.MODEL_NOT_A_STRING)
+        elif node.is_main or mark in _BRACKETS:
+            raise BodyError(Reason.NO_MODELS)
         return end
 
     def _name(self, at: int) -> int:
@@ -171,7 +190,7 @@ class Finder:
             end = value_end(text, at)
             start, model_end = lead.span(1)
             mark = _after(text, end)
-            if not mark or mark[1] != "," or text.find('"model"', model_end, end) >= 0:
+            if not mark or mark[1] != "," or text.find(_MODEL_KEY, model_end, end) >= 0:
                 break
             self._count()
             self.found.append(ModelName(start, model_end, lead[1][1:-1]))

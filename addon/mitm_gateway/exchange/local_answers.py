@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..llm.apis import Call, Form, call_of
+from ..llm.apis import Form
+from ..llm.calls import Call, call_of
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.request import RequestHead

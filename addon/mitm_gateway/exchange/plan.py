@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ..llm.apis import Call, call_of
+from ..llm.calls import Call, call_of
 from ..llm.hints import base_url_mistake
 from ..rules.edits import Beta
 from ..rules.ruleset import Asked, NeedsBody, RuleSet

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from ..credentials.value import Value
-from ..llm.apis import Api, identify
+from ..llm.apis import Api
+from ..llm.calls import identify
 from ..llm.session import agent_in_headers, session_in_headers
 from ..llm.usage import Usage
 from ..text.printable import MAX_NAME, one_line, shown_name
@@ -41,6 +42,8 @@ class Record:
     model: str | None = None
     model_sent: str | None = None
     is_unmapped: bool = False
+    asked_for: dict[str, str] = field(default_factory=dict)
+    """The client's name for each model that is sent, if the body names several."""
     """The rule maps models, and no entry decides on one that the request names: it is sent as it is."""
     status: int | None = None
     first_event_s: float | None = None
@@ -87,8 +90,11 @@ class Record:
         self.edits = plan.rule.body.described
 
     def note_models(self, plan: Plan, names: tuple[str, ...]) -> None:
-        """Note whether the rule's map leaves one of these names as it is."""
+        """Note which names are sent for these, and whether the rule's map leaves one of them as it is."""
         models = plan.rule.models
+        if models is not None and len(names) > 1:
+            for name in names:
+                self.asked_for.setdefault(models.sent_for(name), name)
         if models is not None and models.map and not all(map(models.names.covers, names)):
             self.is_unmapped = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..llm.apis import call_of
+from ..llm.calls import call_of
 from ..wire.content_encoding import decode
 from ..wire.request import RequestHead
 from .json_body import Body, is_json, scan

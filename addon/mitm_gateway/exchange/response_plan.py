@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..credentials.rejection import is_token_rejected
-from ..llm.apis import Api, call_of
+from ..llm.apis import Api
 from ..llm.body_kind import media_type
+from ..llm.calls import call_of
 from ..llm.hints import MAX_BODY, Failure, hint
 from ..llm.usage import Usage, reader_for
 from ..text.redact import Secret, fields_masked_exactly
@@ -112,7 +113,9 @@ def _rename_for(plan: Plan, record: Record, api: Api) -> Rename | None:
     models = plan.rule.models
     if models is None or not models.restore:
         return None
-    if api.stream == "json_lines":  # results of an earlier request
+    if record.asked_for:
+        return by_name(record.asked_for.get)
+    if api.is_about_earlier and record.model is None:
         return by_name(models.names.asked_for)
     if record.model is None or record.model_sent == record.model:
         return None

@@ -36,10 +36,11 @@ def by_name(asked_for: Callable[[str], str | None]) -> Rename:
 
     def rename(text: bytes) -> bytes:
         try:
-            name = asked_for(json.loads(text))
+            sent = json.loads(text)
         except ValueError:
             return text
-        return text if name is None else json_string(name)
+        name = asked_for(sent)
+        return text if name in (None, sent) else json_string(name)
 
     return rename
 

@@ -14,8 +14,8 @@ from typing import Any
 from ..text.printable import MAX_KEYS, compact, dollars, folded, indented, listed, size, visible, wrapped
 from ..wire.addresses import normal_path
 from . import bedrock_converse, gemini
-from .apis import identify
 from .body_kind import declared_kind
+from .calls import identify
 from .conversation_parts import as_list, chat_call, ends, known, part_text, parts_of, section, titled
 from .conversation_tools import tool_text
 from .read_body import read

@@ -17,7 +17,7 @@ from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
 from ..exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step
-from ..llm.apis import call_of, identify
+from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import Upstream, normal_host, normal_path, place

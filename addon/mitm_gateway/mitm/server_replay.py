@@ -19,7 +19,7 @@ from ..exchange.exchange import Exchange
 from ..exchange.request_body import read_body
 from ..exchange.response_plan import SWITCHING
 from ..exchange.steps import Replay
-from ..llm.apis import call_of
+from ..llm.calls import call_of
 from ..recordings.recorded import MAX_BODY
 from ..recordings.replies import Comparison, Miss, Question, Replies
 from ..text.printable import counted

@@ -10,7 +10,7 @@ from typing import Any
 from ..exchange.body_error import BodyError
 from ..exchange.record import Ending, Record
 from ..exchange.request_body import read_body
-from ..llm.apis import call_of
+from ..llm.calls import call_of
 from ..llm.prompt import Prompt, prompt_of
 from ..llm.read_body import read
 from ..llm.session import session_in_bytes

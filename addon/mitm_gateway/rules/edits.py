@@ -96,12 +96,14 @@ class Models(Model):
     map: dict[ModelPattern, ModelTarget] = Field(default_factory=dict)
     """Name or glob to name: an exact name wins, then file order. `{1}` in a target is the text of the glob's
     first star. A name that is itself a target stays; a name with `[1m]` is also tried without it. A name without
-    an entry is sent as it is, and the flow's comment says so."""
+    an entry is sent as it is, and the flow's comment says so. The models of fallbacks and tools in a request are
+    mapped as well."""
     default: ModelTarget | None = None
     """Name for all models that `map` does not cover."""
     restore: bool = True
-    """Show the name that the client asked for in responses. The results of a batch, which answer an earlier
-    request, show it where exactly one name is sent as the upstream's."""
+    """Show the name that the client asked for in responses; of several models, that of the one that answers.
+    Responses about an earlier request, such as the results of a batch, show it where exactly one name is sent
+    as the upstream's."""
 
     @cached_property
     def names(self) -> ModelMap:

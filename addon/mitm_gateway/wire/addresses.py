@@ -9,7 +9,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
+from urllib.parse import unquote
 
+from ..text.redact import MAX_DECODINGS
 from ..text.short_cache import remember_short
 
 UrlScheme = Literal["http", "https"]
@@ -291,6 +293,20 @@ def _decoded(path: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[0][1:], 16)), path)
 
 
+_PARAMETERS = re.compile(r";[^/]*")
+_PATH_END = re.compile(r"[?#\0]")
+_SLASHES = re.compile(r"/+")
+_BLANKS = "".join(map(chr, (*range(1, 0x21), 0x7F)))
+
+
+def lenient_path(path: str) -> str:
+    """Return a path as the most lenient servers read it: decoded again, without parameters, blanks and a tail."""
+    for _ in range(MAX_DECODINGS):
+        path = unquote(path)
+    path = _PARAMETERS.sub("", _PATH_END.split(path.replace("\\", "/"), maxsplit=1)[0])
+    return "/".join([segment.strip(_BLANKS) for segment in _SLASHES.split(path)])
+
+
 def normal_path(path: str) -> str:
     """Return a path with needlessly percent-encoded letters, digits and `-._~:@` decoded."""
     return _NEEDLESS.sub(lambda found: chr(int(found[1], 16)), path) if "%" in path else path
@@ -303,7 +319,7 @@ def has_odd_segments(path: str) -> bool:
     """
     if "/." not in path and "//" not in path and "%" not in path and "\\" not in path:
         return False
-    for _ in range(3):
+    for _ in range(MAX_DECODINGS):
         segments = path.replace("\\", "/").split("/")[1:]
         if segments and segments[-1] == "":
             segments.pop()

@@ -13,7 +13,7 @@ from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import guard, plan
 from mitm_gateway.exchange.headers import stripped, without_token_betas
 from mitm_gateway.exchange.query import edited_target
-from mitm_gateway.llm.apis import form_on, identify
+from mitm_gateway.llm.calls import form_on, has_two_readings, identify
 from mitm_gateway.llm.errors import error_body, error_headers
 from mitm_gateway.rules.edits import Beta, Models
 from mitm_gateway.rules.schema import Auth
@@ -49,6 +49,18 @@ VALUES = joined(
 def test_paths_are_normalised_and_checked_alike(lua: Library, path: str) -> None:
     assert lua.call("text.normal_path", path) == raw(addresses.normal_path(path))
     assert lua.call("head.has_odd_segments", path) == addresses.has_odd_segments(path)
+
+
+@given(
+    PATHS
+    | joined("/", "/models/", "messages", "%20", "%00", "%09", "%7f", "#", "%3F", "%252F", ";", "%5C", "m"),
+    METHODS,
+)
+def test_paths_with_two_readings_are_known_alike(lua: Library, path: str, method: str) -> None:
+    path = "/" + path
+    assert lua.call("head.lenient_path", path) == raw(addresses.lenient_path(path))
+    wanted = has_two_readings(make_head(path, method=method))
+    assert bool(lua.call("head.has_two_readings", method, addresses.normal_path(path))) == wanted
 
 
 @given(PATHS, METHODS, st.sampled_from(["gw", "a/b c", "é"]))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.llm.apis import APIS, OTHER, Form, call_of, identify
+from mitm_gateway.llm.apis import APIS, OTHER, Form
+from mitm_gateway.llm.calls import call_of, has_two_readings, identify
 from support.core import make_head
 
 
@@ -45,6 +46,17 @@ from support.core import make_head
         ("POST /openai/deployments/gpt/chat/completions", "chat-completions", "gpt"),
         ("POST /OpenAI/Deployments/gpt/Chat/Completions", "chat-completions", "gpt"),
         ("POST /openai/deployments/gpt/images/generations", "azure-deployments", "gpt"),
+        ("POST /openai/deployments/azure/gpt/chat/completions", "chat-completions", "azure/gpt"),
+        ("POST /openai/deployments/gpt/v1/chat/completions", "chat-completions", "gpt"),
+        ("POST /openai/deployments/gpt/extensions/chat/completions", "chat-completions", "gpt"),
+        ("POST /openai-api/deployments/gpt/embeddings", "embeddings", "gpt"),
+        ("POST /v1/engines/davinci/completions", "completions", "davinci"),
+        ("GET /v1/chat/completions?model=gpt", "chat-completions-list", None),
+        ("POST /v1/sessions", "agents", None),
+        ("POST /async-invoke", "bedrock-jobs", None),
+        ("POST /v1beta/interactions", "interactions", None),
+        ("POST /v1/projects/p/locations/l/batchPredictionJobs", "gemini", None),
+        ("GET /api/v1/models/anthropic/claude/endpoints", "model-endpoints", "anthropic/claude"),
         ("POST /v1/deployments/depl_1/run", "other", None),
         ("GET /v1/models", "models", None),
         ("GET /v1/models/claude", "model", "claude"),
@@ -121,6 +133,33 @@ def test_a_model_stands_where_its_place_says(path: str, method: str) -> None:
         assert call.span
         assert call.span[0] < call.span[1]
         assert identify("api.example.com", method, call.path_with(call.model)).model == call.model
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/messages%2Fbatches", "/v1/messages%252Fbatches", "/v1/messages;x", "/v1/messages;x/batches", "/v1/messages%3B",
+        "/v1/messages%20", "/v1/messages%00", "/v1/messages%23x", "/v1/messages#x", "/v1/messages%3Fx", "/v1\\messages",
+        "/v1/messages%5cbatches", "/v1/;x/messages%2f", "/v1%2Fmessages", "/model%2Fm/invoke", "/model/m%2Finvoke",
+        "/v1/models/m;x", "/v1/models/m%2F", "/v1/models/m%20", "/v1/models/%09m", "/v1/models%2Fm", "/v1/models/m%253Bx",
+        "/openai/deployments%2Fm/embeddings", "/openai/deployments/m;x/embeddings",
+    ],
+)  # fmt: skip
+def test_a_path_that_servers_may_read_otherwise_is_known(target: str) -> None:
+    assert has_two_readings(make_head(target))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/messages", "/v1/messages?x=%2F;#", "/v1/%6dessages/", "/v1/Messages", "/v1/models/anthropic%2Fclaude",
+        "/v1/models/m%C3%A9", "/v1/models/a%20b", "/model/arn%3Aaws%3Abedrock%3A%3A1%3Ainference-profile%2Feu.x/invoke",
+        "/openai/deployments/azure%2Fgpt/chat/completions", "/v1/files/a%2Fb%20c", "/v1/files;x", "/x%5Cy",
+        "/v1beta/models/m%3AgenerateContent",
+    ],
+)  # fmt: skip
+def test_other_encoded_paths_have_one_reading(target: str) -> None:
+    assert not has_two_readings(make_head(target))
 
 
 def test_a_hostile_path_is_read_once() -> None:

@@ -31,9 +31,10 @@ local function check_origin(headers, request)
   if not origin and site and not OWN_SITES[text.trimmed(site):lower()] then refuse(403, REASONS.cross_site) end
 end
 
-local function check_path(path)
+local function check_path(method, path)
   if #path > CONSTANTS.max_path_bytes then refuse(400, REASONS.long_path) end
   if head.has_odd_segments(path) then refuse(400, REASONS.odd_path) end
+  if head.has_two_readings(method:upper(), text.normal_path(path)) then refuse(400, REASONS.two_readings) end
 end
 
 local clients = { keys = {}, read_at = -CLIENTS_TTL_S }
@@ -112,7 +113,7 @@ end
 function admission.check(headers, request)
   if not FORWARDED[request.method] and UNSENT[request.method:upper()] then refuse(403, REASONS.trace) end
   check_origin(headers, request)
-  check_path(request.path)
+  check_path(request.method, request.path)
   request.length = headers:get("content-length")
   admission.check_size(tonumber(request.length or "0") or 0)
 end

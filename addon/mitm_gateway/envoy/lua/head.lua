@@ -63,6 +63,32 @@ local function identify(method, path)
   return { endpoint = OTHER }
 end
 
+local BLANK, NOT_BLANK = "^[\1-\32\127]", "[^\1-\32\127]"
+
+local function without_blanks(segment)
+  local first, last = segment:find(NOT_BLANK) or #segment + 1, #segment
+  while last >= first and segment:find(BLANK, last) do last = last - 1 end
+  return segment:sub(first, last)
+end
+
+-- Return a path as the most lenient servers read it: decoded again, without parameters, blanks and a tail.
+function head.lenient_path(path)
+  for _ = 1, CONSTANTS.max_decodings do path = text.unquoted(path) end
+  path = path:gsub("\\", "/"):match("^[^?#%z]*"):gsub(";[^/]*", ""):gsub("//+", "/")
+  return (path:gsub("[^/]+", without_blanks))
+end
+
+-- Report whether lenient servers may read another model, or other places of models, in a path than its API has.
+function head.has_two_readings(method, path)
+  if not path:find("[%%;\\#]") then return false end
+  local call, lenient = head.identify(method, path), head.lenient_path(path)
+  local other = head.identify(method, lenient)
+  local model = call.first and text.unquoted(path:sub(call.first, call.last - 1))
+  local read = other.first and lenient:sub(other.first, other.last - 1)
+  return call.endpoint.tree ~= other.endpoint.tree or model ~= read
+    or table.concat(call.endpoint.query, " ") ~= table.concat(other.endpoint.query, " ")
+end
+
 local MAX_KEPT, MAX_KEPT_BYTES = 1000, 256
 local kept, kept_count = {}, 0
 
@@ -77,12 +103,19 @@ function head.identify(method, path)
   return kept[line]
 end
 
--- Return the places of the values in a query that name a model, each as its first and last byte.
-function head.query_places(query, name)
+local function includes(list, wanted)
+  for place = 1, #list do
+    if list[place] == wanted then return true end
+  end
+  return false
+end
+
+-- Return the places of the values of parameters with these names in a query, each as its first and last byte.
+function head.query_places(query, names)
   local places, at = {}, 2
   for _, pair in ipairs(text.split(query:sub(2), "&")) do
     local mark = pair:find("=", 1, true)
-    if mark and head.query_text(pair:sub(1, mark - 1)) == name then
+    if mark and includes(names, head.query_text(pair:sub(1, mark - 1))) then
       places[#places + 1] = { at + mark, at + #pair - 1 }
     end
     at = at + #pair + 1

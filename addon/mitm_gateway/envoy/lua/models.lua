@@ -8,7 +8,10 @@ local value_end, refuse, captures = json.value_end, json.refuse, text.captures
 
 -- The body that is searched, the places found in it, and how many members and elements the search may still visit.
 local text, tree, found, seen, steps_left = "", nil, {}, {}, 0
+local own -- the name of the model that the request is for
 local has_resource_names = false
+-- The place of the next key "model" in its usual spelling; 0 if it may have another one.
+local MODEL_KEY, next_model = '"model"', 0
 
 -- Return the size of the resource name up to a model's own: of the path that ends in `models/`.
 local function resource_size(name)
@@ -39,9 +42,19 @@ end
 
 local function repeated(key) refuse(key == "model" and REASONS.second_model or REASONS.repeated_key) end
 
+-- Report whether no key "model" stands in the text between these places.
+local function has_no_model(at, finish)
+  if next_model > 0 and next_model <= at then next_model = text:find(MODEL_KEY, at + 1, true) or #text + 1 end
+  return next_model > finish
+end
+
 -- Find the models in the value at `at`; `node` tells which texts in it are models. Return its end.
 local function search(p, at, node)
   local mark = p[at]
+  if node.is_gated and next_model > 0 then
+    local finish = value_end(p, at)
+    if has_no_model(at, finish) then return finish end
+  end
   if mark == QUOTE and node.is_model then return add(p, at) end
   if mark == OPEN_OBJECT and node.below and not node.each then
     local before, known = #found, {}
@@ -63,8 +76,10 @@ local function search(p, at, node)
     end) + 1
   end
   local finish = value_end(p, at)
-  if not node.is_model or text:sub(at + 1, finish) ~= "null" then
-    refuse(node.is_model and REASONS.model_not_a_string or REASONS.no_models)
+  if node.is_model then
+    if text:sub(at + 1, finish) ~= "null" then refuse(REASONS.model_not_a_string) end
+  elseif node.is_main or mark == OPEN_OBJECT or mark == OPEN_ARRAY then
+    refuse(REASONS.no_models)
   end
   return finish
 end
@@ -79,17 +94,22 @@ local function visit(p, key_at, value)
   seen[key] = true
   -- Without a value the member is as good as absent; what it would contain is not.
   if text:sub(value + 1, value + 4) == "null" then return value + 4 end
-  return search(p, value, node)
+  local before = #found
+  local finish = search(p, value, node)
+  if key == "model" and found[before + 1] then own = found[before + 1].name end
+  return finish
 end
 
 -- Check that a body is a JSON object. Return the places of the models that an API has in it (`start`, `finish`, `name`
--- and `prefix`, the resource name up to it), and the distinct names in order.
+-- and `prefix`, the resource name up to it), and the distinct names in order, that of the top-level `model` first.
 function models.scan(body, api)
   text, tree, has_resource_names = body, CONSTANTS.trees[api.tree], api.has_resource_names
   found, seen, steps_left = {}, {}, CONSTANTS.max_steps
+  own, next_model = nil, body:find("\\u006", 1, true) and 0 or 1
   json.scan(body, visit)
   text = ""
   local names, known = {}, {}
+  if own then known[own], names[1] = true, own end
   for place = 1, #found do
     local name = found[place].name
     if not known[name] then known[name], names[#names + 1] = true, name end
@@ -117,6 +137,16 @@ function models.renamed(body, places, map)
   if done == 0 then return body end
   pieces[#pieces + 1] = body:sub(done + 1)
   return table.concat(pieces)
+end
+
+-- Return the client's name for each that is sent instead; the first of several counts.
+function models.names_by_sent(names, map)
+  local asked_for = {}
+  for _, name in ipairs(names) do
+    local sent = head.sent_model(map, name)
+    asked_for[sent] = asked_for[sent] or name
+  end
+  return asked_for
 end
 
 local function captures_from_the_right(literals, sent)

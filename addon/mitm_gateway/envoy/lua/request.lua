@@ -108,6 +108,7 @@ local function edit_body(rule, request, moves_token)
   local edited = request.text
   if rule.models and request.body_model then
     edited = models.renamed(edited, request.places, rule.models)
+    request.asked_for = #request.names > 1 and models.names_by_sent(request.names, rule.models) or nil
     if not request.call.first and not request.query_place then
       request.sent = head.sent_model(rule.models, request.body_model)
     end
@@ -128,7 +129,8 @@ local function note_done(handle, request, rule)
   local restores = rule and rule.restores and request.method ~= "HEAD"
   local api = restores and CONSTANTS.responses[request.call.endpoint.response]
   if api and request.call.endpoint.response ~= 1 then notes:set(NOTES, "api", request.call.endpoint.response) end
-  if api and api.is_lines then notes:set(NOTES, "lines", true) end
+  if api and request.call.endpoint.is_about_earlier and not request.model then notes:set(NOTES, "is_earlier", true) end
+  if api and request.asked_for then notes:set(NOTES, "asked_for", request.asked_for) end
   if rule and request.model then
     local is_renamed = request.sent and request.sent ~= request.model
     if not (restores and is_renamed) then notes:set(NOTES, "stays", true) end
@@ -222,9 +224,9 @@ local function identify(request)
   local call = head.identify(request.method:upper(), request.normal)
   request.call = call
   if call.first then request.model = text.unquoted(request.normal:sub(call.first, call.last - 1)) end
-  local name = call.endpoint.query
-  if not name or not has(request.query, "=") then return end
-  local places = head.query_places(request.query, name)
+  local names = call.endpoint.query
+  if not names[1] or not has(request.query, "=") then return end
+  local places = head.query_places(request.query, names)
   if #places > 1 then refuse(400, REASONS.several_models) end
   if places[1] and not call.first then
     request.query_place = places[1]
@@ -268,7 +270,7 @@ local function request_of(headers)
   return { -- with the fields that later steps set: a table that grows is copied several times
     method = headers:get(":method"), target = target, path = path, query = query, normal = nil, call = nil,
     origin = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, length = nil, has_no_body = nil,
-    body = nil, text = nil, places = nil, names = nil, body_model = nil,
+    body = nil, text = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
   }
 end
 

@@ -13,7 +13,8 @@ end
 
 -- Return the function that renames models on the way back, nil if the rule renamed none.
 local function rename_for(noted)
-  if noted.lines then -- results of an earlier request
+  if noted.asked_for then return restore.by_name(function(sent) return noted.asked_for[sent] end) end
+  if noted.is_earlier then
     local map = LISTENER.rules[noted.rule].models
     return restore.by_name(function(sent) return models.asked_for(map, sent) end)
   end

@@ -207,8 +207,9 @@ end
 -- Return a function that replaces the models for which `asked_for` knows the client's name.
 function restore.by_name(asked_for)
   return function(model)
-    local name = asked_for(escapes.decoded(model:sub(2, -2)) or "")
-    return name and escapes.quoted(name) or model
+    local sent = escapes.decoded(model:sub(2, -2)) or ""
+    local name = asked_for(sent)
+    return name and name ~= sent and escapes.quoted(name) or model
   end
 end
 

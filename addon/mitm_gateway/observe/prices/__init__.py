@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ...llm.apis import identify
+from ...llm.calls import identify
 from ...rules.document import parse
 from ...rules.model_map import base_name
 from ...wire.addresses import normal_path
