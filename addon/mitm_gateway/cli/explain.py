@@ -29,10 +29,8 @@ def add(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("method", metavar="METHOD", help="such as POST")
-    parser.add_argument(
-        "url", nargs="?", metavar="URL", help="the URL that the client addresses, or one of a listener"
-    )
+    parser.add_argument("method", metavar="METHOD", type=_method, help="such as POST")
+    parser.add_argument("url", metavar="URL", help="the URL that the client addresses, or one of a listener")
     parser.add_argument(
         "-H", dest="headers", action="append", default=[], metavar="'Name: value'", help="request header"
     )
@@ -41,10 +39,6 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the explanation."""
-    if arguments.url is None:
-        return wrong_usage(
-            "METHOD or URL is missing; expected both, such as POST https://api.anthropic.com/v1/messages"
-        )
     try:
         headers = [_header(text) for text in arguments.headers]
         ruleset = told_rules(arguments).ruleset
@@ -57,6 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(visible("\n".join(explanation.lines())).split("\n"))
     return OK
+
+
+def _method(word: str) -> str:
+    if "/" in word:
+        raise argparse.ArgumentTypeError(f'"{word}" is a URL; expected a method before it, such as POST')
+    return word
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -82,8 +82,9 @@ class _Totals:
             self.priced += 1
         elif has_tokens and not is_free(entry):
             self.unpriced += 1
-        self.first.append(get("first_event_ms"))
-        self.total.append(get("total_ms"))
+        if get("method") != "HEAD":  # the times of a client's probes would hide those of its answers
+            self.first.append(get("first_event_ms"))
+            self.total.append(get("total_ms"))
 
     @staticmethod
     def sum_of(parts: Sequence[_Totals]) -> _Totals:

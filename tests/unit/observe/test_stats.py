@@ -133,6 +133,13 @@ def test_percentiles_cover_the_latest_requests() -> None:
     assert stats.table()[1].split()[-4:] == ["7", "ms", "9", "ms"]
 
 
+def test_the_times_of_probes_are_not_those_of_answers() -> None:
+    stats = Stats()
+    for method, ms in [("HEAD", 1), ("HEAD", 1), ("HEAD", 1), ("POST", 800)]:
+        stats.add({"method": method, "status": 200, "outcome": "ok", "first_event_ms": ms, "total_ms": ms})
+    assert " ".join(stats.table("rule")[-1].split()) == "total 4 0 0 0 0 0 - 800 ms 800 ms 800 ms 800 ms"
+
+
 def test_malformed_times_are_ignored() -> None:
     stats = Stats()
     for value in (10**400, -1, float("nan"), float("inf"), 3):
