@@ -194,8 +194,9 @@ def literal(value: object) -> str:
 
 
 def _text(value: str) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    # The escapes that JSON and Lua share stay; any other text is written as bytes.
+    text = json.dumps(value)
+    # The escapes that JSON and Lua share stay; any other text is written as bytes, characters beyond ASCII too: some of
+    # them end a line for YAML 1.1.
     if "\\u" not in text and "\\/" not in text and "\\b" not in text and "\\f" not in text:
         return text
     return _escaped(value.encode("utf-8", "surrogateescape"))

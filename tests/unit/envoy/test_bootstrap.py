@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from mitm_gateway.envoy import Listener, Options, check, files
+from mitm_gateway.envoy.bootstrap import bootstrap
 from mitm_gateway.envoy.header_edits import path_edit, removals
 from mitm_gateway.envoy.lua_filter import literal
 from mitm_gateway.envoy.re2 import header_regex, model_regex, path_regex
@@ -121,3 +123,11 @@ def test_a_path_is_joined_to_the_base_as_in_the_addon(base: str, path: str) -> N
     else:
         sent = edit.get("prefix_rewrite", "/") + path[1:]
     assert sent == place.join(path)
+
+
+def test_any_reader_of_yaml_reads_the_exported_values() -> None:
+    # The filter knows blanks that YAML 1.1, which Kubernetes' tools read, takes for line breaks even in a block.
+    ruleset = parse_rules((TOP + '    models: {map: {"é 😀": b}}\n').encode(), "rules.yaml", {})
+    text = files(ruleset, Options())["envoy.yaml"]
+    assert yaml.safe_load(text) == bootstrap(ruleset, Options())
+    assert "inline_string: |\n" in text
