@@ -4,8 +4,9 @@
 PYTHON ?=
 PORT ?= 8080
 ARGS ?=
-# Processes that run the suite.
-WORKERS ?= 2
+# Processes that run the suite. Each takes neighbouring tests, which share gateways, until the last ones are shared out.
+WORKERS ?= 3
+PARALLEL = -n $(WORKERS) --dist worksteal
 
 # The Claude Code that the tests run.
 CLAUDE_CODE := 2.1.331
@@ -38,8 +39,9 @@ web: .venv/runtime ## the same with mitmproxy's web page
 	@echo "$(call taken,.venv)"
 	@exec $(SERVE) --web
 
+quick: WORKERS = 2
 quick: .venv/dev ## the tests without real processes, within half a minute
-	@.venv/bin/python -m pytest -n $(WORKERS) --hypothesis-profile=quick tests/unit tests/addon tests/test_*.py $(ARGS)
+	@.venv/bin/python -m pytest $(PARALLEL) --hypothesis-profile=quick tests/unit tests/addon tests/test_*.py $(ARGS)
 
 test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) $(NODE_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
 	@$(call suite,.venv)
@@ -64,7 +66,7 @@ PASSED := .cache/passed
 IS_WHOLE = $(if $(filter-out --reruns 1 -rR -q -v -x,$(ARGS) $(PYTEST_ADDOPTS)),,$(wildcard .git))
 verdict = $(PASSED)/$$({ git ls-files -coz --exclude-standard | sort -z | xargs -0 sha256sum; \
 	 echo "$(call taken,$(1))"; } 2>&1 | sha256sum | cut -c -32)
-suite = verdict="$(call verdict,$(1))"; $(1)/bin/python -m pytest -n $(WORKERS) $(ARGS) && \
+suite = verdict="$(call verdict,$(1))"; $(1)/bin/python -m pytest $(PARALLEL) $(ARGS) && \
 	{ [ ! "$(IS_WHOLE)" ] || { mkdir -p $(PASSED) && touch "$$verdict"; }; }
 
 clients: .venv/dev ## real client programs in every mode; writes the table of docs/clients.md

@@ -25,22 +25,11 @@ from pathlib import Path
 from typing import Protocol
 
 from support.answers import message
-from support.constants import API
+from support.constants import API, ENV, MAPPING_RULE
 from support.envoy import Envoy, find_envoy
 from support.processes import Mitmdump
 from support.wire import Wire
 
-RULES = """
-credentials: {{gw: {{env: GW_KEY}}}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com}}
-    upstream: {url}
-    auth: {{scheme: bearer, credential: gw}}
-    models: {{map: {{claude-x: gw-model}}}}
-    {more}
-"""
-ENV = {"GW_KEY": "gateway-key"}
 LASTING_S, PAUSE_S = 5.0, 0.05
 MAX_WAIT_S, MAX_LEFT_MB = 0.5, 128
 BODY = b'{"model":"claude-x","messages":[]}'
@@ -226,7 +215,7 @@ def main(names: list[str]) -> int:
         answering = multiprocessing.Process(target=upstream, args=(listening,), daemon=True)
         answering.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        rules = RULES.format(url=url, more="respond: {count_tokens: estimate}")
+        rules = MAPPING_RULE.format(url=url) + "    respond: {count_tokens: estimate}\n"
         proxy = Mitmdump(
             Path(folder), "--set", "flow_detail=0", rules=rules, modes=[f"reverse:https://{API}"], env=ENV
         )

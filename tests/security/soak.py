@@ -15,20 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
-from support.constants import TESTS
+from support.constants import ENV, MAPPING_RULE, TESTS
 from support.processes import Mitmdump
 from support.recorder import Recorder
 
 COUNTING = TESTS / "support" / "counting.py"
-RULES = """
-credentials: {{gw: {{env: GW_KEY}}}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com}}
-    upstream: {url}
-    auth: {{scheme: bearer, credential: gw}}
-    models: {{map: {{claude-x: gw-model}}}}
-"""
 HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"
 BODY = b'{"model":"claude-x","stream":true}'
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -136,9 +127,9 @@ def main(streams: int = 500, rounds: int = 6) -> int:
         proxy = Mitmdump(
             Path(folder),
             *("--set", "flow_detail=0", "-s", str(COUNTING)),
-            rules=RULES.format(url=upstream.url),
+            rules=MAPPING_RULE.format(url=upstream.url),
             modes=["reverse:https://api.anthropic.com", "regular"],
-            env={"GW_KEY": "gateway-key", "TEST_TASKS": str(Path(folder) / "tasks")},
+            env={**ENV, "TEST_TASKS": str(Path(folder) / "tasks")},
         )
         try:
             return watch(proxy, upstream, script, streams, rounds)
