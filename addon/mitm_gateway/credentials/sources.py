@@ -93,16 +93,14 @@ class _Environment(Source):
     variable: str
     default: str | None
     context: Context
-    _text: str | None = field(default=None, repr=False)
     _value: Value | None = None
 
     def at_hand(self) -> Value:
-        text = self.context.environ.get(self.variable) or self.default
-        if text is None:
-            raise CredentialError(f"the environment variable {self.variable} is not set")
-        if self._value is None or text != self._text:
+        if self._value is None:
+            text = self.context.environ.get(self.variable) or self.default
+            if text is None:
+                raise CredentialError(f"the environment variable {self.variable} is not set")
             self._value = Value(Secret(clean(text)), read_at=self.context.now())
-            self._text = text
         return self._value
 
 

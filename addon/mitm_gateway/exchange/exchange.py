@@ -45,6 +45,8 @@ from .tee import Tee
 from .web_pages import fields_for_pages, page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
 
+_NO_HEAD = RequestHead("", "", "", 0, "", ())
+
 
 class Exchange:
     """One request and its response, from the request head to the record."""
@@ -58,13 +60,15 @@ class Exchange:
     ) -> None:
         self.config = config
         self.arrival = arrival
-        self.head = RequestHead("", "", "", 0, "", ())
+        self.head = _NO_HEAD
         self.plan: Plan | None = None
         self.record = Record(wall())
         self.secrets: tuple[str, ...] = ()
         """Every key that must not be shown: the gateway's and the client's."""
         self.is_released = False
         """The caller has performed `Forward` or `Pass`; before that nothing may leave."""
+        self.is_passing = False
+        """No rule takes the request, and it has been released."""
         self.is_answered = False
         """The client gets a local answer."""
         self._now = now
@@ -251,10 +255,13 @@ class Exchange:
         """The body is to be reported: the request is neither answered nor without a rule."""
         return not self.is_answered and not self.is_passing
 
-    @property
-    def is_passing(self) -> bool:
-        """No rule takes the request, and it has been let go."""
-        return self.plan is None and self.is_released
+    def release(self) -> None:
+        """Let the request leave: the caller has performed `Forward` or `Pass`."""
+        self.is_released, self.is_passing = True, self.plan is None
+
+    def withhold(self) -> None:
+        """Let nothing leave: the caller answers locally."""
+        self.is_released, self.is_passing, self.is_answered = False, False, True
 
     def allows(self, destination: Upstream) -> bool:
         """Return whether a request may go there: where a rule takes it, to the rule's upstream only."""

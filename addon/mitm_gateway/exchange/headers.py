@@ -37,7 +37,7 @@ class Secrets:
     def values(self) -> tuple[str, ...]:
         """All secrets, for masking; those in the query also as they are written there."""
         own = [*([self.auth] if self.auth else ()), *(self.signing.secrets if self.signing else ())]
-        every = (*own, *self.named.values(), *(secret for _, secret in self.extra))
+        every = [*own, *self.named.values(), *[secret for _, secret in self.extra]]
         revealed = dict.fromkeys([secret.reveal() for secret in every])
         return tuple(dict.fromkeys([*revealed, *map(encoded, revealed)]))
 

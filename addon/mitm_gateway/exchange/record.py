@@ -100,7 +100,7 @@ class Record:
 
     def note_credential(self, value: Value, plan: Plan, now: float) -> None:
         """Note the age of a credential's value, and whether it is for another API than the rule's."""
-        self.credential_age_s = round(now - value.read_at, 1)
+        self.credential_age_s = now - value.read_at
         if api := value.other_api(plan.destination):
             self.notes = (*self.notes, f"the token is for {api.authority}: set upstream to {api}")
 
@@ -212,7 +212,7 @@ class Record:
             "outcome": self.outcome if self.total_s is not None else "under way",
             "auth": self.auth,
             "credential": self.credential,
-            "credential_age_s": self.credential_age_s,
+            "credential_age_s": None if self.credential_age_s is None else round(self.credential_age_s, 1),
             "edits": list(self.edits),
             "applied": None if self.applied is None else list(self.applied),
             "bytes_came": self.bytes_came,

@@ -80,16 +80,15 @@ def plan_response(
     own = plan.auth.credential or ""
     is_rejected = head.status == 401 or (head.status == 403 and is_token_rejected(head.get(ERROR_TYPE), b""))
     rejected = (own, secrets.named[own]) if is_rejected and own in secrets.named else None
+    restorer = _restorer_for(plan, request, record, head)
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
-    given = tuple([item for item in head.fields if item[0].lower() != b"alt-svc"])
-    fields = fields_masked_exactly(fields_for_pages(given, plan, request, policy), hidden)
+    left_out = (b"alt-svc",) if restorer is None else (b"alt-svc", *_FRAMING)
+    kept = tuple([item for item in head.fields if item[0].lower() not in left_out])
+    fields = fields_masked_exactly(fields_for_pages(kept, plan, request, policy), hidden)
     if head.status == SWITCHING:
         return ResponsePlan(fields, rejected=rejected)
-    restorer = _restorer_for(plan, request, record, head)
     usage = None if head.is_encoded else reader_for(head.get(b"content-type"))
     tee = Tee(capture, restorer, usage)
-    if restorer is not None:
-        fields = tuple([item for item in fields if item[0].lower() not in _FRAMING])
     return ResponsePlan(fields, tee, restorer is not None, rejected)
 
 

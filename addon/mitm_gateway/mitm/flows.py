@@ -116,13 +116,13 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
             raise AssertionError("credentials and recorded responses are obtained by the caller")
         case _:
             assert_never(step)
-    exchange.is_released = True
+    exchange.release()
 
 
 def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Exchange | None = None) -> None:
     """Answer a request locally, because of a refusal or of a fault in the gateway; where even that fails, kill it."""
     if exchange is not None:
-        exchange.is_released, exchange.is_answered = False, True
+        exchange.withhold()
     try:
         refusal = reason if isinstance(reason, Refusal) else _internal_fault(reason)
         if exchange is not None:
@@ -173,7 +173,7 @@ def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
         data.content = edited
         fields = tuple([item for item in fields if item[0].lower() != b"content-encoding"])
     if data.content:
-        data.headers.fields = _framed(fields, b"%d" % len(data.content))
+        data.headers.fields = _framed(fields, raw(str(len(data.content))))
 
 
 def _framed(fields: Fields, length: bytes) -> Fields:

@@ -53,7 +53,7 @@ def released(exchange: Exchange, headers: Mapping[str, str] = KEY, body: bytes =
             else exchange.on_request_body(body)
         )
     assert isinstance(step, Forward)
-    exchange.is_released = True
+    exchange.release()
     return exchange
 
 
@@ -343,7 +343,7 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     exchange.on_request_head(make_head("/v1/responses", upgrade, method="GET"))
     exchange.on_credentials(VALUES)
-    exchange.is_released = True
+    exchange.release()
     head = ResponseHead(status, ((b"content-type", b"application/json"),))
     exchange.on_response_head(head)
     exchange.on_end(head)
