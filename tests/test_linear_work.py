@@ -220,7 +220,7 @@ def fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
         (b"connection", data),
         (b"x-api-key", data),
         (b"anthropic-beta", data),
-        (b"sec-websocket-protocol", redact.KEY_PROTOCOL.encode() + b"a," + data),
+        (b"sec-websocket-protocol", b"api-key.a,token," + data),
         *[(data[:1], b"")] * len(data),
     )
 

@@ -100,6 +100,19 @@ CASES = [
              sent_target="/base/v1/messages?a")
         for name in ("k-e_y", "-K__ey", "api-k-ey", "Access_Tok-en")
     ),
+    *(
+        Case(f"a key in {name} goes", headers=((name, CK),), sent_headers={name.lower(): None})
+        for name in ("X-BF-VK", "X-Key", "X-LiteLLM-Key", "x-portkey-vertex-service-account-json", "X-Apig-AppCode",
+                     "x-vercel-protection-bypass", "lobe-chat-access-code", "DPoP", "X-Proxy-Auth")
+    ),
+    *(
+        Case(f"a key in the query goes, written {name}", target=f"/v1/messages?a&{name}=x&page_token=p",
+             sent_target="/base/v1/messages?a&page_token=p")
+        for name in ("x-vercel-protection-bypass", "client_assertion", "X-Amz-Signature", "pwd", "subscription-key")
+    ),
+    Case("a key behind its name among subprotocols goes", method="GET", body=b"", target="/v1/listen",
+         headers=(("Sec-WebSocket-Protocol", f"v1, token, {CK}"),), sent_target="/base/v1/listen",
+         sent_headers={"sec-websocket-protocol": "v1"}),
     Case("the client's own key moves", auth="{scheme: bearer, credential: client}", rule="allow_anthropic_key: true",
          headers=(("x-api-key", CK),), sent_headers={"authorization": f"Bearer {CK}", "x-api-key": None}),
     Case("an Anthropic key goes to no other vendor", auth="{scheme: bearer, credential: client}",

@@ -80,7 +80,6 @@ def constants() -> dict[str, Any]:
         "key_endings": redact.KEY_ENDINGS,
         "page_token_endings": redact.PAGE_TOKEN_ENDINGS,
         "max_decodings": redact.MAX_DECODINGS,
-        "key_protocol": redact.KEY_PROTOCOL,
         "wide_blanks": [chr(code) for code in range(0x80, _LAST_BLANK + 1) if chr(code).isspace()],
         "max_depth": _MAX_DEPTH,
         "max_members": json_body.MAX_MEMBERS,

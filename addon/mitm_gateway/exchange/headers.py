@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..rules.edits import Beta, Headers
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
 from ..rules.schema import Auth
-from ..text.redact import KEY_PROTOCOL, Secret, is_key_header, is_key_protocol, normal_name
+from ..text.redact import Secret, is_key_header, normal_name, subprotocols
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys, signed
 from .guard import bare_key
@@ -159,10 +159,12 @@ def stripped(fields: Fields) -> Fields:
 
 def _without_websocket_key(item: Field) -> Field | None:
     name, value = item
-    if lower_name(name) != _PROTOCOL or KEY_PROTOCOL not in text(value).lower():
+    if lower_name(name) != _PROTOCOL:
         return item
-    protocols = [part.strip() for part in text(value).split(",")]
-    kept = [part for part in protocols if not is_key_protocol(part)]
+    protocols = list(subprotocols(text(value)))
+    kept = [part.strip() for part, start in protocols if start is None]
+    if len(kept) == len(protocols):
+        return item
     return (name, raw(", ".join(kept))) if kept else None
 
 

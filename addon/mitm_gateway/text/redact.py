@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
 from .short_cache import remember_short
@@ -19,20 +19,20 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 # One list for headers and query parameters, for stripping and for masking (contract, section 9). The names are in the
 # form of `normal_name`: these, and all that end in one of the endings.
-KEY_NAMES = frozenset({"key", "cookie", "cookie2", "auth", "sig"})
+KEY_NAMES = frozenset({"key", "xkey", "cookie", "cookie2", "sig", "dpop"})
 KEY_ENDINGS = (
-    "apikey", "accesskey", "accesskeyid", "accountkey", "appkey", "authkey", "clientkey", "functionskey",
-    "gatewaykey", "licensekey", "masterkey", "privatekey", "secretkey", "servicekey", "sharedkey",
-    "subscriptionkey", "userkey", "virtualkey",
-    "authorization", "authorizationauxiliary", "authentication", "heliconeauth", "xauth",
-    "token", "jwt", "jwtassertion", "bearer", "secret", "password", "passwd", "credential", "signature",
+    "apikey", "accesskey", "accesskeyid", "accountkey", "anthropickey", "applicationkey", "appkey", "authkey", "clientkey",
+    "consumerkey", "functionskey", "gatewaykey", "licensekey", "litellmkey", "llmkey", "mashapekey", "masterkey",
+    "openaikey", "privatekey", "proxykey", "secretkey", "servicekey", "sharedkey", "subscriptionkey", "userkey",
+    "virtualkey", "bfvk",
+    "auth", "authorization", "authorizationauxiliary", "authentication", "assertion", "oidcdata",
+    "token", "jwt", "bearer", "secret", "password", "passwd", "pwd", "passphrase", "credential", "signature",
+    "accesscode", "appcode", "protectionbypass", "serviceaccountjson",
 )  # fmt: skip
 # Parameters with which a client turns the pages of a list.
 PAGE_TOKEN_ENDINGS = (
     "pagetoken", "nexttoken", "continuationtoken", "paginationtoken", "cursortoken", "skiptoken", "synctoken",
 )  # fmt: skip
-# Browsers cannot set headers on a WebSocket, so the key is one of its subprotocols.
-KEY_PROTOCOL = "openai-insecure-api-key."
 _PROTOCOL_HEADER = "secwebsocketprotocol"
 # Values that people enter where a client requires a key that nothing needs.
 PLACEHOLDERS = frozenset(
@@ -73,9 +73,26 @@ def is_key_parameter(pair: str) -> bool:
     return any(_names_key(name) and not normal_name(name).endswith(PAGE_TOKEN_ENDINGS) for name in names)
 
 
-def is_key_protocol(protocol: str) -> bool:
-    """Return whether a WebSocket subprotocol is a key in disguise."""
-    return protocol.strip().lower().startswith(KEY_PROTOCOL)
+def subprotocols(value: str) -> Iterator[tuple[str, int | None]]:
+    """Yield each subprotocol in a WebSocket's header, and where a key begins in it, if any.
+
+    Browsers cannot set other headers on a WebSocket: the key is part of `openai-insecure-api-key.KEY`, or the
+    subprotocol behind `token`.
+    """
+    is_key = False
+    for part in value.split(","):
+        start = len(part) - len(part.lstrip()) if is_key else _key_start(part)
+        is_key = not is_key and start == len(part)
+        yield part, start
+
+
+def _key_start(protocol: str) -> int | None:
+    start = 0
+    for label in protocol.split("."):
+        start += len(label) + 1
+        if _names_key(label):
+            return min(start, len(protocol))
+    return None
 
 
 def without_query_keys(target: str) -> str:
@@ -199,7 +216,7 @@ def _mask_of(name: bytes) -> Callable[[str], str] | None:
 
 
 def _masked_protocols(value: str) -> str:
-    return ",".join(map(_masked_protocol, value.split(",")))
+    return ",".join([_masked_protocol(part, start) for part, start in subprotocols(value)])
 
 
 def _masked_key(value: str) -> str:
@@ -210,12 +227,12 @@ def _masked_key(value: str) -> str:
     return masked(value)
 
 
-def _masked_protocol(protocol: str) -> str:
-    if not is_key_protocol(protocol):
+def _masked_protocol(protocol: str, start: int | None) -> str:
+    if start is None:
         return masked_text(protocol)
-    start = protocol.lower().index(KEY_PROTOCOL) + len(KEY_PROTOCOL)
     key = protocol[start:].rstrip()
-    return protocol[:start] + (key if _MASKED.fullmatch(key) else masked(key)) + protocol[start + len(key) :]
+    shown = key if not key or _MASKED.fullmatch(key) else masked(key)
+    return protocol[:start] + shown + protocol[start + len(key) :]
 
 
 def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:

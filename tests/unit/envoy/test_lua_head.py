@@ -121,7 +121,18 @@ def test_keys_are_equal_only_to_themselves(lua: Library, key: bytes, value: byte
 
 
 @given(
-    joined(*BLANKS, ",", ",", "a", "realtime", "openai-insecure-api-key.", "OpenAI-Insecure-API-Key.x", "é")
+    joined(
+        *BLANKS,
+        ",",
+        ",",
+        ".",
+        "a",
+        "realtime",
+        "openai-insecure-api-key.",
+        "OpenAI-Insecure-API-Key.x",
+        "token",
+        "é",
+    )
 )
 def test_websocket_keys_are_stripped_alike(lua: Library, value: str) -> None:
     (field,) = stripped(((b"sec-websocket-protocol", raw(value)),)) or ((b"", None),)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway.exchange.headers import stripped
 from mitm_gateway.text.redact import (
     KEY_ENDINGS,
     KEY_NAMES,
@@ -109,6 +110,47 @@ def test_headers_that_carry_keys_are_recognised_by_name() -> None:
     assert [name for name in OTHER_HEADERS if is_key_header(name)] == []
 
 
+# Headers and parameters in which clients send keys to gateways and vendors.
+KEYS_IN_USE = [
+    "authorization", "proxy-authorization", "x-api-key", "api-key", "apikey", "x-apikey", "x-goog-api-key", "key",
+    "token", "access_token", "api_token", "sig", "ocp-apim-subscription-key", "subscription-key", "x-functions-key",
+    "x-ms-authorization-auxiliary", "x-ms-token-aad-access-token", "x-litellm-api-key", "x-litellm-key",
+    "x-portkey-api-key", "x-portkey-virtual-key", "x-portkey-aws-secret-access-key", "x-portkey-aws-access-key-id",
+    "x-portkey-aws-session-token", "x-portkey-vertex-service-account-json", "x-portkey-azure-entra-client-secret",
+    "cf-aig-authorization", "cf-access-client-secret", "cf-access-token", "cf-access-jwt-assertion", "helicone-auth",
+    "x-helicone-auth", "x-bf-vk", "x-bf-api-key", "x-tfy-api-key", "x-openrouter-api-key", "x-vercel-protection-bypass",
+    "x-vercel-oidc-token", "x-lobe-chat-auth", "lobe-chat-access-code", "x-apig-appcode", "x-acs-security-token",
+    "x-acs-accesskey-id", "x-amz-security-token", "x-amz-signature", "x-amz-credential", "awsaccesskeyid",
+    "x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-goog-iap-jwt-assertion", "x-goog-iam-authorization-token",
+    "x-serverless-authorization", "x-github-token", "private-token", "job-token", "x-anthropic-api-key",
+    "anthropic-api-key", "x-openai-api-key", "x-openai-key", "x-anthropic-key", "x-proxy-key", "x-key", "xi-api-key",
+    "x-auth-token", "x-auth-key", "x-auth", "x-proxy-auth", "x-access-token", "x-forwarded-access-token", "x-id-token",
+    "x-user-token", "x-jwt", "dpop", "x-rapidapi-key", "x-mashape-key", "x-consumer-key", "x-naver-client-secret",
+    "x-ncp-apigw-api-key", "dd-application-key", "x-app-secret", "client_secret", "refresh_token", "id_token",
+    "password", "passphrase", "pwd", "client_assertion", "x-dashscope-api-key", "cookie",
+]  # fmt: skip
+# Headers of clients that look a little like one of those.
+NO_KEYS = [
+    "x-request-id", "x-client-request-id", "idempotency-key", "sec-websocket-key", "x-bf-cache-key",
+    "openai-organization", "openai-project", "anthropic-version", "anthropic-beta", "anthropic-workspace-id",
+    "x-stainless-lang", "x-claude-code-session-id", "x-app", "session_id", "x-openclaw-session-key", "x-amz-target",
+    "x-amz-date", "x-goog-user-project", "helicone-cache-enabled", "x-portkey-provider", "cf-aig-cache-ttl",
+    "http-referer", "x-title", "authority", "author", "max-tokens", "surrogate-key", "www-authenticate", "traceparent",
+    "copilot-integration-id", "editor-version", "x-initiator", "ai-resource-group", "x-ms-region",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS_IN_USE)
+def test_names_in_use_for_keys_are_known(name: str) -> None:
+    assert is_key_header(name.upper())
+    assert is_key_parameter(f"{name}=x")
+
+
+@pytest.mark.parametrize("name", NO_KEYS)
+def test_other_headers_are_no_keys(name: str) -> None:
+    assert not is_key_header(name)
+
+
 @pytest.mark.parametrize("name", sorted(KEY_NAMES) + sorted(KEY_ENDINGS))
 def test_every_listed_name_is_masked_in_headers_and_queries(name: str) -> None:
     assert masked_fields(((name.encode(), b"hunter2"),)) == ((name.encode(), b"****"),)
@@ -161,10 +203,25 @@ def test_fields_that_frame_the_body_stay_and_secrets_elsewhere_are_masked() -> N
     )
 
 
-def test_only_the_key_among_websocket_protocols_is_masked() -> None:
-    assert masked_header("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key.abc, v1") == (
-        "realtime, openai-insecure-api-key.****, v1"
-    )
+@pytest.mark.parametrize(
+    ("value", "shown", "sent"),
+    [
+        ("realtime, openai-insecure-api-key.abc, v1", "realtime, openai-insecure-api-key.****, v1", "realtime, v1"),
+        ("xai-client-secret.abc.def, v1.2", "xai-client-secret.****, v1.2", "v1.2"),
+        ("base64url.bearer.authorization.k8s.io.abc, v4", "base64url.bearer.****.abc, v4", "v4"),
+        ("token, abc, v1", "token, ****, v1", "v1"),
+        ("Bearer,abc", "Bearer,****", None),
+        ("realtime, openai-beta.realtime-v1, graphql-ws", "realtime, openai-beta.realtime-v1, graphql-ws",
+         "realtime, openai-beta.realtime-v1, graphql-ws"),
+    ],
+)  # fmt: skip
+def test_only_the_key_among_websocket_protocols_is_masked_and_stripped(
+    value: str, shown: str, sent: str | None
+) -> None:
+    assert masked_header("Sec-WebSocket-Protocol", value) == shown
+    assert masked_header("Sec-WebSocket-Protocol", shown) == shown
+    left = stripped(((b"sec-websocket-protocol", value.encode()),))
+    assert [field[1].decode() for field in left] == ([] if sent is None else [sent])
 
 
 def test_known_secrets_are_masked_in_any_text() -> None:

@@ -11,7 +11,6 @@ local function set_of(names)
 end
 
 local KEY_NAMES, PLACEHOLDERS = set_of(CONSTANTS.key_names), set_of(CONSTANTS.placeholders)
-local KEY_PROTOCOL = CONSTANTS.key_protocol
 
 -- ---- the path ----
 
@@ -224,17 +223,6 @@ function head.client_key(fields, prefer)
   end
 end
 
--- Return a Sec-WebSocket-Protocol value without keys; nil where nothing is left.
-function head.without_websocket_key(value)
-  if not has(value:lower(), KEY_PROTOCOL) then return value end
-  local kept = {}
-  for _, part in ipairs(text.split(value, ",")) do
-    part = trimmed(part)
-    if part:sub(1, #KEY_PROTOCOL):lower() ~= KEY_PROTOCOL then kept[#kept + 1] = part end
-  end
-  return #kept > 0 and table.concat(kept, ", ") or nil
-end
-
 -- ---- query, betas, models ----
 
 local function ends_in(name, endings)
@@ -246,8 +234,33 @@ end
 
 local function names_key(name)
   name = name:gsub("%W+", ""):lower()
-  if not KEY_NAMES[name] and not ends_in(name, CONSTANTS.key_endings) then return false end
-  return not ends_in(name, CONSTANTS.page_token_endings)
+  return KEY_NAMES[name] or ends_in(name, CONSTANTS.key_endings), name
+end
+
+-- Return the place where a key begins in a subprotocol, as in `openai-insecure-api-key.KEY`; nil if it has none.
+local function key_start(protocol)
+  local start = 1
+  for _, label in ipairs(text.split(protocol, ".")) do
+    start = start + #label + 1
+    if names_key(label) then return math.min(start, #protocol + 1) end
+  end
+end
+
+-- Return a Sec-WebSocket-Protocol value without keys; nil where nothing is left.
+function head.without_websocket_key(value)
+  local parts, kept, is_key = text.split(value, ","), {}, false
+  for _, part in ipairs(parts) do
+    local start = is_key and 1 or key_start(part)
+    if not start then kept[#kept + 1] = trimmed(part) end
+    is_key = not is_key and start == #part + 1 -- the key is behind the name
+  end
+  if #kept == #parts then return value end
+  return #kept > 0 and table.concat(kept, ", ") or nil
+end
+
+local function names_key_of_query(encoded)
+  local is_name, name = names_key(encoded)
+  return is_name and not ends_in(name, CONSTANTS.page_token_endings)
 end
 
 -- Report whether a `name=value` of a query carries a key, in whatever spelling.
@@ -256,7 +269,7 @@ local function is_key_parameter(pair)
   local name = stop and pair:sub(1, stop - 1) or pair
   for _ = 1, CONSTANTS.max_decodings do name = text.unquoted(name) end
   -- Servers that build arrays or C strings from parameters end the name here.
-  return names_key(name) or names_key(name:match("^[^%[%z]*"))
+  return names_key_of_query(name) or names_key_of_query(name:match("^[^%[%z]*"))
 end
 
 -- Return the parts of a parameter that carry no key, nil where none is left; some servers take `;` for `&`.
