@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
 from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed
-from .speed import hooks, lookups, sockets
+from .speed import hooks, layers, lookups, sockets
 
 PATCHES: tuple[Patch, ...] = (
     Patch(
@@ -111,6 +111,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy asks some 33 addons for each hook, and starts a task for each hook",
         None,
         hooks.index_hooks,
+    ),
+    Patch(
+        "plain-layers",
+        "speed",
+        "mitmproxy passes each command up through two generators for each layer, and tries eight types at each",
+        None,
+        layers.plain_layers,
     ),
     Patch(
         "joined-writes",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator
 from itertools import chain
 from types import TracebackType
 from typing import Any
@@ -36,7 +36,7 @@ from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.flow import Flow
 from mitmproxy.proxy import commands, events, layer, server
-from mitmproxy.proxy.layers.http import DropStream, HttpStream
+from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._hooks import (
     HttpRequestHeadersHook,
     HttpRequestHook,
@@ -45,13 +45,13 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from ..patch import Patches, expect
+from .layers import Commands, plain_handling
 
 # Faults of addons are logged under mitmproxy's own logger, as without the patch.
 _addon_logger = logging.getLogger("mitmproxy.addonmanager")
 _LIFECYCLE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
 _IN_PLACE = frozenset({HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook})
 Table = tuple[tuple[Any, ...], ...]
-Commands = Iterable[commands.Command]
 # These addons of mitmproxy do nothing while this attribute is empty; it changes with options only.
 _STATES: dict[type, str] = {
     blocklist.BlockList: "items",
@@ -78,33 +78,6 @@ Steps = Generator[Awaitable[object], None, None]
 def index_hooks(patches: Patches) -> None:
     """Call the addons from a table, and without a task if none of them has to wait."""
     Dispatch(ctx.master.addons).install(patches)
-
-
-def _hooks_in_place(handle_event: Callable[..., Commands], dispatch: Dispatch) -> Callable[..., Commands]:
-    """Complete hooks in the stream itself, which saves the path up and down through the layers.
-
-    The hook at the end of a response is left to `Shortcut`: the next request may follow it, for which the connections
-    that are still busy with this one are not ready.
-    """
-    expect(handle_event, "self", "event")
-
-    def hooks_in_place(self: Any, event: events.Event) -> Commands:
-        due: events.Event | None = event
-        is_over = False
-        while due is not None:
-            event, due = due, None
-            for command in handle_event(self, event):
-                if type(command) in _IN_PLACE and dispatch.complete(command):  # type: ignore[arg-type]
-                    due = events.HookCompleted(command)  # type: ignore[arg-type]
-                else:
-                    is_over = is_over or type(command) is DropStream
-                    yield command
-        if is_over and not self._paused:
-            # The stream receives no more events and refers to itself: it would keep its flow until the next garbage
-            # collection, which large bodies do not bring nearer.
-            del self.flow
-
-    return hooks_in_place
 
 
 class Shortcut:
@@ -166,7 +139,9 @@ class Dispatch:
             await serve(self)
 
         patches.set(server.ConnectionHandler, "handle_client", handle_client)
-        patches.set(HttpStream, "handle_event", _hooks_in_place(HttpStream.handle_event, self))
+        patches.set(
+            HttpStream, "handle_event", plain_handling(HttpStream.handle_event, self._completes_in_place)
+        )
         patches.set(patches, "is_last", self.is_last)
         patches.on_undo(self.retire)
         self._is_on = True
@@ -244,7 +219,7 @@ class Dispatch:
             if not all(callable(getattr(addon, name)) for addon in having):
                 return None
             if having:
-                groups.append(tuple(having))
+                groups.append(tuple(map(_quick, having)) if name == "request" else tuple(having))
         return tuple(groups)
 
     def _steps(self, event: hooks.Hook, args: list[Any]) -> Steps:
@@ -257,8 +232,6 @@ class Dispatch:
         for group in table:
             try:
                 for addon in group:
-                    if name == "request" and isinstance(addon, ASGIApp) and _serves_nothing(addon, *args):
-                        continue
                     result = getattr(addon, name)(*args)
                     if result is not None and inspect.isawaitable(result):
                         yield result
@@ -279,6 +252,14 @@ class Dispatch:
         yield from steps
         update = hooks.UpdateHook([flow])
         yield from self._steps(update, update.args())
+
+    def _completes_in_place(self, command: commands.Command) -> bool:
+        """Return whether a command of a stream is a hook that completes there, without the way up and down the layers.
+
+        The hook at the end of a response is left to `Shortcut`: the next request may follow it, for which the
+        connections that are still busy with this one are not ready.
+        """
+        return type(command) in _IN_PLACE and self.complete(command)  # type: ignore[arg-type]
 
     def complete(self, hook: commands.StartHook) -> bool:
         """Call the addons and return whether that completes the hook; if not, `handle_lifecycle` continues it."""
@@ -319,21 +300,26 @@ def _is_idle(addon: object) -> bool:
     return state is not None and not getattr(addon, state, True)
 
 
+def _quick(addon: object) -> object:
+    if isinstance(addon, ASGIApp) and type(addon).request in (ASGIApp.request, Onboarding.request):
+        return _Hosted(addon)
+    return addon
+
+
 def _only_prints(addon: object) -> bool:
     return type(addon) is dumper.Dumper and not ctx.options.dumper_filter
 
 
-def _serves_nothing(addon: ASGIApp, flow: http.HTTPFlow) -> bool:
-    """Return whether this addon of mitmproxy serves another host; its own check takes longer."""
-    return type(addon).request in (ASGIApp.request, Onboarding.request) and (
-        not _may_name(addon.host, flow.request) or not addon.should_serve(flow)
-    )
+class _Hosted:
+    """An app of mitmproxy, whose own check takes longer, and that serves few requests."""
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-def _may_name(host: str, request: http.Request) -> bool:
-    """Return whether a request may name a host; parsing the name takes longer than this search."""
-    named = b"\n".join([request.data.authority, *(value for _, value in request.headers.fields)])
-    return host == request.host or host.lower().encode() in named.lower()
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Let the app answer a request that names its host."""
+        named = flow.request.host_header or flow.request.host
+        return self._app.request(flow) if self._app.host.lower() in named.lower() else None
 
 
 async def _finish(waiting: Awaitable[object] | None, steps: Steps) -> None:
