@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache, lru_cache
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from mitmproxy import hooks, http, optmanager
@@ -19,17 +22,22 @@ _UNCHANGING = (bool, str, int, float, type(None))
 
 def uncopied_options(patches: Patches) -> None:
     """Return options of immutable types without a deep copy."""
-    option, unset = optmanager._Option, optmanager.unset
-    copied = option.current
-    expect(copied, "self")
-    if not {"value", "_default"} <= set(option.__slots__):
-        raise Unexpected("optmanager._Option")
+    manager, option, unset = optmanager.OptManager, optmanager._Option, optmanager.unset
+    read = manager.__getattr__
+    expect(read, "self", "attr")
+    expect(option.current, "self")
+    if not {"value", "_default"} <= set(option.__slots__) or "_options" not in read.__code__.co_names:
+        raise Unexpected("optmanager.OptManager")
 
-    def current(self: Any) -> Any:
-        value = self._default if self.value is unset else self.value
-        return value if isinstance(value, _UNCHANGING) else copied(self)
+    def get(self: Any, attr: str) -> Any:
+        found = self.__dict__["_options"].get(attr)
+        if found is not None:
+            value = found._default if found.value is unset else found.value
+            if isinstance(value, _UNCHANGING):
+                return value
+        return read(self, attr)  # type: ignore[no-untyped-call]
 
-    patches.set(option, "current", current)
+    patches.set(manager, "__getattr__", get)
 
 
 def plain_headers(patches: Patches) -> None:
@@ -42,18 +50,21 @@ def plain_headers(patches: Patches) -> None:
     make = headers.__init__
 
     def init(self: Any, fields: Any = (), **more: Any) -> None:
-        fields = tuple(fields)
-        if more or not all(type(name) is type(value) is bytes for name, value in fields):
-            make(self, fields, **more)
+        pairs = [(name, value) for name, value in fields]
+        if more or not set(map(type, chain.from_iterable(pairs))) <= {bytes}:
+            make(self, pairs, **more)
         else:
-            self.fields = tuple([(name, value) for name, value in fields])
+            self.fields = tuple(pairs)
 
     lowered = lru_cache(maxsize=1024)(_lowered)
 
     def values(self: Any, name: str | bytes) -> list[str]:
         wanted = lowered(name)
+        length = len(wanted)
         return [
-            value.decode("utf-8", "surrogateescape") for key, value in self.fields if key.lower() == wanted
+            value.decode("utf-8", "surrogateescape")
+            for key, value in self.fields
+            if len(key) == length and key.lower() == wanted
         ]
 
     def get(self: Any, key: str | bytes, default: Any = None) -> Any:
@@ -61,8 +72,7 @@ def plain_headers(patches: Patches) -> None:
         return ", ".join(found) if found else default
 
     def contains(self: Any, key: str | bytes) -> bool:
-        wanted = lowered(key)
-        return wanted in [name.lower() for name, _ in self.fields]
+        return bool(values(self, key))
 
     patches.set(headers, "__init__", init)
     patches.set(headers, "get_all", values)
@@ -94,10 +104,15 @@ def plain_checks(patches: Patches) -> None:
     check, args = http.MessageData.__post_init__, hooks.Hook.args
     expect(check, "self")
     expect(args, "self")
+    accepted: set[tuple[type, ...]] = set()
 
     def post_init(self: Any) -> None:
-        if not all(isinstance(getattr(self, name), kinds) for name, kinds in _kinds(self.__class__)):
-            check(self)  # type: ignore[no-untyped-call]  # raises with mitmproxy's message
+        values = _values(self.__class__)(self)
+        kinds = (self.__class__, *map(type, values))
+        if kinds not in accepted:
+            if not all(map(isinstance, values, _kinds(self.__class__))):
+                check(self)  # type: ignore[no-untyped-call]  # raises with mitmproxy's message
+            accepted.add(kinds)
 
     patches.set(http.MessageData, "__post_init__", post_init)
     patches.set(hooks.Hook, "args", lambda self: [getattr(self, name) for name in _names(self.__class__)])
@@ -109,10 +124,12 @@ def _names(kind: type) -> tuple[str, ...]:
 
 
 @cache
-def _kinds(kind: type) -> tuple[tuple[str, tuple[type, ...]], ...]:
-    """Return the names of a dataclass's fields with their permitted types."""
-    found = []
+def _values(kind: type) -> attrgetter[tuple[Any, ...]]:
+    return attrgetter(*_names(kind))
+
+
+def _kinds(kind: type) -> Iterator[tuple[type, ...]]:
+    """Return the permitted types of a dataclass's fields."""
     for field in fields(kind):
         kinds = typing.get_args(field.type) or (field.type,)
-        found.append((field.name, (*kinds, int) if float in kinds else tuple(kinds)))
-    return tuple(found)
+        yield (*kinds, int) if float in kinds else kinds
