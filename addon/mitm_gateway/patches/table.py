@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
 from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed
-from .speed import hooks, layers, lookups, sockets
+from .speed import hooks, layers, lookups, sockets, web
 
 PATCHES: tuple[Patch, ...] = (
     Patch(
@@ -167,6 +167,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy creates a server connection for each request and discards it",
         None,
         lookups.plain_forks,
+    ),
+    Patch(
+        "fewer-messages",
+        "speed",
+        "mitmweb describes a flow and hashes its bodies some eight times a request, even for no browser",
+        None,
+        web.fewer_messages,
     ),
 )
 
