@@ -49,7 +49,7 @@ def option_fault(assignments: Sequence[str]) -> str | None:
     declared = options.Options()
     known = _declare_gateway_options(declared)
     for assignment in assignments:
-        name, equals, _ = assignment.partition("=")
+        name, equals, value = assignment.partition("=")
         if not name:
             return f'--set "{assignment}" has no name; expected NAME=VALUE'
         if not equals:
@@ -63,6 +63,19 @@ def option_fault(assignments: Sequence[str]) -> str | None:
             declared.set(assignment, defer=True)
         except exceptions.OptionsError as fault:
             return f'--set "{name}": {fault}'
+        if name == "server_replay" and value and (reason := _recording_fault(Path(value).expanduser())):
+            return f"--set {name}: {reason}"
+    return None
+
+
+def _recording_fault(path: Path) -> str | None:
+    """Return why a recording to answer from cannot be read; mitmproxy would not name the file."""
+    from ..mitm.recording_file import RecordingError, RecordingReader
+
+    try:
+        next(iter(RecordingReader(path)), None)
+    except RecordingError as fault:
+        return str(fault)
     return None
 
 

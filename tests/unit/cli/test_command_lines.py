@@ -36,6 +36,8 @@ WRONG = (
     ("serve 8080", 'unknown argument "8080" (did you mean "--port 8080"?); arguments for mitmproxy follow "--"'),
     ("serve rules.yaml", 'unknown argument "rules.yaml"; arguments for mitmproxy follow "--"'),
     ("serve --rules", "--rules has no value"),
+    ("serve --set server_replay=nowhere.mitm", "--set server_replay: nowhere.mitm: no such file; expected"),
+    ("run --set server_replay=rules.yaml true", "--set server_replay: rules.yaml: this is not a recording; expected"),
     ("serve --set gateway_log", '--set "gateway_log" has no value; expected NAME=VALUE'),
     ("serve --set =x", '--set "=x" has no name; expected NAME=VALUE'),
     ("serve --set gateway_keep=x", '--set "gateway_keep": '),
