@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import zlib
 
 import pytest
 from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy.layers.websocket import WebsocketConnection
+from mitmproxy.test.tflow import tclient_conn
+from wsproto.connection import Connection as WebSocket
+from wsproto.connection import ConnectionType
+from wsproto.events import BytesMessage, Event, Ping, TextMessage
 
-from support.layers import Connection, Gateway
+from mitm_gateway.patches.safety import websockets
+from support.layers import UPSTREAM, Connection, Gateway
+from support.patched import applied
 
 HOST = "socket.test"
 ASKED = (
@@ -81,3 +90,87 @@ def test_a_socket_whose_client_vanishes_is_recorded_so(gateway: Gateway) -> None
     _, flow = talk(gateway, frame(b"hello", is_masked=True))
     assert gateway.under_way == 0
     assert flow.metadata["gateway"]["outcome"] == "client_left"
+
+
+TOO_BIG = b"\x03\xf1"  # 1009
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+LIMIT = 100_000
+
+
+def read_by_upstream(connection: Connection) -> list[Event]:
+    """Return the frames that the upstream received."""
+    upstream = WebSocket(ConnectionType.SERVER)
+    upstream.receive_data(connection.sent[UPSTREAM].partition(b"\r\n\r\n")[2])
+    return list(upstream.events())
+
+
+def with_deflate(head: bytes) -> bytes:
+    return head.removesuffix(b"\r\n") + DEFLATE + b"\r\n"
+
+
+HALF = b"\xfe" + (LIMIT // 2 + 1).to_bytes(2, "big") + b"\0" * 4 + b"x" * (LIMIT // 2 + 1)
+WHOLE = b"\x82\xff" + (LIMIT + 1).to_bytes(8, "big") + b"\0" * 4 + b"x" * (LIMIT + 1)
+
+
+@pytest.mark.parametrize("large", [WHOLE, b"\x02" + HALF + b"\x80" + HALF], ids=["a frame", "two fragments"])
+def test_a_message_over_the_bound_ends_the_socket_and_goes_no_further(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, large: bytes
+) -> None:
+    monkeypatch.setattr(websockets, "MAX_MESSAGE_BYTES", LIMIT)
+    fits = frame(b"f" * 60_000, is_masked=True)
+    connection, flow = talk(gateway, fits + large)
+    received = read_by_upstream(connection)
+    assert b"".join(event.data for event in received if isinstance(event, BytesMessage)) == b""
+    assert "".join(event.data for event in received if isinstance(event, TextMessage)) == "f" * 60_000
+    assert TOO_BIG in connection.got
+    assert flow.websocket is not None
+    assert (flow.websocket.close_code, gateway.under_way) == (1009, 0)
+
+
+def test_a_message_that_unpacks_to_too_much_ends_the_socket(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websockets, "MAX_MESSAGE_BYTES", 2 << 20)
+    packer = zlib.compressobj(wbits=-15)
+    bomb = (packer.compress(b"\0" * (40 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)).removesuffix(
+        b"\0\0\xff\xff"
+    )
+    sent = b"\xc2\xfe" + len(bomb).to_bytes(2, "big") + b"\0\0\0\0" + bomb
+    tracemalloc.start()
+    connection = gateway.exchange(
+        with_deflate(ASKED) + sent, with_deflate(SWITCH), 1 << 20, target=(HOST, 443), sni=HOST
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert TOO_BIG in connection.got
+    assert peak < 12 << 20
+
+
+def test_the_others_have_their_turn_between_frames_and_the_order_stays(gateway: Gateway) -> None:
+    pings = b"".join(frame(b"%05d" % number, is_masked=True, opcode=9) for number in range(2000))
+    connection, _ = talk(gateway, pings + frame(b"last", is_masked=True))
+    *received, last = read_by_upstream(connection)[:2001]
+    assert [int(event.payload) for event in received if isinstance(event, Ping)] == list(range(2000))
+    assert isinstance(last, TextMessage)
+    assert connection.turns >= 2000 // 256
+
+
+def test_short_fragments_are_joined(gateway: Gateway) -> None:
+    many = b"\x02\x81\0\0\0\0a" + b"\x00\x81\0\0\0\0a" * 9_998 + b"\x80\x81\0\0\0\0a"
+    connection, flow = talk(gateway, many)
+    assert flow.websocket is not None
+    assert flow.websocket.messages[0].content == b"a" * 10_000
+    assert len(read_by_upstream(connection)) < 10
+
+
+def test_a_message_grows_in_place() -> None:
+    socket = WebsocketConnection(ConnectionType.SERVER, conn=tclient_conn())
+    with applied("websocket-bounds"):
+        buffers = set()
+        for data in (b"\x02\xff" + (300_000).to_bytes(8, "big") + b"\0" * 4, *[b"x" * 1000] * 200):
+            socket.receive_data(data)
+            for event in socket.events():
+                socket.frame_buf[-1] += event.data
+            buffers.add(id(socket.frame_buf[-1]))
+    assert len(socket.frame_buf[0]) == 200_000
+    assert len(buffers) <= 2

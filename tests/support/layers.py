@@ -92,6 +92,8 @@ class Connection:
         self.got = b""  # by the client
         self.sent: dict[tuple[str, int], bytes] = {}  # to each address that was connected to
         self.logged: list[str] = []
+        self.turns = 0
+        """How often the others had their turn."""
         self.flows: list[HTTPFlow] = []  # of each hook
         self.kept: set[tuple[str, str]] = set()  # keys that the flow contained after a hook
 
@@ -126,6 +128,9 @@ class Connection:
                 return self._upstream_got(command.connection, (host, port), data)
             case commands.CloseConnection(connection=connection):
                 connection.state = ConnectionState.CLOSED
+            case commands.RequestWakeup():
+                self.turns += 1
+                return [events.Wakeup(command)]
             case commands.Log(message=message):
                 self.logged.append(message)
             case commands.StartHook():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .patch import Kind, Patch, Patches, Unexpected
-from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed
+from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed, websockets
 from .speed import hooks, layers, lookups, sockets, web
 
 PATCHES: tuple[Patch, ...] = (
@@ -20,6 +20,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy prints C1 controls and marks of direction, which act on terminals, as a peer sent them",
         None,
         printing.print_safely,
+    ),
+    Patch(
+        "websocket-bounds",
+        "safety",
+        "mitmproxy reads all waiting frames in one go, and messages of any size in quadratic time",
+        None,
+        websockets.bound_websockets,
     ),
     Patch(
         "body-limit",
