@@ -40,8 +40,9 @@ web: .venv/runtime ## the same with mitmproxy's web page
 	@exec $(SERVE) --web
 
 quick: WORKERS = 2
+quick: QUICK = "not e2e and not exhaustive"
 quick: .venv/dev ## the tests without real processes, within half a minute
-	@.venv/bin/python -m pytest $(PARALLEL) --hypothesis-profile=quick tests/unit tests/addon tests/test_*.py $(ARGS)
+	@.venv/bin/python -m pytest $(PARALLEL) --hypothesis-profile=quick -m $(QUICK) tests/unit tests/addon tests/test_*.py $(ARGS)
 
 test: .venv/dev $(CLAUDE_STAMP) $(PLAYWRIGHT_STAMP) $(NODE_STAMP) ## the whole suite; ARGS="-k stream" for a part of it
 	@$(call suite,.venv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from functools import cache
 
 import pytest
 
@@ -37,6 +38,7 @@ HOOKS = {
 SCRIPTS = (ROOT / "addon" / "gateway.py", PACKAGE / "script" / "gateway.py")
 
 
+@cache
 def trees(package: str) -> dict[str, ast.Module]:
     """The modules of a package."""
     paths = (PACKAGE / package).rglob("*.py") if (PACKAGE / package).is_dir() else [PACKAGE / f"{package}.py"]

@@ -35,6 +35,7 @@ from mitm_gateway.wire.sse import EventReader
 from support.core import make_rule, make_ruleset
 from support.regex_steps import CountingPattern, Steps, is_bounded, samples
 
+pytestmark = pytest.mark.exhaustive
 PACKAGE = Path(__file__).resolve().parent.parent / "addon" / "mitm_gateway"
 MAX_RATIO = 3
 # Expressions with a bounded repeat look quadratic below its bound, so these sizes are tried one after the other.

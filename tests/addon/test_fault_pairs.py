@@ -11,6 +11,7 @@ from support.constants import GW
 from support.faults import STEPS, Breaking
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Connection, Gateway
 
+pytestmark = pytest.mark.exhaustive
 REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
 ON_THE_WAY_OUT = [step for step, (*_, is_out) in STEPS.items() if is_out]
 # These end a request that has failed; doing nothing must not let it out either.

@@ -66,6 +66,7 @@ async def test_right_values_of_a_configuration_file_are_taken(given: dict[str, A
         assert all(getattr(context.options, name) == given[name] for name in given if "gateway" in name)
 
 
+@pytest.mark.e2e
 def test_mitmdump_ends_with_the_line_instead_of_serving_without_the_gateway(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("gateway_keep: many\ngateway_kep: 1\n")
     command = [str(Path(sys.executable).with_name("mitmdump")), "--set", f"confdir={tmp_path}", "-p", "0"]

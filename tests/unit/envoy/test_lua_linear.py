@@ -15,6 +15,7 @@ from support.constants import TESTS
 from support.core import make_rule
 from support.lua import Library
 
+pytestmark = pytest.mark.exhaustive
 N = 100
 MAX_RATIO = 3
 RULE = make_rule(
