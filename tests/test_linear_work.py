@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.exchange import guard, headers, json_body, plan
+from mitm_gateway.exchange import form_body, guard, headers, json_body, plan
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
@@ -243,6 +243,18 @@ def body(text: str) -> bytes:
     ).encode()
 
 
+FORM = "multipart/form-data; boundary=b"
+
+
+def form(text: str) -> bytes:
+    """A form with a part for each character, and one with the text in its headers."""
+    parts = [
+        f'--b\r\nx: {part}\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+        for part in (*text[:500], text)
+    ]
+    return raw("x\r\n".join([*parts, "x\r\n--b--"]))
+
+
 def token_betas(text: str) -> bytes:
     return json.dumps({"anthropic_beta": ["oauth-2025-04-20", *text]}).encode()
 
@@ -333,6 +345,10 @@ CALLS: dict[str, Callable[[str], object]] = {
         plan.client_key(head(text), CLIENT),
         plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
         plan.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
+    ),
+    "exchange.form_body": lambda text: (
+        form_body.models_in_form(b"--b\r\n" + raw(text) + b"\r\n--b--", f"multipart/form-data; boundary=b{text}"),
+        form_body.models_in_form(form(text), FORM), form_body.renamed_form(form(text), [(0, 1, text)], str.upper),
     ),
     "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text), MESSAGES)),
     "exchange.json_scanner": lambda text: (

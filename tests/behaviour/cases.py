@@ -62,6 +62,19 @@ def _body(case: str, sent: bytes, expected: bytes | None, **keys: object) -> Cas
     return Case(case, rule, body=sent, sent_body=expected)
 
 
+def form(*fields: tuple[str, str], boundary: str = "b-1") -> bytes:
+    """Return a form of these headers and values of parts."""
+    parts = [
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n" for head, value in fields
+    ]
+    return "".join([*parts, f"--{boundary}--\r\n"]).encode()
+
+
+def form_type(boundary: str) -> tuple[Header, ...]:
+    """Return the header that names the boundary of a form."""
+    return (("Content-Type", f"multipart/form-data; boundary={boundary}"),)
+
+
 NASTY = (
     '{ "messages":[{"model":"claude-opus-1","x":"\\"model\\":\\"y\\""}] ,"n":1.0e+2,"big":12345678901234567890,'
     '"s":"\\ud800 é ｱ 😀","model" :\t"claude-opus-4" , "z":"\\u00e9\\/"}\n'
@@ -299,6 +312,24 @@ CASES = [
             ("have betas", "beta: {drop: [x]}", "path: /v1/**"), ("decide", "", 'path: /v1/**, model: "gpt-5*"'),
         ]
     ),
+    *(
+        Case(f"a form's model is mapped: {name}", MODELS, target="/v1/audio/transcriptions", headers=form_type(kind),
+             sent_target="/base/v1/audio/transcriptions", body=form(*sent), sent_body=form(*expected))
+        for name, kind, sent, expected in [
+            ("behind a file", "b-1", [('name="file"; filename="a"', "\0\r\n--b-10"), ('name="model"', "claude-opus-4")],
+             [('name="file"; filename="a"', "\0\r\n--b-10"), ('name="model"', "gw-large")]),
+            ("with more headers", '"b-1"', [('name=model\r\nContent-Type: text/plain', "claude-exact")],
+             [('name=model\r\nContent-Type: text/plain', "gw-exact")]),
+            ("but no file of that name", "b-1", [('name="model"; filename="model"', "claude-exact")],
+             [('name="model"; filename="model"', "claude-exact")]),
+            ("but no other field", "b-1", [('name="prompt"', 'name="model"\r\n\r\nclaude-exact')],
+             [('name="prompt"', 'name="model"\r\n\r\nclaude-exact')]),
+            ("but not behind another boundary", "b-2", [('name="model"', "claude-exact")],
+             [('name="model"', "claude-exact")]),
+        ]
+    ),
+    Case("a form's model that is too long", MODELS, target="/v1/audio/transcriptions", headers=form_type("b-1"), status=400,
+         sent_target=None, body=form(('name="model"', "x" * 9000))),
     Case("audio is no JSON", MODELS, headers=(("Content-Type", "audio/wav"),), body=b"RIFF", sent_body=b"RIFF"),
     Case("JSON that says it is a form is read", MODELS, headers=(("Content-Type", "multipart/form-data; boundary=x"),),
          body=b'{"model":"claude-opus-4"}', sent_body=b'{"model":"gw-large"}'),

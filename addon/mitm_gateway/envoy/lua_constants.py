@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from ..exchange import (
     body_error,
+    form_body,
     guard,
     json_body,
     json_models,
@@ -66,6 +67,7 @@ def constants() -> dict[str, Any]:
         "max_steps": json_models.MAX_STEPS,
         "max_names": json_models.MAX_NAMES,
         "max_name_bytes": json_models.MAX_NAME_BYTES,
+        "max_part_headers": form_body.MAX_HEADERS,
         "resources": dict.fromkeys(json_models.RESOURCES, True),
         "other_types": json_body.OTHER_TYPES,
         "utf16_and_32": json_body.UTF16_AND_32,

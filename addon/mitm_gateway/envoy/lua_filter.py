@@ -25,7 +25,7 @@ from .refusals import too_large
 
 # Each may use the ones before it.
 _LIBRARY = (
-    "text", "strings", "escapes", "growth", "json", "head", "models", "edits", "estimate", "kinds", "restore", "frames",
+    "text", "strings", "escapes", "growth", "json", "head", "kinds", "models", "edits", "estimate", "restore", "frames",
     "usage",
 )  # fmt: skip
 _HANDLERS = ("admission",)

@@ -22,6 +22,7 @@ from ..wire.request import Arrival, Fields, RequestHead
 from . import guard
 from .body_error import BodyError, OvergrownError
 from .config import Config
+from .form_body import models_in_form, renamed_form
 from .front_page import Greeting, greet
 from .headers import Secrets, drops_token, outgoing, signed_fields
 from .json_body import Body
@@ -172,6 +173,8 @@ class Exchange:
             return self._answer(answer)
         if body is not None:
             self._edit(self.plan, body, content)
+        elif self.plan.rule.models:
+            self._edit_form(self.plan, content)
         return self._proceed() if self._secrets is None else Forward(body=self._edited)
 
     def _scanned(self, content: bytes) -> Body | None:
@@ -192,6 +195,20 @@ class Exchange:
         record.note_models(plan, body.models)
         if body.model is not None and record.model is None:
             record.model, record.model_sent = body.model, sent
+
+    def _edit_form(self, plan: Plan, content: bytes) -> None:
+        models = models_in_form(content, self.head.get("content-type") or "")
+        if not models or plan.rule.models is None:
+            return
+        record, sent_for = self.record, plan.rule.models.sent_for
+        edited = renamed_form(content, models, sent_for)
+        if edited is not content:
+            self._edited = edited
+            record.bytes_came, record.bytes_out = len(content), len(edited)
+        names = tuple(dict.fromkeys(name for *_, name in models))
+        record.note_models(plan, names)
+        if record.model is None:
+            record.model, record.model_sent = names[0], sent_for(names[0])
 
     def _proceed(self) -> Step:
         """Request the credentials of the plan; with a recording there is nothing to send them with."""

@@ -16,6 +16,7 @@ from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import json_body
 from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.form_body import models_in_form, renamed_form
 from mitm_gateway.exchange.json_body import is_json, scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.exchange.local_answers import estimated_tokens
@@ -298,3 +299,35 @@ def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None
     assert lua.call("estimate.tokens", raw, "anthropic") == round((len("systemmessagestools") + 495) / 3.6)
     rule = make_rule(body={"remove": ["messages" + "[*].a" * 494]})
     assert edited_by_filter(lua, rule, raw) == raw.replace(b'"a":1', b"")
+
+
+FORMS = st.lists(
+    st.sampled_from([
+        "--b", "\r\n", "\r\n", "\r\n\r\n", "--", "\r\n--b", 'Content-Disposition: form-data; name="model"', "a", "é", " ",
+        'content-disposition:form-data;name=model ', '; filename="x"', "\r\n--b--", "\udcff",
+    ]),
+    max_size=14,
+).map("".join)  # fmt: skip
+FORM_TYPES = st.sampled_from([
+    "multipart/form-data; boundary=b", 'Multipart/Form-Data;x=1; Boundary="b"', "multipart/form-data",
+    "multipart/mixed; boundary=b", "multipart/form-data; boundary=b, application/json",
+])  # fmt: skip
+
+
+@given(FORMS, FORM_TYPES)
+def test_the_models_of_forms_are_found_and_renamed_alike(lua: Library, form: str, content_type: str) -> None:
+    raw, rule = (
+        form.encode("utf-8", "surrogateescape"),
+        make_rule(models={"map": {"a": "b"}, "default": "é-c"}),
+    )
+    assert rule.models
+    try:
+        models = models_in_form(raw, content_type)
+    except BodyError:
+        with pytest.raises(Refused):
+            lua.call("models.scan_form", raw, content_type)
+        return
+    places, names = lua.call("models.scan_form", raw, content_type)
+    assert [name.decode() for name in names.values()] == list(dict.fromkeys(name for *_, name in models))
+    data = rule_data(rule, HERE)["models"]
+    assert lua.call("models.renamed", raw, places, data, 1) == renamed_form(raw, models, rule.models.sent_for)

@@ -121,16 +121,72 @@ function models.scan(body, api)
   return found, names
 end
 
+-- ---- forms ----
+
+local MAX_PART_HEADERS = CONSTANTS.max_part_headers
+
+local function names_model(headers)
+  for line in (headers .. "\r\n"):gmatch("(.-)\r\n") do
+    local name = line:lower():match("^content%-disposition:[ \t]*form%-data[ \t]*;[ \t]*name=(.-)[ \t]*$")
+    if name and name:match('^"?(.-)"?$') == "model" then return true end
+  end
+  return false
+end
+
+-- Return the places of the line breaks before the boundaries of a form; a place counts the bytes before it.
+local function parts_of(form, mark)
+  local parts, at = {}, form:find("\r\n" .. mark, 1, true)
+  if form:sub(1, #mark) == mark then parts[1] = -2 end
+  while at do
+    local after = at + 2 + #mark
+    local stop = form:sub(after, after + 1)
+    if stop == "\r\n" or stop == "--" then parts[#parts + 1] = at - 1 end
+    at = form:find("\r\n" .. mark, after, true)
+  end
+  return parts
+end
+
+local function boundary_in(content_type)
+  local start = content_type:lower():find("[; \t]boundary=")
+  if not start then return nil end
+  local value = content_type:sub(start + #" boundary=")
+  return value:match('^"([^"]+)"') or value:match('^[^%s";,]+')
+end
+
+-- Return the models of a form with files, in the manner of `scan`.
+function models.scan_form(form, content_type)
+  local places, names, known = {}, {}, {}
+  local boundary = boundary_in(content_type)
+  if not boundary or kinds.media_type(content_type) ~= "multipart/form-data" then return places, names end
+  local mark, start = "--" .. boundary, 0
+  for _, finish in ipairs(parts_of(form, mark)) do
+    local value = start > 0 and form:sub(start + 1, math.min(finish, start + MAX_PART_HEADERS)):find("\r\n\r\n", 1, true)
+    if value and names_model(form:sub(start + 1, start + value - 1)) then
+      local name = form:sub(start + value + 4, finish)
+      if #name > CONSTANTS.max_name_bytes then refuse(REASONS.long_model) end
+      if not json.is_utf8(name) then refuse(REASONS.not_utf8) end
+      places[#places + 1] = { start = start + value + 3, finish = finish, name = name, prefix = "" }
+      if not known[name] then known[name], names[#names + 1] = true, name end
+    end
+    start = finish + 2 + #mark
+  end
+  if #places > CONSTANTS.max_names then refuse(REASONS.too_many_models) end
+  return places, names
+end
+
 local write = escapes.new_writer()
 
--- Return the body with each model as a rule's map names it.
-function models.renamed(body, places, map)
+local function as_it_is(name) return name end
+
+-- Return the body with each model as a rule's map names it; in a form names stand as they are.
+function models.renamed(body, places, map, is_form)
+  local written = is_form and as_it_is or write
   local pieces, done = {}, 0
   for _, place in ipairs(places) do
     local sent = head.sent_model(map, place.name)
     if sent ~= place.name then
       pieces[#pieces + 1] = body:sub(done + 1, place.start)
-      pieces[#pieces + 1] = write(place.prefix .. sent)
+      pieces[#pieces + 1] = written(place.prefix .. sent)
       done = place.finish
     end
   end

@@ -120,6 +120,17 @@ local function edit_body(rule, request, moves_token)
   if edited ~= request.text then request.body:setBytes(edited) end
 end
 
+-- Map the models of a form with files. They decide no rule, but the response shows the client's name.
+local function edit_form(headers, rule, request)
+  local form = request.body:getBytes(0, request.body:length())
+  local places, names = models.scan_form(form, headers:get("content-type") or "")
+  if not names[1] then return end
+  request.asked_for = #names > 1 and models.names_by_sent(names, rule.models) or nil
+  if not request.model then request.model, request.sent = names[1], head.sent_model(rule.models, names[1]) end
+  local edited = models.renamed(form, places, rule.models, true)
+  if edited ~= form then request.body:setBytes(edited) end
+end
+
 -- ---- the rule ----
 
 -- Note what the access log and the response need, and the rule last: the gate behind the filter lets a request pass by
@@ -252,7 +263,11 @@ local function serve(handle, headers, request)
       note_done(handle, request, rule)
       return answer_count(handle, request)
     end
-    if request.text then edit_body(rule, request, moves_token) end
+    if request.text then
+      edit_body(rule, request, moves_token)
+    elseif request.body and rule.models then
+      edit_form(headers, rule, request)
+    end
   end
   edit_path(headers, rule, request)
   if rule.strips then strip_websocket_key(headers) end

@@ -1,0 +1,55 @@
+"""Models in forms with files."""
+
+from __future__ import annotations
+
+import pytest
+
+from mitm_gateway.exchange.body_error import BodyError
+from mitm_gateway.exchange.form_body import models_in_form, renamed_form
+
+TYPE = "multipart/form-data; boundary=b"
+FIELD = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+
+
+def renamed(raw: bytes, content_type: str = TYPE) -> bytes:
+    return renamed_form(raw, models_in_form(raw, content_type), str.upper)
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type"),
+    [
+        (b"--b" + FIELD + b"gpt\r\n--b--\r\n", TYPE),
+        (b"a preamble\r\n--b" + FIELD + b"gpt\r\n--b--", 'Multipart/Form-Data; charset=x; Boundary="b"'),
+        (b"--b\r\n\r\nx\r\n--b" + FIELD + b"gpt\r\n--b\r\n", TYPE),
+    ],
+)
+def test_the_value_of_the_field_is_replaced_and_no_other_byte(raw: bytes, content_type: str) -> None:
+    assert renamed(raw, content_type) == raw.replace(b"gpt", b"GPT")
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type"),
+    [
+        (b"", TYPE),
+        (b"--b" + FIELD + b"gpt", TYPE),
+        (b"--b" + FIELD + b"gpt\r\n--bc\r\n", TYPE),
+        (b"--b" + FIELD + b"gpt\r\n--b--", "multipart/form-data"),
+        (b"--b" + FIELD + b"gpt\r\n--b--", "multipart/mixed; boundary=b"),
+        (b"--b" + FIELD.replace(b"model", b"models") + b"gpt\r\n--b--", TYPE),
+        (b"--b" + FIELD.replace(b'"model"', b'"model"; filename="x"') + b"gpt\r\n--b--", TYPE),
+        (b"--b\r\nx: " + b"x" * 9000 + FIELD + b"gpt\r\n--b--", TYPE),
+    ],
+)
+def test_a_form_without_the_field_is_the_same_object(raw: bytes, content_type: str) -> None:
+    assert renamed(raw, content_type) is raw
+
+
+@pytest.mark.parametrize("value", [b"x" * 9000, b"\xff"])
+def test_a_value_that_is_no_name_is_refused(value: bytes) -> None:
+    with pytest.raises(BodyError):
+        models_in_form(b"--b" + FIELD + value + b"\r\n--b--", TYPE)
+
+
+def test_more_models_than_any_client_names_are_refused() -> None:
+    with pytest.raises(BodyError):
+        models_in_form((b"--b" + FIELD + b"m\r\n") * 1001 + b"--b--", TYPE)
