@@ -126,7 +126,7 @@ def test_the_list_names_the_cost_and_a_session_that_no_client_names(
     assert [line.split()[0] for line in lines(capsys)] == ["#", "1", "3"]
 
 
-def test_a_difference_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_is_described_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "talk.mitm", [talked(FIRST), talked(SECOND), talked(turn("hi", tools=[]))])
     assert main(["flows", str(path), "--diff", "1", "2"]) == 0
     first, second, *words = lines(capsys)
@@ -240,7 +240,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_recording_is_told_in_one_sentence(
+def test_a_broken_recording_is_reported_in_one_sentence(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change, expected = BROKEN[name]

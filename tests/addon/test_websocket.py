@@ -86,7 +86,7 @@ def test_an_ended_socket_is_recorded_with_its_tokens_and_forgotten(gateway: Gate
     assert facts["bytes_in"] == 2 * len(COUNTS)
 
 
-def test_a_socket_whose_client_vanishes_is_recorded_so(gateway: Gateway) -> None:
+def test_a_socket_whose_client_vanishes_is_recorded_as_such(gateway: Gateway) -> None:
     _, flow = talk(gateway, frame(b"hello", is_masked=True))
     assert gateway.under_way == 0
     assert flow.metadata["gateway"]["outcome"] == "client_left"
@@ -113,7 +113,7 @@ WHOLE = b"\x82\xff" + (LIMIT + 1).to_bytes(8, "big") + b"\0" * 4 + b"x" * (LIMIT
 
 
 @pytest.mark.parametrize("large", [WHOLE, b"\x02" + HALF + b"\x80" + HALF], ids=["a frame", "two fragments"])
-def test_a_message_over_the_bound_ends_the_socket_and_goes_no_further(
+def test_a_message_over_the_bound_ends_the_socket_and_is_not_forwarded(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, large: bytes
 ) -> None:
     monkeypatch.setattr(websockets, "MAX_MESSAGE_BYTES", LIMIT)

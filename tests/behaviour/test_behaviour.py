@@ -257,7 +257,7 @@ def test_names_are_restored_where_the_api_has_them_whatever_the_type_says(
     assert answer.body == body.replace(b"gw-large", b"claude-opus-4")
 
 
-def test_results_of_a_batch_show_the_clients_names_where_one_only_is_possible(
+def test_results_of_a_batch_show_the_clients_names_if_only_one_is_possible(
     engine: Engine, recorder: StartRecorder
 ) -> None:
     line = b'{"custom_id":"a","result":{"type":"succeeded","message":{"model":"%s"}}}\n'
@@ -288,7 +288,7 @@ def test_the_model_that_answers_for_another_gets_its_own_name_back(
 
 
 @pytest.mark.parametrize("sent", ["gw-exact", "gw-large"])
-def test_an_earlier_response_shows_the_clients_name_where_one_only_is_possible(
+def test_an_earlier_response_shows_the_clients_name_if_only_one_is_possible(
     engine: Engine, recorder: StartRecorder, sent: str
 ) -> None:
     upstream = recorder(json_reply(message(sent)))

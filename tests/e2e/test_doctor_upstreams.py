@@ -97,7 +97,7 @@ def test_upstreams_behind_a_proxy_are_dialled_through_it(
         assert "wrong-word" not in line
 
 
-def test_a_proxy_url_that_is_none_is_a_fault(tmp_path: Path) -> None:
+def test_an_invalid_proxy_url_is_a_fault(tmp_path: Path) -> None:
     [line] = found(tmp_path, "https://gw.test", HTTPS_PROXY="http://u:pass-word@")
     assert line.startswith("FAULT HTTPS_PROXY is not the URL of a proxy")
     assert "pass-word" not in line

@@ -188,7 +188,7 @@ def test_fetch_of_node_uses_the_proxy(ruled: Recorder, command: Command) -> None
     assert done.stdout == "200\n", done
 
 
-def test_claude_code_keeps_to_bedrock_where_the_rule_is_about_bedrock(
+def test_claude_code_keeps_to_bedrock_if_the_rule_covers_bedrock(
     recorder: StartRecorder, command: Command, claude: Path
 ) -> None:
     upstream = recorder(lambda request: event_stream(message_events()))

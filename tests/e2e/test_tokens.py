@@ -77,7 +77,7 @@ def test_copilot_reports_why_an_account_gets_no_token(recorder: StartRecorder, c
     assert env["GITHUB_TOKEN"] not in done.stderr
 
 
-def test_copilot_without_a_token_tells_how_to_sign_in(command: Command) -> None:
+def test_copilot_without_a_token_names_the_way_to_sign_in(command: Command) -> None:
     done = command.run("token", "github-copilot", env={"PATH": "/nowhere"})
     assert done.returncode == 1
     assert "sign in once with `mitm-gateway token github-copilot --login`" in done.stderr
@@ -224,7 +224,7 @@ def test_google_application_default_credentials(
     assert form(upstream.requests[0])["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
-def test_google_without_credentials_tells_how_to_get_some(command: Command) -> None:
+def test_google_without_credentials_names_the_way_to_get_some(command: Command) -> None:
     env = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json", "PATH": "/nowhere", "NO_GCE_CHECK": "true"}
     done = command.run("token", "google", env=env)
     assert done.returncode == 1

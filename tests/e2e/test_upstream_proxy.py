@@ -160,7 +160,7 @@ def test_the_clients_of_run_get_through_it(
 # ---- ways past it ----
 
 
-def test_loopback_no_proxy_and_none_go_past_it(
+def test_loopback_no_proxy_and_none_bypass_it(
     mitmdump: StartMitmdump, recorder: StartRecorder, authority: Authority
 ) -> None:
     upstream = recorder(json_reply({}))
@@ -269,7 +269,7 @@ def test_a_fault_while_connecting_is_a_502(
         ("http://u:pass-word@proxy:x", "is not the URL of a proxy; expected one such as"),
     ],
 )
-def test_a_url_that_is_none_ends_the_start(mitmdump: StartMitmdump, value: str, expected: str) -> None:
+def test_an_invalid_url_ends_the_start(mitmdump: StartMitmdump, value: str, expected: str) -> None:
     proxy = mitmdump(rules=RULES, wait=False, env={"HTTPS_PROXY": value, "GW_KEY": GW})
     assert proxy.wait_for_exit() == 1
     assert f"HTTPS_PROXY {expected}" in proxy.output()

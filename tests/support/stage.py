@@ -223,14 +223,20 @@ class Stage:
         """One acceptance case; the invariants are checked at its end."""
         self.warmed_up()
         self._shown = {file: file.stat().st_size for file in self._kept if file.exists()}
-        del self._clients[:], self._http2[:]
-        yield self
-        self._check_clients()
-        self._check_upstreams()
-        self._check_shown()
-        self._check_next_request()
+        self._hang_up()
+        try:
+            yield self
+            self._check_clients()
+            self._check_upstreams()
+            self._check_shown()
+            self._check_next_request()
+        finally:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         for client in self._clients:
             client.close()
+        del self._clients[:], self._http2[:]
 
     def warmed_up(self) -> None:
         """Ignore what upstreams received before now."""

@@ -258,7 +258,7 @@ class Lifecycle:
         loaded, problems = self._reading()
         if loaded is None or problems:
             logger.error(
-                "the rules in force stay, the file has %s:\n%s",
+                "the rules in force stay; the file has %s:\n%s",
                 counted(len(problems), "problem"),
                 "\n".join(problems),
             )

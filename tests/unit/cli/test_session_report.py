@@ -83,7 +83,7 @@ def test_the_hint_of_a_first_request_is_printed_while_the_client_tries_again(
     assert capsys.readouterr().err == ("" if is_terminal else "mitm-gateway: hint: try auth.scheme: bearer\n")
 
 
-def test_a_client_whose_first_request_goes_well_is_watched_no_longer(
+def test_a_client_whose_first_request_succeeds_is_no_longer_watched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOOK_S", 0.001)

@@ -77,7 +77,7 @@ def test_the_vertex_host_is_the_one_that_googles_sdks_build(location: str, host:
     assert targets(ruleset(rule(host)), {"CLOUD_ML_REGION": location}) == (Target(host, "vertex"),)
 
 
-def test_a_host_that_a_rule_names_stands_for_its_api_in_any_region() -> None:
+def test_a_host_in_a_rule_covers_its_api_in_any_region() -> None:
     host = "bedrock-runtime.eu-west-3.amazonaws.com"
     assert targets(ruleset(rule(host)), {}) == (Target(host, "bedrock"),)
 

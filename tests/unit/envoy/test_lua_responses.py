@@ -120,7 +120,7 @@ def assert_read_alike(lua: Library, kind: str, pieces: list[bytes]) -> None:
 
 
 @given(st.lists(st.tuples(TOLD, st.sampled_from(FRAMES)), max_size=4), st.booleans(), CUTS)
-def test_a_stream_tells_the_same(
+def test_a_stream_yields_the_same_tokens(
     lua: Library, events: list[tuple[dict[str, Any], str]], is_open: bool, shares: list[float]
 ) -> None:
     for event, _ in events[1:]:
@@ -135,7 +135,7 @@ def test_a_stream_tells_the_same(
 
 
 @given(TOLD | st.lists(TOLD, max_size=3), st.booleans(), BREAKS, CUTS)
-def test_an_answer_tells_the_same(
+def test_an_answer_yields_the_same_tokens(
     lua: Library,
     answer: Any,
     is_spaced: bool,
@@ -171,7 +171,7 @@ FRAME = (
 
 
 @given(st.lists(FRAME, max_size=4), st.integers(0, 20), CUTS)
-def test_a_binary_stream_tells_the_same(
+def test_a_binary_stream_yields_the_same_tokens(
     lua: Library, frames: list[bytes], cut_off: int, shares: list[float]
 ) -> None:
     raw = b"".join(frames)
@@ -180,7 +180,7 @@ def test_a_binary_stream_tells_the_same(
 
 @pytest.mark.parametrize("at", [0, 3, 4, 7, 12, 13, 20])
 @pytest.mark.parametrize("odd", [b"\x00", b"\xff", b"\x09"])
-def test_a_broken_frame_tells_the_same(lua: Library, at: int, odd: bytes) -> None:
+def test_a_broken_frame_yields_the_same_record(lua: Library, at: int, odd: bytes) -> None:
     raw = converse("metadata", usage={"inputTokens": 9})
     broken = raw[:at] + odd + raw[at + 1 :]
     assert_read_alike(lua, "frames", cut(broken + raw, [0.3, 0.5]))

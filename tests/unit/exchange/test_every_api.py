@@ -156,7 +156,7 @@ def test_of_several_models_each_gets_its_own_name_back() -> None:
         )
 
 
-def test_of_names_with_the_same_target_the_first_comes_back() -> None:
+def test_of_names_with_the_same_target_the_first_is_restored() -> None:
     request = b'{"tools":[{"model":"client-b"}],"model":"client-c","models":["client-d"]}'
     assert way_back("/v1/messages", request, b'{"model":"up-star"}') == b'{"model":"client-c"}'
 

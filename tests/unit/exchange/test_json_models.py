@@ -76,7 +76,7 @@ def test_every_name_is_mapped_and_no_other_byte_changes(api: Api, before: bytes,
         (OTHER, b'{"model":["a"]}', '"model" is not a string'),
     ],
 )
-def test_a_body_whose_models_cannot_be_told_is_refused(api: Api, body: bytes, reason: str) -> None:
+def test_a_body_whose_models_cannot_be_read_is_refused(api: Api, body: bytes, reason: str) -> None:
     with pytest.raises(BodyError, match="^" + reason.replace("(", r"\(")):
         scan(body, api)
 

@@ -100,7 +100,7 @@ def test_keep_leaves_the_query_alone() -> None:
     assert plan_for(make_head("/v1/x?key=CK"), auth={"scheme": "keep"}).target == "/v1/x?key=CK"
 
 
-def test_no_auth_and_another_host_means_none_else_keep() -> None:
+def test_the_default_auth_is_none_for_another_host_and_keep_for_the_same() -> None:
     assert plan_for(upstream="https://h.test").auth.scheme == "none"
     assert plan_for(upstream="https://api.anthropic.com/x").auth.scheme == "keep"
     assert plan_for(headers={"set": {"x": "y"}}).auth.scheme == "keep"
@@ -149,7 +149,7 @@ def test_every_scheme_strips_all_client_keys_and_sends_one(auth: Any, field: tup
     ]
 
 
-def test_none_strips_only() -> None:
+def test_scheme_none_strips_and_sends_no_key() -> None:
     head = make_head(headers=CLIENT_KEYS)
     assert sent(head, None, upstream="https://h.test", auth={"scheme": "none"}) == [("Host", "h.test")]
 

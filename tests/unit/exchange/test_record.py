@@ -47,7 +47,7 @@ def test_the_comment_is_one_line_of_what_happened() -> None:
     )
 
 
-def test_a_good_row_tells_the_whole_prompt_the_cache_and_the_cost() -> None:
+def test_a_good_row_shows_prompt_cache_and_cost() -> None:
     usage = Usage("claude-opus-4-8", 4, 87, cache_read_tokens=30_000, cache_creation_tokens=1_596)
     record = replace(planned(), status=200, total_s=0.5, usage=usage, cost_usd=0.0271)
     assert comment_of(record) == (
@@ -109,7 +109,7 @@ def test_a_body_names_the_session_where_no_header_does() -> None:
     assert record.session == "s"
 
 
-def test_a_refusal_is_told_with_its_reason() -> None:
+def test_a_refusal_is_reported_with_its_reason() -> None:
     record = replace(planned(), status=502, refusal='credential "gw" is not there')
     assert comment_of(record) == 'refused with 502: credential "gw" is not there, copilot: x-api-key → bearer'
     assert record.outcome == "refused"

@@ -127,7 +127,7 @@ def test_every_endpoint_leads_to_its_own_entry() -> None:
 
 
 @given(st.text("/models:invk%2Fé?A", max_size=60), st.sampled_from(["GET", "POST"]))
-def test_a_model_stands_where_its_place_says(path: str, method: str) -> None:
+def test_a_model_is_found_at_its_place(path: str, method: str) -> None:
     call = identify("api.example.com", method, "/" + path)
     if call.model is not None:
         assert call.span

@@ -119,7 +119,7 @@ def test_what_is_no_part_of_the_prompt_is_told_apart() -> None:
     assert words(MESSAGES, {**MESSAGES, "model": "n"})[0] == "model changed: m → n"
 
 
-def test_shorter_and_compacted_conversations_are_told() -> None:
+def test_shorter_and_compacted_conversations_are_recognised() -> None:
     assert words({"messages": messages(5)}, {"messages": messages(3)}) == [
         "same up to message 3, two messages gone"
     ]

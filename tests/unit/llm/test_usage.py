@@ -233,7 +233,7 @@ def test_tokens_written_to_the_cache_are_counted_by_their_time(
         ({"usage": {"input_tokens": 1, "service_tier": ["x"]}, "service_tier": 3}, None),
     ],
 )
-def test_a_tier_with_prices_of_its_own_is_told(response: dict[str, Any], tier: str | None) -> None:
+def test_a_tier_with_its_own_prices_is_named(response: dict[str, Any], tier: str | None) -> None:
     assert Usage().updated(response).special_tier == tier
 
 

@@ -93,7 +93,7 @@ EDITED = {"model": "m", "model_sent": "m", "bytes_came": 9, "applied": ["remove 
          "gateway: before: m → a; now: m → b; they may have moved the prompt"),
     ],
 )  # fmt: skip
-def test_a_turn_tells_whether_the_gateway_moved_the_prompt(
+def test_a_turn_shows_whether_the_gateway_moved_the_prompt(
     before: dict[str, Any], after: dict[str, Any], line: str
 ) -> None:
     changes: dict[str, Any] = {} if before == after else {"tools": []}

@@ -22,7 +22,7 @@ def test_a_host_that_is_the_listener(host: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/", "/v1beta"])
-def test_a_path_without_what_is_below_it(path: str) -> None:
+def test_a_path_that_leaves_out_everything_below_it_is_suspicious(path: str) -> None:
     (warning,) = warnings(f"host: a.test, path: {path}")
     assert f'"{path.rstrip("/")}/**" covers everything below' in warning
 

@@ -184,7 +184,7 @@ def test_a_prefix_of_nothing_usable_is_empty() -> None:
     assert decode_prefix(b"not gzip", "gzip", MIB) == b""
 
 
-def test_a_prefix_goes_through_all_layers() -> None:
+def test_a_prefix_is_decoded_through_all_layers() -> None:
     data = brotlied(gzipped(PLAIN))
     assert decode_prefix(data, "gzip, br", MIB) == PLAIN
 
