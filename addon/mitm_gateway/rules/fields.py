@@ -48,7 +48,9 @@ CREDENTIAL_REFERENCE = re.compile(r"\$\{credential:([^}]{0,256}+)\}")
 class Model(BaseModel):
     """Base of all parts of the file: no unknown keys, no silent conversions, no later changes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, defer_build=True
+    )
 
 
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
