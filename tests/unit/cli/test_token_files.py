@@ -49,30 +49,34 @@ def test_a_missing_secret_ends_it_and_names_the_credential(
 
 
 async def test_a_file_is_replaced_only_where_its_secret_changed(tmp_path: Path) -> None:
-    environ = {"KEY": "first"}
-    credentials = Credentials({"a": Credential(env="KEY")}, environ)
-    writer = Writer(tmp_path, frozenset(), 60)
+    key, folder = tmp_path / "key", tmp_path / "out"
+    key.write_text("first")
+    folder.mkdir()
+    credentials = Credentials({"a": Credential(file=str(key))}, {})
+    writer = Writer(folder, frozenset(), 60)
     await writer.refresh("a", credentials)
-    first = (tmp_path / "a").stat().st_ino
+    first = (folder / "a").stat().st_ino
     await writer.refresh("a", credentials)
-    assert (tmp_path / "a").stat().st_ino == first
-    environ["KEY"] = "second"
+    assert (folder / "a").stat().st_ino == first
+    key.write_text("second")
     await writer.refresh("a", credentials)
-    assert (tmp_path / "a").read_text() == "second"
-    assert names_in(tmp_path) == ["a"]
+    assert (folder / "a").read_text() == "second"
+    assert names_in(folder) == ["a"]
 
 
 async def test_it_is_patient_for_a_while_and_keeps_the_old_file(tmp_path: Path) -> None:
-    environ = {"KEY": "first"}
-    credentials = Credentials({"a": Credential(env="KEY")}, environ)
+    key, folder = tmp_path / "key", tmp_path / "out"
+    key.write_text("first")
+    folder.mkdir()
+    credentials = Credentials({"a": Credential(file=str(key))}, {})
     clock = [0.0]
-    writer = Writer(tmp_path, frozenset(), 60, now=lambda: clock[0])
+    writer = Writer(folder, frozenset(), 60, now=lambda: clock[0])
     await writer.refresh("a", credentials)
-    del environ["KEY"]
+    key.unlink()
     await writer.refresh("a", credentials)
     clock[0] = 59.0
     await writer.refresh("a", credentials)
-    assert (tmp_path / "a").read_text() == "first"
+    assert (folder / "a").read_text() == "first"
     clock[0] = 61.0
     with pytest.raises(CredentialError, match='credential "a"'):
         await writer.refresh("a", credentials)

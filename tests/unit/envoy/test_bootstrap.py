@@ -109,7 +109,9 @@ def test_a_rule_removes_every_spelling_of_a_key_and_no_pseudo_header() -> None:
     assert all(
         re.fullmatch(regex, name) for name in ("x-api-key", "x_api_key", "xapikey", "-api--key", "cookie")
     )
-    assert not any(re.fullmatch(regex, name) for name in (":path", "x-api-keys", "content-type", "x-key"))
+    assert not any(
+        re.fullmatch(regex, name) for name in (":path", "x-api-keys", "content-type", "x-keyboard")
+    )
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1", "/v1x/a", "/messages", "/v2/v1", "/v1/"])
