@@ -8,6 +8,7 @@ import gc
 import os
 import platform
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 # A request leaves few cycles behind; searching for them after each 700 allocations takes a tenth of the time. A
 # connection leaves 165 objects and 24 KB in mitmproxy's cycles, many of them among the oldest objects. Those are
@@ -26,14 +27,20 @@ _OPEN_FILES = 10_000
 
 def run_tool(name: str, arguments: Sequence[str]) -> int:
     """Run mitmdump or mitmweb in this process; return its exit status."""
-    from mitmproxy.tools import dump, main, web  # noqa: F401 - loaded before the garbage collector is tuned
-
-    from ..mitm import addon  # noqa: F401
-
+    _load(name)
     _tune_memory()
     _allow_files()
+    from mitmproxy.tools import main
+
     run = main.mitmweb if name == "mitmweb" else main.mitmdump
     return run(list(arguments)) or 0
+
+
+def _load(name: str) -> None:
+    """Import all modules of the tool and the addon, without a search for garbage among them."""
+    gc.disable()
+    import_module("mitmproxy.tools.web.master" if name == "mitmweb" else "mitmproxy.tools.dump")
+    import_module("mitm_gateway.mitm.addon")
 
 
 def _tune_memory() -> None:
@@ -42,6 +49,7 @@ def _tune_memory() -> None:
     gc.freeze()  # the modules stay; they need not be searched again
     gc.collect()  # nor be counted: Python searches the oldest objects when they have grown by a quarter
     gc.set_threshold(*_GC_THRESHOLDS)
+    gc.enable()
     is_tuned = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if platform.libc_ver()[0] == "glibc" and not is_tuned:
         mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
