@@ -61,7 +61,7 @@ class Exchange:
     ) -> None:
         self.config = config
         self.arrival = arrival
-        self.head = _NO_HEAD
+        self.head = self._arrived = _NO_HEAD
         self.plan: Plan | None = None
         self.record = Record(wall())
         self.secrets: tuple[str, ...] = ()
@@ -87,8 +87,7 @@ class Exchange:
 
     def on_request_head(self, head: RequestHead) -> Step:
         """Admit the request, then decide as far as its head allows."""
-        self.head = head
-        self.record.note_head(head)
+        self.head = self._arrived = head
         self.secrets = tuple(filter(None, guard.keys_in(head)))
         if refusal := self._check_admission(head):
             return self.refuse(refusal)
@@ -128,7 +127,7 @@ class Exchange:
         match outcome:
             case Plan():
                 self.plan = outcome
-                self.record.note_plan(outcome, self.head)
+                self.record.model, self.record.model_sent = outcome.model, outcome.model_sent
                 answer = to_head(outcome.rule, self.config.ruleset, self.head)
                 return self._answer(answer) if answer else None
             case NeedsBody():
@@ -372,6 +371,7 @@ class Exchange:
 
     def complete(self) -> Record:
         """Complete the record of a flow that has ended, and release the copy of its response."""
+        self._describe()
         record, tee = self.record, self.tee
         if tee is not None and tee.first_chunk_at is not None:
             record.first_event_s = tee.first_chunk_at - self._started
@@ -383,6 +383,12 @@ class Exchange:
             record.usage = self._message_usage.finish() if self._message_usage else None
         return record
 
+    def _describe(self) -> None:
+        """Note in the record what follows from the request's head and the plan."""
+        self.record.note_head(self._arrived)
+        if self.plan is not None:
+            self.record.note_plan(self.plan, self.head)
+
     @property
     def silence_s(self) -> float:
         """Return for how long nothing of the response has arrived."""
@@ -391,6 +397,7 @@ class Exchange:
 
     def progress(self, state: str, status: int | None) -> Record:
         """Return the record as it stands before the end."""
+        self._describe()
         bytes_in = self.tee.size if self.tee else None
         notes = (*self.record.notes, state)
         return replace(self.record, status=status, bytes_in=bytes_in, notes=notes)

@@ -71,19 +71,18 @@ class Record:
         retry = head.get("x-stainless-retry-count")
         self.method, self.host, self.path = head.method, head.host, masked_text(head.path)
         self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
-        self.session, self.agent = _masked(session_in_headers(head.get)), _masked(agent_in_headers(head.get))
+        self.session = _masked(session_in_headers(head.get)) or self.session
+        self.agent = _masked(agent_in_headers(head.get))
 
     def note_session(self, session: str | None) -> None:
-        """Note the session that the body names, unless a header has named one."""
-        if self.session is None:
-            self.session = _masked(session)
+        """Note the session that the body names; one that a header names replaces it."""
+        self.session = _masked(session)
 
     def note_plan(self, plan: Plan, head: RequestHead) -> None:
         """Note what the plan does."""
         self.rule = plan.rule.name
         self.auth = auth_change(plan, head)
         self.upstream = "demo" if plan.demo else plan.destination.url
-        self.model, self.model_sent = plan.model, plan.model_sent
         if plan.model is not None:
             self.note_models(plan, (plan.model,))
         self.credential = plan.auth.credential

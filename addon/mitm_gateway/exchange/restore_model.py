@@ -87,26 +87,25 @@ class JsonRestorer:
 
     def __init__(self, rename: Rename, places: tuple[Place, ...] = JSON_PLACES) -> None:
         self._rename = rename
-        self._scanner = ModelScanner(rename, places)
-        self._is_first = places == JSON_PLACES
-        # Passed without the scanner, which must read it if more follows.
+        self._places = places
+        # Most responses are whole with their first chunk, which needs no scanner unless more follows.
+        self._scanner: ModelScanner | None = None
         self._unread = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may leave after this chunk."""
-        if self._is_first and chunk:
-            self._is_first = False
-            if span := leading_model(chunk):
+        if self._scanner is None:
+            if not self._unread and self._places == JSON_PLACES and (span := leading_model(chunk)):
                 self._unread = chunk
                 return b"".join((chunk[: span[0]], self._rename(chunk[slice(*span)]), chunk[span[1] :]))
-        if self._unread:
+            self._scanner = ModelScanner(self._rename, self._places)
             self._scanner.feed(self._unread)
             self._unread = b""
         return self._scanner.feed(chunk)
 
     def flush(self) -> bytes:
         """Return what is still held at the end."""
-        return self._scanner.take_held()
+        return self._scanner.take_held() if self._scanner else b""
 
 
 class LinesRestorer:

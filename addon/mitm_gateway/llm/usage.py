@@ -234,6 +234,9 @@ class _AutoUsage:
         if self._reader is not None:
             self._reader.feed(chunk)
             return
+        if not self._start:  # a small response is in one piece, and is read at its end
+            self._start = chunk
+            return
         self._start += chunk
         if kind := kind_of(self._content_type, self._start, is_whole=len(self._start) > _MAX_UNDECIDED):
             self._decide(kind)

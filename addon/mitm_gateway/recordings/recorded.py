@@ -125,8 +125,8 @@ class Recorded:
 
     def _record(self) -> Record:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)
-        record.note_head(self.head)
         record.note_session(session_in_bytes(self.request.raw))
+        record.note_head(self.head)
         record.model = self.asked_model
         record.bytes_out = len(self.request.raw)
         record.error, record.ending = self.error, self.ending

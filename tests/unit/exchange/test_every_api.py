@@ -201,14 +201,14 @@ def test_a_name_without_an_entry_is_sent_as_it_is_and_the_comment_says_so(case: 
         step, left, exchange = run(MAPS, method, target, body)
         assert isinstance(step, Forward), step
         assert (left == body) is (name != "client-a")
-        assert ("no entry in models.map" in comment_of(exchange.record)) is not is_covered
+        assert ("no entry in models.map" in comment_of(exchange.progress("waiting", None))) is not is_covered
 
 
 def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:
     requests = [{"params": {"model": name}} for name in ("client-a", "other")]
     _, left, exchange = run(MAPS, "POST", "/v1/messages/batches", json.dumps({"requests": requests}).encode())
     assert [each["params"]["model"] for each in json.loads(left)["requests"]] == ["up-a", "other"]
-    assert "no entry in models.map" in comment_of(exchange.record)
+    assert "no entry in models.map" in comment_of(exchange.progress("waiting", None))
 
 
 @pytest.mark.parametrize(
