@@ -303,6 +303,7 @@ POLICY = Policy(origins=frozenset({"https://a.test"}), client_keys=(b"key",))
 CALLS: dict[str, Callable[[str], object]] = {
     "text.redact": lambda text: (
         redact.masked_fields(fields(text), ["secret", text[:8]]),
+        redact.fields_masked_exactly(fields(text), ["secret", text[:8]]),
         redact.masked_target(f"/{text}?{text};{text}&key={text}", ["secret"]),
         redact.without_query_keys(f"/{text}?{text};{text}&{text}=1"),
         redact.masked_header("sec-websocket-protocol", text),

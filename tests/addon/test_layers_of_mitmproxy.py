@@ -8,7 +8,7 @@ from h2.connection import H2Connection
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from support.constants import API, CK
+from support.constants import API, CK, GW
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Gateway
 
 EVENTS = (
@@ -58,6 +58,16 @@ def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObje
     connection = gateway.exchange(sent, data.draw(mutated(whole)), 4096, **WAYS["tunnel"])
     gateway.check(connection, breaks_answer=True)
     gateway.serves_the_next()
+
+
+@pytest.mark.parametrize("key", [GW, CK])
+@pytest.mark.parametrize(
+    "line", ["HTTP/1.1 401 no {}", "HTTP/1.1 200 OK\r\nX-{}: a", "HTTP/1.1 200 OK\r\nX-A: {}"]
+)
+def test_a_key_anywhere_in_a_responses_head_is_masked(gateway: Gateway, line: str, key: str) -> None:
+    sent = b"\r\n".join((LINE, KEY, REST, BODY))
+    head = f"{line.format(key)}\r\nContent-Length: 0\r\n\r\n".encode()
+    gateway.check(gateway.exchange(sent, head, 4096, **WAYS["tunnel"]), breaks_answer=True)
 
 
 @shared

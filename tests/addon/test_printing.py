@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+from mitmproxy.addons.dumper import Dumper
 from mitmproxy.utils import strutils
 
 from support.patched import applied
@@ -25,3 +28,23 @@ def test_marks_that_act_on_a_terminal_are_visible(text: str) -> None:
         shown = strutils.escape_control_characters(text)
     assert not set(shown) & set(MARKS)
     assert "\\u202e" in shown
+
+
+@pytest.mark.parametrize("text", [f"closed: {MARKS}", "\x1b]0;title\x07", "\x1b[2J", "a\rb"])
+def test_a_line_of_mitmdump_acts_on_no_terminal(text: str) -> None:
+    printed = StringIO()
+    with applied("printable-text"):
+        Dumper(printed).echo(text)
+    assert not set(printed.getvalue()) & {*MARKS, "\x1b", "\x07", "\r"}
+
+
+def test_mitmdumps_colours_stay() -> None:
+    printed = StringIO()
+    dumper = Dumper(printed)
+    dumper.out_has_vt_codes = True
+    with applied("printable-text"):
+        dumper.echo(dumper.style("GET", fg="green", bold=True) + " \x9b", ident=4, fg="red")
+    shown = printed.getvalue()
+    assert "\x1b[32m" in shown
+    assert "\x1b[31m" in shown
+    assert "\\u009b" in shown

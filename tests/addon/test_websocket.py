@@ -15,6 +15,7 @@ from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, Event, Ping, TextMessage
 
 from mitm_gateway.patches.safety import websockets
+from support.constants import GW
 from support.layers import UPSTREAM, Connection, Gateway
 from support.patched import applied
 
@@ -92,6 +93,7 @@ def test_a_socket_whose_client_vanishes_is_recorded_as_such(gateway: Gateway) ->
     assert flow.metadata["gateway"]["outcome"] == "client_left"
 
 
+OWN = "own-key-of-the-client"
 TOO_BIG = b"\x03\xf1"  # 1009
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 LIMIT = 100_000
@@ -174,3 +176,25 @@ def test_a_message_grows_in_place() -> None:
             buffers.add(id(socket.frame_buf[-1]))
     assert len(socket.frame_buf[0]) == 200_000
     assert len(buffers) <= 2
+
+
+@pytest.mark.parametrize("is_passing", [False, True])
+def test_the_reason_for_a_close_is_kept_on_one_line_and_without_a_key(
+    gateway: Gateway, is_passing: bool
+) -> None:
+    key = OWN if is_passing else GW
+    reason = f"no \x1b[2J\u202e\n[00:00] forged {key}".encode()
+    close = frame(b"\x03\xe8" + reason, opcode=8)
+    if is_passing:
+        asked = ASKED.replace(b"/v1/realtime", b"http://passing.test/x").replace(
+            HOST.encode(), b"passing.test"
+        )
+        connection = gateway.exchange(asked, SWITCH + close, 1 << 20)
+    else:
+        connection, _ = talk(gateway, b"", close)
+    assert reason in connection.got
+    socket = connection.flows[-1].websocket
+    assert socket is not None
+    assert socket.close_reason is not None
+    assert socket.close_reason.isprintable()
+    assert (key in socket.close_reason) == is_passing

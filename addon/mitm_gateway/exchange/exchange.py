@@ -267,6 +267,11 @@ class Exchange:
     # ---- questions while it is under way ----
 
     @property
+    def hidden(self) -> tuple[str, ...]:
+        """The keys that are masked where the upstream echoes them."""
+        return () if self.config.reveal else self.secrets
+
+    @property
     def takes_body(self) -> bool:
         """The body is to be reported: the request is neither answered nor without a rule."""
         return not self.is_answered and not self.is_passing
@@ -339,7 +344,7 @@ class Exchange:
             head,
             policy=self.config.policy,
             capture=self.config.capture,
-            hidden=() if self.config.reveal else self.secrets,
+            hidden=self.hidden,
         )
         self.tee = plan.tee
         return plan

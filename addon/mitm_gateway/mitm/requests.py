@@ -13,7 +13,8 @@ from ..credentials.store import Credentials
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
 from ..exchange.tee import Tee
-from ..text.redact import fields_masked_exactly
+from ..text.printable import one_line
+from ..text.redact import fields_masked_exactly, masked_exactly
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import raw, text
 from .flows import place_of, refuse
@@ -126,6 +127,10 @@ def keep_bodies(entry: UnderWay) -> None:
     if entry.request_tee is not None and entry.request_tee.has_fed:
         flow.request.raw_content = entry.request_tee.kept()
         entry.request_tee.close()
+    if flow.websocket is not None and (reason := flow.websocket.close_reason):
+        # The peer's frame has been forwarded as it is; mitmproxy prints and keeps the text.
+        hidden = () if exchange.is_passing else exchange.hidden
+        flow.websocket.close_reason = one_line(masked_exactly(reason, hidden))
     tee, response, has_streamed = exchange.tee, flow.response, False
     # Another addon may have replaced the response that was to stream.
     if tee is not None and response is not None and (tee.has_fed or response.raw_content is None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from urllib.parse import unquote
 
 from .short_cache import remember_short
@@ -256,9 +257,16 @@ def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:
 
 
 def fields_masked_exactly(fields: Fields, secrets: Iterable[str]) -> Fields:
-    """Return header fields in which the given secrets, and nothing else, are masked."""
-    present = _present(secrets, _values(fields))
-    return _without_echoes(fields, present) if present else fields
+    """Return header fields in which the given secrets, and nothing else, are masked, also in names."""
+    present = _present(secrets, _decoded(b"\n".join(chain.from_iterable(fields))))
+    if not present:
+        return fields
+    named = tuple([(_masked_name(name, present), value) for name, value in fields])
+    return _without_echoes(named, present)
+
+
+def _masked_name(name: bytes, secrets: Sequence[str]) -> bytes:
+    return _encoded(masked_exactly(_decoded(name), [each for each in secrets if len(each) >= _SHORTEST_PART]))
 
 
 def _without_echoes(fields: Fields, secrets: Sequence[str]) -> Fields:

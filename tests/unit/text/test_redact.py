@@ -224,6 +224,11 @@ def test_only_the_key_among_websocket_protocols_is_masked_and_stripped(
     assert [field[1].decode() for field in left] == ([] if sent is None else [sent])
 
 
+def test_an_echoed_key_is_masked_in_the_name_of_a_field() -> None:
+    fields = ((b"X-long-key-1", b"long-key-1"), (b"X-abc", b"1"))
+    assert fields_masked_exactly(fields, ["long-key-1", "abc"]) == ((b"X-****", b"****"), (b"X-abc", b"1"))
+
+
 def test_known_secrets_are_masked_in_any_text() -> None:
     assert masked_text("a gateway-secret-0123456789 b", ["gateway-secret-0123456789", ""]) == "a ****6789 b"
 
