@@ -273,7 +273,8 @@ def leading_model(chunk: bytes) -> tuple[int, int] | None:
     It is where the model precedes all nested values and nothing behind it can be another such key.
     """
     found = _LEADING_MODEL.match(chunk)
-    if not found or chunk.find(b'"model"', found.end()) >= 0 or b"\\u006" in chunk:
+    # `find`, as `in` reads its argument as a number first, and forms the message of an error that nobody sees.
+    if not found or chunk.find(b'"model"', found.end()) >= 0 or chunk.find(b"\\u006") >= 0:
         return None
     return found.span(1)
 

@@ -16,7 +16,7 @@ from ..exchange.tee import Tee
 from ..text.printable import one_line
 from ..text.redact import fields_masked_exactly, masked_exactly
 from ..wire.refusal import ANY_FAULT, Refusal
-from ..wire.request import raw, text
+from ..wire.request import Fields, raw, text
 from .flows import place_of, refuse
 from .log_filter import unquoted
 
@@ -87,7 +87,7 @@ class Requests(dict[str, UnderWay]):
         if entry.exchange.plan is None:
             return request
         target, fields = entry.exchange.with_secrets(text(request.data.path), request.data.headers.fields)
-        return _with_head(request, raw(target), http.Headers(fields))
+        return _with_head(request, raw(target), fields)
 
     def body_limit(self, flow: http.HTTPFlow) -> int | None:
         """Return how many bytes a request's body may have; None where no rule takes it."""
@@ -100,9 +100,11 @@ class Requests(dict[str, UnderWay]):
         refuse(flow, refusal, entry.exchange if entry else None)
 
 
-def _with_head(request: http.Request, path: bytes, headers: http.Headers) -> http.Request:
-    """Return a copy with another head and no body; mitmproxy's constructor checks the type of each part again."""
+def _with_head(request: http.Request, path: bytes, fields: Fields) -> http.Request:
+    """Return a copy with another head and no body; mitmproxy's constructors check the type of each part again."""
     copied, data = object.__new__(http.Request), object.__new__(http.RequestData)
+    headers = object.__new__(http.Headers)
+    headers.fields = fields
     data.__dict__ |= {
         **request.data.__dict__,
         "path": path,
