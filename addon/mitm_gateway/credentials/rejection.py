@@ -7,7 +7,7 @@ import re
 # Words of prose and of names such as ExpiredTokenException or invalid_token.
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _SUBJECTS = frozenset({"token", "credential", "credentials", "jwt", "session", "key"})
-_VERDICTS = frozenset({"expired", "invalid", "revoked"})
+_VERDICTS = frozenset({"expired", "invalid", "revoked", "blacklisted", "stale"})
 # Words that may stand between the two: "The security token included in the request is expired".
 _DISTANCE = 6
 # AWS's other names for a token that it does not accept.

@@ -14,6 +14,7 @@ from mitm_gateway.credentials.rejection import is_token_rejected
         '{"error":"invalid_token"}', '{"__type":"ExpiredTokenException"}', '{"code":"TOKEN_EXPIRED"}',
         '{"fault":{"faultstring":"Access Token expired"}}', '{"message":"jwt expired"}', "Session expired",
         '{"message":"The provided API key is invalid"}', "token has been revoked", "Invalid or expired credentials",
+        '{"detail":"Token has been blacklisted"}', "Authentication token is stale",
     ],
 )  # fmt: skip
 def test_a_dead_token_is_recognised(body: str) -> None:
