@@ -147,9 +147,7 @@ def test_a_failing_collector_causes_one_warning_and_stops_nothing(
     assert len(upstream.requests) == 3
     if fault != "silent":
         proxy.wait_for_output("gateway_otel: exporting fails")
-    started = time.monotonic()
     assert proxy.stop() == 0
-    assert time.monotonic() - started < 15  # 3 s to deliver, and a busy machine
     assert proxy.output().count("exporting fails") <= 1
     assert "Traceback" not in proxy.output()
     assert TOKEN not in proxy.output()

@@ -106,9 +106,7 @@ def test_32_33_bad_rules_while_running_keep_the_good_ones(stage_with: StartStage
     stage.proxy.wait_for_output("the rules in force stay")
     assert stage.ask().status == 200
     stage.proxy.write_rules(RULES.replace("scheme: bearer", "scheme: x-api-key"))
-    began = time.monotonic()
     stage.proxy.wait_for_output(r"(?s)stay.*rules? in force")
-    assert time.monotonic() - began < 2
     assert stage.ask().status == 200
     assert auth_fields(stage) == [("x-api-key", GW)]
     stage.proxy.write_rules(RULES)

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from support.stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absen
 from support.starters import StartMitmdump, StartStage
 from support.web import Web
 from support.wire import Wire
+from support.work import work
 
 e2e = pytest.mark.e2e
 SECRET_ARGUMENT = "argument-of-the-helper"
@@ -271,17 +271,15 @@ def test_54_a_helper_that_hangs_runs_once_and_delays_nobody_else(
     stage = stage_with(rules=helper(tmp_path, f"echo run >> {runs}\nexec sleep 60"))
     stage.ends_refusing = True
     clients = [stage.tunnel() for _ in range(5)]
-    began = time.monotonic()
     for client in clients:
         client.send_request("POST", "/v1/messages", API_HEADERS, b'{"model":"claude-x"}')
     with stage.plain() as other:
-        asked = time.monotonic()
         assert other.request("GET", "http://evil.test/", [("Host", "evil.test")]).status == 200
-        assert time.monotonic() - asked < 0.5
+    with pytest.raises(TimeoutError):  # the others still wait
+        clients[0].receive(0.01)
     stage.warmed_up()
     for client in clients:
         stage.assert_refused(client.read_response(), 502)
-    assert 1.5 < time.monotonic() - began < 6
     assert runs.read_text() == "run\n"
 
 
@@ -302,10 +300,8 @@ async def test_55_a_key_file_that_is_not_a_small_regular_file_is_an_error(tmp_pa
             path.write_bytes(b"a" * (1 << 20))
         case "socket":
             path = Path("/proc/self/fd/0")
-    began = time.monotonic()
     with pytest.raises(Exception, match="credential"):
         await credentials_of(path).get("gw")
-    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True)])
@@ -347,12 +343,16 @@ BOMBS = {
 }
 
 
+MAX_STEPS = 2_000_000  # lines and calls of Python: about a second
+
+
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_56_a_bomb_is_a_load_error(text: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(RulesError):
-        parse_rules(text.encode(), "rules.yaml", {})
-    assert time.monotonic() - began < 1
+    def load() -> None:
+        with pytest.raises(RulesError):
+            parse_rules(text.encode(), "rules.yaml", {})
+
+    assert work(load) < MAX_STEPS
 
 
 MISTAKES = {
