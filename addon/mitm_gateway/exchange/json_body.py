@@ -19,6 +19,7 @@ from ..llm.session import SESSION_KEYS, session_in_body
 from ..text.bounded_json import is_overgrown, is_sparse
 from .body_error import BodyError, OvergrownError, Reason
 from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, Node, tree_of
+from .json_parsers import Parsers
 
 simdjson: Any
 try:
@@ -32,10 +33,7 @@ MAX_MEMBERS = 100_000
 # simdjson needs up to thirteen times the size of a body of short values (832 MB for 64 MB of "0,"), so large bodies of
 # such values, and very large bodies, are walked.
 _MAX_QUICK_BYTES, _MAX_DENSE_BYTES, _DENSE = 16 << 20, 1 << 20, 8
-# The buffers of a parser have some 17 times the size of a body, and a new one for each body would have the system
-# map and clear memory again and again. One is kept for usual bodies; kept for larger ones it would hold too much.
-_MAX_KEPT_BYTES = 2 << 20
-_parser: Any = simdjson.Parser() if simdjson is not None else None
+_parsers: Any = Parsers(simdjson.Parser) if simdjson is not None else None
 
 _MODEL = "model"
 # More than the APIs allow in `metadata`: members, and characters.
@@ -173,10 +171,12 @@ def scan(raw: bytes, api: Api = OTHER) -> Body:
 def _scanned(raw: bytes, api: Api) -> Body:
     is_usual = api.request[: len(OTHER.request)] == OTHER.request and not api.has_resource_names
     if simdjson is not None and len(raw) <= _MAX_QUICK_BYTES and is_usual:
-        if not (is_light := is_sparse(raw)):
+        if is_sparse(raw):
+            parser = _parsers.for_size(len(raw))
+        else:
             _check_growth(raw)
-            is_light = not _is_dense(raw)
-        if is_light and (body := _quickly_scanned(raw, api)):
+            parser = None if _is_dense(raw) else simdjson.Parser()
+        if parser is not None and (body := _quickly_scanned(raw, api, parser)):
             return body
     _check_growth(raw)
     return _walked(raw, api)
@@ -191,10 +191,10 @@ def _is_dense(raw: bytes) -> bool:
     return len(raw) > _MAX_DENSE_BYTES and raw.count(b",") > len(raw) // _DENSE
 
 
-def _quickly_scanned(raw: bytes, api: Api) -> Body | None:
+def _quickly_scanned(raw: bytes, api: Api, parser: Any) -> Body | None:
     """Return the body if simdjson accepts it; otherwise the walk decides and names the fault."""
     try:
-        top = (_parser if len(raw) <= _MAX_KEPT_BYTES else simdjson.Parser()).parse(raw)
+        top = parser.parse(raw)
         if not isinstance(top, simdjson.Object) or len(top) > MAX_MEMBERS:
             return None
         keys = frozenset(top)

@@ -14,6 +14,7 @@ from mitm_gateway.exchange import json_body
 from mitm_gateway.exchange.body_error import BodyError, Reason
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.exchange.json_parsers import Parsers
 from mitm_gateway.llm.apis import Api
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import NASTY, assert_same_both_ways, to, told
@@ -95,7 +96,7 @@ def test_any_fault_of_simdjson_leaves_it_to_the_walk(
         def parse(self, raw: bytes) -> None:
             raise fault(raw)
 
-    monkeypatch.setattr(json_body, "_parser", Parser())
+    monkeypatch.setattr(json_body, "_parsers", Parsers(Parser))
     assert told(b'{"model":"a"}', model=to("b")) == ("a", frozenset({"model"}), b'{"model":"b"}')
     assert told(b'{"model":"a"') == "the body is not valid JSON"
 
