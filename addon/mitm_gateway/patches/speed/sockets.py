@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from h11._readers import ContentLengthReader
@@ -70,7 +70,7 @@ class DirectReader(asyncio.Protocol):
             pass
         else:
             raise RuntimeError("server_event awaited something")
-        if any(_is_full(io.writer) for io in self._handler.transports.values()):
+        if _full(self._handler.transports.values()):
             self._transport.pause_reading()
             self._draining = asyncio.ensure_future(self._drain())
 
@@ -79,8 +79,13 @@ class DirectReader(asyncio.Protocol):
         self._transport.resume_reading()
 
 
-def _is_full(writer: object) -> bool:
-    return isinstance(writer, asyncio.StreamWriter) and bool(writer._protocol._paused)  # type: ignore[attr-defined]
+def _full(transports: Iterable[Any]) -> list[Any]:
+    """Return the connections to which more has been written than they take at present."""
+    return [
+        io
+        for io in transports
+        if isinstance(io.writer, asyncio.StreamWriter) and io.writer._protocol._paused  # type: ignore[attr-defined]
+    ]
 
 
 def plain_bodies(patches: Patches) -> None:
