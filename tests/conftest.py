@@ -87,9 +87,11 @@ def envoy(envoy_program: str, tmp_path: Path) -> Iterator[StartEnvoy]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
+def command(tmp_path: Path) -> Iterator[Command]:
     """The command `mitm-gateway` in a home that lasts for the test."""
-    return Command(tmp_path / "home")
+    command = Command(tmp_path / "home")
+    yield command
+    command.kill()
 
 
 @pytest.fixture

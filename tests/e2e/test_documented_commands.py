@@ -19,7 +19,7 @@ import pytest
 
 from support.answers import json_reply, message
 from support.constants import ROOT
-from support.launcher import Command, Running
+from support.launcher import Command
 from support.processes import unused_port
 from support.recorder import Recorder
 from support.starters import StartRecorder
@@ -75,7 +75,6 @@ class Desk:
     command: Command
     upstream: Recorder
     environ: dict[str, str] = field(default_factory=dict)
-    running: list[Running] = field(default_factory=list)
     port: int = 0
     printed: str = ""
 
@@ -139,13 +138,11 @@ class Desk:
         """Start a gateway on a port of the test, and wait until it says how to use it."""
         self.port = unused_port()
         place = [*words, "--port", str(self.port)]
-        self.running.append(self.command.fork(*place, env=environ))
-        self.running[-1].wait_for("eval ")
+        self.command.fork(*place, env=environ).wait_for("eval ")
 
     def close(self) -> None:
         """End what runs."""
-        for process in self.running:
-            process.kill()
+        self.command.kill()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -31,8 +30,7 @@ def status(url: str, body: object = None, method: str | None = None) -> tuple[in
         return fault.code, fault.read().decode()
 
 
-def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_rule(tmp_path: Path) -> None:
-    command = Command(tmp_path / "home")
+def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_rule(command: Command) -> None:
     command.write_rules(RULES).chmod(0o600)
     port = unused_port()
     saved = command.home / "talk.mitm"

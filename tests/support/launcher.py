@@ -61,6 +61,7 @@ class Command:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._forked: list[Running] = []
         home.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -98,7 +99,13 @@ class Command:
         process = Forked.start(
             "mitm-gateway", [*map(str, args)], cwd=self.home, env=environ, output=output, errors=errors
         )
-        return Running(process, output, errors)
+        self._forked.append(Running(process, output, errors))
+        return self._forked[-1]
+
+    def kill(self) -> None:
+        """End what was forked in any case; for teardown."""
+        for running in self._forked:
+            running.kill()
 
     def start(
         self, *args: str | Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
