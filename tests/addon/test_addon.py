@@ -407,7 +407,9 @@ async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any,
     assert flow.metadata["gateway"]["cost_usd"] == 0.025
     assert context.master.commands.call("gateway.stats")[-1].split()[7] == "$0.0250"
     file.write_text("models: {gw-large: {input: 1}}")
-    with pytest.raises(exceptions.OptionsError, match=r'prices.yaml:1:10: "gw-large" has no "output"'):
+    with pytest.raises(
+        exceptions.OptionsError, match=r'gateway_prices: .*prices.yaml:1:10: "gw-large" has no "output"'
+    ):
         context.configure(addon, gateway_prices=f"{tmp_path}/../{tmp_path.name}/prices.yaml")
 
 

@@ -148,7 +148,8 @@ class Lifecycle:
             loaded = self._candidate or self._loaded
             if loaded is None or "gateway_rules" in updated:
                 loaded = self._read_rules(settings.rules)
-            self._recorder.price_by(settings.prices)
+            if problems := self._take_prices(settings.prices):
+                return problems
             self._recorder.write_to(settings.log)
             self._recorder.report_to(settings.otel, settings.metrics)
             recording = ServerReplay.read(ctx.options) if updated & OPTIONS else self.recording
@@ -345,12 +346,17 @@ class Lifecycle:
             logger.error("the client keys in force stay: %s", fault)  # noqa: TRY400 - its text says it all
         self._renew()
 
-    def _reread_prices(self) -> None:
+    def _take_prices(self, file: Path | None, *, again: bool = False) -> Sequence[str]:
+        """Use the prices of a file; return its problems, for which the old ones stay."""
         try:
-            self._recorder.price_by(self.settings.prices, again=True)
+            self._recorder.price_by(file, again=again)
         except RulesError as fault:
-            for problem in fault.problems:
-                logger.error("%s; the prices in force stay", problem)  # noqa: TRY400 - its text says it all
+            return [f"gateway_prices: {problem}" for problem in fault.problems]
+        return []
+
+    def _reread_prices(self) -> None:
+        for problem in self._take_prices(self.settings.prices, again=True):
+            logger.error("%s; the prices in force stay", problem)
 
 
 def _variables_at(ruleset: RuleSet, host: str, url: str) -> Mapping[str, str]:

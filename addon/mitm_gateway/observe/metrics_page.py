@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -10,10 +11,22 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from ..wire.addresses import is_loopback, parse_authority
+
 # A scraper sends its request at once; further connections wait in the system's queue, or are closed.
 _PATIENCE_S = 10.0
 MAX_CONNECTIONS = 64
 _MAX_HEAD_BYTES = 16 << 10
+_HOST = re.compile(rb"\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+
+def _names_loopback(head: bytes) -> bool:
+    """Return whether a request names this machine: a web page could let a name of its own lead here (DNS rebinding)."""
+    try:
+        hosts = [parse_authority(name.strip().decode()).host for name in _HOST.findall(head)]
+    except ValueError:
+        return False
+    return all(host == "localhost" or is_loopback(host) for host in hosts)
 
 
 class MetricsPage:
@@ -22,6 +35,7 @@ class MetricsPage:
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         self._socket = socket.create_server((host, port), family=family)
+        self._is_loopback = is_loopback(self._socket.getsockname()[0])
         self.port: int = self._socket.getsockname()[1]
         self._page: Callable[[], bytes] = lambda: generate_latest(registry)
         self._open = 0
@@ -57,8 +71,13 @@ class MetricsPage:
             writer.close()
 
     def _answer(self, head: bytes) -> bytes:
-        method = head.split(b" ", 1)[0]
-        status, body = (b"200 OK", self._page()) if method == b"GET" else (b"405 Method Not Allowed", b"")
+        status, body = b"200 OK", b""
+        if self._is_loopback and not _names_loopback(head):
+            status = b"421 Misdirected Request"
+        elif not head.startswith(b"GET "):
+            status = b"405 Method Not Allowed"
+        else:
+            body = self._page()
         fields = (
             f"Content-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
         )

@@ -36,7 +36,7 @@ def test_idle_connections_need_no_threads_and_delay_no_scraper(page: MetricsPage
     before = threading.active_count()
     idle = [connect(page) for _ in range(MAX_CONNECTIONS - 1)]
     idle[0].sendall(b"GET /metrics HT")
-    assert b"requests_total 1.0" in ask(page, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"requests_total 1.0" in ask(page, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert threading.active_count() == before
     for each in idle:
         each.close()
@@ -54,6 +54,26 @@ def test_connections_beyond_the_bound_are_closed(page: MetricsPage) -> None:
 )
 def test_other_methods_are_refused(page: MetricsPage, head: bytes) -> None:
     assert ask(page, head).startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.parametrize(
+    "host", ["attacker.test", "localhost.attacker.test:9464", "10.0.0.1", "", "a b", "\xff"]
+)
+def test_a_web_page_that_lets_a_name_of_its_own_lead_here_reads_nothing(page: MetricsPage, host: str) -> None:
+    answer = ask(page, f"GET /metrics HTTP/1.1\r\nhOST: {host}\r\n\r\n".encode("latin-1"))
+    assert answer.startswith(b"HTTP/1.1 421 ")
+    assert b"requests" not in answer
+
+
+@pytest.mark.parametrize("host", ["Host: 127.0.0.1:9464\r\n", "host:[::1]\r\n", "Host: LOCALHOST.\r\n", ""])
+def test_this_machines_names_and_scrapers_without_a_host_are_served(page: MetricsPage, host: str) -> None:
+    assert b"requests_total 1.0" in ask(page, f"GET /metrics HTTP/1.1\r\n{host}\r\n".encode())
+
+
+def test_another_address_is_served_by_any_name() -> None:
+    page = MetricsPage("0.0.0.0", 0, CollectorRegistry())
+    assert ask(page, b"GET / HTTP/1.1\r\nHost: pod.cluster.test\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    page.close()
 
 
 def test_a_head_without_end_ends_the_connection(page: MetricsPage) -> None:

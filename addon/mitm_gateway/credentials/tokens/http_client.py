@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -69,14 +70,19 @@ def ask(
     )
     opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler(_proxies(host)))
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
-            return Answer(response.status, _object(response.read(_MAX_BYTES)))
-    except urllib.error.HTTPError as fault:
-        with fault:
-            return Answer(fault.code, _object(fault.read(_MAX_BYTES)))
-    except (OSError, ValueError) as fault:
+        return _answer(opener, request)
+    except (OSError, ValueError, HTTPException) as fault:
         reason = getattr(fault, "reason", None) or type(fault).__name__
         raise TokenError(f"{host} did not answer: {reason}") from None
+
+
+def _answer(opener: urllib.request.OpenerDirector, request: urllib.request.Request) -> Answer:
+    try:
+        response = opener.open(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as refusal:
+        response = refusal
+    with response:
+        return Answer(response.status, _object(response.read(_MAX_BYTES)))
 
 
 def _proxies(host: str) -> dict[str, str]:
