@@ -246,7 +246,7 @@ def test_a_log_line_says_why_a_request_was_refused(envoy: StartEnvoy) -> None:
     ("place", "fault"),
     [
         ("function envoy_on_request(handle)", 'function envoy_on_request(handle) error("planted")'),
-        ("admission.check(headers, request)\n", 'admission.check(headers, request) error("planted")\n'),
+        ("admission.check(request)\n", 'admission.check(request) error("planted")\n'),
         (
             "local function answer(handle",
             'local function answer() error("planted") end local function unused(handle',

@@ -4,65 +4,45 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
-from ..text.redact import KEY_MARKS, MASK
-from .lua_constants import LOGGED_TOKENS, LUA
+from ..text.redact import KEY_MARKS
+from .lua_constants import LOGGED_NAMES, LOGGED_TOKENS, LUA, MAX_LOGGED_NAME
 from .options import Listener, Options
 
 _API = "type.googleapis.com/envoy.extensions."
-_KEPT = "mitm_gateway."
-_NAME = "^[A-Za-z0-9_.:-]+$"
-_MAX_NAME = 128
+KEPT = "kept"
+# A plain name without anything like a key, as the first group; RE2 prefers the alternative before.
+_NAME = f"(?s)^(?:.*(?:{'|'.join(KEY_MARKS)}).*|([A-Za-z0-9_.:-]{{1,{MAX_LOGGED_NAME}}})|.*)$"
 
 
 def kept_for_log() -> dict[str, Any]:
-    """Keep the path, session and agent that the client named: the rule may edit them."""
-    path = f'({_has_key("request.url_path")}) ? "{MASK}" : request.url_path'
-    kept = [
-        _kept("path", path),
-        _kept("session", _first(SESSION_HEADERS)),
-        _kept("agent", _first(AGENT_HEADERS)),
+    """Note the path, session and agent that the client named, where the Lua filter, which notes them, is off."""
+    rules = [_kept(":path", "path", r"\?.*", "")]
+    # The last one that has a value counts.
+    rules += [
+        _kept(header, key, _NAME, r"\1")
+        for key, headers in LOGGED_NAMES.items()
+        for header in reversed(headers)
     ]
-    config = {"@type": f"{_API}filters.http.set_filter_state.v3.Config", "on_request_headers": kept}
-    return {"name": "kept", "typed_config": config}
+    kind = f"{_API}filters.http.header_to_metadata.v3.Config"
+    return {"name": KEPT, "disabled": True, "typed_config": {"@type": kind, "request_rules": rules}}
 
 
-def _kept(name: str, expression: str) -> dict[str, Any]:
-    text = {"text_format_source": {"inline_string": f"%CEL({expression})%"}, "omit_empty_values": True}
-    return {
-        "object_key": _KEPT + name,
-        "factory_key": "envoy.string",
-        "format_string": text,
-        "skip_if_empty": True,
-    }
-
-
-def _has_key(value: str) -> str:
-    """Return an expression for whether a text may contain a key."""
-    return " || ".join(f'{value}.contains("{mark}")' for mark in KEY_MARKS)
-
-
-def _first(headers: tuple[str, ...]) -> str:
-    """Return an expression for the first of these headers; a value that may be a key is not kept."""
-    expression = '""'
-    for name in reversed(headers):
-        value = f'request.headers["{name}"]'
-        is_kept = f'size({value}) <= {_MAX_NAME} && {value}.matches("{_NAME}") && !({_has_key(value)})'
-        expression = f'"{name}" in request.headers && {is_kept} ? {value} : ({expression})'
-    return expression
+def _kept(header: str, key: str, pattern: str, substitution: str) -> dict[str, Any]:
+    rewrite = {"pattern": {"regex": pattern}, "substitution": substitution}
+    noted = {"metadata_namespace": LUA, "key": key, "type": "STRING", "regex_value_rewrite": rewrite}
+    return {"header": header, "on_header_present": noted}
 
 
 def access_log(listener: Listener, options: Options) -> dict[str, Any]:
     """Return the access log of a listener."""
-    noted, of_route = f"%DYNAMIC_METADATA({LUA}:{{}})%", f"%METADATA(ROUTE:{LUA}:{{}})%"
-    kept = f"%FILTER_STATE({_KEPT}{{}}:PLAIN)%"
+    noted = f"%DYNAMIC_METADATA({LUA}:{{}})%"
     fields = {
         "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3f+00:00)%",
-        "rule": of_route.format("name"),
+        "rule": "%ROUTE_NAME%",
         "method": "%REQ(:METHOD)%",
         "host": listener.host,
-        "path": kept.format("path"),
-        "upstream": of_route.format("upstream"),
+        "path": noted.format("path"),
+        "upstream": f"%METADATA(ROUTE:{LUA}:upstream)%",
         "model": noted.format("model"),
         "model_sent": noted.format("model_sent"),
         "status": "%RESPONSE_CODE%",
@@ -72,9 +52,9 @@ def access_log(listener: Listener, options: Options) -> dict[str, Any]:
         "bytes_out": "%BYTES_RECEIVED%",
         "bytes_in": "%BYTES_SENT%",
         "refusal": noted.format("refusal"),
-        "outcome": f"%CEL({_outcome()})%",
-        "session": kept.format("session"),
-        "agent": kept.format("agent"),
+        "outcome": f"%CEL({_outcome(options)})%",
+        "session": noted.format("session"),
+        "agent": noted.format("agent"),
     }
     return {
         "name": "log",
@@ -92,21 +72,30 @@ _FROM_UPSTREAM = (
 )
 
 
-def _outcome() -> str:
+def _outcome(options: Options) -> str:
     """Return an expression for how a request ended, in the order of `Record.outcome`."""
     details = "response.code_details"
-    note = f'metadata.filter_metadata["{LUA}"]'
-    has_note = f'"{LUA}" in metadata.filter_metadata && "{{0}}" in {note}'
-    late_error = f"{has_note.format('refusal')}"
+    failed_late, is_open = _noted("refusal"), _noted("is_open", " == true")
     cases = {
         f'{details}.startsWith("downstream_remote_disconnect")': "client_left",
         f'{details}.matches("idle_timeout|response_timeout|duration_timeout")': "timed_out",
         f'{details}.startsWith("upstream_reset_after_response_started")': "upstream_broke_off",
         f'!{details}.matches("{_FROM_UPSTREAM}") && response.code >= 400': "refused",
-        f"response.code >= 400 || ({late_error})": "upstream_error",
-        f'{has_note.format("is_open")} && {note}["is_open"] == true': "upstream_broke_off",
+        f"response.code >= 400 || ({failed_late})": "upstream_error",
+        is_open: "upstream_broke_off",
     }
     expression = '"ok"'
     for condition, outcome in reversed(cases.items()):
         expression = f'({condition}) ? "{outcome}" : ({expression})'
-    return expression
+    # Most requests end well, and each search for a pattern compiles it anew. Only a filter that reads responses notes
+    # a late failure.
+    ended_well = "response.code < 400 && response.flags == 0"
+    if options.tokens:
+        ended_well += f" && !({failed_late}) && !({is_open})"
+    return f'({ended_well}) ? "ok" : ({expression})'
+
+
+def _noted(key: str, condition: str = "") -> str:
+    note = f'metadata.filter_metadata["{LUA}"]'
+    value = f' && {note}["{key}"]{condition}' if condition else ""
+    return f'"{LUA}" in metadata.filter_metadata && "{key}" in {note}{value}'

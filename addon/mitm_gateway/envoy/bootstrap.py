@@ -13,7 +13,7 @@ from ..wire.refusal import Refusal
 from .access_log import access_log, kept_for_log
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .header_edits import MUTATION
-from .lua_constants import KEY, LUA, MARK, MODEL, PATH
+from .lua_constants import DONE, KEY, LUA, MARK, MODEL, PATH
 from .lua_filter import lua
 from .options import Listener, Options
 from .re2 import other_than
@@ -153,7 +153,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         "route_config": {
             "name": "rules",
             "max_direct_response_body_size_bytes": _DIRECT_BODY_BYTES,
-            "request_headers_to_remove": [PATH, MODEL, KEY, "x-forwarded-proto"],
+            "request_headers_to_remove": [PATH, MODEL, KEY, DONE, "x-forwarded-proto"],
             "virtual_hosts": hosts,
         },
         "local_reply_config": {"mappers": _mappers(listener, options)},

@@ -25,6 +25,7 @@ from ..llm import body_kind, usage
 from ..llm.apis import APIS, OTHER, STOP_REASONS, TOKENS, Api, Form, Place, Tokens
 from ..llm.calls import ENDPOINTS, Endpoint
 from ..llm.errors import error_body, error_headers
+from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
 from ..text import bounded_json, redact
 from ..wire import aws_eventstream, sse
 from ..wire.refusal import Refusal
@@ -33,9 +34,12 @@ from . import refusals
 LUA = "mitm_gateway"
 # The filter tells the routes in request headers of this prefix; early in the chain they are removed from the client's.
 MARK = "x-mitm-gateway-"
-PATH, MODEL, KEY = f"{MARK}path", f"{MARK}model", f"{MARK}moved"
+PATH, MODEL, KEY, DONE = (f"{MARK}{name}" for name in ("path", "model", "moved", "done"))
 # The counts in the access log, with the names of `gateway_log`.
 LOGGED_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+# The names that a client gives in its headers, as keys of the log; the first header with a plain value counts.
+LOGGED_NAMES = {"session": SESSION_HEADERS, "agent": AGENT_HEADERS}
+MAX_LOGGED_NAME = 128
 # Python's own reader refuses at about this depth.
 _MAX_DEPTH = 990
 _LAST_BLANK = 0x3000
@@ -59,6 +63,7 @@ def constants() -> dict[str, Any]:
         "path_header": PATH,
         "model_header": MODEL,
         "key_header": KEY,
+        "done_header": DONE,
         "reasons": _reasons(),
         "errors": {form: {status: _error(form, status) for status in _STATUSES} for form in get_args(Form)},
         "endpoints": list(map(_endpoint, ENDPOINTS)),
@@ -86,6 +91,10 @@ def constants() -> dict[str, Any]:
         "max_depth": _MAX_DEPTH,
         "max_members": json_body.MAX_MEMBERS,
         "growth": _growth(),
+        "logged_names": LOGGED_NAMES,
+        "max_logged_name": MAX_LOGGED_NAME,
+        "key_marks": redact.KEY_MARKS,
+        "mask": redact.MASK,
         "max_digits": sys.int_info.default_max_str_digits,
         "estimated_members": local_answers.ESTIMATED_MEMBERS,
         "count_keys": local_answers.COUNT_KEYS,

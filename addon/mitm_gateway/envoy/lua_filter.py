@@ -25,8 +25,8 @@ from .refusals import too_large
 
 # Each may use the ones before it.
 _LIBRARY = (
-    "text", "strings", "escapes", "growth", "json", "head", "kinds", "models", "edits", "estimate", "restore", "frames",
-    "usage",
+    "text", "strings", "escapes", "growth", "json", "logged", "head", "kinds", "models", "edits", "estimate", "restore",
+    "frames", "usage",
 )  # fmt: skip
 _HANDLERS = ("admission",)
 _HOOKS = ("request", "response")

@@ -20,10 +20,11 @@ from ..llm.errors import error_body, error_headers
 from ..rules.fields import CLIENT
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
-from ..text.redact import KEY_ENDINGS, KEY_NAMES
+from ..text.redact import KEY_ENDINGS, KEY_MARKS, KEY_NAMES
 from ..wire.refusal import Refusal
+from .access_log import KEPT
 from .header_edits import headers_put_in, path_edit, removals
-from .lua_constants import LUA, MODEL, PATH
+from .lua_constants import DONE, LUA, MODEL, PATH
 from .lua_filter import auth_of, destination_of
 from .options import Listener, Options
 from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
@@ -32,10 +33,11 @@ from .refusals import BLOCKED, WRONG_HOST
 GATE, NO_UPGRADE = "gate", "no-upgrade"
 PASS_CLUSTER = "target"
 _NO_RULE = -1
-RULE = "rule"  # the note and the metadata that hold the number of a rule
+RULE = "rule"  # the metadata that hold the number of a rule
 
 Route = dict[str, Any]
-_OFF = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+_FILTER: Route = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig"}
+_OFF, _ON = _FILTER | {"disabled": True}, _FILTER | {"config": {}}
 _JSON_TYPE = {"content-type": "application/json"}
 
 
@@ -108,10 +110,12 @@ def _with_upgrade(route: Route) -> list[Route]:
 
 # A short path in normal form without odd segments, and a query without percent-encoding.
 _PLAIN_TARGET = r"(?:/[\w~:@!$&'()*+,=-][\w.~:@!$&'()*+,=-]{0,63}){1,12}/?(?:\?[\w.~:@!$'()*,;=/&-]{0,255})?"
-# A path that may name a model, or a query that may contain a client's key in any spelling.
+# A path that may name a model, a target with something like a key, or a query that may have a client's key in any
+# spelling.
 _KEY_NAMES = {*KEY_NAMES, *KEY_ENDINGS}
 _KEY_PARTS = sorted(name for name in _KEY_NAMES if not any(part in name for part in _KEY_NAMES - {name}))
-_NOTEWORTHY_TARGET = rf".*(?:{MODEL_REGEX}|\?.*(?i:{'|'.join(map(any_spelling, _KEY_PARTS))})).*"
+_NOTEWORTHY = (MODEL_REGEX, *KEY_MARKS, rf"\?.*(?i:{'|'.join(map(any_spelling, _KEY_PARTS))})")
+_NOTEWORTHY_TARGET = f".*(?:{'|'.join(_NOTEWORTHY)}).*"
 
 
 # A request without a key in a subprotocol, and without a beta that belongs to a stripped token.
@@ -144,7 +148,7 @@ def _with_plain(route: Route, options: Options, *, strips: bool) -> list[Route]:
         *(_UNSTRIPPED if strips else ()),
     ]
     match = route["match"] | {"headers": [*route["match"]["headers"], *plain]}
-    filters = route.get("typed_per_filter_config", {}) | {LUA: _OFF, GATE: _OFF}
+    filters = route.get("typed_per_filter_config", {}) | {LUA: _OFF, GATE: _OFF, KEPT: _ON}
     upgrade, other = _with_upgrade(route)
     return [upgrade, route | {"match": match, "typed_per_filter_config": filters}, other]
 
@@ -186,7 +190,7 @@ def _forward(
     return {
         "name": rule.name,
         "match": {"prefix": "/", "headers": conditions},
-        "metadata": {"filter_metadata": {LUA: {RULE: number, "name": rule.name, "upstream": str(place)}}},
+        "metadata": {"filter_metadata": {LUA: {RULE: number, "upstream": str(place)}}},
         "route": {
             "cluster": cluster_name(number),
             "host_rewrite_literal": place.authority,
@@ -205,8 +209,7 @@ def _gate(number: int) -> Route:
 
 def gate_for(number: int) -> dict[str, Any]:
     """Return a gate that only requests pass which the Lua filter has finished for this very rule."""
-    noted = {"filter": LUA, "path": [{"key": RULE}], "value": {"double_match": {"exact": number}}}
-    permission = {"sourced_metadata": {"metadata_matcher": noted}}
+    permission = {"header": _exact(DONE, str(number))}
     return {
         "action": "ALLOW",
         "policies": {"done": {"permissions": [permission], "principals": [{"any": True}]}},
@@ -219,7 +222,6 @@ _PATIENCE = {"timeout": "0s", "idle_timeout": "600s"}
 
 def _pass(listener: Listener) -> Route:
     return {
-        "name": "unmatched",
         "match": {"prefix": "/", "headers": []},
         "route": {"cluster": PASS_CLUSTER, "host_rewrite_literal": listener.authority, **_PATIENCE},
     }

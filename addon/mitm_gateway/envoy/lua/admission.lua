@@ -23,11 +23,9 @@ local function is_listed(origin)
   return host and (LISTENER.origins[place] or LISTENER.origins[scheme .. "*"])
 end
 
-local function check_origin(headers, request)
-  local origin = headers:get("origin")
-  request.origin = origin
+local function check_origin(fields)
+  local origin, site = fields.origin, fields.site
   if origin and not is_listed(origin) then refuse(403, REASONS.web_page) end
-  local site = headers:get("sec-fetch-site")
   if not origin and site and not OWN_SITES[text.trimmed(site):lower()] then refuse(403, REASONS.cross_site) end
 end
 
@@ -98,8 +96,9 @@ end
 
 -- Answer the preflight request of a listed page, which needs no key. Return whether it was one.
 function admission.answer_preflight(handle, headers, request)
-  if not request.origin or request.method:upper() ~= "OPTIONS" then return false end
-  local answer = { [":status"] = "204", ["access-control-allow-origin"] = text.trimmed(request.origin) }
+  local origin = request.fields.origin
+  if not origin or request.method:upper() ~= "OPTIONS" then return false end
+  local answer = { [":status"] = "204", ["access-control-allow-origin"] = text.trimmed(origin) }
   for name, value in pairs(CONSTANTS.preflight) do answer[name] = value end
   answer["access-control-allow-headers"] = headers:get("access-control-request-headers")
   if (headers:get("access-control-request-private-network") or ""):lower() == "true" then
@@ -109,11 +108,10 @@ function admission.answer_preflight(handle, headers, request)
   return true
 end
 
--- Refuse a request that may not use the gateway, and note its origin and length.
-function admission.check(headers, request)
+-- Refuse a request that may not use the gateway.
+function admission.check(request)
   if not FORWARDED[request.method] and UNSENT[request.method:upper()] then refuse(403, REASONS.trace) end
-  check_origin(headers, request)
+  check_origin(request.fields)
   check_path(request.method, request.path)
-  request.length = headers:get("content-length")
-  admission.check_size(tonumber(request.length or "0") or 0)
+  admission.check_size(tonumber(request.fields.length or "0") or 0)
 end

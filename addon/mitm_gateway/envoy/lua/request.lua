@@ -1,15 +1,17 @@
 -- A request: the rule that takes it, and the edits of its head and body.
 -- Envoy's routes choose the rule of a request; LISTENER describes the rules, in the order of the file.
 -- Each call of a handle or of headers leaves the compiled code and takes as long as about a hundred bytes of JSON, so
--- every one here is needed.
+-- every one here is needed; a note takes as long as six of the others.
 
 local has, as_value = text.has, text.as_value
 local refuse, values, check_size = admission.refuse, admission.values, admission.check_size
 local REASONS = CONSTANTS.reasons
 -- Headers that tell Envoy's routes: the path is in normal form, the model, the client's key.
 local PATH, MODEL, KEY = CONSTANTS.path_header, CONSTANTS.model_header, CONSTANTS.key_header
+-- The header that tells the gate behind the filter.
+local DONE = CONSTANTS.done_header
 local NO_MODEL = "-"
-local NOTES = CONSTANTS.notes
+local NOTES, LOGGED = CONSTANTS.notes, CONSTANTS.logged_names
 
 local function answer(handle, refusal, request)
   local call = head.identify(request.method:upper(), text.normal_path(request.path))
@@ -84,7 +86,7 @@ end
 local function read_body(handle, headers, request)
   if request.body or request.has_no_body then return headers end
   -- For Envoy, a request for a WebSocket has no end.
-  if headers:get("upgrade") then refuse(426, REASONS.socket) end
+  if request.fields.upgrade then refuse(426, REASONS.socket) end
   local body = handle:body()
   local size = body and body:length() or 0
   headers = handle:headers()
@@ -133,14 +135,16 @@ end
 
 -- ---- the rule ----
 
--- Note what the access log and the response need, and the rule last: the gate behind the filter lets a request pass by
--- the route of the noted rule only. A note of several fields takes longer than several notes.
-local function note_done(handle, request, rule)
+-- Note what the access log and the response need, and name the rule last: the gate behind the filter lets a request pass
+-- by the route of this rule only. A note of several fields takes longer than several notes.
+local function finish(handle, headers, request, rule)
   local notes = handle:streamInfo():dynamicMetadata()
   local restores = rule and rule.restores and request.method ~= "HEAD"
   local api = restores and CONSTANTS.responses[request.call.endpoint.response]
   if api and request.call.endpoint.response ~= 1 then notes:set(NOTES, "api", request.call.endpoint.response) end
-  if api and request.call.endpoint.is_about_earlier and not request.model then notes:set(NOTES, "is_earlier", true) end
+  if api and request.call.endpoint.is_about_earlier and not request.model then
+    notes:set(NOTES, "earlier", request.number)
+  end
   if api and request.asked_for then notes:set(NOTES, "asked_for", request.asked_for) end
   if rule and request.model then
     local is_renamed = request.sent and request.sent ~= request.model
@@ -148,7 +152,7 @@ local function note_done(handle, request, rule)
     notes:set(NOTES, "model", request.model)
     notes:set(NOTES, "model_sent", request.sent or request.model)
   end
-  notes:set(NOTES, "rule", request.number)
+  headers:replace(DONE, tostring(request.number))
 end
 
 -- Return the model, whether it is known without reading the body, and the headers as `read_body` does. Envoy has taken
@@ -156,9 +160,10 @@ end
 -- before a route is chosen, as the model in it decides. That of an upgrade is unknown, so that a route asks for it.
 local function learn_model(handle, headers, request)
   if request.model then return request.model, true, headers end
-  if request.length == "0" and not headers:get("upgrade") then return nil, true, headers end
+  local length, upgrade = request.fields.length, request.fields.upgrade
+  if length == "0" and not upgrade then return nil, true, headers end
   local is_body_unlikely = request.method == "GET" or request.method == "HEAD"
-  if request.length or not is_body_unlikely or headers:get("upgrade") then return nil, false, headers end
+  if length or not is_body_unlikely or upgrade then return nil, false, headers end
   headers = read_body(handle, headers, request)
   return request.body_model, true, headers
 end
@@ -246,21 +251,21 @@ local function identify(request)
 end
 
 local function serve(handle, headers, request)
-  admission.check(headers, request)
+  admission.check(request)
   if admission.answer_preflight(handle, headers, request) then return end
   admission.check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
   identify(request)
   local rule
   rule, headers = find_rule(handle, headers, request)
-  if not rule then return note_done(handle, request) end
+  if not rule then return finish(handle, headers, request) end
   request.rule = rule
   local key, moves_token
   if rule.client then key, moves_token = moved_key(headers, rule) end
-  if rule.reads_body and (rule.reads_messages or not headers:get("upgrade")) then
+  if rule.reads_body and (rule.reads_messages or not request.fields.upgrade) then
     headers = read_body(handle, headers, request)
     request.model = request.model or request.body_model
     if rule.counts_tokens and request.call.endpoint.counts_tokens and request.method:upper() == "POST" then
-      note_done(handle, request, rule)
+      finish(handle, headers, request, rule)
       return answer_count(handle, request)
     end
     if request.text then
@@ -274,7 +279,16 @@ local function serve(handle, headers, request)
   if rule.strips and not moves_token then strip_token_betas(headers) end
   if rule.beta then edit_beta_header(headers, rule.beta) end
   if key then headers:replace(KEY, rule.client.is_basic and handle:base64Escape(key) or key) end
-  note_done(handle, request, rule)
+  finish(handle, headers, request, rule)
+end
+
+-- Return the headers that more than one step reads, or that every request is asked for. To walk over all headers takes
+-- as long for each of them as two of these.
+local function fields_of(headers)
+  return {
+    origin = headers:get("origin"), site = headers:get("sec-fetch-site"), length = headers:get("content-length"),
+    upgrade = headers:get("upgrade"),
+  }
 end
 
 local function request_of(headers)
@@ -283,15 +297,25 @@ local function request_of(headers)
   local path, query = target, ""
   if mark then path, query = target:sub(1, mark - 1), target:sub(mark) end
   return { -- with the fields that later steps set: a table that grows is copied several times
-    method = headers:get(":method"), target = target, path = path, query = query, normal = nil, call = nil,
-    origin = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, length = nil, has_no_body = nil,
+    method = headers:get(":method"), target = target, path = path, query = query, fields = fields_of(headers),
+    normal = nil, call = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, has_no_body = nil,
     body = nil, text = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
   }
+end
+
+-- Note the path, and the session and agent that the client names, for the access log.
+local function note_names(handle, headers, request)
+  local notes = handle:streamInfo():dynamicMetadata()
+  notes:set(NOTES, "path", logged.path(request.path))
+  local session, agent = logged.name(headers, LOGGED.session), logged.name(headers, LOGGED.agent)
+  if session then notes:set(NOTES, "session", session) end
+  if agent then notes:set(NOTES, "agent", agent) end
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   local request = request_of(headers)
+  note_names(handle, headers, request)
   local done, fault = pcall(serve, handle, headers, request)
   if done then return end
   if type(fault) ~= "table" then

@@ -14,8 +14,8 @@ end
 -- Return the function that renames models on the way back, nil if the rule renamed none.
 local function rename_for(noted)
   if noted.asked_for then return restore.by_name(function(sent) return noted.asked_for[sent] end) end
-  if noted.is_earlier then
-    local map = LISTENER.rules[noted.rule].models
+  if noted.earlier then -- results of an earlier request
+    local map = LISTENER.rules[noted.earlier].models
     return restore.by_name(function(sent) return models.asked_for(map, sent) end)
   end
   return noted.model and not noted.stays and restore.always(write_asked(noted.model))
@@ -59,9 +59,9 @@ local function note(handle, reader, found, keeps_model)
 end
 
 function envoy_on_response(handle)
-  local noted = handle:streamInfo():dynamicMetadata():get(NOTES)
-  local rename = noted and rename_for(noted)
-  if not noted or not (rename or LISTENER.tokens) then return end
+  local noted = handle:streamInfo():dynamicMetadata():get(NOTES) or {}
+  local rename = rename_for(noted)
+  if not (rename or LISTENER.tokens) then return end
   local headers = handle:headers()
   if not is_readable(headers) then return end
   local content_type = headers:get("content-type") or ""

@@ -38,6 +38,7 @@ local function new_scanner(rename, tree)
     nodes = {}, in_list = false, lists = {},
     key = false, wants_key = false, in_string = false, escaped = false,
     captured = false, is_target = false, is_over = false, overlong = false,
+    suspects = false, unread = false, -- of documents that are no lines and no events
   }, Scanner)
 end
 
@@ -178,12 +179,36 @@ function Scanner:structure(data, p, at, start, out)
   return place + 1, start
 end
 
+-- Return the next place of a text from `at` on. `found` keeps the places, so that a chunk is searched once.
+local function next_place(chunk, text, at, found)
+  if (found[text] or 0) < at then found[text] = chunk:find(text, at, true) or #chunk + 1 end
+  return found[text]
+end
+
+-- Report whether the rest of a chunk contains no model.
+local function is_harmless(chunk, at, found, suspects)
+  for place = 1, #suspects do
+    if next_place(chunk, suspects[place], at, found) <= #chunk then return false end
+  end
+  return true
+end
+
+-- Edit the next piece. Behind a model, a rest of it without suspects is read only if another piece follows.
 function Scanner:feed(data)
+  if self.unread then
+    local unread = self.unread
+    self.unread = false
+    self:feed(unread)
+  end
   if self.is_over then return data end
-  local p, out, start, at = bytes_of(data), {}, 1, 1
+  local p, out, start, at, found = bytes_of(data), {}, 1, 1, {}
   while at <= #data and not self.is_over do
     if self.in_string then
       at, start = self:string(data, p, at, start, out)
+      if start == at and self.suspects and is_harmless(data, at, found, self.suspects) then
+        self.unread = data:sub(at)
+        break
+      end
     else
       at, start = self:structure(data, p, at, start, out)
     end
@@ -214,7 +239,11 @@ function restore.by_name(asked_for)
 end
 
 -- Return an editor of a JSON response. `rename` takes and returns a JSON string; `tree` leads to the models.
-function restore.json(rename, tree) return new_scanner(rename, tree) end
+function restore.json(rename, tree)
+  local scanner = new_scanner(rename, tree)
+  scanner.suspects = tree.suspects
+  return scanner
+end
 
 local LinesRestorer = {}
 LinesRestorer.__index = LinesRestorer
@@ -254,12 +283,6 @@ end
 function SseRestorer:flush() return self.scanner:flush() end
 
 local EVENT_END = "\n\n"
-
--- Return the next place of a text from `at` on. `found` keeps the places, so that a chunk is searched once.
-local function next_place(chunk, text, at, found)
-  if (found[text] or 0) < at then found[text] = chunk:find(text, at, true) or #chunk + 1 end
-  return found[text]
-end
 
 -- Return the last byte of the whole events from `at` on without suspects; `at - 1` where there are none.
 local function harmless_end(chunk, at, found, suspects)
