@@ -233,6 +233,36 @@ def test_tokens_of_every_stream_are_logged_if_requested(
         assert line.get("refusal") == ("upstream: overloaded_error" if name == "failed" else None)
 
 
+@pytest.mark.parametrize("models", ["", "models: {default: gw-model}"], ids=["filter off", "filter on"])
+@pytest.mark.parametrize(
+    ("target", "session", "agent", "logged"),
+    [
+        ("/v1/messages?beta=true", "s-1", "a.1", ("/v1/messages", "s-1", "a.1")),
+        ("/v1/sk-mine", "sk-ant-mine", "a b", ("****", "other", None)),
+    ],
+    ids=["plain names", "something like a key"],
+)
+def test_a_log_line_names_session_and_agent_with_the_filter_and_without(
+    envoy: StartEnvoy,
+    recorder: StartRecorder,
+    models: str,
+    target: str,
+    session: str,
+    agent: str,
+    logged: tuple[str | None, ...],
+) -> None:
+    proxy = envoy(rules(recorder(json_reply({})).url, models))
+    named = (
+        ("X-Claude-Code-Session-Id", session),
+        ("session_id", "other"),
+        ("X-Claude-Code-Agent-Id", agent),
+    )
+    assert ask(proxy, *named, target=target).status == 200
+    line = proxy.log_line()
+    assert (line["path"], line.get("session"), line.get("agent")) == logged
+    assert "mine" not in str(line)
+
+
 def test_a_log_line_says_why_a_request_was_refused(envoy: StartEnvoy) -> None:
     proxy = envoy(rules("http://127.0.0.1:9"))
     answer = ask(proxy, ("Origin", "null"))

@@ -77,6 +77,7 @@ def _outcome(options: Options) -> str:
     details = "response.code_details"
     failed_late, is_open = _noted("refusal"), _noted("is_open", " == true")
     cases = {
+        f'{details} == "lua_response"': "refused",
         f'{details}.startsWith("downstream_remote_disconnect")': "client_left",
         f'{details}.matches("idle_timeout|response_timeout|duration_timeout")': "timed_out",
         f'{details}.startsWith("upstream_reset_after_response_started")': "upstream_broke_off",

@@ -265,6 +265,7 @@ end
 
 -- Report whether a `name=value` of a query carries a key, in whatever spelling.
 local function is_key_parameter(pair)
+  if pair == "" then return false end -- of which a hostile query has tens of thousands
   local stop = pair:find("=", 1, true)
   local name = stop and pair:sub(1, stop - 1) or pair
   for _ = 1, CONSTANTS.max_decodings do name = text.unquoted(name) end
