@@ -22,8 +22,8 @@ _TOO_BIG = 1009  # RFC 6455, 7.4.1
 _PIECE_BYTES = 512
 # After this many frames the others have their turn; each takes up to 0.2 ms.
 _FRAMES_A_TURN = 16
-# Fragments below mitmproxy's own size are joined: each would become a frame with work of its own.
-_LEAST_FRAGMENT = 4000
+# Behind these, fragments below mitmproxy's own size are joined: each would become a frame with work of its own.
+_KEPT_FRAGMENTS, _LEAST_FRAGMENT = 64, 4000
 
 
 def bound_websockets(patches: Patches) -> None:
@@ -84,6 +84,7 @@ def _bounded(read: Any) -> Any:
             if not isinstance(fragment, bytearray):
                 fragment = self.frame_buf[-1] = bytearray(fragment)
             is_short = len(fragment) + len(event.data) < _LEAST_FRAGMENT and not event.message_finished
-            yield replace(event, frame_finished=False) if is_short else event
+            is_joined = is_short and len(self.frame_buf) > _KEPT_FRAGMENTS
+            yield replace(event, frame_finished=False) if is_joined else event
 
     return events_within_bounds
