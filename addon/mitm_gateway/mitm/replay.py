@@ -70,7 +70,7 @@ def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None
     original = flow.metadata.get(ORIGINAL)
     if isinstance(original, dict):
         original["sent"] = _place(flow)
-        original["sent_headers"] = flow.request.data.headers.fields
+        original["sent_fields"] = flow.request.data.headers.fields
         if model is not None and model_sent is not None and model != model_sent:
             original["model"], original["model_sent"] = model, model_sent
 
@@ -80,7 +80,7 @@ def restore_original(flow: http.HTTPFlow) -> None:
     original = flow.metadata.get(ORIGINAL)
     if not isinstance(original, dict):
         return
-    sent = original.get("sent_headers")
+    sent = original.get("sent_fields")
     if sent is None or _told(sent) == _told(flow.request.headers.fields):
         flow.request.headers.fields = _fields(original)
     if _is_where_it_went(flow, original):
