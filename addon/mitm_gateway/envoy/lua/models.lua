@@ -10,8 +10,8 @@ local value_end, refuse, captures = json.value_end, json.refuse, text.captures
 local text, tree, found, seen, steps_left = "", nil, {}, {}, 0
 local own -- the name of the model that the request is for
 local has_resource_names = false
--- The place of the next key "model" in its usual spelling; 0 if it may have another one.
-local MODEL_KEY, next_model = '"model"', 0
+-- The place of the next key "model" in its usual spelling; 0 if it may have another one, nil before it is needed.
+local MODEL_KEY, next_model = '"model"', nil
 
 -- Return the size of the resource name up to a model's own: of the path that ends in `models/`.
 local function resource_size(name)
@@ -42,16 +42,22 @@ end
 
 local function repeated(key) refuse(key == "model" and REASONS.second_model or REASONS.repeated_key) end
 
+-- Report whether every key "model" has its usual spelling.
+local function is_usual()
+  if not next_model then next_model = text:find("\\u006", 1, true) and 0 or 1 end
+  return next_model > 0
+end
+
 -- Report whether no key "model" stands in the text between these places.
 local function has_no_model(at, finish)
-  if next_model > 0 and next_model <= at then next_model = text:find(MODEL_KEY, at + 1, true) or #text + 1 end
+  if next_model <= at then next_model = text:find(MODEL_KEY, at + 1, true) or #text + 1 end
   return next_model > finish
 end
 
 -- Find the models in the value at `at`; `node` tells which texts in it are models. Return its end.
 local function search(p, at, node)
   local mark = p[at]
-  if node.is_gated and next_model > 0 then
+  if node.is_gated and is_usual() then
     local finish = value_end(p, at)
     if has_no_model(at, finish) then return finish end
   end
@@ -105,7 +111,7 @@ end
 function models.scan(body, api)
   text, tree, has_resource_names = body, CONSTANTS.trees[api.tree], api.has_resource_names
   found, seen, steps_left = {}, {}, CONSTANTS.max_steps
-  own, next_model = nil, body:find("\\u006", 1, true) and 0 or 1
+  own, next_model = nil, nil
   json.scan(body, visit)
   text = ""
   local names, known = {}, {}
