@@ -13,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mitmproxy import certs
+
 HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache" / "bench"
+CONF = CACHE / "conf"
 MITMDUMP, MITMWEB = (Path(sys.executable).with_name(name) for name in ("mitmdump", "mitmweb"))
 GATEWAY = HERE.parent / "addon" / "gateway.py"
 
@@ -38,24 +41,26 @@ class Start:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def _mitmdump(home: Path, port: int, upstream: int, *more: str, tool: Path = MITMDUMP) -> list[str]:
+def _mitmdump(port: int, upstream: int, *more: str, tool: Path = MITMDUMP) -> list[str]:
+    # Making the CA takes between 0.05 and 1 s, and only the first start of an installation needs to.
+    certs.CertStore.from_store(CONF, "mitmproxy", 2048)
     listen = ["--mode", f"reverse:http://127.0.0.1:{upstream}", "--listen-host", "127.0.0.1", "-p", str(port)]
-    return [str(tool), "-q", *listen, "--set", f"confdir={home / 'conf'}", *more]
+    return [str(tool), "-q", *listen, "--set", f"confdir={CONF}", *more]
 
 
 def stock(home: Path, port: int, upstream: int) -> Start:
     """mitmdump without any addon: its clients send what the upstream wants."""
-    return Start(_mitmdump(home, port, upstream), RIGHT, SENT)
+    return Start(_mitmdump(port, upstream), RIGHT, SENT)
 
 
 def streaming(home: Path, port: int, upstream: int) -> Start:
     """mitmdump without any addon that streams large bodies."""
-    return Start(_mitmdump(home, port, upstream, "--set", "stream_large_bodies=1m"), RIGHT, SENT)
+    return Start(_mitmdump(port, upstream, "--set", "stream_large_bodies=1m"), RIGHT, SENT)
 
 
 def stock_web(home: Path, port: int, upstream: int) -> Start:
     """mitmweb without any addon."""
-    return Start(_mitmdump(home, port, upstream, *_web(), tool=MITMWEB), RIGHT, SENT)
+    return Start(_mitmdump(port, upstream, *_web(), tool=MITMWEB), RIGHT, SENT)
 
 
 def _web() -> list[str]:
@@ -71,7 +76,7 @@ def built_in(home: Path, port: int, upstream: int) -> Start:
         *("--modify-headers", f"/~q/authorization/Bearer {KEY}"),
         *("--modify-body", f"/~q/{ASKED}/{SENT}"),
     ]
-    return Start(_mitmdump(home, port, upstream, *edits))
+    return Start(_mitmdump(port, upstream, *edits))
 
 
 def rules_text(count: int) -> str:
@@ -95,7 +100,7 @@ def _gateway(home: Path, port: int, upstream: int, rules: str, *more: str, tool:
     file = home / "rules.yaml"
     file.write_text(rules)
     options = ("--set", f"gateway_rules={file}", "--set", f"gateway_log={home / 'log.jsonl'}")
-    command = _mitmdump(home, port, upstream, "-s", str(GATEWAY), *options, *more, tool=tool)
+    command = _mitmdump(port, upstream, "-s", str(GATEWAY), *options, *more, tool=tool)
     return Start(command, env={"BENCH_KEY": KEY})
 
 
