@@ -154,6 +154,7 @@ def _growth() -> Mapping[str, int]:
         "string": bounded_json.STRING_BYTES,
         "entry": bounded_json.ENTRY_BYTES,
         "usual_members": bounded_json.USUAL_MEMBERS,
+        "max_values": bounded_json.MAX_BODY_VALUES,
     }
 
 

@@ -23,6 +23,7 @@ from mitm_gateway.exchange.local_answers import estimated_tokens
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text import bounded_json
+from mitm_gateway.text.bounded_json import MAX_BODY_VALUES
 from support.bodies import NASTY, OVERGROWN, overgrown
 from support.core import make_rule
 from support.lua import Library, Refused
@@ -96,7 +97,7 @@ def test_a_short_body_is_read_alike(lua: Library, raw: bytes) -> None:
 
 @pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
 def test_a_body_that_is_small_as_text_and_large_as_data_is_refused_alike(lua: Library, items: bytes) -> None:
-    with pytest.raises(Refused, match="too many arrays and objects"):
+    with pytest.raises(Refused, match="too many arrays, objects"):
         lua.call("models.scan", overgrown(items), api_data(OTHER))
 
 
@@ -105,6 +106,16 @@ def test_a_long_model_name_is_refused_alike(lua: Library, name: str, is_read: bo
     raw = json.dumps({"model": name, "x": "a" * 20_000}, ensure_ascii=False).encode()
     assert_read_alike(lua, raw)
     assert (found_in(lua, raw) != "refused") is is_read
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("commas", [MAX_BODY_VALUES, MAX_BODY_VALUES + 1])
+def test_a_body_of_millions_of_values_is_refused_alike(lua: Library, commas: int) -> None:
+    raw = b'{"model":"m","a":[",",' + b"0," * (commas - 2) + b"0]}"
+    assert raw.count(b",") - 1 == commas
+    assert (
+        lua.call("growth.is_excessive", raw) == bounded_json.is_overgrown(raw) == (commas > MAX_BODY_VALUES)
+    )
 
 
 # Strings without marks of their own: outside the exact count the addon counts those too.

@@ -337,6 +337,16 @@ def test_a_body_that_needs_far_more_memory_than_its_size_is_refused_before_it_is
     assert peak < 6 * len(raw) + (16 << 20)
 
 
+@pytest.mark.parametrize("size", [9 << 20, 60 << 20])
+def test_a_body_of_millions_of_numbers_is_refused_without_a_walk(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(module, "_scan_value", None)
+    monkeypatch.setattr(module, "simdjson", None)
+    with pytest.raises(OvergrownError):
+        scan(overgrown(b"0," * (size // 2)))
+
+
 def test_an_object_too_large_to_be_built_may_pass_but_not_be_edited() -> None:
     members = {f"a key of some length {number:011}": 0 for number in range(20_000)}
     raw = json.dumps({"model": "m", "a": members}).encode()

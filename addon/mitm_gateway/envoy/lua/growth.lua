@@ -48,12 +48,13 @@ local function counts(text)
   return containers, commas, colons, strings
 end
 
--- Report whether a large JSON text is small as text and large as data.
+-- Report whether a large JSON text has millions of values, or is small as text and large as data.
 function growth.is_excessive(text)
   local size = #text
   if size <= COSTS.small_text then return false end
   local most = COSTS.max * size
   local containers, commas, colons, strings = counts(text)
+  if commas > COSTS.max_values then return true end
   local may_exceed = COSTS.container * containers > most / 2
     or COSTS.string * strings > most
     or COSTS.entry * colons > most
