@@ -78,8 +78,7 @@ class Exchange:
         self._sent: MaskedHead | None = None
         self._has_body = False
         self._edited: bytes | None = None
-        self._message_bytes = 0
-        self._message_usage: MessageUsage | None = None
+        self._messages: MessageUsage | None = None
         self._response: ResponseHead | None = None
         self.tee: Tee | None = None
 
@@ -336,29 +335,17 @@ class Exchange:
             return ResponsePlan(head.fields, self.tee)
         if self.is_answered or self.plan is None or self._secrets is None:
             return None
-        plan = plan_response(
-            self.plan,
-            self.head,
-            self._secrets,
-            self.record,
-            head,
-            policy=self.config.policy,
-            capture=self.config.capture,
-            hidden=self.hidden,
-        )
+        plan = plan_response(self.plan, self.head, self._secrets, self.record, head, self.config, self.hidden)
         self.tee = plan.tee
         return plan
 
     def on_message(self, content: bytes, *, from_client: bool) -> None:
         """Count a message of a WebSocket and the tokens that it reports."""
-        record, size = self.record, len(content)
         if from_client:
-            record.bytes_out = (record.bytes_out or 0) + size
-            return
-        self._message_bytes += size
-        if not self.is_passing:
-            self._message_usage = self._message_usage or MessageUsage()
-            self._message_usage.feed(content)
+            self.record.bytes_out = (self.record.bytes_out or 0) + len(content)
+        elif not self.is_passing:
+            self._messages = self._messages or MessageUsage()
+            self._messages.feed(content)
 
     def on_end(
         self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"
@@ -383,9 +370,8 @@ class Exchange:
         summarize(record, self.plan, self.head, tee, self._response)
         if tee is not None:
             tee.close()
-        if self._message_bytes:
-            record.bytes_in = self._message_bytes
-            record.usage = self._message_usage.finish() if self._message_usage else None
+        if self._messages:
+            record.bytes_in, record.usage = self._messages.size, self._messages.finish()
         return record
 
     def _describe(self) -> None:

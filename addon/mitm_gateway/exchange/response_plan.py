@@ -15,7 +15,7 @@ from ..llm.usage import Usage, reader_for
 from ..text.redact import Secret, fields_masked_exactly
 from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.request import Fields, RequestHead, text
-from .guard import Policy
+from .config import Config
 from .headers import Secrets
 from .json_scanner import Rename
 from .plan import Plan
@@ -71,9 +71,7 @@ def plan_response(
     secrets: Secrets,
     record: Record,
     head: ResponseHead,
-    *,
-    policy: Policy,
-    capture: int,
+    config: Config,
     hidden: Sequence[str] = (),
 ) -> ResponsePlan:
     """Plan the way back of one response; `hidden` are secrets that the upstream might echo in its head."""
@@ -84,11 +82,11 @@ def plan_response(
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
     left_out = (b"alt-svc",) if restorer is None else (b"alt-svc", *_FRAMING)
     kept = tuple([item for item in head.fields if item[0].lower() not in left_out])
-    fields = fields_masked_exactly(fields_for_pages(kept, plan, request, policy), hidden)
+    fields = fields_masked_exactly(fields_for_pages(kept, plan, request, config.policy), hidden)
     if head.status == SWITCHING:
         return ResponsePlan(fields, rejected=rejected)
     usage = None if head.is_encoded else reader_for(head.get(b"content-type"))
-    tee = Tee(capture, restorer, usage)
+    tee = Tee(config.capture, restorer, usage)
     return ResponsePlan(fields, tee, restorer is not None, rejected)
 
 

@@ -54,13 +54,15 @@ def reads_messages(rule: Rule) -> bool:
 
 
 class MessageUsage:
-    """Sums the token counts in the messages that an upstream sends: each response on a socket reports its own."""
+    """Sums the bytes and token counts of the messages that an upstream sends: each response reports its own counts."""
 
     def __init__(self) -> None:
+        self.size = 0
         self._total: Usage | None = None
 
     def feed(self, message: bytes) -> None:
         """Add a message; only those with counts are parsed."""
+        self.size += len(message)
         if b'"usage"' not in message or len(message) > MAX_JSON_BYTES:
             return
         try:
