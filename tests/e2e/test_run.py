@@ -359,7 +359,7 @@ def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Comm
 
 
 def processes_of(command: Command) -> list[int]:
-    """What a forked command has left running: everything that it starts has its folder."""
+    """Return the processes that a forked command has left running: all that it starts have its folder."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

@@ -64,7 +64,7 @@ class Patches:
         self._undo: dict[Patch, list[Callable[[], None]]] = {}
         self._current: list[Callable[[], None]] = []
         self.is_last: Callable[..., bool] = lambda addon, *hooks: False
-        """Whether nobody sees a flow in these hooks after an addon; replaced by a speed patch, which knows."""
+        """Returns True if no other addon sees a flow in these hooks after this one. A speed patch, which knows, sets it."""
 
     def apply(self, patch: Patch) -> None:
         """Apply a patch completely, or raise Unexpected and leave mitmproxy as it was."""
