@@ -1,6 +1,6 @@
 # `make run` and `make test` are the two to know. Each sets up what it needs, once; `make help` lists the rest.
 
-# The Python of .venv: by default the newest supported one; another one makes .venv anew.
+# The Python of .venv: by default the newest supported one; another one makes a new .venv.
 PYTHON ?=
 PORT ?= 8080
 ARGS ?=
@@ -109,7 +109,7 @@ package: .venv/dev ## sdist and wheel in dist/, checked
 clean: ## remove all that these commands made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 
-# The fuzzer has no wheels for the newest Python, so it gets an environment of its own.
+# The fuzzer has no wheels for the newest Python, so it gets its own environment.
 FUZZ_S ?= 30
 .venv-fuzz: pyproject.toml
 	@python=$$($(call find_python,3.11)) || python=$$($(call find_python,3.12)) || { echo "fuzzing needs Python 3.11 or 3.12"; exit 1; }; \

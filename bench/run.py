@@ -1,6 +1,6 @@
 """The benchmark: the gateway beside mitmdump without it, beside fast proxies and other LLM gateways.
 
-All contestants run at once on loopback and are measured in turn, in rounds; the rounds' medians are told
+All contestants run at once on loopback and are measured in turn, in rounds; the medians of the rounds are printed
 with the least and the most. Times of two runs differ with what else the machine does, so bars are ratios to
 mitmdump in the same rounds, and CPU seconds stand beside the times.
 """
@@ -75,7 +75,7 @@ def body(size: int, model: str, wish: str = "") -> bytes:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
 """The embedded demo gateway: a small Messages API server on loopback that insists on a bearer token.
 
-It needs no account and calls no model. Its answers say what reached it: what the rules changed.
+It needs no account and calls no model. Its answers show the received request, and so the changes of the rules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .text.redact import masked_header
 MODELS = ("claude-opus-4.6", "claude-sonnet-4.6", "claude-haiku-4.5")
 NATURAL_PAUSE_S = 0.03  # between two words: about 30 tokens a second, as a model writes
 
-_QUOTED_CHARACTERS = 200  # so much of the user's prompt is said back
+_QUOTED_CHARACTERS = 200  # the part of the user's prompt that the answer repeats
 
 Json = dict[str, Any]
 
@@ -91,7 +91,9 @@ class _Gateway(RequestHandler):
 
     def refuse(self, status: int, kind: str, message: str) -> None:
         self.set_status(status)
-        self.set_header("x-should-retry", "false")  # else Claude Code repeats a 401 for minutes (2.1.331)
+        self.set_header(
+            "x-should-retry", "false"
+        )  # otherwise Claude Code repeats a 401 for minutes (2.1.331)
         self.finish(
             {
                 "type": "error",

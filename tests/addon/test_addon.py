@@ -95,7 +95,7 @@ async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
 
 
 def record_ended(context: Any) -> None:
-    """Have the flows that have ended recorded now: whoever asks for totals gets all of them."""
+    """Record the flows that have ended, as a request for the totals does."""
     context.master.commands.call("gateway.stats")
 
 

@@ -1,4 +1,4 @@
-"""Flows that have ended are recorded together, and before anybody looks."""
+"""Flows that have ended are recorded together, and before any of them is read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_large_flow_does_not_wait_for_others() -> None:
     assert records.comments == ["large"]
 
 
-async def test_whoever_reads_the_records_need_not_wait() -> None:
+async def test_a_reader_of_the_records_need_not_wait() -> None:
     records = Records()
     waiting = Ended(records.add)
     waiting.add(ended("one"))

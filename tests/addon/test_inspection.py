@@ -68,7 +68,7 @@ def test_a_full_disk_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureF
             log._write_queued()
         log.close()
     told = [record.message for record in caplog.records if "cannot be written" in record.message]
-    assert told == [f"gateway_log: {link} cannot be written; requests go on without it"]
+    assert told == [f"gateway_log: {link} cannot be written; requests continue without it"]
 
 
 def test_explain_describes_a_flow_as_it_was_received() -> None:

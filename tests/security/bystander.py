@@ -124,7 +124,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def upstream(listening: socket.socket) -> None:
-    """Serve as the upstream, in a process for itself, so that it delays nobody."""
+    """Serve as the upstream, in a separate process, so that it delays no other part."""
 
     async def run() -> None:
         server = await asyncio.start_server(serve, sock=listening, limit=1 << 18)

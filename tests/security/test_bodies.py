@@ -199,7 +199,7 @@ def test_a_chunked_body_without_end_ends_the_connection(stage: Stage, end: bytes
         for _ in range(400):
             client.send(b"a" * 65536)
         stage.assert_ends(client)
-        pytest.fail("the connection took 25 MB without a word")
+        pytest.fail("the connection accepted 25 MB without a response")
     stage.assert_silence()
 
 

@@ -69,7 +69,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "load": (lifecycle, "load", True),
     "demo": (DemoGateway, "start", True),
 }
-# An empty result of these cannot be told from a true one: no rule covers the request;
+# An empty result of these looks like a valid one: no rule covers the request;
 # there is no body; nothing is to be masked.
 UNTOLD = {("find", "empty"), ("mask", "empty"), ("scan", "empty")}
 HANG_S = 0.1  # what is not async holds everything up while it hangs, so it hangs for a while only

@@ -180,7 +180,7 @@ _PORTS = range(10_000, 32_000)
 
 
 def unused_port() -> int:
-    """A port on which nobody listens now; prefer port 0 where possible."""
+    """A port that is free now; prefer port 0 where possible."""
     while True:
         port = random.choice(_PORTS)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -28,7 +28,7 @@ class GatewayError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports on which nobody listens at the moment."""
+    """Return loopback ports that are free at the moment."""
     with contextlib.ExitStack() as probes:
         opened = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(probe.getsockname()[1]) for probe in opened]

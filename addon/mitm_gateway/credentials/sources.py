@@ -222,12 +222,12 @@ class _Helper(Source):
     def _ended(self, run: asyncio.Task[Value]) -> None:
         self._run = None
         if not run.cancelled():
-            run.exception()  # retrieved here: nobody else awaits a background run
+            run.exception()  # retrieved here, as nothing else awaits a background run
 
     async def _refresh(self) -> Value:
         errors = helper.Errors()
         try:
-            output = await helper.run(self.argv, self.timeout_s, self.context.environ, errors)
+            output = await helper.run_helper(self.argv, self.timeout_s, self.context.environ, errors)
             value = helper.parse_output(output, self.ttl_s, self.context.now(), self.context.wall())
         except CredentialError as fault:
             self._failure = (self.context.now(), fault.repeated())

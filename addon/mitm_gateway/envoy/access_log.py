@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..text.redact import KEY_MARKS
+from .export_options import Listener, Options
 from .lua_constants import LOGGED_NAMES, LOGGED_TOKENS, LUA, MAX_LOGGED_NAME
-from .options import Listener, Options
 
 _API = "type.googleapis.com/envoy.extensions."
 KEPT = "kept"
@@ -88,7 +88,7 @@ def _outcome(options: Options) -> str:
     expression = '"ok"'
     for condition, outcome in reversed(cases.items()):
         expression = f'({condition}) ? "{outcome}" : ({expression})'
-    # Most requests end well, and each search for a pattern compiles it anew. Only a filter that reads responses notes
+    # Most requests end well, and each search for a pattern compiles it again. Only a filter that reads responses notes
     # a late failure.
     ended_well = "response.code < 400 && response.flags == 0"
     if options.tokens:

@@ -59,7 +59,7 @@ def printable(text: str, width: int | None = WIDTH) -> str:
 
 
 def with_turn(text: str, lines: Sequence[str]) -> str:
-    """Return the text of a request below the lines about the request that it goes on from, if there are any."""
+    """Return the text of a request below the lines about the request that it continues, if there are any."""
     return f"{wrapped(section('since the request before', lines), WIDTH)}\n\n{text}" if lines else text
 
 

@@ -143,10 +143,10 @@ def _media(kind: str, part: Mapping[str, Any]) -> str:
 
 
 def known(value: Any) -> dict[str, Any]:
-    """Return an object, or an empty one in place of anything else."""
+    """Return an object, or an empty one instead of anything else."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list, or an empty one in place of anything else."""
+    """Return a list, or an empty one instead of anything else."""
     return value if isinstance(value, list) else []

@@ -168,7 +168,7 @@ def _value(text: str | None) -> str:
 def _messages(found: Difference, both: _Both) -> Iterator[str]:
     new = found.later - found.same
     if found.continues:
-        yield f"goes on from stored response {one_line(found.continues)}, {_count(found.later)} new"
+        yield f"continues stored response {one_line(found.continues)}, {_count(found.later)} new"
     elif found.same == found.earlier == found.later:
         yield f"same messages ({found.same:,})"
     elif found.same == found.earlier:

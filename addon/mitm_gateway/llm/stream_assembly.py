@@ -151,7 +151,7 @@ class Assembly:
         self._is_complete |= "stop_reason" in response or "error" in response
 
     def _add_part(self, part: Mapping[str, Any]) -> None:
-        """Add a part; text goes on with the part before it, if that is of the same kind."""
+        """Add a part; text is appended to the part before it if that is of the same kind."""
         kind, last = part.get("type"), next(reversed(self._blocks), None)
         name = {"text": "text", "thinking": "thinking"}.get(str(kind))
         if name is None or last is None or self._blocks[last].get("type") != kind:

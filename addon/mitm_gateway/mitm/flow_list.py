@@ -1,4 +1,4 @@
-"""The list of flows in mitmweb and the console, which would otherwise grow for ever."""
+"""The list of flows in mitmweb and the console, which would otherwise grow without bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Keeper:
         if limit <= 0 or view is None:
             self._ended.clear()
             return
-        self._ended.pop(flow.id, None)  # a replay ends anew
+        self._ended.pop(flow.id, None)  # a replay ends once more
         self._ended[flow.id] = flow
         while len(self._ended) > limit:
             oldest = self._ended.pop(next(iter(self._ended)))

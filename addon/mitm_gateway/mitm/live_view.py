@@ -16,7 +16,7 @@ INTERVAL_S = 1.0
 
 
 def is_watched() -> bool:
-    """Return whether somebody sees flows that are under way: mitmdump shows them at their end only."""
+    """Return whether flows are shown while they are under way: mitmdump shows them at their end only."""
     return ctx.master.addons.get("view") is not None
 
 

@@ -1,4 +1,4 @@
-"""The turns of conversations among mitmproxy's flows: which request goes on from which, found when it is displayed.
+"""The turns of conversations among mitmproxy's flows: which request continues which, found when it is displayed.
 
 Nothing is computed while requests pass. Digests are kept, not bodies, and the search looks at a bounded number of flows.
 """
@@ -33,7 +33,7 @@ _digests: dict[tuple[str, int], Digest | None] = {}
 
 
 def explained(later: http.HTTPFlow, limit: int = MAX_BYTES) -> list[str]:
-    """Return the lines about a request and the one that it goes on from; none if there is no such request.
+    """Return the lines about a request and the one that it continues; none if it continues none.
 
     The bound is the number of bytes of bodies that are parsed.
     """

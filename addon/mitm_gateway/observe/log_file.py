@@ -83,4 +83,6 @@ class _LineHandler(logging.handlers.WatchedFileHandler):
         """Log once that lines are being lost."""
         if not self._warned.is_set():
             self._warned.set()
-            logger.warning("gateway_log: %s cannot be written; requests go on without it", self.baseFilename)
+            logger.warning(
+                "gateway_log: %s cannot be written; requests continue without it", self.baseFilename
+            )

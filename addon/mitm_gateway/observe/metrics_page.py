@@ -1,4 +1,4 @@
-"""The page that Prometheus reads, served by one thread whatever number of connections are open."""
+"""The page that Prometheus reads, served by one thread, however many connections are open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOST = re.compile(rb"\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 def _names_loopback(head: bytes) -> bool:
-    """Return whether a request names this machine: a web page could let a name of its own lead here (DNS rebinding)."""
+    """Return whether a request names this machine: a web page could point its own name here (DNS rebinding)."""
     try:
         hosts = [parse_authority(name.strip().decode()).host for name in _HOST.findall(head)]
     except ValueError:

@@ -34,7 +34,7 @@ _FIRST_CHUNK = [
 ]  # fmt: skip
 # The time that the end of the program allows for the last export.
 FLUSH_S = 3.0
-# The number of combinations of model, host and operation that have series of their own.
+# The number of combinations of model, host and operation that get separate series.
 MAX_SERIES = 1000
 
 

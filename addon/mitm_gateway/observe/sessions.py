@@ -1,4 +1,4 @@
-"""Requests grouped into sessions, and the earlier request that each one goes on from.
+"""Requests grouped into sessions, and the earlier request that each one continues.
 
 A session is named by the client, or found by a shared beginning of the conversation. Hashes are kept, not bodies, and
 their number is bounded; one pass over the hashes of a request places it.
@@ -31,7 +31,7 @@ class Earlier(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[T]):
-    """A request's session and the request that it goes on from, if any."""
+    """A request's session and the request that it continues, if any."""
 
     session: str
     earlier: Earlier[T] | None
@@ -53,11 +53,11 @@ class Sessions(Generic[T]):
         agent: str | None = None,
         response_id: str | None = None,
     ) -> Placed[T]:
-        """Place a request. `identity` is returned with later requests that go on from it; it may be any value.
+        """Place a request. `identity` is returned with later requests that continue it; it may be any value.
 
         Two requests belong together if the client names the same session and agent, or none. Among them the earlier
         request is the newest one with which the request shares the longest beginning of its messages. A request with
-        `previous_response_id` goes on from the request whose response has that `response_id`.
+        `previous_response_id` continues the request whose response has that `response_id`.
         """
         chain = _chain(hash((session, agent)), digest)
         asked = [*chain, _stored(digest.continues)] if digest.continues else chain

@@ -1,4 +1,4 @@
-"""One turn of a conversation beside the request that it goes on from: differences, cache, vendor's diagnosis, edits."""
+"""One turn of a conversation beside the request that it continues: differences, cache, vendor's diagnosis, edits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Turn:
 
 
 def report(earlier: Turn, later: Turn) -> list[str]:
-    """Return the lines about a turn and the request that it goes on from."""
+    """Return the lines about a turn and the request that it continues."""
     found = difference(earlier.prompt.digest(), later.prompt.digest())
     lines = in_words(found, earlier.prompt, later.prompt)
     return [*lines, *_reuse(found), *_cache(later), *_edits(earlier.facts, later.facts, found)]

@@ -16,7 +16,7 @@ from ..wire.content_encoding import DecodingError
 from ..wire.request import RequestHead, lower_name, raw
 from .recorded import MAX_BODY, Recorded
 
-# They are about the listener and the page, which the rules say nothing about.
+# They belong to the listener and the page, not to the rules.
 _NOT_OF_RULES = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-encoding")
 
 

@@ -61,7 +61,7 @@ class _Splitter:
         self._forget()
 
     def _pass_string(self) -> bool:
-        """Go behind the string that has begun; False where it goes on in the next piece."""
+        """Pass the string that has begun; return False if it continues in the next piece."""
         found = _REST_OF_STRING.match(self._text, self._at)
         assert found is not None
         self._at = found.end()

@@ -37,7 +37,7 @@ def installing(extra: Extra, prefix: Path | None = None, python: str = sys.execu
 
 
 def _is_of_uvx(prefix: Path) -> bool:
-    """Return whether an environment is one of those in uv's cache, which uvx makes anew."""
+    """Return whether an environment is one of those in uv's cache, which uvx creates for each run."""
     return any(part.startswith(("archive-v", "environments-v")) for part in prefix.parts)
 
 

@@ -90,7 +90,7 @@ def is_sparse(data: bytes) -> bool:
     """Report whether a JSON text has so few values that simdjson checks it within six times its size, by a sample.
 
     The text and two copies of it leave three times its size for the marks; the sample may have two thirds of that. A
-    text that needs seven times its size in all passes once in 1e10 times, as nobody can know the sample's places.
+    text that needs seven times its size in all passes once in 1e10 times, as the sample's places are random.
     """
     if len(data) <= SMALL_TEXT:
         return True

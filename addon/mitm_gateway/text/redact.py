@@ -59,12 +59,12 @@ def _names_key(name: str) -> bool:
 
 @remember_short
 def is_key_header(name: str) -> bool:
-    """Return whether a header of this name carries a key, in whatever spelling."""
+    """Return whether a header of this name carries a key, in any spelling."""
     return _names_key(name)
 
 
 def is_key_parameter(pair: str) -> bool:
-    """Return whether a `name=value` of a query carries a key, in whatever spelling."""
+    """Return whether a `name=value` of a query carries a key, in any spelling."""
     name = pair.partition("=")[0]
     for _ in range(MAX_DECODINGS):
         if "%" not in name:
@@ -323,7 +323,7 @@ def _masked_value(pair: str) -> str:
 
 
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text in which the given secrets, and whatever looks like a key, are masked."""
+    """Return a text in which the given secrets, and everything that looks like a key, are masked."""
     return _shapes_masked(masked_exactly(text, secrets))
 
 

@@ -132,7 +132,7 @@ def test_shorter_and_compacted_conversations_are_recognised() -> None:
 def test_a_stored_response_is_gone_on_from() -> None:
     later = {"model": "m", "input": "more", "previous_response_id": "resp_1"}
     assert words({"model": "m", "input": "hello"}, later) == [
-        "goes on from stored response resp_1, one message new"
+        "continues stored response resp_1, one message new"
     ]
 
 

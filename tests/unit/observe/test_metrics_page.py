@@ -1,4 +1,4 @@
-"""The page for Prometheus needs one thread, and waits for nobody for long."""
+"""The page for Prometheus needs one thread, and waits for no client for long."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_other_methods_are_refused(page: MetricsPage, head: bytes) -> None:
 @pytest.mark.parametrize(
     "host", ["attacker.test", "localhost.attacker.test:9464", "10.0.0.1", "", "a b", "\xff"]
 )
-def test_a_web_page_that_lets_a_name_of_its_own_lead_here_reads_nothing(page: MetricsPage, host: str) -> None:
+def test_a_web_page_that_points_its_own_name_here_reads_nothing(page: MetricsPage, host: str) -> None:
     answer = ask(page, f"GET /metrics HTTP/1.1\r\nhOST: {host}\r\n\r\n".encode("latin-1"))
     assert answer.startswith(b"HTTP/1.1 421 ")
     assert b"requests" not in answer

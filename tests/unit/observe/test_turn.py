@@ -1,4 +1,4 @@
-"""A turn beside the request that it goes on from: cache, diagnosis of the vendor, edits of the gateway."""
+"""A turn beside the request that it continues: cache, diagnosis of the vendor, edits of the gateway."""
 
 from __future__ import annotations
 
