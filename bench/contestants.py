@@ -277,7 +277,7 @@ def claude_code_router(home: Path, port: int, upstream: int) -> Start:
 
 
 def _installed(name: str, package: str) -> Path:
-    """The programs of a Python package in an environment of its own, made when first needed."""
+    """The programs of a Python package in a separate environment, created when first needed."""
     home = CACHE / name
     if not (home / "done").exists():
         print(f"installing {package} (once)", flush=True)

@@ -94,7 +94,7 @@ def test_the_table_of_options_is_the_addons() -> None:
 
 def test_the_table_of_presets_is_complete() -> None:
     rows = (
-        (f"`{name}`", presets.describe(name)["title"], str(presets.describe(name)["date"]))
+        (f"`{name}`", presets.facts(name)["title"], str(presets.facts(name)["date"]))
         for name in presets.names()
     )
     assert_generated(DOCS / "providers.md", "presets", table("preset | provider | as of", rows))

@@ -343,7 +343,7 @@ CALLS: dict[str, Callable[[str], object]] = {
     ),
     "exchange.plan": lambda text: (
         plan.decide(RULES, head(text), Arrival(), (text,)), plan.decide(BLOCKED, head(text), Arrival()),
-        plan.client_key(head(text), CLIENT),
+        plan.key_to_move(head(text), CLIENT),
         plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
         plan.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
     ),

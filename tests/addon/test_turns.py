@@ -40,7 +40,7 @@ def body(*texts: str, **others: Any) -> dict[str, Any]:
 
 
 def llm(flow: http.HTTPFlow) -> str:
-    message = views.Message(flow.request.content or b"", "application/json", flow, flow.request)
+    message = views.ShownMessage(flow.request.content or b"", "application/json", flow, flow.request)
     return next(view for view in views.VIEWS if view.name == "LLM").render(message)
 
 
@@ -72,7 +72,7 @@ def test_a_stored_response_of_the_responses_api_leads_to_its_request(shown: Any)
     first.response = http.Response.make(200, b'{"id":"resp_1","object":"response"}')
     request(view, {"model": "m", "input": "other"}, session=None)
     later = request(view, {"model": "m", "input": "two", "previous_response_id": "resp_1"}, session=None)
-    assert "goes on from stored response resp_1, one message new" in llm(later)
+    assert "continues stored response resp_1, one message new" in llm(later)
 
 
 def test_diff_compares_two_flows_or_one_with_the_one_before(shown: Any) -> None:
@@ -140,11 +140,13 @@ def test_a_failed_response_begins_with_error_and_hint(shown: Any) -> None:
         401, b'{"error": {"type": "e", "message": "m"}, "usage": {"output_tokens": 1}}'
     )
     data = flow.response.raw_content or b""
-    message = views.Message(data, "application/json", flow, flow.response)
+    message = views.ShownMessage(data, "application/json", flow, flow.response)
     render = next(each for each in views.VIEWS if each.name == "LLM").render
     assert render(message) == "error:\n  e: m\n\nhint: check the key\n\nusage: out 1\n\ncost: $0.5000"
     flow.metadata[FACTS] = {"error": "server closed connection"}
-    message = views.Message(b'{"content": [], "role": "assistant"}', "application/json", flow, flow.response)
+    message = views.ShownMessage(
+        b'{"content": [], "role": "assistant"}', "application/json", flow, flow.response
+    )
     assert render(message).startswith("error: server closed connection\n\nassistant:")
 
 

@@ -23,7 +23,7 @@ import yaml
 
 from clients.upstream import MODEL, TEXT, Tool, Upstream
 from mitm_gateway.clients import catalogue
-from mitm_gateway.clients.apis import APIS
+from mitm_gateway.clients.api_hosts import APIS
 from support.constants import GW, ROOT
 from support.launcher import Command
 from support.processes import unused_port

@@ -78,7 +78,7 @@ def test_a_good_file_is_valid_or_refused_with_its_place(
 
 
 def with_presets(names: Sequence[str]) -> RuleSet:
-    """Rules that use these presets, each with a host of its own, so that none takes the requests of another."""
+    """Rules that use these presets, each with its own host, so that no rule takes the requests of another."""
     rules = []
     for name in names:
         preset = presets.load(name)

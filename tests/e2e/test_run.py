@@ -93,7 +93,7 @@ def test_the_environment_form_with_claude_code(
     done = command.run("run", "--", claude, "-p", "hi", env=environment_form(upstream))
     assert (done.returncode, done.stdout) == (0, "hello there\n"), done
     assert upstream.wait_for_request("/v1/messages").values("authorization") == [f"Bearer {KEY}"]
-    # One line says what is going on; the gateway's own words are in the log.
+    # One line describes the start; the gateway's own lines are in the log.
     assert done.stderr.splitlines() == [
         f"mitm-gateway: rules from ANTHROPIC_AUTH_MODE, log in {command.logs[0]}"
     ]

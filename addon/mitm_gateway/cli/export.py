@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..envoy import Listener, Options, check, files
-from ..envoy.options import DEFAULT_CA, parse_address
+from ..envoy.export_options import DEFAULT_CA, parse_address
 from ..rules.fields import parse_size
 from ..rules.problems import RulesError
 from ..wire.addresses import normal_host, parse_origin

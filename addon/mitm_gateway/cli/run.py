@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clients import catalogue, claude_settings, environment
-from ..clients.apis import APIS, Target, targets
+from ..clients.api_hosts import APIS, CoveredHost, covered_hosts
 from ..clients.catalogue import Client
 from ..clients.environment import Changes
 from ..clients.network import CA_VARIABLES, UPSTREAM_VARIABLES, ca_bundle, unusable_ca_files
@@ -23,7 +23,7 @@ from .gateway_process import GatewayError, GatewayProcess, free_ports
 from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
 from .rules_source import RulesSource, find_rules, rules_line
 from .saving import SaveError, add_save_option, recording
-from .session_report import Requests, SessionReport
+from .session_report import LoggedRequests, SessionReport
 
 _KEPT_LOGS, _KEPT_RECORDINGS = 20, 5
 RECORDING = ".mitm"
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as fault:
         return wrong_usage(str(fault))
     source = find_rules(arguments.rules, os.environ, demo=True)
-    hosts = environment.reachable(client, targets(source.ruleset, os.environ))
+    hosts = environment.reachable(client, covered_hosts(source.ruleset, os.environ))
     if not arguments.intercept and not hosts:
         return wrong_usage(_no_listener(client, command[0]))
     log = arguments.log or new_log(os.environ)
@@ -144,17 +144,17 @@ class _Session:
     arguments: argparse.Namespace
     source: RulesSource
     client: Client
-    hosts: Sequence[Target]
+    hosts: Sequence[CoveredHost]
     log: Path
     folder: Path
     save: Sequence[str]
 
     @property
-    def requests(self) -> Requests:
+    def requests(self) -> LoggedRequests:
         """The requests that the gateway logs, in the user's file if there is one."""
         named = [value for name, _, value in (each.partition("=") for each in self.arguments.set)
                  if name == "gateway_log" and value]  # fmt: skip
-        return Requests(Path(named[-1]).expanduser() if named else self.folder / "requests.jsonl")
+        return LoggedRequests(Path(named[-1]).expanduser() if named else self.folder / "requests.jsonl")
 
     @contextmanager
     def serving(self) -> Iterator[tuple[GatewayProcess, Changes]]:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..clients import catalogue, environment
-from ..clients.apis import Target, targets
+from ..clients.api_hosts import CoveredHost, covered_hosts
 from ..rules.ruleset import RuleSet
 from .common import (
     DEFAULT_PORT,
@@ -164,16 +164,16 @@ def _quiet(arguments: argparse.Namespace) -> list[str]:
     return [] if arguments.verbose or arguments.web else ["flow_detail=0"]
 
 
-def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[Target, ...]:
+def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[CoveredHost, ...]:
     """Return the hosts that get a listener, in the order of their ports. `env` relies on the same order."""
-    found = targets(ruleset, os.environ)
+    found = covered_hosts(ruleset, os.environ)
     if wanted:
         known = {target.host: target for target in found}
-        found = tuple(known.get(host, Target(host)) for host in dict.fromkeys(wanted))
+        found = tuple(known.get(host, CoveredHost(host)) for host in dict.fromkeys(wanted))
     return found[:_MOST_LISTENERS]
 
 
-def reverse_modes(hosts: Sequence[Target], port: int) -> list[str]:
+def reverse_modes(hosts: Sequence[CoveredHost], port: int) -> list[str]:
     """Return mitmproxy's modes for one listener per host, from this port upwards."""
     return [f"reverse:https://{target.host}@{port + number}" for number, target in enumerate(hosts)]
 
@@ -186,7 +186,7 @@ def _once_trusted(then: Callable[[], None], attempts: int = 100) -> None:
         asyncio.get_running_loop().call_later(0.05, _once_trusted, then, attempts - 1)
 
 
-def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[Target]) -> None:
+def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[CoveredHost]) -> None:
     """Print how to point a client at the gateway."""
     command = [Path(sys.argv[0]).name if shutil.which(PROGRAM) else sys.argv[0], "env"]
     command += ["--rules", str(arguments.rules)] if arguments.rules else []

@@ -25,7 +25,7 @@ _LOOKS_FOR_A_REQUEST = 30
 _LONGEST_LINE = 400
 
 
-class Requests:
+class LoggedRequests:
     """The requests that rules took since the session began, from the file of `gateway_log`."""
 
     def __init__(self, file: Path) -> None:
@@ -46,7 +46,7 @@ class SessionReport:
     """Notices about one session of a client."""
 
     program: str
-    requests: Requests
+    requests: LoggedRequests
     client: Client
     changes: Changes
     intercepts: bool
@@ -76,7 +76,7 @@ class SessionReport:
             if any(not _is_failure(entry) for entry in entries):
                 return
             if hint := next((entry["hint"] for entry in entries if entry.get("hint")), None):
-                # Clients try again for minutes without a word. One with a screen of its own shows the error there.
+                # Clients retry silently for minutes. One that draws its own screen shows the error there.
                 if not sys.stdin.isatty():
                     self._say_hint(hint)
                 return
@@ -112,7 +112,7 @@ class SessionReport:
 
 
 def _failures(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the reasons of refusals, without those of sockets whose client went on over HTTP."""
+    """Yield the reasons of refusals, without those of sockets whose client continued over HTTP."""
     went_on = any(not entry.get("refusal") for entry in entries)
     for entry in entries:
         if entry.get("refusal") and not (went_on and entry.get("status") == HTTPStatus.UPGRADE_REQUIRED):

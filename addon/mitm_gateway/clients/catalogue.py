@@ -57,7 +57,7 @@ class Client(_Data):
     sources: tuple[str, ...]
     # Another client, whose APIs it uses as well.
     like: str | None = None
-    # The APIs that it uses, by the names in `apis`; the command in `prove` calls the first.
+    # The APIs that it uses, by the names in `api_hosts`; the command in `prove` calls the first.
     apis: Mapping[str, Setup] = {}
     # Variables that it needs behind any gateway, such as those that switch WebSockets off.
     always: Mapping[str, str] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..rules.ruleset import RuleSet
-from .apis import HTTPS, Environ, Target, sends_own_key, targets
+from .api_hosts import HTTPS, CoveredHost, Environ, covered_hosts, sends_own_key
 from .catalogue import ANY, SHELL, Client, Setup, load
 from .network import no_proxy, proxied, proxy_variable
 
@@ -45,7 +45,7 @@ class Changes:
         return {name: value for name, value in environ.items() if name not in self.unset} | dict(self.set)
 
 
-def reachable(client: Client, hosts: Iterable[Target]) -> tuple[Target, ...]:
+def reachable(client: Client, hosts: Iterable[CoveredHost]) -> tuple[CoveredHost, ...]:
     """Return the targets to which this client can be pointed by variables or arguments."""
     return tuple(
         target
@@ -57,7 +57,7 @@ def reachable(client: Client, hosts: Iterable[Target]) -> tuple[Target, ...]:
 def reverse(
     ruleset: RuleSet,
     client: Client,
-    listeners: Sequence[tuple[Target, str]],
+    listeners: Sequence[tuple[CoveredHost, str]],
     environ: Environ,
     secrets: Sequence[str] = (),
 ) -> Changes:
@@ -79,7 +79,7 @@ def reverse(
 
 def variables_at(ruleset: RuleSet, environ: Environ, host: str, url: str) -> Mapping[str, str]:
     """Return the variables that point programs at one reverse listener; none for a host of no known API."""
-    target = next((each for each in targets(ruleset, environ) if each.host == host), Target(host))
+    target = next((each for each in covered_hosts(ruleset, environ) if each.host == host), CoveredHost(host))
     for client in map(load, (SHELL, ANY)):
         if reachable(client, [target]):
             return reverse(ruleset, client, [(target, url)], {}).set
@@ -98,7 +98,7 @@ def intercept(
 
     `bundle` contains the CA of the proxy and everything that the client trusted before.
     """
-    hosts = [target for target in targets(ruleset, environ) if target.api in client.apis]
+    hosts = [target for target in covered_hosts(ruleset, environ) if target.api in client.apis]
     keys, unset = _keys(ruleset, client, hosts, environ)
     put = dict(client.always) | proxied(ruleset, proxy, bundle, environ)
     put |= keys | _switch(client, hosts, environ)
@@ -109,7 +109,7 @@ def intercept(
 
 
 def _keys(
-    ruleset: RuleSet, client: Client, hosts: Iterable[Target], environ: Environ
+    ruleset: RuleSet, client: Client, hosts: Iterable[CoveredHost], environ: Environ
 ) -> tuple[dict[str, str], list[str]]:
     """Return the placeholders to set, and the keys to unset, for hosts where the gateway sends its key."""
     put: dict[str, str] = {}
@@ -123,7 +123,7 @@ def _keys(
     return put, unset
 
 
-def _switch(client: Client, hosts: Iterable[Target], environ: Environ) -> dict[str, str]:
+def _switch(client: Client, hosts: Iterable[CoveredHost], environ: Environ) -> dict[str, str]:
     """Return the switch of the one API that the client is to use.
 
     It is the user's choice if rules cover that API, else an API without a switch, else the first of them.
@@ -151,7 +151,7 @@ def _switches(client: Client) -> list[str]:
 
 
 def gateway_keys(ruleset: RuleSet, environ: Environ, secrets: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the variables that contain a key of the gateway, by whatever name and inside whatever text.
+    """Return the variables that contain a key of the gateway, under any name and inside any text.
 
     `secrets` are further keys that are known by value.
     """

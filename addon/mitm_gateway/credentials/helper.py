@@ -113,7 +113,7 @@ def _masked_if_opaque(word: str) -> str:
     return masked(word) if is_opaque else word
 
 
-async def run(
+async def run_helper(
     argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors | None = None
 ) -> bytes:
     """Return the output of a helper, at most 64 KiB; `errors` gets its error output. Raises CredentialError."""

@@ -1,7 +1,7 @@
 """The same rules for Envoy: a RuleSet becomes configuration files that contain no secret."""
 
 from .bootstrap import files
-from .options import Listener, Options
+from .export_options import Listener, Options
 from .unsupported import check
 
 __all__ = ["Listener", "Options", "check", "files"]

@@ -12,10 +12,10 @@ from ..rules.ruleset import RuleSet
 from ..wire.refusal import Refusal
 from .access_log import access_log, kept_for_log
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
+from .export_options import Listener, Options
 from .header_edits import MUTATION
 from .lua_constants import DONE, KEY, LUA, MARK, MODEL, PATH
 from .lua_filter import lua
-from .options import Listener, Options
 from .re2 import other_than
 from .refusals import (
     BAD_REQUEST,
@@ -186,7 +186,7 @@ def _filters(code: str) -> list[dict[str, Any]]:
 
 
 def _unasked_upgrade() -> dict[str, Any]:
-    """Match the 101 of an upstream that nobody asked to switch protocols."""
+    """Match a 101 that answers no request to switch protocols."""
     status = {"@type": "type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeMatchInput"}
     policy = {
         "@type": f"{_API}http.custom_response.local_response_policy.v3.LocalResponsePolicy",

@@ -9,8 +9,8 @@ from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.addresses import Upstream
+from .export_options import Listener, Options
 from .lua_filter import auth_of, destination_of
-from .options import Listener, Options
 from .routes import PASS_CLUSTER, cluster_name
 
 _API = "type.googleapis.com/envoy.extensions."

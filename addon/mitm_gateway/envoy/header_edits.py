@@ -9,9 +9,9 @@ from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
 from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.addresses import Upstream
+from .export_options import Listener, Options
 from .lua_constants import KEY
 from .lua_filter import auth_of
-from .options import Listener, Options
 from .re2 import any_spelling, header_regex
 
 MUTATION = "header_mutation"

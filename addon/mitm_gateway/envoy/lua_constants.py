@@ -174,7 +174,7 @@ def _reasons() -> Mapping[str, str]:
         "long_path": guard.LONG_PATH,
         "odd_path": guard.ODD_PATH,
         "two_readings": guard.TWO_READINGS,
-        "no_client_key": plan.NO_CLIENT_KEY,
+        "no_key_to_move": plan.NO_KEY_TO_MOVE,
         "foreign_key": plan.FOREIGN_KEY,
         "several_models": plan.SEVERAL_MODELS,
         "different_rules": plan.DIFFERENT_RULES,
@@ -239,7 +239,7 @@ def _tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
     return {**_node(node), "first_bytes": {ord(key[0]): True for key in node.below if key}}
 
 
-def _node(node: json_models.Node) -> Mapping[str, Any]:
+def _node(node: json_models.PlaceNode) -> Mapping[str, Any]:
     below = {key: _node(each) for key, each in node.below.items() if key is not None}
     each = _node(node.below[None]) if None in node.below else None
     is_gated = node.is_keyed and not node.is_main

@@ -12,15 +12,15 @@ from ..exchange.query import encoded
 from ..exchange.websocket import reads_messages
 from ..llm.calls import form_on
 from ..rules.edits import Beta, Models, Query
-from ..rules.field_paths import FieldPath, Selector, Step
+from ..rules.field_paths import FieldPath, PathStep, Selector
 from ..rules.fields import CLIENT
-from ..rules.model_map import CAPTURE, ModelMap, Target
+from ..rules.model_map import CAPTURE, ModelMap, NameTemplate
 from ..rules.patterns import Glob
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Auth, Rule
 from ..wire.addresses import Upstream
+from .export_options import Listener, Options
 from .lua_constants import constants
-from .options import Listener, Options
 from .refusals import too_large
 
 # Each may use the ones before it.
@@ -131,14 +131,14 @@ def _asked(names: ModelMap) -> dict[str, str | bool]:
     return {sent: names.asked_for(sent) or False for sent in sorted({*names.targets, names.default or ""})}
 
 
-def _sent_as(glob: Glob, target: Target) -> dict[str, Any]:
+def _sent_as(glob: Glob, target: NameTemplate) -> dict[str, Any]:
     """Return an entry with captures, to be read backwards."""
     captures, form = target.captures, target.form.literals
     has_one_name = len(form) - 1 == len(captures) and len({*captures}) == len(glob.literals) - 1
     return {"form": form, "captures": captures, "has_one_name": has_one_name, "literals": glob.literals}
 
 
-def _pieces(target: Target) -> list[str | int]:
+def _pieces(target: NameTemplate) -> list[str | int]:
     """Return a target as its texts and the numbers of its captures."""
     parts = CAPTURE.split(target.text)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
@@ -154,7 +154,7 @@ def _steps(path: FieldPath) -> list[object]:
     return list(map(_step, path.steps))
 
 
-def _step(step: Step) -> object:
+def _step(step: PathStep) -> object:
     if isinstance(step, Selector):
         return {"key": step.key, "glob": _literals(step.glob)}
     return True if step is None else step

@@ -17,14 +17,14 @@ MODEL_REGEX = rf"(?i:{'|'.join(sorted({re.escape(each.start) for each in ENDPOIN
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
-def encoded(text: str) -> str:
+def header_form(text: str) -> str:
     """Return a text as the Lua filter writes a model into a header: percent-encoded unless plain ASCII."""
     return quote_from_bytes(raw(text), safe=_PLAIN)
 
 
 def model_regex(globs: Iterable[Glob]) -> str:
     """Return the expression for the header that holds the model that the client asks for."""
-    names = "|".join(_joined(encoded(glob.text), ".*", ".*") for glob in globs)
+    names = "|".join(_joined(header_form(glob.text), ".*", ".*") for glob in globs)
     return rf"=(?:{names})(?:\[1[mM]\])*"
 
 

@@ -23,10 +23,10 @@ from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_MARKS, KEY_NAMES
 from ..wire.refusal import Refusal
 from .access_log import KEPT
+from .export_options import Listener, Options
 from .header_edits import headers_put_in, path_edit, removals
 from .lua_constants import DONE, LUA, MODEL, PATH
 from .lua_filter import auth_of, destination_of
-from .options import Listener, Options
 from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
 from .refusals import BLOCKED, WRONG_HOST
 

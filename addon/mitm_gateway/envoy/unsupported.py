@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..rules.fields import CREDENTIAL_REFERENCE
-from ..rules.problems import Pos, Problem
+from ..rules.problems import Loc, Pos, Problem
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
-from .options import Options
-
-Loc = tuple[str | int, ...]
-Finding = tuple[Loc, str]
+from .export_options import Options
 
 # Envoy removes or overwrites these before it tries a route.
 _ENVOYS_OWN = frozenset(
@@ -33,9 +30,9 @@ _BETA = "anthropic-beta"
 def check(ruleset: RuleSet, options: Options) -> tuple[Problem, ...]:
     """Return the problems of an export, in file order."""
     found = [
-        finding
+        found
         for number, rule in enumerate(ruleset.rules)
-        for finding in _in_rule(number, rule, ruleset, options)
+        for found in _in_rule(number, rule, ruleset, options)
     ]
     problems = [Problem(ruleset.file, _pos(ruleset, loc), text) for loc, text in found]
     return tuple(sorted(problems, key=lambda problem: problem.pos or Pos(0, 0)))
@@ -45,7 +42,7 @@ def _pos(ruleset: RuleSet, loc: Loc) -> Pos | None:
     return ruleset.document.pos(loc) if ruleset.document else None
 
 
-def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Iterator[Finding]:
+def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Iterator[tuple[Loc, str]]:
     loc: Loc = ("rules", number)
     name = f'rule "{rule.name}"'
     if not any(rule in ruleset.on_host(listener.host, listener.host_port) for listener in options.listeners):
@@ -66,7 +63,7 @@ def _in_rule(number: int, rule: Rule, ruleset: RuleSet, options: Options) -> Ite
     yield from _query_secrets(loc, rule)
 
 
-def _query_secrets(loc: Loc, rule: Rule) -> Iterator[Finding]:
+def _query_secrets(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
     for name, value in rule.query.set.items():
         if CREDENTIAL_REFERENCE.search(value):
             yield (
@@ -76,7 +73,7 @@ def _query_secrets(loc: Loc, rule: Rule) -> Iterator[Finding]:
             )
 
 
-def _matched_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+def _matched_headers(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
     for header in rule.match.header or {}:
         if header.lower() in _ENVOYS_OWN or header.lower().startswith("x-envoy-"):
             yield (
@@ -85,7 +82,7 @@ def _matched_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
             )
 
 
-def _removed_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+def _removed_headers(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
     for number, glob in enumerate(rule.headers.remove):
         for header in _KEPT:
             if glob.covers(header):
@@ -102,7 +99,7 @@ def _removed_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
         )
 
 
-def _edited_headers(loc: Loc, rule: Rule) -> Iterator[Finding]:
+def _edited_headers(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
     for part, values in (("set", rule.headers.set), ("add", rule.headers.add)):
         for header, value in values.items():
             place = (*loc, "headers", part, header)

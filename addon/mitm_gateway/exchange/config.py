@@ -22,7 +22,7 @@ class Config:
     reveal: bool = False
     variables: Variables = lambda _host, _url: {}
     """The variables that point a client at a listener."""
-    is_replaying: bool = False
+    has_recording: bool = False
     """Requests that a rule takes are answered from a recording."""
     is_watched: bool = False
-    """Somebody sees requests under way, so the record also lists the edits that changed the body."""
+    """Requests are shown while they are under way, so the record also lists the edits that changed the body."""

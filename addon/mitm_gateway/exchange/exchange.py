@@ -13,7 +13,7 @@ from typing import assert_never
 
 from ..credentials.value import Value
 from ..llm.session import session_in_bytes
-from ..rules.ruleset import NeedsBody
+from ..rules.ruleset import DependsOnModel
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
 from ..wire.content_encoding import DecodingError, TooLarge
@@ -28,7 +28,7 @@ from .headers import Secrets, drops_token, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
-from .plan import Pass, Plan, applied_edits, body_bytes, client_key, decide, may_have_token_betas
+from .plan import Pass, Plan, applied_edits, body_bytes, decide, key_to_move, may_have_token_betas
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
 from .request_body import announces_more_than, read_body
@@ -41,7 +41,7 @@ from .response_plan import (
     summarize,
     tee_of_recording,
 )
-from .steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step, too_large
+from .steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, OutgoingHead, Step, too_large
 from .tee import Tee
 from .web_pages import fields_for_pages, page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
@@ -118,10 +118,10 @@ class Exchange:
         return self.config.ruleset.knows_host(head.host, head.port)
 
     def _match(self, models: tuple[str, ...] | None = None) -> Step | None:
-        """Find the rule and plan what it does; None where the request goes on to its credentials."""
+        """Find the rule and plan its changes; return None if the request needs its credentials next."""
         config = self.config
         outcome = decide(
-            config.ruleset, self.head, self.arrival, models, config.demo, is_sent=not config.is_replaying
+            config.ruleset, self.head, self.arrival, models, config.demo, is_sent=not config.has_recording
         )
         match outcome:
             case Plan():
@@ -129,7 +129,7 @@ class Exchange:
                 self.record.model, self.record.model_sent = outcome.model, outcome.model_sent
                 answer = to_head(outcome.rule, self.config.ruleset, self.head)
                 return self._answer(answer) if answer else None
-            case NeedsBody():
+            case DependsOnModel():
                 if self._has_body:
                     raise AssertionError("a body was read and is still needed")
                 return self._need_body()
@@ -151,7 +151,7 @@ class Exchange:
         self.record.bytes_out = len(content)
         if self.plan is not None and not self.plan.rule.reads_body:
             self.record.note_session(session_in_bytes(content))
-            return self._proceed() if self.config.is_replaying else Forward()
+            return self._proceed() if self.config.has_recording else Forward()
         try:
             return self._read(content)
         except TooLarge:
@@ -211,8 +211,8 @@ class Exchange:
     def _proceed(self) -> Step:
         """Request the credentials of the plan; with a recording there is nothing to send them with."""
         assert self.plan is not None
-        if self.config.is_replaying:
-            return Replay(self._edited) if self._has_body else self._need_body()
+        if self.config.has_recording:
+            return AnswerFromRecording(self._edited) if self._has_body else self._need_body()
         names = self.plan.rule.credential_names
         return NeedCredentials(names) if names else self.on_credentials({})
 
@@ -232,7 +232,7 @@ class Exchange:
         """Return the secrets that the request takes along; a key of the client's may be one."""
         named = {name: value.secret for name, value in values.items()}
         if plan.auth.credential == "client":
-            key = client_key(self.head, plan.auth)
+            key = key_to_move(self.head, plan.auth)
             return Secrets(Secret(key) if key else None, named)
         if (own := values.get(plan.auth.credential or "")) is None:
             return Secrets(None, named)
@@ -263,7 +263,7 @@ class Exchange:
         result = signed_fields(plan, self.head, method, target, fields, body, keys)
         return self._masked(plan.destination, target, result).fields
 
-    # ---- questions while it is under way ----
+    # ---- state that others read and set ----
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -318,7 +318,7 @@ class Exchange:
             greet(config.ruleset, self.head, self.arrival, config.variables, needs_key=needs_key)
         )
 
-    def on_replay(self, fields: Fields, body: bytes) -> Fields:
+    def on_recorded_response(self, fields: Fields, body: bytes) -> Fields:
         """Note the recorded response that answers the request; return its fields for this client."""
         assert self.plan is not None
         self.is_answered = True

@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ..rules.ruleset import NeedsBody, RuleSet
+from ..rules.ruleset import DependsOnModel, RuleSet
 from ..rules.schema import Match, Rule
 from ..text.redact import Secret, masked_fields, masked_target, masked_text
 from ..wire.addresses import DEFAULT_PORTS, hostport, is_loopback, normal_host
@@ -174,7 +174,7 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
             )  # fmt: skip
         case Greeting(note):
             return Explanation(request, "answer", status=200, reason=note)
-        case Pass() | NeedsBody():
+        case Pass() | DependsOnModel():
             return Explanation(request, "pass", why_not=_reasons(ruleset, head, model))
 
 

@@ -1,6 +1,6 @@
 """Answers of a reverse listener to requests that no rule takes and no upstream needs: probes, and a look at `/`.
 
-Clients send a `HEAD` before their first request to learn whether anybody answers. A browser at `/` gets a page, every
+Clients send a `HEAD` before their first request to learn whether a server answers. A browser at `/` gets a page, every
 other program the same as JSON.
 """
 

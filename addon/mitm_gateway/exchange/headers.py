@@ -13,7 +13,7 @@ from ..text.redact import Secret, is_key_header, normal_name, subprotocols
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys, signed
 from .guard import bare_key
-from .plan import Plan, client_key, is_token_beta
+from .plan import Plan, is_token_beta, key_to_move
 from .query import encoded
 
 _BETA = b"anthropic-beta"
@@ -130,7 +130,7 @@ def drops_token(plan: Plan, head: RequestHead) -> bool:
         return False
     if plan.auth.credential != CLIENT:
         return True
-    key = client_key(head, plan.auth)
+    key = key_to_move(head, plan.auth)
     return all(bare_key(value) != key for value in head.all("authorization"))
 
 
@@ -151,7 +151,7 @@ def _without_token_betas(item: Field) -> Field | None:
 
 
 def stripped(fields: Fields) -> Fields:
-    """Return the fields without any key of the client, in whatever header and spelling."""
+    """Return the fields without any key of the client, in any header and spelling."""
     names = [lower_name(name) for name, _ in fields]
     kept = [item for item, name in zip(fields, names, strict=True) if not is_key_header(name)]
     return tuple(filter(None, map(_without_websocket_key, kept)) if _PROTOCOL in names else kept)

@@ -18,7 +18,7 @@ from ..llm.apis import OTHER, Api
 from ..llm.session import SESSION_KEYS, session_in_body
 from ..text.bounded_json import is_overgrown, is_sparse
 from .body_error import BodyError, OvergrownError, Reason
-from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, Node, tree_of
+from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, PlaceNode, tree_of
 from .json_parsers import Parsers
 
 simdjson: Any
@@ -216,7 +216,7 @@ def _names_more(top: Any, keys: frozenset[str], api: Api) -> bool:
     return any(_names_model(top[key], below[key]) for key in keys & below.keys() if key != _MODEL)
 
 
-def _names_model(value: Any, node: Node) -> bool:
+def _names_model(value: Any, node: PlaceNode) -> bool:
     if node.is_model:
         return True
     if isinstance(value, simdjson.Object) and None not in node.below:
@@ -263,7 +263,7 @@ def _walk(raw: bytes, text: str, api: Api) -> Body:
         if key in seen:
             raise BodyError(Reason.SECOND_MODEL if key == _MODEL else Reason.REPEATED_KEY)
         seen.add(key)
-        # Without a value the member is as good as absent; what it would contain is not.
+        # A model without a value counts as absent; anything else in its place does not.
         return at + 4 if text.startswith("null", at) else finder.value(node, at)
 
     members, closing = Walker().members(text, opening, visit)

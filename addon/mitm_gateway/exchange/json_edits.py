@@ -13,7 +13,7 @@ from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 from ..llm.apis import OTHER
-from ..rules.field_paths import FieldPath, Selector, Step, Steps
+from ..rules.field_paths import FieldPath, PathStep, PathSteps, Selector
 from .body_error import BodyError, Reason
 from .json_body import Body, Layout, Member, Walker, layout_of, value_end
 
@@ -121,13 +121,13 @@ class _Slot:
             return self.own
         return _spliced(self.source, self.edits, self.member.value, self.member.end)
 
-    def set(self, steps: Steps, value: str) -> None:
+    def set(self, steps: PathSteps, value: str) -> None:
         if not self.edits and self.own is None:
             self.editor.assign(self.source, self.member.value, steps, value, self.edits)
         else:
             self.own = self.editor.assigned(self.text(), steps, value)
 
-    def remove(self, paths: Sequence[Steps]) -> None:
+    def remove(self, paths: Sequence[PathSteps]) -> None:
         if not self.edits and self.own is None:
             self.editor.prune(self.source, self.member.value, paths, self.edits)
         else:
@@ -175,7 +175,7 @@ class _Document:
         if kept != names:
             slot.own = _json(kept)
 
-    def remove(self, paths: list[Steps]) -> None:
+    def remove(self, paths: list[PathSteps]) -> None:
         """Remove all paths at once: a path inside a member that is removed has no effect."""
         for key in dict.fromkeys(steps[0] for steps in paths):
             slot = self._slot(key)
@@ -187,7 +187,7 @@ class _Document:
             else:
                 slot.remove(below)
 
-    def set(self, steps: Steps, value: str) -> None:
+    def set(self, steps: PathSteps, value: str) -> None:
         key, below = steps[0], steps[1:]
         if slot := self._slot(key):
             slot.set(below, value)
@@ -202,7 +202,7 @@ class _Document:
         added = [f"{_json(key)}:{value}" for key, value in self._added.items()]
         return edits + _membership(self._layout.members, gone, added, self._layout.braces)
 
-    def _slot(self, key: Step) -> _Slot | None:
+    def _slot(self, key: PathStep) -> _Slot | None:
         found = [slot for slot in self._slots if slot.member.key == key]
         if len(found) > 1:
             raise BodyError(Reason.REPEATED_KEY)
@@ -233,7 +233,7 @@ def _membership(
 class _Editor(Walker):
     """The nested edits of one call, which share one bound on members."""
 
-    def prune(self, text: str, at: int, paths: Sequence[Steps], edits: list[_Edit]) -> int:
+    def prune(self, text: str, at: int, paths: Sequence[PathSteps], edits: list[_Edit]) -> int:
         """Add the edits that remove the paths from the value there; return the value's end."""
         if text[at] not in "{[":
             return value_end(text, at)
@@ -250,7 +250,7 @@ class _Editor(Walker):
         edits += _membership(members, gone, (), (at, closing)) if any(gone) else ()
         return closing + 1
 
-    def assign(self, text: str, at: int, steps: Steps, value: str, edits: list[_Edit]) -> int:
+    def assign(self, text: str, at: int, steps: PathSteps, value: str, edits: list[_Edit]) -> int:
         """Add the edits that set the path inside the value there; return the value's end."""
         if not steps:
             end = value_end(text, at)
@@ -278,7 +278,7 @@ class _Editor(Walker):
                 )
         return closing + 1
 
-    def _fits(self, step: Step, key: str | int, text: str, value: int) -> bool:
+    def _fits(self, step: PathStep, key: str | int, text: str, value: int) -> bool:
         if isinstance(step, Selector):
             return isinstance(key, int) and text[value] == "{" and self._selects(step, text, value)
         return step == key or (step is None and isinstance(key, int))
@@ -297,18 +297,18 @@ class _Editor(Walker):
         self.members(text, at, visit)
         return found
 
-    def pruned(self, text: str, paths: Sequence[Steps]) -> str:
+    def pruned(self, text: str, paths: Sequence[PathSteps]) -> str:
         edits: list[_Edit] = []
         self.prune(text, 0, paths, edits)
         return _spliced(text, edits, 0, len(text))
 
-    def assigned(self, text: str, steps: Steps, value: str) -> str:
+    def assigned(self, text: str, steps: PathSteps, value: str) -> str:
         edits: list[_Edit] = []
         self.assign(text, 0, steps, value, edits)
         return _spliced(text, edits, 0, len(text))
 
 
-def _wrapped(steps: Steps, value: str) -> str | None:
+def _wrapped(steps: PathSteps, value: str) -> str | None:
     """Return the value inside the objects that the steps name; None if a step needs an array."""
     for step in reversed(steps):
         if not isinstance(step, str):

@@ -38,7 +38,7 @@ class ModelName(NamedTuple):
     prefix: str = ""
 
 
-class Node(NamedTuple):
+class PlaceNode(NamedTuple):
     """A value on the way to models: whether a text there is a model, and the values below it."""
 
     is_model: bool
@@ -52,16 +52,16 @@ class Node(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def tree_of(places: tuple[Place, ...], *, is_main: bool = True) -> Node:
+def tree_of(places: tuple[Place, ...], *, is_main: bool = True) -> PlaceNode:
     """Return the places of an API as a tree."""
-    below: dict[str | None, Node] = {}
+    below: dict[str | None, PlaceNode] = {}
     for step in dict.fromkeys(place[0] for place in places if place):
         leads_to_first = is_main and places[0][:1] == (step,)
         below[step] = tree_of(
             tuple([place[1:] for place in places if place and place[0] == step]), is_main=leads_to_first
         )
     is_keyed = all(place[-1:] == ("model",) for place in places)
-    return Node(() in places, below, is_main, is_keyed, _straight(places) if is_keyed else None)
+    return PlaceNode(() in places, below, is_main, is_keyed, _straight(places) if is_keyed else None)
 
 
 _BLANK = r"[ \t\n\r]*+"
@@ -105,7 +105,7 @@ class Finder:
         self._is_plain = "\\" not in text or "\\u006" not in text
         self.found: list[ModelName] = []
 
-    def value(self, node: Node, at: int) -> int:
+    def value(self, node: PlaceNode, at: int) -> int:
         """Find the models in the value there; return its end. Raises BodyError."""
         if node.is_keyed and not node.is_main and self._is_plain:
             end = self._value_end(self._text, at)
@@ -138,7 +138,7 @@ class Finder:
         self.found.append(ModelName(at, end, name, prefix))
         return end
 
-    def _object(self, node: Node, at: int) -> int:
+    def _object(self, node: PlaceNode, at: int) -> int:
         text, below, value_end = self._text, node.below, self._value_end
         at = self._skip(at + 1)
         if text[at : at + 1] == "}":
@@ -162,7 +162,7 @@ class Finder:
                     return at
                 raise BodyError(Reason.NOT_JSON)
 
-    def _list(self, node: Node, at: int) -> int:
+    def _list(self, node: PlaceNode, at: int) -> int:
         at = self._skip(at + 1)
         if self._text[at : at + 1] == "]":
             return at + 1

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from ..llm.apis import Place
 from ..text.short_cache import remember_short
-from .json_models import Node, tree_of
+from .json_models import PlaceNode, tree_of
 
 # A model's name is short; a longer string passes unchanged rather than being held.
 MAX_HELD_BYTES = 4096
@@ -50,7 +50,7 @@ class ModelScanner:
         """Start over with the next document; what is held must have been taken before."""
         self._depth = 0
         self._watched: list[
-            Node
+            PlaceNode
         ] = []  # the open containers that may have a model; those inside any other may not
         self._lists: list[bool] = []  # which of them are lists
         self._key: str | None = None
@@ -244,11 +244,11 @@ def names_in(places: tuple[Place, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(place[-1]) for place in places))
 
 
-Match: TypeAlias = Callable[[bytes, int], re.Match[bytes] | None]
+_MatchAt: TypeAlias = Callable[[bytes, int], re.Match[bytes] | None]
 
 
 @lru_cache(maxsize=64)
-def _members_without(names: tuple[str, ...]) -> Match:
+def _members_without(names: tuple[str, ...]) -> _MatchAt:
     """Return the pattern of any number of simple members, with a comma behind each, none of which has such a name."""
     return re.compile(_members_pattern(names) + rb"+", re.DOTALL).match
 
@@ -273,7 +273,7 @@ def leading_model(chunk: bytes) -> tuple[int, int] | None:
     It is where the model precedes all nested values and nothing behind it can be another such key.
     """
     found = _LEADING_MODEL.match(chunk)
-    # `find`, as `in` reads its argument as a number first, and forms the message of an error that nobody sees.
+    # `find`, as `in` reads its argument as a number first, and builds the message of an error that is discarded.
     if not found or chunk.find(b'"model"', found.end()) >= 0 or chunk.find(b"\\u006") >= 0:
         return None
     return found.span(1)

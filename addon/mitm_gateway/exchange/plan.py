@@ -14,7 +14,7 @@ from typing import Any
 from ..llm.calls import Call, call_of
 from ..llm.hints import base_url_mistake
 from ..rules.edits import Beta
-from ..rules.ruleset import Asked, NeedsBody, RuleSet
+from ..rules.ruleset import Asked, DependsOnModel, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
 from ..text.redact import MASK, PLACEHOLDERS, masked_text, without_query_keys
@@ -27,7 +27,7 @@ from .guard import bare_key
 from .json_body import Body
 from .json_edits import BETAS, edit
 
-# In place of the demo gateway where nothing is sent.
+# Stands for the demo gateway when nothing is sent.
 NOWHERE = Upstream("http", "127.0.0.1", 1)
 _KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
 # Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
@@ -36,7 +36,7 @@ ANTHROPIC_KEY = "sk-ant-"
 # A refusal shows at most this much of a path, and this many hosts.
 _SHOWN_PATH, _SHOWN_HOSTS = 200, 8
 # Reasons that the Envoy filter gives as well.
-NO_CLIENT_KEY = "this rule moves the client's key, and the client sent none in x-api-key or Authorization"
+NO_KEY_TO_MOVE = "this rule moves the client's key, and the client sent none in x-api-key or Authorization"
 SEVERAL_MODELS = "the query names more than one model"
 DIFFERENT_RULES = "the models in this request belong to different rules; send one request for each"
 FOREIGN_KEY = (
@@ -73,7 +73,7 @@ class Plan:
         return bool(self.rule.credential_names)
 
 
-Outcome = Plan | Refusal | Pass | NeedsBody | Greeting
+Decision = Plan | Refusal | Pass | DependsOnModel | Greeting
 
 
 def decide(
@@ -84,7 +84,7 @@ def decide(
     demo: Upstream | None = None,
     *,
     is_sent: bool = True,
-) -> Outcome:
+) -> Decision:
     """Return the outcome for a request that passed the guard.
 
     `models` are those that the body names; None if it has not been read yet. `demo` is the address of the demo gateway.
@@ -105,7 +105,9 @@ def decide(
             return rule
 
 
-def _find(ruleset: RuleSet, head: RequestHead, models: tuple[str, ...]) -> Rule | Refusal | NeedsBody | None:
+def _find(
+    ruleset: RuleSet, head: RequestHead, models: tuple[str, ...]
+) -> Rule | Refusal | DependsOnModel | None:
     """Return the rule that takes every model of a request."""
     first, *others = [ruleset.find(head, Asked(name)) for name in models or (None,)]
     if any(other is not first for other in others):
@@ -187,7 +189,7 @@ def _check_keys(
     ):
         return refusal
     if auth.credential == "client":
-        return _check_client_key(rule, auth, head, destination, arrival)
+        return _check_key_to_move(rule, auth, head, destination, arrival)
     if arrival.replay and auth.scheme == "keep" and any(MASK in key for key in _auth_values(head)):
         return Refusal(400, "a replay has no key of the client's to send", rule.name)
     return None
@@ -206,14 +208,14 @@ def _check_plain_http(rule: Rule, auth: Auth, arrival: Arrival) -> Refusal | Non
     return None
 
 
-def _check_client_key(
+def _check_key_to_move(
     rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
 ) -> Refusal | None:
     if arrival.replay:
         return Refusal(400, "a replay has no key of the client's to move", rule.name)
-    key = client_key(head, auth)
+    key = key_to_move(head, auth)
     if key is None:
-        return Refusal(401, NO_CLIENT_KEY, rule.name)
+        return Refusal(401, NO_KEY_TO_MOVE, rule.name)
     if key.startswith(ANTHROPIC_KEY) and not takes_anthropic_key(rule, destination):
         return Refusal(403, FOREIGN_KEY, rule.name)
     return None
@@ -228,7 +230,7 @@ def _auth_values(head: RequestHead) -> tuple[str, ...]:
     return (*head.all("x-api-key"), *head.all("authorization"))
 
 
-def client_key(head: RequestHead, auth: Auth) -> str | None:
+def key_to_move(head: RequestHead, auth: Auth) -> str | None:
     """Return the client's own key from `x-api-key` or `Authorization`, ignoring placeholders."""
     names = ["x-api-key", "authorization"]
     if auth.prefer == "authorization":

@@ -42,9 +42,9 @@ class Record:
     model: str | None = None
     model_sent: str | None = None
     is_unmapped: bool = False
+    """The rule maps models, and no entry decides on one that the request names: it is sent as it is."""
     asked_for: dict[str, str] = field(default_factory=dict)
     """The client's name for each model that is sent, if the body names several."""
-    """The rule maps models, and no entry decides on one that the request names: it is sent as it is."""
     status: int | None = None
     first_event_s: float | None = None
     total_s: float | None = None

@@ -1,4 +1,4 @@
-"""Steps: what the caller of an exchange has to do next."""
+"""Steps: the next action of an exchange's caller."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class NeedCredentials:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class AnswerFromRecording:
     """Answer from a recording: no credential is needed, and nothing is sent. `edited` is the body as it would be sent."""
 
     edited: bytes | None = field(default=None, repr=False)
 
 
-Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials | Replay
+Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials | AnswerFromRecording

@@ -11,7 +11,7 @@ from typing import Literal
 Form = Literal["anthropic", "openai", "gemini", "bedrock"]
 """The vendor whose shapes an API uses for errors and lists."""
 Stream = Literal["sse", "aws_eventstream", "json_lines", "websocket"]
-LocalAnswer = Literal["models", "model", "count_tokens"]
+LocalAnswerKind = Literal["models", "model", "count_tokens"]
 Place = tuple[str | None, ...]
 """Keys from the top of a JSON document to a model name; None stands for every element of a list."""
 
@@ -92,7 +92,7 @@ class Api:
     stream: Stream = "sse"
     is_about_earlier: bool = False
     """True if responses are about an earlier request, and name its model."""
-    local: LocalAnswer | None = None
+    local: LocalAnswerKind | None = None
 
 
 _GEMINI_PLACES: tuple[Place, ...] = (

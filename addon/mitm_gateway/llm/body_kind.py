@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from ..wire import aws_eventstream
 
-Kind: TypeAlias = Literal["json", "sse", "aws_eventstream", "other"]
+BodyKind: TypeAlias = Literal["json", "sse", "aws_eventstream", "other"]
 
 _BLANKS = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"
@@ -19,7 +19,7 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def declared_kind(content_type: str) -> Kind:
+def declared_kind(content_type: str) -> BodyKind:
     """Return the kind that a Content-Type declares."""
     match media_type(content_type):
         case "text/event-stream":
@@ -31,7 +31,7 @@ def declared_kind(content_type: str) -> Kind:
     return "other"
 
 
-def kind_of(content_type: str, start: bytes, *, is_whole: bool = False) -> Kind | None:
+def kind_of(content_type: str, start: bytes, *, is_whole: bool = False) -> BodyKind | None:
     """Return the kind of a body that starts like this, or None if more bytes are necessary to tell.
 
     The first bytes decide, because upstreams mislabel streams; the Content-Type decides where they do not.

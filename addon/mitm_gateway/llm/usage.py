@@ -15,7 +15,7 @@ from ..wire import aws_eventstream
 from ..wire.sse import EventReader
 from . import bedrock_converse
 from .apis import STOP_REASONS, TOKENS, Tokens
-from .body_kind import Kind, kind_of
+from .body_kind import BodyKind, kind_of
 
 # A longer response is not parsed for its usage, nor is anything behind a longer frame.
 MAX_JSON_BYTES = 8 << 20
@@ -69,7 +69,7 @@ class Usage(NamedTuple):
 
     def updated(self, data: object) -> Usage:
         """Return the usage with the additions of an event or a response; ignores what is malformed."""
-        if isinstance(data, list):  # Gemini streams an array of chunks where nobody asks for events
+        if isinstance(data, list):  # Gemini streams an array of chunks to clients that do not ask for events
             return reduce(Usage.updated, data, self)
         if not isinstance(data, dict):
             return self
@@ -247,7 +247,7 @@ class _AutoUsage:
         assert self._reader
         return self._reader.finish()
 
-    def _decide(self, kind: Kind) -> None:
+    def _decide(self, kind: BodyKind) -> None:
         self._reader = _READERS.get(kind, _JsonUsage)()
         self._reader.feed(self._start)
         self._start = b""
@@ -329,7 +329,7 @@ class _JsonUsage:
         return Usage().updated(bedrock_converse.body(answer) if isinstance(answer, dict) else answer)
 
 
-_READERS: dict[Kind, Callable[[], UsageReader]] = {"sse": _EventUsage, "aws_eventstream": _FrameUsage}
+_READERS: dict[BodyKind, Callable[[], UsageReader]] = {"sse": _EventUsage, "aws_eventstream": _FrameUsage}
 
 
 def _parsed(data: bytes) -> object:

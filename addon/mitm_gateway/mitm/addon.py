@@ -23,7 +23,7 @@ from mitmproxy.tls import ClientHelloData
 from ..credentials.value import CredentialError
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
-from ..exchange.steps import NO_RULES, NeedCredentials, Replay, Step
+from ..exchange.steps import NO_RULES, AnswerFromRecording, NeedCredentials, Step
 from ..observe.stats import Stats
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 _LAST_HOOKS = ("response", "error", "websocket_end", "update")
 NOT_NOTED = "the end of a flow could not be noted"
 # The steps of one hook: yields what has to be awaited, and receives the result.
-Steps = Generator[Awaitable[Any], Any, None]
+HookSteps = Generator[Awaitable[Any], Any, None]
 
 
 class GatewayAddon:
@@ -98,9 +98,9 @@ class GatewayAddon:
         self._connections.admit(client)
 
     def client_disconnected(self, client: Client) -> None:
-        """End the requests of a connection that is closed: mitmproxy drops those that wait without a word.
+        """End the requests of a connection that is closed: mitmproxy drops those that wait without a hook.
 
-        A replay has the connection of the flow that it repeats, and goes on without it.
+        A replay has the connection of the flow that it repeats, and does not need it.
         """
         ended = [each.flow for each in self._requests.values() if each.flow.client_conn.id == client.id]
         for flow in (flow for flow in ended if not is_replay(flow)):
@@ -169,7 +169,7 @@ class GatewayAddon:
 
     # ---- the steps of a hook ----
 
-    def _open_tunnel(self, flow: http.HTTPFlow) -> Steps:
+    def _open_tunnel(self, flow: http.HTTPFlow) -> HookSteps:
         try:
             if not self._lifecycle.is_ready:
                 yield self._lifecycle.ready()
@@ -178,7 +178,7 @@ class GatewayAddon:
         finally:
             hide_connect(flow)
 
-    def _begin(self, flow: http.HTTPFlow) -> Steps:
+    def _begin(self, flow: http.HTTPFlow) -> HookSteps:
         if not self._lifecycle.is_ready:
             yield self._lifecycle.ready()
         if (in_force := self._lifecycle.in_force) is None:
@@ -193,13 +193,13 @@ class GatewayAddon:
             restore_original(flow)
         yield from self._take(entry, entry.exchange.on_request_head(head_of(flow, arrival)))
 
-    def _read_body(self, entry: UnderWay) -> Steps:
+    def _read_body(self, entry: UnderWay) -> HookSteps:
         flow, exchange = entry.flow, entry.exchange
         if exchange.arrival.replay:
             restore_original_model(flow)
         yield from self._take(entry, exchange.on_request_body(flow.request.raw_content or b""))
 
-    def _take(self, entry: UnderWay, step: Step) -> Steps:
+    def _take(self, entry: UnderWay, step: Step) -> HookSteps:
         """Obtain the credentials that the exchange asks for, and perform its step."""
         flow, exchange, credentials = entry.flow, entry.exchange, entry.credentials
         if isinstance(step, NeedCredentials):
@@ -210,8 +210,8 @@ class GatewayAddon:
                 step = exchange.on_credentials(values)
             except CredentialError as fault:
                 step = exchange.refuse(Refusal(502 if fault.may_pass else 424, str(fault)))
-        if isinstance(step, Replay):
-            if (refusal := self._replay(entry, step)) is None:
+        if isinstance(step, AnswerFromRecording):
+            if (refusal := self._answer_from_recording(entry, step)) is None:
                 return
             step = refusal
         perform(step, flow, exchange)
@@ -220,7 +220,7 @@ class GatewayAddon:
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
             self._recorder.progress(flow, exchange.progress("waiting", None))
 
-    def _replay(self, entry: UnderWay, step: Replay) -> Refusal | None:
+    def _answer_from_recording(self, entry: UnderWay, step: AnswerFromRecording) -> Refusal | None:
         """Answer from the recording; return the refusal of a request that is not in it."""
         flow, exchange = entry.flow, entry.exchange
         if (recording := self._lifecycle.recording) is None:
@@ -228,7 +228,7 @@ class GatewayAddon:
         response = recording.answer(exchange, step, flow.request.raw_content or b"")
         if isinstance(response, Refusal):
             return exchange.refuse(response)
-        fields = exchange.on_replay(response.headers.fields, response.raw_content or b"")
+        fields = exchange.on_recorded_response(response.headers.fields, response.raw_content or b"")
         response.headers.fields = fields
         flow.request.stream = False
         flow.response, flow.is_replay = response, "response"
@@ -236,12 +236,12 @@ class GatewayAddon:
 
     # ---- running the steps ----
 
-    def _start(self, flow: http.HTTPFlow, steps: Steps) -> Awaitable[None] | None:
+    def _start(self, flow: http.HTTPFlow, steps: HookSteps) -> Awaitable[None] | None:
         """Run the steps of a hook; return what remains to be awaited, None where that is nothing."""
         waiting = self._advance(flow, steps.send, None)
         return None if waiting is None else self._finish(flow, steps, waiting)
 
-    async def _finish(self, flow: http.HTTPFlow, steps: Steps, waiting: Awaitable[Any] | None) -> None:
+    async def _finish(self, flow: http.HTTPFlow, steps: HookSteps, waiting: Awaitable[Any] | None) -> None:
         """Await what the steps need, until they end."""
         while waiting is not None:
             try:

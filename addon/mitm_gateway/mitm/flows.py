@@ -17,7 +17,7 @@ from ..exchange.headers import stripped
 from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
-from ..exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Replay, Step
+from ..exchange.steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import fields_masked_exactly, masked_fields, masked_target
@@ -113,7 +113,7 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
         case Refusal():
             _refuse(flow, step, exchange)
             return
-        case NeedCredentials() | Replay():
+        case NeedCredentials() | AnswerFromRecording():
             raise AssertionError("credentials and recorded responses are obtained by the caller")
         case _:
             assert_never(step)

@@ -104,7 +104,7 @@ class Lifecycle:
         self.may_stream = True
         """Requests that no rule takes may stream: no addon of mitmproxy needs their whole bodies."""
         self.recording: ServerReplay | None = None
-        """The responses that answer the requests of rules, in place of their upstreams."""
+        """The recorded responses that answer the requests of rules instead of their upstreams."""
         self._is_configured = False
         self._is_running = False
 
@@ -116,7 +116,7 @@ class Lifecycle:
         if faults := take_out_faults(ctx.options):
             settle_before_exit()
         for fault in faults:
-            logger.error(fault)  # before it runs, an error ends mitmproxy
+            logger.error(fault)  # at start, an error ends mitmproxy
         make_private()
         self._remove_views = views.add()
         set_where_unset(
@@ -167,7 +167,7 @@ class Lifecycle:
         _tell_helpers(ctx.options.gateway_proxy)
         self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
-        _dial_late(loaded.ruleset, settings, is_replaying=recording is not None)
+        _dial_late(loaded.ruleset, settings, has_recording=recording is not None)
         quote_peers() if settings.reveal else unquote_peers()
         if self._is_running:
             self._put_in_force(loaded)
@@ -288,7 +288,7 @@ class Lifecycle:
         self._candidate = loaded
         is_new, self._loaded = loaded is not self._loaded, loaded
         if is_new:
-            _dial_late(loaded.ruleset, self.settings, is_replaying=self.recording is not None)
+            _dial_late(loaded.ruleset, self.settings, has_recording=self.recording is not None)
             self._start_demo(loaded.ruleset)
         self._renew()
         self._has_rules.set()
@@ -306,7 +306,7 @@ class Lifecycle:
             capture=self.settings.capture,
             reveal=self.settings.reveal,
             demo=self._demo_at,
-            is_replaying=self.recording is not None,
+            has_recording=self.recording is not None,
             is_watched=live_view.is_watched(),
             variables=partial(_variables_at, self._loaded.ruleset),
         )
@@ -373,9 +373,9 @@ def _tell_helpers(proxy: str) -> None:
         os.environ[SETTING_VARIABLE] = proxy
 
 
-def _dial_late(ruleset: RuleSet, settings: Settings, *, is_replaying: bool) -> None:
+def _dial_late(ruleset: RuleSet, settings: Settings, *, has_recording: bool) -> None:
     """Have mitmproxy contact no host before a rule or a client key has decided, unless the user wants that."""
     redirects = any(rule.upstream is not None for rule in ruleset.rules)
-    is_needed = redirects or is_replaying or settings.policy.client_keys is not None
+    is_needed = redirects or has_recording or settings.policy.client_keys is not None
     if is_needed and set_where_unset(ctx.options, connection_strategy="lazy"):
         logger.info("connection_strategy is lazy: no host is contacted before a request is decided on")

@@ -18,7 +18,7 @@ from ..exchange.body_error import BodyError
 from ..exchange.exchange import Exchange
 from ..exchange.request_body import read_body
 from ..exchange.response_plan import SWITCHING
-from ..exchange.steps import Replay
+from ..exchange.steps import AnswerFromRecording
 from ..llm.calls import call_of
 from ..recordings.recorded import MAX_BODY
 from ..recordings.replies import Comparison, Miss, Question, Replies
@@ -86,7 +86,9 @@ class ServerReplay:
         model = _original_model(flow) or call_of(head).model_in(head.target) or _model_in(head, body)
         self.replies.add(number, _question(head, model, (body,), self.headers), flow.response)
 
-    def answer(self, exchange: Exchange, step: Replay, content: bytes) -> http.Response | Refusal:
+    def answer(
+        self, exchange: Exchange, step: AnswerFromRecording, content: bytes
+    ) -> http.Response | Refusal:
         """Return the recorded response to a request, or the refusal of one that is not in the recording."""
         head = exchange.head
         came = _decoded(content, head.get("content-encoding") or "")

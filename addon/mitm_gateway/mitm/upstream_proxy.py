@@ -13,11 +13,12 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import mode_specs
 
 from ..patches.patch import Streams
+from ..patches.safety.error_pages import OWN_FAULT
 from ..wire.addresses import UrlScheme, hostport
 from ..wire.proxies import Proxies, Proxy
 from ..wire.request import raw
-from .dialing import OWN_FAULT, ProxyError, asks_for_login, authorization, dial, reach
 from .listeners import leads_here, listen_ports
+from .proxy_tunnel import ProxyError, asks_for_login, authorization, dial, reach
 from .requests import Requests
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ _PREFERRED, _ON_REQUEST, _UNFIT = 2.0, 0.0, -1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ShownMessage:
     """A message to render."""
 
     data: bytes
@@ -41,11 +41,11 @@ class View:
     """A view, independent of the interface: its name, its text, and its priority for a message."""
 
     name: str
-    render: Callable[[Message], str]
-    priority: Callable[[Message], float]
+    render: Callable[[ShownMessage], str]
+    priority: Callable[[ShownMessage], float]
 
 
-def _llm(message: Message) -> str:
+def _llm(message: ShownMessage) -> str:
     text = conversation.render(message.data, message.content_type, limit=_limit())
     if not isinstance(message.flow, http.HTTPFlow) or message.part is None:
         return text
@@ -63,7 +63,7 @@ def _limit() -> int:
         return conversation.DEFAULT_LIMIT
 
 
-def _llm_priority(message: Message) -> float:
+def _llm_priority(message: ShownMessage) -> float:
     if not message.data or not isinstance(message.flow, http.HTTPFlow):
         return _UNFIT
     request = message.flow.request
@@ -71,7 +71,7 @@ def _llm_priority(message: Message) -> float:
     return _PREFERRED if fits else _UNFIT
 
 
-def _gateway(message: Message) -> str:
+def _gateway(message: ShownMessage) -> str:
     if not isinstance(message.flow, http.HTTPFlow) or FACTS not in message.flow.metadata:
         return "no rule handled this flow"
     facts = message.flow.metadata[FACTS]
@@ -81,7 +81,7 @@ def _gateway(message: Message) -> str:
     return gateway_view.render(facts, received, None if facts.get("is_answered_here") else sent)
 
 
-def _gateway_priority(message: Message) -> float:
+def _gateway_priority(message: ShownMessage) -> float:
     return _ON_REQUEST if message.flow is not None and FACTS in message.flow.metadata else _UNFIT
 
 
@@ -127,8 +127,8 @@ def _adapted(view: View) -> Any:
 
 
 def _contentview(view: View) -> Any:
-    def message(data: bytes, metadata: Any) -> Message:
-        return Message(data, metadata.content_type or "", metadata.flow, metadata.http_message)
+    def message(data: bytes, metadata: Any) -> ShownMessage:
+        return ShownMessage(data, metadata.content_type or "", metadata.flow, metadata.http_message)
 
     class Adapter(contentviews.Contentview):  # type: ignore[misc, name-defined, unused-ignore]
         name = view.name
@@ -156,7 +156,7 @@ def _legacy_view(view: View) -> Any:
             http_message: http.Message | None = None,
             **unknown: Any,
         ) -> Any:
-            drawn = view.render(Message(data, content_type or "", flow, http_message))
+            drawn = view.render(ShownMessage(data, content_type or "", flow, http_message))
             # mitmweb 11 gives an empty line no height.
             return view.name, ([("text", line or " ")] for line in drawn.split("\n"))
 
@@ -169,6 +169,6 @@ def _legacy_view(view: View) -> Any:
             http_message: http.Message | None = None,
             **unknown: Any,
         ) -> float:
-            return view.priority(Message(data, content_type or "", flow))
+            return view.priority(ShownMessage(data, content_type or "", flow))
 
     return Adapter()

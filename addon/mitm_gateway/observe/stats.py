@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from ..text.printable import dollars, shown_name
 from .prices import is_free
-from .table import Column, aligned
+from .text_table import Column, aligned
 
 By: TypeAlias = Literal["rule-model", "rule", "model", "session", "outcome"]
 WAYS: tuple[By, ...] = get_args(By)
@@ -123,7 +123,7 @@ def logged_cost(entry: Mapping[str, Any]) -> float | None:
 def _is_error(entry: Mapping[str, Any]) -> bool:
     """Return True for a failed request; a log without outcomes has a status, a refusal or a hint instead.
 
-    A WebSocket that the gateway refuses is no failure: the client goes on over HTTP.
+    A WebSocket that the gateway refuses is no failure: the client continues over HTTP.
     """
     if _is_refused_socket(entry):
         return False

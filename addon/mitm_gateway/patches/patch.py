@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -13,8 +13,10 @@ from mitmproxy.connection import Server
 
 from ..wire.refusal import Refusal
 
-Kind = Literal["safety", "speed"]
+PatchKind = Literal["safety", "speed"]
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+# The commands that a layer of mitmproxy yields while it handles an event.
+LayerSteps: TypeAlias = Generator[Any, Any, None]
 _ABSENT = object()
 
 
@@ -49,7 +51,7 @@ class Patch:
     """A row of the table: `install` makes the change through `Patches`, or raises Unexpected."""
 
     name: str
-    kind: Kind
+    kind: PatchKind
     why: str
     upstream: str | None
     """The issue or pull request at mitmproxy, and the version that makes the patch unnecessary."""
@@ -98,7 +100,7 @@ class Patches:
         """Call `action` when the patch that is being applied is undone."""
         self._current.append(action)
 
-    def undo(self, *kinds: Kind) -> None:
+    def undo(self, *kinds: PatchKind) -> None:
         """Restore mitmproxy's own parts, those of the patches applied last first."""
         for patch in [each for each in reversed(self._undo) if each.kind in kinds]:
             _undo(self._undo.pop(patch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .patch import Kind, Patch, Patches, Unexpected
+from .patch import Patch, Patches, PatchKind, Unexpected
 from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed, websockets
 from .speed import hooks, layers, lookups, sockets, web
 
@@ -185,7 +185,7 @@ PATCHES: tuple[Patch, ...] = (
 )
 
 
-def apply(patches: Patches, kind: Kind) -> list[str]:
+def apply(patches: Patches, kind: PatchKind) -> list[str]:
     """Apply the patches of a kind; return a sentence for each that does not fit this mitmproxy."""
     problems = []
     for patch in PATCHES:

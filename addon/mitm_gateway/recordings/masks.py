@@ -30,7 +30,8 @@ from ..wire.request import Fields, raw, text
 
 # Shorter values are placeholders, and occur inside other words.
 _LEAST_KEY = 8
-# So many keys are searched for in every other request, and as many less certain ones; further ones in their place only.
+# The number of keys that are searched for in all other requests, and of less certain ones; further keys are masked
+# only in the place where they were found.
 _MAX_SECRETS = 256
 # Longer bodies are conversations; a key in one is masked where it is found.
 _MAX_LEARNED = 1 << 16
@@ -61,7 +62,7 @@ class Masks:
         self, request: Fields, target: str, response: Fields = (), bodies: Iterable[bytes] = ()
     ) -> None:
         """Note the keys of a request and its response, to mask them in all the other requests too."""
-        _add(self._secrets, keys_of(request, target))
+        _add(self._secrets, keys_in_head(request, target))
         _add(self._likely, _cookies(request))
         _add(self._likely, _cookies(response))
         texts = [text(value) for _, value in (*request, *response)]
@@ -73,7 +74,7 @@ class Masks:
         """Return the masks of one request, its cookies included."""
         own = Masks()
         own._secrets = dict.fromkeys(
-            [*self._secrets, *self._likely, *keys_of(fields, target), *_cookies(fields)]
+            [*self._secrets, *self._likely, *keys_in_head(fields, target), *_cookies(fields)]
         )
         return own
 
@@ -110,7 +111,7 @@ def _add(known: dict[str, None], secrets: Iterable[str]) -> None:
             known[secret] = None
 
 
-def keys_of(fields: Fields, target: str = "") -> Iterable[str]:
+def keys_in_head(fields: Fields, target: str = "") -> Iterable[str]:
     """Yield the keys in a head, without their auth schemes; cookies are none."""
     for name, value in fields:
         if is_key_header(text(name)) and normal_name(text(name)) not in _COOKIES:

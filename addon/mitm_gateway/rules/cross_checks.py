@@ -12,10 +12,10 @@ from ..wire import sigv4
 from ..wire.addresses import Upstream
 from .extras import installing
 from .fields import CLIENT, CREDENTIAL_REFERENCE
-from .model_map import Target
+from .model_map import NameTemplate
 from .nodes import shown
 from .patterns import Glob, HostPattern, PathGlob
-from .problems import Finding, Loc, Pos, did_you_mean
+from .problems import Loc, Mistake, Pos, did_you_mean
 from .schema import Credential, Match, Rule
 
 # Comparing two rules takes up to ten microseconds, and a reload holds up all requests. A file that needs more
@@ -29,7 +29,7 @@ PositionOf = Callable[[Loc], Pos]
 
 def check_rules(
     rules: Mapping[int, Rule], credentials: Mapping[str, Credential | None], pos: PositionOf
-) -> Iterator[Finding]:
+) -> Iterator[Mistake]:
     """Yield the faults between rules (by their position in the file) and credentials.
 
     A credential that is faulty itself is None: its name is known, and nothing else is checked.
@@ -41,27 +41,27 @@ def check_rules(
         yield from _second_keys(number, rule)
         if rule.signs and not sigv4.is_available():
             text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}; {installing("aws")}'
-            yield Finding(("rules", number, "auth", "scheme"), text)
+            yield Mistake(("rules", number, "auth", "scheme"), text)
         yield from _unreachable_names(number, rule, pos)
     yield from _unreachable(rules, pos)
 
 
-def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Finding]:
+def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Mistake]:
     """Yield the names that an earlier rule already has; `names` are by the position of their rule."""
     first: dict[str, int] = {}
     for number, name in names.items():
         if name in first:
             line = pos(("rules", first[name], "name")).line
             text = f"duplicate rule name {shown(name)}; first defined on line {line}"
-            yield Finding(("rules", number, "name"), text)
+            yield Mistake(("rules", number, "name"), text)
         first.setdefault(name, number)
 
 
-def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Finding]:
+def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Mistake]:
     for loc, name in _named_credentials(number, rule):
         if name not in credentials:
             hint = did_you_mean(name, [*credentials, CLIENT]) or _known_credentials(credentials)
-            yield Finding(loc, f"unknown credential {shown(name)} in rule {shown(rule.name)}{hint}")
+            yield Mistake(loc, f"unknown credential {shown(name)} in rule {shown(rule.name)}{hint}")
             continue
         credential = credentials[name]
         if credential is None:
@@ -69,10 +69,10 @@ def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential |
         signs = rule.signs and loc[-1] == "credential"
         if credential.aws is not None and not signs:
             text = f'credential {shown(name)} signs requests; expected "scheme: sigv4" in rule {shown(rule.name)}'
-            yield Finding(loc, text)
+            yield Mistake(loc, text)
         if signs and credential.aws is None:
             text = f'credential {shown(name)} cannot sign requests; expected one with "aws"'
-            yield Finding(loc, text)
+            yield Mistake(loc, text)
 
 
 def _known_credentials(credentials: Mapping[str, Credential | None]) -> str:
@@ -94,7 +94,7 @@ def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
                 yield ("rules", number, *place, key), name
 
 
-def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
+def _exposed(number: int, rule: Rule) -> Iterator[Mistake]:
     """Yield credentials that would reach a host of the client's choice, or a network that others read."""
     sends = bool(rule.credential_names) or (rule.auth is not None and rule.auth.credential == CLIENT)
     for place, host in enumerate(rule.match.host):
@@ -103,14 +103,14 @@ def _exposed(number: int, rule: Rule) -> Iterator[Finding]:
                 f"host {shown(host.text)} would send a credential of rule {shown(rule.name)} to any host; "
                 'expected an "upstream", or hosts by name'
             )
-            yield Finding(("rules", number, "match", "host", place), text)
+            yield Mistake(("rules", number, "match", "host", place), text)
     upstream = rule.upstream
     if isinstance(upstream, Upstream) and sends and not upstream.is_private and not rule.allow_http:
         text = (
             f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
             'expected "https://…", or "allow_http: true" in the rule'
         )
-        yield Finding(("rules", number, "upstream"), text)
+        yield Mistake(("rules", number, "upstream"), text)
 
 
 # Query parameters that carry the same key as the header of a scheme, by normalised name.
@@ -124,7 +124,7 @@ _PARAMETERS = {
 }
 
 
-def _second_keys(number: int, rule: Rule) -> Iterator[Finding]:
+def _second_keys(number: int, rule: Rule) -> Iterator[Mistake]:
     """Yield headers and query parameters that would send the key of `auth` a second time."""
     if rule.auth is None or rule.auth.credential is None:
         return
@@ -136,7 +136,7 @@ def _second_keys(number: int, rule: Rule) -> Iterator[Finding]:
                     f'"auth" of rule {shown(rule.name)} writes {header}; remove it here, '
                     'or use "auth: {scheme: none}" to keep this value'
                 )
-                yield Finding(("rules", number, "headers", part, name), text, at_key=True)
+                yield Mistake(("rules", number, "headers", part, name), text, at_key=True)
     same = {normal_name(scheme), normal_name(header)} | _PARAMETERS.get(scheme, set())
     for name in rule.query.set:
         if normal_name(name) in same:
@@ -144,28 +144,28 @@ def _second_keys(number: int, rule: Rule) -> Iterator[Finding]:
                 f'{shown(name)} would be a second key beside "auth" of rule {shown(rule.name)}; '
                 'expected one of them (with "scheme: none" for a key in the query)'
             )
-            yield Finding(("rules", number, "query", "set", name), text, at_key=True)
+            yield Mistake(("rules", number, "query", "set", name), text, at_key=True)
 
 
-def _model_targets(number: int, rule: Rule) -> Iterator[Finding]:
+def _model_targets(number: int, rule: Rule) -> Iterator[Mistake]:
     """Yield targets with captures that their pattern does not have."""
     if rule.models is None:
         return
     loc: Loc = ("rules", number, "models")
     for pattern, target in rule.models.map.items():
         stars = len(re.findall(r"\*+", pattern))
-        if wrong := [each for each in Target(target).captures if not 1 <= each <= stars]:
+        if wrong := [each for each in NameTemplate(target).captures if not 1 <= each <= stars]:
             count = {0: "no star", 1: "one star"}.get(stars, f"{stars} stars")
             text = (
                 f"{shown(pattern)} has {{{wrong[0]}}} in its target, but {count} (in rule {shown(rule.name)})"
             )
-            yield Finding((*loc, "map", pattern), text)
-    if rule.models.default and Target(rule.models.default).captures:
+            yield Mistake((*loc, "map", pattern), text)
+    if rule.models.default and NameTemplate(rule.models.default).captures:
         text = f'"default" has a capture, which only targets of "map" may have (in rule {shown(rule.name)})'
-        yield Finding((*loc, "default"), text)
+        yield Mistake((*loc, "default"), text)
 
 
-def _unreachable_names(number: int, rule: Rule, pos: PositionOf) -> Iterator[Finding]:
+def _unreachable_names(number: int, rule: Rule, pos: PositionOf) -> Iterator[Mistake]:
     """Yield globs of a map whose names an earlier one takes. Those of a preset are not in the file."""
     if rule.models is None or rule.preset is not None:
         return
@@ -176,10 +176,10 @@ def _unreachable_names(number: int, rule: Rule, pos: PositionOf) -> Iterator[Fin
         if taker is not None:
             line = pos((*loc, taker.text)).line
             text = f"{shown(glob.text)} can never match: {shown(taker.text)} on line {line} takes its names first"
-            yield Finding((*loc, glob.text), f"{text} (in rule {shown(rule.name)})", at_key=True)
+            yield Mistake((*loc, glob.text), f"{text} (in rule {shown(rule.name)})", at_key=True)
 
 
-def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding]:
+def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Mistake]:
     earlier = _Earlier()
     pairs = 0
     for number, rule in rules.items():
@@ -194,7 +194,7 @@ def _unreachable(rules: Mapping[int, Rule], pos: PositionOf) -> Iterator[Finding
                 f"rule {shown(rule.name)} can never match: rule {shown(rules[taker].name)} "
                 f"on line {line} takes {shown(rule.match.host[0].text)} first"
             )
-            yield Finding(("rules", number), text)
+            yield Mistake(("rules", number), text)
         earlier.add(number, rule.match)
 
 

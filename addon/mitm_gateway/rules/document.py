@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .json_events import is_json, walk_json
+from .json_events import is_json_object, walk_json
 from .nodes import MAX_BYTES, Builder, Node, Stop, type_name
 from .problems import Loc, Pos, Problem, RulesError
 from .yaml_events import walk_yaml
@@ -104,7 +104,7 @@ def _pos_at(text: str, index: int) -> Pos:
 def _built(text: str, expected: str) -> Builder:
     builder = Builder()
     try:
-        (walk_json if is_json(text) else walk_yaml)(text, builder)
+        (walk_json if is_json_object(text) else walk_yaml)(text, builder)
     except Stop as fault:
         builder.is_broken = True
         builder.fault(fault.pos or Pos(1, 1), fault.text)

@@ -24,8 +24,8 @@ class Selector:
     glob: Glob
 
 
-Step = str | int | Selector | None
-Steps = tuple[Step, ...]
+PathStep = str | int | Selector | None
+PathSteps = tuple[PathStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class FieldPath:
     """A path into a body: keys, list positions, selectors of list items, and None for every list item."""
 
     text: str
-    steps: Steps
+    steps: PathSteps
 
     def __str__(self) -> str:
         return self.text
@@ -48,7 +48,7 @@ def parse_path(text: str) -> FieldPath:
     return FieldPath(text, tuple(map(_step, _STEP.finditer(text))))
 
 
-def _step(found: re.Match[str]) -> Step:
+def _step(found: re.Match[str]) -> PathStep:
     if found["name"]:
         return found["name"]
     if found["any"]:

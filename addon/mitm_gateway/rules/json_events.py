@@ -12,7 +12,7 @@ from .problems import Pos
 _TOKEN = re.compile(r'[ \t\r\n]*(?:([{}\[\]])|[,:]|("(?:[^"\\]|\\.)*")|([^\s,:{}\[\]"]+))', re.DOTALL)
 
 
-def is_json(text: str) -> bool:
+def is_json_object(text: str) -> bool:
     """Return whether a text is a JSON object."""
     if not text.lstrip(" \t\r\n").startswith("{"):
         return False

@@ -16,10 +16,10 @@ from . import desktop, presets
 from .cross_checks import check_rules, duplicate_names
 from .document import Document, scan
 from .foreign_marks import with_marks
-from .messages import describe, known_keys, quoted, rule_name
+from .messages import known_keys, mistake_of, quoted, rule_name
 from .nodes import MAX_BYTES, shown
 from .patterns import Glob
-from .problems import Finding, Loc, Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
+from .problems import Loc, Mistake, Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .read_file import FileError, FileMissing, read_regular_file
 from .right_lines import meant_key
 from .ruleset import RuleSet
@@ -120,7 +120,7 @@ class _Reading:
         self._check(dict(enumerate(rules_file.rules)), dict(rules_file.credentials))
         return rules_file
 
-    def _add(self, finding: Finding, *, even_if_settled: bool = False) -> None:
+    def _add(self, finding: Mistake, *, even_if_settled: bool = False) -> None:
         written = self._written(finding.loc)
         pos = self._document.key_pos(written) if finding.at_key else self._document.pos(written)
         if even_if_settled or pos not in self._settled:
@@ -140,13 +140,13 @@ class _Reading:
             subject = "a key" if is_key else quoted(loc)
             if looks_like_key(text):
                 self._add(
-                    Finding(loc, f"{subject} contains a secret; {_instead_of_secret(loc)}", at_key=is_key)
+                    Mistake(loc, f"{subject} contains a secret; {_instead_of_secret(loc)}", at_key=is_key)
                 )
             elif text[:1] in _TYPOGRAPHIC_QUOTES and text and loc[2:4] != ("body", "set"):
                 fault = (
                     'has a typographic quote, which is part of the text for YAML; expected plain quotes (")'
                 )
-                self._add(Finding(loc, f"{subject} {fault}", at_key=is_key))
+                self._add(Mistake(loc, f"{subject} {fault}", at_key=is_key))
 
     def _find_duplicate_names(self, rules: list[object]) -> None:
         given = {number: rule.get("name") for number, rule in enumerate(rules) if isinstance(rule, dict)}
@@ -166,7 +166,7 @@ class _Reading:
         if preset not in presets.names():
             hint = did_you_mean(preset, presets.names()) or "; `mitm-gateway presets` lists them"
             text = f"unknown preset {shown(preset)} in {rule_name(filled)}{hint}"
-            self._add(Finding((*loc, "preset"), text))
+            self._add(Mistake((*loc, "preset"), text))
             self._unfilled.add(loc)
             return filled
         # Only what the rule leaves out: the preset's other variables need not be set.
@@ -212,7 +212,7 @@ class _Reading:
                 if self._names_credential(fault)
                 else ""
             )
-            self._add(Finding(loc, f"{quoted(self._written(loc))} {fault}{own}", at_key))
+            self._add(Mistake(loc, f"{quoted(self._written(loc))} {fault}{own}", at_key))
             return text.replace("$", "")
 
     def _names_credential(self, fault: VariableError) -> bool:
@@ -231,7 +231,7 @@ class _Reading:
             # A misspelt required key is one fault, not two.
             if is_missing and (error["loc"] in misspelt or error["loc"][:2] in self._unfilled):
                 continue
-            finding = describe(error, data, self._written(error["loc"]))
+            finding = mistake_of(error, data, self._written(error["loc"]))
             # A missing key has the position of its mapping, which its first key may share.
             self._add(finding, even_if_settled=is_missing)
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from .edits import Beta, Body, Headers, Models, Query
 from .fields import keys_of
 from .nodes import BOOLEAN_HINT, shown, type_name
-from .problems import Finding, Loc, did_you_mean
+from .problems import Loc, Mistake, did_you_mean
 from .right_lines import AUTH, right_form, right_line
 from .schema import AUTH_SCHEMES, Auth, Credential, Match, Respond, Rule, RulesFile
 
@@ -60,22 +60,22 @@ def known_keys(loc: Loc) -> tuple[str, ...]:
             return ()
 
 
-def describe(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Finding:
+def mistake_of(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Mistake:
     """Return the finding for a validation error; `written` is its path with the keys as in the file."""
     loc, kind = error["loc"], error["type"]
     if kind == "extra_forbidden":
         key = str(written[-1])
         text = f"unknown key {shown(key)}{_where(loc[:-1], data)}{_instead(loc[:-1], key)}"
-        return Finding(loc, text, at_key=True)
+        return Mistake(loc, text, at_key=True)
     if kind == "missing":
-        return Finding(loc[:-1], _missing(loc, data))
+        return Mistake(loc[:-1], _missing(loc, data))
     if loc and loc[-1] == "[key]":
-        return Finding(loc[:-1], f"{quoted(written[:-1])} {_reason(error, loc[:-1], data)}", at_key=True)
+        return Mistake(loc[:-1], f"{quoted(written[:-1])} {_reason(error, loc[:-1], data)}", at_key=True)
     if kind == "value_error":
-        return Finding(loc, f"{_subject(written, data)} {_reason(error, loc, data)}")
+        return Mistake(loc, f"{_subject(written, data)} {_reason(error, loc, data)}")
     if kind in ("literal_error", "enum"):
-        return Finding(loc, _not_one_of(loc, data, error))
-    return Finding(loc, f"{_entry(written)} is {_other_type(loc, kind, _value_at(data, loc))}")
+        return Mistake(loc, _not_one_of(loc, data, error))
+    return Mistake(loc, f"{_entry(written)} is {_other_type(loc, kind, _value_at(data, loc))}")
 
 
 def _instead(loc: Loc, key: str) -> str:

@@ -24,7 +24,7 @@ def base_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class NameTemplate:
     """A name for the upstream, with `{1}`, `{2}`, … for the texts that the stars of its pattern matched."""
 
     text: str
@@ -60,9 +60,9 @@ class ModelMap:
         return {name: sent for name, sent in self.names.items() if "*" not in name}
 
     @cached_property
-    def globs(self) -> tuple[tuple[Glob, Target], ...]:
+    def globs(self) -> tuple[tuple[Glob, NameTemplate], ...]:
         """The entries with a star, in file order."""
-        return tuple((Glob(name), Target(sent)) for name, sent in self.names.items() if "*" in name)
+        return tuple((Glob(name), NameTemplate(sent)) for name, sent in self.names.items() if "*" in name)
 
     @cached_property
     def targets(self) -> frozenset[str]:
@@ -120,7 +120,7 @@ class ModelMap:
         return None
 
 
-def _names_sent_as(sent: str, glob: Glob, target: Target) -> tuple[str, ...] | None:
+def _names_sent_as(sent: str, glob: Glob, target: NameTemplate) -> tuple[str, ...] | None:
     """Return the name that a pattern turns into this one, or no name; None for more than one."""
     captured = target.form.captures(sent)
     if captured is None:

@@ -19,7 +19,7 @@ class Pos:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Mistake:
     """A fault at a path of the file, or at the key of that path."""
 
     loc: Loc

@@ -22,11 +22,11 @@ _MAX_REMEMBERED = 512
 
 
 @dataclass(frozen=True, slots=True)
-class NeedsBody:
+class DependsOnModel:
     """Undecided: the rule depends on the model in the body."""
 
 
-NEEDS_BODY: Final = NeedsBody()
+NEEDS_BODY: Final = DependsOnModel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class RuleSet:
             and (not rule.match.header or _headers_fit(rule.match.header, head))
         ]
 
-    def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | NeedsBody | None:
+    def find(self, head: RequestHead, asked: Asked | None = None) -> Rule | DependsOnModel | None:
         """Return the rule that takes a request; `asked` is None before the model is known."""
         for rule in self.covering(head):
             if rule.match.model is None:

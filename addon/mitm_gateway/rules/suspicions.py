@@ -11,7 +11,7 @@ from ..wire.addresses import Upstream, is_loopback
 from .document import Document
 from .fields import CREDENTIAL_REFERENCE
 from .nodes import shown
-from .problems import Finding, Loc, Pos, Problem
+from .problems import Loc, Mistake, Pos, Problem
 from .ruleset import RuleSet
 from .schema import Rule
 
@@ -38,11 +38,11 @@ def suspicions(ruleset: RuleSet) -> list[Problem]:
     ]
 
 
-def _pos(document: Document, finding: Finding) -> Pos:
+def _pos(document: Document, finding: Mistake) -> Pos:
     return document.key_pos(finding.loc) if finding.at_key else document.pos(finding.loc)
 
 
-def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Finding]:
+def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mistake]:
     yield from _matches(at, rule)
     yield from _endpoint(at, rule)
     yield from _no_key(at, rule)
@@ -50,34 +50,34 @@ def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Finding
     yield from _literal_keys(at, rule, document)
 
 
-def _matches(at: Loc, rule: Rule) -> Iterator[Finding]:
+def _matches(at: Loc, rule: Rule) -> Iterator[Mistake]:
     for host in rule.match.host:
         if host.is_exact and (host.name == "localhost" or is_loopback(host.name)):
             text = (
                 f'rule "{rule.name}" matches this machine; expected the host of the API, '
                 'such as "api.anthropic.com", even though clients connect to this machine'
             )
-            yield Finding((*at, "match", "host"), text)
+            yield Mistake((*at, "match", "host"), text)
     for path in rule.match.path or ():
         if _BASE_PATH.fullmatch(path.text):
             below = path.text.rstrip("/") + "/**"
             text = (
                 f'rule "{rule.name}" matches the path "{path.text}" alone; "{below}" covers everything below'
             )
-            yield Finding((*at, "match", "path"), text)
+            yield Mistake((*at, "match", "path"), text)
 
 
-def _endpoint(at: Loc, rule: Rule) -> Iterator[Finding]:
+def _endpoint(at: Loc, rule: Rule) -> Iterator[Mistake]:
     if isinstance(rule.upstream, Upstream) and (endpoint := _ENDPOINT.search(rule.upstream.base)):
         base = str(rule.upstream).removesuffix(endpoint[0])
         text = (
             f'upstream of rule "{rule.name}" ends in "{endpoint[0]}", and the path of each request is added to it; '
             f'expected the base URL "{base}"'
         )
-        yield Finding((*at, "upstream"), text)
+        yield Mistake((*at, "upstream"), text)
 
 
-def _no_key(at: Loc, rule: Rule) -> Iterator[Finding]:
+def _no_key(at: Loc, rule: Rule) -> Iterator[Mistake]:
     """Yield an upstream on another host that gets neither a key of the gateway nor the client's."""
     upstream = rule.upstream
     if not isinstance(upstream, Upstream) or rule.auth is not None or _writes_key(rule):
@@ -87,7 +87,7 @@ def _no_key(at: Loc, rule: Rule) -> Iterator[Finding]:
             f'rule "{rule.name}" sends no key to {upstream.host}; '
             'add "auth", or "auth: {scheme: none}" if that is intended'
         )
-        yield Finding((*at, "upstream"), text)
+        yield Mistake((*at, "upstream"), text)
 
 
 def _writes_key(rule: Rule) -> bool:
@@ -97,7 +97,7 @@ def _writes_key(rule: Rule) -> bool:
     )
 
 
-def _variables(at: Loc, rule: Rule) -> Iterator[Finding]:
+def _variables(at: Loc, rule: Rule) -> Iterator[Mistake]:
     for part, values in (
         ("headers", rule.headers.set),
         ("headers", rule.headers.add),
@@ -109,10 +109,10 @@ def _variables(at: Loc, rule: Rule) -> Iterator[Finding]:
                     f'"{name}" of rule "{rule.name}" contains a "$" that is sent literally; '
                     'expected "${NAME}" for a variable'
                 )
-                yield Finding((*at, part), text)
+                yield Mistake((*at, part), text)
 
 
-def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Finding]:
+def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mistake]:
     """Yield keys that are in the file itself."""
     for part, edit, values, is_key in (
         ("headers", "set", rule.headers.set, is_key_header),
@@ -126,7 +126,7 @@ def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Fi
                     f'{shown(name)} of rule "{rule.name}" contains a key; a secret does not belong in this file, '
                     'use "${credential:NAME}"'
                 )
-                yield Finding(loc, text, at_key=True)
+                yield Mistake(loc, text, at_key=True)
 
 
 def _is_literal_key(value: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-Text = TypeVar("Text", str, bytes)
+Key = TypeVar("Key", str, bytes)
 Result = TypeVar("Result")
 
 MAX_KEYS = 4096
@@ -13,19 +13,19 @@ MAX_KEYS = 4096
 MAX_KEY_LENGTH = 128
 
 
-def remember_short(function: Callable[[Text], Result]) -> Callable[[Text], Result]:
+def remember_short(function: Callable[[Key], Result]) -> Callable[[Key], Result]:
     """Cache the results of a pure function for short texts; longer ones are computed each time."""
     return _Results(function).__getitem__
 
 
-class _Results(dict[Text, Result]):
+class _Results(dict[Key, Result]):
     """Results by text. Looking one up takes no Python call, which names of headers need dozens of times a request."""
 
-    def __init__(self, function: Callable[[Text], Result]) -> None:
+    def __init__(self, function: Callable[[Key], Result]) -> None:
         super().__init__()
-        self._function: Callable[[Text], Result] = function
+        self._function: Callable[[Key], Result] = function
 
-    def __missing__(self, text: Text) -> Result:
+    def __missing__(self, text: Key) -> Result:
         result = self._function(text)
         if len(text) <= MAX_KEY_LENGTH:
             if len(self) >= MAX_KEYS:

@@ -174,17 +174,17 @@ def is_excepted(host: str, exceptions: str) -> bool:
     return any(name and (host == name or host.endswith(f".{name}")) for name in names)
 
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _address(text: str) -> Address | None:
+def _address(text: str) -> _IpAddress | None:
     try:
         return ipaddress.ip_address(text.strip("[]"))
     except ValueError:
         return None
 
 
-def _contains(entry: str, address: Address) -> bool:
+def _contains(entry: str, address: _IpAddress) -> bool:
     network, _, bits = entry.partition("/")
     base = _address(network)
     if base is None or base.version != address.version:

@@ -1,4 +1,4 @@
-"""Wrong calls of `export` are told with the option and what was expected, and never with a traceback."""
+"""Wrong calls of `export` get a message with the option and the expected value, never a traceback."""
 
 from __future__ import annotations
 

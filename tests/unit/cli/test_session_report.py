@@ -12,7 +12,7 @@ import pytest
 
 from mitm_gateway.cli import session_report as module
 from mitm_gateway.cli.gateway_process import GatewayProcess
-from mitm_gateway.cli.session_report import Requests, SessionReport
+from mitm_gateway.cli.session_report import LoggedRequests, SessionReport
 from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.environment import Changes
 
@@ -28,7 +28,7 @@ class Quiet:
 
 
 class Looks:
-    """An end of the client after so many looks."""
+    """The end of a client after this number of looks."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -39,7 +39,7 @@ class Looks:
 
 
 def report(tmp_path: Path, *entries: dict[str, object]) -> SessionReport:
-    log = Requests(tmp_path / "requests.jsonl")
+    log = LoggedRequests(tmp_path / "requests.jsonl")
     log.file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return SessionReport(
         "codex", log, catalogue.load("codex"), Changes({}, ()), intercepts=False, log=tmp_path / "log"

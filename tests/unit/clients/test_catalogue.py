@@ -8,7 +8,7 @@ import re
 import pytest
 
 from mitm_gateway.clients import catalogue, network
-from mitm_gateway.clients.apis import APIS
+from mitm_gateway.clients.api_hosts import APIS
 from mitm_gateway.clients.catalogue import Client
 
 CLIENTS = [catalogue.load(name) for name in catalogue.names()]

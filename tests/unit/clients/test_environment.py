@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mitm_gateway.clients import catalogue, environment
-from mitm_gateway.clients.apis import Target, targets
+from mitm_gateway.clients.api_hosts import CoveredHost, covered_hosts
 from mitm_gateway.clients.environment import Changes
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.ruleset import RuleSet
@@ -30,7 +30,7 @@ def rule(host: str, credential: str = "k") -> str:
 
 def reverse(rules: RuleSet, environ: dict[str, str], client: str = catalogue.ANY) -> Changes:
     program = catalogue.load(client)
-    hosts = environment.reachable(program, targets(rules, environ))
+    hosts = environment.reachable(program, covered_hosts(rules, environ))
     return environment.reverse(rules, program, [(target, URL) for target in hosts], environ)
 
 
@@ -43,8 +43,12 @@ def intercept(rules: RuleSet, environ: dict[str, str], client: str = catalogue.A
 
 def test_targets_are_the_hosts_of_known_apis_and_then_all_others() -> None:
     rules = ruleset(rule("gw.corp.test"), rule(OPENAI), rule(ANTHROPIC), rule("*.wild.test"))
-    found = targets(rules, {})
-    assert found == (Target(ANTHROPIC, "anthropic"), Target(OPENAI, "openai"), Target("gw.corp.test"))
+    found = covered_hosts(rules, {})
+    assert found == (
+        CoveredHost(ANTHROPIC, "anthropic"),
+        CoveredHost(OPENAI, "openai"),
+        CoveredHost("gw.corp.test"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,8 +65,8 @@ def test_the_bedrock_host_has_the_region_of_the_aws_tools(
 ) -> None:
     config = tmp_path / "config"
     config.write_text("[default]\noutput = json\n[profile work]\nregion = ap-south-1\n")
-    found = targets(ruleset(rule(BEDROCK)), {**environ, "AWS_CONFIG_FILE": str(config)})
-    assert found == (Target(f"bedrock-runtime.{region}.amazonaws.com", "bedrock"),)
+    found = covered_hosts(ruleset(rule(BEDROCK)), {**environ, "AWS_CONFIG_FILE": str(config)})
+    assert found == (CoveredHost(f"bedrock-runtime.{region}.amazonaws.com", "bedrock"),)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +78,12 @@ def test_the_bedrock_host_has_the_region_of_the_aws_tools(
     ],
 )
 def test_the_vertex_host_is_the_one_that_googles_sdks_build(location: str, host: str) -> None:
-    assert targets(ruleset(rule(host)), {"CLOUD_ML_REGION": location}) == (Target(host, "vertex"),)
+    assert covered_hosts(ruleset(rule(host)), {"CLOUD_ML_REGION": location}) == (CoveredHost(host, "vertex"),)
 
 
 def test_a_host_in_a_rule_covers_its_api_in_any_region() -> None:
     host = "bedrock-runtime.eu-west-3.amazonaws.com"
-    assert targets(ruleset(rule(host)), {}) == (Target(host, "bedrock"),)
+    assert covered_hosts(ruleset(rule(host)), {}) == (CoveredHost(host, "bedrock"),)
 
 
 # ---- reverse ----

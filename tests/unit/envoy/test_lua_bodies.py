@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import api_data, constants
 from mitm_gateway.envoy.lua_filter import rule_data
-from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import json_body
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.form_body import models_in_form, renamed_form

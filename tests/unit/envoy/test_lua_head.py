@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_filter import rule_data
-from mitm_gateway.envoy.options import Listener
 from mitm_gateway.exchange import guard, plan
 from mitm_gateway.exchange.headers import stripped, without_token_betas
 from mitm_gateway.exchange.query import edited_target
@@ -108,10 +108,10 @@ def test_the_clients_key_is_chosen_alike(
     lua: Library, keys: list[str], others: list[str], prefer: Any
 ) -> None:
     fields = [*(("x-api-key", key) for key in keys), *(("authorization", key) for key in others)]
-    wanted = plan.client_key(
+    wanted = plan.key_to_move(
         make_head(headers=fields), Auth(scheme="bearer", credential="client", prefer=prefer)
     )
-    found = lua.call("head.client_key", {"x-api-key": keys, "authorization": others}, prefer)
+    found = lua.call("head.key_to_move", {"x-api-key": keys, "authorization": others}, prefer)
     assert found == (None if wanted is None else raw(wanted))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.envoy.lua_filter import literal, rule_data
-from mitm_gateway.envoy.options import Listener
 from mitm_gateway.llm.apis import APIS
 from support.constants import TESTS
 from support.core import make_rule
@@ -34,7 +34,7 @@ CALLS: dict[str, str] = {
     "head.has_odd_segments": "return head.has_odd_segments",
     "head.identify": "return function(path) return head.identify('POST', path) end",
     "head.bare_key": "return head.bare_key",
-    "head.client_key": "return function(value) return head.client_key({ ['x-api-key'] = { value }, authorization = "
+    "head.key_to_move": "return function(value) return head.key_to_move({ ['x-api-key'] = { value }, authorization = "
     "text.split(value, ',') }) end",
     "head.without_websocket_key": "return head.without_websocket_key",
     "head.sent_query": "return head.sent_query",

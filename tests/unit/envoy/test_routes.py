@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.envoy.options import Listener, Options
+from mitm_gateway.envoy.export_options import Listener, Options
 from mitm_gateway.envoy.routes import virtual_hosts
 from support.core import make_rule, make_ruleset
 

@@ -8,7 +8,7 @@ import pytest
 
 from mitm_gateway.exchange.headers import Secrets, outgoing
 from mitm_gateway.exchange.json_body import scan
-from mitm_gateway.exchange.plan import Pass, Plan, applied_edits, body_bytes, client_key, decide
+from mitm_gateway.exchange.plan import Pass, Plan, applied_edits, body_bytes, decide, key_to_move
 from mitm_gateway.rules.ruleset import NEEDS_BODY
 from mitm_gateway.rules.schema import Auth
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, Secret, masked_header
@@ -248,7 +248,7 @@ def test_restored_answers_are_asked_for_uncompressed() -> None:
 )
 def test_the_clients_own_key_is_found(headers: dict[str, str], auth: Any, expected: str | None) -> None:
     wanted = Auth.model_validate({"scheme": "bearer", "credential": "client", **auth})
-    assert client_key(make_head(headers=headers), wanted) == expected
+    assert key_to_move(make_head(headers=headers), wanted) == expected
 
 
 CLIENT = {"scheme": "bearer", "credential": "client"}

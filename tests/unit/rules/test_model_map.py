@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.rules.model_map import ModelMap, Target, base_name
+from mitm_gateway.rules.model_map import ModelMap, NameTemplate, base_name
 from mitm_gateway.rules.patterns import Glob
 from mitm_gateway.rules.schema import Match
 
@@ -154,7 +154,7 @@ PARTS = st.sampled_from(["a", "b", "-", "*", "{1}", "{2}"])
        st.lists(st.text("ab-", max_size=5), min_size=2, max_size=30))  # fmt: skip
 def test_no_other_name_is_sent_as_one_with_a_known_name(pattern: str, target: str, asked: list[str]) -> None:
     pattern, target = pattern.replace("{", "").replace("}", ""), target.replace("*", "")
-    if any(number > len(Glob(pattern).literals) - 1 for number in Target(target).captures):
+    if any(number > len(Glob(pattern).literals) - 1 for number in NameTemplate(target).captures):
         return
     names = ModelMap({pattern: target})
     for name in asked:

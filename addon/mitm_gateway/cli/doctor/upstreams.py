@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import certifi
 
 from ...clients.network import upstream_authorities
-from ...mitm.dialing import ProxyError, Streams, asks_for_login, authorization, dial, reach
+from ...mitm.proxy_tunnel import ProxyError, asks_for_login, authorization, dial, reach
+from ...patches.patch import Streams
 from ...patches.safety.error_pages import cause_of
 from ...rules.ruleset import RuleSet
 from ...rules.schema import Rule

@@ -65,7 +65,7 @@ local function knows_key(value)
   return found
 end
 
--- Return each value of a header; joined they would be a key that nobody has, or hide another vendor's.
+-- Return each value of a header; joined they would match no key, or hide another vendor's.
 function admission.values(headers, name)
   local all = {}
   for place = 0, headers:getNumValues(name) - 1 do all[place + 1] = headers:getAtIndex(name, place) end

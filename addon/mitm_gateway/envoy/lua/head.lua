@@ -212,7 +212,7 @@ function head.equals(key, value)
 end
 
 -- Return the client's own key, which no placeholder is. `fields` lists the values of both auth headers by name.
-function head.client_key(fields, prefer)
+function head.key_to_move(fields, prefer)
   local names = { "x-api-key", "authorization" }
   if prefer == "authorization" then names = { "authorization", "x-api-key" } end
   for _, name in ipairs(names) do
@@ -263,7 +263,7 @@ local function names_key_of_query(encoded)
   return is_name and not ends_in(name, CONSTANTS.page_token_endings)
 end
 
--- Report whether a `name=value` of a query carries a key, in whatever spelling.
+-- Report whether a `name=value` of a query carries a key, in any spelling.
 local function is_key_parameter(pair)
   if pair == "" then return false end -- of which a hostile query has tens of thousands
   local stop = pair:find("=", 1, true)

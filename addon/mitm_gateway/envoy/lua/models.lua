@@ -98,7 +98,7 @@ local function visit(p, key_at, value)
   if not node then return value_end(p, value) end
   if seen[key] then repeated(key) end
   seen[key] = true
-  -- Without a value the member is as good as absent; what it would contain is not.
+  -- A model without a value counts as absent; anything else in its place does not.
   if text:sub(value + 1, value + 4) == "null" then return value + 4 end
   local before = #found
   local finish = search(p, value, node)

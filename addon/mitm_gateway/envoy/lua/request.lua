@@ -31,8 +31,8 @@ local function moved_key(headers, rule)
     for _, part in ipairs(text.split(value, ",")) do authorization[#authorization + 1] = part end
   end
   local fields = { ["x-api-key"] = values(headers, "x-api-key"), authorization = authorization }
-  local key = head.client_key(fields, rule.client.prefer)
-  if not key then refuse(401, REASONS.no_client_key) end
+  local key = head.key_to_move(fields, rule.client.prefer)
+  if not key then refuse(401, REASONS.no_key_to_move) end
   if rule.client.refuses_anthropic and key:sub(1, #CONSTANTS.anthropic_key) == CONSTANTS.anthropic_key then
     refuse(403, REASONS.foreign_key)
   end

@@ -117,7 +117,7 @@ local function add_part(told, part)
 end
 
 local function add(told, text)
-  if text:find("^%s*%[") then -- Gemini streams an array of chunks where nobody asks for events
+  if text:find("^%s*%[") then -- Gemini streams an array of chunks to clients that do not ask for events
     for _, item in ipairs(json.items(text)) do add(told, item) end
     return
   end

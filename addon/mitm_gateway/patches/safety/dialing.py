@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
@@ -17,11 +17,10 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
-from ..patch import Patches, Unexpected, expect
+from ..patch import LayerSteps, Patches, Unexpected, expect
 from .error_pages import OWN_FAULT, json_page
 from .framing import fail
 
-Steps = Generator[Any, Any, None]
 _opening: ContextVar[tuple[Any, Server]] = ContextVar("the connection that is being opened")
 
 
@@ -52,11 +51,11 @@ def open_connections(patches: Patches) -> None:
 
 def dial_tunnels_first(patches: Patches) -> None:
     """Open the connection of an undecrypted tunnel before the CONNECT is answered, and answer 502 if that fails."""
-    answer: Callable[[Any], Steps] = HttpStream.handle_connect_regular
+    answer: Callable[[Any], LayerSteps] = HttpStream.handle_connect_regular
     gateway = patches.gateway
     expect(answer, "self")
 
-    def handle_connect_regular(self: Any) -> Steps:
+    def handle_connect_regular(self: Any) -> LayerSteps:
         if self.flow.response or not gateway.dials_first(self.flow):
             yield from answer(self)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from h11._readers import ChunkedReader
@@ -14,9 +14,7 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
 
-from ..patch import Patches, Unexpected, expect
-
-Steps = Generator[Any, Any, None]
+from ..patch import LayerSteps, Patches, Unexpected, expect
 
 
 def end_at_trailers(patches: Patches) -> None:
@@ -30,13 +28,13 @@ def end_at_trailers(patches: Patches) -> None:
     if not any("trailers are not implemented" in str(each) for each in read_body.__code__.co_consts):
         raise Unexpected("Http1Connection.read_body")
 
-    def chunked(self: Any, event: Any) -> Steps:
+    def chunked(self: Any, event: Any) -> LayerSteps:
         try:
             yield from read_body(self, event)
         except NotImplementedError:  # raised after the whole body has been forwarded
             yield from _end_message(self)
 
-    def read_body_with_trailers(self: Any, event: Any) -> Steps:
+    def read_body_with_trailers(self: Any, event: Any) -> LayerSteps:
         # Only a chunked body can have trailers.
         return (chunked if isinstance(self.body_reader, ChunkedReader) else read_body)(self, event)
 
@@ -45,7 +43,7 @@ def end_at_trailers(patches: Patches) -> None:
         patches.set(owner, "send", _without(owner.send, trailers))
 
 
-def _end_message(connection: Any) -> Steps:
+def _end_message(connection: Any) -> LayerSteps:
     is_request = isinstance(connection, _http1.Http1Server)
     if is_request:
         yield ReceiveHttp(RequestTrailers(connection.stream_id, http.Headers()))
@@ -53,7 +51,7 @@ def _end_message(connection: Any) -> Steps:
     yield from connection.mark_done(request=is_request, response=not is_request)
 
 
-def _without(send: Callable[[Any, Any], Steps], kind: type) -> Callable[[Any, Any], Iterable[Any]]:
+def _without(send: Callable[[Any, Any], LayerSteps], kind: type) -> Callable[[Any, Any], Iterable[Any]]:
     def send_without(self: Any, event: Any) -> Iterable[Any]:
         return () if isinstance(event, kind) else send(self, event)
 
@@ -79,7 +77,7 @@ def skip_interim(patches: Patches) -> None:
     if not hasattr(ReceiveBuffer, "maybe_extract_lines") or not isinstance(ReceiveBuffer()._data, bytearray):
         raise Unexpected("h11's ReceiveBuffer")
 
-    def read_after_interim(self: Any, event: Any) -> Steps:
+    def read_after_interim(self: Any, event: Any) -> LayerSteps:
         while _INTERIM.match(line := _first_line(self.buf)):
             if _SWITCH.match(line) and _switches_to_websocket(self):
                 break
@@ -90,11 +88,11 @@ def skip_interim(patches: Patches) -> None:
                 return
         yield from read_headers(self, event)
 
-    def read_final_headers(self: Any, event: Any) -> Steps:
+    def read_final_headers(self: Any, event: Any) -> LayerSteps:
         is_interim = (
             self.request and isinstance(event, events.DataReceived) and _INTERIM.match(_first_line(self.buf))
         )
-        steps: Steps = (read_after_interim if is_interim else read_headers)(self, event)
+        steps: LayerSteps = (read_after_interim if is_interim else read_headers)(self, event)
         return steps
 
     patches.set(client, "read_headers", read_final_headers)
@@ -116,7 +114,7 @@ def _first_line(buffer: ReceiveBuffer) -> bytes:
     return bytes(buffer._data[: end + 1])
 
 
-def fail(connection: Any, reason: str) -> Steps:
+def fail(connection: Any, reason: str) -> LayerSteps:
     """Close a connection and end its stream with a protocol error."""
     kind = connection.ReceiveProtocolError
     connection.state = connection.done

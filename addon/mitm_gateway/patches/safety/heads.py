@@ -19,11 +19,10 @@ from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
 from ...exchange.guard import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
-from ..patch import Patches, Unexpected, expect
+from ..patch import LayerSteps, Patches, Unexpected, expect
 from .framing import fail
 from .trim import Trim
 
-Steps = Generator[Any, Any, None]
 Fields = Sequence[tuple[bytes, bytes]]
 
 # The most that a client may send before its first request has been answered.
@@ -60,13 +59,13 @@ def bound_http1(patches: Patches) -> None:
     if not {"read_headers", "read_body", "wait", "done"} <= {*dir(server), *dir(client)}:
         raise Unexpected("Http1Server or Http1Client")
 
-    def watched(self: Any, event: Any) -> Steps:
+    def watched(self: Any, event: Any) -> LayerSteps:
         yield from handle(self, event)
         # Complete heads and bodies have been taken out of the buffer by now.
         if len(self.buf) > MAX_HEAD_BYTES and _is_overfull(self):
             yield from _give_up(self)
 
-    def handle_event(self: Any, event: Any) -> Steps:
+    def handle_event(self: Any, event: Any) -> LayerSteps:
         more = len(event.data) if isinstance(event, events.DataReceived) else 0
         return (watched if len(self.buf) + more > MAX_HEAD_BYTES else handle)(self, event)
 
@@ -94,13 +93,13 @@ def _of_known_version(
 def _bounded(read_headers: Any) -> Any:
     expect(read_headers, "self", "event")
 
-    def read_bounded_headers(self: Any, event: Any) -> Steps:
+    def read_bounded_headers(self: Any, event: Any) -> LayerSteps:
         if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
             # mitmproxy would log the unfinished head, which may contain a key.
             _discard(self.buf)
         elif len(self.buf) > _SMALL_BYTES and _has_large_head(self.buf):
             return _give_up(self)
-        steps: Steps = read_headers(self, event)
+        steps: LayerSteps = read_headers(self, event)
         return steps
 
     return read_bounded_headers
@@ -120,7 +119,7 @@ def _is_overfull(connection: Any) -> bool:
     return connection.state in (connection.read_headers, connection.read_body)
 
 
-def _give_up(connection: Any) -> Steps:
+def _give_up(connection: Any) -> LayerSteps:
     is_first = connection.state == connection.read_headers
     _discard(connection.buf)
     if isinstance(connection, _http1.Http1Server) and is_first:

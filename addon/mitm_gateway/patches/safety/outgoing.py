@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mitmproxy.http import Request
@@ -13,9 +13,8 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 from mitmproxy.proxy.layers.http._http3 import Http3Client
 
-from ..patch import Gateway, Patches, expect
+from ..patch import Gateway, LayerSteps, Patches, expect
 
-Steps = Generator[Any, Any, None]
 Outgoing = Callable[[Request], Request | None]
 _WITHHELD = "the gateway withheld the request; see the proxy's log"
 
@@ -51,7 +50,7 @@ def _sending_over_http1(
     return send_outgoing
 
 
-def _withhold(connection: Any, event: Any) -> Steps:
+def _withhold(connection: Any, event: Any) -> LayerSteps:
     connection.stream_id, connection.request = event.stream_id, event.request
     connection.state = connection.done
     yield commands.CloseConnection(connection.conn)
@@ -59,7 +58,7 @@ def _withhold(connection: Any, event: Any) -> Steps:
 
 
 def _sending_over_streams(
-    handle: Callable[[Any, Any], Steps], outgoing: Outgoing
+    handle: Callable[[Any, Any], LayerSteps], outgoing: Outgoing
 ) -> Callable[[Any, Any], Iterable[Any]]:
     def handle_outgoing(self: Any, event: Any) -> Iterable[Any]:
         if type(event) is not RequestHeaders:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.websocket import WebsocketConnection, WebsocketLayer
 from wsproto.events import CloseConnection, Message
 
-from ..patch import Patches, expect
-
-Steps = Generator[Any, Any, None]
+from ..patch import LayerSteps, Patches, expect
 
 # The default of `gateway_body_limit`: Codex sends whole conversations in one message.
 MAX_MESSAGE_BYTES = 64 << 20
@@ -42,7 +40,7 @@ def bound_websockets(patches: Patches) -> None:
 
 
 def _in_turns(relay: Any) -> Any:
-    def relay_in_turns(self: Any, event: events.Event) -> Steps:
+    def relay_in_turns(self: Any, event: events.Event) -> LayerSteps:
         waiting: deque[events.Event] = self.__dict__.setdefault("gateway_waiting", deque())
         if not isinstance(event, events.Wakeup):
             is_waiting = bool(waiting)

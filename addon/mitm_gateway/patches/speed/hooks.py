@@ -1,4 +1,4 @@
-"""Hook dispatch: a table of the addons that have each hook, and no task for a hook that nobody awaits in.
+"""Hook dispatch: a table of the addons that have each hook, and no task for a hook in which nothing is awaited.
 
 A request passes some eight hooks. At each, mitmproxy asks all of its 33 addons whether they have the hook, and creates
 a task that calls them. Order, faults and AddonHalt are handled here as mitmproxy handles them. A hook function that
@@ -45,7 +45,7 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from ..patch import Patches, expect
-from .layers import Commands, plain_handling
+from .layers import LayerCommands, plain_handling
 
 # Faults of addons are logged under mitmproxy's own logger, as without the patch.
 _addon_logger = logging.getLogger("mitmproxy.addonmanager")
@@ -89,7 +89,7 @@ class Shortcut:
         self._due: deque[events.Event] = deque()
         first.handle_event = self.handle_event  # type: ignore[method-assign, assignment]
 
-    def handle_event(self, event: events.Event) -> Commands:
+    def handle_event(self, event: events.Event) -> LayerCommands:
         """Pass an event down; yield the commands that remain for the connection handler."""
         self._due.append(event)
         while self._due:

@@ -18,8 +18,8 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders
 
 from ..patch import Patches, Unexpected, expect
 
-Commands = Iterable[commands.Command]
-Handle = Callable[[Any, events.Event], Commands]
+LayerCommands = Iterable[commands.Command]
+Handle = Callable[[Any, events.Event], LayerCommands]
 # The kinds that mitmproxy's own loop knows.
 _KINDS = {
     *(
@@ -53,7 +53,7 @@ def plain_handling(
     The layer continues at once after a command that `complete` completes.
     """
 
-    def handle(self: Any, event: events.Event) -> Commands:
+    def handle(self: Any, event: events.Event) -> LayerCommands:
         if self._paused or self.debug is not None:
             yield from handle_event(self, event)
             return
@@ -70,7 +70,7 @@ def plain_handling(
     return handle
 
 
-def _event_to_child(self: Any, child: Any, event: events.Event) -> Commands:
+def _event_to_child(self: Any, child: Any, event: events.Event) -> LayerCommands:
     """Pass an event to a layer, and what that says to other layers to them before it continues."""
     running: list[tuple[Any, Iterator[Any]]] = [(child, iter(child.handle_event(event)))]
     ended: list[Any] = []

@@ -17,7 +17,7 @@ HTTPS: Final = 443
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class VendorApi:
     """One API of one vendor: the host that clients ask, and a pattern for all hosts that serve it."""
 
     name: str
@@ -26,7 +26,7 @@ class Api:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CoveredHost:
     """A host that rules cover, for a reverse listener; `api` is None for a host of no known API."""
 
     host: str
@@ -48,7 +48,7 @@ def _at(host: str) -> Callable[[Environ], str]:
 
 
 APIS: Final = tuple(
-    Api(name, host if callable(host) else _at(host), pattern)
+    VendorApi(name, host if callable(host) else _at(host), pattern)
     for name, host, pattern in (
         ("anthropic", "api.anthropic.com", "api.anthropic.com"),
         ("openai", "api.openai.com", "api.openai.com"),
@@ -81,15 +81,15 @@ APIS: Final = tuple(
 )
 
 
-def targets(ruleset: RuleSet, environ: Environ) -> tuple[Target, ...]:
+def covered_hosts(ruleset: RuleSet, environ: Environ) -> tuple[CoveredHost, ...]:
     """Return the hosts that the rules cover: those of known APIs first, then others in file order."""
-    known = [Target(host, api.name) for api in APIS if (host := _ruled_host(api, ruleset, environ))]
+    known = [CoveredHost(host, api.name) for api in APIS if (host := _ruled_host(api, ruleset, environ))]
     hosts = {target.host for target in known}
     others = dict.fromkeys(host for host in _exact_hosts(ruleset) if host not in hosts)
-    return (*known, *map(Target, others))
+    return (*known, *map(CoveredHost, others))
 
 
-def _ruled_host(api: Api, ruleset: RuleSet, environ: Environ) -> str | None:
+def _ruled_host(api: VendorApi, ruleset: RuleSet, environ: Environ) -> str | None:
     """Return the API's host if rules cover it, else the first host in the rules that serves the API."""
     if ruleset.knows_host(host := api.host(environ), HTTPS):
         return host

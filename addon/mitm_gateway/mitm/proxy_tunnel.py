@@ -1,4 +1,4 @@
-"""Open a connection through a proxy. Each kind of failure of a proxy has its own sentence."""
+"""A tunnel through a proxy, HTTP or SOCKS 5. Each kind of failure of a proxy has its own sentence."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import ipaddress
 import re
 import socket
 import ssl
-from typing import Any, TypeAlias
+from typing import Any
 
-from ..patches.safety.error_pages import OWN_FAULT as OWN_FAULT
+from ..patches.patch import Streams
+from ..patches.safety.error_pages import OWN_FAULT
 from ..wire.proxies import Proxy, bytes_of
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 # Squid gives up on a host after a minute.
 _PATIENCE_S, _HANDSHAKE_S = 90.0, 20.0
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: |\r\n)")
