@@ -101,7 +101,11 @@ def demo() -> Iterator[str]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     gateway = DemoGateway(pause_s=0)
-    port = asyncio.run_coroutine_threadsafe(gateway.start(), loop).result(20)
+
+    async def start() -> int:
+        return gateway.start()
+
+    port = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
     yield f"http://127.0.0.1:{port}"
     asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)

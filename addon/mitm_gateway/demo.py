@@ -38,8 +38,8 @@ class DemoGateway:
         self._pause_s = pause_s
         self._server: HTTPServer | None = None
 
-    async def start(self, port: int = 0) -> int:
-        """Listen on 127.0.0.1 and return the port (a free one for 0)."""
+    def start(self, port: int = 0) -> int:
+        """Listen on 127.0.0.1, in the running loop, and return the port (a free one for 0)."""
         sockets = bind_sockets(port, address="127.0.0.1")
         self._server = HTTPServer(application(pause_s=self._pause_s))
         self._server.add_sockets(sockets)
@@ -298,7 +298,7 @@ def _new_id(prefix: str) -> str:
 
 
 async def _serve(port: int) -> None:
-    bound = await DemoGateway().start(port)
+    bound = DemoGateway().start(port)
     print(f"demo gateway listening at http://127.0.0.1:{bound}", flush=True)
     await asyncio.Event().wait()
 

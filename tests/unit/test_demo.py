@@ -23,7 +23,7 @@ QUESTION = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", 
 @pytest.fixture
 async def gateway() -> AsyncIterator[httpx.AsyncClient]:
     demo = DemoGateway(pause_s=0)
-    port = await demo.start()
+    port = demo.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=BEARER) as client:
         yield client
     await demo.stop()
@@ -116,7 +116,7 @@ async def test_streamed_words_join_to_the_whole_reply(gateway: httpx.AsyncClient
 async def test_words_arrive_one_by_one() -> None:
     # A pause that no test outlives: the first events are here although the first word never comes.
     demo = DemoGateway(pause_s=3600)
-    port = await demo.start()
+    port = demo.start()
     try:
         async with httpx.AsyncClient(headers=BEARER) as client:
             body = QUESTION | {"stream": True}
@@ -133,7 +133,7 @@ async def test_words_arrive_one_by_one() -> None:
 
 async def test_stop_closes_the_port() -> None:
     demo = DemoGateway()
-    port = await demo.start()
+    port = demo.start()
     await demo.stop()
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", port)

@@ -108,16 +108,13 @@ def explain_url(
     url: str,
     headers: Sequence[tuple[str, str]] = (),
     model: str | None = None,
-    arrival: Arrival | None = None,
 ) -> Explanation:
-    """Explain a request to a URL, on every kind of listener unless `arrival` names one.
+    """Explain a request to a URL, on every kind of listener.
 
     A loopback URL that no rule covers is a reverse listener in front of the first host of the rules. Raises ValueError
     if the text is no URL.
     """
     head = _head(method, url, headers)
-    if arrival is not None:
-        return explain(ruleset, head, model, arrival)
     if host := _host_behind(head, ruleset):
         return explain(ruleset, _head(method, _moved(url, host), headers), model, Arrival("reverse"))
     found = explain(ruleset, head, model, Arrival(sni=head.host, tls=head.scheme == "https"))

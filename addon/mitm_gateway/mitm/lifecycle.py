@@ -26,6 +26,7 @@ from ..rules.watch import Watcher
 from ..text.printable import counted
 from ..wire.addresses import Upstream
 from ..wire.proxies import ENVIRONMENT, SETTING_VARIABLE
+from ..wire.refusal import ANY_FAULT
 from ..wire.request import Arrival
 from . import fail_closed, judged_options, live_view, views
 from .flows import head_of
@@ -98,7 +99,6 @@ class Lifecycle:
         self._loaded: Loaded | None = None
         self._demo: DemoGateway | None = None
         self._demo_at: Upstream | None = None
-        self._demo_start: asyncio.Task[None] | None = None
         self._has_rules = asyncio.Event()
         self._remove_views: Callable[[], None] = lambda: None
         self.may_stream = True
@@ -228,14 +228,12 @@ class Lifecycle:
     @property
     def is_ready(self) -> bool:
         """Return whether requests can be decided on now."""
-        return self._has_rules.is_set() and (self._demo_start is None or self._demo_start.done())
+        return self._has_rules.is_set()
 
     async def ready(self) -> None:
-        """Let a request that arrives during the start (a replay, for example) wait a moment for rules and demo."""
+        """Let a request that arrives during the start (a replay, for example) wait a moment for the rules."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_rules.wait(), START_PATIENCE_S)
-        if self._demo_start is not None and not self._demo_start.done():
-            await asyncio.wait([self._demo_start], timeout=START_PATIENCE_S)
 
     # ---- rules ----
 
@@ -319,11 +317,10 @@ class Lifecycle:
             from ..demo import DemoGateway  # few rules ask for it, and its server takes a while to load
 
             self._demo = DemoGateway()
-            self._demo_start = asyncio.get_running_loop().create_task(self._run_demo(self._demo))
-
-    async def _run_demo(self, demo: DemoGateway) -> None:
-        self._demo_at = Upstream("http", "127.0.0.1", await demo.start())
-        self._renew()
+            try:
+                self._demo_at = Upstream("http", "127.0.0.1", self._demo.start())
+            except ANY_FAULT as fault:
+                logger.warning("the demo gateway does not start: %s", type(fault).__name__)
 
     # ---- files that change ----
 

@@ -182,11 +182,6 @@ class Secret:
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a secret cannot be pickled or copied")
 
-    @property
-    def masked(self) -> str:
-        """The value as it may be shown."""
-        return masked(self._value)
-
 
 # Fields whose values are words of HTTP, such as "application/json" or "keep-alive".
 _HTTP_FIELDS = frozenset(
