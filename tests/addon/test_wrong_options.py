@@ -13,7 +13,7 @@ from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
 
 from mitm_gateway.mitm.options import Settings, add_options, take_out_faults
-from support.constants import ROOT
+from support.constants import GATEWAY
 
 FAULTS = {
     "gateway_keep=x": "gateway_keep is not a whole number",
@@ -67,15 +67,17 @@ async def test_right_values_of_a_configuration_file_are_taken(given: dict[str, A
 
 
 @pytest.mark.e2e
-def test_mitmdump_ends_with_the_line_instead_of_serving_without_the_gateway(tmp_path: Path) -> None:
+@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT], ids=["alone", "with the log"])
+def test_mitmdump_ends_with_the_reasons_on_standard_error(tmp_path: Path, errors: int) -> None:
     (tmp_path / "config.yaml").write_text("gateway_keep: many\ngateway_kep: 1\n")
+    (tmp_path / "rules.yaml").write_text("rules: []\n")
     command = [str(Path(sys.executable).with_name("mitmdump")), "--set", f"confdir={tmp_path}", "-p", "0"]
-    script = str(ROOT / "addon" / "gateway.py")
     done = subprocess.run(
-        [*command, "-s", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    said = done.stdout + done.stderr
+        [*command, "-s", str(GATEWAY), "--set", "gateway_rules=rules.yaml"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = done.stdout if errors == subprocess.STDOUT else done.stderr
     assert done.returncode == 1
-    assert "gateway_keep is not a whole number" in said
-    assert 'unknown option "gateway_kep"' in said
+    reasons = ("gateway_keep is not a whole number", 'unknown option "gateway_kep"', "rules.yaml:1:8:")
+    assert [said.count(reason) for reason in reasons] == [1, 1, 1], said
     assert "Traceback" not in said

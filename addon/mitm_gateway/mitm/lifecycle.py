@@ -29,11 +29,12 @@ from ..wire.proxies import ENVIRONMENT, SETTING_VARIABLE
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import Arrival
 from . import fail_closed, judged_options, live_view, views
+from .failed_start import end_start
 from .flows import head_of
 from .listeners import bind_to_loopback
 from .log_filter import quote_peers, unquote_peers
 from .option_conflicts import broken_promises, known_holes
-from .options import Settings, add_options, set_where_unset, settle_before_exit, take_out_faults
+from .options import Settings, add_options, set_where_unset, take_out_faults
 from .private_files import make_private
 from .recorder import Recorder
 from .recording_file import RecordingError
@@ -114,9 +115,7 @@ class Lifecycle:
         """Declare the options, and set those of mitmproxy that the user left alone."""
         add_options(loader)
         if faults := take_out_faults(ctx.options):
-            settle_before_exit()
-        for fault in faults:
-            logger.error(fault)  # at start, an error ends mitmproxy
+            end_start(faults)
         make_private()
         self._remove_views = views.add()
         set_where_unset(
@@ -137,9 +136,7 @@ class Lifecycle:
         if problems and self._is_running:
             raise exceptions.OptionsError("; ".join(problems))
         if problems:
-            settle_before_exit()
-        for problem in problems:
-            logger.error(problem)
+            end_start(problems)
 
     def _take_over(self, updated: set[str]) -> Sequence[str]:
         """Read options and rules; return the problems, for which the old ones stay."""
@@ -181,9 +178,7 @@ class Lifecycle:
         if self._candidate is None:
             return
         if problems := table.apply(self.patches, "safety"):
-            settle_before_exit()
-            for problem in problems:
-                logger.error(problem)
+            end_start(problems)
             return
         self._is_running = True
         self._put_in_force(self._candidate)

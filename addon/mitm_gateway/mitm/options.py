@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,12 +243,3 @@ def _is_unset(options: Options, name: str) -> bool:
         return options._options[name].value is unset
     except (ImportError, AttributeError, KeyError):
         return not options.has_changed(name)
-
-
-def settle_before_exit() -> None:
-    """Give mitmproxy's native threads time to come to rest before the interpreter ends.
-
-    mitmproxy 11 has just started them when a faulty start ends the program; one that then calls into a
-    finalizing interpreter crashes the process (7 of 40 starts on a busy machine), and the exit status is lost.
-    """
-    atexit.register(time.sleep, 0.1)
