@@ -103,11 +103,16 @@ class ModelMap:
         return remember_short(self._find)
 
     def _find(self, name: str) -> str | None:
-        for each in dict.fromkeys((name, base_name(name))):
+        base = base_name(name)
+        for each in dict.fromkeys((name, base)):
             if (found := self._mapped(each)) is not None:
                 return found
-        # No pattern covers the name: if it has the form of a target, it is one of the upstream's own.
-        return name if any(form.covers(name) for form in self.forms) else self.default
+        # No pattern covers the name: if it has the form of a target, it is one of the upstream's own. The texts of
+        # stars are without `[1m]`, so a form with it has written it out.
+        for each in (base, name):
+            if any(form.covers(each) for form in self.forms):
+                return each
+        return self.default
 
     def _mapped(self, name: str) -> str | None:
         if (sent := self.exact.get(name)) is not None:

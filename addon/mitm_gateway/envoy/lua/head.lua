@@ -381,8 +381,10 @@ end
 
 -- Return the name that the upstream gets for the one that the client asked for.
 function head.sent_model(models, name)
-  local sent = mapped(models, name) or mapped(models, head.base_name(name))
+  local base = head.base_name(name)
+  local sent = mapped(models, name) or mapped(models, base)
   if sent then return sent end
+  if text.any_covers(models.forms, base) then return base end
   if not models.default or text.any_covers(models.forms, name) then return name end
   return models.default
 end
