@@ -11,6 +11,7 @@ from .local_answers import LocalAnswer
 from .plan import Pass
 
 NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
+NO_RECORDING = Refusal(503, "server_replay has just been changed; try again", retry=True)
 NO_TRAILERS = Refusal(400, "the request has trailers, which are not forwarded; send those fields as headers")
 MOVED = Refusal(502, "another addon moved the request away from its rule's upstream")
 UNDECIDED = Refusal(502, "internal fault (no decision); nothing was sent")

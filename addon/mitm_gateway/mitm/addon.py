@@ -23,7 +23,7 @@ from mitmproxy.tls import ClientHelloData
 from ..credentials.value import CredentialError
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
-from ..exchange.steps import NO_RULES, AnswerFromRecording, NeedCredentials, Step
+from ..exchange.steps import NO_RECORDING, NO_RULES, AnswerFromRecording, NeedCredentials, Step
 from ..observe.stats import Stats
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
@@ -37,7 +37,6 @@ from .live_view import Live, is_watched
 from .recorder import Recorder
 from .replay import is_replay, remember_sent, restore_original, restore_original_model
 from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, stream_request
-from .server_replay import NO_RECORDING
 
 logger = logging.getLogger(__name__)
 

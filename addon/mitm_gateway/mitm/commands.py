@@ -9,7 +9,6 @@ from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.flow import Flow
 
 from ..exchange.body_error import BodyError
-from ..exchange.explain import describe_rules, explain, explain_url
 from ..exchange.json_body import scan
 from ..observe.stats import WAYS, Stats
 from ..patches import table
@@ -17,7 +16,6 @@ from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
 from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
-from . import turns
 from .flows import arrival_of, head_of
 from .recorder import FACTS
 from .replay import original_head
@@ -52,11 +50,15 @@ class Commands:
     @command.command("gateway.rules")
     def rules(self) -> Sequence[str]:
         """Print the rules in force, one a line."""
+        from ..exchange.explain import describe_rules  # no start needs what commands import
+
         return describe_rules(self._rules())
 
     @command.command("gateway.explain")
     def explain(self, url: str, method: str = "POST", model: str = "") -> Sequence[str]:
         """Explain a request to this URL, or the flows that `@focus` or a filter names."""
+        from ..exchange.explain import explain_url
+
         if url.startswith(("@", "~")):
             flows = _flows(url)
             return [line for flow in flows for line in self._explain_flow(flow)]
@@ -66,6 +68,8 @@ class Commands:
             raise exceptions.CommandError(str(fault)) from None
 
     def _explain_flow(self, flow: Flow) -> list[str]:
+        from ..exchange.explain import explain
+
         if not isinstance(flow, http.HTTPFlow):
             return ["not an HTTP flow"]
         arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
@@ -76,6 +80,8 @@ class Commands:
     @command.command("gateway.diff")
     def diff(self, flows: str = "@focus", other: str = "") -> Sequence[str]:
         """Compare two requests that a filter or `@ID,ID` names, or one of each; a single one with that before it."""
+        from . import turns
+
         chosen = [flow for spec in (flows, other) if spec for flow in _flows(spec)]
         if not all(isinstance(flow, http.HTTPFlow) for flow in chosen):
             raise exceptions.CommandError("one of the flows is not HTTP")

@@ -39,11 +39,11 @@ from .private_files import make_private
 from .recorder import Recorder
 from .recording_file import RecordingError
 from .requests import Requests
-from .server_replay import OPTION, OPTIONS, ServerReplay
 from .upstream_proxy import UpstreamProxy
 
 if TYPE_CHECKING:
     from ..demo import DemoGateway
+    from .server_replay import ServerReplay
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,13 @@ LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
 SHOWN_LINES = 4096
 # With these, other addons of mitmproxy work on whole bodies.
 _NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
-_WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES, OPTIONS)
+_REPLAY = "server_replay"
+_REPLAY_OPTIONS = frozenset({
+    _REPLAY, "server_replay_ignore_content", "server_replay_ignore_host", "server_replay_ignore_params",
+    "server_replay_ignore_port", "server_replay_nopop", "server_replay_refresh", "server_replay_reuse",
+    "server_replay_use_headers",
+})  # fmt: skip
+_WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES, _REPLAY_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +155,9 @@ class Lifecycle:
                 return problems
             self._recorder.write_to(settings.log)
             self._recorder.report_to(settings.otel, settings.metrics)
-            recording = ServerReplay.read(ctx.options) if updated & OPTIONS else self.recording
+            recording = _recording() if updated & _REPLAY_OPTIONS else self.recording
         except RecordingError as fault:
-            return [f"{OPTION}: {fault}"]
+            return [f"{_REPLAY}: {fault}"]
         except exceptions.OptionsError as fault:
             return [str(fault)]
         except RulesError as fault:
@@ -349,6 +355,15 @@ class Lifecycle:
     def _reread_prices(self) -> None:
         for problem in self._take_prices(self.settings.prices, again=True):
             logger.error("%s; the prices in force stay", problem)
+
+
+def _recording() -> ServerReplay | None:
+    """Return the recording that the options name, if any. Raises RecordingError."""
+    if not (_REPLAY in ctx.options and ctx.options.server_replay):
+        return None
+    from .server_replay import ServerReplay  # few starts have one
+
+    return ServerReplay.read(ctx.options)
 
 
 def _variables_at(ruleset: RuleSet, host: str, url: str) -> Mapping[str, str]:

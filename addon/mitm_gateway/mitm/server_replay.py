@@ -31,16 +31,9 @@ from .recorder import FACTS
 from .recording_file import RecordingReader
 from .replay import ORIGINAL, original_head
 
-OPTION = "server_replay"
-OPTIONS = frozenset({
-    OPTION, "server_replay_ignore_content", "server_replay_ignore_host", "server_replay_ignore_params",
-    "server_replay_ignore_port", "server_replay_nopop", "server_replay_refresh", "server_replay_reuse",
-    "server_replay_use_headers",
-})  # fmt: skip
 # They are about the connection that the recording was made over; the others about a body that is whole now.
 _DROPPED = ("transfer-encoding", "content-length", "connection", "keep-alive", "alt-svc")
 _NO_RETRY = 424
-NO_RECORDING = Refusal(503, "server_replay has just been changed; try again", retry=True)
 
 
 @dataclass(slots=True)
@@ -53,15 +46,12 @@ class ServerReplay:
     incomplete: int = 0
 
     @classmethod
-    def read(cls, options: Options) -> ServerReplay | None:
-        """Return the responses that the options name; None without any. Raises RecordingError."""
-        paths = options.server_replay if OPTION in options else ()
-        if not paths:
-            return None
+    def read(cls, options: Options) -> ServerReplay:
+        """Return the responses that the options name. Raises RecordingError."""
         headers = options.server_replay_use_headers
         found = cls(Replies(_comparison(options)), options.server_replay_refresh, headers)
         number = 0
-        for path in paths:
+        for path in options.server_replay:
             for flow in RecordingReader(Path(path).expanduser()):
                 number += 1
                 found._add(number, flow)

@@ -8,13 +8,11 @@ from typing import Any
 
 from mitmproxy import contentviews, ctx, flow, http
 
-from ..llm import conversation
 from ..observe import gateway_view
 from ..rules.fields import parse_size
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
 from ..wire.request import text
-from . import turns
 from .recorder import FACTS
 from .replay import ORIGINAL
 
@@ -46,7 +44,11 @@ class View:
 
 
 def _llm(message: ShownMessage) -> str:
-    text = conversation.render(message.data, message.content_type, limit=_limit())
+    # Few messages are looked at, so this is imported for the first one.
+    from ..llm import conversation
+    from . import turns
+
+    text = conversation.render(message.data, message.content_type, limit=_limit(conversation.DEFAULT_LIMIT))
     if not isinstance(message.flow, http.HTTPFlow) or message.part is None:
         return text
     if message.part is message.flow.request:
@@ -55,17 +57,19 @@ def _llm(message: ShownMessage) -> str:
     return conversation.with_outcome(text, facts) if isinstance(facts, dict) else text
 
 
-def _limit() -> int:
-    """Return the option's value; mitmproxy renders views in processes without the addon, too."""
+def _limit(default: int) -> int:
+    """Return the option's value or the default; mitmproxy renders views in processes without the addon, too."""
     try:
         return parse_size(ctx.options.gateway_view_limit)
     except (AttributeError, ValueError):
-        return conversation.DEFAULT_LIMIT
+        return default
 
 
 def _llm_priority(message: ShownMessage) -> float:
     if not message.data or not isinstance(message.flow, http.HTTPFlow):
         return _UNFIT
+    from ..llm import conversation
+
     request = message.flow.request
     fits = conversation.is_conversation(request.host, request.method, request.path, message.content_type)
     return _PREFERRED if fits else _UNFIT
