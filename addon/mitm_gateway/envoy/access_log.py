@@ -73,7 +73,7 @@ _FROM_UPSTREAM = (
 
 
 def _outcome(options: Options) -> str:
-    """Return an expression for how a request ended, in the order of `Record.outcome`."""
+    """Return an expression for how a request ended, in the order of `Report.outcome`."""
     details = "response.code_details"
     failed_late, is_open = _noted("refusal"), _noted("is_open", " == true")
     cases = {

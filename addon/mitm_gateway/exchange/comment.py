@@ -6,12 +6,11 @@ A good request begins with model and tokens, a failed one with its cause and the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 
-from ..llm.usage import Usage
 from ..text.printable import dollars, one_line, short_count, shown_name
 from .record import Record
+from .report import Report
 
 # The parts of a model's name that its siblings share: place, vendor and family before it, its date after it.
 _BEFORE = re.compile(
@@ -22,14 +21,14 @@ _AFTER = re.compile(r"-v\d+:\d+$|(?:[-@]20\d{6}|-20\d\d-\d\d-\d\d)(?:-v\d+(?::\d
 _ENDINGS = {"client_left": "client left", "timed_out": "timed out", "upstream_broke_off": "broke off"}
 
 
-def comment_of(record: Record) -> str:
+def comment_of(report: Report) -> str:
     """Return the comment of a record."""
-    prompt = record.prompt_tokens
-    call = _call(record, prompt)
-    is_good = record.refusal is None and (record.outcome == "ok" or record.total_s is None)
-    head = [call, *_rule(record)] if is_good else [_cause(record), *_rule(record), call]
-    tail = [str(record.status) if is_good and record.status else None, *_figures(record, prompt)]
-    return one_line(", ".join(part for part in (*head, *tail, *record.notes) if part))
+    record = report.record
+    call = _call(report)
+    is_good = record.refusal is None and (report.outcome == "ok" or record.total_s is None)
+    head = [call, *_rule(record)] if is_good else [_cause(report), *_rule(record), call]
+    tail = [str(record.status) if is_good and record.status else None, *_figures(report)]
+    return one_line(", ".join([part for part in (*head, *tail, *record.notes) if part]))
 
 
 @lru_cache(maxsize=512)
@@ -41,12 +40,11 @@ def short_model(name: str) -> str:
     return short or name
 
 
-def _call(record: Record, prompt: int | None) -> str | None:
-    usage = record.usage or Usage()
-    model = record.model or usage.model
-    parts = [short_model(model)] if model else []
+def _call(report: Report) -> str | None:
+    record, usage = report.record, report.usage
+    parts = [short_model(report.model)] if report.model else []
     if usage.input_tokens is not None or usage.output_tokens is not None:
-        parts.append(f"{_count(prompt)}→{_count(usage.output_tokens)}")
+        parts.append(f"{_count(report.prompt_tokens)}→{_count(usage.output_tokens)}")
     if record.model_sent is not None and record.model_sent != record.model:
         parts.append(f"→ {shown_name(record.model_sent)}")
     return " ".join(parts) or None
@@ -56,30 +54,31 @@ def _count(count: int | None) -> str:
     return "?" if count is None else short_count(count)
 
 
-def _rule(record: Record) -> Iterator[str]:
+def _rule(record: Record) -> list[str]:
     rule = record.rule or "no rule"
-    yield f"{rule}: {record.auth}" if record.auth else rule
-    if record.is_unmapped:
-        yield "a model has no entry in models.map"
+    named = f"{rule}: {record.auth}" if record.auth else rule
+    return [named, "a model has no entry in models.map"] if record.is_unmapped else [named]
 
 
-def _cause(record: Record) -> str:
+def _cause(report: Report) -> str:
+    record = report.record
     if record.refusal is not None:
         return f"refused with {record.status}: {record.refusal}"
-    kind = _ENDINGS.get(record.outcome, "")
-    error = record.error or (record.usage.error if record.usage else None)
+    kind = _ENDINGS.get(report.outcome, "")
+    error = record.error or report.usage.error
     status = str(record.status) if record.status else ""
     title = ", ".join(part for part in (kind, status) if part)
     reasons = "; ".join(part for part in (error, record.hint) if part)
     return ": ".join(part for part in (title, reasons) if part) or "failed"
 
 
-def _figures(record: Record, prompt: int | None) -> Iterator[str | None]:
-    usage = record.usage or Usage()
-    yield _duration(record.total_s)
-    if usage.cache_read_tokens and prompt:
-        yield f"{usage.cache_read_tokens * 100 // prompt} % cached"
-    yield dollars(record.cost_usd) if record.cost_usd is not None else None
+def _figures(report: Report) -> list[str | None]:
+    record, prompt, read = report.record, report.prompt_tokens, report.usage.cache_read_tokens
+    return [
+        _duration(record.total_s),
+        f"{read * 100 // prompt} % cached" if read and prompt else None,
+        dollars(record.cost_usd) if record.cost_usd is not None else None,
+    ]
 
 
 def _duration(seconds: float | None) -> str | None:

@@ -22,6 +22,8 @@ _TOKENS = {
 
 def body(value: Data) -> Data:
     """Convert a request or a response."""
+    if "toolConfig" not in value and "output" not in value:
+        return value
     tools, message = _known(value.get("toolConfig")).get("tools"), _known(value.get("output")).get("message")
     if isinstance(tools, list):
         rest = {name: item for name, item in value.items() if name != "toolConfig"}

@@ -42,6 +42,8 @@ MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
 _STANDARD_TIERS = (None, "standard", "default", "auto", "global", "not_available")
 _TIERS = ("speed", "inference_geo", "service_tier")
 _DETAILS = frozenset({"prompt_tokens_details", "completion_tokens_details", "input_tokens_details"})
+# A part without these keys, whose usage has none of those, was served in the standard tier.
+_OWN_TIER, _OF_TIER = frozenset({"service_tier", "usageMetadata"}), _DETAILS.union(_TIERS)
 # The Responses API's status of a response that is not finished.
 UNFINISHED = ("in_progress", "queued")
 
@@ -147,6 +149,8 @@ def _tier(part: Mapping[str, Any]) -> str | None:
     """Return the tier in which a response was served; one whose prices are special comes first."""
     usage = part.get("usage")
     usage = usage if isinstance(usage, dict) else {}
+    if _OWN_TIER.isdisjoint(part) and _OF_TIER.isdisjoint(usage):
+        return None
     if _has_sound(part, usage):
         return "audio"
     named = [usage[name] for name in _TIERS if name in usage] + [part.get("service_tier")]

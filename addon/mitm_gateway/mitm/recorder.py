@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from ..exchange.comment import comment_of
 from ..exchange.record import Record
+from ..exchange.report import Report
 from ..observe.log_file import LogFile
 from ..observe.prices import Prices
 from ..observe.stats import Stats
@@ -79,34 +80,37 @@ class Recorder:
 
     def progress(self, flow: http.HTTPFlow, record: Record) -> None:
         """Show the record of a flow that has not ended."""
-        self._show(flow, record, record.log_entry(), "")
+        report = Report.of(record)
+        _show(flow, report, report.log_entry(), "")
 
     def note(self, flow: http.HTTPFlow, record: Record) -> None:
         """Publish the record of a flow that has ended."""
-        entry = record.log_entry()
+        report = Report.of(record)
+        entry = report.log_entry()
         record.cost_usd = self._prices.cost(entry)
         if record.cost_usd is not None:
             entry["cost_usd"] = round(record.cost_usd, 8)
-        self._show(flow, record, entry, MARKERS[record.outcome])
-        if record.outcome != "refused" and _requests.isEnabledFor(logging.INFO):
+        _show(flow, report, entry, MARKERS[report.outcome])
+        if report.outcome != "refused" and _requests.isEnabledFor(logging.INFO):
             _requests.info("%s", flow.comment)
-        self._log_hint(record)
+        if record.hint is not None:
+            self._log_hint(record.rule, record.hint, record.status)
         if self._log is not None:
             self._log.write(to_json(entry).decode())
         self.stats.add(entry)
-        self._reporter.note(record)
+        self._reporter.note(report)
 
-    def _show(self, flow: http.HTTPFlow, record: Record, entry: Mapping[str, object], marker: str) -> None:
-        flow.comment = comment_of(record)
-        flow.marked = marker
-        flow.metadata[FACTS] = record.facts(entry)
-
-    def _log_hint(self, record: Record) -> None:
+    def _log_hint(self, rule: str | None, hint: str, status: int | None) -> None:
         """Log a hint once for each rule: clients repeat what fails."""
-        is_new = record.hint is not None and (record.rule, record.hint) not in self._logged_hints
-        if record.hint and is_new and len(self._logged_hints) < _MAX_HINTS:
-            self._logged_hints.add((record.rule, record.hint))
-            logger.warning("%s: answered with %s: %s", record.rule, record.status, record.hint)
+        if (rule, hint) not in self._logged_hints and len(self._logged_hints) < _MAX_HINTS:
+            self._logged_hints.add((rule, hint))
+            logger.warning("%s: answered with %s: %s", rule, status, hint)
+
+
+def _show(flow: http.HTTPFlow, report: Report, entry: Mapping[str, object], marker: str) -> None:
+    flow.comment = comment_of(report)
+    flow.marked = marker
+    flow.metadata[FACTS] = report.facts(entry)
 
 
 class Reporter:
@@ -126,10 +130,10 @@ class Reporter:
             self._telemetry = _started(otlp, scrape)
         self._wanted = wanted
 
-    def note(self, record: Record) -> None:
-        """Report the record of a flow that has ended."""
+    def note(self, report: Report) -> None:
+        """Report on a flow that has ended."""
         if self._telemetry is not None:
-            self._telemetry.note(record)
+            self._telemetry.note(report)
 
     def close(self) -> None:
         """Deliver what is pending, within seconds."""

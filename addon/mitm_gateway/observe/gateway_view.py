@@ -21,7 +21,7 @@ class RequestText:
 
 
 def render(facts: Mapping[str, Any], received: RequestText, sent: RequestText | None) -> str:
-    """Return the report on one flow, from `record.Record.facts`; `sent` is None if nothing was forwarded."""
+    """Return the report on one flow, from `report.Report.facts`; `sent` is None if nothing was forwarded."""
     sections = [
         _summary(facts),
         _places(received, sent),

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from ..exchange.record import REPLAYED, Record
+from ..exchange.report import Report
 from ..text.printable import shown_name
 from ..wire.addresses import DEFAULT_PORTS
 
@@ -48,18 +49,19 @@ class Operation:
     tokens: tuple[tuple[str, int], ...]
 
 
-def operation(record: Record) -> Operation | None:
+def operation(report: Report) -> Operation | None:
     """Return the call that a record describes; None if the request calls no model, such as a list of models."""
+    record = report.record
     kind = record.api.operation
     if kind is None or record.method != "POST":
         return None
-    asked, error = record.model_sent or record.model, _error(record)
+    asked, error = record.model_sent or record.model, _error(report)
     shared: Attributes = {
         "gen_ai.operation.name": kind,
         **_place(record),
         **_named("gen_ai.request.model", asked),
     }
-    answered = _named("gen_ai.response.model", record.usage.model if record.usage else None)
+    answered = _named("gen_ai.response.model", report.usage.model)
     failed = _named("error.type", error)
     total_s = record.total_s or 0.0
     start_ns = int(record.time * 1e9)
@@ -67,12 +69,12 @@ def operation(record: Record) -> Operation | None:
         name=f"{kind} {shown_name(asked)}" if asked else kind,
         start_ns=start_ns,
         end_ns=start_ns + int(total_s * 1e9),
-        span={**shared, **answered, **failed, **_span_only(record)},
+        span={**shared, **answered, **failed, **_span_only(report)},
         metric={**shared, **answered},
         is_error=error is not None,
         duration_s=total_s,
-        first_chunk_s=record.first_event_s if record.usage and record.usage.is_stream else None,
-        tokens=_tokens(record),
+        first_chunk_s=record.first_event_s if report.usage.is_stream else None,
+        tokens=_tokens(report),
     )
 
 
@@ -96,15 +98,16 @@ def _named(key: str, value: str | None) -> Attributes:
     return {key: shown_name(value)} if value else {}
 
 
-def _error(record: Record) -> str | None:
+def _error(report: Report) -> str | None:
     """Return the kind of error, in few values: dashboards group by it."""
-    if record.outcome == "upstream_error":
-        return record.late_error or (str(record.status) if record.status else record.outcome)
-    return record.outcome if record.outcome != "ok" else None
+    outcome, status = report.outcome, report.record.status
+    if outcome == "upstream_error":
+        return report.late_error or (str(status) if status else outcome)
+    return outcome if outcome != "ok" else None
 
 
-def _span_only(record: Record) -> Attributes:
-    usage = record.usage
+def _span_only(report: Report) -> Attributes:
+    record, usage = report.record, report.usage
     found = {
         **_named("mitm_gateway.model", record.model),
         **_named("gen_ai.conversation.id", record.session),
@@ -112,9 +115,7 @@ def _span_only(record: Record) -> Attributes:
     }
     if record.status is not None:
         found["http.response.status_code"] = record.status
-    if usage is None:
-        return found
-    found |= {f"gen_ai.usage.{kind}_tokens": count for kind, count in _tokens(record)}
+    found |= {f"gen_ai.usage.{kind}_tokens": count for kind, count in _tokens(report)}
     if usage.cache_read_tokens is not None:
         found["gen_ai.usage.cache_read.input_tokens"] = usage.cache_read_tokens
     if usage.cache_creation_tokens is not None:
@@ -128,13 +129,12 @@ def _span_only(record: Record) -> Attributes:
     return found
 
 
-def _tokens(record: Record) -> tuple[tuple[str, int], ...]:
+def _tokens(report: Report) -> tuple[tuple[str, int], ...]:
     """Return the input tokens, cached ones included as the conventions count them, and the output tokens.
 
     No vendor counted those of an answer from a recording again.
     """
-    usage = record.usage
-    if usage is None or REPLAYED in record.notes:
+    if REPLAYED in report.record.notes:
         return ()
-    counts = {"input": record.prompt_tokens, "output": usage.output_tokens}
+    counts = {"input": report.prompt_tokens, "output": report.usage.output_tokens}
     return tuple((kind, count) for kind, count in counts.items() if count is not None)

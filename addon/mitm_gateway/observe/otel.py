@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import CollectorRegistry
 
-from ..exchange.record import Record
+from ..exchange.report import Report
 from .gen_ai import Attributes, Operation, operation
 from .metrics_page import MetricsPage
 
@@ -65,9 +65,9 @@ class Telemetry:
         self._tracer = self._spans.get_tracer("mitm_gateway") if self._spans else None
         self._instruments = _Instruments(self._metrics)
 
-    def note(self, record: Record) -> None:
+    def note(self, report: Report) -> None:
         """Export the record of a finished request."""
-        if found := operation(record):
+        if found := operation(report):
             self._trace(found)
             self._instruments.note(found)
 

@@ -125,10 +125,11 @@ def _is_error(entry: Mapping[str, Any]) -> bool:
 
     A WebSocket that the gateway refuses is no failure: the client continues over HTTP.
     """
-    if _is_refused_socket(entry):
+    outcome = entry.get("outcome")
+    if outcome in ("ok", "client_left") or _is_refused_socket(entry):
         return False
     if "outcome" in entry:
-        return entry["outcome"] not in ("ok", "client_left")
+        return True
     status = entry.get("status")
     return not isinstance(status, int) or status >= 400 or "refusal" in entry or "hint" in entry
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..exchange.body_error import BodyError
 from ..exchange.record import Ending, Record
+from ..exchange.report import Report
 from ..exchange.request_body import read_body
 from ..llm.calls import call_of
 from ..llm.prompt import Prompt, prompt_of
@@ -119,9 +120,9 @@ class Recorded:
         return read(self.response.raw, self.response.content_type, [], lambda: 0.0)
 
     def _entry(self) -> Mapping[str, object]:
-        record = self._record()
-        entry = record.log_entry()
-        return entry if record.fresh_tokens is None else {**entry, "fresh_tokens": record.fresh_tokens}
+        report = Report.of(self._record())
+        entry = report.log_entry()
+        return entry if report.fresh_tokens is None else {**entry, "fresh_tokens": report.fresh_tokens}
 
     def _record(self) -> Record:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)

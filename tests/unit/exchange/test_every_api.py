@@ -15,6 +15,7 @@ from mitm_gateway.exchange.comment import comment_of
 from mitm_gateway.exchange.config import Config
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.plan import Pass
+from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Step
 from mitm_gateway.llm.apis import APIS, OTHER, Api, Place
@@ -201,14 +202,16 @@ def test_a_name_without_an_entry_is_sent_as_it_is_and_the_comment_says_so(case: 
         step, left, exchange = run(MAPS, method, target, body)
         assert isinstance(step, Forward), step
         assert (left == body) is (name != "client-a")
-        assert ("no entry in models.map" in comment_of(exchange.progress("waiting", None))) is not is_covered
+        assert (
+            "no entry in models.map" in comment_of(Report.of(exchange.progress("waiting", None)))
+        ) is not is_covered
 
 
 def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:
     requests = [{"params": {"model": name}} for name in ("client-a", "other")]
     _, left, exchange = run(MAPS, "POST", "/v1/messages/batches", json.dumps({"requests": requests}).encode())
     assert [each["params"]["model"] for each in json.loads(left)["requests"]] == ["up-a", "other"]
-    assert "no entry in models.map" in comment_of(exchange.progress("waiting", None))
+    assert "no entry in models.map" in comment_of(Report.of(exchange.progress("waiting", None)))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass
+from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from mitm_gateway.rules.schema import Rule
@@ -327,7 +328,7 @@ def test_the_record_tells_the_request_from_head_to_end() -> None:
     exchange.on_end(ResponseHead(200, EVENTS), "server closed connection", "broke_off")
     record = exchange.complete()
     assert (record.rule, record.model, record.model_sent) == ("mapped", "claude-x", "gw-x")
-    assert (record.status, record.error, record.outcome) == (
+    assert (record.status, record.error, Report.of(record).outcome) == (
         200,
         "server closed connection",
         "upstream_broke_off",

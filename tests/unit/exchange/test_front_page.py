@@ -19,6 +19,7 @@ from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass
+from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, Step
 from mitm_gateway.wire.refusal import Refusal
@@ -62,8 +63,8 @@ def test_a_probe_is_answered_and_is_no_fault(target: str) -> None:
     assert (answer.status, answer.body) == (200, b"")
     exchange.on_end(ResponseHead(200, ()))
     record = exchange.complete()
-    assert record.outcome == "ok"
-    assert comment_of(record).endswith("a client's probe, answered here")
+    assert Report.of(record).outcome == "ok"
+    assert comment_of(Report.of(record)).endswith("a client's probe, answered here")
 
 
 def test_a_probe_that_a_rule_takes_is_forwarded_and_not_found_is_no_fault() -> None:
@@ -71,7 +72,7 @@ def test_a_probe_that_a_rule_takes_is_forwarded_and_not_found_is_no_fault() -> N
     assert isinstance(ask(exchange, "HEAD", "/v1/api/hello"), Forward)
     exchange.release()
     exchange.on_end(ResponseHead(404, ()))
-    assert exchange.complete().outcome == "ok"
+    assert Report.of(exchange.complete()).outcome == "ok"
 
 
 def test_a_probe_needs_a_client_key_unless_the_rule_says_otherwise() -> None:

@@ -10,6 +10,7 @@ import pytest
 from mitm_gateway.exchange.comment import comment_of, short_model
 from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.exchange.record import REPLAYED, Record
+from mitm_gateway.exchange.report import Report
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
@@ -28,8 +29,8 @@ def planned() -> Record:
 
 
 def test_the_log_marks_an_answer_from_a_recording() -> None:
-    assert "replayed" not in planned().log_entry()
-    assert replace(planned(), notes=(REPLAYED,)).log_entry()["replayed"] is True
+    assert "replayed" not in Report.of(planned()).log_entry()
+    assert Report.of(replace(planned(), notes=(REPLAYED,))).log_entry()["replayed"] is True
 
 
 def test_the_comment_is_one_line_of_what_happened() -> None:
@@ -42,7 +43,7 @@ def test_the_comment_is_one_line_of_what_happened() -> None:
         total_s=1.23,
         usage=usage,
     )
-    assert comment_of(record) == (
+    assert comment_of(Report.of(record)) == (
         "opus-4-8 812→96 → claude-opus-4.6, copilot: x-api-key → bearer, 200, 1.2 s"
     )
 
@@ -50,12 +51,12 @@ def test_the_comment_is_one_line_of_what_happened() -> None:
 def test_a_good_row_shows_prompt_cache_and_cost() -> None:
     usage = Usage("claude-opus-4-8", 4, 87, cache_read_tokens=30_000, cache_creation_tokens=1_596)
     record = replace(planned(), status=200, total_s=0.5, usage=usage, cost_usd=0.0271)
-    assert comment_of(record) == (
+    assert comment_of(Report.of(record)) == (
         "opus-4-8 31.6k→87, copilot: x-api-key → bearer, 200, 500 ms, 94 % cached, $0.0271"
     )
     # These APIs count the tokens in the cache as input.
     record.path = "/v1/responses"
-    assert comment_of(record).startswith("opus-4-8 4→87, ")
+    assert comment_of(Report.of(record)).startswith("opus-4-8 4→87, ")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_good_row_shows_prompt_cache_and_cost() -> None:
 )
 def test_a_failed_row_begins_with_the_cause(changes: dict[str, Any], comment: str) -> None:
     record = replace(planned(), model="m", model_sent="m", total_s=0.1, **changes)
-    assert comment_of(record) == f"{comment}copilot: x-api-key → bearer, m, 100 ms"
+    assert comment_of(Report.of(record)) == f"{comment}copilot: x-api-key → bearer, m, 100 ms"
 
 
 @pytest.mark.parametrize(
@@ -112,13 +113,16 @@ def test_a_body_names_the_session_where_no_header_does() -> None:
 
 def test_a_refusal_is_reported_with_its_reason() -> None:
     record = replace(planned(), status=502, refusal='credential "gw" is not there')
-    assert comment_of(record) == 'refused with 502: credential "gw" is not there, copilot: x-api-key → bearer'
-    assert record.outcome == "refused"
+    assert (
+        comment_of(Report.of(record))
+        == 'refused with 502: credential "gw" is not there, copilot: x-api-key → bearer'
+    )
+    assert Report.of(record).outcome == "refused"
 
 
 def test_the_log_entry_leaves_out_what_says_nothing() -> None:
     record = replace(planned(), status=200, total_s=0.0123, bytes_in=5)
-    assert record.log_entry() == {
+    assert Report.of(record).log_entry() == {
         "time": "1970-01-01T00:00:00.000+00:00",
         "rule": "copilot",
         "method": "POST",
@@ -133,22 +137,26 @@ def test_the_log_entry_leaves_out_what_says_nothing() -> None:
 
 
 def test_outcomes() -> None:
-    assert replace(planned(), status=200).outcome == "ok"
-    assert replace(planned(), status=529).outcome == "upstream_error"
+    assert Report.of(replace(planned(), status=200)).outcome == "ok"
+    assert Report.of(replace(planned(), status=529)).outcome == "upstream_error"
     late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))
-    assert late.outcome == "upstream_error"
-    assert comment_of(late) == "200: overloaded_error, copilot: x-api-key → bearer, 500 ms"
+    assert Report.of(late).outcome == "upstream_error"
+    assert comment_of(Report.of(late)) == "200: overloaded_error, copilot: x-api-key → bearer, 500 ms"
     gone = replace(planned(), status=200, error="Client disconnected.", ending="client_left")
-    assert gone.outcome == "client_left"
-    assert "refusal" not in gone.log_entry()
+    assert Report.of(gone).outcome == "client_left"
+    assert "refusal" not in Report.of(gone).log_entry()
     broken = replace(planned(), status=200, error="server closed connection", ending="broke_off")
-    assert broken.outcome == "upstream_broke_off"
-    assert replace(broken, status=None).outcome == "upstream_error"
-    assert replace(planned(), status=200, error="x", ending="timed_out").outcome == "timed_out"
+    assert Report.of(broken).outcome == "upstream_broke_off"
+    assert Report.of(replace(broken, status=None)).outcome == "upstream_error"
+    assert Report.of(replace(planned(), status=200, error="x", ending="timed_out")).outcome == "timed_out"
     cut = Usage(model="m", is_stream=True)
-    assert replace(planned(), status=200, usage=cut).outcome == "upstream_broke_off"
-    assert replace(planned(), status=200, usage=cut._replace(stop_reason="end_turn")).outcome == "ok"
-    assert replace(planned(), status=302, hint="the upstream redirects").outcome == "upstream_error"
+    assert Report.of(replace(planned(), status=200, usage=cut)).outcome == "upstream_broke_off"
+    assert (
+        Report.of(replace(planned(), status=200, usage=cut._replace(stop_reason="end_turn"))).outcome == "ok"
+    )
+    assert (
+        Report.of(replace(planned(), status=302, hint="the upstream redirects")).outcome == "upstream_error"
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,9 +169,9 @@ def test_outcomes() -> None:
 )
 def test_the_log_tells_an_upstream_that_fails_behind_its_status(changes: dict[str, Any], reason: str) -> None:
     record = replace(planned(), total_s=0.1, **changes)
-    assert record.outcome == "upstream_error"
-    assert record.log_entry()["refusal"] == f"upstream: {reason}"
-    facts = record.facts(record.log_entry())
+    assert Report.of(record).outcome == "upstream_error"
+    assert Report.of(record).log_entry()["refusal"] == f"upstream: {reason}"
+    facts = (report := Report.of(record)).facts(report.log_entry())
     assert (facts.get("refusal"), facts["error"]) == (None, reason)
 
 
@@ -173,7 +181,7 @@ HOSTILE = "\x1b]0;owned\x07\nforged line\x9b\u202e\ud800" + "m" * 1_000_000
 def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
     record = replace(planned(), model=HOSTILE, model_sent=HOSTILE + "x", error=HOSTILE[:40], status=200)
     record.method = HOSTILE
-    for text in (comment_of(record), *record.log_entry().values()):
+    for text in (comment_of(Report.of(record)), *Report.of(record).log_entry().values()):
         shown = str(text)
         shown.encode()
         assert shown.isprintable()
@@ -184,7 +192,7 @@ def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
 def test_the_log_entry_names_the_session_and_the_agent(name: str) -> None:
     record = Record(0.0)
     record.note_head(make_head("/v1/messages", {name: "3f2a", "x-claude-code-agent-id": "a1" * 300}))
-    entry = record.log_entry()
+    entry = Report.of(record).log_entry()
     assert entry["session"] == "3f2a"
     assert entry["agent"] == f"{'a1' * 127}a…"
 
@@ -192,9 +200,9 @@ def test_the_log_entry_names_the_session_and_the_agent(name: str) -> None:
 def test_a_key_in_the_place_of_a_session_is_masked() -> None:
     record = Record(0.0)
     record.note_head(make_head("/v1/messages", {"session_id": "sk-ant-api03-abcdef0123456789abcdef"}))
-    assert "abcdef0123" not in str(record.log_entry()["session"])
+    assert "abcdef0123" not in str(Report.of(record).log_entry()["session"])
 
 
 def test_the_log_entry_counts_the_tokens_written_to_the_cache() -> None:
     record = replace(planned(), status=200, usage=Usage(cache_creation_tokens=7))
-    assert record.log_entry()["cache_creation_tokens"] == 7
+    assert Report.of(record).log_entry()["cache_creation_tokens"] == 7

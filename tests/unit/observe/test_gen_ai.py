@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mitm_gateway.exchange.record import REPLAYED, Record
+from mitm_gateway.exchange.report import Report
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.observe.gen_ai import Attributes, Operation, operation
 
@@ -26,7 +27,7 @@ def record(path: str = "/v1/messages", upstream: str = "https://gw.test/base", *
 
 
 def told(*args: Any, **changes: Any) -> Operation:
-    found = operation(record(*args, **changes))
+    found = operation(Report.of(record(*args, **changes)))
     assert found is not None
     return found
 
@@ -110,7 +111,7 @@ def test_operation_and_provider_follow_from_path_and_host(
     "path", ["/v1/messages/count_tokens", "/v1/models", "/", "/v1/projects/p/models/count-tokens:rawPredict"]
 )
 def test_requests_that_call_no_model_are_not_reported(path: str) -> None:
-    assert operation(record(path)) is None
+    assert operation(Report.of(record(path))) is None
 
 
 def test_tokens_from_a_recording_are_not_counted_again() -> None:
@@ -119,7 +120,7 @@ def test_tokens_from_a_recording_are_not_counted_again() -> None:
 
 
 def test_a_probe_is_not_reported() -> None:
-    assert operation(replace(record(), method="HEAD")) is None
+    assert operation(Report.of(replace(record(), method="HEAD"))) is None
 
 
 @pytest.mark.parametrize(
