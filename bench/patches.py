@@ -1,7 +1,8 @@
-"""The share of each speed patch: the CPU time of a small request with all of them, and with all but one.
+"""The share of each speed patch: the CPU time of a request with all of them, and with all but one.
 
 One mitmdump serves everything. A script in it takes single patches away between short rounds, which are interleaved.
 Other work on the machine only ever adds to the CPU time of a round, so the lowest decile of the rounds is compared.
+The request is small and the program mitmdump, unless `--size` and `--web` say otherwise.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ class Switch:
             flow.response = http.Response.make(200, b"")
 addons = [Switch()]
 """
-BODY = json.dumps({"model": "mine", "messages": [{"role": "user", "content": "x" * 900}]}).encode()
 HEAD = (
     "%s HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: client-key-0123456789\r\nContent-Type: application/json\r\n"
 )
@@ -66,6 +66,11 @@ class Client:
     def close(self) -> None:
         self._file.close()
         self._socket.close()
+
+
+def body_of(size: int) -> bytes:
+    """Return a request's body of about this many bytes."""
+    return json.dumps({"model": "mine", "messages": [{"role": "user", "content": "x" * size}]}).encode()
 
 
 def read_message(file: BinaryIO) -> tuple[bytes, bytes]:
@@ -105,8 +110,8 @@ def serve_upstream() -> int:
     return int(listener.getsockname()[1])
 
 
-def start_mitmdump(folder: Path, upstream: int) -> tuple[subprocess.Popen[bytes], int]:
-    """Start mitmdump with the gateway and the switch; return it and its port."""
+def start(tool: str, folder: Path, upstream: int) -> tuple[subprocess.Popen[bytes], int]:
+    """Start mitmdump or mitmweb with the gateway and the switch; return it and its port."""
     (folder / "rules.yaml").write_text(RULES)
     (folder / "rules.yaml").chmod(0o600)
     (folder / "switch.py").write_text(SWITCH)
@@ -121,9 +126,10 @@ def start_mitmdump(folder: Path, upstream: int) -> tuple[subprocess.Popen[bytes]
         "--set",
         f"gateway_rules={folder}/rules.yaml",
     ]
+    arguments += ["--no-web-open-browser", "--web-port", "0"] if tool == "mitmweb" else []
     arguments += ["-s", str(folder / "switch.py"), "-s", str(ROOT / "addon" / "gateway.py")]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from mitmproxy.tools.main import mitmdump; mitmdump()", *arguments],
+        [sys.executable, "-c", f"from mitmproxy.tools.main import {tool}; {tool}()", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT / "addon")},
     )
     while True:
@@ -134,7 +140,7 @@ def start_mitmdump(folder: Path, upstream: int) -> tuple[subprocess.Popen[bytes]
             return process, port
         except OSError:
             if process.poll() is not None:
-                sys.exit("mitmdump did not start")
+                sys.exit(f"{tool} did not start")
 
 
 def cpu_us(pid: int) -> float:
@@ -144,17 +150,17 @@ def cpu_us(pid: int) -> float:
     )
 
 
-def measure(process: subprocess.Popen[bytes], port: int, without: str, requests: int) -> float:
+def measure(process: subprocess.Popen[bytes], port: int, without: str, requests: int, body: bytes) -> float:
     """Return the CPU time of a request in microseconds, without one patch."""
     client = Client(port)
     client.ask(f"GET /without/{without}")
     client.close()
     client = Client(port)
     for _ in range(20):
-        client.ask("POST /v1/messages", BODY)
+        client.ask("POST /v1/messages", body)
     before = cpu_us(process.pid)
     for _ in range(requests):
-        if b'"mine"' not in (answer := client.ask("POST /v1/messages", BODY)):
+        if b'"mine"' not in (answer := client.ask("POST /v1/messages", body)):
             sys.exit(f"not served: {answer!r}")
     used = cpu_us(process.pid) - before
     client.close()
@@ -166,6 +172,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--requests", type=int, default=50)
+    parser.add_argument("--size", type=int, default=900, help="bytes of the request's body")
+    parser.add_argument("--web", action="store_true", help="in mitmweb, to which no browser is connected")
     parser.add_argument("patches", nargs="*", help="names of speed patches (default: all)")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "addon"))
@@ -173,17 +181,18 @@ def main() -> None:
 
     names = arguments.patches or [patch.name for patch in PATCHES if patch.kind == "speed"]
     with tempfile.TemporaryDirectory() as folder:
-        process, port = start_mitmdump(Path(folder), serve_upstream())
+        tool, body = "mitmweb" if arguments.web else "mitmdump", body_of(arguments.size)
+        process, port = start(tool, Path(folder), serve_upstream())
         times: dict[str, list[float]] = {name: [] for name in ("", *names)}
         try:
             for _ in range(arguments.rounds):
                 for name, values in times.items():
-                    values.append(measure(process, port, name, arguments.requests))
+                    values.append(measure(process, port, name, arguments.requests, body))
         finally:
             process.terminate()
     low = {name: statistics.quantiles(values, n=10)[0] for name, values in times.items()}
     whole = low.pop("")
-    print(f"a small request with all patches: {whole:.0f} µs of CPU")
+    print(f"a request with all patches: {whole:.0f} µs of CPU")
     for name, value in low.items():
         print(f"without {name:18} {value:5.0f} µs, {value / whole - 1:+.1%}")
 
