@@ -45,7 +45,7 @@ async def test_flows_are_recorded_together_once_there_are_some() -> None:
     for name in names:
         waiting.add(ended(name))
     assert records.comments == []  # their answers have not been written
-    await asyncio.sleep(0)
+    await records.seen.wait()
     assert records.comments == names
 
 
@@ -58,8 +58,10 @@ async def test_a_single_flow_is_recorded_within_moments() -> None:
 
 async def test_a_large_flow_does_not_wait_for_others() -> None:
     records = Records()
-    Ended(records.add).add(ended("large", 1 << 20))
-    await asyncio.sleep(0)
+    waiting = Ended(records.add)
+    waiting.add(ended("large", 1 << 20))
+    asyncio.get_running_loop().call_later(0, waiting.add, ended("late"))
+    await records.seen.wait()
     assert records.comments == ["large"]
 
 

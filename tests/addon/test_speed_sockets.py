@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -12,16 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import options
-from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import RequestData
 from mitmproxy.proxy.mode_specs import ProxyMode
-from mitmproxy.test import taddons
+from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.patches.speed import sockets
 from support.patched import applied
+
+CLIENT = tflow.tclient_conn
+UPSTREAM = tflow.tserver_conn
 
 
 class Handler:
@@ -31,21 +36,27 @@ class Handler:
         self.transports: dict[str, Any] = {}
         self.given: asyncio.Queue[bytes] = asyncio.Queue()
         self.drained = asyncio.Event()
+        self.follows: dict[bytes, Callable[[], None]] = {}
+        """What happens while a piece is being handled."""
         self._server_event_lock = asyncio.Lock()
 
     async def server_event(self, event: events.DataReceived) -> None:
         self.given.put_nowait(event.data)
+        self.follows.get(event.data, lambda: None)()
 
     async def drain_writers(self) -> None:
         await self.drained.wait()
+
+    async def next(self, count: int) -> list[bytes]:
+        return [await self.given.get() for _ in range(count)]
 
 
 class Peer:
     """The two ends of a connection, of which the handler serves one."""
 
-    def __init__(self) -> None:
-        self.handler = Handler()
-        self.connection = SimpleNamespace(state=ConnectionState.OPEN)
+    def __init__(self, connection: Connection, handler: Handler, turns: sockets.Turns) -> None:
+        self.handler, self.connection, self.turns = handler, connection, turns
+        self.connection.state = ConnectionState.OPEN
         self.served: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
 
     async def open(self) -> None:
@@ -54,7 +65,7 @@ class Peer:
         self.reader, self.writer = await self.served
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sockets.DirectReader(self.handler, self.connection, reader, writer)
+        sockets.DirectReader(self.handler, self.connection, reader, writer, self.turns)
         self.served.set_result((reader, writer))
 
     async def close(self) -> None:
@@ -64,12 +75,21 @@ class Peer:
         self.server.close()
 
 
-@pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    made = Peer()
-    await made.open()
-    yield made
-    await made.close()
+@asynccontextmanager
+async def peers(*kinds: Callable[[], Connection]) -> AsyncIterator[list[Peer]]:
+    handler, turns = Handler(), sockets.Turns()
+    made = [Peer(kind(), handler, turns) for kind in kinds]
+    async with AsyncExitStack() as stack:
+        for peer in made:
+            await peer.open()
+            stack.push_async_callback(peer.close)
+        yield made
+
+
+@pytest.fixture(params=[CLIENT, UPSTREAM])
+async def peer(request: pytest.FixtureRequest) -> AsyncIterator[Peer]:
+    async with peers(request.param) as (made,):
+        yield made
 
 
 async def test_a_piece_is_handled_at_once_and_the_end_through_the_stream(peer: Peer) -> None:
@@ -112,6 +132,53 @@ async def test_nothing_is_read_from_a_connection_that_was_closed_a_moment_ago(pe
     peer.client.write_eof()
     assert await peer.reader.read() == b""
     assert peer.handler.given.empty()
+
+
+async def test_events_go_before_requests_that_arrive_with_them_and_between_two_requests() -> None:
+    async with peers(CLIENT, CLIENT, UPSTREAM) as (one, two, upstream):
+        upstream.handler.follows = {b"request": lambda: upstream.client.write(b"event")}
+        for each, data in ((one, b"request"), (two, b"request"), (upstream, b"event")):
+            each.client.write(data)
+        given = await upstream.handler.next(5)
+        assert given == [b"event", b"request", b"event", b"request", b"event"]
+
+
+async def test_requests_are_handled_beside_a_stream_that_never_pauses() -> None:
+    async with peers(CLIENT, CLIENT, UPSTREAM) as (one, two, upstream):
+        upstream.handler.follows = {b"event": lambda: upstream.client.write(b"event")}
+        for each, data in ((upstream, b"event"), (one, b"request"), (two, b"request")):
+            each.client.write(data)
+        waiting = 2
+        while waiting:
+            waiting -= await upstream.handler.given.get() == b"request"
+        upstream.handler.follows.clear()
+
+
+async def test_data_that_waits_comes_before_what_follows_it_on_its_connection_and_before_its_end() -> None:
+    async with peers(CLIENT, CLIENT) as (one, two):
+        one.handler.follows = {b"one": lambda: one.client.write(b" and more")}
+        one.client.write(b"one")
+        two.client.write(b"two")
+        two.client.write_eof()
+        assert sorted(await one.handler.next(3)) == [b" and more", b"one", b"two"]
+        assert await two.reader.read() == b""
+
+
+def close(peer: Peer) -> None:
+    peer.connection.state = ConnectionState.CLOSED
+    peer.writer.close()
+
+
+async def test_data_that_waits_is_dropped_if_its_connection_is_closed() -> None:
+    async with peers(CLIENT, CLIENT) as (one, two):
+        one.handler.follows = {b"one": partial(close, two), b"two": partial(close, one)}
+        one.client.write(b"one")
+        two.client.write(b"two")
+        await one.handler.next(1)
+        turn = asyncio.Event()
+        one.turns.add(turn.set)
+        await turn.wait()
+        assert one.handler.given.empty()
 
 
 def told(pieces: list[bytes]) -> list[object]:

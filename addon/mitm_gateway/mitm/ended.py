@@ -34,7 +34,7 @@ class Ended:
         self._bytes += entry.size
         loop = asyncio.get_running_loop()
         if len(self._waiting) == _MOST or self._bytes > _MOST_BYTES:
-            loop.call_soon(self.record)
+            loop.call_later(0, self.record)  # after the data that has arrived, as events of streams
         elif self._timer is None:
             self._timer = loop.call_later(_LATEST_S, self.record)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from h11._readers import ContentLengthReader
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events, server
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
@@ -27,14 +29,49 @@ def direct_reads(patches: Patches) -> None:
     expect(original, "self", "connection")
     reader = asyncio.StreamReader()
     reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
+    turns = Turns()
 
     async def handle_connection(self: Any, connection: Any) -> None:
         io = self.transports[connection]
         if isinstance(io.reader, asyncio.StreamReader) and isinstance(io.writer, asyncio.StreamWriter):
-            DirectReader(self, connection, io.reader, io.writer)
+            DirectReader(self, connection, io.reader, io.writer, turns)
         await original(self, connection)
 
     patches.set(server.ConnectionHandler, "handle_connection", handle_connection)
+
+
+class Turns:
+    """Work that lets the data of upstreams go first: each pass of the event loop does one piece of it, at its end.
+
+    A request takes as long as some thirty events of streams, which would otherwise wait for all the requests that
+    arrived with them.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def must_wait(self) -> bool:
+        """Return whether anything else is due in this pass of the loop, or waits already."""
+        return bool(self._waiting or getattr(asyncio.get_running_loop(), "_ready", ()))
+
+    def add(self, action: Callable[[], None]) -> None:
+        """Do something in its turn."""
+        self._waiting.append(action)
+        if len(self._waiting) == 1:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        # The loop calls due timers after the sockets that are ready, and `call_soon` before them.
+        asyncio.get_running_loop().call_later(0, self._take)
+
+    def _take(self) -> None:
+        try:
+            self._waiting[0]()
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                self._schedule()
 
 
 class DirectReader(asyncio.Protocol):
@@ -44,8 +81,14 @@ class DirectReader(asyncio.Protocol):
     """
 
     def __init__(
-        self, handler: Any, connection: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        handler: Any,
+        connection: Any,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        turns: Turns,
     ) -> None:
+        self._turns = turns if isinstance(connection, Client) else None
         self._handler = handler
         self._connection = connection
         self._reader = reader
@@ -57,6 +100,18 @@ class DirectReader(asyncio.Protocol):
         writer.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
+        """Handle a piece now or, if a client sent it, in its turn; until then no more is read."""
+        if self._turns is None or not self._turns.must_wait:
+            self._handle(data)
+            return
+        self._transport.pause_reading()
+        self._turns.add(partial(self._resume_with, data))
+
+    def _resume_with(self, data: bytes) -> None:
+        self._transport.resume_reading()
+        self._handle(data)
+
+    def _handle(self, data: bytes) -> None:
         """Handle a piece, or leave it to the stream while another event is being handled."""
         if not self._connection.state._value_ & _CAN_READ:
             return  # closed by this side a moment ago
