@@ -7,6 +7,7 @@ and the bodies that the SDK received are written to `SDK_MOCK_LOG`.
 
 from __future__ import annotations
 
+import email
 import functools
 import importlib
 import inspect
@@ -91,11 +92,13 @@ class Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def _answer(self) -> None:
-        body = self._body()
-        is_json = "json" in self.headers.get("content-type", "")
-        requests.append([self.command, self.path, body.decode() if is_json else ""])
+        body, content_type = self._body(), self.headers.get("content-type", "")
+        is_json = "json" in content_type
+        model = _model_in(body) if is_json else _model_in_form(body, content_type)
+        # The boundary of a form differs in each run.
+        requests.append([self.command, self.path, body.decode() if is_json else model or ""])
         kind, is_stream = calls[int(self.headers[MARK])]
-        content_type, content = self._content(kind, _model_in(self.path, body if is_json else b""), is_stream)
+        content_type, content = self._content(kind, model, is_stream)
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
@@ -129,11 +132,19 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def _model_in(target: str, body: bytes) -> str | None:
+def _model_in(body: bytes) -> str | None:
     value = json.loads(body) if body else None
     found = value.get("model") if isinstance(value, dict) else None
     found = found.get("id") if isinstance(found, dict) else found
     return found if isinstance(found, str) else None
+
+
+def _model_in_form(body: bytes, content_type: str) -> str | None:
+    form = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
+    for part in form.walk():
+        if part.get_param("name", header="content-disposition") == "model" and part.get_filename() is None:
+            return part.get_payload(decode=True).decode()
+    return None
 
 
 # ---- the plugin ----
