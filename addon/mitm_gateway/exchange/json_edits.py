@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
-from typing import NamedTuple
+from operator import itemgetter
+from typing import TypeAlias
 
 from ..llm.apis import OTHER
 from ..rules.field_paths import FieldPath, PathStep, PathSteps, Selector
@@ -22,12 +23,8 @@ BETAS = "anthropic_beta"
 Betas = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 
-class _Edit(NamedTuple):
-    """A span of text and its replacement."""
-
-    start: int
-    end: int
-    text: str
+_Edit: TypeAlias = tuple[int, int, str]
+"""Start and end of a span of text, and its replacement."""
 
 
 def edit(
@@ -138,7 +135,7 @@ class _Slot:
             return self.edits
         if self.own == self.source[self.member.value : self.member.end]:
             return []
-        return [_Edit(self.member.value, self.member.end, self.own)]
+        return [(self.member.value, self.member.end, self.own)]
 
 
 class _Document:
@@ -154,13 +151,13 @@ class _Document:
         """Rename the models, which are below these top-level keys."""
         texts = {name: _json(sent) for name, sent in renamed.items()}
         edits = [
-            _Edit(start, end, _json(prefix + renamed[name]) if prefix else texts[name])
+            (start, end, _json(prefix + renamed[name]) if prefix else texts[name])
             for start, end, name, prefix in self._layout.models
             if name in renamed
         ]
         for slot in self._slots if edits else ():
             if slot.member.key in keys:
-                slot.edits += [edit for edit in edits if slot.member.start <= edit.start < slot.member.end]
+                slot.edits += [edit for edit in edits if slot.member.start <= edit[0] < slot.member.end]
 
     def map_betas(self, betas: Betas, is_needed: bool) -> None:
         if (slot := self._slot(BETAS)) is None:
@@ -216,17 +213,17 @@ def _membership(
     opening, closing = brackets
     kept = [at for at, is_gone in enumerate(gone) if not is_gone]
     if not kept:
-        texts = [_Edit(opening + 1, opening + 1, ",".join(added))] if added else []
-        return texts + ([_Edit(opening + 1, closing, "")] if members else [])
+        texts = [(opening + 1, opening + 1, ",".join(added))] if added else []
+        return texts + ([(opening + 1, closing, "")] if members else [])
     # Cut up to the start of the first kept member, then from the end of each kept member to the end of the last removed
     # one behind it: the cut begins with the comma, and the white space before the next comma stays.
-    edits = [_Edit(members[0].start, members[kept[0]].start, "")] if kept[0] else []
+    edits = [(members[0].start, members[kept[0]].start, "")] if kept[0] else []
     for this, following in pairwise([*kept, len(members)]):
         if following - this > 1:
-            edits.append(_Edit(members[this].end, members[following - 1].end, ""))
+            edits.append((members[this].end, members[following - 1].end, ""))
     if added:
         end = members[kept[-1]].end
-        edits.append(_Edit(end, end, "".join("," + text for text in added)))
+        edits.append((end, end, "".join("," + text for text in added)))
     return edits
 
 
@@ -254,7 +251,7 @@ class _Editor(Walker):
         """Add the edits that set the path inside the value there; return the value's end."""
         if not steps:
             end = value_end(text, at)
-            edits += [_Edit(at, end, value)] if text[at:end] != value else []
+            edits += [(at, end, value)] if text[at:end] != value else []
             return end
         if text[at] not in "{[":
             return value_end(text, at)
@@ -322,9 +319,9 @@ def _wrapped(steps: PathSteps, value: str) -> str | None:
 
 def _spliced(text: str, edits: Iterable[_Edit], start: int, end: int) -> str:
     pieces = []
-    for edit in sorted(edits, key=_place):
-        pieces += [text[start : edit.start], edit.text]
-        start = edit.end
+    for edit_start, edit_end, replacement in sorted(edits, key=_place):
+        pieces += [text[start:edit_start], replacement]
+        start = edit_end
     return "".join([*pieces, text[start:end]])
 
 
@@ -332,9 +329,10 @@ def _spliced_bytes(body: Body, edits: Sequence[_Edit]) -> bytes:
     if not edits:
         return body.raw
     ordered = sorted(edits, key=_place)
-    marks = _byte_marks(body, [mark for edit in ordered for mark in (edit.start, edit.end)])
-    texts = [edit.text for edit in ordered]
-    return _joined(body.raw, zip(marks[::2], marks[1::2], texts, strict=True))
+    if not layout_of(body).text.isascii():
+        marks = _byte_marks(body, [mark for start, end, _ in ordered for mark in (start, end)])
+        ordered = list(zip(marks[::2], marks[1::2], [text for *_, text in ordered], strict=True))
+    return _joined(body.raw, ordered)
 
 
 def _joined(raw: bytes, edits: Iterable[tuple[int, int, str]]) -> bytes:
@@ -343,21 +341,18 @@ def _joined(raw: bytes, edits: Iterable[tuple[int, int, str]]) -> bytes:
     done = 0
     for start, end, text in edits:
         # Text of the client may contain lone surrogates; `\ud800` is their form in JSON too.
-        pieces += [view[done:start], text.encode(errors="backslashreplace")]
+        pieces += (view[done:start], text.encode("utf-8", "backslashreplace"))
         done = end
     return b"".join([*pieces, view[done:]])
 
 
-def _place(edit: _Edit) -> tuple[int, int]:
-    """Return a sort key that puts an insertion before the cut that starts at the same position."""
-    return edit.start, edit.end
+# A sort key that puts an insertion before the cut that starts at the same position.
+_place = itemgetter(0, 1)
 
 
 def _byte_marks(body: Body, marks: list[int]) -> list[int]:
     """Return positions in the text as positions in the bytes; all but the longest run is encoded to be counted."""
     text = layout_of(body).text
-    if text.isascii():
-        return marks
     runs = list(pairwise([0, *marks, len(text)]))
     longest = max(range(len(runs)), key=lambda at: runs[at][1] - runs[at][0])
     sizes = [0 if at == longest else len(text[a:b].encode()) for at, (a, b) in enumerate(runs)]

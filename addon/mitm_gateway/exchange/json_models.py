@@ -1,15 +1,16 @@
 """Model names in a JSON body: their places in the text, found along the places that the table of APIs lists."""
 
 # The values beside a model are checked and skipped by the C scanner; Python takes a step per member only on the way to
-# a model. In a list of many requests an element takes few calls, if its model is in plain sight.
+# a model. In a list of many requests an element takes few calls, whichever of its members is the model.
 
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from ..llm.apis import Api, Place
 from .body_error import BodyError, Reason
@@ -22,20 +23,23 @@ MAX_NAMES = 1_000
 MAX_NAME_BYTES = 8_192
 
 
-Straight: TypeAlias = Callable[[str, int], re.Match[str] | None]
-
+_Match: TypeAlias = Callable[[str, int], re.Match[str] | None]
 
 _MODEL_KEY = '"model"'
 _BRACKETS = ("{", "[")
 
 
-class ModelName(NamedTuple):
-    """A model name in a body: the place of its string, quotes included, and the resource name up to it."""
+ModelName: TypeAlias = tuple[int, int, str, str]
+"""A model in a body: start and end of its string, quotes included, its name, and the resource name up to it."""
 
-    start: int
-    end: int
-    name: str
-    prefix: str = ""
+
+class ElementFrame(NamedTuple):
+    """The simple members of a list's elements around the object that has the model."""
+
+    lead: _Match
+    """Matches from the start of an element to this object."""
+    between: _Match
+    """Matches from the end of this object to the next one; its group is the start of the next element."""
 
 
 class PlaceNode(NamedTuple):
@@ -47,8 +51,7 @@ class PlaceNode(NamedTuple):
     """True on the way to an API's first place, where nothing else may stand."""
     is_keyed: bool
     """True if every model below it is the value of a key "model"."""
-    straight: Straight | None
-    """Matches an object up to its first model, if the members before it are simple."""
+    frame: ElementFrame | None
 
 
 @lru_cache(maxsize=64)
@@ -61,7 +64,7 @@ def tree_of(places: tuple[Place, ...], *, is_main: bool = True) -> PlaceNode:
             tuple([place[1:] for place in places if place and place[0] == step]), is_main=leads_to_first
         )
     is_keyed = all(place[-1:] == ("model",) for place in places)
-    return PlaceNode(() in places, below, is_main, is_keyed, _straight(places) if is_keyed else None)
+    return PlaceNode(() in places, below, is_main, is_keyed, _frame(places) if is_keyed else None)
 
 
 _BLANK = r"[ \t\n\r]*+"
@@ -70,22 +73,33 @@ _NUMBER = r"-?(?:0|[1-9][0-9]{0,300}+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _SIMPLE = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
 
 
-def _straight(places: tuple[Place, ...]) -> Straight | None:
+def _frame(places: tuple[Place, ...]) -> ElementFrame | None:
     if not places or None in places[0]:
         return None
-    pattern = ""
-    for key in places[0]:
+    lead = trail = ""
+    for key in places[0][:-1]:
         name = re.escape(json.dumps(key))
-        others = rf"(?:(?!{name}){_TEXT}{_BLANK}:{_BLANK}{_SIMPLE}{_BLANK},{_BLANK})*+"
-        pattern += rf"\{{{_BLANK}{others}{name}{_BLANK}:{_BLANK}"
-    return re.compile(rf"{pattern}({_TEXT})").match
+        member = rf"(?!{name}){_TEXT}{_BLANK}:{_BLANK}{_SIMPLE}"
+        lead += rf"\{{{_BLANK}(?:{member}{_BLANK},{_BLANK})*+{name}{_BLANK}:{_BLANK}"
+        trail = rf"(?:{_BLANK},{_BLANK}{member})*+{_BLANK}\}}{trail}"
+    return ElementFrame(re.compile(lead).match, re.compile(rf"{trail}{_BLANK},{_BLANK}(){lead}").match)
 
 
+def refuse_constant(_name: str) -> NoReturn:
+    """Refuse a number that JSON does not have."""
+    raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
+
+
+# Returns the value of an object's key "model", and the object's end; all other values are dropped as they are read.
+_scan_model: Callable[[str, int], tuple[object, int]] = json.JSONDecoder(
+    object_hook=operator.methodcaller("get", "model"), parse_float=bool, parse_constant=refuse_constant
+).scan_once  # type: ignore[attr-defined]
 _scan_string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 _member = re.compile(rf"{_BLANK}({_TEXT}){_BLANK}:{_BLANK}").match
 _after = re.compile(rf"{_BLANK}([,}}\]]){_BLANK}").match
 _blanks = re.compile(_BLANK).match
 _colon = re.compile(rf"{_BLANK}:{_BLANK}").match
+_plain_text = re.compile(rf"{_BLANK}:{_BLANK}({_TEXT})").match
 # The segments of a resource name that precede a model.
 RESOURCES = ("models", "tunedModels")
 _RESOURCE = re.compile(rf"(?:[^/]+/)*?(?:{'|'.join(RESOURCES)})/")
@@ -135,7 +149,7 @@ class Finder:
         prefix = ""
         if self._has_resource_names and (resource := _RESOURCE.match(name)):
             prefix, name = resource[0], name[resource.end() :]
-        self.found.append(ModelName(at, end, name, prefix))
+        self.found.append((at, end, name, prefix))
         return end
 
     def _object(self, node: PlaceNode, at: int) -> int:
@@ -166,8 +180,8 @@ class Finder:
         at = self._skip(at + 1)
         if self._text[at : at + 1] == "]":
             return at + 1
-        if node.straight is not None and self._is_plain and not self._has_resource_names:
-            at = self._plain_elements(node.straight, at)
+        if node.frame is not None and self._is_plain and not self._has_resource_names:
+            at = self._plain_elements(node.frame, at)
         while True:
             self._count()
             at = self.value(node, at)
@@ -179,22 +193,24 @@ class Finder:
                 raise BodyError(Reason.NOT_JSON)
             at = mark.end()
 
-    def _plain_elements(self, straight: Straight, at: int) -> int:
-        """Find the models of the first elements, as long as each is in plain sight; return the start of the next one.
+    def _plain_elements(self, frame: ElementFrame, at: int) -> int:
+        """Find the models of the first elements, as long as each has one key "model"; return the start of the next one.
 
-        The model stands behind simple members, and nothing after it can be another one. The last element is left to
-        the caller.
+        The object in the frame has a text as its model, so this key is the one. The last element is left to the caller.
         """
-        text, value_end = self._text, self._value_end
-        while lead := straight(text, at):
-            end = value_end(text, at)
-            start, model_end = lead.span(1)
-            mark = _after(text, end)
-            if not mark or mark[1] != "," or text.find(_MODEL_KEY, model_end, end) >= 0:
+        text, find, between, add = self._text, self._text.find, frame.between, self.found.append
+        lead, found = frame.lead(text, at), find(_MODEL_KEY, at)
+        for _ in range(self._steps):
+            if not lead or text[start := lead.end()] != "{":
                 break
-            self._count()
-            self.found.append(ModelName(start, model_end, lead[1][1:-1]))
-            at = mark.end()
+            name, end = _scan_model(text, start)
+            model, lead = _plain_text(text, found + len(_MODEL_KEY)), between(text, end)
+            found = find(_MODEL_KEY, found + len(_MODEL_KEY))
+            if not model or not lead or name.__class__ is not str or 0 <= found < end:
+                break
+            start, end = model.span(1)
+            add((start, end, name, ""))
+            at = lead.start(1)
         return at
 
     def _key(self, at: int) -> tuple[str, int]:

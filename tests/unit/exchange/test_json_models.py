@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -103,6 +104,31 @@ def test_other_edits_of_the_same_part_are_made_as_well() -> None:
     )
     added = edit(scan(raw, BATCHES), model=to("x"), set_=[(parse_path("requests[*].params.top_k"), "5")])
     assert json.loads(added)["requests"][1]["params"] == {"model": "x", "top_k": 5}
+
+
+ELEMENTS = (
+    '{"model":"a","messages":[{"role":"user","content":"x"}]}', '{"max_tokens":5, "messages":[{"x":[1]}], "model" : "b"}',
+    '{"messages":[{"content":"model"}],"model":"c"}', '{"messages":[{"model":"x"}],"model":"d"}',
+    '{"model":"e","model":"e"}', '{"x":1}', '{"model":null}', '{"model":5}', '{"model":"f","tools":[{"model":"g"}]}', '{"tools":[{"model":"h"}]}',
+    r'{"model":"\u00e9"}', '{"x":{"params":{"model":"x"}},"model":"i"}', '"model"', "[]", '{"model":"j","x":}', "null",
+)  # fmt: skip
+FRAMES = ('{"custom_id":"1","params":%s}', '{ "params" : %s , "custom_id":"model"}', '{"x":[],"params":%s}',
+          '{"params":{"x":1},"params":%s}')  # fmt: skip
+
+
+def names_or_fault(elements: list[str]) -> list[str]:
+    try:
+        return list(scan(b'{"requests":[%s]}' % " , ".join(elements).encode(), BATCHES).models)
+    except BodyError as fault:
+        return [str(fault)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(FRAMES), st.sampled_from(ELEMENTS)), min_size=1, max_size=5))
+def test_each_element_of_a_batch_is_read_as_if_it_were_alone(parts: list[tuple[str, str]]) -> None:
+    elements = [frame % element for frame, element in parts]
+    alone = [names_or_fault([element]) for element in elements]
+    wanted = next((each for each in alone if each and " " in each[0]), None)
+    assert names_or_fault(elements) == (wanted or list(dict.fromkeys(chain(*alone))))
 
 
 NAME = st.sampled_from(["a", "b/c", "é", 'q"', "models/a", "\\u006d"])
