@@ -23,6 +23,11 @@ _LOOK_S = 1.0
 # Half a minute: long enough for a slow start, short enough to be of use.
 _LOOKS_FOR_A_REQUEST = 30
 _LONGEST_LINE = 400
+_UPSTREAM_FAILED = {
+    "upstream_error": "the upstream answered with {}",
+    "upstream_broke_off": "the upstream's response broke off",
+    "timed_out": "the upstream did not answer in time",
+}
 
 
 class LoggedRequests:
@@ -112,11 +117,18 @@ class SessionReport:
 
 
 def _failures(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the reasons of refusals, without those of sockets whose client continued over HTTP."""
+    """Yield the reasons of refusals and, if the session ended in an upstream's failure, of those.
+
+    Sockets whose client continued over HTTP are left out, and failures that it got over.
+    """
     went_on = any(not entry.get("refusal") for entry in entries)
+    is_lost = entries[-1].get("outcome") in _UPSTREAM_FAILED
     for entry in entries:
-        if entry.get("refusal") and not (went_on and entry.get("status") == HTTPStatus.UPGRADE_REQUIRED):
-            yield entry["refusal"]
+        if refusal := entry.get("refusal"):
+            if not (went_on and entry.get("status") == HTTPStatus.UPGRADE_REQUIRED):
+                yield refusal
+        elif is_lost and (outcome := entry.get("outcome")) in _UPSTREAM_FAILED:
+            yield _UPSTREAM_FAILED[outcome].format(entry.get("status"))
 
 
 def _is_failure(entry: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.environment import Changes
 
 SOCKET = {"status": 426, "refusal": "messages of a WebSocket are not edited; use HTTP"}
+GOOD: dict[str, object] = {"status": 200, "outcome": "ok"}
 KEY = {"status": 424, "refusal": "the credential is not set"}
 
 
@@ -68,6 +69,27 @@ def test_other_refusals_are_counted_beside_a_socket(
 ) -> None:
     text = summary(tmp_path, capsys, SOCKET, KEY, {"status": 200})
     assert "1 of 3 requests failed, most often: the credential is not set" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "reason"),
+    [
+        ("upstream_error", 529, "the upstream answered with 529"),
+        ("upstream_broke_off", 200, "the upstream's response broke off"),
+        ("timed_out", 502, "the upstream did not answer in time"),
+    ],
+)
+def test_a_session_that_ends_in_a_failure_of_the_upstream_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], outcome: str, status: int, reason: str
+) -> None:
+    bad: dict[str, object] = {"status": status, "outcome": outcome}
+    assert f"2 of 3 requests failed, most often: {reason}; see " in summary(tmp_path, capsys, GOOD, bad, bad)
+
+
+def test_a_failure_that_the_client_got_over_is_not_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert summary(tmp_path, capsys, {"status": 529, "outcome": "upstream_error"}, GOOD) == ""
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
