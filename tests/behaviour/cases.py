@@ -312,6 +312,8 @@ CASES = [
             ("have betas", "beta: {drop: [x]}", "path: /v1/**"), ("decide", "", 'path: /v1/**, model: "gpt-5*"'),
         ]
     ),
+    Case("a WebSocket without a version whose messages name models", MODELS, method="GET", body=b"", target="/v1/responses",
+         headers=(("Connection", "Upgrade"), ("Upgrade", "websocket")), status=426, sent_target=None),
     *(
         Case(f"a form's model is mapped: {name}", MODELS, target="/v1/audio/transcriptions", headers=form_type(kind),
              sent_target="/base/v1/audio/transcriptions", body=form(*sent), sent_body=form(*expected))

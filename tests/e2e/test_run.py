@@ -485,6 +485,10 @@ for _ in range(2):
     done = command.run("run", "--", *python(code), env={"GW_KEY": KEY})
     assert done.returncode == 0, done
     said = [line for line in done.stderr.splitlines() if line.startswith("mitm-gateway: ")]
-    ours = ("rules from", "2 of 2 requests failed, most often: the upstream answered with 404", "hint: the upstream does")
+    ours = (
+        "rules from",
+        "2 of 2 requests failed, most often: the upstream answered with 404",
+        "hint: the upstream does",
+    )
     # The hint comes first where the client is still running.
     assert sorted(next(part for part in ours if part in line) for line in said) == sorted(ours), said

@@ -99,9 +99,9 @@ class Exchange:
         if announces_more_than(self.config.body_limit, head) and self._knows_host(head):
             return self.refuse(too_large(self.config.body_limit))
         if "upgrade" in head.values:
-            self.head = without_other_upgrade(self.head)
             if refusal := refuse_socket(self.config.ruleset, self.head):
                 return self.refuse(refusal)
+            self.head = without_other_upgrade(self.head)
         return self._match() or self._proceed()
 
     def _check_admission(self, head: RequestHead) -> Refusal | None:

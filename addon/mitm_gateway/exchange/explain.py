@@ -17,9 +17,11 @@ from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .front_page import Greeting
 from .guard import Policy, check
 from .headers import Secrets, outgoing
+from .local_answers import to_body, to_head, to_probe
 from .plan import NOWHERE, Pass, Plan, decide
 from .query import edited_target
 from .record import auth_change
+from .websocket import refuse_socket
 
 _MAX_REASONS = 20
 Verdict = Literal["forward", "pass", "refuse", "answer"]
@@ -158,11 +160,16 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
     request = (
         f"{head.method} {head.scheme}://{hostport(head.host, head.port, head.scheme)}{masked_text(head.path)}"
     )
-    if refusal := check(head, arrival, Policy(), ruleset.knows_host):
-        return Explanation(request, "refuse", status=refusal.status, reason=refusal.reason)
+    if refusal := check(head, arrival, Policy(), ruleset.knows_host) or refuse_socket(ruleset, head):
+        return Explanation(request, "refuse", refusal.rule, status=refusal.status, reason=refusal.reason)
+    if answer := to_probe(ruleset, head):
+        return Explanation(request, "answer", status=answer.status, reason=answer.note)
     outcome = decide(ruleset, head, arrival, (model,) if model else (), demo=NOWHERE)
     match outcome:
-        case Plan():
+        case Plan(rule):
+            if key := _answered_by(rule, ruleset, head):
+                place = _place(ruleset, rule)
+                return Explanation(request, "answer", rule.name, place, status=200, reason=key)
             return _forwarded(request, ruleset, outcome, head, model)
         case Refusal():
             return Explanation(
@@ -173,6 +180,17 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
             return Explanation(request, "answer", status=200, reason=note)
         case Pass() | DependsOnModel():
             return Explanation(request, "pass", why_not=_reasons(ruleset, head, model))
+
+
+def _answered_by(rule: Rule, ruleset: RuleSet, head: RequestHead) -> str | None:
+    """Return the key of the rule for which the request is answered locally."""
+    if to_head(rule, ruleset, head):
+        return "respond.models"
+    return "respond.count_tokens" if to_body(rule, head, b"") else None
+
+
+def _place(ruleset: RuleSet, rule: Rule) -> str:
+    return f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}"
 
 
 def _forwarded(
@@ -203,7 +221,7 @@ def _forwarded(
             *(f"set {name}" for name in rule.query.set),
         ),
         body=rule.body.described,
-        place=f"number {ruleset.rules.index(rule) + 1} of {len(ruleset.rules)}",
+        place=_place(ruleset, rule),
         why_not=_reasons(ruleset, head, asked, before=rule),
     )
 

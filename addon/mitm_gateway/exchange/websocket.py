@@ -21,8 +21,11 @@ UNREADABLE_SOCKET = "this rule reads bodies, and messages of a WebSocket are not
 
 def is_websocket(head: RequestHead) -> bool:
     """Return whether a request asks for a WebSocket, in the only version that mitmproxy speaks."""
-    asked = [value.strip().lower() for value in head.all("upgrade")]
-    return asked == ["websocket"] and head.method == "GET" and head.all("sec-websocket-version") == ("13",)
+    return _asks_for_socket(head) and head.method == "GET" and head.all("sec-websocket-version") == ("13",)
+
+
+def _asks_for_socket(head: RequestHead) -> bool:
+    return [value.strip().lower() for value in head.all("upgrade")] == ["websocket"]
 
 
 def without_other_upgrade(head: RequestHead) -> RequestHead:
@@ -34,11 +37,11 @@ def without_other_upgrade(head: RequestHead) -> RequestHead:
 
 
 def refuse_socket(ruleset: RuleSet, head: RequestHead) -> Refusal | None:
-    """Return the refusal of a WebSocket whose messages a rule would have to read.
+    """Return the refusal of a WebSocket, of any version, whose messages a rule would have to read.
 
     Clients such as Codex then use HTTP. The model could be in any message, so no such rule is passed over.
     """
-    if not is_websocket(head):
+    if not _asks_for_socket(head):
         return None
     for rule in ruleset.covering(head):
         if reads_messages(rule):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mitm_gateway.exchange.explain import describe_rules, explain_url
 from support.core import make_rule, make_ruleset
 
@@ -93,3 +95,30 @@ def test_a_loopback_url_is_a_reverse_listener_in_front_of_the_rules_host() -> No
         )
     own = make_ruleset(make_rule("own", host="127.0.0.1", upstream="https://h.test"))
     assert explain_url(own, "POST", "http://127.0.0.1:8080/x").request == "POST http://127.0.0.1:8080/x"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer"),
+    [
+        ("GET", "/v1/models", "respond.models"),
+        ("GET", "/v1/models/claude-x", "respond.models"),
+        ("POST", "/v1/messages/count_tokens", "respond.count_tokens"),
+        ("HEAD", "/api/hello", "a client's probe"),
+        ("GET", "/v1/models/other", None),
+        ("POST", "/v1/messages", None),
+    ],
+)
+def test_what_a_rule_answers_locally_is_not_called_forwarded(
+    method: str, path: str, answer: str | None
+) -> None:
+    respond = {"models": True, "count_tokens": "estimate", "head": True}
+    rule = make_rule("r", upstream="https://gw.test", models={"map": {"claude-x": "x"}}, respond=respond)
+    explanation = explain_url(make_ruleset(rule), method, f"https://api.anthropic.com{path}")
+    expected = f"answered here with 200: {answer}" if answer else "forwarded to https://gw.test" + path
+    assert explanation.outcome() == expected
+
+
+def test_a_socket_whose_messages_would_be_edited_is_shown_as_refused() -> None:
+    headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    explanation = explain_url(RULES, "GET", "https://api.anthropic.com/v1/responses", headers)
+    assert (explanation.verdict, explanation.status, explanation.rule) == ("refuse", 426, "copilot")

@@ -67,6 +67,12 @@ def test_the_first_rule_that_takes_the_socket_decides() -> None:
     assert refuse_socket(make_ruleset(BY_MODEL), make_head(method="GET")) is None
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("headers", [{"Upgrade": "WebSocket"}, {**ASKED, "Sec-WebSocket-Version": "8"}])
+def test_a_socket_of_any_version_is_refused(method: str, headers: dict[str, str]) -> None:
+    assert refuse_socket(make_ruleset(BY_MODEL), make_head("/v1/responses", headers, method=method))
+
+
 def test_the_tokens_of_all_responses_on_a_socket_are_summed() -> None:
     usage = MessageUsage()
     for count in (3, 4):
