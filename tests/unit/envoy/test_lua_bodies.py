@@ -35,7 +35,7 @@ HERE = Listener("127.0.0.1", 1)
 def found_in(lua: Library, raw: bytes, api: Api = OTHER) -> object:
     """Return the models that the filter finds in a body, or that it refuses the body."""
     try:
-        _, names = lua.call("models.scan", raw, api_data(api))
+        _, names, _ = lua.call("models.scan", raw, api_data(api))
     except Refused:
         return "refused"
     return [name.decode("utf-8", "surrogatepass") for name in names.values()]

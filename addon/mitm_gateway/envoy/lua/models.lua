@@ -3,13 +3,13 @@
 local models = {}
 
 local REASONS = CONSTANTS.reasons
-local QUOTE, BACKSLASH, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 123, 91
+local QUOTE, BACKSLASH, LETTER_A, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 97, 123, 91
 local value_end, refuse, captures = json.value_end, json.refuse, text.captures
 
 -- The body that is searched, the places found in it, and how many members and elements the search may still visit.
 local text, tree, found, seen, steps_left = "", nil, {}, {}, 0
 local own -- the name of the model that the request is for
-local has_resource_names = false
+local has_resource_names, may_have_betas = false, false
 -- The place of the next key "model" in its usual spelling; 0 if it may have another one, nil before it is needed.
 local MODEL_KEY, next_model = '"model"', nil
 
@@ -92,6 +92,7 @@ end
 
 local function visit(p, key_at, value)
   local first = p[key_at + 1]
+  may_have_betas = may_have_betas or first == LETTER_A or first == BACKSLASH
   if first ~= BACKSLASH and not tree.first_bytes[first] then return value_end(p, value) end
   local key = escapes.decoded(text:sub(key_at + 2, json.string_end(p, key_at + 1) - 1))
   local node = tree.below[key]
@@ -107,11 +108,12 @@ local function visit(p, key_at, value)
 end
 
 -- Check that a body is a JSON object. Return the places of the models that an API has in it (`start`, `finish`, `name`
--- and `prefix`, the resource name up to it), and the distinct names in order, that of the top-level `model` first.
+-- and `prefix`, the resource name up to it), the distinct names in order, that of the top-level `model` first, and whether
+-- a key at the top level may be "anthropic_beta".
 function models.scan(body, api)
   text, tree, has_resource_names = body, CONSTANTS.trees[api.tree], api.has_resource_names
   found, seen, steps_left = {}, {}, CONSTANTS.max_steps
-  own, next_model = nil, nil
+  own, next_model, may_have_betas = nil, nil, false
   json.scan(body, visit)
   text = ""
   local names, known = {}, {}
@@ -124,7 +126,7 @@ function models.scan(body, api)
   for _, name in ipairs(names) do
     if #name > CONSTANTS.max_name_bytes then refuse(REASONS.long_model) end
   end
-  return found, names
+  return found, names, may_have_betas
 end
 
 -- ---- forms ----

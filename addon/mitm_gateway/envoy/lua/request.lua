@@ -101,7 +101,7 @@ local function read_body(handle, headers, request)
   request.body = body
   if not head.is_json(headers:get("content-type") or "", content) then return headers end
   request.text = content
-  request.places, request.names = models.scan(content, request.call.endpoint)
+  request.places, request.names, request.may_have_betas = models.scan(content, request.call.endpoint)
   request.body_model = request.names[1]
   return headers
 end
@@ -115,7 +115,8 @@ local function edit_body(rule, request, moves_token)
       request.sent = head.sent_model(rule.models, request.body_model)
     end
   end
-  local drops_token = rule.strips and not moves_token and has(request.text, CONSTANTS.token_betas)
+  local drops_token = rule.strips and not moves_token and request.may_have_betas
+    and has(request.text, CONSTANTS.token_betas)
   if rule.beta or rule.body_remove[1] or rule.body_set[1] or drops_token then
     edited = edits.apply(edited, rule, drops_token)
   end
