@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.exchange import form_body, guard, headers, json_body, plan
+from mitm_gateway.exchange import form_body, guard, headers, json_body, masked_head, plan
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
@@ -27,12 +27,12 @@ from mitm_gateway.llm.calls import identify
 from mitm_gateway.rules import patterns
 from mitm_gateway.rules.ruleset import Asked
 from mitm_gateway.rules.schema import Auth
-from mitm_gateway.text import bounded_json, printable, redact
+from mitm_gateway.text import bounded_json, echoes, printable, redact
 from mitm_gateway.wire import addresses, aws_eventstream, content_encoding
 from mitm_gateway.wire.request import Arrival, RequestHead
 from mitm_gateway.wire.sigv4 import AwsKeys
 from mitm_gateway.wire.sse import EventReader
-from support.core import make_rule, make_ruleset
+from support.core import make_head, make_rule, make_ruleset
 from support.regex_steps import CountingPattern, Steps, is_bounded, samples
 
 pytestmark = pytest.mark.exhaustive
@@ -307,7 +307,11 @@ CALLS: dict[str, Callable[[str], object]] = {
         redact.masked_target(f"/{text}?{text};{text}&key={text}", ["secret"]),
         redact.without_query_keys(f"/{text}?{text};{text}&{text}=1"),
         redact.masked_header("sec-websocket-protocol", text),
-        redact.looks_like_key(text),
+        redact.looks_like_key(text), redact.without_echoes(text, ["secret", text[:8]]),
+    ),
+    "text.echoes": lambda text: (
+        echoes.may_contain_encoded([text], ["a secret"]), echoes.contains_encoded(text, ["a secret", text[:8]]),
+        echoes.contains_encoded(text[:40], [text]),
     ),
     "text.printable": lambda text: (
         printable.visible(text), printable.folded(text, 100), printable.indented(text), printable.wrapped(text, 40),
@@ -335,6 +339,10 @@ CALLS: dict[str, Callable[[str], object]] = {
         guard.check(head(text), Arrival("reverse"), POLICY, lambda *_: True),
         guard.check(head(text), Arrival(sni=text), POLICY, lambda *_: False),
         guard.check_client_key(head(text), Arrival(), POLICY), guard.without_client_key(head(text), POLICY),
+    ),
+    "exchange.masked_head": lambda text: (
+        masked_head.every_key_in(head(text)), masked_head.every_key_in(make_head(f"/?{text}&key={text};key=a")),
+        masked_head.MaskedHead(f"/{text}", fields(text), ["a secret"]).with_secrets("/", fields(text)),
     ),
     "exchange.headers": lambda text: (
         headers.edited(fields(text), RULE.headers, RULE.beta, {}), headers.stripped(fields(text)),

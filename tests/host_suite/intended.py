@@ -23,6 +23,7 @@ _PAGES = (
     "test_http.py::test_reuse_error",
     "test_http.py::test_server_unreachable",
     "test_http2.py::test_upstream_error",
+    "test_http3.py::test_upstream_error",
 )
 # A 101 that the request did not ask for, or without WebSocket support on both sides, opens no raw pipe.
 _UPGRADES = ("test_http.py::test_upgrade", "test_http1.py::TestClient::test_upgrade")

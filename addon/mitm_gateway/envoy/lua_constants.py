@@ -27,6 +27,7 @@ from ..llm.calls import ENDPOINTS, Endpoint
 from ..llm.errors import error_body, error_headers
 from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
 from ..text import bounded_json, redact
+from ..text.echoes import MAX_DECODINGS
 from ..wire import aws_eventstream, sse
 from ..wire.refusal import Refusal
 from . import refusals
@@ -86,7 +87,7 @@ def constants() -> dict[str, Any]:
         "key_names": sorted(redact.KEY_NAMES),
         "key_endings": redact.KEY_ENDINGS,
         "page_token_endings": redact.PAGE_TOKEN_ENDINGS,
-        "max_decodings": redact.MAX_DECODINGS,
+        "max_decodings": MAX_DECODINGS,
         "wide_blanks": [chr(code) for code in range(0x80, _LAST_BLANK + 1) if chr(code).isspace()],
         "max_depth": _MAX_DEPTH,
         "max_members": json_body.MAX_MEMBERS,

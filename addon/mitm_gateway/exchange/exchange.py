@@ -27,7 +27,7 @@ from .front_page import Greeting, greet
 from .headers import Secrets, drops_token, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
-from .masked_head import MaskedHead
+from .masked_head import MaskedHead, every_key_in
 from .plan import Pass, Plan, applied_edits, body_bytes, decide, key_to_move, may_have_token_betas
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
@@ -87,7 +87,7 @@ class Exchange:
     def on_request_head(self, head: RequestHead) -> Step:
         """Admit the request, then decide as far as its head allows."""
         self.head = self._arrived = head
-        self.secrets = tuple(filter(None, guard.keys_in(head)))
+        self.secrets = every_key_in(head)
         if refusal := self._check_admission(head):
             return self.refuse(refusal)
         if head.verb in ("OPTIONS", "HEAD") and (answer := self._answer_without_key(head)):
@@ -372,6 +372,7 @@ class Exchange:
             tee.close()
         if self._messages:
             record.bytes_in, record.usage = self._messages.size, self._messages.finish()
+        record.hide(self.hidden)
         return record
 
     def _describe(self) -> None:
@@ -390,5 +391,6 @@ class Exchange:
         """Return the record as it stands before the end."""
         self._describe()
         bytes_in = self.tee.size if self.tee else None
-        notes = (*self.record.notes, state)
-        return replace(self.record, status=status, bytes_in=bytes_in, notes=notes)
+        record = replace(self.record, status=status, bytes_in=bytes_in, notes=(*self.record.notes, state))
+        record.hide(self.hidden)
+        return record

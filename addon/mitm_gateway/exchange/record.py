@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..credentials.value import Value
 from ..llm.apis import Api
@@ -11,7 +12,7 @@ from ..llm.calls import identify
 from ..llm.session import agent_in_headers, session_in_headers
 from ..llm.usage import Usage
 from ..text.printable import shown_name
-from ..text.redact import has_query_key, is_key_header, masked_text
+from ..text.redact import has_query_key, is_key_header, masked_text, without_echoes
 from ..wire.addresses import normal_path
 from ..wire.request import RequestHead
 from .plan import Plan
@@ -21,6 +22,8 @@ Ending = Literal["complete", "broke_off", "client_left", "timed_out"]
 ERROR_STATUS = 400
 ANSWERED_HERE = "answered here"
 REPLAYED = "answered from a recording"
+# The attributes of a record with text of the client or the upstream.
+_OF_PEERS = ("method", "path", "auth", "model", "model_sent", "session", "agent", "refusal", "error", "hint")
 
 
 @dataclass(slots=True)
@@ -98,6 +101,17 @@ class Record:
         if api := value.other_api(plan.destination):
             self.notes = (*self.notes, f"the token is for {api.authority}: set upstream to {api}")
 
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Mask these secrets where a peer may have put one: an upstream can name its model after the key."""
+        usage = self.usage or Usage()
+        texts = [*(getattr(self, name) for name in _OF_PEERS), *usage]
+        shown = "\n".join([text for text in texts if isinstance(text, str)])
+        if without_echoes(shown, secrets) == shown:
+            return
+        for name in _OF_PEERS:
+            setattr(self, name, _hidden(getattr(self, name), secrets))
+        self.usage = self.usage and Usage(*[_hidden(value, secrets) for value in self.usage])
+
     @property
     def api(self) -> Api:
         """Return the API that was asked."""
@@ -118,6 +132,10 @@ class Record:
         """Return whether a stream of events ended without its last ones."""
         usage = self.usage
         return usage is not None and usage.is_stream and usage.model is not None and usage.stop_reason is None
+
+
+def _hidden(value: Any, secrets: Sequence[str]) -> Any:
+    return without_echoes(value, secrets) if isinstance(value, str) else value
 
 
 def _masked(name: str | None) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from urllib.parse import unquote
 
+from .echoes import MAX_DECODINGS, SHORTEST_PART, contains_encoded, may_contain_encoded
 from .short_cache import remember_short
 
 MASK = "****"
@@ -43,8 +44,6 @@ PLACEHOLDERS = frozenset(
 _NOT_COMPARED = re.compile(r"[^0-9A-Za-z]+")
 # Servers that build arrays or C strings from parameters end the name here.
 _NAME_END = re.compile(r"[\[\0]")
-# Some servers decode once more than they should.
-MAX_DECODINGS = 3
 
 
 def normal_name(name: str) -> str:
@@ -188,8 +187,7 @@ _HTTP_FIELDS = frozenset(
     b"content-type content-encoding content-length transfer-encoding connection keep-alive cache-control vary "
     b"date server accept-ranges x-should-retry".split()
 )
-# A shorter secret is part of too many words.
-_SHORTEST_PART = 8
+_MASK = MASK.encode()
 
 
 def masked(value: str) -> str:
@@ -251,17 +249,23 @@ def masked_fields(fields: Fields, secrets: Iterable[str] = ()) -> Fields:
     return shown
 
 
-def fields_masked_exactly(fields: Fields, secrets: Iterable[str]) -> Fields:
-    """Return header fields in which the given secrets, and nothing else, are masked, also in names."""
-    present = _present(secrets, _decoded(b"\n".join(chain.from_iterable(fields))))
-    if not present:
+def fields_masked_exactly(fields: Fields, secrets: Sequence[str]) -> Fields:
+    """Return header fields in which the given secrets, and nothing else, are masked, also in names.
+
+    A value that contains one in another form, such as base64, is masked as a whole.
+    """
+    if present := _present(secrets, _decoded(b"\n".join(chain.from_iterable(fields)))):
+        named = tuple([(_masked_name(name, present), value) for name, value in fields])
+        fields = _without_echoes(named, present)
+    values = [_decoded(value) for _, value in fields]
+    if not may_contain_encoded(values, secrets):
         return fields
-    named = tuple([(_masked_name(name, present), value) for name, value in fields])
-    return _without_echoes(named, present)
+    pairs = zip(fields, values, strict=True)
+    return tuple([(item[0], _MASK) if contains_encoded(value, secrets) else item for item, value in pairs])
 
 
 def _masked_name(name: bytes, secrets: Sequence[str]) -> bytes:
-    return _encoded(masked_exactly(_decoded(name), [each for each in secrets if len(each) >= _SHORTEST_PART]))
+    return _encoded(masked_exactly(_decoded(name), [each for each in secrets if len(each) >= SHORTEST_PART]))
 
 
 def _without_echoes(fields: Fields, secrets: Sequence[str]) -> Fields:
@@ -277,7 +281,7 @@ def _without_echo(name: bytes, value: bytes, secrets: Sequence[str]) -> bytes:
 
 def _is_masked_within(secret: str, is_of_http: bool) -> bool:
     """Return whether a secret is masked as a part of a value: HTTP's own fields contain longer usual words."""
-    return len(secret) >= (SHOWN_FROM_LENGTH if is_of_http else _SHORTEST_PART)
+    return len(secret) >= (SHOWN_FROM_LENGTH if is_of_http else SHORTEST_PART)
 
 
 def _values(fields: Fields) -> str:
@@ -326,6 +330,11 @@ def _shapes_masked(text: str) -> str:
     if not _may_hold_key(text):
         return text
     return _KEY_SHAPES.sub(lambda found: masked(found[0]), text)
+
+
+def without_echoes(text: str, secrets: Iterable[str]) -> str:
+    """Return a text in which the given secrets are masked, apart from those that may be part of any word."""
+    return masked_exactly(text, [each for each in secrets if len(each) >= SHORTEST_PART])
 
 
 def masked_exactly(text: str, secrets: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
-from ..text.redact import MAX_DECODINGS
+from ..text.echoes import MAX_DECODINGS
 from ..text.short_cache import remember_short
 
 UrlScheme = Literal["http", "https"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gzip
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange import exchange as module
 from mitm_gateway.exchange import guard
+from mitm_gateway.exchange.comment import comment_of
 from mitm_gateway.exchange.config import Config
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.guard import Policy
@@ -226,6 +228,27 @@ def test_every_key_is_known_for_masking() -> None:
     assert set(released(begun(PLAIN)).secrets) == {GW, CK}
 
 
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/v1/messages", {"x-goog-api-key": CK}),
+        ("/v1/messages", {"api-key": f"Bearer {CK}"}),
+        ("/v1/messages", {"Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{CK}"}),
+        (f"/v1/messages?alt=sse&key={CK}", {}),
+        (f"/v1/messages?alt=sse;api%5Fkey=%73{CK[1:]}", {}),
+    ],
+)
+def test_a_key_that_is_kept_is_masked_where_the_upstream_echoes_it(
+    target: str, headers: dict[str, str]
+) -> None:
+    exchange = begun(make_rule("kept", auth={"scheme": "keep"}))
+    exchange.on_request_head(make_head(target, headers))
+    exchange.on_credentials({})
+    plan = exchange.on_response_head(ResponseHead(200, ((b"x-echo", CK.encode()),)))
+    assert plan is not None
+    assert plan.fields == ((b"x-echo", b"****cdef"),)
+
+
 @pytest.mark.parametrize("rule", [PLAIN, MAPPED, BY_MODEL], ids=lambda rule: rule.name)
 def test_no_step_contains_a_key(rule: Rule) -> None:
     exchange, steps = begun(rule), []
@@ -336,6 +359,41 @@ def test_the_record_tells_the_request_from_head_to_end() -> None:
     assert record.usage is not None
     assert record.usage.input_tokens == 3
     assert record.credential_age_s == 1.0
+
+
+ECHOED = "gateway_key_fedcba9876543210"
+EVENT = 'data: {{"type":"message_start","message":{{"model":"{0}"}}}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, '{{"model":"{0}","service_tier":"{0}","stop_reason":"{0}"}}'),
+        (200, EVENT),
+        (200, EVENT + 'data: {{"type":"error","error":{{"type":"{0}"}}}}\n\n'),
+        (400, '{{"error":{{"message":"{0}: Extra inputs are not permitted"}}}}'),
+        (400, '{{"error":{{"message":"unknown parameter: {0}"}}}}'),
+        (400, '{{"error":{{"message":"invalid beta header: {0}-2025-01-01"}}}}'),
+    ],
+)
+@pytest.mark.parametrize("is_escaped", [False, True])
+@pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_record_contains_no_key_that_the_response_names(
+    status: int, body: str, is_escaped: bool, encode: Callable[[bytes], bytes]
+) -> None:
+    exchange = begun(PLAIN)
+    exchange.on_request_head(make_head(f"/v1/{ECHOED}", {"x-session-id": ECHOED, "x-api-key": CK}))
+    exchange.on_credentials({"gw": Value(Secret(ECHOED), read_at=0.0)})
+    coding = ((b"Content-Encoding", b"gzip"),) if encode is gzip.compress else ()
+    head = ResponseHead(status, ((b"Content-Type", b"application/json"), *coding))
+    plan = exchange.on_response_head(head)
+    assert plan is not None
+    assert plan.tee is not None
+    named = "".join(f"\\u{ord(each):04x}" for each in ECHOED) if is_escaped else ECHOED
+    plan.tee.feed(encode(body.format(named).encode()))
+    exchange.on_end(head, f"error with {ECHOED}", "broke_off")
+    records = (exchange.progress("streaming", status), exchange.complete())
+    assert ECHOED not in repr([(each, each.log_entry(), comment_of(each)) for each in records])
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 426, 501])

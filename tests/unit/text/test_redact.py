@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import pickle
+from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -227,6 +230,25 @@ def test_only_the_key_among_websocket_protocols_is_masked_and_stripped(
 def test_an_echoed_key_is_masked_in_the_name_of_a_field() -> None:
     fields = ((b"X-long-key-1", b"long-key-1"), (b"X-abc", b"1"))
     assert fields_masked_exactly(fields, ["long-key-1", "abc"]) == ((b"X-****", b"****"), (b"X-abc", b"1"))
+
+
+@pytest.mark.parametrize("secret", ["user:gateway/key+0123456789", "gateway/key", "gateway-key-\xe9\xff?>"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda secret: "/login?next=" + quote(secret, safe=""),
+        lambda secret: quote(quote(quote(secret, safe=""))).lower(),
+        lambda secret: json.dumps({"key": secret}).replace("/", "\\/"),
+        lambda secret: "".join(f"\\u{ord(each):04x}" for each in secret),
+        lambda secret: "Basic " + base64.b64encode(secret.encode()).decode(),
+        lambda secret: base64.b64encode(f"a:{secret}:b".encode()).decode(),
+        lambda secret: base64.urlsafe_b64encode(f"ab:{secret}".encode()).decode().rstrip("="),
+        lambda secret: quote(base64.b64encode(f"user:{secret}".encode())),
+    ],
+)
+def test_a_secret_in_another_form_masks_its_value(secret: str, written: Callable[[str], str]) -> None:
+    fields = ((b"X-Echo", written(secret).encode()), (b"X-A", b"%2F\\u0041" + b"abcdefgh" * 8))
+    assert fields_masked_exactly(fields, [secret]) == ((b"X-Echo", b"****"), fields[1])
 
 
 def test_known_secrets_are_masked_in_any_text() -> None:
