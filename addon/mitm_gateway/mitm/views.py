@@ -137,6 +137,7 @@ def _contentview(view: View) -> Any:
     class Adapter(contentviews.Contentview):  # type: ignore[misc, name-defined, unused-ignore]
         name = view.name
         syntax_highlight = "yaml"
+        is_bounded = True
 
         def prettify(self, data: bytes, metadata: Any) -> str:
             return view.render(message(data, metadata))
@@ -150,6 +151,7 @@ def _contentview(view: View) -> Any:
 def _legacy_view(view: View) -> Any:
     class Adapter(_legacy.View):  # type: ignore[misc]
         name = view.name
+        is_bounded = True
 
         def __call__(
             self,

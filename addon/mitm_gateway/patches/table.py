@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from .patch import Patch, Patches, PatchKind, Unexpected
-from .safety import bounds, dialing, error_pages, framing, heads, outgoing, printing, replayed, websockets
+from .safety import (
+    bounds,
+    dialing,
+    error_pages,
+    framing,
+    heads,
+    outgoing,
+    printing,
+    replayed,
+    views,
+    websockets,
+)
 from .speed import hooks, layers, lookups, sockets, web
 
 PATCHES: tuple[Patch, ...] = (
@@ -20,6 +31,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy prints C1 controls and marks of direction, which act on terminals, as a peer sent them",
         None,
         printing.print_safely,
+    ),
+    Patch(
+        "view-bounds",
+        "safety",
+        "mitmproxy's views, prints and exports unpack compressed bodies without a limit, and show all of any body",
+        None,
+        views.bound_views,
     ),
     Patch(
         "websocket-bounds",

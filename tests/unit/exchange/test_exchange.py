@@ -18,6 +18,7 @@ from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass
 from mitm_gateway.exchange.report import Report
+from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from mitm_gateway.rules.schema import Rule
@@ -392,8 +393,8 @@ def test_a_record_contains_no_key_that_the_response_names(
     named = "".join(f"\\u{ord(each):04x}" for each in ECHOED) if is_escaped else ECHOED
     plan.tee.feed(encode(body.format(named).encode()))
     exchange.on_end(head, f"error with {ECHOED}", "broke_off")
-    records = (exchange.progress("streaming", status), exchange.complete())
-    assert ECHOED not in repr([(each, each.log_entry(), comment_of(each)) for each in records])
+    reports = [Report.of(each) for each in (exchange.progress("streaming", status), exchange.complete())]
+    assert ECHOED not in repr([(each, each.log_entry(), comment_of(each)) for each in reports])
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 426, 501])
