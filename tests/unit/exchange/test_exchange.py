@@ -18,7 +18,6 @@ from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass
 from mitm_gateway.exchange.report import Report
-from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from mitm_gateway.rules.schema import Rule
