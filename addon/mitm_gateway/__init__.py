@@ -13,6 +13,7 @@ The public API; everything else may change in any release:
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -40,4 +41,11 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]
-    return getattr(import_module(module, __name__), attribute)
+    # What is imported stays: a search for garbage among it finds none.
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return getattr(import_module(module, __name__), attribute)
+    finally:
+        if was_collecting:
+            gc.enable()
