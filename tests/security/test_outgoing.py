@@ -136,6 +136,7 @@ def test_34_a_broken_script_answers_503(stage_with: StartStage, tmp_path: Path, 
     while (answer := stage.ask_anyway()).status != 503:
         assert answer.status == 200
         assert time.monotonic() < deadline
+        time.sleep(0.05)
     sent = stage.arrived()
     for target in ("/v1/messages", "/x"):
         assert stage.ask_anyway(target).status == 503
@@ -148,6 +149,7 @@ def test_34_a_broken_script_answers_503(stage_with: StartStage, tmp_path: Path, 
     while (answer := stage.ask_anyway()).status != 200:
         assert answer.status == 503
         assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def replace_text(file: Path, text: str) -> None:

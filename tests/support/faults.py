@@ -132,6 +132,7 @@ def install(control: Path, met: Path) -> None:
 
 
 if "TEST_FAULT" in os.environ:
-    # Small, so that waiting for a credential that never arrives ends within the test.
-    store.MARGIN_S = -7.0
+    # Small, so that waiting for a credential or a start that never arrives ends within the test.
+    store.MARGIN_S = -8.5
+    lifecycle.START_PATIENCE_S = 0.5
     install(Path(os.environ["TEST_FAULT"]), Path(os.environ["TEST_FAULT"] + ".met"))

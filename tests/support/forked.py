@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from cryptography.hazmat.primitives import serialization
 
+from mitm_gateway.rules import watch
 from support.constants import GATEWAY, ROOT
 
 Program = Literal["mitmdump", "mitmweb", "mitm-gateway"]
@@ -106,6 +107,7 @@ def _run(
     sys.path[:] = [*filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *_PATH]
     sys.argv = [program, *args]
     _take_keys_as_valid()
+    watch.POLL_S = 0.05
     if program == "mitm-gateway":
         _run_command()
     if str(GATEWAY) not in args:

@@ -212,7 +212,6 @@ async def test_an_error_names_the_credential_and_shows_no_output_of_the_helper(
         (f"print('{SECRET}', flush=True); print('bad {SECRET}!', file=sys.stderr); sys.exit(1)", "bad ****!"),
         ("print('env ' + os.environ['MY_API_KEY'], file=sys.stderr); sys.exit(1)", "env ****MENT"),
         ("print('a\\x1b[2J' + 'x' * 10**6, file=sys.stderr); sys.exit(1)", "x" * 200),
-        ("print('why', file=sys.stderr, flush=True); time.sleep(60)", "why"),
         ("print('why', file=sys.stderr)", "why"),
         ("sys.stderr.buffer.write(b'\\xff\\x1b]0;t'); sys.exit(1)", "\ufffd\u241b]0;t"),
         ("import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=subprocess.DEVNULL);"
@@ -223,7 +222,7 @@ async def test_the_last_line_of_a_failed_helper_is_logged_and_not_part_of_the_er
     tmp_path: Path, body: str, line: str
 ) -> None:
     warnings: list[str] = []
-    source = {"command": helper(tmp_path, body), "timeout": "1500ms"}
+    source = {"command": helper(tmp_path, body)}
     environ = {"MY_API_KEY": "S3CRET-OF-THE-ENVIRONMENT", "PATH": os.environ["PATH"]}
     message = await fault(make(source, environ, warn=warnings.append))
     assert warnings == [f'the helper of credential "c" wrote: {line}']
@@ -256,16 +255,26 @@ async def test_a_failure_is_remembered_for_a_while(tmp_path: Path) -> None:
     assert runs(tmp_path) == 2
 
 
-async def test_a_hanging_helper_is_ended_with_everything_that_it_started(tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
+async def test_a_hanging_helper_is_ended_with_everything_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, warnings = tmp_path / "pid", list[str]()
     body = (
-        "import subprocess\n"
-        f"child = subprocess.Popen(['sleep', '60'])\nopen({str(pid_file)!r}, 'w').write(str(child.pid))\n"
-        "time.sleep(60)"
+        "import subprocess\nprint('why', file=sys.stderr, flush=True)\n"
+        f"child = subprocess.Popen(['sleep', '60'])\nopen({str(tmp_path / 'new')!r}, 'w').write(str(child.pid))\n"
+        f"os.rename({str(tmp_path / 'new')!r}, {str(started)!r})\ntime.sleep(60)"
     )
-    credentials = make({"command": helper(tmp_path, body), "timeout": "1500ms"})
-    assert "took longer than 1.5 s" in await fault(credentials)
-    pid = int(pid_file.read_text())
+    credentials = make({"command": helper(tmp_path, body), "timeout": "30s"}, warn=warnings.append)
+    waiting = asyncio.create_task(fault(credentials))
+    async with asyncio.timeout(60):
+        while not started.exists():  # noqa: ASYNC110 - the helper is another process
+            await asyncio.sleep(0.01)
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + 31)
+    assert "took longer than 30 s" in await waiting
+    assert warnings == ['the helper of credential "c" wrote: why']
+    pid = int(started.read_text())
     async with asyncio.timeout(5):
         while _is_alive(pid):  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.01)
