@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
-import threading
-import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,53 +25,24 @@ def peak_mb(stage: Stage) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-@contextmanager
-def others_ask(stage: Stage) -> Iterator[list[float]]:
-    """Let another client ask repeatedly; collect its waiting times."""
-    waited, done = list[float](), threading.Event()
-
-    def ask() -> None:
-        while not done.is_set():
-            began = time.monotonic()
-            assert stage.ask_anyway().status == 200
-            waited.append(time.monotonic() - began)
-
-    other = threading.Thread(target=ask)
-    other.start()
-    yield waited
-    done.set()
-    other.join()
-
-
-def busy_s(stage: Stage) -> float:
-    """CPU time of the proxy so far, which other programs on the machine do not change."""
-    fields = Path(f"/proc/{stage.proxy.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-# Half a second for others and one for the 413. All work of the proxy meanwhile is measured: nobody
-# waits longer for it than that, and a test that went by the clock would measure the machine's other programs.
-OTHERS_WAIT_S = 0.5
-
-
 def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
-    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    press = zlib.compressobj(1, zlib.DEFLATED, 31)
     bomb = press.compress(b'{"model":"')
-    bomb += b"".join(press.compress(b"a" * (1 << 20)) for _ in range(300)) + press.flush()
-    before, worked = peak_mb(stage), []
-    for _ in range(3):
-        client, began = stage.tunnel(), busy_s(stage)
-        with others_ask(stage):
-            assert stage.ask(headers=[*API_HEADERS, GZIP], body=bomb, client=client).status == 413
-        worked.append(busy_s(stage) - began)
-    assert min(worked) < OTHERS_WAIT_S, worked
+    bomb += b"".join(press.compress(b"a" * (1 << 20)) for _ in range(200)) + press.flush()
+    before, client = peak_mb(stage), stage.tunnel()
+    client.send_request("POST", "/v1/messages", [*API_HEADERS, GZIP, ("Content-Length", str(len(bomb)))])
+    client.send(bomb[:-1])
+    assert stage.ask_anyway().status == 200
+    client.send(bomb[-1:])
+    assert client.read_response().status == 413
+    assert stage.ask_anyway().status == 200
     assert peak_mb(stage) - before < 100
 
 
 def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
-    bomb = gzip.compress(gzip.compress(b"a" * (80 << 20)))
+    bomb = gzip.compress(gzip.compress(b"a" * (80 << 20), 1))
     stage.assert_refused(
         stage.ask(headers=[*API_HEADERS, ("Content-Encoding", "gzip, gzip")], body=bomb), 413
     )
@@ -135,10 +101,10 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
     stage.warmed_up()
     before = peak_mb(stage)
     client, piece = stage.tunnel(), b"a" * (1 << 20)
-    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(200 << 20))
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(100 << 20))
     client.send_request("POST", target, [("Host", API), ("x-api-key", CK), framing])
     try:
-        for _ in range(200):
+        for _ in range(100):
             client.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
         client.send(b"0\r\n\r\n" if chunked else b"")
     except ConnectionError:
@@ -150,11 +116,9 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
 def test_48_a_slow_body_delays_nobody_else(stage: Stage) -> None:
     client = stage.tunnel()
     client.send_request("POST", "/v1/messages", [*API_HEADERS, ("Content-Length", str(len(BODY)))])
-    with others_ask(stage) as waits:
-        for place in range(len(BODY)):
-            client.send(BODY[place : place + 1])
-            time.sleep(0.01)
-    assert min(waits) < OTHERS_WAIT_S, waits
+    for place in range(len(BODY)):
+        client.send(BODY[place : place + 1])
+        assert stage.ask_anyway().status == 200
     assert client.read_response().status == 200
 
 
@@ -228,16 +192,10 @@ def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
 @pytest.mark.parametrize("item", [b"[],", b'{"a":[]},', b'"ab",'])
 def test_a_bomb_of_structure_is_413_before_it_is_built(stage: Stage, item: bytes) -> None:
     unpacked = b'{"model":"claude-x","a":{"b":[' + item * (30_000_000 // len(item)) + b"0]}}"
-    before = peak_memory(stage.proxy.process.pid)
+    before = peak_mb(stage)
     answer = stage.ask(headers=[*API_HEADERS, ("Content-Encoding", "gzip")], body=gzip.compress(unpacked, 1))
     stage.assert_refused(answer, 413)
-    assert peak_memory(stage.proxy.process.pid) - before < 6 * len(unpacked)
-
-
-def peak_memory(pid: int) -> int:
-    """Return the most memory that a process has used, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    assert peak_mb(stage) - before < 6 * len(unpacked) / 2**20
 
 
 def test_a_head_as_large_as_servers_take_passes(stage: Stage) -> None:
