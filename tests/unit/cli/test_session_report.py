@@ -39,12 +39,13 @@ class Looks:
         return self.left < 0
 
 
-def report(tmp_path: Path, *entries: dict[str, object]) -> SessionReport:
+def report(
+    tmp_path: Path, *entries: dict[str, object], client: str = "codex", intercepts: bool = False
+) -> SessionReport:
     log = LoggedRequests(tmp_path / "requests.jsonl")
     log.file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return SessionReport(
-        "codex", log, catalogue.load("codex"), Changes({}, ()), intercepts=False, log=tmp_path / "log"
-    )
+    known, _ = catalogue.of_command([client])
+    return SessionReport(client, log, known, Changes({}, ()), intercepts=intercepts, log=tmp_path / "log")
 
 
 def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str], *entries: dict[str, object]) -> str:
@@ -120,3 +121,15 @@ def test_a_client_without_a_request_for_half_a_minute_is_reported_once(
     session, ended = report(tmp_path), Looks(100)
     session._watch(cast(GatewayProcess, Quiet()), cast(threading.Event, ended))
     assert capsys.readouterr().err.count("no request has reached the gateway so far. ") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["claude", "codex", "gemini", "opencode", "copilot", "aider", "llm", "pi", "other"]
+)
+@pytest.mark.parametrize("intercepts", [False, True])
+def test_a_client_that_asks_nothing_is_reported_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, intercepts: bool
+) -> None:
+    report(tmp_path, client=name, intercepts=intercepts).print_summary()
+    said = f"mitm-gateway: {name} ended without a request through the gateway. "
+    assert len(capsys.readouterr().err.partition(said)[2]) > 30
