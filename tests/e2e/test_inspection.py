@@ -272,8 +272,9 @@ def test_a_stream_without_its_last_events_is_reported(
     [
         (Reply(302, headers=(("Location", "https://login.test/sso"),)), "redirects to https://login.test"),
         (Reply(200, b"<html>log in", (("Content-Type", "text/html; charset=utf-8"),)), "an HTML page"),
+        (Reply(200, headers=(("Content-Type", "application/json"),)), "an empty response"),
     ],
-    ids=["redirect", "login"],
+    ids=["redirect", "login", "empty"],
 )
 def test_an_unusable_response_is_an_error_whatever_its_status(
     answer: Reply, hint: str, recorder: StartRecorder, mitmdump: StartMitmdump

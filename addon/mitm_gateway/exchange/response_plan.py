@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from ..credentials.rejection import is_token_rejected
 from ..llm.apis import Api
@@ -131,7 +132,17 @@ def summarize(
     if record.failure is None and record.ending == "complete" and record.is_cut_short:
         record.notes = (*record.notes, "no stop reason: the stream ended early")
     if plan is not None and tee is not None and head is not None:
-        record.hint = _hint(plan, request, tee, head, record.model_sent)
+        is_empty = record.ending == "complete" and _is_empty(request, tee, head)
+        record.hint = EMPTY if is_empty else _hint(plan, request, tee, head, record.model_sent)
+
+
+EMPTY = "received an empty response, from the wrong path or a server in between; check upstream"
+
+
+def _is_empty(request: RequestHead, tee: Tee, head: ResponseHead) -> bool:
+    """Report whether a call of a model was answered well and without a body, which makes clients try again."""
+    is_call = request.verb == "POST" and call_of(request).api.operation is not None
+    return is_call and head.status == HTTPStatus.OK and not tee.size
 
 
 def _usage(tee: Tee | None, head: ResponseHead | None) -> Usage | None:

@@ -17,8 +17,9 @@ from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Pass
+from mitm_gateway.exchange.record import Ending
 from mitm_gateway.exchange.report import Report
-from mitm_gateway.exchange.response_plan import ResponseHead
+from mitm_gateway.exchange.response_plan import EMPTY, ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.redact import Secret
@@ -409,3 +410,25 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
     assert exchange.complete().hint == (
         "the upstream has no WebSocket here; add `models: {}` to the rule, and the client uses HTTP at once"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "ending", "is_named"),
+    [
+        ("POST", "/v1/messages", "complete", True),
+        ("POST", "/v1/messages", "client_left", False),
+        ("HEAD", "/v1/messages", "complete", False),
+        ("POST", "/v1/files", "complete", False),
+    ],
+)
+def test_an_empty_answer_to_a_call_of_a_model_is_named(
+    method: str, target: str, ending: Ending, is_named: bool
+) -> None:
+    exchange = begun(PLAIN)
+    exchange.on_request_head(make_head(target, method=method))
+    exchange.on_credentials(VALUES)
+    exchange.release()
+    head = ResponseHead(200, ((b"Content-Length", b"0"),))
+    exchange.on_response_head(head)
+    exchange.on_end(head, ending=ending)
+    assert (exchange.complete().hint == EMPTY) == is_named
