@@ -202,12 +202,28 @@ def told(pieces: list[bytes]) -> list[object]:
     return found
 
 
-@given(
-    body=st.binary(max_size=40), more=st.binary(max_size=10), cuts=st.lists(st.integers(0, 120), max_size=6)
+CHUNKS = st.tuples(
+    st.binary(max_size=20), st.sampled_from([b"%x\r\n%s\r\n"] * 6 + [b"%X;a=b\r\n%s\r\n", b"0%x\r\n%s\r\r"])
 )
-def test_a_body_is_reported_as_mitmproxy_reports_it(body: bytes, more: bytes, cuts: list[int]) -> None:
-    whole = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s%s" % (len(body), body, more)
-    places = [0, *sorted(cuts), len(whole)]
+
+
+def framed(body: bytes, chunks: list[tuple[bytes, bytes]] | None) -> bytes:
+    if chunks is None:
+        return b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    return b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(form % (len(data), data) for data, form in chunks)
+
+
+@given(
+    body=st.binary(max_size=40),
+    chunks=st.none() | st.lists(CHUNKS, max_size=6),
+    more=st.binary(max_size=10),
+    cuts=st.lists(st.integers(0, 250), max_size=6),
+)
+def test_a_body_is_reported_as_mitmproxy_reports_it(
+    body: bytes, chunks: list[tuple[bytes, bytes]] | None, more: bytes, cuts: list[int]
+) -> None:
+    whole = b"POST / HTTP/1.1\r\nHost: h\r\n%s%s" % (framed(body, chunks), more)
+    places = sorted([0, whole.index(b"\r\n\r\n") + 4, *cuts, len(whole)])
     pieces = [whole[a:b] for a, b in pairwise(places)]
     expected = told(pieces)
     with taddons.context(), applied("plain-bodies"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..llm.apis import OTHER, Api, Place
 from ..llm.body_kind import kind_of
@@ -134,7 +135,8 @@ class SseRestorer:
 
     def __init__(self, rename: Rename, places: tuple[Place, ...] = OTHER.response) -> None:
         self._scanner = ModelScanner(rename, places)
-        self._keys = tuple(json_string(name) for name in names_in(places))
+        self._has_fed = False  # data of this event to the scanner
+        self._find_key = _search_for(names_in(places))
         self._field = bytearray()
         self._in_data = False
         self._in_name = True
@@ -144,8 +146,9 @@ class SseRestorer:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may leave after this chunk."""
-        if self._is_at_line_start() and not self._scanner.is_inside and self._is_plain(chunk):
-            self._scanner.reset()
+        if self._is_at_line_start() and self._is_plain(chunk) and not self._scanner.is_inside:
+            if self._has_fed:
+                self._reset()
             return chunk
         out: list[bytes] = []
         pos, end = 0, len(chunk)
@@ -168,15 +171,24 @@ class SseRestorer:
 
     def _is_plain(self, chunk: bytes) -> bool:
         """Report whether a chunk is whole events in which no key can be a model's, not even one with escapes."""
-        if not chunk.endswith(b"\n\n") or b"\\u006" in chunk or b"\r" in chunk:
+        # `find`, as `in` reads its argument as a number first.
+        if not chunk.endswith(b"\n\n") or chunk.find(b"\\u006") >= 0 or chunk.find(b"\r") >= 0:
             return False
-        return not any(key in chunk for key in self._keys)
+        return self._find_key(chunk) is None
+
+    def _reset(self) -> None:
+        self._scanner.reset()
+        self._has_fed = False
+
+    def _scanned(self, data: bytes) -> bytes:
+        self._has_fed = True
+        return self._scanner.feed(data)
 
     def _piece(self, piece: bytes) -> bytes:
         """Return what may leave of a part of a line: a field's name, data, or something that stays as it is."""
         self._line_is_empty = False
         if self._in_data:
-            return self._scanner.feed(piece)
+            return self._scanned(piece)
         if not self._in_name:
             return piece
         name, colon, rest = piece.partition(b":")
@@ -189,7 +201,7 @@ class SseRestorer:
         if self._is_first_line:
             field = field.removeprefix(b"\xef\xbb\xbf")
         self._in_data = field == b"data"
-        return name + colon + (self._scanner.feed(rest) if self._in_data else rest)
+        return name + colon + (self._scanned(rest) if self._in_data else rest)
 
     def _terminator(self, mark: bytes) -> bytes:
         if mark == b"\n" and self._after_cr:  # the second half of CR LF
@@ -198,11 +210,17 @@ class SseRestorer:
         self._after_cr = mark == b"\r"
         held = self._scanner.take_held_at_line_end() if self._in_data else b""
         if self._line_is_empty:
-            self._scanner.reset()
+            self._reset()
         self._field.clear()
         self._in_data = self._is_first_line = False
         self._in_name = self._line_is_empty = True
         return held + mark
+
+
+@lru_cache(maxsize=64)
+def _search_for(names: tuple[str, ...]) -> Callable[[bytes], re.Match[bytes] | None]:
+    """Return a search for any of these names as a JSON string."""
+    return re.compile(b"|".join(re.escape(json_string(name)) for name in names)).search
 
 
 def _line_end(chunk: bytes, pos: int) -> int:

@@ -37,7 +37,7 @@ _KEYS = (
     "finishReason",
     "error",
 )
-MARKS = tuple(f'"{key}"'.encode() for key in _KEYS)
+_find_mark = re.compile(b"|".join(f'"{key}"'.encode() for key in _KEYS)).search
 # Other tiers, regions and speeds have other prices, and so have tokens of sound.
 _STANDARD_TIERS = (None, "standard", "default", "auto", "global", "not_available")
 _TIERS = ("speed", "inference_geo", "service_tier")
@@ -264,7 +264,7 @@ class _EventUsage:
 
     def feed(self, chunk: bytes) -> None:
         # Most chunks of a stream are whole events that report nothing.
-        if self._events.is_between_events and chunk.endswith(b"\n\n") and not _has_mark(chunk):
+        if self._events.is_between_events and chunk.endswith(b"\n\n") and not _find_mark(chunk):
             return
         for event in self._events.feed(chunk):
             self._take(event.data)
@@ -275,12 +275,8 @@ class _EventUsage:
         return self._usage
 
     def _take(self, data: bytes) -> None:
-        if _has_mark(data):
+        if _find_mark(data):
             self._usage = self._usage.updated(_parsed(data))
-
-
-def _has_mark(data: bytes) -> bool:
-    return any(mark in data for mark in MARKS)
 
 
 class _FrameUsage:

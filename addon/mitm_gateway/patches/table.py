@@ -161,7 +161,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "plain-bodies",
         "speed",
-        "mitmproxy copies each piece of a body with a known length three times: a seventh of a request of 1 MB",
+        "mitmproxy copies each piece of a body three times (a seventh of a request of 1 MB) and reads chunks one by one",
         None,
         sockets.plain_bodies,
     ),

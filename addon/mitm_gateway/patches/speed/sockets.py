@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from h11._readers import ContentLengthReader
+from h11._readers import ChunkedReader, ContentLengthReader
 from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events, server
 from mitmproxy.proxy.layers.http import _http1
@@ -144,18 +145,24 @@ def _full(transports: Iterable[Any]) -> list[Any]:
 
 
 def plain_bodies(patches: Patches) -> None:
-    """Forward the pieces of a body of known length without copying them."""
+    """Forward the pieces of a body of known length without copying them, and whole chunks without h11's buffer."""
     connection = _http1.Http1Connection
     original = connection._handle_event
     expect(original, "self", "event")
     if list(vars(ContentLengthReader(1))) != ["_length", "_remaining"]:
         raise Unexpected("h11's ContentLengthReader")
+    if set(vars(ChunkedReader())) != {"_bytes_in_chunk", "_bytes_to_discard", "_reading_trailer"}:
+        raise Unexpected("h11's ChunkedReader")
 
     def handle_event(self: Any, event: events.Event) -> Any:
         if type(event) is events.DataReceived and self.state == self.read_body and not self.buf:
             reader, data = self.body_reader, event.data
             if type(reader) is ContentLengthReader and 0 < len(data) <= reader._remaining:
                 return _passed_on(self, reader, event)
+            if type(reader) is ChunkedReader and not any(vars(reader).values()):
+                content, rest = _whole_chunks(data)
+                if content:
+                    return _chunks_passed_on(self, content, rest, original)
         return original(self, event)
 
     patches.set(connection, "_handle_event", handle_event)
@@ -213,6 +220,28 @@ def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataR
     yield ReceiveHttp(connection.ReceiveData(connection.stream_id, event.data))
     if not reader._remaining:
         yield from connection.read_body(event)  # detects the end
+
+
+# A chunk's head without extensions; few are larger than 16 MB.
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,6})\r\n")
+
+
+def _whole_chunks(data: bytes) -> tuple[bytes, bytes]:
+    """Return the content of the whole chunks at the beginning, and what follows them."""
+    contents, end = [], 0
+    while (head := _CHUNK.match(data, end)) and (size := int(head[1], 16)):
+        start, stop = head.end(), head.end() + size
+        if data[stop : stop + 2] != b"\r\n":
+            break
+        contents.append(data[start:stop])
+        end = stop + 2
+    return b"".join(contents), data[end:]
+
+
+def _chunks_passed_on(connection: Any, content: bytes, rest: bytes, handle: Any) -> Iterator[Any]:
+    yield ReceiveHttp(connection.ReceiveData(connection.stream_id, content))
+    if rest:
+        yield from handle(connection, events.DataReceived(connection.conn, rest))
 
 
 class Cork:
