@@ -66,6 +66,8 @@ class Exchange:
         self.record = Record(wall())
         self.secrets: tuple[str, ...] = ()
         """Every key that must not be shown: the gateway's and the client's."""
+        self.is_held = False
+        """The caller has performed `NeedBody`: the body may be reported."""
         self.is_released = False
         """The caller has performed `Forward` or `Pass`; before that nothing may leave."""
         self.is_passing = False
@@ -272,8 +274,12 @@ class Exchange:
 
     @property
     def takes_body(self) -> bool:
-        """The body is to be reported: the request is neither answered nor without a rule."""
-        return not self.is_answered and not self.is_passing
+        """The body is to be reported: the step for the head has been performed, and a rule may take the request."""
+        return (self.is_held or self.is_released) and not self.is_answered and not self.is_passing
+
+    def hold(self) -> None:
+        """Let the body be reported: the caller has performed `NeedBody`."""
+        self.is_held = True
 
     def release(self) -> None:
         """Let the request leave: the caller has performed `Forward` or `Pass`."""

@@ -100,6 +100,7 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
         case NeedBody(head):
             flow.request.stream = False
             _set_head(flow, head, exchange)
+            exchange.hold()
             return
         case LocalAnswer():
             flow.request.stream = False
@@ -122,9 +123,9 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
 
 def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Exchange | None = None) -> None:
     """Answer a request locally, because of a refusal or of a fault in the gateway; where even that fails, kill it."""
-    if exchange is not None:
-        exchange.withhold()
     try:
+        if exchange is not None:
+            exchange.withhold()
         refusal = reason if isinstance(reason, Refusal) else _internal_fault(reason)
         if exchange is not None:
             refusal = exchange.refuse(refusal)

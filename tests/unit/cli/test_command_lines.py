@@ -58,7 +58,7 @@ WRONG = (
     ("init", "PRESET is missing"),
     ("init openruter", 'unknown preset "openruter" (did you mean "openrouter"?)'),
     ("init litellm extra", 'unknown argument "extra"'),
-    ("presets nothing", 'unknown preset "nothing"; expected one of anthropic,'),
+    ("presets nothing", 'unknown preset "nothing"; expected one of '),
     ("explain", "METHOD and URL are missing"),
     ("explain POST", "URL is missing"),
     ("explain https://a.test/v1", 'METHOD: "https://a.test/v1" is a URL; expected a method before it, such as POST'),

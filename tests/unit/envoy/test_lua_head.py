@@ -13,10 +13,12 @@ from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.exchange import guard, plan
 from mitm_gateway.exchange.headers import stripped, without_token_betas
 from mitm_gateway.exchange.query import edited_target
+from mitm_gateway.exchange.record import Record
 from mitm_gateway.llm.calls import form_on, has_two_readings, identify
 from mitm_gateway.llm.errors import error_body, error_headers
 from mitm_gateway.rules.edits import Beta, Models
-from mitm_gateway.rules.schema import Auth
+from mitm_gateway.rules.schema import Auth, Rule
+from mitm_gateway.text.redact import MASK, masked_text
 from mitm_gateway.wire import addresses
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, raw, text
@@ -76,6 +78,12 @@ def test_requests_are_identified_alike(lua: Library, path: str, method: str, mod
     assert lua.call("head.path_with", path, call, model) == raw(wanted.path_with(model))
 
 
+def planned(rule: Rule) -> plan.Plan:
+    found = plan.decide(make_ruleset(rule), make_head("/"), Arrival())
+    assert isinstance(found, plan.Plan)
+    return found
+
+
 def byte_span(path: str, start: int, end: int) -> tuple[int, int]:
     return len(raw(path[:start])), len(raw(path[:end]))
 
@@ -97,6 +105,22 @@ def test_errors_look_alike(lua: Library, status: int, form: Any, reason: str, ru
 @given(VALUES)
 def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
     assert lua.call("head.bare_key", value) == raw(guard.bare_key(value))
+
+
+@given(
+    joined(
+        "/",
+        "sk-ant-0123456789abcdef0123",
+        "AIza0123456789abcdef0123456789abcdefghi",
+        "%2F",
+        "desk-",
+        "v1",
+        "é",
+    )
+)
+def test_a_logged_path_shows_no_key_that_the_addon_masks(lua: Library, path: str) -> None:
+    shown = text(lua.call("logged.path", path))
+    assert shown == MASK or (shown == path and masked_text(path) == path)
 
 
 @given(
@@ -218,6 +242,10 @@ def test_models_are_mapped_alike(
     models = Models(map=mapped, default=default)
     data = rule_data(make_rule(models={"map": mapped, "default": default}), HERE)["models"]
     assert lua.call("head.sent_model", data, name) == raw(models.sent_for(name))
+    names, record = (name, *NAMES), Record(0.0)
+    record.note_models(planned(make_rule(models={"map": mapped, "default": default})), names)
+    asked_for = lua.call("models.names_by_sent", names, data)
+    assert {text(sent): text(asked) for sent, asked in asked_for.items()} == record.asked_for
 
 
 @given(
