@@ -338,7 +338,7 @@ CALLS: dict[str, Callable[[str], object]] = {
     "exchange.guard": lambda text: (
         guard.check(head(text), Arrival("reverse"), POLICY, lambda *_: True),
         guard.check(head(text), Arrival(sni=text), POLICY, lambda *_: False),
-        guard.check_client_key(head(text), Arrival(), POLICY), guard.without_client_key(head(text), POLICY),
+        guard.check_client_key(head(text), Arrival(), POLICY), guard.without_proxy_keys(head(text), POLICY),
     ),
     "exchange.masked_head": lambda text: (
         masked_head.every_key_in(head(text)), masked_head.every_key_in(make_head(f"/?{text}&key={text};key=a")),

@@ -102,7 +102,10 @@ CASES = [
             ("token", "authorization", f"token {GW}"), ('header, name: X-Key, prefix: "Key "', "x-key", f"Key {GW}"),
         ]
     ),
-    Case("scheme keep", auth="{scheme: keep}", headers=(("x-api-key", CK),), sent_headers={"x-api-key": CK}),
+    Case("scheme keep", auth="{scheme: keep}", headers=(("x-api-key", CK), ("Proxy-Authorization", "Basic dTp3")),
+         sent_headers={"x-api-key": CK, "proxy-authorization": None}),
+    Case("a rule's own key for a proxy", auth="{scheme: header, name: Proxy-Authorization, credential: gw}",
+         headers=(("Proxy-Authorization", "Basic dTp3"),), sent_headers={"proxy-authorization": GW}),
     Case("scheme none strips every spelling", auth="{scheme: none}",
          headers=(("X_Api_Key", CK), ("Cookie", "a=b"), ("proxy-authorization", CK), ("api-key", CK)),
          sent_headers={"x_api_key": None, "cookie": None, "proxy-authorization": None, "api-key": None}),

@@ -32,6 +32,8 @@ from .refusals import BLOCKED, WRONG_HOST
 
 GATE, NO_UPGRADE = "gate", "no-upgrade"
 PASS_CLUSTER = "target"
+# A client's key for a proxy (RFC 9110, 11.7.2), removed before the rule's own headers are added.
+_FOR_PROXIES = ["proxy-authorization"]
 _NO_RULE = -1
 RULE = "rule"  # the metadata that hold the number of a rule
 
@@ -197,6 +199,7 @@ def _forward(
             **path_edit(place),
             **_PATIENCE,
         },
+        "request_headers_to_remove": _FOR_PROXIES,
         "request_headers_to_add": headers_put_in(rule, listener, options),
         "typed_per_filter_config": filters,
     }
@@ -223,6 +226,7 @@ _PATIENCE = {"timeout": "0s", "idle_timeout": "600s"}
 def _pass(listener: Listener) -> Route:
     return {
         "match": {"prefix": "/", "headers": []},
+        "request_headers_to_remove": _FOR_PROXIES,
         "route": {"cluster": PASS_CLUSTER, "host_rewrite_literal": listener.authority, **_PATIENCE},
     }
 

@@ -94,10 +94,9 @@ class Exchange:
             return self.refuse(refusal)
         if head.verb in ("OPTIONS", "HEAD") and (answer := self._answer_without_key(head)):
             return self._answer(answer)
-        if self.config.policy.client_keys is not None:
-            if refusal := guard.check_client_key(head, self.arrival, self.config.policy):
-                return self.refuse(refusal)
-            self.head = guard.without_client_key(head, self.config.policy)
+        if refusal := guard.check_client_key(head, self.arrival, self.config.policy):
+            return self.refuse(refusal)
+        self.head = guard.without_proxy_keys(head, self.config.policy)
         if announces_more_than(self.config.body_limit, head) and self._knows_host(head):
             return self.refuse(too_large(self.config.body_limit))
         if "upgrade" in head.values:

@@ -33,7 +33,8 @@ ODD_PATH = "the path has dot or empty segments, as from a base URL with a slash 
 TWO_READINGS = (
     "servers may read another endpoint or model in this path; send it without encoded slashes, `;` and `#`"
 )
-KEY_HEADERS = ("x-api-key", "authorization", "proxy-authorization")
+_PROXY_KEY = "proxy-authorization"
+KEY_HEADERS = ("x-api-key", "authorization", _PROXY_KEY)
 
 
 _HOST_IN_ORIGIN = re.compile(r"[^/\s*,]+")
@@ -229,13 +230,18 @@ def _check_form(head: RequestHead) -> Refusal | None:
     return Refusal(400, TWO_READINGS) if has_two_readings(head) else None
 
 
-def without_client_key(head: RequestHead, policy: Policy) -> RequestHead:
-    """Return the head without the fields that contain a client key of this gateway, which no upstream may see."""
-    if policy.client_keys is None:
+def without_proxy_keys(head: RequestHead, policy: Policy) -> RequestHead:
+    """Return the head without the keys that are meant for this proxy, which no upstream may see.
+
+    They are `Proxy-Authorization` (RFC 9110, 11.7.2) and a client key of this gateway, wherever it is.
+    """
+    if policy.client_keys is None and _PROXY_KEY not in head.values:
         return head
     fields = tuple(
-        (name, value)
-        for name, value in head.fields
-        if text(name.lower()) not in KEY_HEADERS or not policy.knows_key(bare_key(text(value)))
+        [field for field in head.fields if not _is_proxy_key(text(field[0].lower()), field[1], policy)]
     )
     return RequestHead(head.method, head.scheme, head.host, head.port, head.target, fields, head.authority)
+
+
+def _is_proxy_key(name: str, value: bytes, policy: Policy) -> bool:
+    return name == _PROXY_KEY or (name in KEY_HEADERS and policy.knows_key(bare_key(text(value))))

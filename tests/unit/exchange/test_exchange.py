@@ -139,6 +139,13 @@ def test_a_host_without_rules_passes_with_its_own_fields() -> None:
     assert exchange.allows(Upstream("https", "anywhere.test", 1))
 
 
+def test_a_key_for_a_proxy_does_not_pass() -> None:
+    head = make_head(headers={"Proxy-Authorization": "Basic dTp3", "x-a": "1"}, host="other.test")
+    step = begun(PLAIN, arrival=Arrival()).on_request_head(head)
+    assert isinstance(step, Pass)
+    assert step.fields == ((b"Host", b"other.test"), (b"x-a", b"1"))
+
+
 def test_a_reverse_listener_names_its_target_where_no_rule_takes_the_request() -> None:
     rule = make_rule("r", match={"path": "/v1/**"})
     head = make_head("/other", {"Host": "localhost"})

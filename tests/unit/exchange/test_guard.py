@@ -12,7 +12,7 @@ from mitm_gateway.exchange.guard import (
     check_client_key,
     check_peer,
     check_replay,
-    without_client_key,
+    without_proxy_keys,
 )
 from mitm_gateway.wire.request import Arrival, RequestHead
 from support.core import make_head
@@ -220,7 +220,7 @@ def test_a_configured_client_key_is_needed(headers: dict[str, str], allowed: boo
 
 def test_only_the_client_key_is_removed() -> None:
     head = make_head(headers={"x-api-key": "right-key", "Authorization": "Bearer own"}, add_host=False)
-    assert without_client_key(head, KEYED).fields == ((b"Authorization", b"Bearer own"),)
+    assert without_proxy_keys(head, KEYED).fields == ((b"Authorization", b"Bearer own"),)
 
 
 def test_a_policy_does_not_show_its_keys() -> None:
