@@ -143,7 +143,8 @@ def _model_in_form(body: bytes, content_type: str) -> str | None:
     form = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     for part in form.walk():
         if part.get_param("name", header="content-disposition") == "model" and part.get_filename() is None:
-            return part.get_payload(decode=True).decode()
+            payload = part.get_payload(decode=True)
+            return payload.decode() if isinstance(payload, bytes) else None
     return None
 
 

@@ -109,7 +109,8 @@ def test_other_edits_of_the_same_part_are_made_as_well() -> None:
 ELEMENTS = (
     '{"model":"a","messages":[{"role":"user","content":"x"}]}', '{"max_tokens":5, "messages":[{"x":[1]}], "model" : "b"}',
     '{"messages":[{"content":"model"}],"model":"c"}', '{"messages":[{"model":"x"}],"model":"d"}',
-    '{"model":"e","model":"e"}', '{"x":1}', '{"model":null}', '{"model":5}', '{"model":"f","tools":[{"model":"g"}]}', '{"tools":[{"model":"h"}]}',
+    '{"model":"e","model":"e"}', '{"x":1}', '{"model":null}', '{"model":5}',
+    '{"model":"f","tools":[{"model":"g"}]}', '{"tools":[{"model":"h"}]}',
     r'{"model":"\u00e9"}', '{"x":{"params":{"model":"x"}},"model":"i"}', '"model"', "[]", '{"model":"j","x":}', "null",
 )  # fmt: skip
 FRAMES = ('{"custom_id":"1","params":%s}', '{ "params" : %s , "custom_id":"model"}', '{"x":[],"params":%s}',
