@@ -154,7 +154,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "direct-reads",
         "speed",
-        "mitmproxy wakes a task for each piece of data it receives",
+        "mitmproxy wakes a task for each piece of data it receives, and events wait for all requests before them",
         None,
         sockets.direct_reads,
     ),
