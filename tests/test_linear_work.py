@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.exchange import form_body, guard, headers, json_body, masked_head, plan
+from mitm_gateway.exchange import body_edits, form_body, guard, headers, json_body, masked_head, plan
 from mitm_gateway.exchange.guard import Policy
+from mitm_gateway.exchange.record import Record
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
 from mitm_gateway.llm.calls import identify
@@ -244,6 +245,7 @@ def body(text: str) -> bytes:
 
 
 FORM = "multipart/form-data; boundary=b"
+FORM_HEAD = RequestHead("POST", "https", "a.test", 443, "/", ((b"Content-Type", FORM.encode()),))
 
 
 def form(text: str) -> bytes:
@@ -352,14 +354,18 @@ CALLS: dict[str, Callable[[str], object]] = {
     "exchange.plan": lambda text: (
         plan.decide(RULES, head(text), Arrival(), (text,)), plan.decide(BLOCKED, head(text), Arrival()),
         plan.key_to_move(head(text), CLIENT),
-        plan.decide(KEPT, head(text), Arrival(replay=True)), plan.applied_edits(RULE, json_body.scan(body(text))),
-        plan.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
+        plan.decide(KEPT, head(text), Arrival(replay=True)),
+    ),
+    "exchange.body_edits": lambda text: (
+        body_edits.applied_edits(RULE, json_body.scan(body(text))),
+        body_edits.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
+        body_edits.edited_form(PLAN, FORM_HEAD, form(text), Record(0.0)),
     ),
     "exchange.form_body": lambda text: (
         form_body.models_in_form(b"--b\r\n" + raw(text) + b"\r\n--b--", f"multipart/form-data; boundary=b{text}"),
         form_body.models_in_form(form(text), FORM), form_body.renamed_form(form(text), [(0, 1, text)], str.upper),
     ),
-    "exchange.json_body": lambda text: quietly(plan.body_bytes, RULE, json_body.scan(body(text), MESSAGES)),
+    "exchange.json_body": lambda text: quietly(body_edits.body_bytes, RULE, json_body.scan(body(text), MESSAGES)),
     "exchange.json_scanner": lambda text: (
         feed(JsonRestorer(always(text[:9])), body(text)), feed(JsonRestorer(always("x")), raw(text))
     ),

@@ -15,7 +15,7 @@ from typing import Any
 from mitm_gateway.credentials import store
 from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.demo import DemoGateway
-from mitm_gateway.exchange import exchange, guard, request_body, response_plan, tee
+from mitm_gateway.exchange import body_edits, exchange, guard, request_body, response_plan, tee
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.mitm import addon, connections, final_check, flows, lifecycle
 from mitm_gateway.mitm.recorder import Recorder
@@ -47,7 +47,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "on_body": (Exchange, "on_request_body", True),
     "decode": (request_body, "decode", True),
     "scan": (request_body, "scan", True),
-    "edit": (exchange, "body_bytes", True),
+    "edit": (body_edits, "body_bytes", True),
     "set_body": (flows, "_set_body", True),
     "check": (final_check, "_check", True),
     "allows": (Exchange, "allows", True),

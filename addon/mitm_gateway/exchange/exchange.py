@@ -20,15 +20,15 @@ from ..wire.content_encoding import DecodingError, TooLarge
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
 from . import guard
+from .body_edits import edited_form, edited_json
 from .body_error import BodyError, OvergrownError
 from .config import Config
-from .form_body import models_in_form, renamed_form
 from .front_page import Greeting, greet
-from .headers import Secrets, drops_token, outgoing, signed_fields
+from .headers import Secrets, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead, every_key_in
-from .plan import Pass, Plan, applied_edits, body_bytes, decide, key_to_move, may_have_token_betas
+from .plan import Pass, Plan, decide, key_to_move
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
 from .request_body import announces_more_than, read_body
@@ -170,10 +170,7 @@ class Exchange:
         assert self.plan is not None
         if answer := to_body(self.plan.rule, self.head, body.raw if body else b""):
             return self._answer(answer)
-        if body is not None:
-            self._edit(self.plan, body, content)
-        elif self.plan.rule.models:
-            self._edit_form(self.plan, content)
+        self._edit(self.plan, body, content)
         return self._proceed() if self._secrets is None else Forward(body=self._edited)
 
     def _scanned(self, content: bytes) -> Body | None:
@@ -183,31 +180,15 @@ class Exchange:
             raise TooLarge
         return read_body(self.head, content, limit)
 
-    def _edit(self, plan: Plan, body: Body, content: bytes) -> None:
+    def _edit(self, plan: Plan, body: Body | None, content: bytes) -> None:
         record = self.record
-        drops = may_have_token_betas(body) and drops_token(plan, self.head)
-        edited, sent = body_bytes(plan.rule, body, drops_token=drops)
-        if edited is not body.raw:
+        if body is not None:
+            edited = edited_json(plan, self.head, body, record, is_watched=self.config.is_watched)
+        else:
+            edited = edited_form(plan, self.head, content, record) if plan.rule.models else None
+        if edited is not None:
             self._edited = edited
-            record.bytes_came, record.bytes_out = len(content), len(edited)
-            record.applied = applied_edits(plan.rule, body) if self.config.is_watched else None
-        record.note_models(plan, body.models)
-        if body.model is not None and record.model is None:
-            record.model, record.model_sent = body.model, sent
-
-    def _edit_form(self, plan: Plan, content: bytes) -> None:
-        models = models_in_form(content, self.head.get("content-type") or "")
-        if not models or plan.rule.models is None:
-            return
-        record, sent_for = self.record, plan.rule.models.sent_for
-        edited = renamed_form(content, models, sent_for)
-        if edited is not content:
-            self._edited = edited
-            record.bytes_came, record.bytes_out = len(content), len(edited)
-        names = tuple(dict.fromkeys(name for *_, name in models))
-        record.note_models(plan, names)
-        if record.model is None:
-            record.model, record.model_sent = names[0], sent_for(names[0])
+            record.bytes_received, record.bytes_out = len(content), len(edited)
 
     def _proceed(self) -> Step:
         """Request the credentials of the plan; with a recording there is nothing to send them with."""

@@ -6,14 +6,11 @@ A plan names credentials and never contains one; the client's own key stays in t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from ..llm.calls import Call, call_of
 from ..llm.hints import base_url_mistake
-from ..rules.edits import Beta
 from ..rules.ruleset import Asked, DependsOnModel, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
@@ -21,11 +18,8 @@ from ..text.redact import MASK, PLACEHOLDERS, masked_text, without_query_keys
 from ..wire.addresses import Upstream, hostport, place
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
-from .body_error import BodyError
 from .front_page import Greeting, greeting
 from .guard import bare_key
-from .json_body import Body
-from .json_edits import BETAS, edit
 
 # Stands for the demo gateway when nothing is sent.
 NOWHERE = Upstream("http", "127.0.0.1", 1)
@@ -237,58 +231,6 @@ def key_to_move(head: RequestHead, auth: Auth) -> str | None:
         names.reverse()
     keys = (bare_key(value) for name in names for value in head.all(name))
     return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
-
-
-def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:
-    """Describe the edits of a rule that change this body, except of the model; for display, as each is tried."""
-    tried = {f"remove {path}": _changes(body, remove=(path,)) for path in rule.body.remove}
-    tried |= {f"set {path}": _changes(body, set_=((path, value),)) for path, value in rule.body.set_texts}
-    tried["edit anthropic_beta"] = rule.beta is not None and _changes(body, betas=rule.beta.edited)
-    return tuple(words for words, changes in tried.items() if changes)
-
-
-def _changes(body: Body, **edits: Any) -> bool:
-    try:
-        return edit(body, **edits) != body.raw
-    except BodyError:
-        return True  # possible only after the edits before it, which have been made
-
-
-def body_bytes(rule: Rule, body: Body, *, drops_token: bool = False) -> tuple[bytes, str | None]:
-    """Return the request body to send and the model in it; the same object if nothing is edited.
-
-    With `drops_token` the betas that belong to the client's token are removed, as from the header. Raises BodyError if an
-    edit cannot be made.
-    """
-    sent = rule.models.sent_for(body.model) if rule.models and body.model is not None else body.model
-    edited = edit(
-        body,
-        model=rule.models.sent_for if rule.models else None,
-        betas=_beta_edit(rule.beta, drops_token=drops_token),
-        needs_betas=rule.beta is not None,
-        remove=rule.body.remove,
-        set_=rule.body.set_texts,
-    )
-    return edited, sent
-
-
-def may_have_token_betas(body: Body) -> bool:
-    """Report whether a body may name betas that belong to an OAuth token."""
-    return BETAS in body.keys and TOKEN_BETAS.encode() in body.raw
-
-
-def _beta_edit(
-    beta: Beta | None, *, drops_token: bool
-) -> Callable[[tuple[str, ...]], tuple[str, ...]] | None:
-    edited = beta.edited if beta else None
-    if not drops_token:
-        return edited
-
-    def without_token(names: tuple[str, ...]) -> tuple[str, ...]:
-        kept = tuple([name for name in names if not is_token_beta(name)])
-        return edited(kept) if edited else kept
-
-    return without_token
 
 
 def is_token_beta(name: str) -> bool:

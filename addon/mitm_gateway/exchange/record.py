@@ -57,7 +57,7 @@ class Record:
     credential_age_s: float | None = None
     edits: tuple[str, ...] = ()
     applied: tuple[str, ...] | None = None
-    bytes_came: int | None = None
+    bytes_received: int | None = None
     retry: str | None = None
     hint: str | None = None
     session: str | None = None

@@ -95,7 +95,7 @@ class Report(NamedTuple):
             else round(record.credential_age_s, 1),
             "edits": list(record.edits),
             "applied": None if record.applied is None else list(record.applied),
-            "bytes_came": record.bytes_came,
+            "bytes_received": record.bytes_received,
             "retry": record.retry,
             "refusal": record.refusal,
             "error": record.error or self.late_error,

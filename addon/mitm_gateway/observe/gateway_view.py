@@ -59,10 +59,10 @@ def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"model: {facts['model']}" + (f" → {sent}" if sent != facts["model"] else ", unchanged")
     yield from _body_edits(facts)
     if "bytes_out" in facts:
-        before, after = facts.get("bytes_came", facts["bytes_out"]), facts["bytes_out"]
+        before, after = facts.get("bytes_received", facts["bytes_out"]), facts["bytes_out"]
         yield (
             f"body: {before:,} → {after:,} bytes"
-            if "bytes_came" in facts
+            if "bytes_received" in facts
             else f"body: {size(after)}, unchanged"
         )
 
@@ -70,7 +70,7 @@ def _edits(facts: Mapping[str, Any]) -> Iterator[str]:
 def _body_edits(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield the rule's edits, and which of them changed the body, if known."""
     applied = facts.get("applied")
-    if applied is None and "bytes_out" in facts and "bytes_came" not in facts:
+    if applied is None and "bytes_out" in facts and "bytes_received" not in facts:
         applied = ()  # the body was forwarded unchanged
     edits = list(dict.fromkeys([*facts.get("edits", ()), *(applied or ())]))
     if edits:

@@ -81,7 +81,7 @@ def _edited(facts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     mapping = f"{model} → {sent}" if sent and sent != model else ""
     edits = facts.get("applied")
     if edits is None:
-        edits = facts.get("edits", ()) if "bytes_came" in facts else ()
+        edits = facts.get("edits", ()) if "bytes_received" in facts else ()
     return mapping, tuple(edits)
 
 

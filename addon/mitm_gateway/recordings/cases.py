@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ..exchange.body_edits import body_bytes
 from ..exchange.body_error import BodyError
 from ..exchange.explain import Explanation, explain
-from ..exchange.plan import body_bytes
 from ..exchange.request_body import read_body
 from ..rules.ruleset import RuleSet
 from ..text.printable import one_line

@@ -83,10 +83,10 @@ def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_
 
     monkeypatch.setattr(guard, "check", noting("admit", guard.check))
     monkeypatch.setattr(guard, "check_client_key", noting("admit", guard.check_client_key))
-    for name in ("decide", "read_body", "body_bytes", "outgoing"):
+    for name in ("decide", "read_body", "edited_json", "outgoing"):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     released(begun(BY_MODEL, policy=guard.Policy(client_keys=(CK.encode(),))))
-    assert order == ["admit", "admit", "decide", "read_body", "decide", "body_bytes", "outgoing"]
+    assert order == ["admit", "admit", "decide", "read_body", "decide", "edited_json", "outgoing"]
 
 
 def test_a_rule_that_reads_no_body_decides_on_the_head_alone() -> None:

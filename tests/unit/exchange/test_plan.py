@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from mitm_gateway.exchange.body_edits import applied_edits, body_bytes
 from mitm_gateway.exchange.headers import Secrets, outgoing
 from mitm_gateway.exchange.json_body import scan
-from mitm_gateway.exchange.plan import Pass, Plan, applied_edits, body_bytes, decide, key_to_move
+from mitm_gateway.exchange.plan import Pass, Plan, decide, key_to_move
 from mitm_gateway.rules.ruleset import NEEDS_BODY
 from mitm_gateway.rules.schema import Auth
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, Secret, masked_header

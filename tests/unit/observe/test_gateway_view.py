@@ -22,7 +22,7 @@ FACTS = {
     "model": "claude-opus-4-8",
     "model_sent": "claude-opus-4.6",
     "edits": ["remove context_management"],
-    "bytes_came": 812,
+    "bytes_received": 812,
     "bytes_out": 790,
     "bytes_in": 4321,
     "first_event_ms": 350.0,
@@ -118,7 +118,7 @@ def test_edits_without_effect_are_marked() -> None:
 
 
 def test_an_unchanged_body_has_no_effective_edits() -> None:
-    facts = {name: value for name, value in FACTS.items() if name != "bytes_came"}
+    facts = {name: value for name, value in FACTS.items() if name != "bytes_received"}
     lines = render({**facts, "edits": ["remove a"]}, RECEIVED, FORWARDED).splitlines()
     assert "  remove a: no effect here" in lines
     assert "body: 790 bytes, unchanged" in lines

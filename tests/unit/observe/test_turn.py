@@ -80,7 +80,7 @@ def test_the_vendor_may_explain_a_miss(response: Any, told: str | None) -> None:
     assert (f"the vendor's diagnosis: {told}" in lines) is (told is not None)
 
 
-EDITED = {"model": "m", "model_sent": "m", "bytes_came": 9, "applied": ["remove tools[*].b"]}
+EDITED = {"model": "m", "model_sent": "m", "bytes_received": 9, "applied": ["remove tools[*].b"]}
 
 
 @pytest.mark.parametrize(
