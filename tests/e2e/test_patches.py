@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 RULES = "rules: [{name: r, match: {host: 127.0.0.1}, auth: {scheme: keep}}]"
 CHANGED = """
-from mitmproxy import optmanager
+from mitmproxy import http
 from mitmproxy.proxy.layers.http import HttpStream
 def state_consume_request_body(self, event, more=None): ...
 state_consume_request_body.__qualname__ = "HttpStream.state_consume_request_body"
@@ -44,11 +44,11 @@ def test_a_speed_patch_that_does_not_fit_is_one_log_line(
 ) -> None:
     upstream = recorder(Reply(200, b"{}"))
     script = tmp_path / "changed.py"
-    change = "current = optmanager._Option.current\n"
-    change += "optmanager._Option.current = lambda self, more=None: current(self)"
+    change = "values = http.Headers.get_all\n"
+    change += "http.Headers.get_all = lambda self, name, more=None: values(self, name)"
     script.write_text(CHANGED.format(change=change))
     proxy = mitmdump("-s", str(script), rules=RULES, modes=[f"reverse:{upstream.url}"])
-    proxy.wait_for_output("patch uncopied-options not applied: .* changed in mitmproxy")
+    proxy.wait_for_output("patch plain-headers not applied: .* changed in mitmproxy")
     with Wire(proxy.port) as wire:
         assert wire.request("GET", "/", [("Host", "localhost")]).status == 200
     assert proxy.output().count("not applied") == 1

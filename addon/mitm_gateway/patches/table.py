@@ -173,13 +173,6 @@ PATCHES: tuple[Patch, ...] = (
         bodies.whole_bodies,
     ),
     Patch(
-        "uncopied-options",
-        "speed",
-        "mitmproxy copies an option deeply each time it is read, some thirty times a request",
-        None,
-        lookups.uncopied_options,
-    ),
-    Patch(
         "plain-headers",
         "speed",
         "mitmproxy looks up a header through six functions and an exception",

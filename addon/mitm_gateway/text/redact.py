@@ -323,7 +323,7 @@ def _masked_value(pair: str) -> str:
 
 def masked_text(text: str, secrets: Iterable[str] = ()) -> str:
     """Return a text in which the given secrets, and everything that looks like a key, are masked."""
-    return _shapes_masked(masked_exactly(text, secrets))
+    return _shapes_masked(masked_exactly(text, secrets) if secrets else text)
 
 
 def _shapes_masked(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Faster access to values that are read dozens of times a request: options, headers, dataclass fields."""
+"""Faster access to values that are read dozens of times a request: headers, dataclass fields."""
 
 from __future__ import annotations
 
@@ -10,34 +10,11 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from mitmproxy import hooks, http, optmanager
+from mitmproxy import hooks, http
 from mitmproxy.coretypes import multidict
 from mitmproxy.proxy.context import Context
 
 from ..patch import Patches, Unexpected, expect
-
-# Immutable types, which a reader cannot change, so that no copy is needed.
-_UNCHANGING = (bool, str, int, float, type(None))
-
-
-def uncopied_options(patches: Patches) -> None:
-    """Return options of immutable types without a deep copy."""
-    manager, option, unset = optmanager.OptManager, optmanager._Option, optmanager.unset
-    read = manager.__getattr__
-    expect(read, "self", "attr")
-    expect(option.current, "self")
-    if not {"value", "_default"} <= set(option.__slots__) or "_options" not in read.__code__.co_names:
-        raise Unexpected("optmanager.OptManager")
-
-    def get(self: Any, attr: str) -> Any:
-        found = self.__dict__["_options"].get(attr)
-        if found is not None:
-            value = found._default if found.value is unset else found.value
-            if isinstance(value, _UNCHANGING):
-                return value
-        return read(self, attr)  # type: ignore[no-untyped-call]
-
-    patches.set(manager, "__getattr__", get)
 
 
 def plain_headers(patches: Patches) -> None:
