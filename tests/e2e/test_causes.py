@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -23,8 +25,8 @@ rules: [{name: r, match: {host: api.anthropic.com}, upstream: "%s", auth: {schem
 MODE = "reverse:https://api.anthropic.com"
 
 
-def reason(mitmdump: StartMitmdump, upstream: str) -> str:
-    proxy = mitmdump(rules=RULES % upstream, modes=[MODE])
+def reason(mitmdump: StartMitmdump, upstream: str, trust: Path | None = None) -> str:
+    proxy = mitmdump(rules=RULES % upstream, modes=[MODE], trust=trust)
     with Wire(proxy.port) as wire:
         answer = wire.request("GET", "/", [("Host", "localhost")])
     assert answer.status == 502
@@ -60,6 +62,30 @@ def test_a_certificate_that_is_not_trusted(
     body = reason(mitmdump, f"https://localhost:{upstream.port}")
     assert "the upstream's certificate is not trusted" in body
     assert "ssl_verify_upstream_trusted_ca=FILE" in body
+
+
+@pytest.mark.parametrize(
+    ("version", "cause"),
+    [
+        (ssl.TLSVersion.TLSv1_2, "an alert; if it wants a client's certificate, set client_certs=FILE"),
+        (ssl.TLSVersion.TLSv1_3, "the upstream closed the connection without an answer"),
+    ],
+)  # fmt: skip
+def test_a_missing_client_certificate(
+    mitmdump: StartMitmdump, recorder: StartRecorder, tmp_path: Path, version: ssl.TLSVersion, cause: str
+) -> None:
+    class Demanding(Authority):
+        """An authority whose servers want a certificate of their clients."""
+
+        def server_context(self, *names: str, alpn: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+            context = super().server_context(*names, alpn=alpn)
+            context.verify_mode, context.maximum_version = ssl.CERT_REQUIRED, version
+            context.load_verify_locations(self.ca_file)
+            return context
+
+    authority = Demanding(tmp_path)
+    upstream = recorder(tls=authority, names=["localhost"])
+    assert cause in reason(mitmdump, f"https://localhost:{upstream.port}", authority.ca_file)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

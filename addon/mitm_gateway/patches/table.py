@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .patch import Patch, Patches, PatchKind, Unexpected
 from .safety import (
+    alerts,
     bounds,
     dialing,
     error_pages,
@@ -101,6 +102,13 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy buffers a TLS ClientHello of up to 16 MiB for each connection",
         None,
         heads.bound_client_hello,
+    ),
+    Patch(
+        "tls-alerts",
+        "safety",
+        "mitmproxy does not pass on that an alert has ended a connection, and both sides hang",
+        None,
+        alerts.end_at_alerts,
     ),
     Patch(
         "outgoing-head",

@@ -26,6 +26,7 @@ _CAUSES = (
     # The last three are those of QUIC.
     (r"certificate.verify|certificate verification|issuer certificate|self.signed certificate|doesn't match",
      "the upstream's certificate is not trusted; for a private CA set ssl_verify_upstream_trusted_ca=FILE"),
+    (r"\balert\b", "the upstream ended TLS with an alert; if it wants a client's certificate, set client_certs=FILE"),
     (r"refused HTTP CONNECT request: (\d{3})", "the proxy in front of the upstream refused the connection with {}"),
     (r"refused|connect call failed", "the upstream refused the connection"),
     (r"timed? ?out", "the connection to the upstream timed out"),
