@@ -28,6 +28,7 @@ from ..observe.stats import Stats
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
 from .connections import Connections
+from .defaults import timeout_s
 from .ended import Ended
 from .final_check import FinalCheck
 from .flow_list import Keeper
@@ -298,7 +299,7 @@ class GatewayAddon:
         # Now: the connections may be closed when the record is written.
         ending: Ending = "complete"
         if flow.error is not None or flow.websocket is not None:
-            ending = ending_of(flow, exchange.silence_s, self._lifecycle.timeout_s)
+            ending = ending_of(flow, exchange.silence_s, timeout_s(ctx.options))
         error = flow.error.msg.rstrip(".") if flow.error else None
         exchange.on_end(response_head_of(flow), error, ending)
         if rejected := exchange.rejected_credential():

@@ -29,12 +29,13 @@ from ..wire.proxies import ENVIRONMENT, SETTING_VARIABLE
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import Arrival
 from . import fail_closed, judged_options, live_view, views
+from .defaults import dial_late, set_defaults
 from .failed_start import end_start
 from .flows import head_of
 from .listeners import bind_to_loopback
 from .log_filter import quote_peers, unquote_peers
 from .option_conflicts import broken_promises, known_holes
-from .options import Settings, add_options, set_where_unset, take_out_faults
+from .options import Settings, add_options, take_out_faults
 from .private_files import make_private
 from .recorder import Recorder
 from .recording_file import RecordingError
@@ -49,10 +50,6 @@ logger = logging.getLogger(__name__)
 
 # Far longer than a start takes; where rules are missing for good the program has ended by then.
 START_PATIENCE_S = 5.0
-# Upstreams think for minutes; mitmproxy ends a connection after ten without a byte (11 has no option for that).
-LONGEST_SILENCE_S, FIXED_TIMEOUT_S = 3600, 600
-# Lines of a content view that are shown at once: mitmproxy's default of 512 ends inside Claude Code's system prompt.
-SHOWN_LINES = 4096
 # With these, other addons of mitmproxy work on whole bodies.
 _NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
 _REPLAY = "server_replay"
@@ -124,13 +121,7 @@ class Lifecycle:
             end_start(faults)
         make_private()
         self._remove_views = views.add()
-        set_where_unset(
-            ctx.options,
-            listen_host="127.0.0.1",
-            keep_host_header=True,
-            tcp_timeout=LONGEST_SILENCE_S,
-            content_view_lines_cutoff=SHOWN_LINES,
-        )
+        set_defaults(ctx.options)
 
     def configure(self, updated: set[str]) -> None:
         """Take the options over. At start a fault ends the program; later the change is rolled back."""
@@ -170,7 +161,7 @@ class Lifecycle:
         _tell_helpers(ctx.options.gateway_proxy)
         self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
-        _dial_late(loaded.ruleset, settings, has_recording=recording is not None)
+        self._dial_late(loaded.ruleset)
         quote_peers() if settings.reveal else unquote_peers()
         if self._is_running:
             self._put_in_force(loaded)
@@ -220,11 +211,6 @@ class Lifecycle:
             logger.info(problem)
 
     # ---- readiness ----
-
-    @property
-    def timeout_s(self) -> float:
-        """Return after how many seconds of silence mitmproxy closes a connection."""
-        return float(ctx.options.tcp_timeout if "tcp_timeout" in ctx.options else FIXED_TIMEOUT_S)
 
     @property
     def is_ready(self) -> bool:
@@ -287,12 +273,17 @@ class Lifecycle:
         self._candidate = loaded
         is_new, self._loaded = loaded is not self._loaded, loaded
         if is_new:
-            _dial_late(loaded.ruleset, self.settings, has_recording=self.recording is not None)
+            self._dial_late(loaded.ruleset)
             self._start_demo(loaded.ruleset)
         self._renew()
         self._has_rules.set()
         if is_new:
             logger.info("%s: %s in force", loaded.ruleset.file, counted(len(loaded.ruleset.rules), "rule"))
+
+    def _dial_late(self, ruleset: RuleSet) -> None:
+        is_needed = self.recording is not None or self.settings.policy.client_keys is not None
+        if is_needed or any(rule.upstream is not None for rule in ruleset.rules):
+            dial_late(ctx.options)
 
     def _renew(self) -> None:
         """Let new requests begin with the settings, the rules and the demo gateway as they are now."""
@@ -378,11 +369,3 @@ def _tell_helpers(proxy: str) -> None:
         os.environ.pop(SETTING_VARIABLE, None)
     else:
         os.environ[SETTING_VARIABLE] = proxy
-
-
-def _dial_late(ruleset: RuleSet, settings: Settings, *, has_recording: bool) -> None:
-    """Have mitmproxy contact no host before a rule or a client key has decided, unless the user wants that."""
-    redirects = any(rule.upstream is not None for rule in ruleset.rules)
-    is_needed = redirects or has_recording or settings.policy.client_keys is not None
-    if is_needed and set_where_unset(ctx.options, connection_strategy="lazy"):
-        logger.info("connection_strategy is lazy: no host is contacted before a request is decided on")

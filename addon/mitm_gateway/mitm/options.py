@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import Loader
@@ -223,23 +222,3 @@ def read_client_keys(path: Path) -> tuple[bytes, ...]:
     if not keys:
         raise exceptions.OptionsError(f"gateway_clients: {path} contains no key; expected one key a line")
     return keys
-
-
-def set_where_unset(options: Options, **values: Any) -> dict[str, Any]:
-    """Set the options that exist and that the user did not set; return those that were set.
-
-    mitmproxy's public `has_changed` compares with the default, so an explicit default looks unset there.
-    """
-    chosen = {name: value for name, value in values.items() if name in options and _is_unset(options, name)}
-    if chosen:
-        options.update(**chosen)
-    return chosen
-
-
-def _is_unset(options: Options, name: str) -> bool:
-    try:
-        from mitmproxy.optmanager import unset
-
-        return options._options[name].value is unset
-    except (ImportError, AttributeError, KeyError):
-        return not options.has_changed(name)
