@@ -78,7 +78,7 @@ def request_flow(**changes: Any) -> http.HTTPFlow:
     return flow
 
 
-async def test_helpers_are_told_about_the_gateways_proxy(running: Any) -> None:
+async def test_helpers_use_the_gateways_proxy(running: Any) -> None:
     addon, context = running
     assert "MITM_GATEWAY_PROXY" not in os.environ
     context.configure(addon, gateway_proxy="http://proxy.test:1")
@@ -413,7 +413,7 @@ async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any,
 
 
 @pytest.mark.parametrize("is_replay", [True, False])
-async def test_a_replay_goes_on_when_the_first_client_leaves(running: Any, is_replay: bool) -> None:
+async def test_a_replay_continues_when_the_first_client_leaves(running: Any, is_replay: bool) -> None:
     addon, _ = running
     flow = request_flow()
     flow.is_replay = "request" if is_replay else None

@@ -266,7 +266,7 @@ def test_names_are_restored_between_events_without_one(mapping: Shared) -> None:
         ),
     ],
 )
-def test_names_are_restored_where_the_api_has_them_whatever_the_type_says(
+def test_names_are_restored_where_the_api_has_them_under_any_type(
     mapping: Shared, target: str, kind: str, body: bytes
 ) -> None:
     proxy, upstream = mapping

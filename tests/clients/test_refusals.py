@@ -67,7 +67,7 @@ def test_a_missing_credential_is_shown_and_not_tried_again(program: Program, hom
 
 
 @pytest.mark.parametrize("program", [each for each in ALL if each.name == "codex"], ids=["codex"])
-def test_a_refused_websocket_costs_one_request_and_the_session_goes_on_over_http(
+def test_a_refused_websocket_takes_one_request_and_the_session_continues_over_http(
     program: Program, home: Home, recorder: Callable[..., Recorder]
 ) -> None:
     if program.version is None:

@@ -485,7 +485,7 @@ def test_an_upgrade_to_anything_but_websocket_is_removed(envoy: StartEnvoy, reco
         assert asked.json == {"model": "gw-model"}
 
 
-def test_an_upgrade_that_nobody_asked_for_is_not_relayed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+def test_an_unrequested_upgrade_is_not_relayed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
     upstream = recorder(Bytes(head + b"raw"))
     proxy = envoy(rules(upstream.url))

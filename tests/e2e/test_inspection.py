@@ -276,7 +276,7 @@ def test_a_stream_without_its_last_events_is_reported(
     ],
     ids=["redirect", "login", "empty"],
 )
-def test_an_unusable_response_is_an_error_whatever_its_status(
+def test_an_unusable_response_is_an_error_with_any_status(
     answer: Reply, hint: str, recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     proxy = start(mitmdump, recorder(answer))

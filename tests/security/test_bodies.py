@@ -113,7 +113,7 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
     assert peak_mb(stage) - before < 80
 
 
-def test_48_a_slow_body_delays_nobody_else(stage: Stage) -> None:
+def test_48_a_slow_body_delays_no_other_client(stage: Stage) -> None:
     client = stage.tunnel()
     client.send_request("POST", "/v1/messages", [*API_HEADERS, ("Content-Length", str(len(BODY)))])
     for place in range(len(BODY)):

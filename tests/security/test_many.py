@@ -63,7 +63,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_thousands_of_connections_delay_nobody_and_leave_nothing(
+def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
     stage_with: StartStage,
 ) -> None:
     stage = stage_with()

@@ -450,14 +450,14 @@ def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_with: Start
     stage.gw.script = answers
 
 
-def test_an_upstream_that_sends_interim_answers_only_holds_up_nobody_else(stage: Stage) -> None:
+def test_an_upstream_that_sends_only_interim_answers_delays_no_other_client(stage: Stage) -> None:
     stage.gw.script = Bytes(INTERIM)
     assert stage.ask().status == 502
     stage.gw.script = answers
 
 
 @pytest.mark.parametrize("way", ["tunnel", "reverse"])
-def test_a_switch_of_protocols_that_nobody_asked_for_opens_no_pipe(stage: Stage, way: str) -> None:
+def test_an_unrequested_switch_of_protocols_opens_no_pipe(stage: Stage, way: str) -> None:
     # The client's next bytes would be forwarded as they are, with its key.
     stage.gw.script = Bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
     client = stage.reverse() if way == "reverse" else stage.tunnel()

@@ -264,7 +264,7 @@ def test_52_53_a_failing_helper_reveals_nothing(
 
 
 @e2e
-def test_54_a_helper_that_hangs_runs_once_and_delays_nobody_else(
+def test_54_a_helper_that_hangs_runs_once_and_delays_no_other_request(
     stage_with: StartStage, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"

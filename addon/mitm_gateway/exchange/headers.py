@@ -171,10 +171,10 @@ def _without_websocket_key(item: Field) -> Field | None:
 def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
     """Return the fields with these names removed from `Connection`: the next hop would drop the headers it names."""
     hidden = {normal_name(name) for name in names}
-    return tuple(filter(None, (_nominating_less(item, hidden) for item in fields)))
+    return tuple(filter(None, (_without_options(item, hidden) for item in fields)))
 
 
-def _nominating_less(item: Field, hidden: set[str]) -> Field | None:
+def _without_options(item: Field, hidden: set[str]) -> Field | None:
     name, value = item
     if name.lower() != b"connection":
         return item

@@ -17,7 +17,7 @@ JSON_PLACES: tuple[Place, ...] = (("model",), ("model", "id"))
 # One search for both: a search for each would read the rest of the chunk again for every line.
 _LINE_END = re.compile(rb"[\r\n]")
 _MAX_FIELD_NAME = 8
-# The first bytes tell the kind of a body; the longest name of a field has this size.
+# The first bytes identify the kind of a body; the longest name of a field has this size.
 _MAX_UNDECIDED = 64
 
 

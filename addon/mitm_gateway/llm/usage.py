@@ -227,7 +227,7 @@ def reader_for(content_type: str) -> UsageReader:
 
 
 class _AutoUsage:
-    """Waits for the first bytes, which tell the kind of the response."""
+    """Waits for the first bytes, which identify the kind of the response."""
 
     def __init__(self, content_type: str) -> None:
         self._content_type = content_type

@@ -21,7 +21,7 @@ ORIGINAL = "gateway_original"
 # Shorter ones are placeholders, and occur inside other words.
 _LEAST_KEY = 8
 # These do not reveal an edit by the user: `host` follows the destination.
-_UNTOLD = (b"host", b"content-length", b"transfer-encoding", b"content-encoding")
+_IRRELEVANT = (b"host", b"content-length", b"transfer-encoding", b"content-encoding")
 
 
 def is_replay(flow: http.HTTPFlow) -> bool:
@@ -81,7 +81,7 @@ def restore_original(flow: http.HTTPFlow) -> None:
     if not isinstance(original, dict):
         return
     sent = original.get("sent_fields")
-    if sent is None or _told(sent) == _told(flow.request.headers.fields):
+    if sent is None or _revealing(sent) == _revealing(flow.request.headers.fields):
         flow.request.headers.fields = _fields(original)
     if _is_where_it_went(flow, original):
         point_at(flow, original["scheme"], original["host"], original["port"], text(original["target"]))
@@ -138,6 +138,6 @@ def _place(flow: http.HTTPFlow) -> list[Any]:
     return [text(data.scheme), data.host, data.port, data.path]
 
 
-def _told(fields: Fields) -> Fields:
+def _revealing(fields: Fields) -> Fields:
     """Return the fields that reveal an edit by the user."""
-    return tuple((name, value) for name, value in fields if name.lower() not in _UNTOLD)
+    return tuple((name, value) for name, value in fields if name.lower() not in _IRRELEVANT)

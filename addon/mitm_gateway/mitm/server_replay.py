@@ -81,9 +81,9 @@ class ServerReplay:
     ) -> http.Response | Refusal:
         """Return the recorded response to a request, or the refusal of one that is not in the recording."""
         head = exchange.head
-        came = _decoded(content, head.get("content-encoding") or "")
-        model = exchange.record.model or call_of(head).model_in(head.target) or _model_in(head, came)
-        bodies = (came,) if step.edited is None else (step.edited, came)
+        received = _decoded(content, head.get("content-encoding") or "")
+        model = exchange.record.model or call_of(head).model_in(head.target) or _model_in(head, received)
+        bodies = (received,) if step.edited is None else (step.edited, received)
         found = self.replies.take(_question(head, model, bodies, self.headers))
         if isinstance(found, Miss):
             return Refusal(_NO_RETRY, f"server_replay: {found.reason}")

@@ -133,7 +133,7 @@ _KEY_SHAPES = re.compile(
     r"|AIza[A-Za-z0-9_-]{30,}+|AKIA[A-Z0-9]{16}"
     r"|(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?eyJ)[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"
 )
-# A text without any of these holds no such key, which is found out much sooner.
+# A text without any of these contains no such key, and to search for them is much faster.
 KEY_MARKS = ("sk-", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "AIza", "AKIA", "eyJ")
 
 

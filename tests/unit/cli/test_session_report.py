@@ -53,7 +53,7 @@ def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str], *entries: dict[s
     return capsys.readouterr().err
 
 
-def test_a_socket_whose_client_goes_on_over_http_is_no_failure(
+def test_a_socket_whose_client_continues_over_http_is_no_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert summary(tmp_path, capsys, SOCKET, {"status": 200}) == ""

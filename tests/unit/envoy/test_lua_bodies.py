@@ -71,7 +71,7 @@ EACH_PLACE = ("abcdefgh", "é", "漢", r"\n")
 # Four readings of 256 bytes each: every place of one round, and some of the next.
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("filling", "step"), [(text, 1 if text in EACH_PLACE else 11) for text in FILLINGS])
-def test_a_fault_is_seen_wherever_it_stands_in_a_long_string(lua: Library, filling: str, step: int) -> None:
+def test_a_fault_is_found_at_any_place_in_a_long_string(lua: Library, filling: str, step: int) -> None:
     text = filling.encode() * (4000 // len(filling.encode()))
     for place in range(250, 1600, step):
         for odd in ODD_BYTES[place % 4 :: 4]:

@@ -283,7 +283,7 @@ def test_results_of_an_earlier_request_are_renamed_alike(lua: Library, model: st
     ).map(b"".join),
     st.booleans(),
 )
-def test_the_kind_of_a_response_is_told_alike(
+def test_the_kind_of_a_response_is_recognised_alike(
     lua: Library, content_type: str, start: bytes, is_whole: bool
 ) -> None:
     found = lua.call("kinds.of", content_type, start, is_whole)

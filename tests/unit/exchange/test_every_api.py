@@ -217,7 +217,7 @@ def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:
 @pytest.mark.parametrize(
     "path", sorted({path.removeprefix("/base") for *_, path in CASES if "{model}" not in path})
 )
-def test_the_model_of_a_deployment_is_mapped_whatever_follows(path: str) -> None:
+def test_the_model_of_a_deployment_is_mapped_before_any_path(path: str) -> None:
     step, _, _ = run(MAPS, "POST", f"/openai/deployments/client-a{path}", b"")
     assert isinstance(step, Forward), step
     assert step.head

@@ -90,7 +90,7 @@ def test_other_listeners_forward_it_as_before(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_a_rule_and_a_passing_listener_come_first(method: str) -> None:
+def test_a_rule_and_a_passing_listener_have_precedence(method: str) -> None:
     assert isinstance(ask(begun(make_rule("all", upstream=UPSTREAM)), method), Forward)
     assert isinstance(ask(begun(unmatched="pass"), method), Pass)
     by_model = make_rule("by-model", match={"model": "claude-*"}, upstream=UPSTREAM)

@@ -120,7 +120,7 @@ def test_a_refusal_is_reported_with_its_reason() -> None:
     assert Report.of(record).outcome == "refused"
 
 
-def test_the_log_entry_leaves_out_what_says_nothing() -> None:
+def test_the_log_entry_leaves_out_empty_values() -> None:
     record = replace(planned(), status=200, total_s=0.0123, bytes_in=5)
     assert Report.of(record).log_entry() == {
         "time": "1970-01-01T00:00:00.000+00:00",

@@ -209,6 +209,6 @@ def test_a_response_is_edited_alike_at_once_and_byte_by_byte(
 
 
 @pytest.mark.parametrize("length", [4094, 4095, 5000])
-def test_a_long_name_stays_whatever_the_chunks(length: int) -> None:
+def test_a_long_name_stays_in_chunks_of_any_size(length: int) -> None:
     body = b'{"id":"m","model":"%s","x":1}' % (b"n" * length)
     assert as_json(body) == as_json(*(body[place : place + 1] for place in range(len(body))))

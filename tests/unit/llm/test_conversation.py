@@ -250,7 +250,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\4\0\0\0\3\0\x08\6\0\0
         {"type": "message", "role": "developer", "tools": [{"name": "grep"}]},
     ],
 )
-def test_additional_tools_are_shown_wherever_they_stand(item: dict[str, Any]) -> None:
+def test_additional_tools_are_shown_at_any_place(item: dict[str, Any]) -> None:
     assert "  tools (1):\n    grep" in shown({"input": [item]})
 
 

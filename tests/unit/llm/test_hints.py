@@ -118,7 +118,7 @@ def test_copilot_errors_name_the_header_and_the_host() -> None:
     assert "https://api.business.githubcopilot.com" in (hint(replace(FAILURE, status=421)) or "")
 
 
-def test_a_redirect_names_the_host_and_nothing_secret() -> None:
+def test_a_redirect_names_the_host_and_no_secret() -> None:
     answer = replace(FAILURE, status=307, location="https://user:pw@login.test:8443/x?token=SECRET")
     assert hint(answer) == ("the upstream redirects to https://login.test; set upstream to the final address")
     assert hint(replace(FAILURE, status=302, location="http://[")) == (

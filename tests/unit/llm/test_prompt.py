@@ -105,7 +105,7 @@ def test_a_changed_system_prompt_has_its_place() -> None:
     assert words(before, after, with_text=False) == ["system changed", "same messages (3)"]
 
 
-def test_what_is_no_part_of_the_prompt_is_told_apart() -> None:
+def test_parts_that_do_not_belong_to_the_prompt_are_separated() -> None:
     block = {"type": "text", "text": "x-anthropic-billing-header: cc_version=1; cch=0a;"}
     before, after = ({**MESSAGES, "system": [{**block, "text": block["text"] + end}]} for end in "ab")
     assert words(before, after)[0].startswith("billing line of Claude Code changed")

@@ -147,7 +147,7 @@ def test_long_names_are_truncated() -> None:
     assert found.span["gen_ai.request.model"] == "m" * 255 + "…"
 
 
-def test_labels_can_be_encoded_whatever_a_peer_sends() -> None:
+def test_labels_of_any_text_of_a_peer_can_be_encoded() -> None:
     found = told(model="\ud800\x1b\n", usage=Usage(model="\udfff\n", stop_reason="\ud800"))
     for value in (found.name, *found.span.values(), *found.metric.values()):
         str(value).encode()

@@ -86,7 +86,7 @@ def test_a_suffix_for_a_long_context_and_the_sent_name_are_understood() -> None:
     assert PRICES.cost(at_vendor) == pytest.approx(1e-6)
 
 
-def test_a_file_of_the_user_comes_first(tmp_path: Path) -> None:
+def test_a_file_of_the_user_has_precedence(tmp_path: Path) -> None:
     file = tmp_path / "prices.yaml"
     file.write_text("models:\n  claude-opus-4-8: {input: 1, output: 2}\n  own: {input: 3, output: 4}\n")
     prices = Prices.of_file(file)

@@ -85,7 +85,7 @@ def test_rows_may_be_sessions_outcomes_models_or_rules(by: By, rows: list[list[s
     assert total[:3] == ["total", "7", "3"]
 
 
-def test_answers_that_no_vendor_served_cost_nothing() -> None:
+def test_answers_that_no_vendor_served_have_no_cost() -> None:
     stats = Stats()
     for more in ({}, {"upstream": "demo"}, {"replayed": True}):
         stats.add({**entry(1), **more})
@@ -176,7 +176,7 @@ def test_a_missing_log_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.endswith("no.jsonl: No such file or directory\n")
 
 
-def test_a_log_is_priced_anew_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_is_priced_again_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, prices = tmp_path / "log.jsonl", tmp_path / "prices.yaml"
     log.write_text(json.dumps(entry(1)))
     prices.write_text("models: {opus: {input: 1000, output: 0, cache_read: 0, cache_write: 0}}")

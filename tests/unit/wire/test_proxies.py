@@ -120,7 +120,7 @@ def test_a_login_need_not_be_utf_8() -> None:
         assert proxy.url.reveal() == "http://%75:%FF@a:1"
 
 
-def test_a_password_is_shown_by_nothing() -> None:
+def test_a_password_is_never_shown() -> None:
     proxies = Proxies.of("http://user:pass-word@a:1", {})
     assert proxies.https
     assert "pass-word" not in f"{proxies!r}{proxies.describe()}{proxies.https}{proxies.https.url}"

@@ -71,7 +71,7 @@ function envoy_on_response(handle)
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
     local received = size > 0 and chunk:getBytes(0, size) or ""
-    if not kind and size > 0 then -- the first chunk decides: Envoy does not tell the last one, to which it could be held
+    if not kind and size > 0 then -- the first chunk decides: Envoy does not mark the last one, until which it could wait
       kind = kinds.of(content_type, received, true)
       restorer = rename and editor_for(kind, rename, noted)
       reader = LISTENER.tokens and (usage[kind] or usage.json)()
