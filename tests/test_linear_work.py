@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from mitm_gateway.exchange import body_edits, form_body, guard, headers, json_body, masked_head, plan
 from mitm_gateway.exchange.guard import Policy
-from mitm_gateway.exchange.record import Record
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
 from mitm_gateway.llm.calls import identify
@@ -245,7 +244,6 @@ def body(text: str) -> bytes:
 
 
 FORM = "multipart/form-data; boundary=b"
-FORM_HEAD = RequestHead("POST", "https", "a.test", 443, "/", ((b"Content-Type", FORM.encode()),))
 
 
 def form(text: str) -> bytes:
@@ -267,6 +265,18 @@ def frame(text: str) -> bytes:
     payload = raw(text[:1])
     total = 16 + len(headers) + len(payload)
     return (struct.pack(">IIi", total, len(headers), 0) + headers + payload + b"\0" * 4) * len(text)
+
+
+def form_field(name: str, value: str) -> bytes:
+    """A form with one field."""
+    return raw(f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n--b--')
+
+
+def renamed_form(data: bytes, content_type: str) -> None:
+    """Rename the models of a form."""
+    if found := form_body.read_form(data, content_type, MESSAGES):
+        assert found.models
+        found.renamed(str.upper)
 
 
 def quietly(function: Callable[..., object], *arguments: Any) -> object:
@@ -359,11 +369,12 @@ CALLS: dict[str, Callable[[str], object]] = {
     "exchange.body_edits": lambda text: (
         body_edits.applied_edits(RULE, json_body.scan(body(text))),
         body_edits.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
-        body_edits.edited_form(PLAN, FORM_HEAD, form(text), Record(0.0)),
     ),
     "exchange.form_body": lambda text: (
-        form_body.models_in_form(b"--b\r\n" + raw(text) + b"\r\n--b--", f"multipart/form-data; boundary=b{text}"),
-        form_body.models_in_form(form(text), FORM), form_body.renamed_form(form(text), [(0, 1, text)], str.upper),
+        form_body.read_form(b"--b\r\n" + raw(text) + b"\r\n--b--", f"multipart/form-data; boundary=b{text}", MESSAGES),
+        quietly(renamed_form, form(text), FORM),
+        quietly(renamed_form, form_field("tools", json.dumps([{"model": each} for each in (*text[:500], text)])), FORM),
+        quietly(renamed_form, raw(text), "application/x-www-form-urlencoded"),
     ),
     "exchange.json_body": lambda text: quietly(body_edits.body_bytes, RULE, json_body.scan(body(text), MESSAGES)),
     "exchange.json_scanner": lambda text: (

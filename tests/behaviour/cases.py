@@ -336,6 +336,24 @@ CASES = [
              [('name="model"', "claude-exact")]),
         ]
     ),
+    *(
+        Case(f"a form's model is mapped: {name}", MODELS, target="/v1/realtime/calls", headers=(("Content-Type", kind),),
+             sent_target="/base/v1/realtime/calls", body=sent, sent_body=sent.replace(b"claude-opus-4", b"gw-large"))
+        for name, kind, sent in [
+            ("like a query's", "application/x-www-form-urlencoded", b"a=%7e&model=claude-opus-4&&b"),
+            ("in a field's JSON", "multipart/form-data; boundary=b-1",
+             form(('name="sdp"', "v=0"), ('name="session"', ' {"type":"é", "model":"claude-opus-4"}'))),
+            ("in a field named for its place", "multipart/form-data; boundary=b-1",
+             form(("charset=x; name=session[model]", "claude-opus-4"))),
+        ]
+    ),
+    Case("a field's JSON that is broken", MODELS, target="/v1/realtime/calls", headers=form_type("b-1"), status=400,
+         sent_target=None, body=form(('name="session"', '{"model":"a"'))),
+    Case("the model in a form decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND, headers=form_type("b-1"),
+         body=form(('name="model"', "claude-opus-4")), sent_headers={"authorization": f"Bearer {GW}"}),
+    Case("the model in a form takes the next rule", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
+         headers=(("Content-Type", "application/x-www-form-urlencoded"),), body=b"model=x",
+         sent_target="/rest/v1/messages"),
     Case("a form's model that is too long", MODELS, target="/v1/audio/transcriptions", headers=form_type("b-1"), status=400,
          sent_target=None, body=form(('name="model"', "x" * 9000))),
     Case("audio is no JSON", MODELS, headers=(("Content-Type", "audio/wav"),), body=b"RIFF", sent_body=b"RIFF"),

@@ -9,7 +9,7 @@ from ..rules.edits import Beta
 from ..rules.schema import Rule
 from ..wire.request import RequestHead
 from .body_error import BodyError
-from .form_body import models_in_form, renamed_form
+from .form_body import FormBody
 from .headers import drops_token
 from .json_body import Body
 from .json_edits import BETAS, edit
@@ -32,17 +32,16 @@ def edited_json(
     return edited
 
 
-def edited_form(plan: Plan, head: RequestHead, content: bytes, record: Record) -> bytes | None:
-    """Return the form to send, None if it stays as it is, and note its models. Raises BodyError."""
-    models = models_in_form(content, head.get("content-type") or "")
-    if not models or plan.rule.models is None:
+def edited_form(plan: Plan, form: FormBody, record: Record) -> bytes | None:
+    """Return the form to send, None if it stays as it is, and note its models."""
+    if plan.rule.models is None:
         return None
-    names, sent_for = tuple(dict.fromkeys(name for *_, name in models)), plan.rule.models.sent_for
-    record.note_models(plan, names)
+    sent_for = plan.rule.models.sent_for
+    record.note_models(plan, form.models)
     if record.model is None:
-        record.model, record.model_sent = names[0], sent_for(names[0])
-    edited = renamed_form(content, models, sent_for)
-    return None if edited is content else edited
+        record.model, record.model_sent = form.model, sent_for(form.model)
+    edited = form.renamed(sent_for)
+    return None if edited is form.raw else edited
 
 
 def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from . import guard
 from .body_edits import edited_form, edited_json
 from .body_error import BodyError, OvergrownError
 from .config import Config
+from .form_body import FormBody
 from .front_page import Greeting, greet
 from .headers import Secrets, outgoing, signed_fields
 from .json_body import Body
@@ -164,28 +165,29 @@ class Exchange:
 
     def _read(self, content: bytes) -> Step:
         body = self._scanned(content)
-        self.record.note_session(body.session if body else None)
+        self.record.note_session(body.session if isinstance(body, Body) else None)
         if self.plan is None and (step := self._match(body.models if body else ())):
             return step
         assert self.plan is not None
-        if answer := to_body(self.plan.rule, self.head, body.raw if body else b""):
+        if answer := to_body(self.plan.rule, self.head, body.raw if isinstance(body, Body) else b""):
             return self._answer(answer)
-        self._edit(self.plan, body, content)
+        if body is not None:
+            self._edit(self.plan, body, content)
         return self._proceed() if self._secrets is None else Forward(body=self._edited)
 
-    def _scanned(self, content: bytes) -> Body | None:
-        """Return the parsed body; None if it is empty or not JSON."""
+    def _scanned(self, content: bytes) -> Body | FormBody | None:
+        """Return JSON or a form with models; None for any other body."""
         limit = self.config.body_limit
         if len(content) > limit:
             raise TooLarge
         return read_body(self.head, content, limit)
 
-    def _edit(self, plan: Plan, body: Body | None, content: bytes) -> None:
+    def _edit(self, plan: Plan, body: Body | FormBody, content: bytes) -> None:
         record = self.record
-        if body is not None:
+        if isinstance(body, Body):
             edited = edited_json(plan, self.head, body, record, is_watched=self.config.is_watched)
         else:
-            edited = edited_form(plan, self.head, content, record) if plan.rule.models else None
+            edited = edited_form(plan, body, record)
         if edited is not None:
             self._edited = edited
             record.bytes_received, record.bytes_out = len(content), len(edited)

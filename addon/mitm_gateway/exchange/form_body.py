@@ -1,39 +1,111 @@
-"""The `model` field of a form with files, as requests about audio and images have it."""
+"""The models that a form names: in fields of the names that an API's JSON has for them, and in JSON inside a field."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import quote, unquote_plus
 
-from ..llm.body_kind import media_type
+from ..llm.apis import Api
 from .body_error import BodyError, Reason
-from .json_models import MAX_NAME_BYTES, MAX_NAMES
+from .json_body import layout_of, scan
+from .json_edits import byte_marks
+from .json_models import MAX_NAME_BYTES, MAX_NAMES, PlaceNode, tree_of
+from .json_scanner import json_string
 
 _BOUNDARY = re.compile(r'(?i)[; \t]boundary=(?:"([^"]+)"|([^\s";,]+))')
-_NAMES_MODEL = re.compile(rb'(?i)content-disposition:[ \t]*form-data[ \t]*;[ \t]*name="?model"?[ \t]*')
+_DISPOSITION = re.compile(rb"(?i)content-disposition:[ \t]*form-data[ \t]*(;.*)", re.DOTALL)
+_PARAMETER = re.compile(rb';[ \t]*([^=; \t]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^";]*))')
+# `session[model]` is the key "model" of "session", and `models[]` an element of "models".
+_STEP = re.compile(r"[^\[\]]+|\[\]")
 # Headers of a part: clients send some hundred bytes.
 MAX_HEADERS = 8_192
 
 
-def models_in_form(raw: bytes, content_type: str) -> list[tuple[int, int, str]]:
-    """Return the models that a form names, each with its place. Raises BodyError."""
-    found = _BOUNDARY.search(content_type)
-    if found is None or media_type(content_type) != "multipart/form-data":
-        return []
-    models = [(start, end, _name(raw[start:end])) for start, end in _fields(raw, found[1] or found[2])]
-    if len(models) > MAX_NAMES:
+class FormModel(NamedTuple):
+    """A model in a form: the place of its text, and how another name is written there."""
+
+    start: int
+    end: int
+    name: str
+    written: Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class FormBody:
+    """A form that names models."""
+
+    raw: bytes = field(repr=False)
+    places: tuple[FormModel, ...] = field(repr=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that the form names, each once."""
+        return tuple(dict.fromkeys([place.name for place in self.places]))
+
+    @property
+    def model(self) -> str:
+        """The first model that the form names."""
+        return self.places[0].name
+
+    def renamed(self, sent_for: Callable[[str], str]) -> bytes:
+        """Return the form with other names for its models; the same object if none changes."""
+        pieces, done = [], 0
+        for start, end, name, written in self.places:
+            if (sent := sent_for(name)) != name:
+                pieces += [self.raw[done:start], written(sent)]
+                done = end
+        return b"".join([*pieces, self.raw[done:]]) if pieces else self.raw
+
+
+def read_form(raw: bytes, content_type: str, api: Api) -> FormBody | None:
+    """Return a form that names models where this API has them; None for any other body. Raises BodyError."""
+    # A second Content-Type may follow.
+    kind = content_type.strip().lower()
+    found = _BOUNDARY.search(content_type) if kind.startswith("multipart/form-data") else None
+    if found:
+        places = list(_in_parts(raw, found[1] or found[2], api))
+    elif kind.startswith("application/x-www-form-urlencoded"):
+        places = list(_in_pairs(raw, api))
+    else:
+        return None
+    if len(places) > MAX_NAMES:
         raise BodyError(Reason.TOO_MANY_MODELS)
-    return models
+    if any(len(place.name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for place in places):
+        raise BodyError(Reason.LONG_MODEL)
+    return FormBody(raw, tuple(places)) if places else None
 
 
-def _fields(raw: bytes, boundary: str) -> Iterator[tuple[int, int]]:
-    """Yield the places of the values of fields with the name `model`."""
+def _node_of(name: str, api: Api) -> PlaceNode | None:
+    """Return what a field of this name has in an API: a model, or JSON with models."""
+    node = tree_of(api.request)
+    for step in _STEP.findall(name.lower()):
+        key = None if step == "[]" or step.isdecimal() else step
+        if (found := node.below.get(key)) is None:
+            return None
+        node = found
+    return node
+
+
+def _is_text(node: PlaceNode) -> bool:
+    """Report whether a model is the text of a field: of one, or of each of several with this name."""
+    return node.is_model or (None in node.below and node.below[None].is_model)
+
+
+# ---- forms with files ----
+
+
+def _in_parts(raw: bytes, boundary: str, api: Api) -> Iterator[FormModel]:
     mark = b"--" + boundary.encode("utf-8", "surrogateescape")
     start = 0
     for end in _parts(raw, mark):
         value = raw.find(b"\r\n\r\n", start, min(end, start + MAX_HEADERS)) if start else -1
-        if value >= 0 and any(map(_NAMES_MODEL.fullmatch, raw[start:value].split(b"\r\n"))):
-            yield value + 4, end
+        name = _field_name(raw[start:value]) if value >= 0 else None
+        if name and (node := _node_of(name, api)):
+            yield from _in_field(raw, value + 4, end, name, node, api)
         start = end + 2 + len(mark)
 
 
@@ -49,20 +121,65 @@ def _parts(raw: bytes, mark: bytes) -> Iterator[int]:
         at = raw.find(b"\r\n" + mark, after)
 
 
-def _name(value: bytes) -> str:
-    if len(value) > MAX_NAME_BYTES:
-        raise BodyError(Reason.LONG_MODEL)
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise BodyError(Reason.NOT_UTF8) from None
+def _field_name(headers: bytes) -> str | None:
+    """Return the name of a field; None for a file."""
+    for line in headers.split(b"\r\n"):
+        if found := _DISPOSITION.fullmatch(line):
+            given: dict[bytes, bytes] = {
+                key.lower(): (quoted or bare).strip(b" \t")
+                for key, quoted, bare in _PARAMETER.findall(found[1])
+            }
+            if b"name" in given and not given.keys() & {b"filename", b"filename*"}:
+                return given[b"name"].decode("utf-8", "replace")
+    return None
 
 
-def renamed_form(raw: bytes, models: list[tuple[int, int, str]], sent_for: Callable[[str], str]) -> bytes:
-    """Return a form with other names for its models; the same object if none changes."""
-    pieces, done = [], 0
-    for start, end, name in models:
-        if (sent := sent_for(name)) != name:
-            pieces += [raw[done:start], sent.encode("utf-8", "surrogateescape")]
-            done = end
-    return b"".join([*pieces, raw[done:]]) if pieces else raw
+def _in_field(raw: bytes, start: int, end: int, name: str, node: PlaceNode, api: Api) -> Iterator[FormModel]:
+    if not node.is_model and raw[start:end].lstrip(b" \t\r\n")[:1] in (b"{", b"["):
+        yield from _in_json(raw, start, end, name.lower(), api)
+    elif _is_text(node):
+        try:
+            yield FormModel(start, end, raw[start:end].decode(), _plain)
+        except UnicodeDecodeError:
+            raise BodyError(Reason.NOT_UTF8) from None
+
+
+def _in_json(raw: bytes, start: int, end: int, key: str, api: Api) -> Iterator[FormModel]:
+    """Yield the models in a field's JSON, which is read as the member of an object."""
+    if "[" in key:
+        return
+    lead = f'{{"{key}":'.encode()
+    layout = layout_of(body := scan(lead + raw[start:end] + b"}", api))
+    marks = byte_marks(body, [mark for start, end, *_ in layout.models for mark in (start, end)])
+    shift = start - len(lead)
+    for first, last, (_, _, name, prefix) in zip(marks[::2], marks[1::2], layout.models, strict=True):
+        yield FormModel(first + shift, last + shift, name, partial(_in_quotes, prefix))
+
+
+def _plain(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _in_quotes(prefix: str, name: str) -> bytes:
+    return json_string(prefix + name)
+
+
+# ---- forms like a query ----
+
+
+def _in_pairs(raw: bytes, api: Api) -> Iterator[FormModel]:
+    at = 0
+    for pair in raw.split(b"&"):
+        name, mark, value = pair.partition(b"=")
+        node = _node_of(_decoded(name), api) if mark else None
+        if node and _is_text(node):
+            yield FormModel(at + len(name) + 1, at + len(pair), _decoded(value), _encoded)
+        at += len(pair) + 1
+
+
+def _decoded(text: bytes) -> str:
+    return unquote_plus(text.decode("utf-8", "surrogateescape"))
+
+
+def _encoded(name: str) -> bytes:
+    return quote(name, safe=":@/").encode()

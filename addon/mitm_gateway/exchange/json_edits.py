@@ -330,7 +330,7 @@ def _spliced_bytes(body: Body, edits: Sequence[_Edit]) -> bytes:
         return body.raw
     ordered = sorted(edits, key=_place)
     if not layout_of(body).text.isascii():
-        marks = _byte_marks(body, [mark for start, end, _ in ordered for mark in (start, end)])
+        marks = byte_marks(body, [mark for start, end, _ in ordered for mark in (start, end)])
         ordered = list(zip(marks[::2], marks[1::2], [text for *_, text in ordered], strict=True))
     return _joined(body.raw, ordered)
 
@@ -350,7 +350,7 @@ def _joined(raw: bytes, edits: Iterable[tuple[int, int, str]]) -> bytes:
 _place = itemgetter(0, 1)
 
 
-def _byte_marks(body: Body, marks: list[int]) -> list[int]:
+def byte_marks(body: Body, marks: list[int]) -> list[int]:
     """Return positions in the text as positions in the bytes; all but the longest run is encoded to be counted."""
     text = layout_of(body).text
     runs = list(pairwise([0, *marks, len(text)]))

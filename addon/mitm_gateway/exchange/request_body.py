@@ -5,15 +5,21 @@ from __future__ import annotations
 from ..llm.calls import call_of
 from ..wire.content_encoding import decode
 from ..wire.request import RequestHead
+from .form_body import FormBody, read_form
 from .json_body import Body, is_json, scan
 
 
-def read_body(head: RequestHead, content: bytes, limit: int) -> Body | None:
-    """Return the body, or None if it is empty or not JSON. Raises BodyError, DecodingError and TooLarge."""
+def read_body(head: RequestHead, content: bytes, limit: int) -> Body | FormBody | None:
+    """Return JSON or a form with models; None for any other body. Raises BodyError, DecodingError and TooLarge."""
     if not content:
         return None
-    raw = decode(content, head.get("content-encoding") or "", limit)
-    return scan(raw, call_of(head).api) if is_json(head.get("content-type") or "", raw) else None
+    raw, content_type = (
+        decode(content, head.get("content-encoding") or "", limit),
+        head.get("content-type") or "",
+    )
+    if is_json(content_type, raw):
+        return scan(raw, call_of(head).api)
+    return read_form(raw, content_type, call_of(head).api)
 
 
 def announces_more_than(limit: int, head: RequestHead) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..exchange.body_edits import body_bytes
 from ..exchange.body_error import BodyError
 from ..exchange.explain import Explanation, explain
+from ..exchange.json_body import Body
 from ..exchange.request_body import read_body
 from ..rules.ruleset import RuleSet
 from ..text.printable import one_line
@@ -78,7 +79,7 @@ def _outcome(recorded: Recorded, rules: RuleSet) -> Explanation:
     if found.verdict != "forward" or rule is None or not rule.reads_body:
         return found
     try:
-        if body := read_body(head, recorded.request.raw, MAX_BODY):
+        if isinstance(body := read_body(head, recorded.request.raw, MAX_BODY), Body):
             body_bytes(rule, body)
     except (BodyError, DecodingError) as fault:
         return Explanation(found.request, "refuse", rule.name, status=400, reason=str(fault))

@@ -97,7 +97,7 @@ class Models(Model):
     """Name or glob to name: an exact name wins, then file order. `{1}` in a target is the text of the glob's
     first star. A name that is itself a target stays; a name with `[1m]` is also tried without it. A name without
     an entry is sent as it is, and the flow's comment says so. The models of fallbacks and tools in a request, and
-    the field `model` of a form with files, are mapped as well."""
+    those in the fields of a form, are mapped as well."""
     default: ModelTarget | None = None
     """Name for all models that `map` does not cover."""
     restore: bool = True

@@ -16,7 +16,7 @@ from mitm_gateway.envoy.lua_constants import api_data, constants
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.exchange import json_body
 from mitm_gateway.exchange.body_error import BodyError
-from mitm_gateway.exchange.form_body import models_in_form, renamed_form
+from mitm_gateway.exchange.form_body import read_form
 from mitm_gateway.exchange.json_body import is_json, scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.exchange.local_answers import estimated_tokens
@@ -181,7 +181,7 @@ def test_the_models_of_every_api_are_found_and_renamed_alike(
         return
     rule = make_rule(models={"map": {"m": "sent", "é": 'q"'}})
     assert rule.models is not None
-    places, _ = lua.call("models.scan", raw, api_data(api))
+    places, *_ = lua.call("models.scan", raw, api_data(api))
     renamed = lua.call("models.renamed", raw, list(places.values()), rule_data(rule, HERE)["models"])
     assert renamed == edit(scan(raw, api), model=rule.models.sent_for)
 
@@ -315,30 +315,39 @@ def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None
 FORMS = st.lists(
     st.sampled_from([
         "--b", "\r\n", "\r\n", "\r\n\r\n", "--", "\r\n--b", 'Content-Disposition: form-data; name="model"', "a", "é", " ",
-        'content-disposition:form-data;name=model ', '; filename="x"', "\r\n--b--", "\udcff",
+        'content-disposition:form-data;name=model ', '; filename="x"', "\r\n--b--", "\udcff", "; name=", '"', "; x=",
+        '--b\r\nContent-Disposition: form-data; name="session"\r\n\r\n{"model":"a","x":"é"}\r\n--b--', "{", "}",
+        '--b\r\nContent-Disposition: form-data; name="session[model]"\r\n\r\na\r\n--b--', "model=a", "&", "=", "%61", "+",
+        '"model":"a"', "session%5Bmodel%5D=a", "[0]", "[]", "session", "model",
     ]),
     max_size=14,
 ).map("".join)  # fmt: skip
 FORM_TYPES = st.sampled_from([
     "multipart/form-data; boundary=b", 'Multipart/Form-Data;x=1; Boundary="b"', "multipart/form-data",
     "multipart/mixed; boundary=b", "multipart/form-data; boundary=b, application/json",
+    "application/x-www-form-urlencoded; charset=utf-8",
 ])  # fmt: skip
 
 
-@given(FORMS, FORM_TYPES)
-def test_the_models_of_forms_are_found_and_renamed_alike(lua: Library, form: str, content_type: str) -> None:
+@given(FORMS, FORM_TYPES, st.sampled_from(["realtime", "chat-completions", "agents", "openai-media"]))
+def test_the_models_of_forms_are_found_and_renamed_alike(
+    lua: Library, form: str, content_type: str, name: str
+) -> None:
+    api = next(each for each in APIS if each.name == name)
     raw, rule = (
         form.encode("utf-8", "surrogateescape"),
         make_rule(models={"map": {"a": "b"}, "default": "é-c"}),
     )
     assert rule.models
     try:
-        models = models_in_form(raw, content_type)
+        found = read_form(raw, content_type, api)
     except BodyError:
         with pytest.raises(Refused):
-            lua.call("models.scan_form", raw, content_type)
+            lua.call("models.scan_form", raw, content_type, api_data(api))
         return
-    places, names = lua.call("models.scan_form", raw, content_type)
-    assert [name.decode() for name in names.values()] == list(dict.fromkeys(name for *_, name in models))
+    places, names = lua.call("models.scan_form", raw, content_type, api_data(api))
+    models = found.models if found else ()
+    assert [name.decode("utf-8", "replace") for name in names.values()] == list(models)
+    renamed = found.renamed(rule.models.sent_for) if found else raw
     data = rule_data(rule, HERE)["models"]
-    assert lua.call("models.renamed", raw, places, data, 1) == renamed_form(raw, models, rule.models.sent_for)
+    assert lua.call("models.renamed", raw, places, data) == renamed

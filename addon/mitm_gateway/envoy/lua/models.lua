@@ -4,7 +4,7 @@ local models = {}
 
 local REASONS = CONSTANTS.reasons
 local QUOTE, BACKSLASH, LETTER_A, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 97, 123, 91
-local value_end, refuse, captures = json.value_end, json.refuse, text.captures
+local value_end, refuse, captures, split, trimmed = json.value_end, json.refuse, text.captures, text.split, text.trimmed
 
 -- The body that is searched, the places found in it, and how many members and elements the search may still visit.
 local text, tree, found, seen, steps_left = "", nil, {}, {}, 0
@@ -107,6 +107,25 @@ local function visit(p, key_at, value)
   return finish
 end
 
+-- Return the distinct names of places, in order, behind a first one if it is given.
+local function distinct(places, first)
+  local names, known = { first }, {}
+  if first then known[first] = true end
+  for place = 1, #places do
+    local name = places[place].name
+    if not known[name] then known[name], names[#names + 1] = true, name end
+  end
+  return names
+end
+
+local function checked(names)
+  if #names > CONSTANTS.max_names then refuse(REASONS.too_many_models) end
+  for _, name in ipairs(names) do
+    if #name > CONSTANTS.max_name_bytes then refuse(REASONS.long_model) end
+  end
+  return names
+end
+
 -- Check that a body is a JSON object. Return the places of the models that an API has in it (`start`, `finish`, `name`
 -- and `prefix`, the resource name up to it), the distinct names in order, that of the top-level `model` first, and whether
 -- a key at the top level may be "anthropic_beta".
@@ -116,29 +135,33 @@ function models.scan(body, api)
   own, next_model, may_have_betas = nil, nil, false
   json.scan(body, visit)
   text = ""
-  local names, known = {}, {}
-  if own then known[own], names[1] = true, own end
-  for place = 1, #found do
-    local name = found[place].name
-    if not known[name] then known[name], names[#names + 1] = true, name end
-  end
-  if #names > CONSTANTS.max_names then refuse(REASONS.too_many_models) end
-  for _, name in ipairs(names) do
-    if #name > CONSTANTS.max_name_bytes then refuse(REASONS.long_model) end
-  end
-  return found, names, may_have_betas
+  return found, checked(distinct(found, own)), may_have_betas
 end
 
 -- ---- forms ----
 
 local MAX_PART_HEADERS = CONSTANTS.max_part_headers
 
-local function names_model(headers)
-  for line in (headers .. "\r\n"):gmatch("(.-)\r\n") do
-    local name = line:lower():match("^content%-disposition:[ \t]*form%-data[ \t]*;[ \t]*name=(.-)[ \t]*$")
-    if name and name:match('^"?(.-)"?$') == "model" then return true end
+-- Return the parameters of a header's value from its first `;` on, with their names in lower case.
+local function parameters_of(line)
+  local parameters, at = {}, 1
+  while true do
+    local _, finish, key = line:find(";[ \t]*([^=; \t]+)[ \t]*=[ \t]*", at)
+    if not finish then return parameters end
+    local _, close, value = line:find('^"([^"]*)"', finish + 1)
+    if not close then _, close, value = line:find('^([^";]*)', finish + 1) end
+    parameters[key:lower()] = value:match("^[ \t]*(.-)[ \t]*$")
+    at = close + 1
   end
-  return false
+end
+
+-- Return the name of a field; nil for a file.
+local function field_name(headers)
+  for line in (headers .. "\r\n"):gmatch("(.-)\r\n") do
+    local start = line:lower():match("^content%-disposition:[ \t]*form%-data[ \t]*();")
+    local given = start and parameters_of(line:sub(start)) or {}
+    if given.name and not given.filename and not given["filename*"] then return given.name end
+  end
 end
 
 -- Return the places of the line breaks before the boundaries of a form; a place counts the bytes before it.
@@ -161,40 +184,90 @@ local function boundary_in(content_type)
   return value:match('^"([^"]+)"') or value:match('^[^%s";,]+')
 end
 
--- Return the models of a form with files, in the manner of `scan`.
-function models.scan_form(form, content_type)
-  local places, names, known = {}, {}, {}
-  local boundary = boundary_in(content_type)
-  if not boundary or kinds.media_type(content_type) ~= "multipart/form-data" then return places, names end
+local function as_it_is(name) return name end
+
+-- Return what a field of this name has in an API: a model, or JSON with models. `session[model]` is the key "model" of
+-- "session", and `models[]` an element of "models".
+local function node_of(name, api)
+  local node, is_step = CONSTANTS.trees[api.tree], false
+  for step in name:lower():gsub("%[%]", "[0]"):gmatch("[^%[%]]+") do
+    is_step = true
+    if step:find("^%d+$") then node = node.each else node = node.below and node.below[step] end
+    if not node then return nil end
+  end
+  return is_step and node or nil
+end
+
+-- Report whether a model is the text of a field: of one, or of each of several with this name.
+local function is_text(node) return node.is_model or node.each and node.each.is_model end
+
+-- Add the models in a field's JSON, which is read as the member of an object.
+local function add_json(places, value, start, key, api)
+  if key:find("[", 1, true) then return end
+  local lead = '{"' .. key .. '":'
+  for _, place in ipairs((models.scan(lead .. value .. "}", api))) do
+    local shift = start - #lead
+    place.start, place.finish = place.start + shift, place.finish + shift
+    places[#places + 1] = place
+  end
+end
+
+local function add_parts(places, form, boundary, api)
   local mark, start = "--" .. boundary, 0
   for _, finish in ipairs(parts_of(form, mark)) do
-    local value = start > 0 and form:sub(start + 1, math.min(finish, start + MAX_PART_HEADERS)):find("\r\n\r\n", 1, true)
-    if value and names_model(form:sub(start + 1, start + value - 1)) then
-      local name = form:sub(start + value + 4, finish)
-      if #name > CONSTANTS.max_name_bytes then refuse(REASONS.long_model) end
-      if not json.is_utf8(name) then refuse(REASONS.not_utf8) end
-      places[#places + 1] = { start = start + value + 3, finish = finish, name = name, prefix = "" }
-      if not known[name] then known[name], names[#names + 1] = true, name end
+    local stop = start > 0 and form:sub(start + 1, math.min(finish, start + MAX_PART_HEADERS)):find("\r\n\r\n", 1, true)
+    local name = stop and field_name(form:sub(start + 1, start + stop - 1))
+    local node = name and node_of(name, api)
+    if node then
+      local value_start = start + stop + 3
+      local value = form:sub(value_start + 1, finish)
+      if not node.is_model and value:find("^[ \t\r\n]*[{%[]") then
+        add_json(places, value, value_start, name:lower(), api)
+      elseif is_text(node) then
+        if not json.is_utf8(value) then refuse(REASONS.not_utf8) end
+        places[#places + 1] = { start = value_start, finish = finish, name = value, prefix = "", written = as_it_is }
+      end
     end
     start = finish + 2 + #mark
   end
+end
+
+local function add_pairs(places, form, api)
+  local at = 0
+  for _, pair in ipairs(split(form, "&")) do
+    local mark = pair:find("=", 1, true)
+    local node = mark and node_of(head.query_text(pair:sub(1, mark - 1)), api)
+    if node and is_text(node) then
+      local name = head.query_text(pair:sub(mark + 1))
+      places[#places + 1] = { start = at + mark, finish = at + #pair, name = name, prefix = "", written = head.quoted_value }
+    end
+    at = at + #pair + 1
+  end
+end
+
+-- Return the models of a form, in the manner of `scan`.
+function models.scan_form(form, content_type, api)
+  local places, kind = {}, trimmed(content_type):lower()
+  local boundary = kind:find("multipart/form-data", 1, true) == 1 and boundary_in(content_type)
+  if boundary then
+    add_parts(places, form, boundary, api)
+  elseif kind:find("application/x-www-form-urlencoded", 1, true) == 1 then
+    add_pairs(places, form, api)
+  end
   if #places > CONSTANTS.max_names then refuse(REASONS.too_many_models) end
-  return places, names
+  return places, checked(distinct(places))
 end
 
 local write = escapes.new_writer()
 
-local function as_it_is(name) return name end
-
--- Return the body with each model as a rule's map names it; in a form names stand as they are.
-function models.renamed(body, places, map, is_form)
-  local written = is_form and as_it_is or write
+-- Return the body with each model as a rule's map names it.
+function models.renamed(body, places, map)
   local pieces, done = {}, 0
   for _, place in ipairs(places) do
     local sent = head.sent_model(map, place.name)
     if sent ~= place.name then
       pieces[#pieces + 1] = body:sub(done + 1, place.start)
-      pieces[#pieces + 1] = written(place.prefix .. sent)
+      pieces[#pieces + 1] = (place.written or write)(place.prefix .. sent)
       done = place.finish
     end
   end

@@ -99,9 +99,14 @@ local function read_body(handle, headers, request)
   if encoding and text.trimmed(encoding):lower() ~= "identity" then refuse(400, REASONS.compressed) end
   local content = body:getBytes(0, size)
   request.body = body
-  if not head.is_json(headers:get("content-type") or "", content) then return headers end
-  request.text = content
-  request.places, request.names, request.may_have_betas = models.scan(content, request.call.endpoint)
+  local content_type = headers:get("content-type") or ""
+  if head.is_json(content_type, content) then
+    request.text = content
+    request.places, request.names, request.may_have_betas = models.scan(content, request.call.endpoint)
+  else
+    request.form = content
+    request.places, request.names = models.scan_form(content, content_type, request.call.endpoint)
+  end
   request.body_model = request.names[1]
   return headers
 end
@@ -123,15 +128,14 @@ local function edit_body(rule, request, moves_token)
   if edited ~= request.text then request.body:setBytes(edited) end
 end
 
--- Map the models of a form with files. They decide no rule, but the response shows the client's name.
-local function edit_form(headers, rule, request)
-  local form = request.body:getBytes(0, request.body:length())
-  local places, names = models.scan_form(form, headers:get("content-type") or "")
+-- Map the models of a form.
+local function edit_form(rule, request)
+  local places, names = request.places, request.names
   if not names[1] then return end
   request.asked_for = #names > 1 and models.names_by_sent(names, rule.models) or nil
-  if not request.model then request.model, request.sent = names[1], head.sent_model(rule.models, names[1]) end
-  local edited = models.renamed(form, places, rule.models, true)
-  if edited ~= form then request.body:setBytes(edited) end
+  if not request.sent then request.sent = head.sent_model(rule.models, names[1]) end
+  local edited = models.renamed(request.form, places, rule.models)
+  if edited ~= request.form then request.body:setBytes(edited) end
 end
 
 -- ---- the rule ----
@@ -271,8 +275,8 @@ local function serve(handle, headers, request)
     end
     if request.text then
       edit_body(rule, request, moves_token)
-    elseif request.body and rule.models then
-      edit_form(headers, rule, request)
+    elseif request.form and rule.models then
+      edit_form(rule, request)
     end
   end
   edit_path(headers, rule, request)
@@ -300,7 +304,7 @@ local function request_of(headers)
   return { -- with the fields that later steps set: a table that grows is copied several times
     method = headers:get(":method"), target = target, path = path, query = query, fields = fields_of(headers),
     normal = nil, call = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, has_no_body = nil,
-    body = nil, text = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
+    body = nil, text = nil, form = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
   }
 end
 
