@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -502,13 +503,44 @@ def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recor
     head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n" + b"x-a: %s\r\n" % (b"a" * 1000) * 95
     with contextlib.ExitStack() as open_:
         for _ in range(1500):
-            socket = open_.enter_context(Wire(proxy.port))
-            socket.send(head)
+            open_.enter_context(Wire(proxy.port)).send(head)
         assert memory_of(proxy) < 1.2 * limit
     deadline = time.monotonic() + 30
     while ask(proxy).status != 200:  # until it has returned the memory, and noticed
         assert time.monotonic() < deadline, memory_of(proxy)
         time.sleep(0.05)
+
+
+def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
+    envoy: StartEnvoy, recorder: StartRecorder
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    limit = 128 << 20
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), max_heap=limit)
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n{"
+    with contextlib.ExitStack() as open_:
+        sockets = [
+            open_.enter_context(socket.create_connection(("127.0.0.1", proxy.port))) for _ in range(50)
+        ]
+        for each in sockets:
+            each.sendall(head)
+        for each in sockets:
+            each.settimeout(1)
+            with contextlib.suppress(OSError):
+                each.sendall(b" " * (8 << 20))
+        status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+        assert int(status.split("VmHWM:")[1].split()[0]) << 10 < 2 * limit
+        deadline = time.monotonic() + 30
+        while status_of(proxy) != 200:  # until the requests without progress have been ended
+            assert time.monotonic() < deadline, memory_of(proxy)
+    assert len(upstream.requests) == 1
+
+
+def status_of(proxy: Envoy) -> int | None:
+    """Return the status of a request's answer; None where there is none."""
+    with contextlib.suppress(OSError):
+        return ask(proxy).status
+    return None
 
 
 def memory_of(proxy: Envoy) -> float:

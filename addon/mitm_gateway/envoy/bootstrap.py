@@ -39,6 +39,7 @@ _MONITOR, _ACTION = "envoy.resource_monitors.", "envoy.overload_actions."
 _RELEASED_BYTES = 64 << 20
 # At these shares of the largest heap.
 _HEAP_ACTIONS = {"shrink_heap": 0.9, "stop_accepting_requests": 0.95, "stop_accepting_connections": 0.98}
+_LOAD_SHED, _LEAST_PATIENCE = "envoy.load_shed_points.", "5s"
 _MAX_CONNECTIONS = 50_000
 _UPGRADE = "websocket"
 # No client sees this status: it marks an answer that gets its form as the others do.
@@ -103,14 +104,36 @@ def _overload_manager(options: Options) -> dict[str, Any]:
         "max_active_downstream_connections": _MAX_CONNECTIONS,
     }
     return {
+        "refresh_interval": "0.1s",
         "resource_monitors": [
             {"name": heap, "typed_config": heap_type},
             {"name": limits, "typed_config": limits_type},
         ],
-        "actions": [
-            {"name": f"{_ACTION}{name}", "triggers": [{"name": heap, "threshold": {"value": share}}]}
-            for name, share in _HEAP_ACTIONS.items()
+        "actions": [_at_share(f"{_ACTION}{name}", heap, share) for name, share in _HEAP_ACTIONS.items()]
+        + [_shorter_patience(heap)],
+        # Bodies that have begun would grow on.
+        "loadshed_points": [
+            _at_share(f"{_LOAD_SHED}{name}", heap, _HEAP_ACTIONS["stop_accepting_connections"])
+            for name in ("http1_server_abort_dispatch", "http2_server_go_away_and_close_on_dispatch")
         ],
+    }
+
+
+def _at_share(name: str, heap: str, share: float) -> dict[str, Any]:
+    return {"name": name, "triggers": [{"name": heap, "threshold": {"value": share}}]}
+
+
+def _shorter_patience(heap: str) -> dict[str, Any]:
+    """Return the action that ends requests without progress sooner while memory is short, so that others are served."""
+    patience = {
+        "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+        "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_STREAM_IDLE", "min_timeout": _LEAST_PATIENCE}],
+    }
+    scaled = {"scaling_threshold": _HEAP_ACTIONS["shrink_heap"], "saturation_threshold": 1.0}
+    return {
+        "name": f"{_ACTION}reduce_timeouts",
+        "triggers": [{"name": heap, "scaled": scaled}],
+        "typed_config": patience,
     }
 
 
