@@ -153,6 +153,7 @@ def test_every_case_is_the_same_over_http2(
         wanted = [] if case.sent_target is None else [(case.sent_target, body)]
         if (status, sent) != (case.status, wanted):
             differing.append((case.name, status, sent))
+    wire.close()
     assert not differing
 
 

@@ -14,7 +14,12 @@ class Web:
 
     def __init__(self, proxy: Mitmdump) -> None:
         self._client = httpx.Client(
-            base_url=f"http://127.0.0.1:{proxy.web_port}", trust_env=False, follow_redirects=True
+            base_url=f"http://127.0.0.1:{proxy.web_port}",
+            trust_env=False,
+            follow_redirects=True,
+            limits=httpx.Limits(
+                max_keepalive_connections=0
+            ),  # nothing stays open, so nothing has to be closed
         )
         self._client.get("/", params={"token": WEB_PASSWORD})
         self._client.get("/updates")  # where mitmproxy 12 gives the token that changes need
