@@ -9,7 +9,7 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -57,21 +57,21 @@ def expressions() -> Iterator[Expression]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if "import re\n" not in (code := path.read_text()):
             continue
-        tree = ast.parse(code)
-        uses = list(_uses(tree))
+        nodes = list(ast.walk(ast.parse(code)))
+        uses = list(_uses(nodes))
         for name, method, line, pattern in uses:
             if name == "re" and pattern is not None and method in {*_SEARCHES, "match", "fullmatch"}:
                 yield Expression(f"{path.name}:{line}", re.compile(pattern), frozenset({method}))
         if any((name, method) == ("re", "compile") for name, method, *_ in uses):
             module = path.relative_to(PACKAGE).with_suffix("").parts
-            yield from _compiled(".".join(["mitm_gateway", *module]), _imported(tree), uses)
+            yield from _compiled(".".join(["mitm_gateway", *module]), _imported(nodes), uses)
 
 
 Use = tuple[str, str, int, str | None]
 
 
-def _uses(tree: ast.AST) -> Iterator[Use]:
-    for node in ast.walk(tree):
+def _uses(nodes: Iterable[ast.AST]) -> Iterator[Use]:
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             owner = node.value
             name = (
@@ -92,8 +92,8 @@ def _uses(tree: ast.AST) -> Iterator[Use]:
                 yield owner.id, node.func.attr, node.lineno, first.value  # type: ignore[misc]
 
 
-def _imported(tree: ast.AST) -> set[str]:
-    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+def _imported(nodes: Iterable[ast.AST]) -> set[str]:
+    imports = (node for node in nodes if isinstance(node, ast.ImportFrom))
     return {name.asname or name.name for node in imports for name in node.names}
 
 
