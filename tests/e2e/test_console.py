@@ -12,6 +12,7 @@ import pytest
 from support.answers import Stream, message_events
 from support.console import Console
 from support.constants import CK, ENV, GW, HEADERS
+from support.rules import one_rule
 from support.starters import StartRecorder
 from support.wire import Wire
 
@@ -20,17 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed"),
 ]
 
-RULES = """
-credentials:
-  gw: {{env: GW_KEY}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com, path: /v1/**}}
-    upstream: {}/base
-    auth: {{scheme: bearer, credential: gw}}
-    body: {{remove: [context_management, metadata]}}
-    models: {{map: {{claude-opus-*: gw-large}}}}
-"""
+EDITS = "body: {remove: [context_management, metadata]}\nmodels: {map: {claude-opus-*: gw-large}}"
 BODY = b'{"model":"claude-opus-4","context_management":{},"messages":[{"role":"user","content":"say \\u001b[31mred"}]}'
 
 
@@ -51,7 +42,9 @@ def test_a_call_is_read_replayed_and_explained(
     recorder: StartRecorder, console: Callable[..., Console]
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    terminal = console("--mode", "reverse:https://api.anthropic.com", rules=RULES.format(upstream.url))
+    terminal = console(
+        "--mode", "reverse:https://api.anthropic.com", rules=one_rule(f"{upstream.url}/base", EDITS)
+    )
     with Wire(terminal.port) as client:
         client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
     terminal.wait_for("POST.*✅")

@@ -19,6 +19,7 @@ from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
 from support.processes import unused_port
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import StartEnvoy, StartRecorder
 from support.wire import Http2Client, Response, Wire
 
@@ -26,16 +27,7 @@ pytestmark = pytest.mark.e2e
 
 
 def rules(upstream: str, more: str = "", top: str = "", host: str = API) -> str:
-    return f"""
-credentials: {{gw: {{env: GW_KEY}}}}
-{top}
-rules:
-  - name: gw
-    match: {{host: "{host}", path: /v1/**}}
-    upstream: {upstream}/base
-    auth: {{scheme: bearer, credential: gw}}
-    {more}
-"""
+    return one_rule(f"{upstream}/base", more, top=top, host=host)
 
 
 def ask(

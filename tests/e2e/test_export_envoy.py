@@ -18,6 +18,7 @@ from support.answers import json_reply
 from support.constants import GW, ROOT, RULES_DATA
 from support.envoy import validate
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import StartEnvoy
 from support.wire import Wire
 
@@ -105,15 +106,7 @@ def test_nothing_is_sent_without_a_secret_or_a_client_key(
     clients = tmp_path / "clients"
     clients.write_text("# one a line\nteam-key\n")
     with Recorder(json_reply({})) as upstream:
-        rules = f"""
-credentials: {{gw: {{env: GW_KEY}}}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com}}
-    upstream: {upstream.url}
-    auth: {{scheme: bearer, credential: gw}}
-"""
-        proxy = envoy(rules, env={}, clients=str(clients))
+        proxy = envoy(one_rule(upstream.url), env={}, clients=str(clients))
         with Wire(proxy.port) as client:
             headers = [("Host", "localhost"), *([("x-api-key", client_key)] if client_key else [])]
             answer = client.request("POST", "/v1/messages", headers, b"{}")

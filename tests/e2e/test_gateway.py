@@ -27,6 +27,7 @@ from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS, REVERSE, ROOT
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import RunClaude, RunCurl, StartMitmdump, StartRecorder
 from support.wire import Http2Client, Response, Wire
 
@@ -34,16 +35,7 @@ pytestmark = pytest.mark.e2e
 
 
 def rules(upstream: Recorder, extra: str = "", auth: str = "{scheme: bearer, credential: gw}") -> str:
-    return f"""
-credentials:
-  gw: {{env: GW_KEY}}
-rules:
-  - name: gw
-    match: {{host: {API}, path: /v1/**}}
-    upstream: {upstream.url}/base
-    auth: {auth}
-{extra}
-"""
+    return one_rule(f"{upstream.url}/base", extra, auth=auth)
 
 
 MODELS = "    models: {map: {claude-opus-*: gw-large}, default: gw-small}"

@@ -32,6 +32,7 @@ from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
 from support.eventstreams import converse_events
 from support.processes import WEB_PASSWORD, Mitmdump
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import RunClaude, StartMitmdump, StartRecorder
 from support.wire import Wire
 
@@ -50,17 +51,8 @@ WAIT_S = 20.0
 
 
 def rules(upstream: Recorder) -> str:
-    return f"""
-credentials:
-  gw: {{env: GW_KEY}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com, path: /v1/**}}
-    upstream: {upstream.url}/base
-    auth: {{scheme: bearer, credential: gw}}
-    body: {{remove: [context_management]}}
-    models: {{map: {{claude-opus-*: gw-large}}}}
-"""
+    more = "body: {remove: [context_management]}\nmodels: {map: {claude-opus-*: gw-large}}"
+    return one_rule(f"{upstream.url}/base", more)
 
 
 def start(mitmdump: StartMitmdump, upstream: Recorder, *options: str) -> Mitmdump:
@@ -402,18 +394,6 @@ def test_a_flow_of_a_file_can_be_replayed(
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: ")
 
 
-TURNS = """
-credentials:
-  gw: {{env: GW_KEY}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com, path: /v1/**}}
-    upstream: {}
-    auth: {{scheme: bearer, credential: gw}}
-    respond: {{head: true}}
-"""
-
-
 def turn_answer(request: Seen) -> Answer:
     """Call a tool in the first turn, and answer the others with text."""
     if (
@@ -438,7 +418,7 @@ def test_turns_of_claude_code_are_compared_and_priced(
     recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude
 ) -> None:
     upstream = recorder(turn_answer)
-    proxy = mitmdump(rules=TURNS.format(upstream.url), modes=REVERSE, env=ENV, web=True)
+    proxy = mitmdump(rules=one_rule(upstream.url, "respond: {head: true}"), modes=REVERSE, env=ENV, web=True)
     variables = {
         "ANTHROPIC_BASE_URL": proxy.url,
         "ANTHROPIC_API_KEY": CK,

@@ -33,6 +33,7 @@ from support.constants import API, GW, ROOT
 from support.launcher import Command
 from support.mcp import RESULT, McpServer
 from support.recorder import Recorder
+from support.rules import one_rule
 
 pytestmark = pytest.mark.e2e
 
@@ -48,13 +49,7 @@ def command(tmp_path: Path) -> Command:
 
 
 def rules(upstream: Recorder, host: str = API) -> str:
-    return f"""
-credentials: {{gw: {{env: GW_KEY}}}}
-rules:
-  - match: {{host: "{host}"}}
-    upstream: {upstream.url}
-    auth: {{scheme: bearer, credential: gw}}
-"""
+    return one_rule(upstream.url, host=host, match="path: /**")
 
 
 @pytest.fixture

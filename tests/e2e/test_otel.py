@@ -12,9 +12,10 @@ import pytest
 
 from support.answers import Stream, anthropic_error, message_events
 from support.collector import Collector
-from support.constants import CK, ENV, GW, HEADERS
+from support.constants import CK, ENV, GW, HEADERS, REVERSE
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import StartMitmdump, StartRecorder
 from support.wire import Wire
 
@@ -36,19 +37,8 @@ def collector() -> Iterator[Collector]:
 def start(
     mitmdump: StartMitmdump, upstream: Recorder, *options: str, env: Mapping[str, str] | None = None
 ) -> Mitmdump:
-    rules = f"""
-credentials:
-  gw: {{env: GW_KEY}}
-rules:
-  - name: gw
-    match: {{host: api.anthropic.com, path: /v1/**}}
-    upstream: {upstream.url}/base
-    auth: {{scheme: bearer, credential: gw}}
-    models: {{map: {{claude-opus-*: gw-large}}}}
-"""
-    return mitmdump(
-        *options, rules=rules, modes=["reverse:https://api.anthropic.com"], env={"GW_KEY": GW, **(env or {})}
-    )
+    rules = one_rule(f"{upstream.url}/base", "models: {map: {claude-opus-*: gw-large}}")
+    return mitmdump(*options, rules=rules, modes=REVERSE, env={**ENV, **(env or {})})
 
 
 def to_collector(collector: Collector, **more: str) -> dict[str, str]:

@@ -11,8 +11,9 @@ import pytest
 from mitmproxy.options import Options
 
 from support.answers import Answer, Bytes, Close, Hang, Reply, Stream, json_reply, message, message_events
-from support.constants import API, ENV, HEADERS, REVERSE
+from support.constants import ENV, HEADERS, REVERSE
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import StartMitmdump, StartRecorder
 from support.wire import Wire
 
@@ -26,14 +27,7 @@ needs_timeout = pytest.mark.skipif(
 
 
 def rules(upstream: Recorder) -> str:
-    return f"""
-credentials: {{gw: {{env: GW_KEY}}}}
-rules:
-  - name: gw
-    match: {{host: {API}, path: /v1/**}}
-    upstream: {upstream.url}
-    auth: {{scheme: bearer, credential: gw}}
-"""
+    return one_rule(upstream.url)
 
 
 def entry(log: Path) -> dict[str, Any]:

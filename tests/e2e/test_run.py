@@ -21,6 +21,7 @@ from support.answers import claude_answers, insist_on_bearer, json_reply, messag
 from support.aws import event_stream
 from support.launcher import Command, names
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.starters import StartRecorder
 
 pytestmark = pytest.mark.e2e
@@ -45,13 +46,7 @@ def desktop(upstream: Recorder, **keys: object) -> str:
 
 
 def rules(upstream: Recorder, host: str = "api.anthropic.com") -> str:
-    return f"""
-credentials: {{gw: {{env: GW_KEY}}}}
-rules:
-  - match: {{host: {host}, path: /v1/**}}
-    upstream: {upstream.url}
-    auth: {{scheme: bearer, credential: gw}}
-"""
+    return one_rule(upstream.url, host=host)
 
 
 def python(code: str) -> list[str]:
@@ -292,9 +287,8 @@ def test_conflicting_variables_are_unset(recorder: StartRecorder, command: Comma
 
 def test_openai_clients_get_a_listener_of_their_own(recorder: StartRecorder, command: Command) -> None:
     upstream = recorder(lambda request: json_reply({"path": request.path, "data": [], "object": "list"}))
-    command.write_rules(
-        rules(upstream) + rules(upstream, "api.openai.com").partition("rules:\n")[2].rstrip() + "\n"
-    )
+    _, _, more = rules(upstream, "api.openai.com").replace("name: gw", "name: openai").partition("rules:\n")
+    command.write_rules(rules(upstream) + more)
     client = python("import openai; print(openai.OpenAI(max_retries=0).models.list().path)")
     done = command.run("run", "--", *client, env={"GW_KEY": KEY})
     assert (done.returncode, done.stdout) == (0, "/v1/models\n"), done
