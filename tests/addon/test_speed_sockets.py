@@ -182,7 +182,7 @@ async def test_data_that_waits_is_dropped_if_its_connection_is_closed() -> None:
 
 
 def told(pieces: list[bytes]) -> list[object]:
-    """Return the events of a server's layer for a request in these pieces, neighbouring data joined."""
+    """Return the events of a server's layer for a request in these pieces."""
     client = Client(
         peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0,
         proxy_mode=ProxyMode.parse("regular"), state=ConnectionState.OPEN,
@@ -192,13 +192,7 @@ def told(pieces: list[bytes]) -> list[object]:
     for event in (events.Start(), *(events.DataReceived(client, piece) for piece in pieces)):
         for command in layer.handle_event(event):
             told = getattr(command, "event", command)
-            if isinstance(told, RequestData):
-                if found and isinstance(found[-1], bytes):
-                    found[-1] += told.data
-                else:
-                    found.append(told.data)
-            else:
-                found.append(type(told).__name__)
+            found.append(told.data if isinstance(told, RequestData) else type(told).__name__)
     return found
 
 

@@ -169,7 +169,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "plain-bodies",
         "speed",
-        "mitmproxy copies each piece of a body three times (a seventh of a request of 1 MB) and reads chunks one by one",
+        "mitmproxy copies each piece of a body three times (a seventh of a request of 1 MB), chunks included",
         None,
         sockets.plain_bodies,
     ),

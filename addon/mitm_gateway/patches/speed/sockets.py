@@ -160,9 +160,9 @@ def plain_bodies(patches: Patches) -> None:
             if type(reader) is ContentLengthReader and 0 < len(data) <= reader._remaining:
                 return _passed_on(self, reader, event)
             if type(reader) is ChunkedReader and not any(vars(reader).values()):
-                content, rest = _whole_chunks(data)
-                if content:
-                    return _chunks_passed_on(self, content, rest, original)
+                chunks, rest = _whole_chunks(data)
+                if chunks:
+                    return _chunks_passed_on(self, chunks, rest, original)
         return original(self, event)
 
     patches.set(connection, "_handle_event", handle_event)
@@ -226,8 +226,8 @@ def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataR
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,6})\r\n")
 
 
-def _whole_chunks(data: bytes) -> tuple[bytes, bytes]:
-    """Return the content of the whole chunks at the beginning, and what follows them."""
+def _whole_chunks(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the contents of the whole chunks at the beginning, and what follows them."""
     contents, end = [], 0
     while (head := _CHUNK.match(data, end)) and (size := int(head[1], 16)):
         start, stop = head.end(), head.end() + size
@@ -235,11 +235,12 @@ def _whole_chunks(data: bytes) -> tuple[bytes, bytes]:
             break
         contents.append(data[start:stop])
         end = stop + 2
-    return b"".join(contents), data[end:]
+    return contents, data[end:]
 
 
-def _chunks_passed_on(connection: Any, content: bytes, rest: bytes, handle: Any) -> Iterator[Any]:
-    yield ReceiveHttp(connection.ReceiveData(connection.stream_id, content))
+def _chunks_passed_on(connection: Any, chunks: list[bytes], rest: bytes, handle: Any) -> Iterator[Any]:
+    for content in chunks:
+        yield ReceiveHttp(connection.ReceiveData(connection.stream_id, content))
     if rest:
         yield from handle(connection, events.DataReceived(connection.conn, rest))
 
