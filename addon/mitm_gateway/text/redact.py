@@ -69,8 +69,12 @@ def is_key_parameter(pair: str) -> bool:
         if "%" not in name:
             break
         name = unquote(name)
-    names = [name, _NAME_END.split(name, maxsplit=1)[0]]
-    return any(_names_key(name) and not normal_name(name).endswith(PAGE_TOKEN_ENDINGS) for name in names)
+    start = _NAME_END.split(name, maxsplit=1)[0]
+    return _names_key_of_query(name) or (len(start) < len(name) and _names_key_of_query(start))
+
+
+def _names_key_of_query(name: str) -> bool:
+    return _names_key(name) and not normal_name(name).endswith(PAGE_TOKEN_ENDINGS)
 
 
 def subprotocols(value: str) -> Iterator[tuple[str, int | None]]:
@@ -113,6 +117,8 @@ def _without_keys(pair: str) -> str | None:
     """Return what stays of a parameter; some servers take `;` for `&`."""
     if is_key_parameter(pair):
         return None
+    if ";" not in pair:
+        return pair
     kept = [piece for piece in pair.split(";") if not is_key_parameter(piece)]
     return ";".join(kept) if kept else None
 

@@ -270,12 +270,14 @@ local function is_key_parameter(pair)
   local name = stop and pair:sub(1, stop - 1) or pair
   for _ = 1, CONSTANTS.max_decodings do name = text.unquoted(name) end
   -- Servers that build arrays or C strings from parameters end the name here.
-  return names_key_of_query(name) or names_key_of_query(name:match("^[^%[%z]*"))
+  local start = name:match("^[^%[%z]*")
+  return names_key_of_query(name) or (#start < #name and names_key_of_query(start))
 end
 
 -- Return the parts of a parameter that carry no key, nil where none is left; some servers take `;` for `&`.
 local function without_keys(pair)
   if is_key_parameter(pair) then return nil end
+  if not has(pair, ";") then return pair end
   local kept = {}
   for _, part in ipairs(text.split(pair, ";")) do
     if not is_key_parameter(part) then kept[#kept + 1] = part end
