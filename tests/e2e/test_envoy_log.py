@@ -91,6 +91,11 @@ OUTCOMES: dict[str, tuple[str, Answer, str]] = {
     "a stream that lacks its end": ("/v1/messages", sse(*message_events()[:3]), "upstream_broke_off"),
     "frames that lack their end": (INVOKE, binary(*BEDROCK_EVENTS[:1]), "upstream_broke_off"),
     "a stream that ends in an error": (CONVERSE_STREAM, binary(THROTTLED), "upstream_error"),
+    "a stream that ends in a key": (
+        "/v1/messages",
+        sse(message_events()[0], b'data: {"type":"error","error":{"type":"sk-ant-api03-abcdefghijkl"}}\n\n'),
+        "upstream_error",
+    ),
     "a body that lacks its end": ("/v1/messages", CUT, "upstream_broke_off"),
     "an error": ("/v1/messages", Reply(529, b"{}"), "upstream_error"),
     "a closed connection": ("/v1/messages", Close(), "upstream_error"),
@@ -195,4 +200,5 @@ def test_no_key_is_logged_as_a_session_or_in_a_path(logged: Logged) -> None:
     )
     assert "sk-ant" not in json.dumps(line)
     assert (line.get("session"), line["path"]) == (None, "****")
+    assert logged.line("a stream that ends in a key", "/v1/messages")["refusal"] == "upstream: ****"
     assert GW not in json.dumps(line)

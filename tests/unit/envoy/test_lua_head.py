@@ -119,7 +119,7 @@ def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
     )
 )
 def test_a_logged_path_shows_no_key_that_the_addon_masks(lua: Library, path: str) -> None:
-    shown = text(lua.call("logged.path", path))
+    shown = text(lua.call("logged.masked", path))
     assert shown == MASK or (shown == path and masked_text(path) == path)
 
 

@@ -11,8 +11,8 @@ local function has_key_mark(value)
   return false
 end
 
--- Return a path, masked where it has something like a key.
-function logged.path(path) return has_key_mark(path) and CONSTANTS.mask or path end
+-- Return a text, masked where it has something like a key.
+function logged.masked(value) return has_key_mark(value) and CONSTANTS.mask or value end
 
 -- Return the first value of these headers that is a plain name without anything like a key.
 function logged.name(headers, names)

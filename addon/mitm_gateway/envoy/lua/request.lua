@@ -311,7 +311,7 @@ end
 -- Note the path, and the session and agent that the client names, for the access log.
 local function note_names(handle, headers, request)
   local notes = handle:streamInfo():dynamicMetadata()
-  notes:set(NOTES, "path", logged.path(request.path))
+  notes:set(NOTES, "path", logged.masked(request.path))
   local session, agent = logged.name(headers, LOGGED.session), logged.name(headers, LOGGED.agent)
   if session then notes:set(NOTES, "session", session) end
   if agent then notes:set(NOTES, "agent", agent) end

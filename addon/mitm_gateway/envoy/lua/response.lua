@@ -41,8 +41,8 @@ end
 -- A stream can fail after its good status; the log shows that as a refusal.
 local function note_usage(handle, found, keeps_model)
   local notes = handle:streamInfo():dynamicMetadata()
-  if found.error then notes:set(NOTES, "refusal", "upstream: " .. found.error) end
-  if found.model and not keeps_model then notes:set(NOTES, "model", found.model) end
+  if found.error then notes:set(NOTES, "refusal", "upstream: " .. logged.masked(found.error)) end
+  if found.model and not keeps_model then notes:set(NOTES, "model", logged.masked(found.model)) end
   for _, name in ipairs(CONSTANTS.logged_tokens) do
     if found[name] then notes:set(NOTES, name, found[name]) end
   end
