@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mitmproxy import options
 from mitmproxy.connection import Client, Connection, ConnectionState
@@ -196,8 +196,9 @@ def told(pieces: list[bytes]) -> list[object]:
     return found
 
 
+CHUNK = b"%x\r\n%s\r\n"
 CHUNKS = st.tuples(
-    st.binary(max_size=20), st.sampled_from([b"%x\r\n%s\r\n"] * 6 + [b"%X;a=b\r\n%s\r\n", b"0%x\r\n%s\r\r"])
+    st.binary(max_size=20), st.sampled_from([CHUNK] * 6 + [b"%X;a=b\r\n%s\r\n", b"0%x\r\n%s\r\r"])
 )
 
 
@@ -213,6 +214,7 @@ def framed(body: bytes, chunks: list[tuple[bytes, bytes]] | None) -> bytes:
     more=st.binary(max_size=10),
     cuts=st.lists(st.integers(0, 250), max_size=6),
 )
+@example(body=b"", chunks=[(b"one", CHUNK), (b"two", CHUNK), (b"", CHUNK)], more=b"", cuts=[])
 def test_a_body_is_reported_as_mitmproxy_reports_it(
     body: bytes, chunks: list[tuple[bytes, bytes]] | None, more: bytes, cuts: list[int]
 ) -> None:
