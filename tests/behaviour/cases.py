@@ -206,6 +206,7 @@ CASES = [
             ("/openai-api/deployments/claude-opus-4/chat/completions", "/openai-api/deployments/gw-large/chat/completions"),
             ("/openai/deployments/x/claude-opus-4/embeddings", "/openai/deployments/gw-small/embeddings"),
             ("/v1/engines/claude-exact/completions", "/v1/engines/gw-exact/completions"),
+            ("/client/v4/accounts/a/ai/run/@cf/meta/x", "/client/v4/accounts/a/ai/run/gw-small"),
             ("/v1beta/models/claude-opus-4:batchGenerateContent", "/v1beta/models/gw-large:batchGenerateContent"),
         ]
     ),
@@ -230,6 +231,8 @@ CASES = [
             ("/v1/realtime/client_secrets", '{"session":{"audio":{"input":{"transcription":{"model":"x"}}}}}',
              '{"session":{"audio":{"input":{"transcription":{"model":"gw-small"}}}}}'),
             ("/v1/evals", '{"testing_criteria":[{"model":"claude-exact"}]}', '{"testing_criteria":[{"model":"gw-exact"}]}'),
+            ("/v1/evals/e/runs", '{"data_source":{"source":{"model":"claude-exact"}}}',
+             '{"data_source":{"source":{"model":"gw-exact"}}}'),
             ("/async-invoke", '{"modelId":"claude-exact"}', '{"modelId":"gw-exact"}'),
             ("/v1beta/cachedContents", '{"model":"models/claude-exact"}', '{"model":"models/gw-exact"}'),
             ("/v1/tuningJobs", '{"baseModel":"claude-exact"}', '{"baseModel":"gw-exact"}'),
@@ -243,7 +246,8 @@ CASES = [
     *(
         Case(f"a model in the query as {name}", MODELS, method="GET", target=f"{path}?{name}=claude-exact", body=b"",
              sent_target=f"/base{path}?{name}=gw-exact", match="path: /**")
-        for path, name in [("/openai/realtime", "deployment"), ("/v1/chat/completions", "model")]
+        for path, name in [("/openai/realtime", "deployment"), ("/v1/chat/completions", "model"),
+                           ("/v1/organization/usage/completions", "models[]")]
     ),
     Case("a star stays inside a segment", match="path: /v1/*", target="/v1/a/b", status=404, sent_target=None),
     Case("the method decides", match="path: /v1/**, method: [PUT]", status=404, sent_target=None),

@@ -116,6 +116,11 @@ def _azure(path: str) -> tuple[str, ...]:
 
 # The first entry that has the endpoint wins.
 APIS: tuple[Api, ...] = (
+    # The usage of an organization, of one model if the query names it.
+    Api(
+        "usage", ("GET /organization/usage/*", "GET /organizations/usage_report/*"), query=("models", "models[]"),
+        response=(("data", None, "results", None, "model"),), is_about_earlier=True,
+    ),
     Api(
         "chat-completions",
         ("/deployments/{model*}/extensions/chat/completions", *_azure("/chat/completions"), "POST /chat/completions"),
@@ -179,8 +184,9 @@ APIS: tuple[Api, ...] = (
     Api(
         "openai-training", ("/evals", "/evals/**", "/fine_tuning/**"), "openai",
         request=(
-            *_TOP, ("data_source", "model"), ("testing_criteria", None, "model"), ("grader", "model"),
-            ("method", "reinforcement", "grader", "model"),
+            *_TOP, ("data_source", "model"), ("data_source", "source", "model"), ("testing_criteria", None, "model"),
+            ("testing_criteria", None, "graders", "model"), ("grader", "model"), ("grader", "graders", "model"),
+            ("method", "reinforcement", "grader", "model"), ("method", "reinforcement", "grader", "graders", "model"),
         ),
     ),
     Api(
@@ -222,6 +228,8 @@ APIS: tuple[Api, ...] = (
         "interactions", ("/interactions", "/interactions/*"), has_resource_names=True,
         response=(("model",), ("interaction", "model")), is_about_earlier=True,
     ),
+    # Cloudflare's Workers AI.
+    Api("workers-ai", ("/ai/run/{model*}",)),
     # OpenRouter lists who serves a model behind its name.
     Api("model-endpoints", ("GET /models/{model*}/endpoints",), response=(("data", "id"),)),
     Api("model", ("/models/{model*}",), response=(("id",),), local="model"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -31,15 +33,17 @@ NAMES = ("client-a", "vendor/client-b", "client-é", "client-a b")
 SENT = ("up-a", "up/b", "up-star", "up-star")
 MAPS = make_rule("maps", HOST, upstream="https://up.test", models={"map": MAP})
 MATCHES = make_rule("matches", HOST, upstream="https://up.test", match={"model": ["client-*", "vendor/*"]})
+JSON = {"Content-Type": "application/json"}
 FILL = {"{model*}": "{model}", "**": "rest/of/it", "*": "part"}
 
 
-def run(rule: Rule, method: str, target: str, body: bytes) -> tuple[Step, bytes, Exchange]:
+def run(
+    rule: Rule, method: str, target: str, body: bytes, headers: Mapping[str, str] = JSON
+) -> tuple[Step, bytes, Exchange]:
     """Return the last step of a request, the body that leaves, and the exchange."""
     ruleset = make_ruleset(rule)
     exchange = Exchange(Config(ruleset), Arrival(tls=True, sni=HOST))
-    headers = {"Content-Type": "application/json"}
-    step, head = exchange.on_request_head(make_head(target, headers, method=method, host=HOST)), None
+    step, head = exchange.on_request_head(make_head(target, dict(headers), method=method, host=HOST)), None
     while isinstance(step, NeedCredentials | NeedBody):
         head = step.head if isinstance(step, NeedBody) and step.head else head
         step = (
@@ -125,6 +129,56 @@ def test_no_request_that_names_a_model_is_matched_as_if_it_named_none(
         MATCHES, method, path.replace("{model}", "other"), json.dumps(written(place, "other")).encode()
     )
     assert isinstance(other, Pass)
+
+
+def field_of(place: Place, name: str) -> tuple[str, str]:
+    """Return name and value of the form field that has this place, the value as JSON below its first key."""
+    key, *below = place
+    assert key is not None
+    return key, written(tuple(below), name) if not below else json.dumps(written(tuple(below), name))
+
+
+FORMS = {
+    "multipart/form-data; boundary=b": '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n--b--\r\n',
+    "application/x-www-form-urlencoded": "a=b&{}={}&c",
+}
+
+
+@given(st.sampled_from(CASES), st.sampled_from(list(FORMS)), st.booleans(), st.data())
+def test_no_form_leaves_or_is_matched_without_its_model(
+    case: tuple[Api, str, str], kind: str, is_packed: bool, data: st.DataObject
+) -> None:
+    api, method, path = case
+    number = data.draw(st.sampled_from([0, 2]))
+    is_urlencoded = "urlencoded" in kind
+    places = [
+        place for place in api.request if not api.has_resource_names and place[0] == str(place[0]).lower()
+    ]
+    places = [
+        place for place in places if len(place) == 1 or (not is_urlencoded and place != ("model", "id"))
+    ]
+    if not places or "{model}" in path:
+        return
+    place = data.draw(st.sampled_from(places))
+
+    def form(name: str) -> bytes:
+        key, value = field_of(place, name)
+        return FORMS[kind].format(key, quote(value) if is_urlencoded else value).encode()
+
+    raw, sent = form(NAMES[number]), form(SENT[number])
+    headers = {"Content-Type": kind, **({"Content-Encoding": "gzip"} if is_packed else {})}
+    packed = gzip.compress(raw) if is_packed else raw
+    step, left, _ = run(MAPS, method, path, packed, headers)
+    assert isinstance(step, Forward), step
+    assert json_free(left) == json_free(sent)
+    _, _, exchange = run(MATCHES, method, path, packed, headers)
+    assert exchange.plan
+    assert exchange.plan.rule is MATCHES
+
+
+def json_free(form: bytes) -> bytes:
+    """Return a form in which letters are written alike in JSON and outside."""
+    return form.replace("é".encode(), b"\\u00e9")
 
 
 def test_a_batch_for_several_rules_is_refused() -> None:
