@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import re
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
@@ -25,7 +25,8 @@ def may_contain_encoded(texts: Iterable[str], secrets: Iterable[str]) -> bool:
 
 def contains_encoded(text: str, secrets: Iterable[str]) -> bool:
     """Return whether a text contains one of these secrets in another form."""
-    plain = "\n".join([each for each in _decoded(text) if each != text])
+    has_escapes = "%" in text or "\\" in text
+    plain = "\n".join([each for each in _decoded(text) if each != text]) if has_escapes else ""
     in_base64 = f"{text}\n{plain}".replace("-", "+").replace("_", "/")
     return any(
         secret in plain or any(core in in_base64 for core in _in_base64(secret))
@@ -48,5 +49,5 @@ def _in_base64(secret: str) -> Iterator[str]:
     """Yield the characters of a secret in base64 that depend on nothing else, for each place where it may begin."""
     value = secret.encode("utf-8", "surrogateescape")
     for before in range(3):
-        encoded = base64.b64encode(bytes(before) + value).decode()
+        encoded = b2a_base64(bytes(before) + value, newline=False).decode()
         yield encoded[4 if before else 0 : -4]

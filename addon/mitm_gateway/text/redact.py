@@ -264,7 +264,8 @@ def fields_masked_exactly(fields: Fields, secrets: Sequence[str]) -> Fields:
         named = tuple([(_masked_name(name, present), value) for name, value in fields])
         fields = _without_echoes(named, present)
     values = [_decoded(value) for _, value in fields]
-    if not may_contain_encoded(values, secrets):
+    # Most heads contain none, which one search in all values shows.
+    if not may_contain_encoded(values, secrets) or not contains_encoded("\n".join(values), secrets):
         return fields
     pairs = zip(fields, values, strict=True)
     return tuple([(item[0], _MASK) if contains_encoded(value, secrets) else item for item, value in pairs])
