@@ -319,7 +319,8 @@ def test_clients_behind_an_https_proxy_must_trust_its_ca(sound: Subject, authori
     ]
 
 
-def test_a_port_taken_by_another_program_is_a_fault(sound: Subject) -> None:
+def test_a_port_taken_by_another_program_is_a_fault(sound: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         taken.settimeout(10)
         port = taken.getsockname()[1]
