@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contestants
 from contestants import HERE
-from run import Bench, Running, body, cell, table
+from measuring import Bench, Running, body, cell, table
 
 SIZES = (1 << 10, 10 << 10, 100 << 10, 1 << 20, 10 << 20, 50 << 20)
 RULES = (1, 10, 100, 1000, 10_000)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contestants import ASKED, HERE, KEY, RIGHT, SENT, Start, _envoy, envoy_config, exported, nginx
-from run import Bench, Running, Values, body, cell, ratio, shown, table
+from measuring import Bench, Running, Values, body, cell, ratio, shown, table
 
 _LUA = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 _LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
