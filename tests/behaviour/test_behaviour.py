@@ -61,7 +61,8 @@ def rules_of_all(upstream: str) -> str:
             rule["match"].setdefault("header", {})["x-case"] = str(number)
             rules.append(rule)
     credentials = {"gw": {"env": "GW_KEY"}, "other": {"env": "OTHER_KEY"}}
-    return yaml.safe_dump({"credentials": credentials, "rules": rules}, sort_keys=False, allow_unicode=True)
+    whole = {"unmatched": "block", "credentials": credentials, "rules": rules}
+    return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
 
 
 Shared = tuple[Any, Recorder]
@@ -90,7 +91,7 @@ def started(request: pytest.FixtureRequest, rules: Callable[[str], str]) -> Iter
     proxy: Any
     with Recorder() as upstream:
         if request.param == "mitmdump":
-            proxy = Mitmdump(folder, rules=rules(upstream.url), modes=REVERSE, env=ENV)
+            proxy = Mitmdump(folder, rules=rules(upstream.url), modes=[*REVERSE, "regular"], env=ENV)
         else:
             program = request.getfixturevalue("envoy_program")
             proxy = Envoy(program, folder, rules(upstream.url), ENV, API)
@@ -130,18 +131,13 @@ def ask_over_http2(client: Http2Client, case: Case, number: int, scheme: str, au
     return client.request([*head, *headers, *more], case.plain_body)
 
 
-@pytest.mark.parametrize("kind", ["mitmdump", "envoy"])
-def test_every_case_is_the_same_over_http2(
-    request: pytest.FixtureRequest, recorder: StartRecorder, kind: str
-) -> None:
-    upstream = recorder(json_reply(message("gw-large")))
-    rules = rules_of_all(upstream.url)
-    proxy: Any = request.getfixturevalue(kind)(rules=f"unmatched: block\n{rules}", env=ENV)
-    if kind == "envoy":
+def test_every_case_is_the_same_over_http2(all_cases: Shared) -> None:
+    proxy, upstream = all_cases
+    if isinstance(proxy, Envoy):
         scheme, authority, wire = "http", "localhost", Wire(proxy.port)
     else:
-        ca = proxy.confdir / "mitmproxy-ca-cert.pem"
-        scheme, authority, wire = "https", API, Wire.through(proxy.port, f"{API}:443", ca, alpn=("h2",))
+        tunnel = Wire.through(proxy.ports[1], f"{API}:443", proxy.ca_cert, alpn=("h2",))
+        scheme, authority, wire = "https", API, tunnel
     client, differing = Http2Client(wire, careful=False), []
     for number, case in enumerate(CASES):
         if any(name in ("Host", "Upgrade") for name, _ in case.headers):

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Protocol
 
 from support.answers import message
-from support.constants import API, ENV, MAPPING_RULE
+from support.constants import API, ENV
 from support.envoy import Envoy, find_envoy
 from support.processes import Mitmdump
+from support.rules import MAPPING, one_rule
 from support.wire import Wire
 
 LASTING_S, PAUSE_S = 5.0, 0.05
@@ -215,7 +216,7 @@ def main(names: list[str]) -> int:
         answering = multiprocessing.Process(target=upstream, args=(listening,), daemon=True)
         answering.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        rules = MAPPING_RULE.format(url=url) + "    respond: {count_tokens: estimate}\n"
+        rules = one_rule(url, f"{MAPPING}\nrespond: {{count_tokens: estimate}}")
         proxy = Mitmdump(
             Path(folder), "--set", "flow_detail=0", rules=rules, modes=[f"reverse:https://{API}"], env=ENV
         )

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
-from support.constants import ENV, MAPPING_RULE, TESTS
+from support.constants import ENV, TESTS
 from support.processes import Mitmdump
 from support.recorder import Recorder
+from support.rules import MAPPING, one_rule
 
 COUNTING = TESTS / "support" / "counting.py"
 HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"
@@ -127,7 +128,7 @@ def main(streams: int = 500, rounds: int = 6) -> int:
         proxy = Mitmdump(
             Path(folder),
             *("--set", "flow_detail=0", "-s", str(COUNTING)),
-            rules=MAPPING_RULE.format(url=upstream.url),
+            rules=one_rule(upstream.url, MAPPING),
             modes=["reverse:https://api.anthropic.com", "regular"],
             env={**ENV, "TEST_TASKS": str(Path(folder) / "tasks")},
         )

@@ -11,7 +11,7 @@ from support.certificates import Authority
 from support.constants import API, CK, CK_MARK, GW, GW_MARK
 from support.http3 import Http3Upstream, ask
 from support.processes import Mitmdump
-from support.rules import one_rule
+from support.rules import MAPPING, one_rule
 from support.starters import StartMitmdump
 
 pytestmark = pytest.mark.e2e
@@ -36,7 +36,7 @@ def upstream(authority: Authority) -> Iterator[Http3Upstream]:
 @pytest.fixture
 def gateway(mitmdump: StartMitmdump, authority: Authority) -> StartGateway:
     def start(upstream: Http3Upstream) -> Mitmdump:
-        rules = one_rule(f"https://127.0.0.1:{upstream.port}", "models: {map: {claude-x: gw-model}}")
+        rules = one_rule(f"https://127.0.0.1:{upstream.port}", MAPPING)
         return mitmdump(
             *("-w", "flows", "--set", "hardump=flows.har", "--set", "flow_detail=4"),
             rules=rules,

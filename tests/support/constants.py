@@ -20,16 +20,6 @@ CK, CK_MARK = "sk-ant-client-key-0123456789abcdef", "client-key"
 GW, GW_MARK = "gateway-key-fedcba9876543210", "gateway-key"
 GW_MASKED = "****3210"
 ENV = {"GW_KEY": GW}
-# One rule that maps a model; to be formatted with the URL of its upstream.
-MAPPING_RULE = f"""
-credentials: {{{{gw: {{{{env: GW_KEY}}}}}}}}
-rules:
-  - name: gw
-    match: {{{{host: {API}}}}}
-    upstream: {{url}}
-    auth: {{{{scheme: bearer, credential: gw}}}}
-    models: {{{{map: {{{{claude-x: gw-model}}}}}}}}
-"""
 
 JSON = ("Content-Type", "application/json")
 CLIENT_KEY = ("x-api-key", CK)

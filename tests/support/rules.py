@@ -6,6 +6,8 @@ from textwrap import dedent, indent
 
 from support.constants import API
 
+MAPPING = "models: {map: {claude-x: gw-model}}"
+
 
 def one_rule(
     upstream: str,
