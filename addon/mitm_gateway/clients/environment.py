@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..rules.ruleset import RuleSet
+from ..text.echoes import SHORTEST_PART, contains_encoded
 from .api_hosts import HTTPS, CoveredHost, Environ, covered_hosts, sends_own_key
 from .catalogue import ANY, SHELL, Client, Setup, load
 from .network import no_proxy, proxied, proxy_variable
@@ -17,8 +18,6 @@ from .network import no_proxy, proxied, proxy_variable
 # `run` reads its rules from these variables; the client must not.
 _ENVIRONMENT_FORM = ("ANTHROPIC_AUTH_MODE",)
 _BASE_URL = "ANTHROPIC_BASE_URL"
-# A shorter secret may be part of any text; only a variable that equals it is unset.
-_SHORTEST_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +159,9 @@ def gateway_keys(ruleset: RuleSet, environ: Environ, secrets: Sequence[str] = ()
     return tuple(sorted(named | {name for name, text in environ.items() if _contains(text, values)}))
 
 
-def _contains(text: str, secrets: Iterable[str]) -> bool:
-    return any(text == secret or (len(secret) >= _SHORTEST_PART and secret in text) for secret in secrets)
+def _contains(text: str, secrets: Collection[str]) -> bool:
+    is_plain = any(text == secret or (len(secret) >= SHORTEST_PART and secret in text) for secret in secrets)
+    return is_plain or contains_encoded(text, secrets)
 
 
 def _changes(

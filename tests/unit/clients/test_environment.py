@@ -185,3 +185,15 @@ def test_variables_with_a_key_of_the_gateway_are_unset_by_any_name_and_in_any_te
 def test_a_key_that_is_known_by_value_is_unset_too() -> None:
     environ = {"ARGUMENT": "from-elsewhere"}
     assert "ARGUMENT" in environment.gateway_keys(ruleset(rule(ANTHROPIC)), environ, ["from-elsewhere"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://user:from%2Delsewhere@proxy",
+        "Basic dXNlcjpmcm9tLWVsc2V3aGVyZQ==",
+        '{"key":"from\\u002delsewhere"}',
+    ],
+)
+def test_a_variable_that_contains_a_key_in_another_form_is_unset(text: str) -> None:
+    assert "LOGIN" in environment.gateway_keys(ruleset(rule(ANTHROPIC)), {"LOGIN": text}, ["from-elsewhere"])
