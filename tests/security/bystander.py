@@ -216,7 +216,7 @@ def main(names: list[str]) -> int:
         answering = multiprocessing.Process(target=upstream, args=(listening,), daemon=True)
         answering.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        rules = one_rule(url, f"{MAPPING}\nrespond: {{count_tokens: estimate}}")
+        rules = one_rule(url, f"{MAPPING}\nrespond: {{count_tokens: estimate}}", match="path: /**")
         proxy = Mitmdump(
             Path(folder), "--set", "flow_detail=0", rules=rules, modes=[f"reverse:https://{API}"], env=ENV
         )
