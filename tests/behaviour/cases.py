@@ -118,7 +118,8 @@ CASES = [
     ),
     *(
         Case(f"a key in {name} goes", headers=((name, CK),), sent_headers={name.lower(): None})
-        for name in ("X-BF-VK", "X-Key", "X-LiteLLM-Key", "x-portkey-vertex-service-account-json", "X-Apig-AppCode",
+        for name in ("X-LiteLLM-API-Key", "X-Amz-Security-Token", "X-BF-VK",
+                     "X-Key", "X-LiteLLM-Key", "x-portkey-vertex-service-account-json", "X-Apig-AppCode",
                      "x-vercel-protection-bypass", "lobe-chat-access-code", "DPoP", "X-Proxy-Auth")
     ),
     *(
@@ -153,6 +154,10 @@ CASES = [
          sent_body=b'{"anthropic_beta" : ["keep-2","added"], "a":1}'),
     Case("the beta header goes when empty", "beta: {keep: []}", headers=(("anthropic-beta", "a"),),
          body=b'{"anthropic_beta":["a"] , "a":1}', sent_headers={"anthropic-beta": None}, sent_body=b'{"a":1}'),
+    Case("an empty beta header goes", "beta: {keep: []}", headers=(("anthropic-beta", ""),),
+         sent_headers={"anthropic-beta": None}),
+    Case("a token's beta leaves with the token", headers=(("authorization", "Bearer " + CK),
+         ("anthropic-beta", "a,oauth-2025-04-20")), sent_headers={"anthropic-beta": "a", "authorization": f"Bearer {GW}"}),
     Case("a token's betas leave a body that is read", MODELS, headers=(("authorization", "Bearer " + CK),),
          body=b'{"anthropic_beta":["a", "oauth-2025-04-20"], "model":"claude-opus-4"}',
          sent_body=b'{"anthropic_beta":["a"], "model":"gw-large"}'),
@@ -200,6 +205,10 @@ CASES = [
         for target, sent in [
             ("/v1/models/claude-opus-4/", "/v1/models/gw-large/"), ("/V1/Models/claude-exact", "/V1/Models/gw-exact"),
             ("/model/arn%3Aaws%3Abedrock%3Aeu%3A1%3Ainference-profile%2Fx/converse", "/model/gw-small/converse"),
+            ("/v1/models/anthropic%2Fclaude-x", "/v1/models/gw-small"),
+            ("/v1/deployments/depl_1/run", "/v1/deployments/depl_1/run"),
+            ("/model/claude-exact/count-tokens", "/model/gw-exact/count-tokens"),
+            ("/v1beta/tunedModels/claude-exact:generateContent", "/v1beta/tunedModels/gw-exact:generateContent"),
             ("/model/arn:aws:bedrock:eu:1:inference-profile/x/converse-stream", "/model/gw-small/converse-stream"),
             ("/v1/projects/p/locations/l/publishers/anthropic/models/claude-opus-4@20250514:streamRawPredict",
              "/v1/projects/p/locations/l/publishers/anthropic/models/gw-large:streamRawPredict"),
@@ -360,7 +369,10 @@ CASES = [
          sent_target="/rest/v1/messages"),
     Case("a form's model that is too long", MODELS, target="/v1/audio/transcriptions", headers=form_type("b-1"), status=400,
          sent_target=None, body=form(('name="model"', "x" * 9000))),
-    Case("audio is no JSON", MODELS, headers=(("Content-Type", "audio/wav"),), body=b"RIFF", sent_body=b"RIFF"),
+    *(
+        Case(f"{kind} is no JSON", MODELS, headers=(("Content-Type", kind),), body=b"RIFF", sent_body=b"RIFF")
+        for kind in ("audio/wav", "application/sdp", "application/octet-stream")
+    ),
     Case("JSON that says it is a form is read", MODELS, headers=(("Content-Type", "multipart/form-data; boundary=x"),),
          body=b'{"model":"claude-opus-4"}', sent_body=b'{"model":"gw-large"}'),
     Case("nonsense where the model decides", match='path: /v1/**, model: "claude-opus-*"', more=SECOND,
@@ -381,6 +393,11 @@ CASES = [
     Case("an untouched body keeps every byte", body=b"\x00\xff {\"model\": 5", sent_body=b"\x00\xff {\"model\": 5"),
     _body("only the model's string changes", NASTY, NASTY.replace(b'"claude-opus-4"', b'"gw-large"')),
     _body("an exact name wins", b'{"model":"claude-exact"}', b'{"model":"gw-exact"}'),
+    _body("an exact name wins, with [1m] too", b'{"model":"claude-exact[1M][1m]"}', b'{"model":"gw-exact"}'),
+    _body("a target of the map stays", b'{"model":"gw-exact"}', b'{"model":"gw-exact"}'),
+    _body("null is no model", b'{"model":null}', b'{"model":null}'),
+    _body("an object's further members stay", b'{"model":{"id":"claude-exact","speed":"fast"}}',
+          b'{"model":{"id":"gw-exact","speed":"fast"}}'),
     _body("the default", b'{"a":1,"model":"x"}', b'{"a":1,"model":"gw-small"}'),
     _body("an escaped key", b'{"\\u006dodel":"claude-opus-4"}', b'{"\\u006dodel":"gw-large"}'),
     _body("no model", b'{"a":1}', b'{"a":1}'),
@@ -389,7 +406,8 @@ CASES = [
         _body(f"refused: {name}", body, None)
         for name, body in [
             ("two models", b'{"model":"a","model":"b"}'), ("two, one escaped", b'{"model":"a","\\u006dodel":"b"}'),
-            ("an array", b'["model"]'), ("a list for a model", b'{"model":["a"]}'), ("a byte", b'{"model":"\xff"}'),
+            ("an array", b'["model"]'), ("a list for a model", b'{"model":["a"]}'),
+            ("a number", b'{"model":5}'), ("a byte", b'{"model":"\xff"}'),
             ("an overlong form", b'{"a":"\xc0\xaf"}'), ("utf-16", '{"model":"a"}'.encode("utf-16")),
             ("cut", b'{"model":"a"'), ("more behind", b'{"model":"a"} x'), ("deep", b'{"a":' + b"[" * 100_000),
             ("digits", b'{"a":' + b"9" * 5000 + b"}"), ("a bad number", b'{"a":01}'), ("a bad escape", b'{"a":"\\x"}'),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from behaviour.cases import CASES, MODELS, Case
+from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown
 from support.constants import API, CK, GW, REVERSE
@@ -151,6 +152,20 @@ def test_every_case_is_the_same_over_http2(all_cases: Shared) -> None:
             differing.append((case.name, status, sent))
     wire.close()
     assert not differing
+
+
+def test_every_name_that_the_views_mask_is_stripped(engine: Engine, recorder: StartRecorder) -> None:
+    upstream = recorder(json_reply(message()))
+    names = sorted({*KEY_NAMES, *KEY_ENDINGS, *(f"X-{ending}" for ending in KEY_ENDINGS)})
+    assert all(MASK in masked_header(name, "hunter2") for name in names)
+    proxy = engine(Case("").rules(upstream.url))
+    for at in range(0, len(names), 40):  # Envoy takes a hundred fields
+        some = names[at : at + 40]
+        target = f"/v1/messages?{'&'.join(f'{name}=hunter2' for name in some)}&a=1"
+        case = Case("", target=target, headers=tuple((name, "hunter2") for name in some))
+        assert ask(proxy, case).status == 200
+        assert upstream.requests[-1].target == "/base/v1/messages?a=1"
+    assert b"hunter2" not in upstream.raw
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 4096])

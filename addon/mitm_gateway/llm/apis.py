@@ -157,6 +157,7 @@ APIS: tuple[Api, ...] = (
         "message-batch-results", ("/messages/batches/*/results",), "anthropic",
         response=(("result", "message", "model"),), stream="json_lines", is_about_earlier=True,
     ),
+    Api("batch-jobs", ("/batch/jobs",), "openai", request=(*_TOP, ("requests", None, "body", "model"))),  # of Mistral
     Api("message-batch", ("/messages/batches/**",), "anthropic"),
     Api(
         "agents", ("/agents", "/agents/*", "/sessions"), request=(
