@@ -36,10 +36,10 @@ REFERENCE = (
     ("`rules[]`", schema.Rule),
     ("`match`", schema.Match),
     ("`auth`", schema.Auth),
-    ("`headers`", edits.Headers),
-    ("`query`", edits.Query),
+    ("`headers`", edits.HeaderEdits),
+    ("`query`", edits.QueryEdits),
     ("`beta`", edits.Beta),
-    ("`body`", edits.Body),
+    ("`body`", edits.BodyEdits),
     ("`models`", edits.Models),
     ("`respond`", schema.Respond),
 )
@@ -94,7 +94,7 @@ def test_the_table_of_options_is_the_addons() -> None:
 
 def test_the_table_of_presets_is_complete() -> None:
     rows = (
-        (f"`{name}`", presets.facts(name)["title"], str(presets.facts(name)["date"]))
+        (f"`{name}`", presets.content(name)["title"], str(presets.content(name)["date"]))
         for name in presets.names()
     )
     assert_generated(DOCS / "providers.md", "presets", table("preset | provider | as of", rows))

@@ -348,8 +348,8 @@ CALLS: dict[str, Callable[[str], object]] = {
         content_encoding.decode_prefix(gzip.compress(raw(text)), "gzip", 1 << 20),
     ),
     "exchange.guard": lambda text: (
-        guard.check(head(text), Arrival("reverse"), POLICY, lambda *_: True),
-        guard.check(head(text), Arrival(sni=text), POLICY, lambda *_: False),
+        guard.check_admission(head(text), Arrival("reverse"), POLICY, lambda *_: True),
+        guard.check_admission(head(text), Arrival(sni=text), POLICY, lambda *_: False),
         guard.check_client_key(head(text), Arrival(), POLICY), guard.without_proxy_keys(head(text), POLICY),
     ),
     "exchange.masked_head": lambda text: (

@@ -30,7 +30,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "head_of": (addon, "head_of", True),
     "on_head": (Exchange, "on_request_head", True),
     "knows_host": (RuleSet, "knows_host", True),
-    "guard": (guard, "check", True),
+    "guard": (guard, "check_admission", True),
     "names": (guard, "_check_names", True),
     "form": (guard, "_check_form", True),
     "find": (RuleSet, "find", True),

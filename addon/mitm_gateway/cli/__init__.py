@@ -30,7 +30,7 @@ from . import (
     token,
     token_files,
 )
-from .common import FAULT, INTERRUPTED, PROGRAM, default_rules, report
+from .common import FAULT, INTERRUPTED, PROGRAM, default_rules, print_fault
 from .parser import Parser
 
 __all__ = ["default_rules", "main"]
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except RulesError as fault:
-        report(fault)
+        print_fault(fault)
         return FAULT
     except BrokenPipeError:
         # The reader of the output has ended. Python would report that again when it flushes at exit.
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAULT
     except OSError as fault:
         # A missing folder or a full disk is no defect of the program, so there is no traceback.
-        report(f"mitm-gateway: {fault.filename or 'fault'}: {fault.strerror or fault}")
+        print_fault(f"mitm-gateway: {fault.filename or 'fault'}: {fault.strerror or fault}")
         return FAULT
     except KeyboardInterrupt:
         return INTERRUPTED

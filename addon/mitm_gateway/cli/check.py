@@ -16,7 +16,7 @@ from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Credential
 from ..rules.suspicions import suspicions
-from .common import FAULT, OK, Subparsers, add_rules_option, report, rule_count, say
+from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, rule_count, say
 from .rules_source import find_rules
 
 _STDIN, _STDIN_NAME = "-", "<stdin>"
@@ -57,7 +57,7 @@ def _check(name: str) -> int:
             else load(Path(name), os.environ)
         )
     except RulesError as fault:
-        report(fault)
+        print_fault(fault)
         return FAULT
     return _passed(_STDIN_NAME if is_stdin else name, ruleset)
 

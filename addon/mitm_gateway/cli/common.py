@@ -62,7 +62,7 @@ def say(text: str, *, wraps: bool = True) -> None:
     print(_wrapped(message, sys.stderr) if wraps else message, file=sys.stderr, flush=True)
 
 
-def report(fault: object) -> None:
+def print_fault(fault: object) -> None:
     """Print a fault to stderr, in red on a terminal."""
     text = _wrapped(str(fault), sys.stderr)
     print(f"\x1b[31m{text}\x1b[0m" if wants_colour(sys.stderr) else text, file=sys.stderr)

@@ -15,7 +15,7 @@ from ..llm import conversation
 from ..recordings import cases, json_lines, listing, page, sessions, show
 from ..rules.load import load
 from ..text.printable import counted, one_line
-from .common import FAULT, OK, Subparsers, add_rules_option, report, say, terminal_width, wrong_usage
+from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, say, terminal_width, wrong_usage
 from .rules_source import told_rules
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in recording.notes:
         say(f"{arguments.file}: {note}")
     if fault is not None:
-        report(f"mitm-gateway: {fault}")
+        print_fault(f"mitm-gateway: {fault}")
     return status
 
 

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def starter(name: str) -> str:
     """Return the text of the rules file for a preset."""
-    data = presets.facts(name)
+    data = presets.content(name)
     comments = [
         f"{data['title']}, as of {data['date']}; `mitm-gateway presets {name}` shows everything.",
         *(f"Unverified: {fact}" for fact in data["unverified"]),

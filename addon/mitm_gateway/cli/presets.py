@@ -48,7 +48,7 @@ def unknown_preset(name: str) -> int:
 
 
 def _summary(name: str, *, notes: bool = False) -> list[str]:
-    data = presets.facts(name)
+    data = presets.content(name)
     lines = [f"{name:<15} {data['title']} ({data['date']})"]
     for source in data["sources"]:
         lines += _wrapped("source:     ", source)

@@ -25,7 +25,7 @@ from .common import (
     Subparsers,
     add_rules_option,
     ca_certificate,
-    report,
+    print_fault,
     say,
     wrong_usage,
 )
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     modes = ["regular"] if arguments.intercept else reverse_modes(hosts, arguments.port)
     if fault := port_fault(arguments.listen_host, range(arguments.port, arguments.port + len(modes))):
-        report(f"mitm-gateway: {fault}")
+        print_fault(f"mitm-gateway: {fault}")
         return FAULT
     tune_log(verbose=arguments.verbose)
     say_ready = partial(_say_ready, arguments, source.ruleset, hosts)

@@ -10,7 +10,7 @@ from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.addresses import Upstream
 from .export_options import Listener, Options
-from .lua_filter import auth_of, destination_of
+from .lua_filter import auth_on, destination_on
 from .routes import PASS_CLUSTER, cluster_name
 
 _API = "type.googleapis.com/envoy.extensions."
@@ -37,7 +37,7 @@ def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
         found.append(
             _cluster(
                 cluster_name(number),
-                destination_of(rule, listener),
+                destination_on(rule, listener),
                 _injectors(rule, listener, options),
                 options,
             )
@@ -75,7 +75,7 @@ def secrets_of(rule: Rule, listener: Listener) -> list[tuple[str, str, str]]:
     for header, value in rule.headers.set.items():
         if names := CREDENTIAL_REFERENCE.findall(value):
             found.append((header, CREDENTIAL_REFERENCE.sub("", value), secret_file(names[0], is_basic=False)))
-    auth = auth_of(rule, listener)
+    auth = auth_on(rule, listener)
     if auth.credential not in (None, CLIENT):
         header, prefix = auth.slot
         found.append((header, prefix, secret_file(auth.credential or "", is_basic=auth.scheme == "basic")))

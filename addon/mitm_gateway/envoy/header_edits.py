@@ -11,7 +11,7 @@ from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.addresses import Upstream
 from .export_options import Listener, Options
 from .lua_constants import KEY
-from .lua_filter import auth_of
+from .lua_filter import auth_on
 from .re2 import any_spelling, header_regex
 
 MUTATION = "header_mutation"
@@ -35,7 +35,7 @@ def removals(rule: Rule, listener: Listener, *, is_page: bool) -> dict[str, Any]
     The response of a rule with a credential is not for web pages, unless their origin is listed.
     """
     names = [header_regex(glob.text) for glob in rule.headers.remove]
-    if auth_of(rule, listener).scheme != "keep":
+    if auth_on(rule, listener).scheme != "keep":
         names += map(any_spelling, sorted(KEY_NAMES))
         names += [f".*{any_spelling(ending)}" for ending in KEY_ENDINGS]
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
@@ -66,7 +66,7 @@ def headers_put_in(rule: Rule, listener: Listener, options: Options) -> list[dic
     if options.tokens or (rule.models and rule.models.restore):
         # A response is read and edited while it streams, which a compressed one does not allow.
         fields.append(_field("accept-encoding", "identity", "OVERWRITE_IF_EXISTS"))
-    auth = auth_of(rule, listener)
+    auth = auth_on(rule, listener)
     if auth.credential == CLIENT:
         header, prefix = auth.slot
         fields.append(_field(header, f"{_literal(prefix)}%REQ({KEY})%"))

@@ -11,7 +11,7 @@ from ..exchange import plan
 from ..exchange.query import encoded
 from ..exchange.websocket import reads_messages
 from ..llm.calls import form_on
-from ..rules.edits import Beta, Models, Query
+from ..rules.edits import Beta, Models, QueryEdits
 from ..rules.field_paths import FieldPath, PathStep, Selector
 from ..rules.fields import CLIENT
 from ..rules.model_map import CAPTURE, ModelMap, NameTemplate
@@ -65,21 +65,21 @@ def _source(name: str) -> str:
     return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-def destination_of(rule: Rule, listener: Listener) -> Upstream:
+def destination_on(rule: Rule, listener: Listener) -> Upstream:
     """Return where Envoy sends a rule's requests."""
     found = plan.destination_of(rule, "https", listener.host, listener.host_port)
     assert found, "check refuses the demo gateway"
     return found
 
 
-def auth_of(rule: Rule, listener: Listener) -> Auth:
+def auth_on(rule: Rule, listener: Listener) -> Auth:
     """Return how Envoy sends a rule's key."""
-    return plan.auth_of(rule, destination_of(rule, listener), listener.host)
+    return plan.auth_of(rule, destination_on(rule, listener), listener.host)
 
 
 def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict[str, Any]:
     """Return the filter's share of a rule; Envoy itself adds the secrets."""
-    auth = auth_of(rule, listener)
+    auth = auth_on(rule, listener)
     return {
         "name": rule.name,
         "match_model": [_literals(glob) for glob in rule.match.model or ()] if is_served else None,
@@ -101,7 +101,7 @@ def _client(rule: Rule, auth: Auth, listener: Listener) -> dict[str, Any]:
     return {
         "prefer": auth.prefer,
         "is_basic": auth.scheme == "basic",
-        "refuses_anthropic": not plan.takes_anthropic_key(rule, destination_of(rule, listener)),
+        "refuses_anthropic": not plan.takes_anthropic_key(rule, destination_on(rule, listener)),
     }
 
 
@@ -160,7 +160,7 @@ def _step(step: PathStep) -> object:
     return True if step is None else step
 
 
-def _query(query: Query) -> dict[str, Any] | None:
+def _query(query: QueryEdits) -> dict[str, Any] | None:
     if not (query.set or query.remove):
         return None
     return {

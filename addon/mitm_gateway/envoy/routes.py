@@ -26,7 +26,7 @@ from .access_log import KEPT
 from .export_options import Listener, Options
 from .header_edits import headers_put_in, path_edit, removals
 from .lua_constants import DONE, LUA, MODEL, PATH
-from .lua_filter import auth_of, destination_of
+from .lua_filter import auth_on, destination_on
 from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
 from .refusals import BLOCKED, WRONG_HOST
 
@@ -98,9 +98,9 @@ def _rule_routes(
     if reads_messages(rule):  # the filter refuses its upgrades
         return [*routes, own]
     edits_query = bool(rule.query.set or rule.query.remove)
-    if rule.reads_body or auth_of(rule, listener).credential == CLIENT or edits_query or options.tokens:
+    if rule.reads_body or auth_on(rule, listener).credential == CLIENT or edits_query or options.tokens:
         return [*routes, *_with_upgrade(own)]
-    return [*routes, *_with_plain(own, options, strips=auth_of(rule, listener).scheme != "keep")]
+    return [*routes, *_with_plain(own, options, strips=auth_on(rule, listener).scheme != "keep")]
 
 
 def _with_upgrade(route: Route) -> list[Route]:
@@ -184,7 +184,7 @@ def _forward(
     *,
     is_page: bool = False,
 ) -> Route:
-    place = destination_of(rule, listener)
+    place = destination_on(rule, listener)
     filters = {
         GATE: _gate(number),
         **removals(rule, listener, is_page=is_page),

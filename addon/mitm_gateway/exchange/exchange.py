@@ -109,7 +109,7 @@ class Exchange:
     def _check_admission(self, head: RequestHead) -> Refusal | None:
         if self.arrival.replay:
             return guard.check_replay(head, self.config.ruleset.knows_host)
-        return guard.check(head, self.arrival, self.config.policy, self.config.ruleset.knows_host)
+        return guard.check_admission(head, self.arrival, self.config.policy, self.config.ruleset.knows_host)
 
     def _answer_without_key(self, head: RequestHead) -> LocalAnswer | None:
         if self.arrival.mode == "reverse" or self._knows_host(head):

@@ -15,7 +15,7 @@ from ..wire.addresses import DEFAULT_PORTS, hostport, is_loopback, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead, raw, text
 from .front_page import Greeting
-from .guard import Policy, check
+from .guard import Policy, check_admission
 from .headers import Secrets, outgoing
 from .local_answers import to_body, to_head, to_probe
 from .plan import NOWHERE, Pass, Plan, decide
@@ -160,7 +160,9 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
     request = (
         f"{head.method} {head.scheme}://{hostport(head.host, head.port, head.scheme)}{masked_text(head.path)}"
     )
-    if refusal := check(head, arrival, Policy(), ruleset.knows_host) or refuse_socket(ruleset, head):
+    if refusal := check_admission(head, arrival, Policy(), ruleset.knows_host) or refuse_socket(
+        ruleset, head
+    ):
         return Explanation(request, "refuse", refusal.rule, status=refusal.status, reason=refusal.reason)
     if answer := to_probe(ruleset, head):
         return Explanation(request, "answer", status=answer.status, reason=answer.note)

@@ -96,7 +96,7 @@ def _password(encoded: str) -> str:
         return ""
 
 
-def check(
+def check_admission(
     head: RequestHead, arrival: Arrival, policy: Policy, knows_host: Callable[[str, int], bool]
 ) -> Refusal | None:
     """Return the refusal of a request that is inadmissible under any rule; requests to hosts without rules pass."""

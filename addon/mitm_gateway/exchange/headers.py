@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..rules.edits import Beta, Headers
+from ..rules.edits import Beta, HeaderEdits
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
 from ..rules.schema import Auth
 from ..text.redact import Secret, is_key_header, normal_name, subprotocols
@@ -96,7 +96,7 @@ def put(fields: Iterable[Field], new: Iterable[Field]) -> Fields:
     return (*result, *left.values())
 
 
-def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
+def edited(fields: Fields, headers: HeaderEdits, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
     """Return the fields after remove, set, add and beta. `secrets` are those that `headers` names."""
     kept = [item for item in fields if not _is_removed(item, headers)]
     fields = put(kept, [(raw(name), raw(_filled(value, secrets))) for name, value in headers.set.items()])
@@ -104,7 +104,7 @@ def edited(fields: Fields, headers: Headers, beta: Beta | None, secrets: Mapping
     return _with_betas((*fields, *added), beta) if beta else (*fields, *added)
 
 
-def _is_removed(item: Field, headers: Headers) -> bool:
+def _is_removed(item: Field, headers: HeaderEdits) -> bool:
     name = lower_name(item[0])
     return name not in FRAMING_HEADERS and any(glob.covers(name) for glob in headers.remove)
 

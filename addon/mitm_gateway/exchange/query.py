@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote, unquote_plus
 
-from ..rules.edits import Query
+from ..rules.edits import QueryEdits
 from ..rules.fields import CREDENTIAL_REFERENCE
 from ..text.redact import Secret
 
@@ -15,7 +15,7 @@ _PLAIN = "/:,@"
 _as_is = re.compile(rf"[A-Za-z0-9_.~{_PLAIN}-]*").fullmatch
 
 
-def edited_target(target: str, query: Query, secrets: Mapping[str, Secret]) -> str:
+def edited_target(target: str, query: QueryEdits, secrets: Mapping[str, Secret]) -> str:
     """Return a request target after remove and set; `secrets` are those that `set` names."""
     if not (query.set or query.remove):
         return target
@@ -32,7 +32,7 @@ def encoded(text: str) -> str:
     return text if _as_is(text) else quote(text, safe=_PLAIN)
 
 
-def _edited(pairs: list[str], query: Query, wanted: dict[str, str]) -> Iterator[str]:
+def _edited(pairs: list[str], query: QueryEdits, wanted: dict[str, str]) -> Iterator[str]:
     left = dict(wanted)
     for pair in pairs:
         name = unquote_plus(pair.partition("=")[0])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
 from .document import Document
-from .edits import Headers
+from .edits import HeaderEdits
 from .nodes import shown, type_name
 from .problems import Loc, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .ruleset import RuleSet
@@ -259,7 +259,7 @@ def one_rule(
             "match": Match.model_validate({"host": API_HOST, "path": "/v1/**"}),
             "upstream": upstream,
             "auth": Auth.model_validate({"scheme": scheme, "credential": _CREDENTIAL}),
-            "headers": Headers.model_validate({"set": dict(headers or {})}),
+            "headers": HeaderEdits.model_validate({"set": dict(headers or {})}),
             "respond": Respond(models=bool(models), head=True),
         }
     )

@@ -54,13 +54,13 @@ RULES = 'a mapping with "rules"; `mitm-gateway init PRESET` writes an example'
 
 def parse(text: bytes, file: str, expected: str = RULES) -> Document:
     """Return the document of a file. Raises RulesError with every fault in its YAML."""
-    document, problems = scan(text, file, expected)
+    document, problems = read_document(text, file, expected)
     if document is None or problems:
         raise RulesError(problems)
     return document
 
 
-def scan(text: bytes, file: str, expected: str = RULES) -> tuple[Document | None, list[Problem]]:
+def read_document(text: bytes, file: str, expected: str = RULES) -> tuple[Document | None, list[Problem]]:
     """Return the document, unless it is unreadable, and its problems in file order."""
     try:
         builder = _built(_decoded(text), expected)

@@ -27,7 +27,7 @@ from .fields import (
 from .model_map import ModelMap
 
 
-class Headers(Model):
+class HeaderEdits(Model):
     """Edits of request headers, in the order remove, set, add."""
 
     set: dict[EditedHeaderName, HeaderValue] = Field(default_factory=dict)
@@ -38,7 +38,7 @@ class Headers(Model):
     """Names or globs of headers to remove."""
 
 
-class Query(Model):
+class QueryEdits(Model):
     """Edits of the query, in the order remove, set; every other parameter stays byte for byte."""
 
     set: dict[QueryName, HeaderValue] = Field(default_factory=dict)
@@ -71,7 +71,7 @@ class Beta(Model):
         return not any(glob.covers(name) for glob in self.drop)
 
 
-class Body(Model):
+class BodyEdits(Model):
     """Edits of a JSON request body."""
 
     remove: OneOrMany[BodyPath] = ()

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .edits import Beta, Body, Headers, Models, Query
+from .edits import Beta, BodyEdits, HeaderEdits, Models, QueryEdits
 from .schema import Auth, Credential, Match, Respond, Rule, RulesFile
 
-_PARTS = (Credential, Match, Auth, Headers, Query, Beta, Body, Models, Respond, Rule)
+_PARTS = (Credential, Match, Auth, HeaderEdits, QueryEdits, Beta, BodyEdits, Models, Respond, Rule)
 
 
 def json_schema() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from ..text.redact import looks_like_key
 from . import desktop, presets
 from .cross_checks import check_rules, duplicate_names
-from .document import Document, scan
+from .document import Document, read_document
 from .foreign_marks import with_marks
 from .messages import known_keys, mistake_of, quoted, rule_name
 from .nodes import MAX_BYTES, shown
@@ -74,7 +74,7 @@ def _is_own_group(status: os.stat_result) -> bool:
 
 def parse_rules(text: bytes, file: str, environ: Mapping[str, str]) -> RuleSet:
     """Return the rules of a text; problems call it `file`. Raises RulesError with all of them."""
-    document, problems = scan(text, file)
+    document, problems = read_document(text, file)
     if document is None:
         raise RulesError(in_file_order(with_marks(problems, text, is_unreadable=True)))
     if desktop.is_desktop(document.data):

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from .edits import Beta, Body, Headers, Models, Query
+from .edits import Beta, BodyEdits, HeaderEdits, Models, QueryEdits
 from .fields import keys_of
 from .nodes import BOOLEAN_HINT, shown, type_name
 from .problems import Loc, Mistake, did_you_mean
@@ -18,10 +18,10 @@ from .schema import AUTH_SCHEMES, Auth, Credential, Match, Respond, Rule, RulesF
 _PARTS: dict[str, type[BaseModel]] = {
     "match": Match,
     "auth": Auth,
-    "headers": Headers,
-    "query": Query,
+    "headers": HeaderEdits,
+    "query": QueryEdits,
     "beta": Beta,
-    "body": Body,
+    "body": BodyEdits,
     "models": Models,
     "respond": Respond,
 }

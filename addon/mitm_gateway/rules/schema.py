@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from ..text.redact import Secret
-from .edits import Beta, Body, Headers, Models, Query
+from .edits import Beta, BodyEdits, HeaderEdits, Models, QueryEdits
 from .fields import (
     CLIENT,
     CREDENTIAL_REFERENCE,
@@ -233,13 +233,13 @@ class Rule(Model):
     """Allow a client's `sk-ant-` key to leave `anthropic.com`."""
     auth: Auth | None = None
     """Form of the key. The default is `none` for another host, `keep` for the same host."""
-    headers: Headers = Field(default_factory=Headers)
+    headers: HeaderEdits = Field(default_factory=HeaderEdits)
     """Request headers to set, add and remove."""
-    query: Query = Field(default_factory=Query)
+    query: QueryEdits = Field(default_factory=QueryEdits)
     """Query parameters to set and remove."""
     beta: Beta | None = None
     """Beta names to keep, drop, rename and add."""
-    body: Body = Field(default_factory=Body)
+    body: BodyEdits = Field(default_factory=BodyEdits)
     """Body fields to remove and set."""
     models: Models | None = None
     """Model names to map, and to restore in the response."""

@@ -81,7 +81,7 @@ def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_
 
         return noted
 
-    monkeypatch.setattr(guard, "check", noting("admit", guard.check))
+    monkeypatch.setattr(guard, "check_admission", noting("admit", guard.check_admission))
     monkeypatch.setattr(guard, "check_client_key", noting("admit", guard.check_client_key))
     for name in ("decide", "read_body", "edited_json", "outgoing"):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))

@@ -8,7 +8,7 @@ import pytest
 
 from mitm_gateway.exchange.guard import (
     Policy,
-    check,
+    check_admission,
     check_client_key,
     check_peer,
     check_replay,
@@ -27,7 +27,7 @@ def knows(host: str, port: int) -> bool:
 
 
 def status(head: Any, arrival: Arrival = INTERCEPT, policy: Policy | None = None) -> int | None:
-    refusal = check(head, arrival, policy or Policy(), knows)
+    refusal = check_admission(head, arrival, policy or Policy(), knows)
     return refusal.status if refusal else None
 
 

@@ -64,7 +64,7 @@ def test_a_request_is_planned_whole_or_refused_and_never_unmatched_where_it_name
     named = [("Host", host) for host in hosts]
     head = make_head(path + query, [*named, *fields], host=target, add_host=False)
     arrival = Arrival(tls=True, sni=sni, inside_connect=True)
-    if guard.check(head, arrival, guard.Policy(), RULES.knows_host):
+    if guard.check_admission(head, arrival, guard.Policy(), RULES.knows_host):
         return
     outcome = decide(RULES, head, arrival)
     if isinstance(outcome, Pass):

@@ -15,7 +15,7 @@ from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.explain import explain_url
 from mitm_gateway.exchange.query import edited_target
 from mitm_gateway.exchange.steps import Forward, NeedCredentials
-from mitm_gateway.rules.edits import Query
+from mitm_gateway.rules.edits import QueryEdits
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.request import Arrival
@@ -49,14 +49,14 @@ rules:
     ],
 )
 def test_parameters_are_set_and_removed(target: str, query: dict[str, Any], expected: str) -> None:
-    assert edited_target(target, Query.model_validate(query), {}) == expected
+    assert edited_target(target, QueryEdits.model_validate(query), {}) == expected
 
 
 @given(
     st.text("ab=&%;?+", max_size=12), st.dictionaries(st.sampled_from("abv"), st.text("x&=%+ é", max_size=4))
 )
 def test_every_set_parameter_arrives_once(given_query: str, values: dict[str, str]) -> None:
-    target = edited_target("/p?" + given_query, Query.model_validate({"set": values}), {})
+    target = edited_target("/p?" + given_query, QueryEdits.model_validate({"set": values}), {})
     sent = parse_qsl(target.partition("?")[2], keep_blank_values=True)
     for name, value in values.items():
         assert [each for key, each in sent if key == name] == [value]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.exchange.guard import Policy, check, listed_origin
+from mitm_gateway.exchange.guard import Policy, check_admission, listed_origin
 from mitm_gateway.exchange.local_answers import LocalAnswer
 from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.exchange.web_pages import fields_for_pages, page_headers, preflight
@@ -62,7 +62,7 @@ def options(**headers: str) -> Any:
 
 def test_a_listed_origins_preflight_is_answered_without_a_key() -> None:
     head = options(Origin=PAGE, Access_Control_Request_Headers="x-api-key, content-type")
-    assert check(head, Arrival(), POLICY, lambda *_: True) is None
+    assert check_admission(head, Arrival(), POLICY, lambda *_: True) is None
     answer = preflight(head, POLICY)
     assert isinstance(answer, LocalAnswer)
     assert (answer.status, answer.body) == (204, b"")

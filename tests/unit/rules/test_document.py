@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.rules import yaml_events
-from mitm_gateway.rules.document import parse, scan
+from mitm_gateway.rules.document import parse, read_document
 from mitm_gateway.rules.nodes import shown, type_name
 from mitm_gateway.rules.problems import Pos, RulesError
 from support.work import assert_linear
@@ -31,7 +31,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def problems_of(text: str | bytes) -> list[str]:
-    _, problems = scan(text.encode() if isinstance(text, str) else text, "f")
+    _, problems = read_document(text.encode() if isinstance(text, str) else text, "f")
     return [str(problem).removeprefix("f:") for problem in problems]
 
 

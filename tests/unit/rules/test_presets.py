@@ -42,7 +42,7 @@ def test_the_presets_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_a_preset_is_dated_and_names_its_sources(name: str) -> None:
-    data = presets.facts(name)
+    data = presets.content(name)
     assert datetime.date.fromisoformat(data["date"]) >= datetime.date(2026, 11, 24)
     assert data["title"]
     assert data["sources"]
@@ -69,7 +69,7 @@ def test_init_writes_a_valid_rules_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_the_proposals_in_the_comments_of_a_starter_are_valid(name: str) -> None:
-    text = presets.facts(name)["starter"]
+    text = presets.content(name)["starter"]
     # A comment that looks like a YAML key is a proposal: each by itself replaces the key of the same name.
     for proposal in re.findall(r"^( *)# (upstream|auth): (.*)$", text, re.MULTILINE):
         indent, key, value = proposal

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from mitm_gateway.rules.edits import Beta, Body, Models
+from mitm_gateway.rules.edits import Beta, BodyEdits, Models
 from mitm_gateway.rules.fields import parse_duration, parse_size
 from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.patterns import Glob
@@ -130,7 +130,7 @@ def test_a_model_without_a_matching_entry_stays() -> None:
 
 
 def test_body_values_are_json_text() -> None:
-    body = Body.model_validate({"set": {"a.b": {"c": [1, None, "ü"]}}})
+    body = BodyEdits.model_validate({"set": {"a.b": {"c": [1, None, "ü"]}}})
     assert [(path.text, text) for path, text in body.set_texts] == [("a.b", '{"c": [1, null, "ü"]}')]
 
 

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def findings(subject: Subject) -> Findings:
     """Check everything; rules that cannot be read end the checks that depend on them."""
-    ruleset, found = rules.read(subject)
+    ruleset, found = rules.read_rules(subject)
     yield from found
     if ruleset is not None:
         yield from rules.check_credentials(ruleset, subject)

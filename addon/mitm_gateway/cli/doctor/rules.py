@@ -25,7 +25,7 @@ _UNSET = re.compile(
 _HOW_TO_CREATE = "; write one with "
 
 
-def read(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
+def read_rules(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
     """Read the rules; return None for the RuleSet, and the mistakes, if there are any."""
     try:
         source = find_rules(subject.rules, subject.environ)

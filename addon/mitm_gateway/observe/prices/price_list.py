@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from ...rules.document import Document, scan
+from ...rules.document import Document, read_document
 from ...rules.fields import Model, as_tuple, keys_of
 from ...rules.nodes import MAX_BYTES, shown, type_name
 from ...rules.patterns import Glob
@@ -95,7 +95,7 @@ def read_price_list(path: Path) -> PriceList:
 
 def parse_price_list(text: bytes, file: str) -> PriceList:
     """Return the prices in a text; problems call it `file`. Raises RulesError with every mistake in it."""
-    document, problems = scan(text, file, _EXPECTED)
+    document, problems = read_document(text, file, _EXPECTED)
     if document is None or problems:
         raise RulesError(problems)
     try:

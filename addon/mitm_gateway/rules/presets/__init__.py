@@ -27,7 +27,7 @@ def names() -> tuple[str, ...]:
 
 
 @cache
-def facts(name: str) -> dict[str, Any]:
+def content(name: str) -> dict[str, Any]:
     """Return the content of a preset's file. Raises KeyError for an unknown name."""
     if name not in names():
         raise KeyError(name)
@@ -38,13 +38,13 @@ def facts(name: str) -> dict[str, Any]:
 
 def load(name: str) -> dict[str, Any]:
     """Return the part of a rule that a preset provides. Raises KeyError for an unknown name."""
-    rule: dict[str, Any] = facts(name)["rule"]
+    rule: dict[str, Any] = content(name)["rule"]
     return rule
 
 
 def environment(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
     """Return the environment with the preset's variables, each from the first source of its list with a value."""
-    variables: dict[str, list[str]] = facts(name).get("variables", {})
+    variables: dict[str, list[str]] = content(name).get("variables", {})
     chosen = {
         variable: next(filter(None, (_from(source, environ) for source in sources)), None)
         for variable, sources in variables.items()
