@@ -182,6 +182,20 @@ async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> 
     assert ended() is None
 
 
+@pytest.mark.parametrize("has_length", [True, False])
+async def test_a_response_of_unknown_length_streams_until_its_end(running: Any, has_length: bool) -> None:
+    addon, _ = running
+    flow = request_flow()
+    await sent(addon, flow)
+    flow.response = http.Response.make(200)
+    if not has_length:
+        del flow.response.headers["content-length"]
+    addon.responseheaders(flow)
+    assert addon._lifecycle.patches.gateway.has_streams() is not has_length
+    addon.response(flow)
+    assert not addon._lifecycle.patches.gateway.has_streams()
+
+
 async def test_the_copy_of_a_passing_response_is_not_held_twice(running: Any) -> None:
     addon, _ = running
     flow = request_flow(url="http://passing.test/", headers={"Host": "passing.test"})

@@ -76,8 +76,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def peers(*kinds: Callable[[], Connection]) -> AsyncIterator[list[Peer]]:
-    handler, turns = Handler(), sockets.Turns()
+async def peers(*kinds: Callable[[], Connection], has_streams: bool = True) -> AsyncIterator[list[Peer]]:
+    handler, turns = Handler(), sockets.Turns(lambda: has_streams)
     made = [Peer(kind(), handler, turns) for kind in kinds]
     async with AsyncExitStack() as stack:
         for peer in made:
@@ -141,6 +141,19 @@ async def test_events_go_before_requests_that_arrive_with_them_and_between_two_r
             each.client.write(data)
         given = await upstream.handler.next(5)
         assert given == [b"event", b"request", b"event", b"request", b"event"]
+
+
+@pytest.mark.parametrize(
+    ("has_streams", "order"), [(True, [b"one", b"event", b"two"]), (False, [b"one", b"two", b"event"])]
+)
+async def test_requests_wait_for_events_only_while_a_response_streams(
+    has_streams: bool, order: list[bytes]
+) -> None:
+    async with peers(CLIENT, CLIENT, UPSTREAM, has_streams=has_streams) as (one, two, upstream):
+        upstream.handler.follows = {b"one": lambda: upstream.client.write(b"event")}
+        one.client.write(b"one")
+        two.client.write(b"two")
+        assert await upstream.handler.next(3) == order
 
 
 async def test_requests_are_handled_beside_a_stream_that_never_pauses() -> None:

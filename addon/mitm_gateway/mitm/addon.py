@@ -148,6 +148,7 @@ class GatewayAddon:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Report the response's head, and let the body stream."""
         if flow.live and (entry := self._requests.get(flow.id)):
+            self._requests.begin_response(flow)
             contain(lambda: self._begin_response(entry), "a response's head could not be read")
 
     def response(self, flow: http.HTTPFlow) -> None:

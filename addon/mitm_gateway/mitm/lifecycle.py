@@ -94,6 +94,7 @@ class Lifecycle:
                 proxy.for_proxy,
                 proxy.asks_for_login,
                 self._is_tunnelled,
+                lambda: bool(requests.streaming),
             )
         )
         self._default_rules = default_rules

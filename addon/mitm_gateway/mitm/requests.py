@@ -55,6 +55,8 @@ class Requests(dict[str, UnderWay]):
     def __init__(self) -> None:
         super().__init__()
         self._by_request: dict[int, UnderWay] = {}
+        self.streaming: set[str] = set()
+        """The flows whose response has begun and whose length is unknown."""
 
     def begin(self, flow: http.HTTPFlow, exchange: Exchange, credentials: Credentials) -> UnderWay:
         """Add a request."""
@@ -62,9 +64,15 @@ class Requests(dict[str, UnderWay]):
         self[flow.id] = self._by_request[id(entry.request)] = entry
         return entry
 
+    def begin_response(self, flow: http.HTTPFlow) -> None:
+        """Note whether the response of a request streams."""
+        if flow.response is not None and "content-length" not in flow.response.headers:
+            self.streaming.add(flow.id)
+
     def end(self, flow: http.HTTPFlow) -> UnderWay | None:
         """Forget a request, and return it."""
         entry = self.pop(flow.id, None)
+        self.streaming.discard(flow.id)
         if entry is not None:
             self._by_request.pop(id(entry.request), None)
         return entry

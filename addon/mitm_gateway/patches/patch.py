@@ -26,7 +26,7 @@ class Unexpected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The gateway's side of the safety patches."""
+    """The gateway's side of the patches."""
 
     body_limit: Callable[[http.HTTPFlow], int | None]
     """Return the largest body in bytes that this request may have, or None without a limit."""
@@ -44,6 +44,8 @@ class Gateway:
     """Return the reason if a 407 is that of a proxy of the gateway."""
     dials_first: Callable[[http.HTTPFlow], bool] = lambda flow: False
     """Return whether this CONNECT opens a tunnel that is not decrypted."""
+    has_streams: Callable[[], bool] = lambda: True
+    """Return whether a response streams at present, whose events may not wait for requests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def direct_reads(patches: Patches) -> None:
     expect(original, "self", "connection")
     reader = asyncio.StreamReader()
     reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
-    turns = Turns()
+    turns = Turns(patches.gateway.has_streams)
 
     async def handle_connection(self: Any, connection: Any) -> None:
         io = self.transports[connection]
@@ -45,16 +45,19 @@ class Turns:
     """Work that lets the data of upstreams go first: each pass of the event loop does one piece of it, at its end.
 
     A request takes as long as some thirty events of streams, which would otherwise wait for all the requests that
-    arrived with them.
+    arrived with them. Where no response streams, requests need no turns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_streams: Callable[[], bool]) -> None:
+        self._has_streams = has_streams
         self._waiting: deque[Callable[[], None]] = deque()
 
     @property
     def must_wait(self) -> bool:
-        """Return whether anything else is due in this pass of the loop, or waits already."""
-        return bool(self._waiting or getattr(asyncio.get_running_loop(), "_ready", ()))
+        """Return whether work waits already, or a stream may have anything due in this pass of the loop."""
+        if self._waiting:
+            return True
+        return self._has_streams() and bool(getattr(asyncio.get_running_loop(), "_ready", ()))
 
     def add(self, action: Callable[[], None]) -> None:
         """Do something in its turn."""
