@@ -23,6 +23,27 @@ def test_the_models_list_has_the_exact_names() -> None:
     assert listed["has_more"] is False
 
 
+@pytest.mark.parametrize(
+    ("host", "target", "expected"),
+    [
+        ("api.openai.com", "/v1/models", {"object": "list", "data": ["claude-opus-4", "claude-haiku"]}),
+        (
+            "generativelanguage.googleapis.com",
+            "/v1beta/models",
+            {"models": ["claude-opus-4", "claude-haiku"]},
+        ),
+    ],
+)
+def test_the_models_list_has_the_form_of_the_api(host: str, target: str, expected: dict[str, object]) -> None:
+    rule = make_rule(match={"host": host}, models=MODELS, respond={"models": True})
+    answer = to_head(rule, make_ruleset(rule), make_head(target, method="GET", host=host))
+    assert answer is not None
+    listed = json.loads(answer.body)
+    key = "models" if "models" in listed else "data"
+    listed[key] = [(model.get("id") or model["name"]).removeprefix("models/") for model in listed[key]]
+    assert listed == expected
+
+
 def test_the_models_list_includes_those_of_a_desktop_file() -> None:
     rule = make_rule(respond={"models": True})
     rules = RuleSet((rule,), listed_models=("claude-x",))
