@@ -498,7 +498,7 @@ def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recor
             open_.enter_context(Wire(proxy.port)).send(head)
         assert memory_of(proxy) < 1.2 * limit
     deadline = time.monotonic() + 30
-    while ask(proxy).status != 200:  # until it has returned the memory, and noticed
+    while status_of(proxy) != 200:  # until it has returned the memory, and noticed
         assert time.monotonic() < deadline, memory_of(proxy)
         time.sleep(0.05)
 

@@ -40,7 +40,7 @@ def test_no_two_clients_claim_a_program() -> None:
 @pytest.mark.parametrize("client", [each for each in LISTED if each.programs], ids=lambda each: each.name)
 def test_the_command_that_proves_a_client_starts_it(client: Client) -> None:
     assert client.prove
-    assert catalogue.of_command(re.split(r"\s+", client.prove))[0] is client
+    assert catalogue.of_command(re.split(r"\s+", client.prove))[0] == client
 
 
 @pytest.mark.parametrize(
