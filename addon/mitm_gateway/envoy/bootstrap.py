@@ -104,7 +104,7 @@ def _overload_manager(options: Options) -> dict[str, Any]:
         "max_active_downstream_connections": _MAX_CONNECTIONS,
     }
     return {
-        "refresh_interval": "0.1s",
+        "refresh_interval": "0.02s",
         "resource_monitors": [
             {"name": heap, "typed_config": heap_type},
             {"name": limits, "typed_config": limits_type},
@@ -129,7 +129,8 @@ def _shorter_patience(heap: str) -> dict[str, Any]:
         "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
         "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_STREAM_IDLE", "min_timeout": _LEAST_PATIENCE}],
     }
-    scaled = {"scaling_threshold": _HEAP_ACTIONS["shrink_heap"], "saturation_threshold": 1.0}
+    # Patience is least before requests are refused, or memory could stay between both bounds.
+    scaled = {"scaling_threshold": 0.8, "saturation_threshold": _HEAP_ACTIONS["shrink_heap"]}
     return {
         "name": f"{_ACTION}reduce_timeouts",
         "triggers": [{"name": heap, "scaled": scaled}],
