@@ -1,10 +1,9 @@
-"""A running Envoy with an exported configuration: TLS, HTTP/2, WebSocket, pages, pass, log, faults, fresh secrets."""
+"""A running Envoy with an exported configuration: TLS, HTTP/2, WebSocket, pages, pass, faults, fresh secrets."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,38 +12,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.answers import Bytes, Reply, Stream, json_reply, message
+from support.answers import Bytes, Reply, json_reply, message
 from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
+from support.one_envoy import ask, error_of, rules
 from support.processes import unused_port
 from support.recorder import Recorder
-from support.rules import one_rule
 from support.starters import StartEnvoy, StartRecorder
-from support.wire import Http2Client, Response, Wire
+from support.wire import Http2Client, Wire
 
 pytestmark = pytest.mark.e2e
-
-
-def rules(upstream: str, more: str = "", top: str = "", host: str = API) -> str:
-    return one_rule(f"{upstream}/base", more, top=top, host=host)
-
-
-def ask(
-    proxy: Envoy,
-    *headers: tuple[str, str],
-    method: str = "POST",
-    target: str = "/v1/messages",
-    body: bytes = b"{}",
-) -> Response:
-    with Wire(proxy.port) as client:
-        return client.request(method, target, [("Host", "localhost"), *headers], body)
-
-
-def error_of(answer: Response) -> str:
-    text: str = json.loads(answer.body)["error"]["message"]
-    assert text.startswith("mitm-gateway: ")
-    return text
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
@@ -173,96 +151,6 @@ def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: StartEnvoy
     assert "envoy_http_downstream_rq_total" in httpx.get(f"{url}/stats/prometheus").text
     for path in ("/", "/config_dump", "/quitquitquit", "/certs", "/ready/../config_dump"):
         assert httpx.post(url + path).status_code == 404
-
-
-def test_a_log_line_has_the_fields_of_gateway_log_and_no_secret(
-    envoy: StartEnvoy, recorder: StartRecorder
-) -> None:
-    upstream = recorder(json_reply(message("gw-model")))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), tokens=True)
-    asked = json.dumps({"model": 'é"\n'}).encode()
-    assert ask(proxy, ("x-api-key", CK), target="/v1/messages?key=mine", body=asked).status == 200
-    line = proxy.log_line()
-    measured = {
-        name: line.pop(name) for name in ("time", "first_event_ms", "total_ms", "bytes_in", "bytes_out")
-    }
-    assert all(value is not None for value in measured.values())
-    assert line == {
-        "rule": "gw", "model": 'é"\n', "method": "POST", "host": API, "path": "/v1/messages",
-        "upstream": f"{upstream.url}/base", "model_sent": "gw-model", "status": 200,
-        "input_tokens": 11, "output_tokens": 7, "outcome": "ok",
-    }  # fmt: skip
-    text = (proxy.folder / "access.log").read_text()
-    assert not any(secret in text for secret in (CK, GW, "mine"))
-
-
-TOKEN_KEYS = ("model", "input_tokens", "output_tokens", "cache_read_tokens")
-START = b'data: {"type":"message_start","message":{"model":"m","usage":{"input_tokens":8,"cache_read_input_tokens":5}}}\n\n'
-END = b'data: {"type":"message_delta","usage":{"output_tokens":96}}\n\n'
-OVERLOADED = b'data: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n'
-
-
-STREAMS: dict[str, tuple[tuple[bytes, ...], list[object]]] = {
-    "whole": ((START, END), ["m", 8, 96, 5]),
-    "cut": ((START[:90], START[90:] + END[:30], END[30:]), ["m", 8, 96, 5]),
-    "failed": ((START, OVERLOADED), ["m", 8, None, 5]),
-    "silent": ((b"data: {}\n\n",), [None] * 4),
-}
-
-
-@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_tokens_of_every_stream_are_logged_if_requested(
-    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, http2: bool
-) -> None:
-    upstream = recorder(Reply(), tls=authority, names=("localhost",), http2=http2)
-    proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file), tokens=True)
-    for number, (name, (chunks, told)) in enumerate(STREAMS.items()):
-        upstream.script = Stream(chunks, gated=False)
-        answer = ask(proxy, ("Accept-Encoding", "gzip"))
-        assert (answer.status, answer.body) == (200, b"".join(chunks)), name
-        assert upstream.requests[number].header("accept-encoding") == "identity"
-        line = proxy.log_line(number)
-        assert [line.get(key) for key in TOKEN_KEYS] == told, name
-        assert line.get("refusal") == ("upstream: overloaded_error" if name == "failed" else None)
-
-
-@pytest.mark.parametrize("models", ["", "models: {default: gw-model}"], ids=["filter off", "filter on"])
-@pytest.mark.parametrize(
-    ("target", "session", "agent", "logged"),
-    [
-        ("/v1/messages?beta=true", "s-1", "a.1", ("/v1/messages", "s-1", "a.1")),
-        ("/v1/sk-mine", "sk-ant-mine", "a b", ("****", "other", None)),
-    ],
-    ids=["plain names", "something like a key"],
-)
-def test_a_log_line_names_session_and_agent_with_the_filter_and_without(
-    envoy: StartEnvoy,
-    recorder: StartRecorder,
-    models: str,
-    target: str,
-    session: str,
-    agent: str,
-    logged: tuple[str | None, ...],
-) -> None:
-    proxy = envoy(rules(recorder(json_reply({})).url, models))
-    named = (
-        ("X-Claude-Code-Session-Id", session),
-        ("session_id", "other"),
-        ("X-Claude-Code-Agent-Id", agent),
-    )
-    assert ask(proxy, *named, target=target).status == 200
-    line = proxy.log_line()
-    assert (line["path"], line.get("session"), line.get("agent")) == logged
-    assert "mine" not in str(line)
-
-
-def test_a_log_line_says_why_a_request_was_refused(envoy: StartEnvoy) -> None:
-    proxy = envoy(rules("http://127.0.0.1:9"))
-    answer = ask(proxy, ("Origin", "null"))
-    assert answer.status == 403
-    line = proxy.log_line()
-    assert (line["status"], line["path"]) == (403, "/v1/messages")
-    assert line["refusal"] in error_of(answer)
 
 
 @pytest.mark.parametrize(
@@ -418,128 +306,6 @@ def test_text_that_reads_as_another_request_line_is_not_sent(
             with contextlib.suppress(ConnectionError):
                 assert client.read_response(1).status >= 400, line
     assert upstream.raw == b""
-
-
-def test_the_admin_pages_show_readiness_and_metrics_only(envoy: StartEnvoy) -> None:
-    proxy = envoy(rules("http://127.0.0.1:9"))
-    url = f"http://127.0.0.1:{proxy.admin_port}"
-    assert httpx.get(f"{url}/ready").status_code == 200
-    assert httpx.get(f"{url}/stats/prometheus").status_code == 200
-    for path in (
-        "/",
-        "/config_dump",
-        "/certs",
-        "/clusters",
-        "/logging?level=trace",
-        "/quitquitquit",
-        "/stats",
-        "/memory",
-    ):
-        assert httpx.post(url + path).status_code == 403, path
-        assert httpx.get(url + path).status_code == 403, path
-    assert httpx.get(f"{url}/ready").status_code == 200
-
-
-@pytest.mark.parametrize("match", ["", 'model: "*"'], ids=["path", "model"])
-def test_the_limit_of_bodies_does_not_depend_on_the_conditions_of_rules(
-    envoy: StartEnvoy, recorder: StartRecorder, match: str
-) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    text = rules(upstream.url, "models: {default: gw-model}").replace("path: /v1/**", match or "path: /v1/**")
-    proxy = envoy(text, body_limit=4 << 20)
-    for size in (1 << 20, 3 << 20):
-        body = b'{"model":"claude","x":"%s"}' % (b"x" * size)
-        assert ask(proxy, body=body).status == 200, size
-    # Only announced: Envoy closes the connection of a client that is still sending.
-    assert ask(proxy, ("Content-Length", str((4 << 20) + 1)), body=b"").status == 413
-    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (3 << 20, b'{"model":"claude"}'.ljust(3 << 20))
-    assert ask(proxy, ("Transfer-Encoding", "chunked"), body=chunked).status == 200
-
-
-def test_a_head_over_128_kib_is_refused(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url))
-    for size in (60, 120):
-        assert ask(proxy, ("x-a", "a" * size * 1024)).status == 200, size
-    refused = ask(proxy, ("x-a", "a" * 130 * 1024))
-    assert refused.status == 431
-    assert "131072 bytes" in error_of(refused)
-    assert len(upstream.requests) == 2
-
-
-def test_an_upgrade_to_anything_but_websocket_is_removed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
-    for value in ("foo", "h2c", "websockets", "webs", "w"):
-        answer = ask(proxy, ("Connection", "Upgrade"), ("Upgrade", value), body=b'{"model":"claude"}')
-        assert answer.status == 200, value
-        asked = upstream.requests[-1]
-        assert asked.header("upgrade") is None, value
-        assert asked.json == {"model": "gw-model"}
-
-
-def test_an_unrequested_upgrade_is_not_relayed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
-    upstream = recorder(Bytes(head + b"raw"))
-    proxy = envoy(rules(upstream.url))
-    for headers in ((), (("Connection", "Upgrade"), ("Upgrade", "foo"))):
-        answer = ask(proxy, *headers)
-        assert answer.status == 502
-        assert "switched protocols" in error_of(answer)
-
-
-def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    limit = 96 << 20
-    proxy = envoy(rules(upstream.url), max_heap=limit)
-    head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n" + b"x-a: %s\r\n" % (b"a" * 1000) * 95
-    with contextlib.ExitStack() as open_:
-        for _ in range(1500):
-            open_.enter_context(Wire(proxy.port)).send(head)
-        assert memory_of(proxy) < 1.2 * limit
-    deadline = time.monotonic() + 30
-    while status_of(proxy) != 200:  # until it has returned the memory, and noticed
-        assert time.monotonic() < deadline, memory_of(proxy)
-        time.sleep(0.05)
-
-
-def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
-    envoy: StartEnvoy, recorder: StartRecorder
-) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    limit = 128 << 20
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), max_heap=limit)
-    head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n{"
-    with contextlib.ExitStack() as open_:
-        sockets = [
-            open_.enter_context(socket.create_connection(("127.0.0.1", proxy.port))) for _ in range(50)
-        ]
-        for each in sockets:
-            each.sendall(head)
-        for each in sockets:
-            each.settimeout(1)
-            with contextlib.suppress(OSError):
-                each.sendall(b" " * (8 << 20))
-        status = Path(f"/proc/{proxy.process.pid}/status").read_text()
-        assert int(status.split("VmHWM:")[1].split()[0]) << 10 < 2 * limit
-        deadline = time.monotonic() + 30
-        while status_of(proxy) != 200:  # until the requests without progress have been ended
-            assert time.monotonic() < deadline, memory_of(proxy)
-    assert len(upstream.requests) == 1
-
-
-def status_of(proxy: Envoy) -> int | None:
-    """Return the status of a request's answer; None where there is none."""
-    with contextlib.suppress(OSError):
-        return ask(proxy).status
-    return None
-
-
-def memory_of(proxy: Envoy) -> float:
-    """Return the bytes that Envoy has allocated."""
-    text = httpx.get(f"http://127.0.0.1:{proxy.admin_port}/stats/prometheus").text
-    line = next(line for line in text.splitlines() if line.startswith("envoy_server_memory_allocated{"))
-    return float(line.split()[-1])
 
 
 def test_a_listed_page_is_answered_its_preflight_and_may_read(

@@ -1,0 +1,141 @@
+"""A running Envoy with an exported configuration: the admin pages, sizes, upgrades and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.answers import Bytes, Reply
+from support.envoy import Envoy
+from support.one_envoy import ask, error_of, rules
+from support.starters import StartEnvoy, StartRecorder
+from support.wire import Wire
+
+pytestmark = pytest.mark.e2e
+
+
+def test_the_admin_pages_show_readiness_and_metrics_only(envoy: StartEnvoy) -> None:
+    proxy = envoy(rules("http://127.0.0.1:9"))
+    url = f"http://127.0.0.1:{proxy.admin_port}"
+    assert httpx.get(f"{url}/ready").status_code == 200
+    assert httpx.get(f"{url}/stats/prometheus").status_code == 200
+    for path in (
+        "/",
+        "/config_dump",
+        "/certs",
+        "/clusters",
+        "/logging?level=trace",
+        "/quitquitquit",
+        "/stats",
+        "/memory",
+    ):
+        assert httpx.post(url + path).status_code == 403, path
+        assert httpx.get(url + path).status_code == 403, path
+    assert httpx.get(f"{url}/ready").status_code == 200
+
+
+@pytest.mark.parametrize("match", ["", 'model: "*"'], ids=["path", "model"])
+def test_the_limit_of_bodies_does_not_depend_on_the_conditions_of_rules(
+    envoy: StartEnvoy, recorder: StartRecorder, match: str
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    text = rules(upstream.url, "models: {default: gw-model}").replace("path: /v1/**", match or "path: /v1/**")
+    proxy = envoy(text, body_limit=4 << 20)
+    for size in (1 << 20, 3 << 20):
+        body = b'{"model":"claude","x":"%s"}' % (b"x" * size)
+        assert ask(proxy, body=body).status == 200, size
+    # Only announced: Envoy closes the connection of a client that is still sending.
+    assert ask(proxy, ("Content-Length", str((4 << 20) + 1)), body=b"").status == 413
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (3 << 20, b'{"model":"claude"}'.ljust(3 << 20))
+    assert ask(proxy, ("Transfer-Encoding", "chunked"), body=chunked).status == 200
+
+
+def test_a_head_over_128_kib_is_refused(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    proxy = envoy(rules(upstream.url))
+    for size in (60, 120):
+        assert ask(proxy, ("x-a", "a" * size * 1024)).status == 200, size
+    refused = ask(proxy, ("x-a", "a" * 130 * 1024))
+    assert refused.status == 431
+    assert "131072 bytes" in error_of(refused)
+    assert len(upstream.requests) == 2
+
+
+def test_an_upgrade_to_anything_but_websocket_is_removed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
+    for value in ("foo", "h2c", "websockets", "webs", "w"):
+        answer = ask(proxy, ("Connection", "Upgrade"), ("Upgrade", value), body=b'{"model":"claude"}')
+        assert answer.status == 200, value
+        asked = upstream.requests[-1]
+        assert asked.header("upgrade") is None, value
+        assert asked.json == {"model": "gw-model"}
+
+
+def test_an_unrequested_upgrade_is_not_relayed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
+    upstream = recorder(Bytes(head + b"raw"))
+    proxy = envoy(rules(upstream.url))
+    for headers in ((), (("Connection", "Upgrade"), ("Upgrade", "foo"))):
+        answer = ask(proxy, *headers)
+        assert answer.status == 502
+        assert "switched protocols" in error_of(answer)
+
+
+def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    limit = 96 << 20
+    proxy = envoy(rules(upstream.url), max_heap=limit)
+    head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n" + b"x-a: %s\r\n" % (b"a" * 1000) * 95
+    with contextlib.ExitStack() as open_:
+        for _ in range(1500):
+            open_.enter_context(Wire(proxy.port)).send(head)
+        assert memory_of(proxy) < 1.2 * limit
+    deadline = time.monotonic() + 30
+    while status_of(proxy) != 200:  # until it has returned the memory, and noticed
+        assert time.monotonic() < deadline, memory_of(proxy)
+        time.sleep(0.05)
+
+
+def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
+    envoy: StartEnvoy, recorder: StartRecorder
+) -> None:
+    upstream = recorder(Reply(200, b"{}"))
+    limit = 128 << 20
+    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), max_heap=limit)
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n{"
+    with contextlib.ExitStack() as open_:
+        sockets = [
+            open_.enter_context(socket.create_connection(("127.0.0.1", proxy.port))) for _ in range(50)
+        ]
+        for each in sockets:
+            each.sendall(head)
+        for each in sockets:
+            each.settimeout(1)
+            with contextlib.suppress(OSError):
+                each.sendall(b" " * (8 << 20))
+        status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+        assert int(status.split("VmHWM:")[1].split()[0]) << 10 < 2 * limit
+        deadline = time.monotonic() + 30
+        while status_of(proxy) != 200:  # until the requests without progress have been ended
+            assert time.monotonic() < deadline, memory_of(proxy)
+    assert len(upstream.requests) == 1
+
+
+def status_of(proxy: Envoy) -> int | None:
+    """Return the status of a request's answer; None where there is none."""
+    with contextlib.suppress(OSError):
+        return ask(proxy).status
+    return None
+
+
+def memory_of(proxy: Envoy) -> float:
+    """Return the bytes that Envoy has allocated."""
+    text = httpx.get(f"http://127.0.0.1:{proxy.admin_port}/stats/prometheus").text
+    line = next(line for line in text.splitlines() if line.startswith("envoy_server_memory_allocated{"))
+    return float(line.split()[-1])
