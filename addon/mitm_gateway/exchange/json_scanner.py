@@ -123,7 +123,7 @@ class ModelScanner:
             case b"}" | b"]":
                 self._close()
             case b",":
-                self._wants_key = self._depth == len(self._watched) and not self._in_list
+                self._wants_key = 0 < self._depth == len(self._watched) and not self._in_list
                 self._key = None
             case _:  # behind a second colon there is no value of this key
                 self._key = self._key if self._wants_key else None

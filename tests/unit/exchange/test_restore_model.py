@@ -155,6 +155,12 @@ def test_the_bytes_do_not_depend_on_the_chunks(stream: bytes, data: st.DataObjec
     assert as_json(*chunks) == as_json(stream) == as_json(*byte_by_byte)
 
 
+def test_a_member_before_the_document_is_no_member_wherever_the_stream_is_cut() -> None:
+    stream = b'data:"","":1,{"a":1,"model":"gw"}\n\n'
+    byte_by_byte = [stream[place : place + 1] for place in range(len(stream))]
+    assert sse(*byte_by_byte) == sse(stream) == stream
+
+
 @given(st.binary(max_size=200))
 def test_garbage_passes(stream: bytes) -> None:
     if b"model" not in stream:

@@ -174,7 +174,7 @@ function Scanner:structure(data, p, at, start, out)
     self:close()
   else
     if mark == COMMA or not self.wants_key then self.key = false end
-    self.wants_key = mark == COMMA and self.depth == self.watched and not self.in_list
+    self.wants_key = mark == COMMA and self.depth > 0 and self.depth == self.watched and not self.in_list
   end
   return place + 1, start
 end
