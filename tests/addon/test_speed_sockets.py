@@ -37,7 +37,7 @@ class Handler:
         self.given: asyncio.Queue[bytes] = asyncio.Queue()
         self.drained = asyncio.Event()
         self.follows: dict[bytes, Callable[[], None]] = {}
-        """What happens while a piece is being handled."""
+        """An action for each piece, called while that piece is being handled."""
         self._server_event_lock = asyncio.Lock()
 
     async def server_event(self, event: events.DataReceived) -> None:

@@ -1,4 +1,4 @@
-"""What is told of a record: found out once for the comment, the log, the statistics, the view and telemetry."""
+"""A report on a record: the values that comment, log, statistics, view and telemetry show, derived once."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def summarize(
         record.hint = EMPTY if is_empty else _hint(plan, request, tee, head, record.model_sent)
 
 
-EMPTY = "received an empty response, from the wrong path or a server in between; check upstream"
+EMPTY = "received an empty response, probably from a wrong path or an intermediate server; check upstream"
 
 
 def _is_empty(request: RequestHead, tee: Tee, head: ResponseHead) -> bool:

@@ -106,7 +106,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         "tls-alerts",
         "safety",
-        "mitmproxy does not pass on that an alert has ended a connection, and both sides hang",
+        "mitmproxy does not report a connection that an alert has ended, and both sides hang",
         None,
         alerts.end_at_alerts,
     ),
