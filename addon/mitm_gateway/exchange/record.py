@@ -1,4 +1,4 @@
-"""The record of a handled request, noted step by step; `report` has what is told of it."""
+"""The record of a handled request, noted step by step; `report` derives the values that are shown."""
 
 from __future__ import annotations
 
