@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
@@ -26,12 +28,14 @@ class Steps:
     def match(self, text: str, pos: int = 0) -> int | None:
         """Return the end of a match that begins at `pos`."""
         self._text = text
-        return next(self._sequence(self._tree, 0, pos), None)
+        with _deep_recursion():
+            return next(self._sequence(self._tree, 0, pos), None)
 
     def full_match(self, text: str) -> bool:
         """Report whether the whole text matches."""
         self._text = text
-        return any(end == len(text) for end in self._sequence(self._tree, 0, 0))
+        with _deep_recursion():
+            return any(end == len(text) for end in self._sequence(self._tree, 0, 0))
 
     def find_all(self, text: str) -> list[tuple[int, int]]:
         """Return the spans of all matches that are not empty."""
@@ -149,6 +153,17 @@ class Steps:
             return text[pos:] in ("", "\n")
         before, after = (bool(re.match(r"\w", piece)) for piece in (text[pos - 1 : pos], text[pos : pos + 1]))
         return (before != after) == (where is op.AT_BOUNDARY)
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Allow one call inside another for each character of a long text."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 _CATEGORIES = {

@@ -32,3 +32,13 @@ def assert_linear(run: Callable[[int], object], size: int) -> None:
     """Assert that twice the size takes less than three times the work."""
     run(size)  # caches
     assert work(lambda: run(2 * size)) < 3 * work(lambda: run(size))
+
+
+MAX_RATIO = 3
+
+
+def ratio(work: Callable[[str], int], once: str, repeated: str, size: int) -> float:
+    """Return the work on a text of twice this size as a multiple of the work on one of this size."""
+    n = max(1, size // len(repeated))
+    short, long = (work(once + repeated * count + "\x01") for count in (n, 2 * n))
+    return long / max(short, 1)

@@ -1,0 +1,171 @@
+"""Regular expressions take linear steps on the text of peers; steps are counted, seconds never."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.constants import PACKAGE
+from support.regex_steps import Steps, is_bounded, samples
+from support.work import MAX_RATIO, ratio
+
+pytestmark = pytest.mark.exhaustive
+# Expressions with a bounded repeat look quadratic below its bound, so these sizes are tried one after the other.
+SIZES = (24, 160, 640)
+_SEARCHES = {"search", "sub", "subn", "finditer", "findall", "split"}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A regular expression of the package, and the methods by which it is used."""
+
+    name: str
+    pattern: re.Pattern[Any]
+    methods: frozenset[str]
+
+
+def expressions() -> Iterator[Expression]:
+    """Yield every expression in the package's modules, whether compiled at import or written into a call."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "import re\n" not in (code := path.read_text()):
+            continue
+        nodes = list(ast.walk(ast.parse(code)))
+        uses = list(_uses(nodes))
+        for name, method, line, pattern in uses:
+            if name == "re" and pattern is not None and method in {*_SEARCHES, "match", "fullmatch"}:
+                yield Expression(f"{path.name}:{line}", re.compile(pattern), frozenset({method}))
+        if any((name, method) == ("re", "compile") for name, method, *_ in uses):
+            module = path.relative_to(PACKAGE).with_suffix("").parts
+            yield from _compiled(".".join(["mitm_gateway", *module]), _imported(nodes), uses)
+
+
+Use = tuple[str, str, int, str | None]
+
+
+def _uses(nodes: Iterable[ast.AST]) -> Iterator[Use]:
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            name = (
+                owner.id
+                if isinstance(owner, ast.Name)
+                else owner.attr
+                if isinstance(owner, ast.Attribute)
+                else ""
+            )
+            yield name, node.attr, node.lineno, None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            first, owner = node.args[0], node.func.value
+            if (
+                isinstance(owner, ast.Name)
+                and isinstance(first, ast.Constant)
+                and isinstance(first.value, str | bytes)
+            ):
+                yield owner.id, node.func.attr, node.lineno, first.value  # type: ignore[misc]
+
+
+def _imported(nodes: Iterable[ast.AST]) -> set[str]:
+    imports = (node for node in nodes if isinstance(node, ast.ImportFrom))
+    return {name.asname or name.name for node in imports for name in node.names}
+
+
+def _compiled(module: str, imported: set[str], uses: list[Use]) -> Iterator[Expression]:
+    names = vars(importlib.import_module(module))
+    for name, value in names.items():
+        if name in imported:
+            continue
+        if isinstance(value, re.Pattern):
+            methods = {method for owner, method, *_ in uses if owner == name}
+        elif isinstance(getattr(value, "__self__", None), re.Pattern):
+            methods = {value.__name__}
+        else:  # a container, whose items have other names where they are used
+            methods = {method for owner, method, *_ in uses if owner not in names} - {"split"}  # of `str`
+        for pattern in _patterns(value):
+            yield Expression(f"{module}.{name}", pattern, frozenset(methods))
+
+
+def _patterns(value: Any) -> Iterator[re.Pattern[Any]]:
+    match value:
+        case re.Pattern():
+            yield value
+        case dict():
+            for item in value.values():
+                yield from _patterns(item)
+        case tuple() | list():
+            for item in value:
+                yield from _patterns(item)
+        case _:
+            for attribute in ("__self__", "form"):
+                if isinstance(pattern := getattr(value, attribute, None), re.Pattern):
+                    yield pattern
+
+
+ALL = {
+    f"{one.name} {one.pattern.pattern!r}": one
+    for one in {(one.pattern, one.methods): one for one in expressions()}.values()
+}
+
+
+_BOUNDED = 300
+
+
+def hostile(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
+    """Yield texts that make an expression work: a part that is sent once, and one that is repeated."""
+    if is_bounded(pattern, _BOUNDED):
+        return
+    whole, characters = samples(pattern)
+    few = list(dict.fromkeys(["x", *characters[:1], *characters[-2:]]))
+    yield from (("", one + other) for one in few for other in ["", *few])
+    for end in range(1, min(len(whole), 20) + 1):
+        yield "", whole[:end]
+        yield from ((whole[:end], one) for one in few)
+
+
+def steps(expression: Expression, text: str) -> int:
+    counter = Steps(expression.pattern)
+    if expression.methods & _SEARCHES:
+        counter.find_all(text)
+    elif "fullmatch" in expression.methods:
+        counter.full_match(text)
+    else:
+        counter.match(text)
+    return counter.count
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_expressions_take_linear_steps(name: str) -> None:
+    def work(text: str) -> int:
+        return steps(ALL[name], text)
+
+    for once, repeated in hostile(ALL[name].pattern):
+        assert any(ratio(work, once, repeated, size) <= MAX_RATIO for size in SIZES), (once, repeated)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"eyJ[A-Za-z0-9_-]{8,}\.",
+        r"([a-z_][\w.]*): Extra",
+        r"/models/([^/:]+(?:@[^/:]+)?):x",
+        r"\s+$",
+    ],
+)
+def test_expressions_that_are_not_linear_are_recognised(pattern: str) -> None:
+    expression = Expression("", re.compile(pattern), frozenset({"search"}))
+    texts = hostile(expression.pattern)
+    assert any(ratio(lambda text: steps(expression, text), *text, SIZES[0]) > MAX_RATIO for text in texts)
+
+
+@given(st.sampled_from(list(ALL)), st.text(' -.:/\\"{}[],aekmodlsy19\n', max_size=30))
+def test_steps_are_counted_on_the_matches_that_re_finds(name: str, text: str) -> None:
+    pattern = ALL[name].pattern
+    real = text.encode() if isinstance(pattern.pattern, bytes) else text
+    assert Steps(pattern).find_all(text) == [found.span() for found in pattern.finditer(real) if found[0]]
