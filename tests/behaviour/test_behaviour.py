@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from behaviour.cases import CASES, MODELS, Case
+from behaviour.case import MODELS, Case
+from behaviour.cases import CASES
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from behaviour.cases import CASES, Case
+from behaviour.case import Case
+from behaviour.cases import CASES
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange.config import Config
 from mitm_gateway.exchange.exchange import Exchange
