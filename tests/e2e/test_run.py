@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.answers import claude_answers, insist_on_bearer, json_reply, message, message_events
-from support.aws import event_stream
-from support.launcher import Command, names
+from support.answers import json_reply, message
+from support.launcher import KEY, Command, environment_form, names
 from support.recorder import Recorder
 from support.rules import one_rule
 from support.starters import StartRecorder
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
-
-KEY = "gho_0123456789abcdef0123"
-WAIT_S = 30.0
-
-
-def environment_form(upstream: Recorder, mode: str = "bearer") -> dict[str, str]:
-    return {"ANTHROPIC_AUTH_MODE": mode, "ANTHROPIC_BASE_URL": upstream.url, "ANTHROPIC_API_KEY": KEY}
-
-
-def desktop(upstream: Recorder, **keys: object) -> str:
-    return json.dumps(
-        {
-            "inferenceProvider": "gateway",
-            "inferenceGatewayBaseUrl": upstream.url,
-            "inferenceGatewayApiKey": KEY,
-            **keys,
-        }
-    )
 
 
 def rules(upstream: Recorder, host: str = "api.anthropic.com") -> str:
@@ -59,192 +37,6 @@ def ask(text: str) -> list[str]:
     body = json.dumps({"model": "claude-x", "messages": [{"role": "user", "content": text}]})
     url = "os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages'"
     return python(f"import os, urllib.request as u; u.urlopen(u.Request({url}, {body.encode()!r}))")
-
-
-def processes_with(word: str) -> list[int]:
-    """Processes whose command line contains a word."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if folder.name.isdecimal() and word.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return found
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
-# ---- Claude Code ----
-
-
-def test_the_environment_form_with_claude_code(
-    recorder: StartRecorder, command: Command, claude: Path
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    done = command.run("run", "--", claude, "-p", "hi", env=environment_form(upstream))
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-    assert upstream.wait_for_request("/v1/messages").values("authorization") == [f"Bearer {KEY}"]
-    # One line describes the start; the gateway's own lines are in the log.
-    assert done.stderr.splitlines() == [
-        f"mitm-gateway: rules from ANTHROPIC_AUTH_MODE, log in {command.logs[0]}"
-    ]
-    assert "1 rule in force" in command.logs[0].read_text()
-    assert KEY not in command.logs[0].read_text()
-
-
-def test_a_desktop_file_with_claude_code(
-    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    file = tmp_path / "desktop.json"
-    file.write_text(desktop(upstream))
-    done = command.run("run", "--rules", file, "--", claude, "-p", "hi")
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-
-
-def test_desktop_keys_in_claude_codes_settings(
-    recorder: StartRecorder, command: Command, claude: Path
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    settings = command.home / ".claude" / "settings.json"
-    settings.parent.mkdir()
-    settings.write_text(desktop(upstream, theme="dark"))
-    done = command.run("run", "--", claude, "-p", "hi")
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-
-
-def test_intercepting_claude_code(recorder: StartRecorder, command: Command, claude: Path) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    done = command.run("run", "--intercept", "--", claude, "-p", "hi", env=environment_form(upstream))
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-
-
-def test_a_providers_mode_needs_no_variables(recorder: StartRecorder, command: Command, claude: Path) -> None:
-    upstream = recorder(lambda request: event_stream(message_events()))
-    command.write_rules(
-        f"""
-credentials: {{key: {{env: BEDROCK_API_KEY}}}}
-rules:
-  - preset: bedrock
-    upstream: {upstream.url}
-    auth: {{credential: key}}
-"""
-    )
-    done = command.run("run", "--", claude, "-p", "hi", env={"BEDROCK_API_KEY": KEY})
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-    asked = next(request for request in upstream.requests if request.method == "POST")
-    assert asked.path.startswith("/model/us.anthropic.claude-")
-    assert asked.values("authorization") == [f"Bearer {KEY}"]
-
-
-def test_model_discovery_of_claude_code_is_answered_here(
-    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    file = tmp_path / "desktop.json"
-    file.write_text(desktop(upstream, inferenceModels=["claude-mine-1", {"name": "claude-mine-2[1m]"}]))
-    env = {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
-    done = command.run("run", "--rules", file, "--", claude, "-p", "hi", env=env)
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-    log = command.logs[0].read_text()
-    assert re.search(r"GET https://api\.anthropic\.com/v1/models\?limit=1000\n\s*<< 200", log), log
-    assert {request.path for request in upstream.requests} == {"/v1/messages"}
-    kept = "\n".join(
-        each.read_text(errors="replace") for each in command.home.rglob("*.json") if each.is_file()
-    )
-    assert "claude-mine-1" in kept, "Claude Code keeps the list that it found"
-    assert "claude-mine-2" in kept
-
-
-class Terminal:
-    """A client in a pseudo-terminal."""
-
-    def __init__(self, argv: list[str], environment: dict[str, str], folder: Path) -> None:
-        self.shown = ""
-        self.pid, self._file = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.execve(argv[0], argv, environment)
-        self._status: int | None = None
-
-    def wait_for(self, pattern: str) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not re.search(pattern, self.plain()):
-            assert time.monotonic() < deadline, (pattern, self.plain()[-3000:])
-            if select.select([self._file], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):
-                    self.shown += os.read(self._file, 65536).decode(errors="replace")
-
-    def plain(self) -> str:
-        """Return the shown text without colours, with cursor moves as blanks."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", self.shown).replace("\r", "\n")
-
-    def type(self, text: str) -> None:
-        os.write(self._file, text.encode())
-
-    def exit_status(self) -> int:
-        """Return the exit status of a client that ends by itself, reading its output meanwhile."""
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline, self.plain()[-3000:]
-            if select.select([self._file], [], [], 0.05)[0]:
-                with contextlib.suppress(OSError):
-                    self.shown += os.read(self._file, 65536).decode(errors="replace")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._file)
-
-
-@pytest.fixture
-def terminal(command: Command) -> Iterator[Callable[..., Terminal]]:
-    """Start `mitm-gateway ARGS` in a terminal."""
-    started: list[Terminal] = []
-
-    def start(*args: str | Path, env: dict[str, str] | None = None) -> Terminal:
-        environment = {**command.environment(env), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-        started.append(Terminal(command.argv(*args), environment, command.home))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
-
-
-def test_interactive_claude_code(
-    recorder: StartRecorder, command: Command, claude: Path, terminal: Callable[..., Terminal]
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY, lambda request: claude_answers(request)))
-    # The questions of a first start, answered beforehand.
-    state = {
-        "hasCompletedOnboarding": True,
-        "theme": "dark",
-        "projects": {
-            str(command.home): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
-        },
-    }
-    (command.home / ".claude.json").write_text(json.dumps(state))
-    screen = terminal("run", "--", claude, env=environment_form(upstream))
-    screen.wait_for(r"❯|>\s")
-    screen.type("say hello")
-    screen.wait_for(r"say\s+hello")
-    screen.type("\r")
-    screen.wait_for(r"hello\s+there")
-    assert upstream.wait_for_request("/v1/messages").json["stream"] is True
-    screen.type("/exit")
-    screen.wait_for(r"/exit")
-    screen.type("\r")
-    assert screen.exit_status() == 0
-    assert "client connect" not in screen.shown, "the gateway's log is not for the client's screen"
 
 
 # ---- what a client gets ----
@@ -354,21 +146,25 @@ def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Comm
 
 def processes_of(command: Command) -> list[int]:
     """Return the processes that a forked command has left running: all that it starts have its folder."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if folder.name.isdecimal() and (folder / "cwd").readlink() == command.home:
-                found.append(int(folder.name))
-    return found
+    return _processes(lambda folder: (folder / "cwd").readlink() == command.home)
 
 
 def gateways(command: Command) -> list[int]:
     """The proxies that a command in a new interpreter runs."""
+    home = f"HOME={command.home}\0".encode()
+    main = b"mitm_gateway.cli.gateway_main"
+    return _processes(
+        lambda folder: main in (folder / "cmdline").read_bytes() and home in (folder / "environ").read_bytes()
+    )
+
+
+def _processes(fit: Callable[[Path], bool]) -> list[int]:
+    """Return the processes whose folders in `/proc` fit."""
     found = []
-    for number in processes_with("mitm_gateway.cli.gateway_main"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if f"HOME={command.home}\0".encode() in Path(f"/proc/{number}/environ").read_bytes():
-                found.append(number)
+            if fit(folder):
+                found.append(int(folder.name))
     return found
 
 
@@ -402,8 +198,8 @@ def test_the_gateway_ends_when_the_launcher_is_killed(recorder: StartRecorder, c
     assert running.stdout.readline() == "ready\n"
     assert len(gateways(command)) == 1
     running.kill()
-    running.wait(WAIT_S)
-    wait_until(lambda: gateways(command) == [], "the gateway is still there")
+    running.wait(30)
+    wait_until(lambda: gateways(command) == [])
     running.communicate()
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from support.constants import ROOT
 from support.forked import Forked
+from support.recorder import Recorder
 
+KEY = "gho_0123456789abcdef0123"  # in the variables of `environment_form`
 TIMEOUT_S = 90.0
 _POLL_S = 0.02
 
@@ -156,3 +158,8 @@ def names(words: Sequence[str], environment: str) -> set[str]:
     """Return those of these variables that an `env` listing contains."""
     held = {line.partition("=")[0] for line in environment.splitlines()}
     return held & set(words)
+
+
+def environment_form(upstream: Recorder) -> dict[str, str]:
+    """The variables that stand for a rules file with one upstream."""
+    return {"ANTHROPIC_AUTH_MODE": "bearer", "ANTHROPIC_BASE_URL": upstream.url, "ANTHROPIC_API_KEY": KEY}

@@ -1,0 +1,145 @@
+"""`mitm-gateway run` with Claude Code, for one prompt and in a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.answers import claude_answers, insist_on_bearer, message_events
+from support.aws import event_stream
+from support.launcher import KEY, Command, environment_form
+from support.recorder import Recorder
+from support.starters import StartRecorder
+from support.terminal import Terminal
+
+pytestmark = pytest.mark.e2e
+
+
+def desktop(upstream: Recorder, **keys: object) -> str:
+    own = {"inferenceGatewayBaseUrl": upstream.url, "inferenceGatewayApiKey": KEY}
+    return json.dumps({"inferenceProvider": "gateway", **own, **keys})
+
+
+def test_the_environment_form_with_claude_code(
+    recorder: StartRecorder, command: Command, claude: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    done = command.run("run", "--", claude, "-p", "hi", env=environment_form(upstream))
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    assert upstream.wait_for_request("/v1/messages").values("authorization") == [f"Bearer {KEY}"]
+    # One line describes the start; the gateway's own lines are in the log.
+    assert done.stderr.splitlines() == [
+        f"mitm-gateway: rules from ANTHROPIC_AUTH_MODE, log in {command.logs[0]}"
+    ]
+    assert "1 rule in force" in command.logs[0].read_text()
+    assert KEY not in command.logs[0].read_text()
+
+
+def test_a_desktop_file_with_claude_code(
+    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    file = tmp_path / "desktop.json"
+    file.write_text(desktop(upstream))
+    done = command.run("run", "--rules", file, "--", claude, "-p", "hi")
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_desktop_keys_in_claude_codes_settings(
+    recorder: StartRecorder, command: Command, claude: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    settings = command.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(desktop(upstream, theme="dark"))
+    done = command.run("run", "--", claude, "-p", "hi")
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_intercepting_claude_code(recorder: StartRecorder, command: Command, claude: Path) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    done = command.run("run", "--intercept", "--", claude, "-p", "hi", env=environment_form(upstream))
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+
+
+def test_a_providers_mode_needs_no_variables(recorder: StartRecorder, command: Command, claude: Path) -> None:
+    upstream = recorder(lambda request: event_stream(message_events()))
+    command.write_rules(
+        f"""
+credentials: {{key: {{env: BEDROCK_API_KEY}}}}
+rules:
+  - preset: bedrock
+    upstream: {upstream.url}
+    auth: {{credential: key}}
+"""
+    )
+    done = command.run("run", "--", claude, "-p", "hi", env={"BEDROCK_API_KEY": KEY})
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    asked = next(request for request in upstream.requests if request.method == "POST")
+    assert asked.path.startswith("/model/us.anthropic.claude-")
+    assert asked.values("authorization") == [f"Bearer {KEY}"]
+
+
+def test_model_discovery_of_claude_code_is_answered_here(
+    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY))
+    file = tmp_path / "desktop.json"
+    file.write_text(desktop(upstream, inferenceModels=["claude-mine-1", {"name": "claude-mine-2[1m]"}]))
+    env = {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
+    done = command.run("run", "--rules", file, "--", claude, "-p", "hi", env=env)
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
+    log = command.logs[0].read_text()
+    assert re.search(r"GET https://api\.anthropic\.com/v1/models\?limit=1000\n\s*<< 200", log), log
+    assert {request.path for request in upstream.requests} == {"/v1/messages"}
+    kept = "\n".join(
+        each.read_text(errors="replace") for each in command.home.rglob("*.json") if each.is_file()
+    )
+    assert "claude-mine-1" in kept, "Claude Code keeps the list that it found"
+    assert "claude-mine-2" in kept
+
+
+@pytest.fixture
+def terminal(command: Command) -> Iterator[Callable[..., Terminal]]:
+    """Start `mitm-gateway ARGS` in a terminal."""
+    started: list[Terminal] = []
+
+    def start(*args: str | Path, env: dict[str, str] | None = None) -> Terminal:
+        environment = {**command.environment(env), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+        started.append(Terminal(command.argv(*args), environment, command.home))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_interactive_claude_code(
+    recorder: StartRecorder, command: Command, claude: Path, terminal: Callable[..., Terminal]
+) -> None:
+    upstream = recorder(insist_on_bearer(KEY, claude_answers))
+    # The questions of a first start, answered beforehand.
+    state = {
+        "hasCompletedOnboarding": True,
+        "theme": "dark",
+        "projects": {
+            str(command.home): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+        },
+    }
+    (command.home / ".claude.json").write_text(json.dumps(state))
+    screen = terminal("run", "--", claude, env=environment_form(upstream))
+    screen.wait_for(r"❯|>\s")
+    screen.type("say hello")
+    screen.wait_for(r"say\s+hello")
+    screen.type("\r")
+    screen.wait_for(r"hello\s+there")
+    assert upstream.wait_for_request("/v1/messages").json["stream"] is True
+    screen.type("/exit")
+    screen.wait_for(r"/exit")
+    screen.type("\r")
+    assert screen.exit_status() == 0
+    assert "client connect" not in screen.shown, "the gateway's log is not for the client's screen"
