@@ -1,14 +1,20 @@
-"""The gateway inside mitmproxy's own layers, for tests that send it bytes."""
+"""The addon inside mitmproxy: in its own layers, for tests that send it bytes, and with hooks that a test calls."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mitmproxy.addons.mapremote import MapRemote
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.test import taddons
 
+from mitm_gateway.mitm.addon import GatewayAddon
 from support.constants import GW
+from support.hooks import RULES
 from support.layers import Gateway
 
 
@@ -20,3 +26,23 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway
         gateway = Gateway(tmp_path, runner)
         yield gateway
         gateway.close()
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """A rules file."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    return file
+
+
+@pytest.fixture
+async def running(rules: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The addon after its start, and its context."""
+    monkeypatch.setenv("TEST_GW_KEY", GW)
+    addon = GatewayAddon()
+    with taddons.context(Proxyserver(), MapRemote(), addon) as context:
+        context.configure(addon, gateway_rules=str(rules))
+        addon.running()
+        yield addon, context
+        addon.done()

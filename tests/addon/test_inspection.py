@@ -17,7 +17,7 @@ from mitm_gateway.mitm.replay import remember
 from mitm_gateway.mitm.requests import ending_of
 from mitm_gateway.observe.log_file import LogFile
 from mitm_gateway.observe.stats import Stats
-from support.core import make_head, make_rule, make_ruleset
+from support.core import BEARER, make_head, make_rule, make_ruleset
 from support.patched import no_patches
 
 
@@ -76,7 +76,7 @@ def test_explain_describes_a_flow_as_it_was_received() -> None:
         "gw",
         upstream="https://h.test",
         match={"path": "/v1/**"},
-        auth={"scheme": "bearer", "credential": "gw"},
+        auth=BEARER,
     )
     ruleset = make_ruleset(rule, credentials={"gw": {"env": "GW"}})
     view = View()

@@ -14,7 +14,7 @@ from mitm_gateway.mitm.judged_options import WATCHED
 from mitm_gateway.mitm.option_conflicts import broken_promises
 from mitm_gateway.mitm.options import add_options
 from support.constants import API
-from support.core import make_rule, make_ruleset
+from support.core import BEARER, make_rule, make_ruleset
 
 # A value with which the option is refused.
 REFUSED: dict[str, Any] = {
@@ -133,11 +133,11 @@ HARMLESS = {
 }
 RULESET = make_ruleset(
     make_rule(
-        auth={"scheme": "bearer", "credential": "gw"},
+        auth=BEARER,
         upstream="https://gw.test",
         body={"remove": ["a"]},
     ),
-    make_rule("plain", "203.0.113.7", auth={"scheme": "bearer", "credential": "gw"}),
+    make_rule("plain", "203.0.113.7", auth=BEARER),
     credentials={"gw": {"env": "GW"}},
 )
 KEEPING = make_ruleset(make_rule(auth={"scheme": "keep"}))

@@ -8,6 +8,9 @@ from mitm_gateway.rules.ruleset import RuleSet
 from mitm_gateway.rules.schema import Credential, Rule
 from mitm_gateway.wire.request import RequestHead, raw
 
+BEARER = {"scheme": "bearer", "credential": "gw"}
+CLIENT = {"scheme": "bearer", "credential": "client"}  # the key that the client sends
+
 
 def make_rule(name: str = "r", host: Any = "api.anthropic.com", **keys: Any) -> Rule:
     """A rule from the keys of the file; `match` keys other than host in `match`."""

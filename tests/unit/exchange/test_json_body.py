@@ -55,9 +55,8 @@ def test_only_the_model_changes(before: bytes, after: bytes) -> None:
 
 
 def test_a_name_beyond_ascii_is_written_as_it_is() -> None:
-    assert (
-        edit(scan('{"é":"☃","model":"a"}'.encode()), model=to('n"é')).decode() == '{"é":"☃","model":"n\\"é"}'
-    )
+    edited = edit(scan('{"é":"☃","model":"a"}'.encode()), model=to('n"é'))
+    assert edited.decode() == '{"é":"☃","model":"n\\"é"}'
 
 
 @pytest.mark.parametrize("raw", [b"{}", b'{"messages":[{"model":"x"}]}', b'{"model":"same"}'])
@@ -144,10 +143,8 @@ def test_a_value_is_set_in_selected_items_only() -> None:
 
 def test_a_parent_and_its_child_may_both_be_removed() -> None:
     paths = [parse_path(text) for text in ("a.b", "a", "c[*].d", "c[0]")]
-    assert (
-        edit(scan(b'{"a":{"b":1},"c":[{"d":1},{"d":2,"e":3}],"f":1}'), remove=paths)
-        == b'{"c":[{"e":3}],"f":1}'
-    )
+    body = scan(b'{"a":{"b":1},"c":[{"d":1},{"d":2,"e":3}],"f":1}')
+    assert edit(body, remove=paths) == b'{"c":[{"e":3}],"f":1}'
 
 
 @pytest.mark.parametrize(
@@ -174,11 +171,7 @@ def test_the_last_member_goes_while_another_is_added() -> None:
 def test_betas_in_the_body_are_edited() -> None:
     body = scan(b'{"x":1.0,"anthropic_beta":["a","b"],"y":2}')
     assert edit(body, betas=lambda names: names) is body.raw
-    assert json.loads(edit(body, betas=lambda names: ("b", "c"))) == {
-        "x": 1,
-        "anthropic_beta": ["b", "c"],
-        "y": 2,
-    }
+    assert edit(body, betas=lambda names: ("b", "c")) == b'{"x":1.0,"anthropic_beta":["b","c"],"y":2}'
     assert edit(body, betas=lambda names: ()) == b'{"x":1.0,"y":2}'
     with pytest.raises(BodyError):
         edit(scan(b'{"anthropic_beta":"a"}'), betas=lambda names: names)
@@ -188,12 +181,6 @@ def test_all_edits_work_together() -> None:
     body = scan(b'{"model":"old","a":{"b":1,"c":2},"z":[1.0]}')
     edited = edit(body, model=to("new"), remove=[parse_path("a.b")], set_=[(parse_path("a.d"), '"x"')])
     assert edited == b'{"model":"new","a":{"c":2,"d":"x"},"z":[1.0]}'
-
-
-@pytest.mark.parametrize("text", ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "[*]", "a]b", "a[*"])
-def test_a_wrong_path_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        parse_path(text)
 
 
 KEYS = st.sampled_from(["model", "a", "b", "tools", "é"])
@@ -277,9 +264,6 @@ def test_any_bytes_scan_or_are_refused(raw: bytes) -> None:
         assert str(fault)  # noqa: PT017
 
 
-# --- how much is walked ---
-
-
 @pytest.fixture
 def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Counts the members that are walked."""
@@ -301,13 +285,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         {"remove": [parse_path("a[*][*].x")]},
         {"set_": [(parse_path("a[*][*].x"), "1")]},
         {"remove": [parse_path("b[*].x"), parse_path("c[*].x")]},
-        {
-            "set_": [
-                (parse_path("a[0][*].x"), "1"),
-                (parse_path("a[1][*].x"), "1"),
-                (parse_path("b[*].x"), "1"),
-            ]
-        },
+        {"set_": [(parse_path(f"{place}.x"), "1") for place in ("a[0][*]", "a[1][*]", "b[*]")]},
     ],
     ids=["remove", "set", "two-members", "one-after-another"],
 )

@@ -14,12 +14,12 @@ from mitm_gateway.exchange.headers import Secrets, outgoing
 from mitm_gateway.exchange.plan import Pass, Plan, decide
 from mitm_gateway.text.redact import Secret, is_key_header
 from mitm_gateway.wire.request import Arrival
-from support.core import make_head, make_rule, make_ruleset
+from support.core import BEARER, make_head, make_rule, make_ruleset
 
 CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
 API, CK, GW = "api.anthropic.com", "client-key-0123456789", "gateway-key-0123456789"
 RULES = make_ruleset(
-    make_rule("r", API, upstream="https://gw.test", auth={"scheme": "bearer", "credential": "gw"}),
+    make_rule("r", API, upstream="https://gw.test", auth=BEARER),
     credentials={"gw": {"env": "GW"}},
 )
 

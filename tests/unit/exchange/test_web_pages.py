@@ -12,7 +12,7 @@ from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.exchange.web_pages import fields_for_pages, page_headers, preflight
 from mitm_gateway.wire.addresses import parse_origin
 from mitm_gateway.wire.request import Arrival
-from support.core import make_head, make_rule, make_ruleset
+from support.core import BEARER, make_head, make_rule, make_ruleset
 
 PAGE = "https://App.example"
 POLICY = Policy(origins=frozenset({"https://app.example", "vscode-webview://*"}))
@@ -94,7 +94,7 @@ def test_two_origins_are_none() -> None:
     ],
 )
 def test_only_a_listed_page_may_read_a_response(origin: str, fields: Any, expected: Any) -> None:
-    rule = make_rule(upstream="https://up.test", auth={"scheme": "bearer", "credential": "gw"})
+    rule = make_rule(upstream="https://up.test", auth=BEARER)
     head = make_head(headers={"Origin": origin} if origin else {})
     plan = decide(make_ruleset(rule, credentials={"gw": {"env": "GW"}}), head, Arrival())
     assert isinstance(plan, Plan)

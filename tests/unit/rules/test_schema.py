@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from mitm_gateway.rules.edits import Beta, BodyEdits, Models
+from mitm_gateway.rules.field_paths import parse_path
 from mitm_gateway.rules.fields import parse_duration, parse_size
 from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.patterns import Glob
@@ -235,3 +236,9 @@ def test_the_schema_shows_editors_mistakes(data: dict[str, Any]) -> None:
 )
 def test_the_schema_accepts_everything_that_the_loader_accepts(data: dict[str, Any]) -> None:
     assert fits(data)
+
+
+@pytest.mark.parametrize("text", ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "[*]", "a]b", "a[*"])
+def test_a_wrong_path_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_path(text)

@@ -1,0 +1,49 @@
+"""Hooks of the addon that a test calls itself, with flows of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.test import tflow
+
+from mitm_gateway.mitm.addon import GatewayAddon
+
+RULES = """
+credentials: {gw: {env: TEST_GW_KEY}}
+rules:
+  - name: gw
+    match: {host: api.anthropic.com, path: /v1/**}
+    upstream: https://gw.test/base
+    auth: {scheme: bearer, credential: gw}
+    models: {map: {claude-opus-4: gw-large}}
+"""
+
+
+def request_flow(
+    url: str = "https://api.anthropic.com/v1/messages",
+    content: bytes = b'{"model":"claude-opus-4"}',
+    headers: Mapping[str, str] | None = None,
+    method: str = "POST",
+) -> http.HTTPFlow:
+    """A flow of a request to the rule of `RULES`, unless its URL is another."""
+    flow = tflow.tflow()
+    flow.request = http.Request.make(method, url, content)
+    fields = {"Host": "api.anthropic.com", "x-api-key": "CLIENT-KEY", "Content-Length": "25"}
+    flow.request.headers.update({**fields, **(headers or {})})
+    flow.client_conn.sni = "api.anthropic.com"
+    flow.client_conn.tls = True
+    return flow
+
+
+async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
+    for hook in (addon.requestheaders, addon.request):
+        if waiting := hook(flow):
+            await waiting
+    return flow.request
+
+
+def record_ended(context: Any) -> None:
+    """Record the flows that have ended, as a request for the totals does."""
+    context.master.commands.call("gateway.stats")
