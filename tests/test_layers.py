@@ -30,12 +30,6 @@ PACKAGES = {
 ORDER = list(PACKAGES)
 # Commands start mitmproxy's tools.
 MITMPROXY_USERS = {"patches", "mitm", "cli"}
-# Names that mitmproxy would call as hooks if they stood in the script.
-HOOKS = {
-    "load", "configure", "running", "done", "update", "request", "requestheaders", "response",
-    "responseheaders", "error", "client_connected", "server_connect", "http_connect", "tls_clienthello",
-}  # fmt: skip
-SCRIPTS = (ROOT / "addon" / "gateway.py", PACKAGE / "script" / "gateway.py")
 
 
 @cache
@@ -61,12 +55,7 @@ def imports(name: str, tree: ast.Module) -> set[str]:
 
 
 def test_the_list_contains_exactly_the_packages() -> None:
-    beside = {
-        "__init__",
-        "script",
-        "py",
-        "rules",
-    }  # the version, a path, `py.typed` and the schema for editors
+    beside = {"__init__", "script", "py", "rules"}  # the version, a path, `py.typed`, the schema for editors
     found = {path.name.partition(".")[0] for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert found - beside | {"rules"} == set(PACKAGES)
 
@@ -91,16 +80,6 @@ def test_imports_go_down_the_list_only(package: str) -> None:
 @pytest.mark.parametrize("package", [package for package in ORDER if package not in MITMPROXY_USERS])
 def test_only_some_packages_import_mitmproxy(package: str) -> None:
     assert [name for name, tree in trees(package).items() if "mitmproxy" in imports(name, tree)] == []
-
-
-def test_the_script_is_a_path_line_and_the_addon() -> None:
-    for script in SCRIPTS:
-        tree = ast.parse(script.read_text())
-        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
-        names = {alias.asname or alias.name for node in ast.walk(tree)
-                 if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}  # fmt: skip
-        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        assert not names & HOOKS
 
 
 def test_only_the_script_and_the_package_lie_in_the_addon_folder() -> None:

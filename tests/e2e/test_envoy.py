@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -20,6 +19,7 @@ from support.one_envoy import ask, error_of, rules
 from support.processes import unused_port
 from support.recorder import Recorder
 from support.starters import StartEnvoy, StartRecorder
+from support.waiting import wait_until
 from support.wire import Http2Client, Wire
 
 pytestmark = pytest.mark.e2e
@@ -236,15 +236,15 @@ def test_a_helpers_new_token_is_sent_without_a_restart(
 
 def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
     """Ask until the upstream receives this key; Envoy may end a connection while it replaces a secret."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            status = ask(proxy).status
-        except ConnectionError:
-            continue
-        if status == 200 and upstream.requests[-1].header("authorization") == f"Bearer {key}":
-            return
-    raise AssertionError(f"never sent: {key}\n{proxy.output()}")
+
+    def sent() -> bool:
+        with contextlib.suppress(ConnectionError):
+            return ask(proxy).status == 200 and upstream.requests[-1].values("authorization") == [
+                f"Bearer {key}"
+            ]
+        return False
+
+    wait_until(sent, proxy.output)
 
 
 def test_rules_without_a_filter_refuse_the_same_requests(envoy: StartEnvoy, recorder: StartRecorder) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,7 @@ from support.answers import Bytes, Reply
 from support.envoy import Envoy
 from support.one_envoy import ask, error_of, rules
 from support.starters import StartEnvoy, StartRecorder
+from support.waiting import wait_until
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
@@ -96,10 +96,8 @@ def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recor
         for _ in range(1500):
             open_.enter_context(Wire(proxy.port)).send(head)
         assert memory_of(proxy) < 1.2 * limit
-    deadline = time.monotonic() + 30
-    while status_of(proxy) != 200:  # until it has returned the memory, and noticed
-        assert time.monotonic() < deadline, memory_of(proxy)
-        time.sleep(0.05)
+    # until it has returned the memory, and noticed
+    wait_until(lambda: status_of(proxy) == 200, lambda: memory_of(proxy))
 
 
 def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
@@ -121,9 +119,8 @@ def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
                 each.sendall(b" " * (8 << 20))
         status = Path(f"/proc/{proxy.process.pid}/status").read_text()
         assert int(status.split("VmHWM:")[1].split()[0]) << 10 < 2 * limit
-        deadline = time.monotonic() + 30
-        while status_of(proxy) != 200:  # until the requests without progress have been ended
-            assert time.monotonic() < deadline, memory_of(proxy)
+        # until the requests without progress have been ended
+        wait_until(lambda: status_of(proxy) == 200, lambda: memory_of(proxy))
     assert len(upstream.requests) == 1
 
 

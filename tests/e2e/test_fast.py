@@ -10,8 +10,6 @@ import gc
 import platform
 import re
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from support.launcher import Command
 from support.processes import Mitmdump, unused_port
 from support.recorder import Recorder
 from support.starters import StartMitmdump, StartRecorder
+from support.waiting import wait_until
 from support.web import Web
 from support.wire import Response, Wire
 
@@ -46,14 +45,6 @@ def baked(seen: Any) -> Reply:
 def ask(proxy: Mitmdump, path: str = "/v1/x", extra: tuple[tuple[str, str], ...] = ()) -> Response:
     with Wire(proxy.port) as wire:
         return wire.request("GET", path, [("Host", "localhost"), *extra])
-
-
-def until(found: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 20
-    while not (value := found()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-    return value
 
 
 def options(folder: Path) -> dict[str, Any]:
@@ -127,11 +118,9 @@ def test_features_that_are_switched_on_while_running_work(
         wanted = [*scripts, *value] if name == "scripts" else value
         assert web.set_option(name, wanted).status_code == 200, name
     check(proxy, upstream)
-    paths = until(
-        lambda: [flow["request"]["path"] for flow in web.get("/flows").json()], "no flows in mitmweb"
-    )
+    paths = wait_until(lambda: [flow["request"]["path"] for flow in web.get("/flows").json()])
     assert {"/v1/second", "/mapped"} <= set(paths)
-    until(lambda: "client connect" in web.get("/events").text, "nothing in the event log")
+    wait_until(lambda: "client connect" in web.get("/events").text)
     assert web.set_option("save_stream_file", None).status_code == 200
     assert "/v1/second" in saved(tmp_path / "saved")
     proxy.stop()
@@ -153,7 +142,7 @@ def test_an_intercepted_request_is_held_until_it_is_resumed(
     def held() -> list[str]:
         return [flow["id"] for flow in web.get("/flows").json() if flow["intercepted"]]
 
-    [flow] = until(held, "nothing is held")
+    [flow] = wait_until(held)
     assert not answers
     assert web.post(f"/flows/{flow}/resume").status_code < 300
     client.join(20)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,15 +26,15 @@ from support.answers import (
 )
 from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
 from support.eventstreams import converse_events
-from support.processes import WEB_PASSWORD, Mitmdump
+from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.rules import one_rule
 from support.starters import RunClaude, StartMitmdump, StartRecorder
+from support.waiting import wait_until
+from support.web import flows_of, has_ended, replay, view, wait_for_flow
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
-
-
 BODY = json.dumps(
     {
         "model": "claude-opus-4",
@@ -47,7 +43,6 @@ BODY = json.dumps(
     }
 ).encode()
 FIRST = message_events("gw-large")[0]
-WAIT_S = 20.0
 
 
 def rules(upstream: Recorder) -> str:
@@ -57,47 +52,6 @@ def rules(upstream: Recorder) -> str:
 
 def start(mitmdump: StartMitmdump, upstream: Recorder, *options: str) -> Mitmdump:
     return mitmdump(*options, rules=rules(upstream), modes=REVERSE, env=ENV, web=True)
-
-
-def web(proxy: Mitmdump, path: str, method: str = "GET") -> Any:
-    """Return the answer of mitmweb's interface."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{proxy.web_port}{path}",
-        # Requests that change something need the same token twice, as mitmweb's own page sends it.
-        headers={
-            "Authorization": f"Bearer {WEB_PASSWORD}",
-            "Cookie": "_xsrf=abcdef; _mitmproxy_xsrf=abcdef",
-            "X-XSRFToken": "abcdef",
-        },
-        method=method,
-    )
-    with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-        return json.loads(answer.read() or b"null")
-
-
-def wait_for_flow(proxy: Mitmdump, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first flow in mitmweb that fits."""
-    deadline = time.monotonic() + WAIT_S
-    while not (found := [flow for flow in web(proxy, "/flows") if fits(flow)]):
-        if time.monotonic() > deadline:
-            raise TimeoutError(json.dumps(web(proxy, "/flows"), indent=1))
-        time.sleep(0.05)
-    flow: dict[str, Any] = found[0]
-    return flow
-
-
-def has_ended(flow: dict[str, Any]) -> bool:
-    return bool(flow["marked"])
-
-
-def view(proxy: Mitmdump, flow: dict[str, Any], part: str, name: str) -> str:
-    """The text of a content view; mitmproxy 11 gives lines, 12 the text."""
-    shown = web(proxy, f"/flows/{flow['id']}/{part}/content/{name}.json")
-    if "text" in shown:
-        return str(shown["text"])
-    lines = ["".join(text for _, text in line) for line in shown["lines"]]
-    assert all(lines), "mitmweb 11 gives an empty line no height"
-    return "\n".join("" if line == " " else line for line in lines)
 
 
 def post(proxy: Mitmdump) -> None:
@@ -151,11 +105,12 @@ def test_mitmweb_shows_what_has_arrived_while_it_streams(
         flow = wait_for_flow(proxy, lambda flow: flow["comment"].endswith("200, streaming"))
         for _ in range(2):
             client.read_chunk()
-        expected = "assistant:\n  one "
-        deadline = time.monotonic() + WAIT_S
-        while expected not in (text := view(proxy, flow, "response", "LLM")):
-            assert time.monotonic() < deadline, text
-            time.sleep(0.05)
+
+        def first_part() -> str:
+            shown = view(proxy, flow, "response", "LLM")
+            return shown if "assistant:\n  one " in shown else ""
+
+        text = wait_until(first_part)
         assert "two" not in text
         assert "note: the stream has not ended" in text
         assert not flow["marked"]
@@ -317,7 +272,7 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
     proxy = start(mitmdump, upstream)
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
-    web(proxy, f"/flows/{flow['id']}/replay", "POST")
+    replay(proxy, flow)
     again = upstream.wait_for_request(count=2)
     first = upstream.requests[0]
     assert (again.target, again.body, again.header("authorization")) == (
@@ -385,7 +340,7 @@ def test_a_flow_of_a_file_can_be_replayed(
     proxy.stop()
     viewer = mitmdump("-r", str(file), web=True, modes=modes, **options)
     flow = wait_for_flow(viewer, has_ended)
-    web(viewer, f"/flows/{flow['id']}/replay", "POST")
+    replay(viewer, flow)
     again = upstream.wait_for_request(count=2)
     first = upstream.requests[0]
     assert (again.target, again.body) == (first.target, first.body)
@@ -427,7 +382,7 @@ def test_turns_of_claude_code_are_compared_and_priced(
     for prompt, args in (("read the file", ()), ("and again", ("--continue",))):
         done = run_claude(variables, prompt, args)
         assert done.stdout == "hello there\n", done
-    flows = [flow for flow in web(proxy, "/flows") if flow["request"]["method"] == "POST" and has_ended(flow)]
+    flows = [flow for flow in flows_of(proxy) if flow["request"]["method"] == "POST" and has_ended(flow)]
     texts = [view(proxy, flow, "request", "LLM") for flow in flows]
     calls = [(flow, text) for flow, text in zip(flows, texts, strict=True) if "\ntools (" in text]
     first, second, third = calls[:3]

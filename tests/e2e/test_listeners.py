@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-import time
 
 import pytest
 
-from support.processes import Mitmdump, unused_port
+from support.processes import unused_port
 from support.starters import StartMitmdump
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -58,13 +58,6 @@ def addresses(port: int) -> set[str]:
     return found
 
 
-def wait_until_narrow(proxy: Mitmdump, port: int) -> None:
-    deadline = time.monotonic() + 60
-    while addresses(port) != {"0100007F"}:
-        assert time.monotonic() < deadline, proxy.output()
-        time.sleep(0.02)
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the port is closed for a moment")
 @pytest.mark.parametrize("mode", ["regular", "reverse:https://api.anthropic.com"])
 def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdump, mode: str) -> None:
@@ -75,12 +68,12 @@ def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdum
     lazy = ("--set", "connection_strategy=lazy")
     proxy = mitmdump("-p", str(port), *lazy, rules=RULES, modes=[mode], listen_host=None, wait=False)
     proxy.wait_for_output("rules? in force", timeout=60)
-    wait_until_narrow(proxy, port)
+    wait_until(lambda: addresses(port) == {"0100007F"}, proxy.output)
     seen = [each.served for each in clients]
-    deadline = time.monotonic() + 60
-    while any(each.served < count + 20 for each, count in zip(clients, seen, strict=True)):
-        assert time.monotonic() < deadline, [each.failures for each in clients]
-        time.sleep(0.02)
+    wait_until(
+        lambda: all(each.served >= count + 20 for each, count in zip(clients, seen, strict=True)),
+        lambda: [each.failures for each in clients],
+    )
     for each in clients:
         each.end()
     assert [each.failures for each in clients] == [[], []]

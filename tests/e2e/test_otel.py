@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.rules import one_rule
 from support.starters import StartMitmdump, StartRecorder
+from support.waiting import wait_until
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
@@ -151,12 +151,14 @@ def test_prometheus_reads_the_metrics(recorder: StartRecorder, mitmdump: StartMi
         post(proxy)
     # The record is noted when the answer has left, which may be a moment after the client has read it.
     wanted = {"gen_ai_client_token_usage_sum", 'gen_ai_token_type="output"', 'mitm_gateway_rule="gw"'}
-    deadline = time.monotonic() + 20
-    lines: list[str] = []
-    while not any(line.endswith(" 14.0") and all(mark in line for mark in wanted) for line in lines):
-        assert time.monotonic() < deadline, lines
+
+    def read() -> list[str]:
         with urllib.request.urlopen(page, timeout=20) as answer:
-            lines = answer.read().decode().splitlines()
+            lines: list[str] = answer.read().decode().splitlines()
+        counted = any(line.endswith(" 14.0") and all(mark in line for mark in wanted) for line in lines)
+        return lines if counted else []
+
+    lines = wait_until(read)
     assert any(line.startswith("gen_ai_client_operation_duration_seconds_bucket") for line in lines)
     assert any(line.startswith("gen_ai_client_operation_time_to_first_chunk_seconds_count") for line in lines)
     assert not any(secret in line for line in lines for secret in (CK, GW, "query-secret"))

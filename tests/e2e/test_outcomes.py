@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from support.constants import ENV, HEADERS, REVERSE
 from support.recorder import Recorder
 from support.rules import one_rule
 from support.starters import StartMitmdump, StartRecorder
+from support.waiting import wait_until
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
@@ -32,10 +32,7 @@ def rules(upstream: Recorder) -> str:
 
 def entry(log: Path) -> dict[str, Any]:
     """Wait for the first line of a log."""
-    deadline = time.monotonic() + 30
-    while not (log.exists() and log.read_text().endswith("\n")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
     line: dict[str, Any] = json.loads(log.read_text().splitlines()[0])
     return line
 

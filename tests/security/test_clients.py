@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from support.constants import API, CK, CLIENT_KEY, JSON
 from support.stage import BODY, OWN, RULES, Client, Stage
 from support.starters import StartStage
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -46,10 +46,7 @@ def test_18_without_listen_options_the_port_is_open_on_loopback_only(stage_with:
     stage = stage_with(listen_host=None, modes=["regular"])
     # Python 3.12 and later narrow the listener that is already open.
     stage.proxy.wait_for_output(r"(listening|reachable) at 127\.0\.0\.1")
-    deadline = time.monotonic() + 20
-    while listening_addresses(stage.proxy.port) != {"127.0.0.1"}:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: listening_addresses(stage.proxy.port) == {"127.0.0.1"})
 
 
 def test_19_other_machines_get_nothing(stage_with: StartStage) -> None:

@@ -21,6 +21,7 @@ from support.faults import STEPS, UNTOLD
 from support.recorder import Recorder
 from support.stage import API_HEADERS, BODY, RULES, Client, Stage, answers
 from support.starters import StartMitmdump
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -160,10 +161,7 @@ def test_28_a_fault_during_a_reload_keeps_the_old_rules(breaking_stage: Stage, f
 
 def wait_for_model(stage: Stage, model: str) -> None:
     """Ask until the rules that name this model are in force."""
-    deadline = time.monotonic() + 20
-    while stage.ask().status != 200 or stage.asked.json["model"] != model:
-        assert time.monotonic() < deadline, stage.proxy.output()[-2000:]
-        time.sleep(0.05)
+    wait_until(lambda: stage.ask().status == 200 and stage.asked.json["model"] == model, stage.proxy.output)
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -7,8 +7,7 @@ import json
 import platform
 import resource
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from support.answers import Stream, message_events
 from support.recorder import Recorder
 from support.stage import BODY, RULES, Stage
 from support.starters import StartStage
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -52,14 +52,7 @@ def held_connections(opened: contextlib.ExitStack, stage: Stage, count: int) -> 
     for number in range(count):
         yield opened.enter_context(socket.create_connection(("127.0.0.1", stage.proxy.ports[number % 2]), 60))
         if number % BATCH == BATCH - 1:
-            wait_until(lambda: open_files(stage) > before + number, "not all are held")  # noqa: B023
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
+            wait_until(lambda: open_files(stage) > before + number, lambda: "not all are held")  # noqa: B023
 
 
 @pytest.mark.usefixtures("many_files")
@@ -68,7 +61,7 @@ def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
 ) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
-    wait_until(lambda: open_files(stage) < 100, "no quiet start")
+    wait_until(lambda: open_files(stage) < 100, lambda: "no quiet start")
     before, after = open_files(stage), []
     for _ in range(2):
         with contextlib.ExitStack() as opened:
@@ -78,7 +71,7 @@ def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
             assert open_files(stage) >= before + COUNT
             # Queued behind one of these it would wait for ever: none of them ends.
             assert stage.ask_anyway().status == 200
-        wait_until(lambda: open_files(stage) <= before + 2, "connections are left")
+        wait_until(lambda: open_files(stage) <= before + 2, lambda: "connections are left")
         after.append(memory_mb(stage))
     assert after[1] - after[0] < MAX_GROWTH_MB, after
 
@@ -95,8 +88,8 @@ def test_unfinished_heads_leave_no_memory_behind(stage_with: StartStage) -> None
     with contextlib.ExitStack() as opened:
         for client in held_connections(opened, stage, 600):
             client.sendall(head)
-    wait_until(lambda: open_files(stage) < 100, "connections are left")
-    wait_until(lambda: memory_mb(stage) - before < MAX_GROWTH_MB, "memory is held")
+    wait_until(lambda: open_files(stage) < 100, lambda: "connections are left")
+    wait_until(lambda: memory_mb(stage) - before < MAX_GROWTH_MB, lambda: "memory is held")
 
 
 def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) -> None:
@@ -113,12 +106,12 @@ def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) 
         ]
         for _ in range(count):
             client.send_request(head, BODY)
-        wait_until(lambda: len(slow.requests) == 5, "the upstream has no requests")
+        wait_until(lambda: len(slow.requests) == 5, lambda: "the upstream has no requests")
         client._wire.close()
 
         def ended() -> list[str]:
             lines = stage.log.read_text().splitlines() if stage.log.exists() else []
             return [entry["outcome"] for entry in map(json.loads, lines) if entry["rule"] == "slow"]
 
-        wait_until(lambda: len(ended()) == count, "requests are left")
+        wait_until(lambda: len(ended()) == count, lambda: "requests are left")
         assert ended() == ["client_left"] * count
