@@ -28,6 +28,7 @@ PACKAGES = {
     "cli": "The command `mitm-gateway`: one module for each subcommand.",
 }
 ORDER = list(PACKAGES)
+MODULE_LINES, FUNCTION_LINES = 400, 50
 # Commands start mitmproxy's tools.
 MITMPROXY_USERS = {"patches", "mitm", "cli"}
 
@@ -85,3 +86,18 @@ def test_only_some_packages_import_mitmproxy(package: str) -> None:
 def test_only_the_script_and_the_package_lie_in_the_addon_folder() -> None:
     found = {path.name for path in (ROOT / "addon").iterdir() if path.name != "__pycache__"}
     assert {name for name in found if not name.endswith(".egg-info")} == {"gateway.py", "mitm_gateway"}
+
+
+def test_modules_and_functions_are_short() -> None:
+    long = []
+    for file in (each for folder in ("addon", "tests", "bench") for each in (ROOT / folder).rglob("*.*")):
+        if file.suffix in (".py", ".lua") and (lines := len(file.read_text().splitlines())) > MODULE_LINES:
+            long.append(f"{file}: {lines} lines")
+        if file.suffix == ".py":
+            long += [
+                f"{file}:{node.lineno}: {node.name} has more than {FUNCTION_LINES} lines"
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES
+            ]
+    assert long == []

@@ -102,6 +102,14 @@ def find_playwright() -> Path:
     return Path(os.environ.get("PLAYWRIGHT_CORE") or default)
 
 
+TURN = (
+    f"the content of {FILES[1]}",
+    "since the request before:",
+    r"same up to message \d+, two messages new",
+    r"cache: 20,780 tokens read \(98 % of the prompt\), 300 written, 12 fresh; cost \$0\.0147",
+)
+
+
 @pytest.mark.skipif(version.VERSION.startswith("11"), reason="mitmweb is driven on mitmproxy 12")
 @pytest.mark.skipif(not find_playwright().exists(), reason="playwright-core is not installed")
 @pytest.mark.skipif(not shutil.which("chromium") or not shutil.which("node"), reason="no chromium or no node")
@@ -132,18 +140,9 @@ def test_mitmweb_and_the_page_show_a_session_of_claude_code(
     seen = drive("mitmweb.mjs", proxy.web_url, TURNS)
     assert len(seen["rows"]) == TURNS
     assert re.search(r"\t\S+ 21\.1k→96 → gateway-large, .*, 98 % cached, \$0\.0147\t", seen["rows"][-1])
-    shown = dense(seen["request"])
-    for part in last["system"]:
-        assert dense(part["text"]) in shown
-    for tool in last["tools"]:
-        assert dense(tool["description"]) in shown, tool["name"]
-    assert f"the content of {FILES[1]}" in seen["request"]
-    assert "since the request before:" in seen["request"]
-    assert re.search(r"same up to message \d+, two messages new", seen["request"])
-    assert (
-        "cache: 20,780 tokens read (98 % of the prompt), 300 written, 12 fresh; cost $0.0147"
-        in seen["request"]
-    )
+    assert_shows(seen["request"], last)
+    for text in TURN:
+        assert re.search(text, seen["request"]), text
     assert TEXT in seen["response"]
     assert "remove metadata" in seen["gateway"]
     assert f"Authorization: Bearer {GW_MASKED}" in seen["gateway"]
@@ -155,16 +154,23 @@ def test_mitmweb_and_the_page_show_a_session_of_claude_code(
     assert main(["flows", str(saved), "--html", str(page)]) == 0
     read = drive("page.mjs", page, FILES[1])
     assert (read["complaints"], read["requests"]) == ([], [page.as_uri()])
+    assert_shows(read["text"], last)
     shown = dense(read["text"])
-    for part in last["system"]:
-        assert shown.count(dense(part["text"])) == 1  # the later turns link to it
-    for tool in last["tools"]:
-        assert dense(tool["description"]) in shown, tool["name"]
+    assert all(shown.count(dense(part["text"])) == 1 for part in last["system"])  # the later turns link to it
     for text in (TEXT, f"the content of {FILES[1]}", ": as in request 2"):
         assert dense(text) in shown
     for output in (seen, read):
         assert CK not in json.dumps(output)
         assert GW not in json.dumps(output)
+
+
+def assert_shows(text: str, asked: dict[str, Any]) -> None:
+    """Assert that a view contains the whole system prompt and every tool of a request."""
+    shown = dense(text)
+    for part in asked["system"]:
+        assert dense(part["text"]) in shown
+    for tool in asked["tools"]:
+        assert dense(tool["description"]) in shown, tool["name"]
 
 
 def drive(script: str, *arguments: object) -> dict[str, Any]:

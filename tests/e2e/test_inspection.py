@@ -59,6 +59,21 @@ def post(proxy: Mitmdump) -> None:
         client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
 
 
+def record(mitmdump: StartMitmdump, upstream: Recorder, file: Path) -> bytes:
+    """Record a call in a file, and return its content."""
+    proxy = mitmdump("-w", str(file), rules=rules(upstream), env=ENV, modes=REVERSE)
+    post(proxy)
+    proxy.stop()
+    return file.read_bytes()
+
+
+def assert_sent_again(upstream: Recorder) -> None:
+    """Assert that the upstream receives its first request once more, with the gateway's key only."""
+    first, again = upstream.requests[0], upstream.wait_for_request(count=2)
+    assert (again.target, again.body) == (first.target, first.body)
+    assert (again.values("authorization"), again.values("x-api-key")) == ([f"Bearer {GW}"], [])
+
+
 def test_both_views_and_the_comment_describe_a_call(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     proxy = start(mitmdump, upstream)
@@ -273,12 +288,7 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     replay(proxy, flow)
-    again = upstream.wait_for_request(count=2)
-    first = upstream.requests[0]
-    assert (again.target, again.body, again.header("authorization")) == (
-        first.target, first.body, f"Bearer {GW}",
-    )  # fmt: skip
-    assert again.header("x-api-key") is None
+    assert_sent_again(upstream)
     flow = wait_for_flow(proxy, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
     # The rules saw the model that the client had asked for, and put it back into the answer.
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: ")
@@ -288,31 +298,19 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
 def test_a_replay_from_a_file_runs_the_rules_again(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
-    upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    options = {"rules": rules(upstream), "env": {"GW_KEY": GW}}
-    file = tmp_path / "flows"
-    proxy = mitmdump("-w", str(file), modes=REVERSE, **options)
-    post(proxy)
+    upstream, file = recorder(Stream(message_events("gw-large"), gated=False)), tmp_path / "flows"
+    kept = record(mitmdump, upstream, file)
+    proxy = mitmdump("-C", str(file), rules=rules(upstream), env=ENV)
+    assert_sent_again(upstream)
     proxy.stop()
-    kept = file.read_bytes()
-    again_proxy = mitmdump("-C", str(file), **options)
-    again = upstream.wait_for_request(count=2)
-    again_proxy.stop()
-    first = upstream.requests[0]
-    assert (again.target, again.body) == (first.target, first.body)
-    assert again.values("authorization") == [f"Bearer {GW}"]
     assert file.read_bytes() == kept
 
 
 def test_flows_of_a_file_are_shown_and_not_changed(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
-    upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    file = tmp_path / "flows"
-    proxy = mitmdump("-w", str(file), rules=rules(upstream), env=ENV, modes=REVERSE)
-    post(proxy)
-    proxy.stop()
-    kept = file.read_bytes()
+    upstream, file = recorder(Stream(message_events("gw-large"), gated=False)), tmp_path / "flows"
+    kept = record(mitmdump, upstream, file)
     viewer = mitmdump(
         "-r", str(file), "--set", "gateway_log=log.jsonl", rules=rules(upstream), env=ENV, web=True
     )
@@ -332,19 +330,12 @@ def test_flows_of_a_file_are_shown_and_not_changed(
 def test_a_flow_of_a_file_can_be_replayed(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path, modes: list[str]
 ) -> None:
-    upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    file = tmp_path / "flows"
-    options = {"rules": rules(upstream), "env": {"GW_KEY": GW}}
-    proxy = mitmdump("-w", str(file), modes=REVERSE, **options)
-    post(proxy)
-    proxy.stop()
-    viewer = mitmdump("-r", str(file), web=True, modes=modes, **options)
+    upstream, file = recorder(Stream(message_events("gw-large"), gated=False)), tmp_path / "flows"
+    record(mitmdump, upstream, file)
+    viewer = mitmdump("-r", str(file), web=True, modes=modes, rules=rules(upstream), env=ENV)
     flow = wait_for_flow(viewer, has_ended)
     replay(viewer, flow)
-    again = upstream.wait_for_request(count=2)
-    first = upstream.requests[0]
-    assert (again.target, again.body) == (first.target, first.body)
-    assert again.values("authorization") == [f"Bearer {GW}"]
+    assert_sent_again(upstream)
     flow = wait_for_flow(viewer, lambda flow: has_ended(flow) and flow["is_replay"] == "request")
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: ")
 

@@ -102,17 +102,6 @@ class Stage:
         self.flows, self.har, self.log = (folder / name for name in ("flows", "flows.har", "log.jsonl"))
         self._clients: list[Client] = []
         self._http2: list[Http2Client] = []
-        table = {
-            "gw.test:443": self.gw.port,
-            "evil.test:443": self.evil.port,
-            "evil.test:80": self.evil_plain.port,
-            f"{API}.evil.test:443": self.evil.port,
-            f"{ELSEWHERE}:443": self.evil.port,
-            f"{ELSEWHERE}:80": self.evil_plain.port,
-            f"{API}:443": self.api.port,
-            f"{API}:80": self.evil_plain.port,
-            **(names or {}),
-        }
         kept = {"hardump": self.har, "gateway_log": self.log, "flow_detail": 4}
         sets = [part for name, value in kept.items() for part in ("--set", f"{name}={value}")]
         self._start = partial(
@@ -121,12 +110,19 @@ class Stage:
             *("-w", str(self.flows), *sets),
             rules=rules,
             modes=modes,
-            names=table,
+            names={**self._names(), **(names or {})},
             trust=authority.ca_file,
             env={"GW_KEY": GW, **(env or {})},
             **options,
         )
         self.proxy = self._start(*args)
+
+    def _names(self) -> dict[str, int]:
+        """The port of each host that the gateway may dial."""
+        tls = {"gw.test": self.gw, f"{API}.evil.test": self.evil, API: self.api}
+        tls |= {"evil.test": self.evil, ELSEWHERE: self.evil}
+        ports = {f"{host}:443": upstream.port for host, upstream in tls.items()}
+        return ports | {f"{host}:80": self.evil_plain.port for host in ("evil.test", ELSEWHERE, API)}
 
     def __enter__(self) -> Self:
         return self

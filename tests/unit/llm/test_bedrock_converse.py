@@ -29,45 +29,25 @@ def usage_of(content_type: str, *chunks: bytes) -> Usage:
     return reader.finish()
 
 
-def test_a_request_is_shown() -> None:
-    body = {
-        "system": [{"text": "You are terse."}, {"cachePoint": {"type": "default"}}],
-        "inferenceConfig": {"maxTokens": 512},
-        "toolConfig": {"tools": [{"toolSpec": {"name": "Bash", "inputSchema": {"json": {}}}}]},
-        "messages": [
-            {"role": "user", "content": [{"text": "list the files"}]},
-            {
-                "role": "assistant",
-                "content": [
-                    {"reasoningContent": {"reasoningText": {"text": "ls will do", "signature": "c2ln"}}},
-                    {"toolUse": {"toolUseId": "tooluse_1", "name": "Bash", "input": {"command": "ls"}}},
-                ],
-            },
-            {
-                "role": "user",
-                "content": [
-                    {
-                        "toolResult": {
-                            "toolUseId": "tooluse_1",
-                            "status": "error",
-                            "content": [{"text": "no such"}, {"json": {"code": 2}}],
-                        }
-                    },
-                    {"image": {"format": "png", "source": {"bytes": "A" * 8000}}},
-                    {
-                        "document": {
-                            "format": "pdf",
-                            "name": "notes",
-                            "source": {"s3Location": {"uri": "s3://b/k"}},
-                        }
-                    },
-                ],
-            },
-        ],
-    }
-    assert (
-        shown(body)
-        == """\
+REQUEST = {
+    "system": [{"text": "You are terse."}, {"cachePoint": {"type": "default"}}],
+    "inferenceConfig": {"maxTokens": 512},
+    "toolConfig": {"tools": [{"toolSpec": {"name": "Bash", "inputSchema": {"json": {}}}}]},
+    "messages": [
+        {"role": "user", "content": [{"text": "list the files"}]},
+        {"role": "assistant", "content": [
+            {"reasoningContent": {"reasoningText": {"text": "ls will do", "signature": "c2ln"}}},
+            {"toolUse": {"toolUseId": "tooluse_1", "name": "Bash", "input": {"command": "ls"}}},
+        ]},
+        {"role": "user", "content": [
+            {"toolResult": {"toolUseId": "tooluse_1", "status": "error",
+                            "content": [{"text": "no such"}, {"json": {"code": 2}}]}},
+            {"image": {"format": "png", "source": {"bytes": "A" * 8000}}},
+            {"document": {"format": "pdf", "name": "notes", "source": {"s3Location": {"uri": "s3://b/k"}}}},
+        ]},
+    ],
+}  # fmt: skip
+SHOWN = """\
 inferenceConfig: {"maxTokens": 512}
 
 system (14 bytes):
@@ -93,7 +73,10 @@ user:
     {"code": 2}
   image: png, 6.0 kB
   document: pdf, s3://b/k, notes"""
-    )
+
+
+def test_a_request_is_shown() -> None:
+    assert shown(REQUEST) == SHOWN
 
 
 ANSWER = """\

@@ -15,61 +15,51 @@ from support.shown import JSON, SSE, shown
 # ---- requests ----
 
 
+REQUEST = {
+    "model": "claude-opus-4-8",
+    "max_tokens": 32000,
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "system": [{"type": "text", "text": "You are terse."}, {"type": "text", "text": "Be kind."}],
+    "tools": [{"name": "Bash", "input_schema": {}}, {"type": "web_search_20250305", "name": "web"}],
+    "messages": [
+        {"role": "user", "content": "list the files"},
+        {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "ls will do", "signature": "c2ln"},
+            {"type": "redacted_thinking", "data": "x" * 40},
+            {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\npwd"}},
+        ]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "toolu_1", "is_error": True, "content": "no such"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 8000}},
+            {"type": "document", "title": "a.pdf", "source": {"type": "url", "url": "https://h.test/a"}},
+        ]},
+    ],
+}  # fmt: skip
+SHOWN = (
+    "model: claude-opus-4-8\n"
+    "max_tokens: 32000\n"
+    'thinking: {"type": "enabled", "budget_tokens": 1024}\n'
+    "\n"
+    "system (22 bytes):\n  You are terse.\n  Be kind.\n"
+    "\n"
+    "tools (2):\n  Bash\n  web (web_search_20250305)\n"
+    "\n"
+    "user:\n  list the files\n"
+    "\n"
+    "assistant:\n"
+    "  thinking:\n    ls will do\n"
+    "  redacted_thinking: 40 bytes\n"
+    "  tool call Bash toolu_1:\n    command:\n      ls\n      pwd\n"
+    "\n"
+    "user:\n"
+    "  tool result toolu_1, an error:\n    no such\n"
+    "  image: image/png, 6.0 kB\n"
+    "  document: https://h.test/a, a.pdf"
+)
+
+
 def test_a_request_of_the_messages_api_is_shown() -> None:
-    body = {
-        "model": "claude-opus-4-8",
-        "max_tokens": 32000,
-        "thinking": {"type": "enabled", "budget_tokens": 1024},
-        "system": [{"type": "text", "text": "You are terse."}, {"type": "text", "text": "Be kind."}],
-        "tools": [{"name": "Bash", "input_schema": {}}, {"type": "web_search_20250305", "name": "web"}],
-        "messages": [
-            {"role": "user", "content": "list the files"},
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "thinking", "thinking": "ls will do", "signature": "c2ln"},
-                    {"type": "redacted_thinking", "data": "x" * 40},
-                    {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\npwd"}},
-                ],
-            },
-            {
-                "role": "user",
-                "content": [
-                    {"type": "tool_result", "tool_use_id": "toolu_1", "is_error": True, "content": "no such"},
-                    {
-                        "type": "image",
-                        "source": {"type": "base64", "media_type": "image/png", "data": "A" * 8000},
-                    },
-                    {
-                        "type": "document",
-                        "title": "a.pdf",
-                        "source": {"type": "url", "url": "https://h.test/a"},
-                    },
-                ],
-            },
-        ],
-    }
-    assert shown(body) == (
-        "model: claude-opus-4-8\n"
-        "max_tokens: 32000\n"
-        'thinking: {"type": "enabled", "budget_tokens": 1024}\n'
-        "\n"
-        "system (22 bytes):\n  You are terse.\n  Be kind.\n"
-        "\n"
-        "tools (2):\n  Bash\n  web (web_search_20250305)\n"
-        "\n"
-        "user:\n  list the files\n"
-        "\n"
-        "assistant:\n"
-        "  thinking:\n    ls will do\n"
-        "  redacted_thinking: 40 bytes\n"
-        "  tool call Bash toolu_1:\n    command:\n      ls\n      pwd\n"
-        "\n"
-        "user:\n"
-        "  tool result toolu_1, an error:\n    no such\n"
-        "  image: image/png, 6.0 kB\n"
-        "  document: https://h.test/a, a.pdf"
-    )
+    assert shown(REQUEST) == SHOWN
 
 
 def test_a_request_of_chat_completions_is_shown() -> None:
