@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ GATEWAY = HERE.parent / "addon" / "gateway.py"
 
 KEY = "bench-key"
 ASKED, SENT = "claude-sonnet-4-5-20250929", "gw-sonnet"
+MODELS = f"models: {{map: {{{ASKED}: {SENT}}}}}"
 RIGHT = (f"Authorization: Bearer {KEY}",)
 WRONG = ("x-api-key: client-key", "Authorization: Bearer client-token")
 
@@ -39,6 +41,13 @@ class Start:
     headers: tuple[str, ...] = WRONG
     model: str = ASKED
     env: dict[str, str] = field(default_factory=dict)
+
+
+def free_port() -> int:
+    """A free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _mitmdump(port: int, upstream: int, *more: str, tool: Path = MITMDUMP) -> list[str]:
@@ -64,9 +73,7 @@ def stock_web(home: Path, port: int, upstream: int) -> Start:
 
 
 def _web() -> list[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return ["--no-web-open-browser", "--web-port", str(probe.getsockname()[1])]
+    return ["--no-web-open-browser", "--web-port", str(free_port())]
 
 
 def built_in(home: Path, port: int, upstream: int) -> Start:
@@ -79,7 +86,7 @@ def built_in(home: Path, port: int, upstream: int) -> Start:
     return Start(_mitmdump(port, upstream, *edits))
 
 
-def rules_text(count: int) -> str:
+def rules_text(count: int, models: str) -> str:
     """A rules file of this many rules, of which the last one fits."""
     # Short, as a rules file holds 256 KiB at most.
     others = "".join(f"- match: {{host: {i:x}.b}}\n" for i in range(count - 1))
@@ -87,13 +94,13 @@ def rules_text(count: int) -> str:
         f"credentials: {{bench: {{env: BENCH_KEY}}}}\nrules:\n{others}"
         "- name: bench\n  match: {host: 127.0.0.1, path: /v1/**}\n"
         "  auth: {scheme: bearer, credential: bench}\n"
-        f"  models: {{map: {{{ASKED}: {SENT}}}}}\n"
+        f"  {models}\n"
     )
 
 
-def gateway(rules: int = 1) -> Callable[[Path, int, int], Start]:
+def gateway(rules: int = 1, models: str = MODELS) -> Callable[[Path, int, int], Start]:
     """The gateway: auth, model remap and restore, guard, masking, log."""
-    return lambda home, port, upstream: _gateway(home, port, upstream, rules_text(rules))
+    return lambda home, port, upstream: _gateway(home, port, upstream, rules_text(rules, models))
 
 
 def _gateway(home: Path, port: int, upstream: int, rules: str, *more: str, tool: Path = MITMDUMP) -> Start:
@@ -106,7 +113,7 @@ def _gateway(home: Path, port: int, upstream: int, rules: str, *more: str, tool:
 
 def gateway_web(home: Path, port: int, upstream: int) -> Start:
     """The gateway in mitmweb."""
-    return _gateway(home, port, upstream, rules_text(1), *_web(), tool=MITMWEB)
+    return _gateway(home, port, upstream, rules_text(1, MODELS), *_web(), tool=MITMWEB)
 
 
 def passing(home: Path, port: int, upstream: int) -> Start:
@@ -127,6 +134,11 @@ def served(home: Path, port: int, upstream: int) -> Start:
 
 def nginx(home: Path, port: int, upstream: int) -> Start:
     """nginx with the header edits; the body is not touched."""
+    headers = f'proxy_set_header x-api-key ""; proxy_set_header Authorization "Bearer {KEY}";'
+    return Start(_nginx(home, f"listen 127.0.0.1:{port}; {headers}", upstream), model=SENT)
+
+
+def _nginx(home: Path, server: str, upstream: int) -> list[str]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         raise Unavailable("nginx is not installed (apt-get install nginx)")
@@ -139,13 +151,11 @@ def nginx(home: Path, port: int, upstream: int) -> Start:
         "events { worker_connections 2000; }\n"
         f"http {{ access_log off; {temporary}\n"
         f"upstream u {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
-        f"server {{ listen 127.0.0.1:{port}; client_max_body_size 100m; keepalive_requests 1000000;\n"
-        "location / { proxy_pass http://u; proxy_http_version 1.1;\n"
-        "proxy_buffering off; proxy_request_buffering off;\n"
-        'proxy_set_header Connection ""; proxy_set_header x-api-key "";\n'
-        f'proxy_set_header Authorization "Bearer {KEY}"; }} }} }}\n'
+        f"server {{ {server} client_max_body_size 100m; keepalive_requests 1000000;\n"
+        "proxy_buffering off; proxy_request_buffering off; proxy_http_version 1.1;\n"
+        'proxy_set_header Connection ""; location / { proxy_pass http://u; } } }\n'
     )
-    return Start([program, "-p", str(home), "-c", str(file)], model=SENT)
+    return [program, "-p", str(home), "-c", str(file)]
 
 
 def envoy(home: Path, port: int, upstream: int) -> Start:
@@ -201,7 +211,7 @@ def envoy_command(file: Path, workers: int) -> list[str]:
     return [str(program), *options, "-c", str(file)]
 
 
-def exported(workers: int = 1, models: str = f"models: {{map: {{{ASKED}: {SENT}}}}}") -> Callable[..., Start]:
+def exported(workers: int = 1, models: str = MODELS) -> Callable[..., Start]:
     """Envoy with an export of the gateway's rules: all that the gateway does, but for what needs mitmproxy."""
 
     def start(home: Path, port: int, upstream: int) -> Start:
@@ -247,6 +257,40 @@ def claude_tap(home: Path, port: int, upstream: int) -> Start:
     return Start([str(program), *listen, *target], RIGHT, SENT, {"HOME": str(home)})
 
 
+def ccproxy(home: Path, port: int, upstream: int) -> Start:
+    """ccproxy, which takes messages apart to change the model; nginx below it takes the TLS that it insists on."""
+    # With the next generation of pydantic-ai, version 2.0.0 ends with an ImportError.
+    pins = ("pydantic-ai-slim[anthropic,google,openai]<2", "pydantic-graph<2")
+    program = _installed("ccproxy", "ai-ccproxy==2.0.0", *pins) / "ccproxy"
+    certs.CertStore.from_store(CONF, "mitmproxy", 2048)
+    pair, tls = CONF / "mitmproxy-ca.pem", free_port()
+    server = f"listen 127.0.0.1:{tls} ssl; ssl_certificate {pair}; ssl_certificate_key {pair};"
+    beside = shlex.join(_nginx(home, server, upstream))
+    (home / "key").write_text(KEY)
+    auth = {"type": "file", "file": str(home / "key")}
+    provider = {"type": "anthropic", "host": f"127.0.0.1:{tls}", "path": "/v1/messages", "auth": auth}
+    edit = {
+        "match_path": "^/v1/messages",
+        "action": "transform",
+        "dest_provider": "bench",
+        "dest_model": SENT,
+    }
+    own = {
+        "port": port,
+        "log_level": "ERROR",
+        "mcp": {"http": {"enabled": False}},
+        "shaping": {"enabled": False},
+        "hooks": {"inbound": ["ccproxy.hooks.inject_auth"], "outbound": []},
+        "providers": {"bench": provider},
+        "inspector": {"port": free_port(), "cert_dir": str(CONF), "transforms": [edit]},
+    }
+    (home / "ccproxy.yaml").write_text(json.dumps({"ccproxy": own}))
+    # It would ask 1.1.1.1 whether there is an internet.
+    env = {"HOME": str(home), "CCPROXY_CONFIG_DIR": str(home), "CCPROXY_VERIFY_READINESS_ON_STARTUP": "false"}
+    command = ["sh", "-c", f"{beside} & exec {shlex.quote(str(program))} start"]
+    return Start(command, ("x-api-key: sk-ant-oat-ccproxy-bench",), env=env)
+
+
 def claude_code_router(home: Path, port: int, upstream: int) -> Start:
     """claude-code-router with one provider."""
     program = CACHE / "ccr" / "node_modules" / "@musistudio" / "claude-code-router" / "dist" / "cli.js"
@@ -276,13 +320,13 @@ def claude_code_router(home: Path, port: int, upstream: int) -> Start:
     return Start([node, str(program), "start"], ("x-api-key: sk-client",), env=env)
 
 
-def _installed(name: str, package: str) -> Path:
+def _installed(name: str, *packages: str) -> Path:
     """The programs of a Python package in a separate environment, created when first needed."""
     home = CACHE / name
     if not (home / "done").exists():
-        print(f"installing {package} (once)", flush=True)
+        print(f"installing {packages[0]} (once)", flush=True)
         _run(sys.executable, "-m", "venv", str(home))
-        _run(str(home / "bin" / "python"), "-m", "pip", "install", "-q", package)
+        _run(str(home / "bin" / "python"), "-m", "pip", "install", "-q", *packages)
         (home / "done").touch()
     return home / "bin"
 
@@ -295,15 +339,20 @@ def _run(*command: str) -> None:
         raise Unavailable(f"{command[-1]} could not be installed ({type(fault).__name__})") from None
 
 
-CONTESTANTS: dict[str, Callable[[Path, int, int], Start]] = {
-    "gateway": gateway(),
-    "gateway, served": served,
-    "mitmdump": stock,
+Maker = Callable[[Path, int, int], Start]
+# Those whose ratios are judged, and those beside which they are shown.
+OURS: dict[str, Maker] = {"gateway": gateway(), "gateway, served": served, "mitmdump": stock}
+PEERS: dict[str, Maker] = {
     "mitmdump, own options": built_in,
     "nginx": nginx,
     "Envoy": envoy,
     "Envoy, exported": exported(),
     "LiteLLM": litellm,
+    "ccproxy": ccproxy,
     "claude-code-router": claude_code_router,
     "claude-tap": claude_tap,
 }
+# Pairs of which the first is measured by the second.
+PASSING: dict[str, Maker] = {"mitmdump, streaming": streaming, "gateway, passing": passing}
+WEB: dict[str, Maker] = {"gateway in mitmweb": gateway_web, "mitmweb": stock_web}
+RULES: dict[str, Maker] = {"10,000 rules": gateway(10_000), "1 rule": gateway()}

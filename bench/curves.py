@@ -1,36 +1,48 @@
-"""Growth curves: how time and memory grow with body size, rules, streams and requests, as table and drawing."""
+"""Growth curves: how time and memory grow with what arrives, as tables and drawings."""
 
 from __future__ import annotations
 
+import socket
+import statistics
+from collections.abc import Callable
+
 import contestants
-from contestants import HERE
-from measuring import Bench, Running, body, cell, table
+from contestants import HERE, Maker
+from measuring import Bench, Note, Running, body, cell, measure_cpu, measure_streams, table
 
 SIZES = (1 << 10, 10 << 10, 100 << 10, 1 << 20, 10 << 20, 50 << 20)
 RULES = (1, 10, 100, 1000, 10_000)
 STREAMS = (1, 20, 50, 100, 200, 500)
-REQUESTS = (0, 1000, 5000, 10_000, 20_000)
+COUNTS = (0, 1000, 5000, 10_000, 20_000)
 PICTURES = HERE.parent / "docs" / "performance"
 COLOURS = {"gateway": "#2563eb", "mitmdump": "#6b7280"}
+Send = Callable[[int], object]
 Curve = dict[str, list[tuple[float, float]]]
 
 
 def draw(bench: Bench) -> str:
     """Measures all curves; the tables in Markdown, the pictures into docs/performance."""
-    pair = {"gateway": contestants.gateway(1), "mitmdump": contestants.stock}
-    bench.start(pair)
-    parts = ["### Time by body size", _by_size(bench), "### Delay by streams", _by_streams(bench)]
+    bench.start({"gateway": contestants.gateway(), "mitmdump": contestants.stock})
+    parts = ["### Time by body size", _by_size(bench)]
     bench.stop()
-    parts += ["### CPU by rules", _by_rules(bench), "### Memory by requests", _by_requests(bench)]
-    return "\n\n".join(parts)
+    # mitmdump alone holds a stream back until its end.
+    bench.start({"gateway": contestants.gateway()})
+    parts += ["### Delay by streams", _by_streams(bench)]
+    bench.stop()
+    parts += ["### CPU by rules", _by_rules(bench)]
+    parts += ["### Memory by requests", _by_count(bench, contestants.gateway(), "requests", _requests)]
+    # The body of a rule with a model map is read, so it answers WebSockets with 426.
+    parts += ["### Memory by WebSocket messages"]
+    parts += [_by_count(bench, contestants.gateway(models=""), "messages", _messages)]
+    return "\n\n".join([*parts, *bench.notes])
 
 
 def _by_size(bench: Bench) -> str:
-    def measure(running: Running, note: object) -> None:
+    def measure(running: Running, note: Note) -> None:
         for size in SIZES:
             seconds = 0.8 if size < 1 << 20 else 2.5
             found = running.load(body(size, running.start.model), 1, seconds, 1000)
-            _keep(bench, running.name, f"size {size}", found.get("request_p50"))
+            note(f"size {size}", found.get("request_p50"))
 
     bench.rounds(2, measure)
     points = {name: _points(bench, name, "size", SIZES) for name in COLOURS}
@@ -39,70 +51,73 @@ def _by_size(bench: Bench) -> str:
 
 
 def _by_streams(bench: Bench) -> str:
-    def measure(running: Running, note: object) -> None:
-        if running.name != "gateway":
-            return  # mitmdump alone holds a stream back until its end
-        for count in STREAMS:
-            found = running.load(body(1500, running.start.model, "events=50,every=20"), count, 20, count)
-            for key in ("first_p50", "delay_p50", "delay_p99"):
-                _keep(bench, running.name, f"{key} {count}", found.get(key))
-
-    bench.rounds(2, measure)
+    for _ in range(2):
+        bench.turn(*(measure_streams(count, f"{count} ") for count in STREAMS))
+        bench.settle()
     keys = ("first_p50", "delay_p50", "delay_p99")
-    rows = [[str(n), *(cell(bench.values["gateway"][f"{key} {n}"]) for key in keys)] for n in STREAMS]
-    curves = {"gateway": _points(bench, "gateway", "delay_p50", STREAMS)}
-    _picture("streams", "streams of 50 events/s", "added delay per event, ms (median)", curves)
+    rows = [[str(n), *(cell(bench.values["gateway"][f"{n} {key}"]) for key in keys)] for n in STREAMS]
+    values = bench.values["gateway"]
+    curve = [(n, statistics.median(values[f"{n} delay_p50"])) for n in STREAMS]
+    _picture("streams", "streams of 50 events/s", "added delay per event, ms (median)", {"gateway": curve})
     return table(["streams", "first event, ms", "delay p50, ms", "delay p99, ms"], rows)
 
 
 def _by_rules(bench: Bench) -> str:
     bench.start({str(count): contestants.gateway(count) for count in RULES})
-
-    def measure(running: Running, note: object) -> None:
-        found = running.load(body(1024, running.start.model), 4, 2, 500)
-        _keep(bench, running.name, "cpu", found.get("cpu"))
-
-    bench.rounds(4, measure)
+    bench.rounds(4, measure_cpu("1 KB"))
     bench.stop()
-    columns = ["rules", "CPU s / 1000 requests", "start, s"]
-    values = bench.values
-    rows = [[f"{n:,}", *(cell(values[str(n)][key]) for key in ("cpu", "start s"))] for n in RULES]
-    _picture(
-        "rules",
-        "rules",
-        "CPU ms per request",
-        {"gateway": [(n, _middle(values[str(n)]["cpu"])) for n in RULES]},
-    )
-    return table(columns, rows)
+    values, key = bench.values, "cpu 1 KB of 4"
+    rows = [[f"{n:,}", *(cell(values[str(n)][each]) for each in (key, "start s"))] for n in RULES]
+    curve = [(n, statistics.median(values[str(n)][key])) for n in RULES]
+    _picture("rules", "rules", "CPU ms per request", {"gateway": curve})
+    return table(["rules", "CPU s / 1000 requests", "start, s"], rows)
 
 
-def _by_requests(bench: Bench) -> str:
-    bench.start({"gateway": contestants.gateway(1), "mitmdump": contestants.stock})
-    for running in bench.running:
-        done = 0
-        for count in REQUESTS:
-            if count > done:
-                running.load(body(1024, running.start.model), 8, 120, count - done)
-            done = count
-            _keep(bench, running.name, f"memory {count}", running.memory_mb("VmRSS"))
+def _by_count(bench: Bench, gateway: Maker, what: str, begin: Callable[[Running], Send]) -> str:
+    bench.start({"gateway": gateway, "mitmdump": contestants.stock})
+
+    def measure(running: Running, note: Note) -> None:
+        send = begin(running)
+        for before, count in zip((0, *COUNTS), COUNTS, strict=False):
+            send(count - before)
+            note(f"{what} {count}", running.memory_mb("VmRSS"))
+
+    bench.rounds(1, measure)
     bench.stop()
-    points = {name: _points(bench, name, "memory", REQUESTS) for name in COLOURS}
-    _picture("memory", "requests", "MB resident", points, logarithmic=False)
-    return _table(bench, "memory", REQUESTS, "MB, {:,} requests")
+    points = {name: _points(bench, name, what, COUNTS) for name in COLOURS}
+    _picture(what, what, "MB resident", points, logarithmic=False)
+    return _table(bench, what, COUNTS, f"MB, {{:,}} {what}")
 
 
-def _keep(bench: Bench, name: str, key: str, value: float | None) -> None:
-    if value is not None:
-        bench.values[name][key].append(value)
+def _requests(running: Running) -> Send:
+    data = body(1024, running.start.model)
+    return lambda count: running.load(data, 8, 120, count) if count else None
 
 
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _messages(running: Running) -> Send:
+    """Messages of 100 bytes on one socket, each after the answer to the one before."""
+    client = socket.create_connection(("127.0.0.1", running.port))
+    head = ["GET /v1/realtime HTTP/1.1", f"Host: 127.0.0.1:{running.port}", *running.start.headers]
+    head += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    # The key is the one that the upstream knows the answer to.
+    head += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
+    client.sendall("\r\n".join(head).encode())
+    answer = client.recv(65536)
+    if b" 101 " not in answer:
+        raise RuntimeError(answer)
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            client.sendall(b"\x81\xe4" + bytes(4) + b"x" * 100)
+            if len(client.recv(102, socket.MSG_WAITALL)) < 102:
+                raise RuntimeError("the socket ended")
+
+    return send
 
 
 def _points(bench: Bench, name: str, kind: str, places: tuple[int, ...]) -> list[tuple[float, float]]:
     found = ((place, bench.values[name][f"{kind} {place}"]) for place in places)
-    return [(place, _middle(values)) for place, values in found if values]
+    return [(place, statistics.median(values)) for place, values in found if values]
 
 
 def _table(bench: Bench, kind: str, places: tuple[int, ...], title: str) -> str:

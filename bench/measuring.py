@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,9 @@ import contestants
 from contestants import CACHE, HERE, Start, Unavailable
 
 Values = dict[str, dict[str, list[float]]]
+Note = Callable[[str, float | None], None]
+Measure = Callable[["Running", Note], None]
 ROOT = HERE.parent
-# The contestants whose ratios are judged; the others are measured in fewer rounds.
-OURS = ("gateway", "gateway, served", "mitmdump")
-PEER_ROUNDS = 2
 SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
 WORDS = (
     "def",
@@ -47,6 +47,7 @@ WORDS = (
 # ---- what is sent ----
 
 
+@cache
 def body(size: int, model: str, wish: str = "") -> bytes:
     """A request in the shape of a coding client's, of about this many bytes; `wish` tells the upstream what to answer."""
     chance = random.Random(size)
@@ -63,13 +64,6 @@ def body(size: int, model: str, wish: str = "") -> bytes:
 
 
 # ---- processes ----
-
-
-def free_port() -> int:
-    """A free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def built(name: str) -> Path:
@@ -159,7 +153,7 @@ class Running:
 
 def begin(name: str, make: Any, folder: Path, upstream: int) -> Running:
     """Starts a contestant and waits for its first answer."""
-    port, home = free_port(), Path(tempfile.mkdtemp(dir=folder))
+    port, home = contestants.free_port(), Path(tempfile.mkdtemp(dir=folder))
     start = make(home, port, upstream)
     began = time.monotonic()
     with (home / "log").open("wb") as log:
@@ -186,121 +180,137 @@ def _listens(port: int) -> bool:
 # ---- measures ----
 
 
-def measure_once(running: Running, note: Any) -> None:
-    """One round of one contestant: each measure a second or so."""
-    model = running.start.model
-    for name, size in SIZES.items():
-        data = body(size, model)
-        found = running.load(data, 1, 1.0 if size < 1 << 20 else 1.6, 2000)
+def measure_size(name: str) -> Measure:
+    """Requests of one size by one client: time and CPU."""
+
+    def measure(running: Running, note: Note) -> None:
+        seconds = 0.4 if SIZES[name] < 1 << 20 else 0.6
+        found = running.load(body(SIZES[name], running.start.model), 1, seconds, 2000)
         note(f"time {name}", found.get("request_p50"))
         note(f"cpu {name}", found.get("cpu"))
-    found = running.load(body(1024, model), 16, 1.2, 100_000)
-    note("requests/s", found["per_second"])
-    note("cpu 16", found.get("cpu"))
-    found = running.load(body(1500, model, "events=50,every=20"), 20, 5, 20)
-    for name in ("first_p50", "delay_p50", "delay_p99"):
-        note(name, found.get(name))
+
+    return measure
 
 
-def measure_many_streams(running: Running, note: Any) -> None:
-    """200 streams of 50 events a second at once."""
-    found = running.load(body(1500, running.start.model, "events=50,every=20"), 200, 10, 200)
-    for name in ("delay_p50", "delay_p99"):
-        note(f"200 {name}", found.get(name))
+def measure_rate(running: Running, note: Note) -> None:
+    """Small requests by 16 clients."""
+    note("requests/s", running.load(body(1024, running.start.model), 16, 0.5, 100_000)["per_second"])
 
 
-def measure_download(running: Running, note: Any) -> None:
+def measure_streams(count: int, prefix: str = "") -> Measure:
+    """This many streams of 50 events a second at once."""
+
+    def measure(running: Running, note: Note) -> None:
+        found = running.load(body(1500, running.start.model, "events=50,every=20"), count, 10, count)
+        for name in ("first_p50", "delay_p50", "delay_p99"):
+            note(prefix + name, found.get(name))
+
+    return measure
+
+
+def measure_download(running: Running, note: Note) -> None:
     """A large file: the time to its head, and its whole time."""
-    found = running.load(body(200, running.start.model, f"bytes={200 << 20}"), 1, 20, 2)
+    found = running.load(body(200, running.start.model, f"bytes={200 << 20}"), 1, 20, 3)
     note("download head", found.get("head_p50"))
     note("download", found.get("request_p50"))
 
 
-def measure_web(running: Running, note: Any) -> None:
-    """A small and a large request."""
-    for name, size, seconds in (("1 KB", 1 << 10, 1.0), ("1 MB", 1 << 20, 1.5)):
-        note(
-            f"time {name}", running.load(body(size, running.start.model), 1, seconds, 1000).get("request_p50")
-        )
+def measure_cpu(name: str) -> Measure:
+    """CPU of requests of one size by four clients."""
+    return lambda running, note: note(
+        f"cpu {name} of 4", running.load(body(SIZES[name], running.start.model), 4, 0.6, 4000).get("cpu")
+    )
 
 
-def measure_cpu(running: Running, note: Any) -> None:
-    """CPU of small and medium requests."""
-    for name in ("1 KB", "100 KB"):
-        found = running.load(body(SIZES[name], running.start.model), 4, 1.0, 4000)
-        note(f"cpu {name}", found.get("cpu"))
-
-
-def measure_memory(running: Running, note: Any, requests: int) -> None:
-    """Peak with 8 x 10 MB at once, and what many small requests leave behind."""
-    small = body(1024, running.start.model)
-    running.load(small, 8, 20, 1000)
-    before = running.memory_mb("VmRSS")
-    if requests:
-        running.load(small, 8, 120, requests)
-        note("grown MB", running.memory_mb("VmRSS") - before)
+def measure_memory(running: Running, note: Note) -> None:
+    """The peak with 8 x 10 MB at once, after small requests."""
+    running.load(body(1024, running.start.model), 8, 20, 1000)
     for pid in running.pids():
         Path(f"/proc/{pid}/clear_refs").write_text("5")
     running.load(body(10 << 20, running.start.model), 8, 30, 16)
     note("peak MB", running.memory_mb("VmHWM"))
 
 
-def measure_edit() -> dict[str, float]:
+def measure_edit(note: Note) -> None:
     """Milliseconds of the body edit alone: check all of it, change the model."""
-    sys.path.insert(0, str(HERE.parent / "addon"))
+    sys.path.insert(0, str(ROOT / "addon"))
     from mitm_gateway.exchange.json_body import scan
     from mitm_gateway.exchange.json_edits import edit
 
-    best = {}
-    for name, size in list(SIZES.items())[1:]:
-        data = body(size, contestants.ASKED)
-        times = []
-        for _ in range(15):
+    for name in ("1 MB", "10 MB"):
+        data = body(SIZES[name], contestants.ASKED)
+        for _ in range(9):
             began = time.thread_time()
             edit(scan(data), model=lambda _name: contestants.SENT)
-            times.append((time.thread_time() - began) * 1000)
-        best[name] = statistics.median(times)
-    return best
+            note(f"edit {name}", (time.thread_time() - began) * 1000)
 
 
 # ---- the run ----
 
 
 class Bench:
-    """Contestants, rounds and what was found."""
+    """Contestants, runs and what was found: one figure for each quantity and run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.values: Values = defaultdict(lambda: defaultdict(list))
-        self.notes: list[str] = []
-        self.upstream = free_port()
+        self._found: Values = defaultdict(lambda: defaultdict(list))
+        self._notes: dict[str, str] = {}
+        self._chance = random.Random(1)
+        self.upstream = contestants.free_port()
         self.upstream_process = subprocess.Popen([built("upstream"), str(self.upstream)])
         self.running: list[Running] = []
 
-    def start(self, makers: dict[str, Any]) -> None:
+    @property
+    def notes(self) -> list[str]:
+        """Who was left out, and why."""
+        return [f"- {name} is left out: {fault}" for name, fault in self._notes.items()]
+
+    def start(self, makers: Mapping[str, Any]) -> None:
         """Starts all that are there."""
         for name, make in makers.items():
             try:
                 running = begin(name, make, self.folder, self.upstream)
             except (Unavailable, OSError) as fault:
-                self.notes.append(f"{name} is left out: {fault}")
+                self._notes[name] = str(fault)
                 continue
-            self.values[name]["start s"].append(running.started_s)
+            self.note(name)("start s", running.started_s)
             self.running.append(running)
 
-    def rounds(self, count: int, measure: Any) -> None:
-        """Measures all in turn, in another order each round."""
-        for number in range(count):
-            began = time.monotonic()
-            for running in random.Random(number).sample(self.running, len(self.running)):
-                measure(running, self._noter(running.name))
-            print(
-                f"round {number + 1}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}",
-                flush=True,
-            )
+    def turn(self, *measures: Measure) -> None:
+        """Takes each measure of all that run, one after the other, in another order each time."""
+        for measure in measures:
+            for running in self._chance.sample(self.running, len(self.running)):
+                measure(running, self.note(running.name))
 
-    def _noter(self, name: str) -> Any:
-        return lambda key, value: self.values[name][key].append(value) if value is not None else None
+    def group(self, makers: Mapping[str, Any], *measures: Measure) -> None:
+        """Starts some, measures them in turn and ends them."""
+        self.start(makers)
+        self.turn(*measures)
+        self.stop()
+
+    def settle(self) -> None:
+        """Ends a run: a quantity that was measured more than once in it counts by its median."""
+        for name, found in self._found.items():
+            for key, values in found.items():
+                self.values[name][key].append(statistics.median(values))
+        self._found.clear()
+
+    def rounds(self, count: int, measure: Measure) -> None:
+        """Runs of one measure of all that run already."""
+        for number in range(count):
+            self.turn(measure)
+            self.settle()
+            print(f"round {number + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
+
+    def note(self, name: str) -> Note:
+        """What keeps the figures of a contestant."""
+
+        def note(key: str, value: float | None) -> None:
+            if value is not None:
+                self._found[name][key].append(value)
+
+        return note
 
     def stop(self) -> None:
         """Ends everything."""
@@ -336,9 +346,3 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def ratio(values: Values, key: str, name: str = "gateway", other: str = "mitmdump") -> float | None:
-    """The median over the rounds of one contestant's figure by another's in the same round."""
-    pairs = list(zip(values[name][key], values[other][key], strict=False))
-    return statistics.median(a / b for a, b in pairs) if pairs else None

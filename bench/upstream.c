@@ -5,7 +5,7 @@
 // A request must bring the gateway's key, as a bearer token or as x-api-key, or it gets 401. A body with
 // "events=N,every=MS" in it gets an event stream: N events, one each MS milliseconds, each with the time
 // at which it was written (at=NANOSECONDS, CLOCK_MONOTONIC). One with "bytes=N" gets a file of N bytes. Any other gets
-// one JSON answer.
+// one JSON answer. A WebSocket, which must bring the key of RFC 6455's example, gets each short message back.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -113,6 +113,25 @@ static int answer_json(int fd, int status, const char *body) {
     return send_all(fd, out, size);
 }
 
+static int answer_websocket(Connection *c, size_t head) {
+    static const char hello[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    if (!send_all(c->fd, hello, sizeof hello - 1)) return 0;
+    for (size_t at = head;;) {
+        unsigned char *frame;
+        while (c->used < at + 2 || c->used < at + 6 + (c->data[at + 1] & 0x7f))
+            if (!read_more(c)) return 0;
+        frame = (unsigned char *)c->data + at;
+        int size = frame[1] & 0x7f;
+        if (frame[0] != 0x81 || size > 125) return 0;
+        for (int i = 0; i < size; i++) frame[6 + i] ^= frame[2 + i % 4];
+        frame[4] = 0x81, frame[5] = size;
+        if (!send_all(c->fd, c->data + at + 4, size + 2)) return 0;
+        at += size + 6;
+        if (at == c->used) at = c->used = 0;
+    }
+}
+
 // The value of the body's first "model", which the benchmark's bodies have at the top.
 static void find_model(const char *body, size_t size, char *model, size_t room) {
     const char *at = memmem(body, size < 4096 ? size : 4096, "\"model\":\"", 9);
@@ -131,6 +150,7 @@ static int serve_one(Connection *c) {
     int chunked = strcasestr(c->data, "\r\ntransfer-encoding: chunked") != NULL;
     if (length) size = strtoul(length + 17, NULL, 10);
     if (chunked && !(size = read_chunks(c, head))) return 0;
+    if (allowed && strcasestr(c->data, "\r\nupgrade: websocket")) return answer_websocket(c, head);
     while (c->used < head + size)
         if (!read_more(c)) return 0;
     char model[200], body[1000];
