@@ -6,7 +6,6 @@ alone. Added time is a request's median by one client, less that of asking the u
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -134,8 +133,6 @@ def tell(bench: Bench, rounds: int) -> str:
     grown = _grown_mb(bench)
     return "\n".join(
         [
-            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the number behind a name is its workers.",
-            "",
             table(["", *keys], rows),
             "",
             table(["bar", "", "measured", ""], _bars(values, grown)),

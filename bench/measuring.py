@@ -281,7 +281,10 @@ class Bench:
         """Takes each measure of all that run, one after the other, in another order each time."""
         for measure in measures:
             for running in self._chance.sample(self.running, len(self.running)):
-                measure(running, self.note(running.name))
+                try:
+                    measure(running, self.note(running.name))
+                except subprocess.TimeoutExpired as fault:
+                    self._notes[f"A figure of {running.name}"] = f"no end after {fault.timeout:.0f} s"
 
     def group(self, makers: Mapping[str, Any], *measures: Measure) -> None:
         """Starts some, measures them in turn and ends them."""

@@ -11,10 +11,10 @@ import json
 import os
 import platform
 import re
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import contestants
@@ -51,25 +51,28 @@ COLUMNS = [
 
 def heading() -> str:
     """Versions, date and machine of a run."""
-    version = subprocess.run([contestants.MITMDUMP, "--version"], capture_output=True, text=True, check=True)
-    mitmproxy = version.stdout.split("\n")[0].removeprefix("Mitmproxy: ")
     cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ": unknown")
     return (
-        f"mitmproxy {mitmproxy}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
+        f"mitmproxy {version('mitmproxy')}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
         f"{os.cpu_count()} cores ({cpu.partition(': ')[2]}), load {os.getloadavg()[0]:.1f}. "
         "Medians of the runs, with least and most."
     )
 
 
-def report(bench: Bench) -> str:
-    """All of it in Markdown."""
+def tables(bench: Bench, runs: int, peers: int) -> str:
+    """Measure this many runs, the first ones with the peers, and return the tables in Markdown."""
+    for number in range(runs):
+        began = time.monotonic()
+        run(bench, with_peers=number < peers)
+        took = time.monotonic() - began
+        print(f"run {number + 1}: {took:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
     rows = [
         [name, *(cell(bench.values[name][key]) for key, _ in COLUMNS)]
         for name in (*OURS, *PEERS)
         if bench.values[name]["time 1 KB"]
     ]
-    parts = [heading(), table(["", *(title for _, title in COLUMNS)], rows), judged(bench.values)]
-    return "\n\n".join([*parts, *bench.notes])
+    figures = table(["", *(title for _, title in COLUMNS)], rows)
+    return "\n\n".join([figures, judged(bench.values), *bench.notes])
 
 
 def run(bench: Bench, *, with_peers: bool) -> None:
@@ -97,51 +100,43 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=2, help="runs in which the peers are measured too")
     parser.add_argument("--curves", action="store_true", help="the growth curves instead of the tables")
     parser.add_argument("--envoy", action="store_true", help="the exported Envoy beside others instead")
-    parser.add_argument("--record", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--record", action="store_true", help="put the tables into docs/")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(Path(folder))
         try:
             if options.envoy:
-                print(envoys.tell(bench, options.runs))
-                return
-            if options.curves:
-                text = f"{heading()}\n\n{curves.draw(bench)}"
+                name, text = "envoy", envoys.tell(bench, options.runs)
+            elif options.curves:
+                name, text = "curves", curves.draw(bench)
             else:
-                for number in range(options.runs):
-                    began = time.monotonic()
-                    run(bench, with_peers=number < options.peers)
-                    took = time.monotonic() - began
-                    print(f"run {number + 1}: {took:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
-                text = report(bench)
+                name, text = (
+                    f"mitmproxy {version('mitmproxy')[:2]}",
+                    tables(bench, options.runs, options.peers),
+                )
+            text = f"{heading()}\n\n{text}"
             print(text)
             if options.out:
                 options.out.write_text(json.dumps(bench.values, indent=1))
             if options.record:
-                replace_section("curves", text) if options.curves else record(text)
+                record(name, text)
         finally:
             bench.close()
 
 
-def record(text: str) -> None:
-    """Put the table of this version of mitmproxy into the page, and the figure that README quotes."""
-    version = "12" if "mitmproxy 12" in text else "11"
-    replace_section(f"mitmproxy {version}", text)
-    if version == "12" and (found := re.search(r"\| CPU 1 KB, of mitmdump's \| [^|]* \| ([0-9.]+) \|", text)):
-        readme = ROOT / "README.md"
-        quoted = re.sub(
-            r"(a small request takes )[0-9.]+( of mitmdump's CPU)", rf"\g<1>{found[1]}\2", readme.read_text()
-        )
-        readme.write_text(quoted)
-
-
-def replace_section(name: str, text: str) -> None:
-    """Replace the text between the two marks of a section of docs/performance.md."""
-    page = ROOT / "docs" / "performance.md"
+def record(name: str, text: str) -> None:
+    """Put a section into its page, and into README the figure that it quotes."""
+    page = ROOT / "docs" / ("scale.md" if name == "envoy" else "performance.md")
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = page.read_text().partition(begin)
     page.write_text(before + begin + text.rstrip() + "\n" + end + rest.partition(end)[2])
+    if name == "mitmproxy 12" and (
+        found := re.search(r"\| CPU 1 KB, of mitmdump's \| [^|]* \| ([0-9.]+) \|", text)
+    ):
+        readme = ROOT / "README.md"
+        quoted = r"(a small request takes )[0-9.]+( of mitmdump's CPU)"
+        readme.write_text(re.sub(quoted, rf"\g<1>{found[1]}\2", readme.read_text()))
 
 
 if __name__ == "__main__":
