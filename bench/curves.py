@@ -22,13 +22,7 @@ Curve = dict[str, list[tuple[float, float]]]
 
 def draw(bench: Bench) -> str:
     """Measures all curves; the tables in Markdown, the pictures into docs/performance."""
-    bench.start({"gateway": contestants.gateway(), "mitmdump": contestants.stock})
-    parts = ["### Time by body size", _by_size(bench)]
-    bench.stop()
-    # mitmdump alone holds a stream back until its end.
-    bench.start({"gateway": contestants.gateway()})
-    parts += ["### Delay by streams", _by_streams(bench)]
-    bench.stop()
+    parts = ["### Time by body size", _by_size(bench), "### Delay by streams", _by_streams(bench)]
     parts += ["### CPU by rules", _by_rules(bench)]
     parts += ["### Memory by requests", _by_count(bench, contestants.gateway(), "requests", _requests)]
     # The body of a rule with a model map is read, so it answers WebSockets with 426.
@@ -44,15 +38,20 @@ def _by_size(bench: Bench) -> str:
             found = running.load(body(size, running.start.model), 1, seconds, 1000)
             note(f"size {size}", found.get("request_p50"))
 
-    bench.rounds(2, measure)
+    for _ in range(2):
+        bench.group({"gateway": contestants.gateway(), "mitmdump": contestants.stock}, measure)
+        bench.settle()
     points = {name: _points(bench, name, "size", SIZES) for name in COLOURS}
     _picture("size", "body, bytes", "ms per request", points)
     return _table(bench, "size", SIZES, "ms, {:,} bytes")
 
 
 def _by_streams(bench: Bench) -> str:
+    # Of the gateway alone: mitmdump holds a stream back until its end.
     for _ in range(2):
-        bench.turn(*(measure_streams(count, f"{count} ") for count in STREAMS))
+        bench.group(
+            {"gateway": contestants.gateway()}, *(measure_streams(count, f"{count} ") for count in STREAMS)
+        )
         bench.settle()
     keys = ("first_p50", "delay_p50", "delay_p99")
     rows = [[str(n), *(cell(bench.values["gateway"][f"{n} {key}"]) for key in keys)] for n in STREAMS]
@@ -74,16 +73,14 @@ def _by_rules(bench: Bench) -> str:
 
 
 def _by_count(bench: Bench, gateway: Maker, what: str, begin: Callable[[Running], Send]) -> str:
-    bench.start({"gateway": gateway, "mitmdump": contestants.stock})
-
     def measure(running: Running, note: Note) -> None:
         send = begin(running)
         for before, count in zip((0, *COUNTS), COUNTS, strict=False):
             send(count - before)
             note(f"{what} {count}", running.memory_mb("VmRSS"))
 
-    bench.rounds(1, measure)
-    bench.stop()
+    bench.group({"gateway": gateway, "mitmdump": contestants.stock}, measure)
+    bench.settle()
     points = {name: _points(bench, name, what, COUNTS) for name in COLOURS}
     _picture(what, what, "MB resident", points, logarithmic=False)
     return _table(bench, what, COUNTS, f"MB, {{:,}} {what}")
@@ -91,7 +88,7 @@ def _by_count(bench: Bench, gateway: Maker, what: str, begin: Callable[[Running]
 
 def _requests(running: Running) -> Send:
     data = body(1024, running.start.model)
-    return lambda count: running.load(data, 8, 120, count) if count else None
+    return lambda count: running.load(data, 8, 120, count)
 
 
 def _messages(running: Running) -> Send:
