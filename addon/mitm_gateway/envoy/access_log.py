@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from ..llm.calls import ENDPOINTS
 from ..text.redact import KEY_MARKS
 from .export_options import Listener, Options
 from .lua_constants import LOGGED_NAMES, LOGGED_TOKENS, LUA, MAX_LOGGED_NAME
@@ -71,6 +73,21 @@ _FROM_UPSTREAM = (
     "^(via_upstream|upstream_reset|response_payload|upstream_max|no_healthy|cluster_not|upstream_per)"
 )
 
+# An empty response to a call of a model makes clients try again.
+_EMPTY = 'response.size == 0 && response.code == 200 && request.method == "POST"'
+
+
+def _is_call() -> str:
+    """Return an expression for a path that calls a model. RE2 bounds each pattern's size, so there are several."""
+    ends = {
+        "".join(map(str.__add__, map(re.escape, endpoint.literals), (*endpoint.wildcards, "")))
+        for endpoint in ENDPOINTS
+        if endpoint.api.operation
+    }
+    # One that ends like a shorter one adds nothing.
+    least = sorted(end for end in ends if not any(end != other and end.endswith(other) for other in ends))
+    return "(" + " || ".join(f'request.url_path.matches(r"(?i){end}/?$")' for end in least) + ")"
+
 
 def _outcome(options: Options) -> str:
     """Return an expression for how a request ended, in the order of `Report.outcome`."""
@@ -82,7 +99,7 @@ def _outcome(options: Options) -> str:
         f'{details}.matches("idle_timeout|response_timeout|duration_timeout")': "timed_out",
         f'{details}.startsWith("upstream_reset_after_response_started")': "upstream_broke_off",
         f'!{details}.matches("{_FROM_UPSTREAM}") && response.code >= 400': "refused",
-        f"response.code >= 400 || ({failed_late})": "upstream_error",
+        f"response.code >= 400 || ({failed_late}) || ({_EMPTY} && {_is_call()})": "upstream_error",
         is_open: "upstream_broke_off",
     }
     expression = '"ok"'
@@ -90,7 +107,7 @@ def _outcome(options: Options) -> str:
         expression = f'({condition}) ? "{outcome}" : ({expression})'
     # Most requests end well, and each search for a pattern compiles it again. Only a filter that reads responses notes
     # a late failure.
-    ended_well = "response.code < 400 && response.flags == 0"
+    ended_well = f"response.code < 400 && response.flags == 0 && !({_EMPTY})"
     if options.tokens:
         ended_well += f" && !({failed_late}) && !({is_open})"
     return f'({ended_well}) ? "ok" : ({expression})'

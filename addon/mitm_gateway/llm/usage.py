@@ -203,12 +203,20 @@ def _stop_reason(part: Mapping[str, Any]) -> str | None:
 def _error(value: object) -> str | None:
     if not isinstance(value, dict):
         return None
-    return _name(value.get("type")) or _name(value.get("code")) or _name(value.get("status")) or "error"
+    names = (_name(value.get("type")), _name(value.get("code")), _name(value.get("status")))
+    return next(filter(None, names), None) or _numbered(value.get("code"))
 
 
 def _error_event(part: Mapping[str, Any]) -> str | None:
     """Return the error of an event of the Responses API."""
-    return _name(part.get("code")) or "error" if part.get("type") == "error" else None
+    code = part.get("code")
+    return _name(code) or _numbered(code) if part.get("type") == "error" else None
+
+
+def _numbered(code: object) -> str:
+    """Return the type of an error that has no name, such as `error_429`."""
+    is_status = type(code) is int and 100 <= code <= 999
+    return f"error_{code}" if is_status else "error"
 
 
 class UsageReader(Protocol):

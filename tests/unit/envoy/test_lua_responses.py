@@ -64,10 +64,11 @@ def counts_within(within: str) -> st.SearchStrategy[Any]:
 USAGE = counts_within("usage")
 REASONS = [{name: "end_turn"} for name in ("stop_reason", "finish_reason", "finishReason")]
 LISTS = st.lists(st.sampled_from([{}, 5, *REASONS, {"finish_reason": None}]), max_size=2)
-ERRORS = st.dictionaries(st.sampled_from(["type", "code", "x"]), NAMES) | NAMES
+CODES = NAMES | st.sampled_from([429, True, 5, -500, 1000, 1.5])
+ERRORS = st.fixed_dictionaries({}, optional={"type": NAMES, "code": CODES, "x": NAMES}) | NAMES
 PART = {
     "model": NAMES, "modelVersion": NAMES, "usage": USAGE, "usageMetadata": counts_within("usageMetadata"),
-    "error": ERRORS, "type": NAMES, "code": NAMES, "x": USAGE, "stop_reason": NAMES, "choices": LISTS,
+    "error": ERRORS, "type": NAMES, "code": CODES, "x": USAGE, "stop_reason": NAMES, "choices": LISTS,
     "candidates": LISTS,
 }  # fmt: skip
 PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(

@@ -113,9 +113,18 @@ def test_an_error_is_reported_by_its_type() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
     assert usage_of("application/json", json.dumps(error).encode()).error == "overloaded_error"
     assert usage_of("text/event-stream", stream(error)).error == "overloaded_error"
-    for code, told in (("server_error", "server_error"), (None, "error")):
+    for code, told in (
+        ("server_error", "server_error"),
+        (None, "error"),
+        (429, "error_429"),
+        (True, "error"),
+        (-1, "error"),
+    ):
         of_responses = {"type": "error", "code": code, "message": "busy"}
         assert usage_of("text/event-stream", stream(of_responses)).error == told
+        assert (
+            usage_of("text/event-stream", stream({"error": {"code": code, "message": "busy"}})).error == told
+        )
 
 
 def test_a_truncated_stream_reports_what_it_contained() -> None:

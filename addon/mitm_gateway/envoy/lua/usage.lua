@@ -60,12 +60,17 @@ local function value_at(value, place, from)
   return value
 end
 
+-- Return the type of an error that has no name, such as `error_429`.
+local function numbered(code)
+  return code and code:find("^[1-9]%d%d$") and "error_" .. code or "error"
+end
+
 local function error_in(part)
   if is_object(part.error) then
     local told = json.fields(part.error, ERROR)
-    return name_in(told.type) or name_in(told.code) or name_in(told.status) or "error"
+    return name_in(told.type) or name_in(told.code) or name_in(told.status) or numbered(told.code)
   end
-  return name_in(part.type) == "error" and (name_in(part.code) or "error") or nil
+  return name_in(part.type) == "error" and (name_in(part.code) or numbered(part.code)) or nil
 end
 
 local function stop_reason_in(part)
