@@ -210,7 +210,8 @@ class GatewayAddon:
                     values = yield credentials.obtain(step.names)
                 step = exchange.on_credentials(values)
             except CredentialError as fault:
-                step = exchange.refuse(Refusal(502 if fault.may_pass else 424, str(fault)))
+                status = 502 if fault.may_pass else 424
+                step = exchange.refuse(Refusal(status, str(fault), retry=fault.may_pass))
         if isinstance(step, AnswerFromRecording):
             if (refusal := self._answer_from_recording(entry, step)) is None:
                 return
