@@ -164,7 +164,7 @@ class _Document:
             return
         names = json.loads(slot.text())
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            if is_needed:
+            if is_needed and names is not None:  # null is no list of names, and stays
                 raise BodyError(Reason.BETAS_NOT_STRINGS)
             return
         kept = list(betas(tuple(names)))

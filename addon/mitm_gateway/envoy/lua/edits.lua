@@ -208,7 +208,10 @@ local function with_betas(text, beta, drops_token)
   if not number then return text end
   local names = strings_in(text, p, members.values[number])
   if not names then
-    if beta then refuse(REASONS.betas_not_strings) end
+    -- null is no list of names, and stays
+    if beta and text:sub(members.values[number] + 1, members.ends[number]) ~= "null" then
+      refuse(REASONS.betas_not_strings)
+    end
     return text
   end
   local kept, changed = edited_betas(beta, names, drops_token)
