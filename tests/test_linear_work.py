@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.exchange import body_edits, form_body, guard, headers, json_body, masked_head, plan
+from mitm_gateway.exchange import (
+    body_edits,
+    client_keys,
+    form_body,
+    guard,
+    headers,
+    json_body,
+    masked_head,
+    plan,
+)
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
@@ -180,9 +189,13 @@ CALLS: dict[str, Callable[[str], object]] = {
         guard.check_admission(head(text), Arrival(sni=text), POLICY, lambda *_: False),
         guard.check_client_key(head(text), Arrival(), POLICY), guard.without_proxy_keys(head(text), POLICY),
     ),
+    "exchange.client_keys": lambda text: (
+        client_keys.every_key_in(head(text)), client_keys.every_key_in(make_head(f"/?{text}&key={text};key=a")),
+        client_keys.key_to_move(head(text)), client_keys.key_to_move(make_head(f"/?{text}&key={text};key=a")),
+        client_keys.without_gateway_keys(make_head(f"/?{text}&key={text};key=a"), lambda key: key == text),
+    ),
     "exchange.masked_head": lambda text: (
-        masked_head.every_key_in(head(text)), masked_head.every_key_in(make_head(f"/?{text}&key={text};key=a")),
-        masked_head.MaskedHead(f"/{text}", fields(text), ["a secret"]).with_secrets("/", fields(text)),
+                masked_head.MaskedHead(f"/{text}", fields(text), ["a secret"]).with_secrets("/", fields(text)),
     ),
     "exchange.headers": lambda text: (
         headers.edited(fields(text), RULE.headers, RULE.beta, {}), headers.stripped(fields(text)),
@@ -191,7 +204,6 @@ CALLS: dict[str, Callable[[str], object]] = {
     ),
     "exchange.plan": lambda text: (
         plan.decide(RULES, head(text), Arrival(), (text,)), plan.decide(BLOCKED, head(text), Arrival()),
-        plan.key_to_move(head(text), CLIENT),
         plan.decide(KEPT, head(text), Arrival(replay=True)),
     ),
     "exchange.body_edits": lambda text: (

@@ -54,6 +54,19 @@ CASES = [
          sent_headers={"sec-websocket-protocol": "v1"}),
     Case("the client's own key moves", auth="{scheme: bearer, credential: client}", rule="allow_anthropic_key: true",
          headers=(("x-api-key", CK),), sent_headers={"authorization": f"Bearer {CK}", "x-api-key": None}),
+    *(
+        Case(f"the client's own key moves from {slot}", auth="{scheme: x-api-key, credential: client}", headers=headers,
+            target=f"/v1/messages{query}", sent_target=f"/base/v1/messages{left}",
+            sent_headers={"x-api-key": "own", "x-goog-api-key": None, "api-key": None, "authorization": None})
+        for slot, headers, query, left in (
+            ("x-goog-api-key", (("x-goog-api-key", "own"), ("Cookie", "a=b")), "", ""),
+            ("api-key", (("api-key", "own"), ("Authorization", "Bearer dummy")), "?a=1", "?a=1"),
+            ("the query", (), "?alt=sse&key=own", "?alt=sse"),
+            ("an encoded query", (), "?b=1;api%2Dkey=%6fwn", "?b=1"),
+        )
+    ),
+    Case("no cookie and no other secret moves", auth="{scheme: bearer, credential: client}",
+        headers=(("Cookie", "own"), ("x-csrf-token", "own")), status=401, sent_target=None),
     Case("an Anthropic key goes to no other vendor", auth="{scheme: bearer, credential: client}",
          headers=(("x-api-key", CK),), status=403, sent_target=None),
     Case("a placeholder is no key", auth="{scheme: bearer, credential: client}",
@@ -74,6 +87,8 @@ CASES = [
          headers=(("anthropic-beta", "keep-1, drop-1,old"),), body=b'{"anthropic_beta" : ["drop-2","keep-2"], "a":1}',
          sent_headers={"anthropic-beta": "keep-1,new,added"},
          sent_body=b'{"anthropic_beta" : ["keep-2","added"], "a":1}'),
+    Case("betas that are null stay", "beta: {drop: [a], add: [b]}", headers=(("anthropic-beta", "a"),),
+         body=b'{"anthropic_beta": null , "a":1}', sent_headers={"anthropic-beta": "b"}),
     Case("the beta header goes when empty", "beta: {keep: []}", headers=(("anthropic-beta", "a"),),
          body=b'{"anthropic_beta":["a"] , "a":1}', sent_headers={"anthropic-beta": None}, sent_body=b'{"a":1}'),
     Case("an empty beta header goes", "beta: {keep: []}", headers=(("anthropic-beta", ""),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,15 +31,15 @@ Engine = Callable[..., Any]
 
 @pytest.fixture(params=["mitmdump", "envoy"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Start an engine with these rules: `engine(rules, body_limit=…)`."""
+    """Start an engine with these rules: `engine(rules, body_limit=…, clients=…)`."""
     start = request.getfixturevalue(request.param)
 
-    def start_mitmdump(rules: str, body_limit: int = 64 << 20) -> Any:
-        limit = ("--set", f"gateway_body_limit={body_limit}")
-        return start(*limit, rules=rules, modes=REVERSE, env=ENV)
+    def start_mitmdump(rules: str, body_limit: int = 64 << 20, clients: str = "") -> Any:
+        options = ("--set", f"gateway_body_limit={body_limit}", "--set", f"gateway_clients={clients}")
+        return start(*options, rules=rules, modes=REVERSE, env=ENV)
 
-    def start_envoy(rules: str, body_limit: int = 64 << 20) -> Any:
-        return start(rules, env=ENV, body_limit=body_limit)
+    def start_envoy(rules: str, body_limit: int = 64 << 20, clients: str = "") -> Any:
+        return start(rules, env=ENV, body_limit=body_limit, clients=clients or None)
 
     return start_envoy if request.param == "envoy" else start_mitmdump
 
@@ -167,6 +168,35 @@ def test_every_name_that_the_views_mask_is_stripped(engine: Engine, recorder: St
         assert ask(proxy, case).status == 200
         assert upstream.requests[-1].target == "/base/v1/messages?a=1"
     assert b"hunter2" not in upstream.raw
+
+
+def test_a_client_key_counts_in_every_slot_and_is_removed(
+    engine: Engine, recorder: StartRecorder, tmp_path: Path
+) -> None:
+    upstream, clients = recorder(json_reply(message())), tmp_path / "clients"
+    clients.write_text(f"other-key\n{CK}\n")
+    clients.chmod(0o600)
+    proxy = engine(Case("", auth="{scheme: keep}").rules(upstream.url), clients=str(clients))
+    own = ("x-api-key", "own")
+    slots: list[tuple[str, str]] = [
+        *((name, CK) for name in ("x-goog-api-key", "api-key", "subscription-key", "x-app-key")),
+        ("authorization", f"Bearer {CK}"),
+        ("sec-websocket-protocol", f"a, openai-insecure-api-key.{CK}"),
+    ]
+    encoded = f"%{ord(CK[0]):x}{CK[1:]}"
+    cases = [Case("", headers=(own, slot)) for slot in slots]
+    cases += [
+        Case("", target=f"/v1/messages{query}", headers=(own,), sent_target="/base/v1/messages?a=1&b")
+        for query in (f"?a=1&key={CK}&b", f"?a=1&api_key={encoded}&b")
+    ]
+    for case in cases:
+        assert ask(proxy, case).status == 200, case
+        assert upstream.requests[-1].target == case.sent_target
+        assert upstream.requests[-1].header("x-api-key") == "own"
+    assert CK.encode() not in upstream.raw
+    for refused in (Case(""), Case("", headers=(own, ("x-note", CK)), target=f"/v1/messages?key={CK}x")):
+        assert ask(proxy, refused).status == 401
+    assert len(upstream.requests) == 8
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 4096])

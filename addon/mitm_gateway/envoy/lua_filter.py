@@ -25,8 +25,8 @@ from .refusals import too_large
 
 # Each may use the ones before it.
 _LIBRARY = (
-    "text", "strings", "escapes", "growth", "json", "logged", "head", "kinds", "models", "edits", "estimate", "restore",
-    "frames", "usage",
+    "text", "strings", "escapes", "growth", "json", "logged", "head", "keys", "kinds", "models", "edits", "estimate",
+    "restore", "frames", "usage",
 )  # fmt: skip
 _HANDLERS = ("admission",)
 _HOOKS = ("request", "response")
@@ -100,7 +100,6 @@ def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict
 def _client(rule: Rule, auth: Auth, listener: Listener) -> dict[str, Any]:
     return {
         "prefer": auth.prefer,
-        "is_basic": auth.scheme == "basic",
         "refuses_anthropic": not plan.takes_anthropic_key(rule, destination_on(rule, listener)),
     }
 

@@ -22,14 +22,15 @@ from ..wire.request import Arrival, Fields, RequestHead
 from . import guard
 from .body_edits import edited_form, edited_json
 from .body_error import BodyError, OvergrownError
+from .client_keys import every_key_in, key_to_move
 from .config import Config
 from .form_body import FormBody
 from .front_page import Greeting, greet
 from .headers import Secrets, outgoing, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
-from .masked_head import MaskedHead, every_key_in
-from .plan import Pass, Plan, decide, key_to_move
+from .masked_head import MaskedHead
+from .plan import Pass, Plan, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
 from .request_body import announces_more_than, read_body
@@ -216,7 +217,7 @@ class Exchange:
         """Return the secrets that the request takes along; a key of the client's may be one."""
         named = {name: value.secret for name, value in values.items()}
         if plan.auth.credential == "client":
-            key = key_to_move(self.head, plan.auth)
+            key = key_to_move(self.head, plan.auth.prefer)
             return Secrets(Secret(key) if key else None, named)
         if (own := values.get(plan.auth.credential or "")) is None:
             return Secrets(None, named)

@@ -6,16 +6,17 @@ never treated as "unmatched".
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from ..llm.calls import has_two_readings
 from ..wire.addresses import DEFAULT_PORTS, Authority, is_loopback, normal_host, parse_authority
 from ..wire.refusal import Refusal
-from ..wire.request import Arrival, RequestHead, text
+from ..wire.request import Arrival, RequestHead, lower_name
+from .client_keys import PROXY_KEY, keys_in, without_gateway_keys
 
 # The default limit of nginx and Apache for a request line; it bounds the time that a glob takes.
 MAX_PATH_CHARACTERS = 8192
@@ -33,9 +34,8 @@ ODD_PATH = "the path has dot or empty segments, as from a base URL with a slash 
 TWO_READINGS = (
     "servers may read another endpoint or model in this path; send it without encoded slashes, `;` and `#`"
 )
-_PROXY_KEY = "proxy-authorization"
-KEY_HEADERS = ("x-api-key", "authorization", _PROXY_KEY)
-
+# Clients send one key or two; each of them is compared with each client key.
+MAX_KEYS = 100
 
 _HOST_IN_ORIGIN = re.compile(r"[^/\s*,]+")
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
@@ -69,31 +69,15 @@ def check_client_key(head: RequestHead, arrival: Arrival, policy: Policy) -> Ref
     """Refuse with 401 if client keys are configured and the request contains none of them."""
     if policy.client_keys is None or arrival.authenticated or arrival.replay:
         return None
-    if any(policy.knows_key(key) for key in keys_in(head)):
+    if shows_client_key(head, policy):
         return None
     return Refusal(401, "a client key is needed; send one of those in the gateway_clients file")
 
 
-def keys_in(head: RequestHead) -> tuple[str, ...]:
-    """Return the keys that a client sends in `x-api-key`, `Authorization` and `Proxy-Authorization`."""
-    return tuple([bare_key(value) for name in KEY_HEADERS for value in head.all(name)])
-
-
-def bare_key(value: str) -> str:
-    """Return a key without its auth scheme; of Basic auth, the password."""
-    scheme, blank, rest = value.strip().partition(" ")
-    if blank and scheme.lower() in ("bearer", "token"):
-        return rest.strip()
-    if blank and scheme.lower() == "basic":
-        return _password(rest)
-    return value.strip()
-
-
-def _password(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
-    except ValueError:  # not base64, or not text
-        return ""
+def shows_client_key(head: RequestHead, policy: Policy) -> bool:
+    """Report whether any slot for keys contains a client key."""
+    keys = tuple(islice(keys_in(head), MAX_KEYS + 1))
+    return len(keys) <= MAX_KEYS and any(map(policy.knows_key, keys))
 
 
 def check_admission(
@@ -235,13 +219,6 @@ def without_proxy_keys(head: RequestHead, policy: Policy) -> RequestHead:
 
     They are `Proxy-Authorization` (RFC 9110, 11.7.2) and a client key of this gateway, wherever it is.
     """
-    if policy.client_keys is None and _PROXY_KEY not in head.values:
-        return head
-    fields = tuple(
-        [field for field in head.fields if not _is_proxy_key(text(field[0].lower()), field[1], policy)]
-    )
-    return RequestHead(head.method, head.scheme, head.host, head.port, head.target, fields, head.authority)
-
-
-def _is_proxy_key(name: str, value: bytes, policy: Policy) -> bool:
-    return name == _PROXY_KEY or (name in KEY_HEADERS and policy.knows_key(bare_key(text(value))))
+    if PROXY_KEY in head.values:
+        head = replace(head, fields=tuple([item for item in head.fields if lower_name(item[0]) != PROXY_KEY]))
+    return head if policy.client_keys is None else without_gateway_keys(head, policy.knows_key)

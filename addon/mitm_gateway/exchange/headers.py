@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from ..rules.edits import Beta, HeaderEdits
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
 from ..rules.schema import Auth
-from ..text.redact import Secret, is_key_header, normal_name, subprotocols
+from ..text.redact import Secret, is_key_header, normal_name
 from ..wire.request import Fields, RequestHead, lower_name, raw, text
 from ..wire.sigv4 import AwsKeys, signed
-from .guard import bare_key
-from .plan import Plan, is_token_beta, key_to_move
+from .client_keys import PROTOCOL, bare_key, key_to_move, without_protocol_keys
+from .plan import Plan, is_token_beta
 from .query import encoded
 
 _BETA = b"anthropic-beta"
-_PROTOCOL = "sec-websocket-protocol"
 Field = tuple[bytes, bytes]
 
 
@@ -130,7 +129,7 @@ def drops_token(plan: Plan, head: RequestHead) -> bool:
         return False
     if plan.auth.credential != CLIENT:
         return True
-    key = key_to_move(head, plan.auth)
+    key = key_to_move(head, plan.auth.prefer)
     return all(bare_key(value) != key for value in head.all("authorization"))
 
 
@@ -154,18 +153,7 @@ def stripped(fields: Fields) -> Fields:
     """Return the fields without any key of the client, in any header and spelling."""
     names = [lower_name(name) for name, _ in fields]
     kept = [item for item, name in zip(fields, names, strict=True) if not is_key_header(name)]
-    return tuple(filter(None, map(_without_websocket_key, kept)) if _PROTOCOL in names else kept)
-
-
-def _without_websocket_key(item: Field) -> Field | None:
-    name, value = item
-    if lower_name(name) != _PROTOCOL:
-        return item
-    protocols = list(subprotocols(text(value)))
-    kept = [part.strip() for part, start in protocols if start is None]
-    if len(kept) == len(protocols):
-        return item
-    return (name, raw(", ".join(kept))) if kept else None
+    return tuple(filter(None, map(without_protocol_keys, kept)) if PROTOCOL in names else kept)
 
 
 def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:

@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from urllib.parse import unquote_plus
+from collections.abc import Iterable
 
-from ..text.echoes import SHORTEST_PART
-from ..text.redact import is_key_header, is_key_parameter, masked_fields, masked_target, subprotocols
-from ..wire.request import Fields, RequestHead
-from .guard import KEY_HEADERS, bare_key, keys_in
-
-_PROTOCOL = "sec-websocket-protocol"
-
-
-def every_key_in(head: RequestHead) -> tuple[str, ...]:
-    """Return the keys that a client sends, wherever; of those that nobody compares, the ones that are no usual word."""
-    others = [key for key in _other_keys(head) if len(key) >= SHORTEST_PART]
-    return tuple(dict.fromkeys([key for key in (*keys_in(head), *others) if key]))
-
-
-def _other_keys(head: RequestHead) -> Iterator[str]:
-    for name, values in head.values.items():
-        if name == _PROTOCOL:
-            for part, start in subprotocols(", ".join(values)):
-                yield part[start:].strip() if start is not None else ""
-        elif name not in KEY_HEADERS and is_key_header(name):
-            yield from map(bare_key, values)
-    if len(head.target) > len(head.path):
-        for pair in head.target[len(head.path) + 1 :].replace(";", "&").split("&"):
-            if is_key_parameter(pair):
-                value = pair.partition("=")[2]
-                yield value
-                yield unquote_plus(value)
+from ..text.redact import masked_fields, masked_target
+from ..wire.request import Fields
 
 
 class MaskedHead:

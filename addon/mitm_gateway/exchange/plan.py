@@ -14,12 +14,12 @@ from ..llm.hints import base_url_mistake
 from ..rules.ruleset import Asked, DependsOnModel, RuleSet
 from ..rules.schema import Auth, Rule
 from ..text.printable import visible
-from ..text.redact import MASK, PLACEHOLDERS, masked_text, without_query_keys
+from ..text.redact import MASK, masked_text, without_query_keys
 from ..wire.addresses import Upstream, hostport, place
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
+from .client_keys import USUAL_SLOTS, key_to_move
 from .front_page import Greeting, greeting
-from .guard import bare_key
 
 # Stands for the demo gateway when nothing is sent.
 NOWHERE = Upstream("http", "127.0.0.1", 1)
@@ -30,7 +30,7 @@ ANTHROPIC_KEY = "sk-ant-"
 # A refusal shows at most this much of a path, and this many hosts.
 _SHOWN_PATH, _SHOWN_HOSTS = 200, 8
 # Reasons that the Envoy filter gives as well.
-NO_KEY_TO_MOVE = "this rule moves the client's key, and the client sent none in x-api-key or Authorization"
+NO_KEY_TO_MOVE = "this rule moves the client's key, and the client sent none, or a placeholder"
 SEVERAL_MODELS = "the query names more than one model"
 DIFFERENT_RULES = "the models in this request belong to different rules; send one request for each"
 FOREIGN_KEY = (
@@ -207,7 +207,7 @@ def _check_key_to_move(
 ) -> Refusal | None:
     if arrival.replay:
         return Refusal(400, "a replay has no key of the client's to move", rule.name)
-    key = key_to_move(head, auth)
+    key = key_to_move(head, auth.prefer)
     if key is None:
         return Refusal(401, NO_KEY_TO_MOVE, rule.name)
     if key.startswith(ANTHROPIC_KEY) and not takes_anthropic_key(rule, destination):
@@ -221,16 +221,7 @@ def takes_anthropic_key(rule: Rule, destination: Upstream) -> bool:
 
 
 def _auth_values(head: RequestHead) -> tuple[str, ...]:
-    return (*head.all("x-api-key"), *head.all("authorization"))
-
-
-def key_to_move(head: RequestHead, auth: Auth) -> str | None:
-    """Return the client's own key from `x-api-key` or `Authorization`, ignoring placeholders."""
-    names = ["x-api-key", "authorization"]
-    if auth.prefer == "authorization":
-        names.reverse()
-    keys = (bare_key(value) for name in names for value in head.all(name))
-    return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
+    return tuple([value for name in USUAL_SLOTS for value in head.all(name)])
 
 
 def is_token_beta(name: str) -> bool:

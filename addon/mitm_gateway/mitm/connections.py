@@ -169,7 +169,7 @@ class Connections:
         has_rules = ruleset.knows_host(head.host, head.port)
         policy = self._lifecycle.settings.policy
         if policy.client_keys is not None:
-            if any(policy.knows_key(key) for key in guard.keys_in(head)):
+            if guard.shows_client_key(head, policy):
                 self._authenticated.add(flow.client_conn.id)
             elif not has_rules:
                 return Refusal(401, "a client key is needed; send one as Proxy-Authorization")

@@ -135,9 +135,9 @@ class Auth(Model):
     """Slot of the key: `bearer`, `basic` and `token` use `Authorization`, `header` uses the header `name`;
     `none` only removes the client's keys, `keep` leaves them as they are."""
     credential: Text | None = None
-    """Name under `credentials`, or `client` to move the client's own key."""
+    """Name under `credentials`, or `client` to move the client's own key from wherever clients send one."""
     prefer: Annotated[PreferredHeader, one_of("x-api-key", "authorization")] | None = None
-    """With `credential: client`: the key to use if the client sends two."""
+    """With `credential: client`: the key to use if the client sends both."""
     name: EditedHeaderName | None = None
     """With `scheme: header`: the name of the header."""
     prefix: HeaderValue | None = None
@@ -154,8 +154,9 @@ class Auth(Model):
                 raise ValueError(f'has "credential", but scheme "{self.scheme}" sends none')
         elif self.credential is None:
             raise ValueError(f'has no "credential", which scheme "{self.scheme}" requires')
-        if self.scheme == "sigv4" and self.credential == CLIENT:
-            raise ValueError('cannot sign with the key of the client; expected a name under "credentials"')
+        if self.credential == CLIENT and self.scheme in ("basic", "sigv4"):
+            verb = "sign with" if self.scheme == "sigv4" else "make a user and a password of"
+            raise ValueError(f'cannot {verb} the key of the client; expected a name under "credentials"')
         self._check_scheme_keys()
         if self.prefer and self.credential != CLIENT:
             raise ValueError('has "prefer", which requires "credential: client"')

@@ -20,13 +20,18 @@ Fields = tuple[tuple[bytes, bytes], ...]
 # --- names of keys ---
 
 # One list for headers and query parameters, for stripping and for masking (contract, section 9). The names are in the
-# form of `normal_name`: these, and all that end in one of the endings.
+# form of `normal_name`: these, and all that end in one of the endings. An API key, which a rule may move, has one of the
+# API_KEY names; the others are of sessions, signatures and servers.
 KEY_NAMES = frozenset({"key", "xkey", "cookie", "cookie2", "sig", "dpop"})
+API_KEY_NAMES = frozenset({"key", "accesstoken"})
+API_KEY_ENDINGS = (
+    "apikey", "anthropickey", "bfvk", "gatewaykey", "litellmkey", "llmkey", "openaikey", "subscriptionkey", "virtualkey",
+)  # fmt: skip
 KEY_ENDINGS = (
-    "apikey", "accesskey", "accesskeyid", "accountkey", "anthropickey", "applicationkey", "appkey", "authkey", "clientkey",
-    "consumerkey", "functionskey", "gatewaykey", "licensekey", "litellmkey", "llmkey", "mashapekey", "masterkey",
-    "openaikey", "privatekey", "proxykey", "secretkey", "servicekey", "sharedkey", "subscriptionkey", "userkey",
-    "virtualkey", "bfvk",
+    *API_KEY_ENDINGS,
+    "accesskey", "accesskeyid", "accountkey", "applicationkey", "appkey", "authkey", "clientkey", "consumerkey",
+    "functionskey", "licensekey", "mashapekey", "masterkey", "privatekey", "proxykey", "secretkey", "servicekey",
+    "sharedkey", "userkey",
     "auth", "authorization", "authorizationauxiliary", "authentication", "assertion", "oidcdata",
     "token", "jwt", "bearer", "secret", "password", "passwd", "pwd", "passphrase", "credential", "signature",
     "accesscode", "appcode", "protectionbypass", "serviceaccountjson",
@@ -62,15 +67,40 @@ def is_key_header(name: str) -> bool:
     return _names_key(name)
 
 
+def is_api_key_header(name: str) -> bool:
+    """Return whether a header of this name carries the key of an API, in any spelling."""
+    return is_key_header(name) and _names_api_key(name)
+
+
+def _names_api_key(name: str) -> bool:
+    normal = normal_name(name)
+    return normal in API_KEY_NAMES or normal.endswith(API_KEY_ENDINGS)
+
+
 def is_key_parameter(pair: str) -> bool:
     """Return whether a `name=value` of a query carries a key, in any spelling."""
+    return any(map(_names_key_of_query, _parameter_names(pair)))
+
+
+def is_api_key_parameter(pair: str) -> bool:
+    """Return whether a `name=value` of a query carries the key of an API, in any spelling."""
+    return any(map(_names_api_key, _parameter_names(pair)))
+
+
+def _parameter_names(pair: str) -> tuple[str, ...]:
+    """Return the name of a parameter, as strict servers read it and as lenient ones do."""
     name = pair.partition("=")[0]
     for _ in range(MAX_DECODINGS):
         if "%" not in name:
             break
         name = unquote(name)
     start = _NAME_END.split(name, maxsplit=1)[0]
-    return _names_key_of_query(name) or (len(start) < len(name) and _names_key_of_query(start))
+    return (name, start) if len(start) < len(name) else (name,)
+
+
+def parameters(target: str) -> list[str]:
+    """Return the parameters in a request target; some servers take `;` for `&`."""
+    return target.partition("?")[2].replace(";", "&").split("&")
 
 
 def _names_key_of_query(name: str) -> bool:
@@ -99,12 +129,12 @@ def _key_start(protocol: str) -> int | None:
     return None
 
 
-def without_query_keys(target: str) -> str:
+def without_query_keys(target: str, drops: Callable[[str], bool] = is_key_parameter) -> str:
     """Return a request target without the parameters that carry a key; the rest stays byte for byte."""
     path, mark, query = target.partition("?")
     if not mark:
         return target
-    kept = [rest for pair in query.split("&") if (rest := _without_keys(pair)) is not None]
+    kept = [rest for pair in query.split("&") if (rest := _without_keys(pair, drops)) is not None]
     return path + mark + "&".join(kept) if kept else path
 
 
@@ -113,13 +143,13 @@ def has_query_key(target: str) -> bool:
     return "?" in target and without_query_keys(target) != target
 
 
-def _without_keys(pair: str) -> str | None:
+def _without_keys(pair: str, drops: Callable[[str], bool]) -> str | None:
     """Return what stays of a parameter; some servers take `;` for `&`."""
-    if is_key_parameter(pair):
+    if drops(pair):
         return None
     if ";" not in pair:
         return pair
-    kept = [piece for piece in pair.split(";") if not is_key_parameter(piece)]
+    kept = [piece for piece in pair.split(";") if not drops(piece)]
     return ";".join(kept) if kept else None
 
 

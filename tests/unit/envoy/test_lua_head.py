@@ -10,15 +10,22 @@ from hypothesis import strategies as st
 
 from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_filter import rule_data
-from mitm_gateway.exchange import guard, plan
+from mitm_gateway.exchange import client_keys, plan
 from mitm_gateway.exchange.headers import stripped, without_token_betas
 from mitm_gateway.exchange.query import edited_target
 from mitm_gateway.exchange.record import Record
 from mitm_gateway.llm.calls import form_on, has_two_readings, identify
 from mitm_gateway.llm.errors import error_body, error_headers
 from mitm_gateway.rules.edits import Beta, Models
-from mitm_gateway.rules.schema import Auth, Rule
-from mitm_gateway.text.redact import MASK, masked_text
+from mitm_gateway.rules.schema import Rule
+from mitm_gateway.text.redact import (
+    KEY_ENDINGS,
+    KEY_NAMES,
+    MASK,
+    is_api_key_header,
+    is_key_header,
+    masked_text,
+)
 from mitm_gateway.wire import addresses
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, raw, text
@@ -104,7 +111,7 @@ def test_errors_look_alike(lua: Library, status: int, form: Any, reason: str, ru
 
 @given(VALUES)
 def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
-    assert lua.call("head.bare_key", value) == raw(guard.bare_key(value))
+    assert lua.call("keys.bare_key", value) == raw(client_keys.bare_key(value))
 
 
 @given(
@@ -123,25 +130,24 @@ def test_a_logged_path_shows_no_key_that_the_addon_masks(lua: Library, path: str
     assert shown == MASK or (shown == path and masked_text(path) == path)
 
 
-@given(
-    st.lists(VALUES, max_size=3),
-    st.lists(VALUES, max_size=3),
-    st.sampled_from([None, "authorization", "x-api-key"]),
-)
-def test_the_clients_key_is_chosen_alike(
-    lua: Library, keys: list[str], others: list[str], prefer: Any
-) -> None:
-    fields = [*(("x-api-key", key) for key in keys), *(("authorization", key) for key in others)]
-    wanted = plan.key_to_move(
-        make_head(headers=fields), Auth(scheme="bearer", credential="client", prefer=prefer)
-    )
-    found = lua.call("head.key_to_move", {"x-api-key": keys, "authorization": others}, prefer)
+@given(st.lists(VALUES, max_size=3))
+def test_the_clients_key_is_chosen_alike(lua: Library, values: list[str]) -> None:
+    wanted = client_keys.key_to_move(make_head(headers=[("x-api-key", value) for value in values]))
+    found = lua.call("keys.real_key", [client_keys.bare_key(value) for value in values])
     assert found == (None if wanted is None else raw(wanted))
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*KEY_NAMES, *KEY_ENDINGS, "X-Api-Key", "authorization", "a", "api-keys"})
+)
+def test_slots_for_keys_have_the_same_names(lua: Library, name: str) -> None:
+    found = [bool(lua.call(f"keys.{function}", name)) for function in ("is_key_name", "is_api_key_name")]
+    assert found == [is_key_header(name), is_api_key_header(name)]
 
 
 @given(st.binary(max_size=4), st.binary(max_size=4))
 def test_keys_are_equal_only_to_themselves(lua: Library, key: bytes, value: bytes) -> None:
-    assert lua.call("head.equals", key, value) == (key == value)
+    assert lua.call("keys.equals", key, value) == (key == value)
 
 
 @given(
@@ -160,7 +166,9 @@ def test_keys_are_equal_only_to_themselves(lua: Library, key: bytes, value: byte
 )
 def test_websocket_keys_are_stripped_alike(lua: Library, value: str) -> None:
     (field,) = stripped(((b"sec-websocket-protocol", raw(value)),)) or ((b"", None),)
-    assert lua.call("head.without_websocket_key", value) == field[1]
+    assert lua.call("keys.without_websocket_key", value) == field[1]
+    (found,) = [list(lua.call("keys.websocket_keys", value).values())]
+    assert found == list(map(raw, client_keys.protocol_keys(value)))
 
 
 QUERIES = joined(
@@ -174,7 +182,12 @@ def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
     ruleset = make_ruleset(make_rule(auth={"scheme": "none"}))
     found = plan.decide(ruleset, make_head(f"/v1?{query}"), Arrival())
     assert isinstance(found, plan.Plan)
-    assert lua.call("head.sent_query", f"?{query}") == raw(found.target.removeprefix("/v1"))
+    assert lua.call("keys.sent_query", f"?{query}") == raw(found.target.removeprefix("/v1"))
+    moved = client_keys.key_to_move(make_head(f"/v1?{query}"))
+    values = lua.execute(
+        "return function(query) return keys.query_keys(query, keys.is_api_key_parameter) end"
+    )(f"?{query}".encode())
+    assert lua.call("keys.real_key", values) == (None if moved is None else raw(moved))
 
 
 PARAMETERS = joined("&", "=", "a", "ab", "%61", "+", "%C3%A9", "x=y", "b-1", size=10)

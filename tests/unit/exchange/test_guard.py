@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mitm_gateway.exchange.guard import (
+    MAX_KEYS,
     Policy,
     check_admission,
     check_client_key,
@@ -199,28 +200,65 @@ def test_only_this_machine_may_connect_without_client_keys() -> None:
 KEYED = Policy(client_keys=(b"right-key",))
 
 
+MANY = [("x-api-key", f"wrong-{number}") for number in range(MAX_KEYS)]
+
+
 @pytest.mark.parametrize(
-    ("headers", "allowed"),
+    ("headers", "query"),
     [
-        ({}, False),
-        ({"x-api-key": "wrong"}, False),
-        ({"x-api-key": "right-ke"}, False),
-        ({"x-api-key": "right-key"}, True),
-        ({"Authorization": "Bearer right-key"}, True),
-        ({"authorization": "bearer right-key"}, True),
-        ({"Proxy-Authorization": "Basic dXNlcjpyaWdodC1rZXk="}, True),
+        ([], ""),
+        ([("x-api-key", "wrong")], ""),
+        ([("x-api-key", "right-ke")], "?key=right-key2"),
+        ([("x-note", "right-key")], "?note=right-key"),
+        ([*MANY, ("x-api-key", "right-key")], ""),  # each is compared with each key
     ],
 )
-def test_a_configured_client_key_is_needed(headers: dict[str, str], allowed: bool) -> None:
-    refusal = check_client_key(make_head(headers=headers), REVERSE, KEYED)
-    assert (refusal is None) is allowed
-    if refusal:
-        assert refusal.status == 401
+def test_a_configured_client_key_is_needed(headers: list[tuple[str, str]], query: str) -> None:
+    refusal = check_client_key(make_head(f"/v1/messages{query}", headers=headers), REVERSE, KEYED)
+    assert refusal is not None
+    assert refusal.status == 401
 
 
-def test_only_the_client_key_is_removed() -> None:
-    head = make_head(headers={"x-api-key": "right-key", "Authorization": "Bearer own"}, add_host=False)
-    assert without_proxy_keys(head, KEYED).fields == ((b"Authorization", b"Bearer own"),)
+@pytest.mark.parametrize(
+    ("header", "left"),
+    [
+        (("x-api-key", "right-key"), None),
+        (("Authorization", "Bearer right-key"), None),
+        (("authorization", "bearer right-key"), None),
+        (("Proxy-Authorization", "Basic dXNlcjpyaWdodC1rZXk="), None),
+        *(
+            (((name, "right-key"), None))
+            for name in ("x-goog-api-key", "api-key", "Ocp-Apim-Subscription-Key")
+        ),
+        (("Sec-WebSocket-Protocol", "openai-insecure-api-key.right-key"), None),
+        (("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key.right-key"), "realtime"),
+        (("Sec-WebSocket-Protocol", "realtime,token, right-key"), "realtime"),
+    ],
+)
+def test_a_client_key_counts_in_every_header_and_is_removed(
+    header: tuple[str, str], left: str | None
+) -> None:
+    own = ("Authorization", "Bearer own") if header[0] != "Authorization" else ("api-key", "own")
+    head = make_head("/v1/messages?key=own", headers=[header, own], add_host=False)
+    assert check_client_key(head, REVERSE, KEYED) is None
+    wanted = [*([(header[0], left)] if left else []), own]
+    rest = without_proxy_keys(head, KEYED)
+    assert (rest.target, rest.fields) == (head.target, tuple((a.encode(), b.encode()) for a, b in wanted))
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("key=right-key", ""),
+        ("a=%20&KEY=right%2Dkey&alt=sse", "?a=%20&alt=sse"),
+        ("api_key=other&api-key=right-key", "?api_key=other"),
+        ("a;access_token=right-key;b", "?a;b"),
+    ],
+)
+def test_a_client_key_counts_in_the_query_and_is_removed(query: str, left: str) -> None:
+    head = make_head(f"/v1/messages?{query}")
+    assert check_client_key(head, REVERSE, KEYED) is None
+    assert without_proxy_keys(head, KEYED).target == f"/v1/messages{left}"
 
 
 def test_a_policy_does_not_show_its_keys() -> None:

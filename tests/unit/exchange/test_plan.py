@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from mitm_gateway.exchange.body_edits import applied_edits, body_bytes
+from mitm_gateway.exchange.client_keys import key_to_move
 from mitm_gateway.exchange.json_body import scan
-from mitm_gateway.exchange.plan import Pass, Plan, decide, key_to_move
+from mitm_gateway.exchange.plan import Pass, Plan, decide
 from mitm_gateway.rules.ruleset import NEEDS_BODY
-from mitm_gateway.rules.schema import Auth
 from mitm_gateway.wire.addresses import Upstream
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
@@ -84,20 +82,42 @@ def test_the_default_auth_is_none_for_another_host_and_keep_for_the_same() -> No
 
 
 @pytest.mark.parametrize(
-    ("headers", "auth", "expected"),
+    ("headers", "prefer", "expected"),
     [
-        ({"x-api-key": "k"}, {}, "k"),
-        ({"Authorization": "Bearer k"}, {}, "k"),
-        ({"x-api-key": "dummy", "Authorization": "bearer k"}, {}, "k"),
-        ({"x-api-key": "-"}, {}, None),
-        ({}, {}, None),
-        ({"x-api-key": "a", "Authorization": "Bearer b"}, {}, "a"),
-        ({"x-api-key": "a", "Authorization": "Bearer b"}, {"prefer": "authorization"}, "b"),
+        ({"x-api-key": "k"}, None, "k"),
+        ({"Authorization": "Bearer k"}, None, "k"),
+        ({"x-api-key": "dummy", "Authorization": "bearer k"}, None, "k"),
+        ({"x-api-key": "-"}, None, None),
+        ({}, None, None),
+        ({"x-api-key": "a", "Authorization": "Bearer b"}, None, "a"),
+        ({"x-api-key": "a", "Authorization": "Bearer b"}, "authorization", "b"),
+        ({"x-goog-api-key": "k"}, None, "k"),
+        ({"Api-Key": "k", "x-api-key": "dummy"}, None, "k"),
+        ({"Ocp-Apim-Subscription-Key": "k"}, None, "k"),
+        ({"api-key": "a", "Authorization": "Bearer b"}, None, "b"),
+        ({"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.k"}, None, "k"),
+        ({"cookie": "k", "x-csrf-token": "k", "x-amz-security-token": "k"}, None, None),
+        ({"proxy-authorization": "Bearer k"}, None, None),
     ],
 )
-def test_the_clients_own_key_is_found(headers: dict[str, str], auth: Any, expected: str | None) -> None:
-    wanted = Auth.model_validate({"scheme": "bearer", "credential": "client", **auth})
-    assert key_to_move(make_head(headers=headers), wanted) == expected
+def test_the_clients_own_key_is_found(
+    headers: dict[str, str], prefer: str | None, expected: str | None
+) -> None:
+    assert key_to_move(make_head(headers=headers), prefer) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("alt=sse&key=a%2Bb", "a+b"),
+        ("API-KEY=k", "k"),
+        ("key=-;access_token=k", "k"),
+        ("pagetoken=k&sig=k", None),
+    ],
+)
+def test_the_clients_own_key_is_found_in_the_query(query: str, expected: str | None) -> None:
+    assert key_to_move(make_head(f"/v1beta/models?{query}")) == expected
+    assert key_to_move(make_head(f"/v1beta/models?{query}", headers={"x-api-key": "first"})) == "first"
 
 
 def test_a_missing_client_key_is_401() -> None:

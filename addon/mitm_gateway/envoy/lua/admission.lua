@@ -59,35 +59,107 @@ end
 local function knows_key(value)
   local found = false
   for _, key in ipairs(client_keys()) do
-    local is_equal = head.equals(key, value)
+    local is_equal = keys.equals(key, value)
     found = found or is_equal
   end
   return found
 end
 
--- Return each value of a header; joined they would match no key, or hide another vendor's.
-function admission.values(headers, name)
+local PROTOCOL = CONSTANTS.protocol_header
+
+-- Return the names of the headers in which a client has sent keys, in order.
+local function key_headers(headers)
+  local names, seen = {}, {}
+  for name in pairs(headers) do
+    if not seen[name] and (name == PROTOCOL or keys.is_key_name(name)) then names[#names + 1] = name end
+    seen[name] = true
+  end
+  return names
+end
+
+-- Return each value of a header; joined they would match no key, or hide another vendor's. Envoy joins those of
+-- Authorization.
+local function values(headers, name)
   local all = {}
-  for place = 0, headers:getNumValues(name) - 1 do all[place + 1] = headers:getAtIndex(name, place) end
+  for place = 0, headers:getNumValues(name) - 1 do
+    local value = headers:getAtIndex(name, place)
+    for _, part in ipairs(name == "authorization" and text.split(value, ",") or { value }) do
+      all[#all + 1] = text.trimmed(part)
+    end
+  end
   return all
 end
 
--- Ask for a client's key where keys are configured, and take it out of the request.
-function admission.check_client_key(headers, is_probe)
+-- Return the keys in a header, without their auth schemes.
+function admission.header_keys(headers, name)
+  local found = values(headers, name)
+  for place, value in ipairs(found) do found[place] = keys.bare_key(value) end
+  return found
+end
+
+-- Return the client's own key, which no placeholder is: from the usual slots first, then from any other for API keys.
+function admission.key_to_move(headers, query, prefer)
+  local first, second = CONSTANTS.usual_slots[1], CONSTANTS.usual_slots[2]
+  if prefer == second then first, second = second, first end
+  local key = keys.real_key(admission.header_keys(headers, first))
+    or keys.real_key(admission.header_keys(headers, second))
+  if key then return key end
+  for _, name in ipairs(key_headers(headers)) do
+    key = key or keys.is_api_key_name(name) and keys.real_key(admission.header_keys(headers, name))
+  end
+  return key or keys.real_key(keys.query_keys(query, keys.is_api_key_parameter))
+    or keys.real_key(keys.websocket_keys(headers:get(PROTOCOL) or ""))
+end
+
+local function any_known(found)
+  for _, key in ipairs(found) do
+    if knows_key(key) then return true end
+  end
+  return false
+end
+
+-- Take the keys of this gateway out of a header; report whether it had one.
+local function take_from_header(headers, name)
+  if name == PROTOCOL then
+    local value = headers:get(name)
+    if not any_known(keys.websocket_keys(value)) then return false end
+    local rest = keys.without_websocket_key(value)
+    if rest then headers:replace(name, rest) else headers:remove(name) end
+    return true
+  end
+  local all, others = values(headers, name), {}
+  for _, value in ipairs(all) do
+    if not knows_key(keys.bare_key(value)) then others[#others + 1] = value end
+  end
+  if #others == #all then return false end
+  headers:remove(name)
+  for _, value in ipairs(others) do headers:add(name, value) end
+  return true
+end
+
+local function is_own_parameter(pair)
+  return keys.is_key_parameter(pair) and any_known(keys.parameter_values(pair))
+end
+
+local function count_keys(headers, names, query)
+  local count = #keys.query_keys(query, keys.is_key_parameter)
+  for _, name in ipairs(names) do count = count + #values(headers, name) end
+  return count
+end
+
+-- Ask for a client's key where keys are configured, and take it out of the request, whatever its slot.
+function admission.check_client_key(headers, request, is_probe)
   if not LISTENER.clients then return end
-  local known = false
-  for _, name in ipairs(CONSTANTS.key_headers) do
-    local others, all = {}, admission.values(headers, name)
-    for _, value in ipairs(all) do
-      if not knows_key(head.bare_key(value)) then others[#others + 1] = value end
-    end
-    if #others < #all then
-      known = true
-      headers:remove(name)
-      for _, value in ipairs(others) do headers:add(name, value) end
+  local is_known, names = false, key_headers(headers)
+  if count_keys(headers, names, request.query) <= CONSTANTS.max_keys then
+    for _, name in ipairs(names) do is_known = take_from_header(headers, name) or is_known end
+    local query = keys.query_without(request.query, is_own_parameter)
+    if query ~= request.query then
+      is_known, request.query, request.target = true, query, request.path .. query
+      headers:replace(":path", request.target)
     end
   end
-  if not known and not is_probe then refuse(401, REASONS.client_key) end
+  if not is_known and not is_probe then refuse(401, REASONS.client_key) end
 end
 
 function admission.check_size(bytes)

@@ -55,5 +55,5 @@ function frames.event(data, at, size)
     return '{"error": {"type": ' .. escapes.quoted(kind) .. "}}"
   end
   local wrapped = is_object and found.bytes and escapes.decoded(found.bytes:sub(2, -2))
-  return wrapped and head.from_base64(wrapped) or payload
+  return wrapped and keys.from_base64(wrapped) or payload
 end

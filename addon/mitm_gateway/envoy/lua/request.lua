@@ -4,7 +4,7 @@
 -- every one here is needed; a note takes as long as six of the others.
 
 local has, as_value = text.has, text.as_value
-local refuse, values, check_size = admission.refuse, admission.values, admission.check_size
+local refuse, check_size = admission.refuse, admission.check_size
 local REASONS = CONSTANTS.reasons
 -- Headers that tell Envoy's routes: the path is in normal form, the model, the client's key.
 local PATH, MODEL, KEY = CONSTANTS.path_header, CONSTANTS.model_header, CONSTANTS.key_header
@@ -24,20 +24,14 @@ end
 -- ---- edits of the head ----
 
 -- Return the client's key for a rule that moves it, and whether it is a token in Authorization.
-local function moved_key(headers, rule)
-  local authorization = {}
-  -- Envoy joins repeated fields by commas.
-  for _, value in ipairs(values(headers, "authorization")) do
-    for _, part in ipairs(text.split(value, ",")) do authorization[#authorization + 1] = part end
-  end
-  local fields = { ["x-api-key"] = values(headers, "x-api-key"), authorization = authorization }
-  local key = head.key_to_move(fields, rule.client.prefer)
+local function moved_key(headers, rule, query)
+  local key = admission.key_to_move(headers, query, rule.client.prefer)
   if not key then refuse(401, REASONS.no_key_to_move) end
   if rule.client.refuses_anthropic and key:sub(1, #CONSTANTS.anthropic_key) == CONSTANTS.anthropic_key then
     refuse(403, REASONS.foreign_key)
   end
   local is_token = false
-  for _, value in ipairs(authorization) do is_token = is_token or head.bare_key(value) == key end
+  for _, token in ipairs(admission.header_keys(headers, "authorization")) do is_token = is_token or token == key end
   return key, is_token
 end
 
@@ -47,7 +41,7 @@ end
 
 local function strip_websocket_key(headers)
   local value = headers:get("sec-websocket-protocol")
-  if value then replace(headers, "sec-websocket-protocol", value, head.without_websocket_key(value)) end
+  if value then replace(headers, "sec-websocket-protocol", value, keys.without_websocket_key(value)) end
 end
 
 local function strip_token_betas(headers)
@@ -74,7 +68,7 @@ local function edit_path(headers, rule, request)
       path = head.path_with(request.normal, request.call, request.sent)
     end
   end
-  if rule.strips then query = head.sent_query(query) end
+  if rule.strips then query = keys.sent_query(query) end
   if rule.query then query = head.edited_query(query, rule.query) end
   if path ~= request.path or query ~= request.query then headers:replace(":path", path .. query) end
 end
@@ -258,14 +252,14 @@ end
 local function serve(handle, headers, request)
   admission.check(request)
   if admission.answer_preflight(handle, headers, request) then return end
-  admission.check_client_key(headers, LISTENER.answers_head and request.method == "HEAD")
+  admission.check_client_key(headers, request, LISTENER.answers_head and request.method == "HEAD")
   identify(request)
   local rule
   rule, headers = find_rule(handle, headers, request)
   if not rule then return finish(handle, headers, request) end
   request.rule = rule
   local key, moves_token
-  if rule.client then key, moves_token = moved_key(headers, rule) end
+  if rule.client then key, moves_token = moved_key(headers, rule, request.query) end
   if rule.reads_body and (rule.reads_messages or not request.fields.upgrade) then
     headers = read_body(handle, headers, request)
     request.model = request.model or request.body_model
@@ -283,7 +277,7 @@ local function serve(handle, headers, request)
   if rule.strips then strip_websocket_key(headers) end
   if rule.strips and not moves_token then strip_token_betas(headers) end
   if rule.beta then edit_beta_header(headers, rule.beta) end
-  if key then headers:replace(KEY, rule.client.is_basic and handle:base64Escape(key) or key) end
+  if key then headers:replace(KEY, key) end
   finish(handle, headers, request, rule)
 end
 
