@@ -42,8 +42,8 @@ def _by_size(bench: Bench) -> str:
         bench.group({"gateway": contestants.gateway(), "mitmdump": contestants.stock}, measure)
         bench.settle()
     points = {name: _points(bench, name, "size", SIZES) for name in COLOURS}
-    _picture("size", "body, bytes", "ms per request", points)
-    return _table(bench, "size", SIZES, "ms, {:,} bytes")
+    picture = _picture("size", "body, bytes", "ms per request", points)
+    return picture + _table(bench, "size", SIZES, "ms, {:,} bytes")
 
 
 def _by_streams(bench: Bench) -> str:
@@ -57,8 +57,9 @@ def _by_streams(bench: Bench) -> str:
     rows = [[str(n), *(cell(bench.values["gateway"][f"{n} {key}"]) for key in keys)] for n in STREAMS]
     values = bench.values["gateway"]
     curve = [(n, statistics.median(values[f"{n} delay_p50"])) for n in STREAMS]
-    _picture("streams", "streams of 50 events/s", "added delay per event, ms (median)", {"gateway": curve})
-    return table(["streams", "first event, ms", "delay p50, ms", "delay p99, ms"], rows)
+    upward = "added delay per event, ms (median)"
+    picture = _picture("streams", "streams of 50 events/s", upward, {"gateway": curve})
+    return picture + table(["streams", "first event, ms", "delay p50, ms", "delay p99, ms"], rows)
 
 
 def _by_rules(bench: Bench) -> str:
@@ -68,8 +69,8 @@ def _by_rules(bench: Bench) -> str:
     values, key = bench.values, "cpu 1 KB of 4"
     rows = [[f"{n:,}", *(cell(values[str(n)][each]) for each in (key, "start s"))] for n in RULES]
     curve = [(n, statistics.median(values[str(n)][key])) for n in RULES]
-    _picture("rules", "rules", "CPU ms per request", {"gateway": curve})
-    return table(["rules", "CPU s / 1000 requests", "start, s"], rows)
+    picture = _picture("rules", "rules", "CPU ms per request", {"gateway": curve})
+    return picture + table(["rules", "CPU s / 1000 requests", "start, s"], rows)
 
 
 def _by_count(bench: Bench, gateway: Maker, what: str, begin: Callable[[Running], Send]) -> str:
@@ -82,8 +83,8 @@ def _by_count(bench: Bench, gateway: Maker, what: str, begin: Callable[[Running]
     bench.group({"gateway": gateway, "mitmdump": contestants.stock}, measure)
     bench.settle()
     points = {name: _points(bench, name, what, COUNTS) for name in COLOURS}
-    _picture(what, what, "MB resident", points, logarithmic=False)
-    return _table(bench, what, COUNTS, f"MB, {{:,}} {what}")
+    picture = _picture(what, what, "MB resident", points, logarithmic=False)
+    return picture + _table(bench, what, COUNTS, f"MB, {{:,}} {what}")
 
 
 def _requests(running: Running) -> Send:
@@ -125,10 +126,11 @@ def _table(bench: Bench, kind: str, places: tuple[int, ...], title: str) -> str:
 # ---- drawing ----
 
 
-def _picture(name: str, across: str, upward: str, curves: Curve, *, logarithmic: bool = True) -> None:
-    """Writes a line chart as SVG."""
+def _picture(name: str, across: str, upward: str, curves: Curve, *, logarithmic: bool = True) -> str:
+    """Writes a line chart as SVG, and returns the Markdown that shows it."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     (PICTURES / f"{name}.svg").write_text(svg(across, upward, curves, logarithmic=logarithmic))
+    return f"![](performance/{name}.svg)\n\n"
 
 
 def svg(across: str, upward: str, curves: Curve, *, logarithmic: bool = True) -> str:
