@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from mitmproxy import options
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
+from mitmproxy.proxy.commands import OpenConnection
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import RequestData
 from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server import SimpleConnectionHandler
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.patches.speed import sockets
@@ -154,6 +156,20 @@ async def test_requests_wait_for_events_only_while_a_response_streams(
         one.client.write(b"one")
         two.client.write(b"two")
         assert await upstream.handler.next(3) == order
+
+
+async def test_a_request_whose_upstream_has_been_reached_waits_for_events_too() -> None:
+    given: asyncio.Queue[str] = asyncio.Queue()
+    opened = events.OpenConnectionCompleted(OpenConnection(UPSTREAM()), None)
+    layer = SimpleNamespace(handle_event=lambda event: given.put_nowait(type(event).__name__) or ())
+    with applied("direct-reads"):
+        handler: Any = object.__new__(SimpleConnectionHandler)
+        handler.layer, handler._server_event_lock = layer, asyncio.Lock()
+        handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, given.put_nowait, "an event of a stream")
+        await handler.server_event(opened)
+    assert [given.get_nowait() for _ in range(2)] == ["an event of a stream", "OpenConnectionCompleted"]
 
 
 async def test_requests_are_handled_beside_a_stream_that_never_pauses() -> None:

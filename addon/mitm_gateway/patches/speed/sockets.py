@@ -26,8 +26,10 @@ _CAN_READ = ConnectionState.CAN_READ.value
 
 def direct_reads(patches: Patches) -> None:
     """Pass received data to the layers at once, without a buffer and a waiting task."""
-    original = server.ConnectionHandler.handle_connection
+    handler = server.ConnectionHandler
+    original, take = handler.handle_connection, handler.server_event
     expect(original, "self", "connection")
+    expect(take, "self", "event")
     reader = asyncio.StreamReader()
     reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
     turns = Turns(patches.gateway.has_streams)
@@ -38,7 +40,14 @@ def direct_reads(patches: Patches) -> None:
             DirectReader(self, connection, io.reader, io.writer, turns)
         await original(self, connection)
 
-    patches.set(server.ConnectionHandler, "handle_connection", handle_connection)
+    async def server_event(self: Any, event: events.Event) -> None:
+        # A request may have waited for the connection to its upstream.
+        if type(event) is events.OpenConnectionCompleted and turns.must_wait:
+            await turns.come()
+        await take(self, event)
+
+    patches.set(handler, "handle_connection", handle_connection)
+    patches.set(handler, "server_event", server_event)
 
 
 class Turns:
@@ -64,6 +73,12 @@ class Turns:
         self._waiting.append(action)
         if len(self._waiting) == 1:
             self._schedule()
+
+    async def come(self) -> None:
+        """Wait for a turn."""
+        turn = asyncio.get_running_loop().create_future()
+        self.add(lambda: None if turn.cancelled() else turn.set_result(None))
+        await turn
 
     def _schedule(self) -> None:
         # The loop calls due timers after the sockets that are ready, and `call_soon` before them.
