@@ -321,7 +321,7 @@ class Exchange:
         """Plan the way back; None where the response is a local answer."""
         if self.is_passing and head.status != SWITCHING:
             self.tee = Tee(self.config.capture, None, None)
-            return ResponsePlan(head.fields, self.tee)
+            return ResponsePlan(head.fields, head.reason, self.tee)
         if self.is_answered or self.plan is None or self._secrets is None:
             return None
         plan = plan_response(self.plan, self.head, self._secrets, self.record, head, self.config, self.hidden)

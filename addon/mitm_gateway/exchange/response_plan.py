@@ -35,10 +35,11 @@ _MAX_UNPACKED = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and fields of an upstream's response."""
+    """Status, fields and reason phrase of an upstream's response."""
 
     status: int
     fields: Fields = field(repr=False)
+    reason: bytes = field(default=b"", repr=False)
 
     def get(self, name: bytes, default: str = "") -> str:
         """Return the first value of a field; the name in lower case."""
@@ -61,6 +62,7 @@ class ResponsePlan:
     """
 
     fields: Fields = field(repr=False)
+    reason: bytes
     tee: Tee | None = None
     is_reframed: bool = False
     rejected: tuple[str, Secret] | None = None
@@ -83,12 +85,13 @@ def plan_response(
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
     left_out = (b"alt-svc",) if restorer is None else (b"alt-svc", *_FRAMING)
     kept = tuple([item for item in head.fields if item[0].lower() not in left_out])
-    fields = fields_masked_exactly(fields_for_pages(kept, plan, request, config.policy), hidden)
+    echoing = (b"", head.reason), *fields_for_pages(kept, plan, request, config.policy)
+    (_, reason), *fields = fields_masked_exactly(echoing, hidden)
     if head.status == SWITCHING:
-        return ResponsePlan(fields, rejected=rejected)
+        return ResponsePlan(tuple(fields), reason, rejected=rejected)
     usage = None if head.is_encoded else reader_for(head.get(b"content-type"))
     tee = Tee(config.capture, restorer, usage)
-    return ResponsePlan(fields, tee, restorer is not None, rejected)
+    return ResponsePlan(tuple(fields), reason, tee, restorer is not None, rejected)
 
 
 def _restorer_for(plan: Plan, request: RequestHead, record: Record, head: ResponseHead) -> Restorer | None:

@@ -278,7 +278,7 @@ class GatewayAddon:
         if head is None or (plan := entry.exchange.on_response_head(head)) is None:
             return
         may_retry = plan.rejected is not None and entry.credentials.reject(*plan.rejected)
-        perform_response(plan, flow, hidden=entry.exchange.hidden, may_retry=may_retry)
+        perform_response(plan, flow, may_retry=may_retry)
         if plan.tee is not None and entry.exchange.config.is_watched:
             plan.tee.on_chunk = lambda: self._live.changed(flow)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import assert_never
 
 from mitmproxy import http
@@ -20,7 +19,7 @@ from ..exchange.response_plan import ResponseHead, ResponsePlan
 from ..exchange.steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, OutgoingHead, Step
 from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
-from ..text.redact import fields_masked_exactly, masked_fields, masked_target
+from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import Upstream, normal_host, normal_path, place
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival, Fields, Mode, RequestHead, raw, text
@@ -81,8 +80,10 @@ def place_of(request: http.Request) -> Upstream:
 
 def response_head_of(flow: http.HTTPFlow) -> ResponseHead | None:
     """Return the head of a flow's response; None where there is none."""
-    response = flow.response
-    return ResponseHead(response.status_code, response.headers.fields) if response else None
+    if flow.response is None:
+        return None
+    data = flow.response.data
+    return ResponseHead(data.status_code, data.headers.fields, data.reason)
 
 
 # ---- performing ----
@@ -219,14 +220,11 @@ def _refuse(flow: http.HTTPFlow, refusal: Refusal, exchange: Exchange | None) ->
     logger.info("refused with %d: %s", refusal.status, refusal.message)
 
 
-def perform_response(
-    plan: ResponsePlan, flow: http.HTTPFlow, *, hidden: Sequence[str] = (), may_retry: bool = False
-) -> None:
-    """Let a response stream as its exchange has planned; its reason phrase may echo a secret of `hidden`."""
+def perform_response(plan: ResponsePlan, flow: http.HTTPFlow, *, may_retry: bool = False) -> None:
+    """Let a response stream as its exchange has planned."""
     response = flow.response
     assert response is not None
-    ((_, response.data.reason),) = fields_masked_exactly(((b"", response.data.reason),), hidden)
-    fields = plan.fields
+    fields, response.data.reason = plan.fields, plan.reason
     if plan.is_reframed and flow.request.http_version == "HTTP/1.1":
         fields = (*fields, (b"Transfer-Encoding", b"chunked"))
     response.headers.fields = fields

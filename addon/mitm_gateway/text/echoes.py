@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
 # A shorter secret is part of too many words.
@@ -15,24 +15,28 @@ MAX_DECODINGS = 3
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 
 
-def may_contain_encoded(texts: Iterable[str], secrets: Iterable[str]) -> bool:
+def may_contain_encoded(texts: Sequence[str], secrets: Iterable[str]) -> bool:
     """Return whether one of these texts has an escape, or room for a secret in base64; quicker than a closer look."""
     shortest = min([len(secret) for secret in secrets if len(secret) >= SHORTEST_PART], default=None)
-    return shortest is not None and any(
-        len(text) * 3 // 4 >= shortest or "%" in text or "\\" in text for text in texts
-    )
+    if shortest is None:
+        return False
+    return max(map(len, texts), default=0) * 3 // 4 >= shortest or _has_escapes("\n".join(texts))
 
 
 def contains_encoded(text: str, secrets: Iterable[str]) -> bool:
     """Return whether a text contains one of these secrets in another form."""
-    has_escapes = "%" in text or "\\" in text
-    plain = "\n".join([each for each in _decoded(text) if each != text]) if has_escapes else ""
+    plain = "\n".join([each for each in _decoded(text) if each != text]) if _has_escapes(text) else ""
     in_base64 = f"{text}\n{plain}".replace("-", "+").replace("_", "/")
-    return any(
-        secret in plain or any(core in in_base64 for core in _in_base64(secret))
-        for secret in secrets
-        if len(secret) >= SHORTEST_PART
-    )
+    for secret in secrets:
+        if len(secret) < SHORTEST_PART:
+            continue
+        if secret in plain or _is_in_base64(secret.encode("utf-8", "surrogateescape"), in_base64):
+            return True
+    return False
+
+
+def _has_escapes(text: str) -> bool:
+    return "%" in text or "\\" in text
 
 
 def _decoded(text: str) -> Iterator[str]:
@@ -45,9 +49,10 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(int(found[1], 16)) if found[1] else found[2]
 
 
-def _in_base64(secret: str) -> Iterator[str]:
-    """Yield the characters of a secret in base64 that depend on nothing else, for each place where it may begin."""
-    value = secret.encode("utf-8", "surrogateescape")
-    for before in range(3):
-        encoded = b2a_base64(bytes(before) + value, newline=False).decode()
-        yield encoded[4 if before else 0 : -4]
+def _is_in_base64(secret: bytes, text: str) -> bool:
+    """Look for the characters of a secret that depend on nothing else, for each place where it may begin."""
+    return (
+        b2a_base64(secret, newline=False)[:-4].decode() in text
+        or b2a_base64(b"\0" + secret, newline=False)[4:-4].decode() in text
+        or b2a_base64(b"\0\0" + secret, newline=False)[4:-4].decode() in text
+    )
