@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import pairwise
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mitmproxy import options
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
-from mitmproxy.proxy.commands import OpenConnection
+from mitmproxy.proxy.commands import Command, OpenConnection
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import RequestData
@@ -161,10 +161,14 @@ async def test_requests_wait_for_events_only_while_a_response_streams(
 async def test_a_request_whose_upstream_has_been_reached_waits_for_events_too() -> None:
     given: asyncio.Queue[str] = asyncio.Queue()
     opened = events.OpenConnectionCompleted(OpenConnection(UPSTREAM()), None)
-    layer = SimpleNamespace(handle_event=lambda event: given.put_nowait(type(event).__name__) or ())
+
+    def handle_event(event: events.Event) -> Iterator[Command]:
+        given.put_nowait(type(event).__name__)
+        return iter(())
+
     with applied("direct-reads"):
         handler: Any = object.__new__(SimpleConnectionHandler)
-        handler.layer, handler._server_event_lock = layer, asyncio.Lock()
+        handler.layer, handler._server_event_lock = SimpleNamespace(handle_event=handle_event), asyncio.Lock()
         handler.timeout_watchdog = SimpleNamespace(register_activity=lambda: None)
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, given.put_nowait, "an event of a stream")
