@@ -6,9 +6,8 @@ import ast
 import importlib
 from functools import cache
 
-import pytest
-
 from support.constants import PACKAGE, ROOT
+from support.table import table
 
 # Each package may import from itself and from those above it in this list. Its `__init__.py` opens with the line.
 PACKAGES = {
@@ -61,14 +60,14 @@ def test_the_list_contains_exactly_the_packages() -> None:
     assert found - beside | {"rules"} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("name", ORDER)
+@table("name", ORDER)
 def test_a_package_opens_with_its_description(name: str) -> None:
     documentation = importlib.import_module(f"mitm_gateway.{name}").__doc__
     assert documentation is not None
     assert documentation.partition("\n")[0] == PACKAGES[name]
 
 
-@pytest.mark.parametrize("package", ORDER)
+@table("package", ORDER)
 def test_imports_go_down_the_list_only(package: str) -> None:
     allowed = {f".{name}" for name in (*ORDER[: ORDER.index(package) + 1], "__version__")}
     upwards = {
@@ -78,7 +77,7 @@ def test_imports_go_down_the_list_only(package: str) -> None:
     assert not any(upwards.values()), upwards
 
 
-@pytest.mark.parametrize("package", [package for package in ORDER if package not in MITMPROXY_USERS])
+@table("package", [package for package in ORDER if package not in MITMPROXY_USERS])
 def test_only_some_packages_import_mitmproxy(package: str) -> None:
     assert [name for name, tree in trees(package).items() if "mitmproxy" in imports(name, tree)] == []
 

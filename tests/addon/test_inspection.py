@@ -19,6 +19,7 @@ from mitm_gateway.observe.log_file import LogFile
 from mitm_gateway.observe.stats import Stats
 from support.core import BEARER, make_head, make_rule, make_ruleset
 from support.patched import no_patches
+from support.table import table
 
 
 def test_the_oldest_handled_flows_go() -> None:
@@ -107,7 +108,7 @@ def test_explain_takes_the_model_of_a_refused_flow_from_its_body() -> None:
     assert "  rule       opus (number 1 of 2)" in lines
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "version", "is_client_there", "silence_s", "expected"),
     [
         ("Client disconnected.", "HTTP/1.1", False, 1, "client_left"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
 
@@ -12,9 +11,10 @@ from mitm_gateway.mitm.lifecycle import Lifecycle
 from mitm_gateway.mitm.options import Settings
 from mitm_gateway.mitm.recorder import Recorder
 from mitm_gateway.mitm.requests import Requests
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("mode", "peer", "allowed"),
     [
         ("regular", "127.0.0.1", True),
@@ -32,7 +32,7 @@ from mitm_gateway.mitm.requests import Requests
         ("tun", "127.0.0.1", False),
     ],
 )
-@pytest.mark.parametrize("has_keys", [False, True])
+@table("has_keys", [False, True])
 def test_a_peer_is_judged_by_mode_and_address(mode: str, peer: str, allowed: bool, has_keys: bool) -> None:
     requests = Requests()
     lifecycle = Lifecycle(None, Recorder(), requests)

@@ -9,13 +9,14 @@ from mitmproxy.addons.dumper import Dumper
 from mitmproxy.utils import strutils
 
 from support.patched import applied
+from support.table import table
 
 # A control sequence introducer of one character, an override of direction, a separator of lines, a hidden tag.
 MARKS = "\x9b\u202e\u2028\u2066\U000e0041"
 
 
-@pytest.mark.parametrize("keep_spacing", [True, False])
-@pytest.mark.parametrize("text", ["plain", "a\r\nb\tc\rd", "".join(map(chr, range(128))), "\u2605 é 日"])
+@table("keep_spacing", [True, False])
+@table("text", ["plain", "a\r\nb\tc\rd", "".join(map(chr, range(128))), "\u2605 é 日"])
 def test_mitmproxys_own_replacements_stay(text: str, keep_spacing: bool) -> None:
     expected = strutils.escape_control_characters(text, keep_spacing)
     with applied("printable-text"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import http
@@ -12,6 +11,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
 from support.patched import applied
+from support.table import table
 
 Headers: Any = http.Headers  # also given what it does not take
 
@@ -44,7 +44,7 @@ def test_headers_behave_as_mitmproxys(
         assert looked_up(given_fields, name) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     "make",
     [
         lambda: Headers([("text", b"x")]),

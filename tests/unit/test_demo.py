@@ -14,6 +14,7 @@ import pytest
 
 import mitm_gateway
 from mitm_gateway.demo import DemoGateway, last_words
+from support.table import table
 
 ADDON = Path(mitm_gateway.__file__).parents[1]
 BEARER = {"authorization": "Bearer demo-key"}
@@ -206,7 +207,7 @@ async def test_a_body_that_is_not_a_json_object_is_a_bad_request(
     assert answer.json()["error"]["message"] == "the request body is not a JSON object"
 
 
-@pytest.mark.parametrize(
+@table(
     ("messages", "words"),
     [
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "a"),
@@ -221,7 +222,6 @@ async def test_a_body_that_is_not_a_json_object_is_a_bad_request(
         ({"role": "user"}, "nothing"),
         (["odd"], "nothing"),
     ],
-    ids=["string", "blocks", "reminder", "system", "long", "none", "object", "strings"],
 )
 def test_the_last_words_are_the_users(messages: object, words: str) -> None:
     assert last_words({"messages": messages}) == words

@@ -10,12 +10,13 @@ import pytest
 from mitm_gateway.clients import catalogue, network
 from mitm_gateway.clients.api_hosts import APIS
 from mitm_gateway.clients.catalogue import Client
+from support.table import table
 
 CLIENTS = [catalogue.load(name) for name in catalogue.names()]
 LISTED = [client for client in CLIENTS if client.name not in (catalogue.ANY, catalogue.SHELL)]
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@table("client", CLIENTS)
 def test_a_client_has_date_source_and_known_apis(client: Client) -> None:
     assert datetime.date.fromisoformat(client.date) <= datetime.date(2026, 12, 31)
     assert all(client.sources)
@@ -24,7 +25,7 @@ def test_a_client_has_date_source_and_known_apis(client: Client) -> None:
     assert set(client.ca) - {"CODEX_CA_CERTIFICATE"} <= set(network.CA_VARIABLES)
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@table("client", CLIENTS)
 def test_a_client_never_gets_more_than_the_listener_and_placeholders(client: Client) -> None:
     for setup in client.apis.values():
         assert all("{url}" in value or name == "COPILOT_PROVIDER_TYPE" for name, value in setup.url.items())
@@ -37,13 +38,13 @@ def test_no_two_clients_claim_a_program() -> None:
     assert len(programs) == len(set(programs))
 
 
-@pytest.mark.parametrize("client", [each for each in LISTED if each.programs], ids=lambda each: each.name)
+@table("client", [each for each in LISTED if each.programs])
 def test_the_command_that_proves_a_client_starts_it(client: Client) -> None:
     assert client.prove
     assert catalogue.of_command(re.split(r"\s+", client.prove))[0] == client
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "api"),
     [("aider", "anthropic"), ("aws", "bedrock"), ("claude-code", "anthropic"), ("cline", "anthropic"),
      ("codex", "openai"), ("copilot-cli", "openai"), ("gemini-cli", "gemini"), ("llm", "openai"),

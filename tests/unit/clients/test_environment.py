@@ -11,6 +11,7 @@ from mitm_gateway.clients.api_hosts import CoveredHost, covered_hosts
 from mitm_gateway.clients.environment import Changes
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.ruleset import RuleSet
+from support.table import table
 
 URL = "http://127.0.0.1:1234"
 BUNDLE = Path("/bundle.pem")
@@ -116,7 +117,7 @@ def test_codex_gets_arguments_instead_of_variables() -> None:
     assert "OPENAI_BASE_URL" not in changes.set
 
 
-@pytest.mark.parametrize(
+@table(
     ("rules", "environ", "switch"),
     [
         ([BEDROCK], {}, "CLAUDE_CODE_USE_BEDROCK"),
@@ -126,7 +127,7 @@ def test_codex_gets_arguments_instead_of_variables() -> None:
         (["us-east5-aiplatform.googleapis.com"], {"CLAUDE_CODE_USE_BEDROCK": "1"}, "CLAUDE_CODE_USE_VERTEX"),
     ],
 )
-@pytest.mark.parametrize("client", ["claude-code", catalogue.ANY])
+@table("client", ["claude-code", catalogue.ANY])
 def test_a_provider_switch_is_on_only_for_a_provider_that_rules_are_about(
     rules: list[str], environ: dict[str, str], switch: str | None, client: str
 ) -> None:

@@ -11,6 +11,7 @@ from mitm_gateway.clients.ca_settings import configured_ca_files
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.patterns import HostPattern
 from support.certificates import Authority
+from support.table import table
 
 PROXY = "http://127.0.0.1:1234"
 BUNDLE = Path("/bundle.pem")
@@ -92,7 +93,7 @@ def test_ca_files_without_a_certificate_are_named_with_the_reason(tmp_path: Path
     }
 
 
-@pytest.mark.parametrize(
+@table(
     ("entry", "host", "hit"),
     [
         ("*", "api.anthropic.com", True),

@@ -10,9 +10,10 @@ import pytest
 from mitm_gateway.credentials.helper import parse_output
 from mitm_gateway.credentials.value import CredentialError
 from mitm_gateway.text.redact import Secret
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("data", "life"),
     [
         ({"token": "t"}, 300),
@@ -44,7 +45,7 @@ def test_a_distant_expiry_is_a_year_away(expiry: str) -> None:
     assert found.stale_at == 10 + 365 * 86400 - 5
 
 
-@pytest.mark.parametrize(
+@table(
     "expiry",
     [
         '"expires_in": -1' + "0" * 400, '"expires_in": -1e400', '"expires_in": NaN', '"expires_in": true',
@@ -57,7 +58,7 @@ def test_an_unusable_expiry_is_an_error(expiry: str) -> None:
         parse_output(f'{{"token": "t", {expiry}}}'.encode(), 300, now=10, wall=5000)
 
 
-@pytest.mark.parametrize(
+@table(
     "name",
     ["Transfer-Encoding", "transfer_encoding", "Content-Length", "Host", "Connection", "Upgrade", "TE", "Expect",
      "Keep-Alive", "Proxy-Connection", "Trailer", "HTTP2-Settings", "a b", "", ":path"],

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mitm_gateway.credentials.rejection import is_token_rejected
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         '{"message":"Invalid Token"}', '{"message":"The security token included in the request is expired"}',
@@ -21,7 +22,7 @@ def test_a_dead_token_is_recognised(body: str) -> None:
     assert is_token_rejected("", body.encode())
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         "", "{}", '{"message":"You do not have access to the model"}', '{"type":"permission_error"}',

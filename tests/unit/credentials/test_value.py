@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mitm_gateway.credentials.value import CredentialError, clean
+from support.table import table
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ def test_a_secret_is_cleaned(text: str, expected: str) -> None:
     assert clean(text) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     ["", "\n", "a b", "abc\r\nX-Evil: 1", "abc\n\ndef", "a\0b", "é", "abc\n\n", " abc", "a\tb", "Bearer "],
 )

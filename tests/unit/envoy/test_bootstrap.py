@@ -15,6 +15,7 @@ from mitm_gateway.envoy.re2 import header_regex, model_regex, path_regex
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.patterns import Glob, PathGlob
 from mitm_gateway.wire.addresses import Upstream
+from support.table import table
 
 TOP = """credentials: {gw: {env: GW_KEY}, w: {aws: default}}
 rules:
@@ -73,8 +74,8 @@ def test_no_secret_is_in_any_file() -> None:
     assert not any("secret-of-the-gateway" in text for text in exported.values())
 
 
-@pytest.mark.parametrize("path", ["/v1/a", "/v1/a/b", "/v1/", "/v1", "/v2/a", "/v1/a.b"])
-@pytest.mark.parametrize("glob", ["/v1/*", "/v1/**", "/v1/a*", "/**/b", "/v1/a.b"])
+@table("path", ["/v1/a", "/v1/a/b", "/v1/", "/v1", "/v2/a", "/v1/a.b"])
+@table("glob", ["/v1/*", "/v1/**", "/v1/a*", "/**/b", "/v1/a.b"])
 def test_a_path_glob_and_its_expression_cover_the_same_paths(glob: str, path: str) -> None:
     assert bool(re.fullmatch(path_regex([PathGlob(glob)]), path)) == PathGlob(glob).covers(path)
 
@@ -114,8 +115,8 @@ def test_a_rule_removes_every_spelling_of_a_key_and_no_pseudo_header() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1", "/v1x/a", "/messages", "/v2/v1", "/v1/"])
-@pytest.mark.parametrize("base", ["", "/a", "/a/v1", "/v1", "/a.b\\1"])
+@table("path", ["/v1/messages", "/v1", "/v1x/a", "/messages", "/v2/v1", "/v1/"])
+@table("base", ["", "/a", "/a/v1", "/v1", "/a.b\\1"])
 def test_a_path_is_joined_to_the_base_as_in_the_addon(base: str, path: str) -> None:
     place = Upstream("https", "h.test", 443, base)
     edit = path_edit(place)

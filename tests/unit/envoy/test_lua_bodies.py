@@ -28,6 +28,7 @@ from support.bodies import NASTY, OVERGROWN, overgrown
 from support.core import make_rule
 from support.lua import Library, Refused
 from support.strategies import JSONISH, ODD_BYTES
+from support.table import table
 
 HERE = Listener("127.0.0.1", 1)
 
@@ -90,7 +91,7 @@ def test_a_text_that_ends_in_a_long_string_is_not_read_beyond(lua: Library) -> N
 
 
 # But for what is nested deeper than the filter goes.
-@pytest.mark.parametrize("raw", [raw for raw in NASTY if raw.count(b"[") < 990])
+@table("raw", [raw for raw in NASTY if raw.count(b"[") < 990])
 def test_a_short_body_is_read_alike(lua: Library, raw: bytes) -> None:
     assert_read_alike(lua, raw)
 
@@ -201,8 +202,8 @@ STARTS = [
 ]
 
 
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("kind", TYPES)
+@table("start", STARTS)
+@table("kind", TYPES)
 def test_json_is_recognised_alike(lua: Library, kind: str, start: bytes) -> None:
     assert lua.call("head.is_json", kind, start) == is_json(kind, start)
 

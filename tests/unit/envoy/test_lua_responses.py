@@ -6,7 +6,6 @@ import json
 from itertools import pairwise
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as AWS_STREAM
 from support.eventstreams import chunk, converse, frame
 from support.lua import Library
 from support.strategies import JSON_PIECES, ODD_BYTES, STREAM_PIECES
+from support.table import table
 
 # Returns the fields that a response has.
 READ = """
@@ -179,8 +179,8 @@ def test_a_binary_stream_yields_the_same_tokens(
     assert_read_alike(lua, "frames", cut(raw[: len(raw) - cut_off], shares))
 
 
-@pytest.mark.parametrize("at", [0, 3, 4, 7, 12, 13, 20])
-@pytest.mark.parametrize("odd", [b"\x00", b"\xff", b"\x09"])
+@table("at", [0, 3, 4, 7, 12, 13, 20])
+@table("odd", [b"\x00", b"\xff", b"\x09"])
 def test_a_broken_frame_yields_the_same_record(lua: Library, at: int, odd: bytes) -> None:
     raw = converse("metadata", usage={"inputTokens": 9})
     broken = raw[:at] + odd + raw[at + 1 :]

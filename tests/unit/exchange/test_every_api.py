@@ -26,6 +26,7 @@ from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
+from support.table import table
 
 HOST = "api.example.com"
 MAP = {"client-a": "up-a", "vendor/client-b": "up/b", "client-*": "up-star"}
@@ -223,7 +224,7 @@ def test_restore_puts_back_only_what_the_rule_changed() -> None:
     assert way_back("/v1/messages", b'{"model":null}', answer) == answer
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "target", "request_body", "response", "expected"),
     [
         ("GET", "/v1/models/vendor%2Fclient-b", b"", b'{"id":"up/b"}', b'{"id":"vendor/client-b"}'),
@@ -247,7 +248,7 @@ def test_the_way_back_of_other_apis(
     assert way_back(target, request_body, response, method) == expected
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].name} {case[2]}")
+@table("case", CASES)
 def test_a_name_without_an_entry_is_sent_as_it_is_and_the_comment_says_so(case: tuple[Api, str, str]) -> None:
     api, method, path = case
     for name, is_covered in {"other": False, "up-a": True, "client-a": True}.items():
@@ -268,9 +269,7 @@ def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:
     assert "no entry in models.map" in comment_of(Report.of(exchange.progress("waiting", None)))
 
 
-@pytest.mark.parametrize(
-    "path", sorted({path.removeprefix("/base") for *_, path in CASES if "{model}" not in path})
-)
+@table("path", sorted({path.removeprefix("/base") for *_, path in CASES if "{model}" not in path}))
 def test_the_model_of_a_deployment_is_mapped_before_any_path(path: str) -> None:
     step, _, _ = run(MAPS, "POST", f"/openai/deployments/client-a{path}", b"")
     assert isinstance(step, Forward), step

@@ -22,6 +22,7 @@ from mitm_gateway.wire.request import Arrival, text
 from support.constants import API, CK, GW
 from support.core import make_head, make_rule
 from support.exchanges import BODY, BY_MODEL, KEY, MAPPED, PLAIN, VALUES, begun, released
+from support.table import table
 
 
 def sent(exchange: Exchange, step: Step) -> dict[str, str]:
@@ -152,7 +153,7 @@ def test_a_probe_is_answered_without_a_key() -> None:
     assert exchange.is_answered
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "headers", "status"),
     [
         (b"[", {}, 400),
@@ -163,7 +164,7 @@ def test_a_probe_is_answered_without_a_key() -> None:
         (b'{"a":"' + b"a" * 100 + b'"}', {}, 413),
     ],
 )
-@pytest.mark.parametrize("rule", [MAPPED, BY_MODEL], ids=["edits", "decides"])
+@table("rule", [MAPPED, BY_MODEL])
 def test_a_body_that_cannot_be_read_is_refused(
     rule: Rule, body: bytes, headers: dict[str, str], status: int
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.form_body import read_form
 from mitm_gateway.llm.apis import APIS, OTHER, Api
+from support.table import table
 
 REALTIME = next(api for api in APIS if api.name == "realtime")
 CHAT = next(api for api in APIS if api.name == "chat-completions")
@@ -54,7 +55,7 @@ def test_every_place_of_an_api_is_found_in_fields(api: Api, name: bytes, value: 
     assert renamed(raw, api=api) == raw.replace(b"gpt", b"GPT")
 
 
-@pytest.mark.parametrize(
+@table(
     ("raw", "content_type"),
     [
         (b"", TYPE),

@@ -17,6 +17,7 @@ from mitm_gateway.exchange.guard import (
 )
 from mitm_gateway.wire.request import Arrival, RequestHead
 from support.core import make_head
+from support.table import table
 
 INTERCEPT = Arrival(mode="regular", tls=True, sni="api.anthropic.com", inside_connect=True)
 PLAIN = Arrival(mode="regular")
@@ -43,7 +44,7 @@ def test_trace_is_refused_in_any_case(method: str) -> None:
     assert status(make_head(method=method, host="other.test")) == 403
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "expected"),
     [
         ({"Host": "evil.test"}, 421),
@@ -117,7 +118,7 @@ def test_http2_authority_counts_as_the_host() -> None:
     assert status(differing) == 400
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "expected"),
     [
         ("127.0.0.1:8080", None),
@@ -135,7 +136,7 @@ def test_a_reverse_listener_answers_to_its_own_names_only(host: str, expected: i
     assert status(make_head(headers={"Host": host}), REVERSE, policy) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "expected"),
     [
         ({"Origin": "https://evil.example"}, 403),
@@ -265,7 +266,7 @@ def test_a_policy_does_not_show_its_keys() -> None:
     assert "right-key" not in repr(KEYED)
 
 
-@pytest.mark.parametrize(
+@table(
     ("head", "expected"),
     [
         (make_head(), None),

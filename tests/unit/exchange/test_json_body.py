@@ -18,6 +18,7 @@ from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import OVERGROWN, overgrown, to, told, walked
+from support.table import table
 
 
 @pytest.fixture(autouse=True, scope="module", params=["simdjson", "walk"])
@@ -34,7 +35,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
 NESTED = b'"messages":[{"input":{"model":"x"},"n":[1.0,1E400,-0,12345678901234567890123]}]'
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "after"),
     [
         (b'{"model":"old",%s}', b'{"model":"new",%s}'),
@@ -46,7 +47,6 @@ NESTED = b'"messages":[{"input":{"model":"x"},"n":[1.0,1E400,-0,1234567890123456
         (b'{"t":"\\ud800 \xc3\xa9 \\" \\\\",%s,"model":"old"}', b'{"t":"\\ud800 \xc3\xa9 \\" \\\\",%s,"model":"new"}'),
         (b'{"a":"model","b":["model","old"],%s,"model":"old"}', b'{"a":"model","b":["model","old"],%s,"model":"new"}'),
     ],
-    ids=["first", "last", "blanks", "mark", "escaped-key", "escaped-value", "escapes", "look-alikes"],
 )  # fmt: skip
 def test_only_the_model_changes(before: bytes, after: bytes) -> None:
     body = scan(before % NESTED)
@@ -65,7 +65,7 @@ def test_a_body_without_an_edit_is_the_same_object(raw: bytes) -> None:
     assert edit(body, model=to("same"), betas=lambda names: names, remove=[parse_path("a.b")]) is raw
 
 
-@pytest.mark.parametrize(
+@table(
     ("raw", "reason"),
     [
         (b'{"model":"a","model":"b"}', 'the body has a second "model" key'),
@@ -97,7 +97,7 @@ def test_an_unreadable_body_is_refused_with_the_reason(raw: bytes, reason: str) 
     assert str(raised.value) == reason
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "path", "after"),
     [
         (b'{"a":1,"b":2,"c":3}', "a", b'{"b":2,"c":3}'),
@@ -116,7 +116,7 @@ def test_fields_are_removed(before: bytes, path: str, after: bytes) -> None:
     assert edit(scan(before), remove=[parse_path(path)]) == after
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "path", "after"),
     [
         ('[{"type":"web_search_1"},{"type":"bash"}]', "a[type=web_search_*]", '[{"type":"bash"}]'),
@@ -147,7 +147,7 @@ def test_a_parent_and_its_child_may_both_be_removed() -> None:
     assert edit(body, remove=paths) == b'{"c":[{"e":3}],"f":1}'
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "path", "after"),
     [
         (b'{"a":1}', "a", b'{"a":5}'),
@@ -301,7 +301,7 @@ def test_all_edits_together_walk_a_bounded_number_of_members(
     assert visits() - before <= 100 + len(body.keys) + 1
 
 
-@pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
+@table("items", OVERGROWN.values())
 def test_a_body_that_needs_far_more_memory_than_its_size_is_refused_before_it_is_built(items: bytes) -> None:
     raw = overgrown(items)
     tracemalloc.start()
@@ -332,7 +332,7 @@ def test_an_object_too_large_to_be_built_may_pass_but_not_be_edited() -> None:
         edit(scan(raw), remove=[parse_path("a.b")])
 
 
-@pytest.mark.parametrize(
+@table(
     ("raw", "session"),
     [
         (b'{"model":"m","metadata":{"user_id":"u","more":{}}}', "u"),
@@ -348,7 +348,7 @@ def test_a_body_names_its_session_at_its_top(raw: bytes, session: str | None) ->
     assert scan(raw).session == session
 
 
-@pytest.mark.parametrize(
+@table(
     "value",
     [
         ["[{" * 200_000],
@@ -356,7 +356,6 @@ def test_a_body_names_its_session_at_its_top(raw: bytes, session: str | None) ->
         {"input": [list(range(10_000, 10_500))] * 100},
         [{"type": "object", "properties": {name: {"type": "string"} for name in "abcdef"}}] * 3000,
     ],
-    ids=["brackets in a string", "a conversation", "token numbers", "schemas"],
 )
 def test_ordinary_large_bodies_are_read(value: object) -> None:
     raw = json.dumps({"model": "m", "a": value}).encode()

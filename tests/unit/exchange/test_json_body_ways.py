@@ -19,6 +19,7 @@ from mitm_gateway.llm.apis import Api
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import NASTY, assert_same_both_ways, to, told
 from support.strategies import JSONISH
+from support.table import table
 
 pytest.importorskip("simdjson", reason="simdjson has no wheel here")
 
@@ -56,7 +57,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return raw
 
 
-@pytest.mark.parametrize("raw", NASTY + REAL, ids=lambda raw: repr(raw[:24]))
+@table("raw", NASTY + REAL)
 def test_nasty_bodies_are_the_same_both_ways(raw: bytes) -> None:
     for edits in ALL_EDITS:
         assert_same_both_ways(raw, **edits)

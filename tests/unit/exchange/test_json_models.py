@@ -18,6 +18,7 @@ from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import to, walked
+from support.table import table
 
 BY_NAME = {api.name: api for api in (*APIS, OTHER)}
 BATCHES, GEMINI, REALTIME = BY_NAME["message-batches"], BY_NAME["gemini"], BY_NAME["realtime"]
@@ -27,7 +28,7 @@ def batch(*params: str) -> bytes:
     return b'{"requests":[%s]}' % ",".join(f'{{"custom_id":"é","params":{text}}}' for text in params).encode()
 
 
-@pytest.mark.parametrize(
+@table(
     ("api", "before", "after"),
     [
         (BATCHES, batch('{"model":"a","n":1}', '{"n":1.0, "model" : "b"}'),
@@ -57,7 +58,7 @@ def test_every_name_is_mapped_and_no_other_byte_changes(api: Api, before: bytes,
     assert edit(scan(before, api), model=lambda name: f"{name}x") == after
 
 
-@pytest.mark.parametrize(
+@table(
     ("api", "body", "reason"),
     [
         (BATCHES, batch('{"model":7}'), '"model" is not a string'),
@@ -181,7 +182,7 @@ def test_at_any_place_of_any_api_the_name_is_found_and_mapped(
     assert edited.count(b"MAPPED") == len(names)
 
 
-@pytest.mark.parametrize(
+@table(
     ("content_type", "raw", "expected"),
     [
         ("application/json", b"x", True),

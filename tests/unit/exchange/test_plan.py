@@ -14,6 +14,7 @@ from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
 from support.core import BEARER, CLIENT, make_head, make_rule, make_ruleset
 from support.plans import INTERCEPT, REVERSE, decided, plan_for
+from support.table import table
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_unmatched_requests_pass_or_are_blocked(unmatched: str, arrival: Arrival
     assert not isinstance(outcome, Refusal) or outcome.status == 404
 
 
-@pytest.mark.parametrize(
+@table(
     ("upstream", "target", "expected"),
     [
         ("https://h.test/a", "/v1/messages?beta=true", "/a/v1/messages?beta=true"),
@@ -228,7 +229,7 @@ def test_the_demo_upstream_waits_for_its_server() -> None:
     assert plan.demo
 
 
-@pytest.mark.parametrize(
+@table(
     ("request_line", "expected"),
     [
         ("POST /model/claude-opus-4/converse", "/model/up/converse"),

@@ -15,6 +15,7 @@ from mitm_gateway.exchange.plan import Pass, Plan, decide
 from mitm_gateway.text.redact import Secret, is_key_header
 from mitm_gateway.wire.request import Arrival
 from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.table import table
 
 CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
 API, CK, GW = "api.anthropic.com", "client-key-0123456789", "gateway-key-0123456789"
@@ -24,7 +25,7 @@ RULES = make_ruleset(
 )
 
 
-@pytest.mark.parametrize(("name", "seed"), CASES, ids=[f"{name}-{seed.name}" for name, seed in CASES])
+@table(("name", "seed"), CASES)
 def test_the_seeds_keep_the_promises(name: str, seed: Path) -> None:
     TARGETS[name](seed.read_bytes())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head
+from support.table import table
 
 RULES = b"""
 credentials: {gw: {env: GW}}
@@ -32,7 +32,7 @@ rules:
 """
 
 
-@pytest.mark.parametrize(
+@table(
     ("target", "query", "expected"),
     [
         ("/a?b=1&&c", {}, "/a?b=1&&c"),

@@ -14,6 +14,7 @@ from mitm_gateway.exchange.report import Report
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.request import Arrival
 from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.table import table
 
 HEAD = make_head("/v1/messages?key=CK", {"x-api-key": "CLIENT-KEY-0123456789abcdef"})
 RULE = make_rule("copilot", upstream="https://h.test/a", auth=BEARER)
@@ -78,7 +79,7 @@ def test_a_failed_row_begins_with_the_cause(changes: dict[str, Any], comment: st
     assert comment_of(Report.of(record)) == f"{comment}copilot: x-api-key → bearer, m, 100 ms"
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "short"),
     [
         ("claude-opus-4-8", "opus-4-8"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mitm_gateway.exchange.restore_model import AutoRestorer, always, by_name
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.llm.body_kind import kind_of
+from support.table import table
 
 BY_NAME = {api.name: api for api in (*APIS, OTHER)}
 JSON, SSE = "application/json", "text/event-stream"
@@ -84,7 +85,7 @@ def test_bytes_are_held_only_until_the_kind_is_certain() -> None:
     assert AutoRestorer(always("asked"), OTHER, SSE).feed(b": ping") == b": ping"
 
 
-@pytest.mark.parametrize(
+@table(
     ("content_type", "start", "kind"),
     [
         (JSON, b"data: 1", "sse"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from support.constants import STREAMS
 from support.strategies import JSON_PIECES, STREAM_PIECES
+from support.table import table
 
 NAME = 'claude-"é'
 SHOWN = json.dumps(NAME, ensure_ascii=False).encode()
@@ -46,7 +47,7 @@ def test_the_top_level_model_of_an_answer_is_edited(before: bytes, after: bytes)
     assert as_json(before) == after % SHOWN
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         b'{"message":{"model":"x"}}',
@@ -75,8 +76,8 @@ def test_everything_else_in_an_answer_stays(body: bytes) -> None:
     assert as_json(*(body[place : place + 1] for place in range(len(body)))) == body
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
-@pytest.mark.parametrize(
+@table("end", [b"\n", b"\r\n", b"\r"])
+@table(
     ("line", "edited"),
     [
         (b'data: {"type":"message_start","message":{"model":"gw","x":{"model":"y"}}}',

@@ -13,6 +13,7 @@ from mitm_gateway.exchange.web_pages import fields_for_pages, page_headers, pref
 from mitm_gateway.wire.addresses import parse_origin
 from mitm_gateway.wire.request import Arrival
 from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.table import table
 
 PAGE = "https://App.example"
 POLICY = Policy(origins=frozenset({"https://app.example", "vscode-webview://*"}))
@@ -20,7 +21,7 @@ ALLOW = (b"access-control-allow-origin", b"https://App.example")
 VARY = (b"vary", b"Origin")
 
 
-@pytest.mark.parametrize(
+@table(
     ("origin", "expected"),
     [
         ("https://app.example", True),

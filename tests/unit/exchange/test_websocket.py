@@ -9,6 +9,7 @@ import pytest
 
 from mitm_gateway.exchange.websocket import MessageUsage, is_websocket, refuse_socket, without_other_upgrade
 from support.core import make_head, make_rule, make_ruleset
+from support.table import table
 
 ASKED = {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 SOCKET = make_head("/v1/responses", ASKED, method="GET")
@@ -41,7 +42,7 @@ def test_a_websocket_is_asked_for_with_get() -> None:
     assert not is_websocket(make_head(headers=ASKED, method="POST"))
 
 
-@pytest.mark.parametrize(
+@table(
     ("keys", "is_refused"),
     [
         ({"models": {"map": {"a": "b"}}}, True),

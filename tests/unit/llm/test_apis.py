@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from mitm_gateway.llm.apis import APIS, OTHER, Form
 from mitm_gateway.llm.calls import call_of, has_two_readings, identify
 from support.core import make_head
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("request_line", "api", "model"),
     [
         ("POST /v1/messages", "messages", None),
@@ -91,7 +92,7 @@ def test_another_model_is_written_into_the_path_in_the_clients_way(
     assert identify("api.example.com", "POST", path).path_with(model) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "path", "form"),
     [
         ("api.anthropic.com", "/v1/models", "anthropic"),
@@ -135,7 +136,7 @@ def test_a_model_is_found_at_its_place(path: str, method: str) -> None:
         assert identify("api.example.com", method, call.path_with(call.model)).model == call.model
 
 
-@pytest.mark.parametrize(
+@table(
     "target",
     [
         "/v1/messages%2Fbatches", "/v1/messages%252Fbatches", "/v1/messages;x", "/v1/messages;x/batches", "/v1/messages%3B",
@@ -149,7 +150,7 @@ def test_a_path_that_servers_may_read_otherwise_is_known(target: str) -> None:
     assert has_two_readings(make_head(target))
 
 
-@pytest.mark.parametrize(
+@table(
     "target",
     [
         "/v1/messages", "/v1/messages?x=%2F;#", "/v1/%6dessages/", "/v1/Messages", "/v1/models/anthropic%2Fclaude",

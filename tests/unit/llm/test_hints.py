@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mitm_gateway.llm.hints import Failure, base_url_mistake, hint
+from support.table import table
 
 FAILURE = Failure(
     400, "application/json", b"", "/v1/messages", scheme="bearer", credential="gw", model="claude-x"
@@ -20,7 +21,7 @@ def anthropic(message: str, kind: str = "invalid_request_error") -> bytes:
     return f'{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}'.encode()
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "expected"),
     [
         (

@@ -16,6 +16,7 @@ from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from mitm_gateway.wire.sse import EventReader
 from support.eventstreams import chunk, converse, frame
 from support.shown import JSON, SSE, shown, stream
+from support.table import table
 
 
 def test_escape_sequences_are_visible_and_not_executed() -> None:
@@ -53,7 +54,7 @@ def test_many_damaged_events_produce_few_notes() -> None:
     assert "more notes" in text
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         b"", b"null", b"[]", b"{}", b"\xff\xfe", b"<html>", b'{"messages": 3}',
@@ -66,7 +67,6 @@ def test_many_damaged_events_produce_few_notes() -> None:
         b'{"messages": [{"role": {}, "content": [{"type": []}]}], "tools": [null], "system": {"a": 1}}',
         b"[" * 100_000, b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"a": "\\ud800"}',
     ],
-    ids=lambda body: str(body[:30]),
 )  # fmt: skip
 def test_malformed_bodies_are_shown_without_an_error(body: bytes) -> None:
     for content_type in (JSON, SSE, CONTENT_TYPE, ""):
@@ -147,7 +147,7 @@ BIG_BODIES: dict[str, Callable[[], tuple[bytes, str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BIG_BODIES)
+@table("name", BIG_BODIES)
 def test_ten_megabytes_are_shown_in_a_bounded_text(name: str) -> None:
     data, content_type = BIG_BODIES[name]()
     text = render(data, content_type)

@@ -8,6 +8,7 @@ import pytest
 
 from mitm_gateway.llm.prompt import Prompt, prompt_of
 from mitm_gateway.llm.prompt_difference import difference, in_words
+from support.table import table
 
 
 def prompt(body: Any) -> Prompt:
@@ -150,7 +151,7 @@ def test_text_of_a_request_cannot_act_on_a_terminal() -> None:
         assert line.isprintable()
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [None, 1, [], {}, {"messages": 1}, {"messages": [None, 1, "x", [], {}, {"role": 1, "content": {"a": [1]}}]},
      {"input": [{"type": "function_call_output", "call_id": "c"}], "tools": [1, {"function": 2}], "system": 3},

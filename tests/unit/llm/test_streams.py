@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from mitm_gateway.exchange.restore_model import AutoRestorer, always
 from mitm_gateway.llm.apis import APIS, Api
 from mitm_gateway.llm.conversation import render
 from mitm_gateway.llm.usage import Usage, reader_for
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.constants import STREAMS
+from support.table import table
 
 CONTENT_TYPES = {".sse": "text/event-stream", ".json": "application/json", ".eventstream": CONTENT_TYPE,
                  ".jsonl": "application/x-jsonl"}  # fmt: skip
@@ -26,15 +25,14 @@ FILES = sorted(STREAMS.iterdir())
 TEXTS = [path for path in FILES if path.stem.endswith(("-text", "-array")) and path.suffix != ".jsonl"]
 
 
-@pytest.mark.parametrize(
+@table(
     "api", [api for api in APIS if api.operation in ("chat", "generate_content") or api.stream == "json_lines"],
-    ids=lambda api: api.name,
 )  # fmt: skip
 def test_every_api_that_answers_with_a_conversation_has_a_recorded_response(api: Api) -> None:
     assert any(api_of(path) is api for path in FILES)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+@table("path", TEXTS)
 def test_a_recorded_response_is_shown_and_counted(path: Path) -> None:
     content_type, data = CONTENT_TYPES[path.suffix], path.read_bytes()
     text = render(data, content_type)
@@ -57,9 +55,7 @@ def counted(data: bytes, content_type: str) -> Usage:
     return reader.finish()
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if path.suffix != ".eventstream"], ids=lambda path: path.name
-)
+@table("path", [path for path in FILES if path.suffix != ".eventstream"])
 def test_every_name_in_a_recorded_response_is_restored(path: Path) -> None:
     data, api = path.read_bytes(), api_of(path)
     name = counted(data, CONTENT_TYPES[path.suffix]).model or "claude-x"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, reader_for
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.eventstreams import chunk
+from support.table import table
 
 
 def usage_of(content_type: str, *chunks: bytes) -> Usage:
@@ -165,11 +166,11 @@ def test_a_very_long_response_is_not_kept() -> None:
     assert usage_of("application/json", b'{"model":"m","x":"', b"x" * MAX_JSON_BYTES, b'"}') == Usage()
 
 
-@pytest.mark.parametrize(
+@table(
     "body", [b"", b"[]", b"5", b'{"usage":5,"message":[],"choices":[5]}', b'{"usage":{"input_tokens":true}}',
              b'{"model":5,"error":"x"}', b"[" * 100_000]
 )  # fmt: skip
-@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@table("kind", ["application/json", "text/event-stream"])
 def test_malformed_bodies_report_nothing(kind: str, body: bytes) -> None:
     data = b"data: " + body + b"\n\n" if kind == "text/event-stream" else body
     assert usage_of(kind, data) == Usage(is_stream=kind == "text/event-stream")
@@ -229,7 +230,7 @@ def test_tokens_written_to_the_cache_are_counted_by_their_time(
     assert (usage.cache_creation_tokens, usage.cache_creation_long_tokens) == (written, longer)
 
 
-@pytest.mark.parametrize(
+@table(
     ("response", "tier"),
     [
         ({"usage": {"input_tokens": 1, "service_tier": "standard", "inference_geo": "global"}}, None),

@@ -11,6 +11,7 @@ from mitm_gateway.exchange.record import REPLAYED, Record
 from mitm_gateway.exchange.report import Report
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.observe.gen_ai import Attributes, Operation, operation
+from support.table import table
 
 
 def record(path: str = "/v1/messages", upstream: str = "https://gw.test/base", **changes: Any) -> Record:
@@ -79,7 +80,7 @@ def test_openais_input_count_includes_cached_tokens() -> None:
     assert found.first_chunk_s is None  # it did not come as a stream
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "upstream", "operation_name", "provider"),
     [
         ("/v1/messages", "https://api.anthropic.com", "chat", "anthropic"),

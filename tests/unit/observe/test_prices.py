@@ -10,6 +10,7 @@ import pytest
 from mitm_gateway.observe.prices import Prices, built_in, read_price_list
 from mitm_gateway.observe.prices.price_list import parse_price_list
 from mitm_gateway.rules.problems import RulesError
+from support.table import table
 
 ENTRY = {"host": "api.anthropic.com", "method": "POST", "path": "/v1/messages", "model": "claude-opus-4-8"}
 PRICES = Prices()
@@ -60,7 +61,7 @@ def test_a_long_prompt_has_its_own_prices() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     "others",
     [
         {"model": "claude-opus-4-8-turbo"},
@@ -97,7 +98,7 @@ def test_a_file_of_the_user_has_precedence(tmp_path: Path) -> None:
     assert prices.cost({**ENTRY, "model": "claude-opus-5", "input_tokens": 1}) == pytest.approx(5e-6)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "problem"),
     [
         ("", 'p:1:1: the file is empty; expected a mapping with "models"'),

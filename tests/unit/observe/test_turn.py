@@ -9,6 +9,7 @@ import pytest
 from mitm_gateway.llm.cache_diagnosis import diagnosis
 from mitm_gateway.llm.prompt import prompt_of
 from mitm_gateway.observe.turn import Turn, report
+from support.table import table
 
 BODY: dict[str, Any] = {
     "model": "m",
@@ -54,7 +55,7 @@ def test_a_change_shows_how_far_the_cache_can_reach(changes: dict[str, Any], rea
     assert reach in report(turn(), turn(**changes))
 
 
-@pytest.mark.parametrize(
+@table(
     ("response", "told"),
     [
         ({"diagnostics": {"cache_miss_reason": {"type": "system_changed", "cache_missed_input_tokens": 12034}}},

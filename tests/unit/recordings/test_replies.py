@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mitm_gateway.recordings.replies import Comparison, Miss, Question, Replies
+from support.table import table
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": [{"name": "Read"}]}
 
@@ -63,7 +64,7 @@ def test_the_rotating_line_of_claude_code_does_not_matter() -> None:
     assert replies(first).take(second) == 1
 
 
-@pytest.mark.parametrize(
+@table(
     ("asked", "where"),
     [
         (question(method="GET"), "method"),

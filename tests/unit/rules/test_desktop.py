@@ -13,6 +13,7 @@ from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.rules.ruleset import RuleSet
 from mitm_gateway.rules.schema import Credential
+from support.table import table
 
 DESKTOP: dict[str, Any] = {
     "inferenceProvider": "gateway",
@@ -135,7 +136,7 @@ def test_a_misspelt_key_is_reported(key: str, suggestion: str) -> None:
     assert problems_of(DESKTOP | {key: "x"}) == [f'unknown key "{key}" (did you mean "{suggestion}"?)']
 
 
-@pytest.mark.parametrize(
+@table(
     "key",
     [
         "inferenceBedrockRegion", "inferenceVertexProjectId", "inferenceFoundryResource", "inferenceMaxTokensPerWindow",

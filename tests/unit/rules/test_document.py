@@ -15,6 +15,7 @@ from mitm_gateway.rules import yaml_events
 from mitm_gateway.rules.document import parse, read_document
 from mitm_gateway.rules.nodes import shown, type_name
 from mitm_gateway.rules.problems import Pos, RulesError
+from support.table import table
 from support.work import assert_linear
 
 EXAMPLE = "`mitm-gateway init PRESET` writes an example"
@@ -121,7 +122,7 @@ def test_broken_syntax_is_described_without_quoting_the_file(parser: str, text: 
         assert text_ == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         (b"", f'1:1: the file is empty; expected a mapping with "rules"; {EXAMPLE}'),

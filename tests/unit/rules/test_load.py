@@ -20,6 +20,7 @@ from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
 from support.constants import PACKAGE, RULES_DATA
+from support.table import table
 from support.work import assert_linear, work
 
 GOOD = sorted((RULES_DATA / "good").glob("*.yaml"))
@@ -34,7 +35,7 @@ def problems_of(text: str | bytes, environ: dict[str, str] | None = None) -> lis
     return [str(problem) for problem in raised.value.problems]
 
 
-@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+@table("path", BAD)
 def test_each_mistake_is_reported_with_its_position(path: Path) -> None:
     with pytest.raises(RulesError) as raised:
         parse_rules(path.read_bytes(), path.name, {})
@@ -54,7 +55,7 @@ def test_each_answer_to_a_beginner_names_the_place_and_the_fix() -> None:
             assert _FIX.search(line), line
 
 
-@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+@table("path", GOOD)
 def test_good_files_load(path: Path) -> None:
     assert parse_rules(path.read_bytes(), path.name, {}).rules
 
@@ -66,9 +67,7 @@ def test_the_json_schema_matches_the_models() -> None:
     assert SCHEMA.read_text() == expected
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in GOOD if "desktop" not in path.stem], ids=lambda path: path.stem
-)
+@table("path", [path for path in GOOD if "desktop" not in path.stem])
 def test_good_files_fit_the_json_schema(path: Path) -> None:
     text = path.read_text()
     data = json.loads(text) if text.startswith("{") else yaml.safe_load(text)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from mitm_gateway.rules.model_map import ModelMap, NameTemplate, base_name
 from mitm_gateway.rules.patterns import Glob
 from mitm_gateway.rules.schema import Match
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("claude-opus-4-8", "claude-opus-4-8"), ("claude[1m]", "claude"), ("claude[1M]", "claude"),
@@ -23,7 +24,7 @@ def test_the_notation_for_the_long_context_is_removed(text: str, expected: str) 
     assert base_name(text) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("names", "default", "asked", "sent"),
     [
         # exact, then file order, then the default
@@ -118,7 +119,7 @@ def test_a_condition_on_the_model_ignores_the_long_context(
     assert Match.model_validate({"host": "a.test"}).covers_model(name)
 
 
-@pytest.mark.parametrize(
+@table(
     ("names", "default", "sent", "asked"),
     [
         ({"a": "up-a"}, None, "up-a", "a"),

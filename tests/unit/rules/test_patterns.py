@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.rules.patterns import Glob, HostPattern, PathGlob
+from support.table import table
 from support.work import assert_linear
 
 
-@pytest.mark.parametrize(
+@table(
     ("glob", "text", "covers"),
     [
         ("claude-*", "claude-", True),
@@ -27,7 +28,7 @@ def test_globs(glob: str, text: str, covers: bool) -> None:
     assert Glob(glob).covers(text) is covers
 
 
-@pytest.mark.parametrize(
+@table(
     ("glob", "path", "covers"),
     [
         ("/v1/**", "/v1/", True),
@@ -85,7 +86,7 @@ def test_a_glob_that_makes_others_backtrack_takes_linear_work() -> None:
     assert_linear(match, 1024)
 
 
-@pytest.mark.parametrize(
+@table(
     ("pattern", "host", "covers"),
     [
         ("api.anthropic.com", "api.anthropic.com", True),
@@ -117,7 +118,7 @@ def test_host_patterns(pattern: str, host: str, covers: bool) -> None:
     assert found is covers
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "",

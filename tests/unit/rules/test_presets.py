@@ -14,6 +14,7 @@ from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.rules.ruleset import RuleSet
+from support.table import table
 
 # Variables that the presets read unless the rule gives the value.
 ENVIRONMENT = {
@@ -40,7 +41,7 @@ def test_the_presets_are_those_of_the_contract() -> None:
     assert presets.names() == CONTRACT
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@table("name", CONTRACT)
 def test_a_preset_is_dated_and_names_its_sources(name: str) -> None:
     data = presets.content(name)
     assert datetime.date.fromisoformat(data["date"]) >= datetime.date(2026, 11, 24)
@@ -50,7 +51,7 @@ def test_a_preset_is_dated_and_names_its_sources(name: str) -> None:
         assert all(isinstance(text, str) and "\n" not in text for text in data[part])
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@table("name", CONTRACT)
 def test_a_preset_has_a_path_and_an_auth_scheme(name: str) -> None:
     rule: dict[str, Any] = presets.load(name)
     assert "path" in rule["match"], "without a path, telemetry and settings would be forwarded too"
@@ -58,7 +59,7 @@ def test_a_preset_has_a_path_and_an_auth_scheme(name: str) -> None:
     assert "upstream" in rule or name in ("bedrock", "vertex")
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@table("name", CONTRACT)
 def test_init_writes_a_valid_rules_file(name: str) -> None:
     text = starter(name)
     ruleset = rules(text, **ENVIRONMENT)
@@ -67,7 +68,7 @@ def test_init_writes_a_valid_rules_file(name: str) -> None:
     assert all(len(line) <= 110 for line in text.splitlines())
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@table("name", CONTRACT)
 def test_the_proposals_in_the_comments_of_a_starter_are_valid(name: str) -> None:
     text = presets.content(name)["starter"]
     # A comment that looks like a YAML key is a proposal: each by itself replaces the key of the same name.
@@ -151,7 +152,7 @@ def version_of(name: str) -> tuple[str, list[str]]:
     return re.sub(r"[\d.-]+", "", plain), numbers
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@table("name", CONTRACT)
 def test_no_name_is_mapped_to_another_version(name: str) -> None:
     (rule,) = rules(starter(name), **ENVIRONMENT).rules
     for asked in NAMES:
@@ -160,7 +161,7 @@ def test_no_name_is_mapped_to_another_version(name: str) -> None:
             assert version_of(sent) == version_of(asked), asked
 
 
-@pytest.mark.parametrize(
+@table(
     ("preset", "asked", "sent"),
     [
         ("github-copilot", "claude-opus-4-8", "claude-opus-4.8"),

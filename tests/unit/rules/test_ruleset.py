@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.rules.ruleset import NEEDS_BODY, Asked, RuleSet
 from mitm_gateway.rules.schema import Rule
 from support.core import make_head, make_rule, make_ruleset
+from support.table import table
 
 
 def name_of(found: object) -> str | None:
@@ -28,7 +28,7 @@ def test_a_rule_for_another_host_does_not_match() -> None:
     assert rules.find(make_head(host="xapi.example.com")) is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("match", "head", "fits"),
     [
         ({"path": "/v1/**"}, {"target": "/v1/messages?beta=true"}, True),

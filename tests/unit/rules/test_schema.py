@@ -17,6 +17,7 @@ from mitm_gateway.rules.patterns import Glob
 from mitm_gateway.rules.schema import Auth, Credential, Match, Rule, RulesFile
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
+from support.table import table
 
 SMALLEST: dict[str, Any] = {"rules": [{"match": {"host": "a.test"}}]}
 
@@ -28,9 +29,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "5", "5 m", "5M", "-5s", "0s", "0.0h", "1d", "٣s", "5m\n", "1e3s", ".5s"]
-)
+@table("text", ["", "5", "5 m", "5M", "-5s", "0s", "0.0h", "1d", "٣s", "5m\n", "1e3s", ".5s"])
 def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration; expected"):
         parse_duration(text)
@@ -190,7 +189,7 @@ def test_the_schema_is_valid_and_accepts_the_smallest_file() -> None:
     assert fits(SMALLEST)
 
 
-@pytest.mark.parametrize(
+@table(
     "data",
     [
         {},
@@ -217,7 +216,6 @@ def test_the_schema_is_valid_and_accepts_the_smallest_file() -> None:
         changed("models", {"map": {"a": 4.5}}),
         changed("respond", {"count_tokens": True}),
     ],
-    ids=str,
 )
 def test_the_schema_shows_editors_mistakes(data: dict[str, Any]) -> None:
     assert not fits(data)

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.rules.variables import VariableError, expanded
+from support.table import table
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}", "SECRET": "S3CRET"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("plain", "plain"), ("${NAME}", "value"), ("a${NAME}b${NAME}", "avaluebvalue"), ("${EMPTY}", ""),
@@ -35,9 +36,7 @@ def test_an_unset_variable_is_named() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["${", "${}", "${NAME", "${1X}", "${A B}", "${NAME:default}", "${A:-${B}}", "${ß}"]
-)
+@table("text", ["${", "${}", "${NAME", "${1X}", "${A B}", "${NAME:default}", "${A:-${B}}", "${ß}"])
 def test_a_malformed_reference_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(VariableError) as raised:
         expanded(text, ENVIRON)

@@ -10,6 +10,7 @@ import pytest
 from mitm_gateway.text import bounded_json
 from mitm_gateway.text.bounded_json import is_overgrown, is_sparse
 from support.bodies import OVERGROWN, overgrown
+from support.table import table
 
 CONVERSATION = json.dumps(
     [
@@ -44,8 +45,8 @@ def test_a_text_that_is_large_as_data_is_not_sparse(items: bytes) -> None:
     assert not is_sparse(overgrown(items))
 
 
-@pytest.mark.parametrize("item", [b"0,", b"[],", b'"",', b'{"":0},', b'{"a":{"b":[[]]}},'])
-@pytest.mark.parametrize("place", [0.0, 0.4, 1.0])
+@table("item", [b"0,", b"[],", b'"",', b'{"":0},', b'{"a":{"b":[[]]}},'])
+@table("place", [0.0, 0.4, 1.0])
 def test_dense_values_are_found_wherever_they_are(item: bytes, place: float) -> None:
     words = b'"' + b"word " * 200_000 + b'",'
     dense = item * (len(words) // len(item))

@@ -30,6 +30,7 @@ from mitm_gateway.text.redact import (
     masked_text,
     without_query_keys,
 )
+from support.table import table
 
 VALUE = "sk-ant-api03-0123456789abcdef"
 
@@ -62,7 +63,7 @@ def test_the_last_four_characters_of_a_long_secret_show(value: str, expected: st
     assert masked(value) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "value", "expected"),
     [
         ("Authorization", f"Bearer {VALUE}", "Bearer ****cdef"),
@@ -143,24 +144,24 @@ NO_KEYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", KEYS_IN_USE)
+@table("name", KEYS_IN_USE)
 def test_names_in_use_for_keys_are_known(name: str) -> None:
     assert is_key_header(name.upper())
     assert is_key_parameter(f"{name}=x")
 
 
-@pytest.mark.parametrize("name", NO_KEYS)
+@table("name", NO_KEYS)
 def test_other_headers_are_no_keys(name: str) -> None:
     assert not is_key_header(name)
 
 
-@pytest.mark.parametrize("name", sorted(KEY_NAMES) + sorted(KEY_ENDINGS))
+@table("name", sorted(KEY_NAMES) + sorted(KEY_ENDINGS))
 def test_every_listed_name_is_masked_in_headers_and_queries(name: str) -> None:
     assert masked_fields(((name.encode(), b"hunter2"),)) == ((name.encode(), b"****"),)
     assert masked_target(f"/v1?a=1&{name}=hunter2") == f"/v1?a=1&{name}=****"
 
 
-@pytest.mark.parametrize(
+@table(
     "pair",
     ["key=S", "KEY=S", "k%65y=S", "k%2565y=S", "key%00=S", "key%00x=S", "%00key=S", "key[]=S", "key%5Ba%5D=S", "+key+=S",
      "%C2%A0key=S", "subscription-key=S", "X-Amz-Security-Token=S", "x-amz-signature=S", "sig=S", "api.key=S", "key"],
@@ -173,7 +174,7 @@ def test_query_parameters_that_carry_keys_are_removed_and_masked(pair: str) -> N
         assert shown == f"/p?a=%7e{separator}{pair.partition('=')[0]}=****{separator}b=+"
 
 
-@pytest.mark.parametrize(
+@table(
     "query",
     [
         "monkey=1",
@@ -232,8 +233,8 @@ def test_an_echoed_key_is_masked_in_the_name_of_a_field() -> None:
     assert fields_masked_exactly(fields, ["long-key-1", "abc"]) == ((b"X-****", b"****"), (b"X-abc", b"1"))
 
 
-@pytest.mark.parametrize("secret", ["user:gateway/key+0123456789", "gateway/key", "gateway-key-\xe9\xff?>"])
-@pytest.mark.parametrize(
+@table("secret", ["user:gateway/key+0123456789", "gateway/key", "gateway-key-\xe9\xff?>"])
+@table(
     "written",
     [
         lambda secret: "/login?next=" + quote(secret, safe=""),
@@ -279,9 +280,7 @@ def test_ordinary_text_is_not_taken_for_a_key(text: str) -> None:
     assert not looks_like_key(text)
 
 
-@pytest.mark.parametrize(
-    "key", ["a", "x", "on", "json", "true", "false", "chunked", "application", "keep-alive"]
-)
+@table("key", ["a", "x", "on", "json", "true", "false", "chunked", "application", "keep-alive"])
 def test_a_key_that_is_a_usual_word_leaves_the_fields_of_a_response_as_they_are(key: str) -> None:
     fields = (
         (b"Content-Type", b"application/json; charset=utf-8"), (b"Connection", b"keep-alive"),

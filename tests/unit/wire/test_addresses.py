@@ -19,9 +19,10 @@ from mitm_gateway.wire.addresses import (
     normal_path,
     parse_authority,
 )
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "ascii_form"),
     [
         ("gateway.straße.example", "gateway.xn--strae-oqa.example"),
@@ -51,7 +52,7 @@ def test_an_accepted_host_is_the_one_that_clients_read(label: str) -> None:
         assert found == idna.encode(text, uts46=True).decode()
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     ["169.254.169.254", "fe80::a9fe:a9fe%eth0", "::ffff:169.254.169.254", "fd00:ec2::254", "fd20:ce::254",
      "100.100.100.200", "168.63.129.16", "192.0.0.192"],
@@ -65,7 +66,7 @@ def test_other_addresses_are_not_metadata(text: str) -> None:
     assert not is_metadata_address(text)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("API.Anthropic.COM", "api.anthropic.com"),
@@ -83,7 +84,7 @@ def test_hosts_have_one_normal_form(text: str, expected: str) -> None:
     assert normal_host(text) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "",
@@ -153,7 +154,7 @@ def test_upstreams_are_parsed(text: str, expected: str) -> None:
     assert str(Upstream.parse(text)) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     ["h.test", "ftp://h.test", "https://", "https://u:p@h.test", "https://h.test?x", "https://h.test#x", "https://h.test/../x",
      "https://h.test/a//b", "https://h .test", "https://h.test\n", "https://h.test:0"],
@@ -163,7 +164,7 @@ def test_invalid_upstreams_are_refused(text: str) -> None:
         Upstream.parse(text)
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "odd"),
     [
         ("/v1/messages", False),

@@ -21,6 +21,7 @@ from mitm_gateway.wire.content_encoding import (
     decode,
     decode_prefix,
 )
+from support.table import table
 
 MIB = 1 << 20
 PLAIN = b'{"model":"claude-opus-4-8","text":"' + b"the quick brown fox " * 400 + b'"}'
@@ -50,17 +51,17 @@ def zstd_without_size(data: bytes) -> bytes:
     return writer.compress(data) + writer.flush()
 
 
-CODECS = [
-    pytest.param("gzip", gzipped, id="gzip"),
-    pytest.param("deflate", zlib.compress, id="deflate-zlib"),
-    pytest.param("deflate", raw_deflate, id="deflate-raw"),
-    pytest.param("br", brotlied, id="br"),
-    pytest.param("zstd", zstd, id="zstd"),
-    pytest.param("zstd", zstd_without_size, id="zstd-without-size"),
+CODECS: list[tuple[str, Encode]] = [
+    ("gzip", gzipped),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("br", brotlied),
+    ("zstd", zstd),
+    ("zstd", zstd_without_size),
 ]
 
 
-@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+@table(("encoding", "encode"), CODECS)
 def test_each_coding_is_decoded(encoding: str, encode: Encode) -> None:
     assert decode(encode(PLAIN), encoding, MIB) == PLAIN
 
@@ -91,23 +92,23 @@ def test_an_unknown_coding_is_not_quoted_back() -> None:
     assert str(caught.value) == "the content encoding is not one of gzip, x-gzip, deflate, br, zstd"
 
 
-@pytest.mark.parametrize(("encoding", "encode"), [*CODECS, pytest.param("", bytes, id="identity")])
+@table(("encoding", "encode"), [*CODECS, ("", bytes)])
 def test_a_body_of_exactly_the_limit_passes_and_one_byte_more_does_not(encoding: str, encode: Encode) -> None:
     assert decode(encode(PLAIN), encoding, len(PLAIN)) == PLAIN
     with pytest.raises(TooLarge):
         decode(encode(PLAIN), encoding, len(PLAIN) - 1)
 
 
-@pytest.mark.parametrize(("encoding", "encode"), CODECS)
-@pytest.mark.parametrize("cut", [1, 10, len(PLAIN)], ids=["last byte", "ten bytes", "nearly all"])
+@table(("encoding", "encode"), CODECS)
+@table("cut", [1, 10, len(PLAIN)])
 def test_a_cut_off_body_is_corrupt(encoding: str, encode: Encode, cut: int) -> None:
     data = encode(PLAIN)
     with pytest.raises(Corrupt):
         decode(data[: max(1, len(data) - cut)], encoding, MIB)
 
 
-@pytest.mark.parametrize(("encoding", "encode"), CODECS)
-@pytest.mark.parametrize("junk", [b"x", b"\0", b"junk" * 50_000], ids=["one byte", "zero", "much"])
+@table(("encoding", "encode"), CODECS)
+@table("junk", [b"x", b"\0", b"junk" * 50_000])
 def test_trailing_data_is_corrupt(encoding: str, encode: Encode, junk: bytes) -> None:
     with pytest.raises(Corrupt):
         decode(encode(PLAIN) + junk, encoding, MIB)
@@ -153,7 +154,7 @@ def test_a_bomb_takes_little_more_than_the_limit(encoding: str, encode: Encode) 
 
 def test_a_bomb_inside_a_bomb_is_stopped_at_the_first_layer() -> None:
     with pytest.raises(TooLarge):
-        decode(gzipped(gzipped(bytes(64 * MIB)) * 100), "gzip, gzip", MIB)
+        decode(gzipped(gzipped(bytes(8 * MIB)) * 100), "gzip, gzip", MIB)
 
 
 def test_a_zstd_window_beyond_the_limit_is_refused() -> None:
@@ -174,7 +175,7 @@ def test_a_prefix_of_a_cut_off_body_is_decoded(encoding: str, encode: Encode) ->
     assert words.startswith(shown)
 
 
-@pytest.mark.parametrize(("encoding", "encode"), [*CODECS, pytest.param("", bytes, id="identity")])
+@table(("encoding", "encode"), [*CODECS, ("", bytes)])
 def test_a_prefix_of_a_whole_body_is_the_body_up_to_the_limit(encoding: str, encode: Encode) -> None:
     assert decode_prefix(encode(PLAIN), encoding, MIB) == PLAIN
     assert decode_prefix(encode(PLAIN), encoding, 100) == PLAIN[:100]
@@ -201,7 +202,7 @@ def test_garbage_raises_only_decoding_errors(data: bytes, encoding: str, limit: 
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20), st.sampled_from(CODECS))
-def test_encoded_bodies_are_decoded(parts: list[bytes], codec: object) -> None:
-    encoding, encode = codec.values  # type: ignore[attr-defined]
+def test_encoded_bodies_are_decoded(parts: list[bytes], codec: tuple[str, Encode]) -> None:
+    encoding, encode = codec
     data = b"".join(parts * 40)
     assert decode(encode(data), encoding, len(data)) == data

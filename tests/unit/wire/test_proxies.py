@@ -6,6 +6,7 @@ import pytest
 
 from mitm_gateway.wire.addresses import UrlScheme
 from mitm_gateway.wire.proxies import Proxies, Proxy, bytes_of, is_excepted
+from support.table import table
 
 
 def used(scheme: UrlScheme = "https", host: str = "gw.test", **environ: str) -> str | None:
@@ -31,14 +32,14 @@ def test_variables_are_read_as_curl_reads_them(
     assert (used("https", **environ), used("http", **environ)) == (https, http)
 
 
-@pytest.mark.parametrize(
+@table(
     "host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "0.0.0.0"]
 )
 def test_this_machine_is_reached_directly(host: str) -> None:
     assert used(host=host, ALL_PROXY="a:1") is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("entry", "host", "covers"),
     [
         ("gw.test", "gw.test", True),
@@ -85,7 +86,7 @@ def test_a_url_is_read_as_curl_reads_it(text: str, proxy: str, user: str | None,
     assert (str(found), found.user, found.password.reveal()) == (proxy, user, password)
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "http://",
