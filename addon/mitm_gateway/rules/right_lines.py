@@ -32,6 +32,7 @@ _SLIPS: tuple[tuple[str, str, str, str], ...] = (
     ("rule", "credentials unmatched version", "", _AT_TOP),
     ("match", "auth upstream query beta body respond preset", "", _BESIDE),
     ("match", "url uri domain domains hostname server authority address", "host", "host: NAME"),
+    ("match", "port ports", "host", "host: NAME:PORT"),
     ("match", "headers", "header", "header: {NAME: VALUE}"),
     ("match", "models modelname", "model", "model: NAME"),
     ("match", "prefix location route paths", "path", "path: /v1/**"),

@@ -148,6 +148,7 @@ _SYNTAX_FAULTS = (
     ("found unexpected document separator", "a quoted text is not closed"),
     ("escape", _ESCAPE_FAULT),
     ("Unicode character code", _ESCAPE_FAULT),
+    ("hexdecimal number", _ESCAPE_FAULT),  # as libyaml spells it
     ("',' or ']'", 'a list is not closed; expected "," or "]"'),
     ("',' or '}'", 'a mapping is not closed; expected "," or "}"'),
     ("tag", _TAG_FAULT),

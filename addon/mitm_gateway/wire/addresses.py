@@ -259,7 +259,7 @@ class Upstream:
         except AmbiguousHost as fault:
             raise ValueError(fault.reason) from None
         except ValueError:
-            raise ValueError('has no valid host; expected "https://host[:port][/base]"') from None
+            raise ValueError('has no valid host or port; expected "https://host[:port][/base]"') from None
         base = (slash + path).rstrip("/")
         if not base.isascii():
             raise ValueError("has a base path that is not ASCII; expected it percent-encoded")
