@@ -50,10 +50,17 @@ _STATUSES = (400, 401, 403, 413, 426, 502)
 _REASON = "\x00"
 # The distinct places of models in requests; Lua counts them from 1.
 _PLACES = tuple(dict.fromkeys(api.request for api in (OTHER, *APIS)))
-# The distinct places of models in responses, with JSON Lines apart.
-_RESPONSES = tuple(dict.fromkeys((api.response, api.stream == "json_lines") for api in (OTHER, *APIS)))
+
+
+def _answers(api: Api) -> tuple[tuple[Place, ...], bool, bool]:
+    """Return the places of models in responses, and whether they are JSON Lines, and models resources."""
+    return api.response, api.stream == "json_lines", api.has_resource_names
+
+
+# The distinct kinds of responses.
+_RESPONSES = tuple(dict.fromkeys(map(_answers, (OTHER, *APIS))))
 _ANSWERED = tuple(
-    dict.fromkeys([OTHER.response, restore_model.JSON_PLACES, *(each for each, _ in _RESPONSES)])
+    dict.fromkeys([OTHER.response, restore_model.JSON_PLACES, *(places for places, *_ in _RESPONSES)])
 )
 _PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
 
@@ -115,7 +122,7 @@ def _of_responses() -> dict[str, Any]:
     return {
         "max_held_bytes": json_scanner.MAX_HELD_BYTES,
         "max_key_bytes": json_scanner.MAX_KEY_BYTES,
-        "responses": [_response(places, is_lines=is_lines) for places, is_lines in _RESPONSES],
+        "responses": list(map(_response, _RESPONSES)),
         "response_trees": list(map(_response_tree, _ANSWERED)),
         "event_fields": [field.decode() for field in body_kind.FIELDS],
         "frames_type": aws_eventstream.CONTENT_TYPE,
@@ -218,18 +225,20 @@ def api_data(api: Api) -> Mapping[str, Any]:
         "counts_tokens": api.local == "count_tokens",
         "query": api.query,
         "tree": _PLACES.index(api.request) + 1,
-        "response": _RESPONSES.index((api.response, api.stream == "json_lines")) + 1,
+        "response": _RESPONSES.index(_answers(api)) + 1,
         "is_about_earlier": api.is_about_earlier,
         "has_resource_names": api.has_resource_names,
     }
 
 
-def _response(places: tuple[Place, ...], *, is_lines: bool) -> Mapping[str, Any]:
+def _response(answers: tuple[tuple[Place, ...], bool, bool]) -> Mapping[str, Any]:
+    places, is_lines, has_resource_names = answers
     json_places = restore_model.JSON_PLACES if places == OTHER.response else places
     return {
         "sse": _ANSWERED.index(places) + 1,
         "json": _ANSWERED.index(json_places) + 1,
         "is_lines": is_lines,
+        "has_resource_names": has_resource_names,
     }
 
 

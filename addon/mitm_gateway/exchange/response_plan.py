@@ -120,7 +120,7 @@ def _rename_for(plan: Plan, record: Record, api: Api) -> Rename | None:
         return by_name(models.names.asked_for)
     if record.model is None or record.model_sent == record.model:
         return None
-    return always(record.model)
+    return always(record.model, keeps_resource=api.has_resource_names)
 
 
 def summarize(

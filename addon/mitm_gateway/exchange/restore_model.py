@@ -21,11 +21,17 @@ _MAX_FIELD_NAME = 8
 _MAX_UNDECIDED = 64
 
 
-def always(name: str) -> Rename:
-    """Return a function that replaces every model by this name, and keeps a resource name up to the model."""
+def always(name: str, *, keeps_resource: bool = False) -> Rename:
+    """Return a function that replaces every model by this name.
+
+    With `keeps_resource` a model is written as a resource, `models/NAME`, of which the client asked for the name only.
+    Elsewhere `models/` is part of a name, as in `accounts/fireworks/models/NAME`.
+    """
     replacement = json_string(name)
 
     def rename(text: bytes) -> bytes:
+        if not keeps_resource:
+            return replacement
         resource, slash, _ = text.rpartition(b"models/")
         return resource + slash + replacement[1:] if slash else replacement
 

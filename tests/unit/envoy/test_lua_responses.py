@@ -200,8 +200,9 @@ end
 
 # Returns the pieces that leave, and what is held at the end.
 RESTORE = """
-return function(kind, name, tree, pieces)
-  local restorer, passed = restore[kind](restore.always(escapes.quoted(name)), CONSTANTS.response_trees[tree]), {}
+return function(kind, name, keeps, tree, pieces)
+  local rename, passed = restore.always(escapes.quoted(name), keeps), {}
+  local restorer = restore[kind](rename, CONSTANTS.response_trees[tree])
   for piece in python.iter(pieces) do passed[#passed + 1] = restorer:feed(piece) end
   passed[#passed + 1] = restorer:flush()
   return table.concat(passed, "|")
@@ -230,9 +231,12 @@ ANSWERS = (ANSWER | st.lists(ANSWER, max_size=3)).map(
 
 def assert_restored_alike(lua: Library, kind: str, places: tuple[Place, ...], pieces: list[bytes]) -> None:
     restorers = {"json": JsonRestorer, "sse": SseRestorer, "json_lines": LinesRestorer}
-    restorer = restorers[kind](always(NAME), places)
+    keeps = places not in (OTHER.response, JSON_PLACES)
+    restorer = restorers[kind](always(NAME, keeps_resource=keeps), places)
     wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
-    assert lua.execute(RESTORE)(kind.encode(), NAME.encode(), PLACES.index(places) + 1, pieces) == wanted
+    assert (
+        lua.execute(RESTORE)(kind.encode(), NAME.encode(), keeps, PLACES.index(places) + 1, pieces) == wanted
+    )
 
 
 @given(

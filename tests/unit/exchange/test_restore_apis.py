@@ -18,7 +18,8 @@ JSON, SSE = "application/json", "text/event-stream"
 
 
 def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] | None = None) -> bytes:
-    restorer = AutoRestorer(by_name(names.get) if names else always("asked"), api, content_type)
+    one_name = always("asked", keeps_resource=api.has_resource_names)
+    restorer = AutoRestorer(by_name(names.get) if names else one_name, api, content_type)
     return b"".join([*map(restorer.feed, chunks), restorer.flush()])
 
 
@@ -34,6 +35,7 @@ def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] 
         ("gemini-generate", b'[{"modelVersion":"sent"}\n,\n{"modelVersion":"sent"}]',
          b'[{"modelVersion":"asked"}\n,\n{"modelVersion":"asked"}]'),
         ("gemini", b'{"model":"models/sent"}', b'{"model":"models/asked"}'),
+        ("chat-completions", b'{"model":"accounts/fireworks/models/sent"}', b'{"model":"asked"}'),
         ("realtime", b'{"session":{"model":"sent"},"model":"sent"}',
          b'{"session":{"model":"asked"},"model":"sent"}'),
     ],

@@ -217,9 +217,11 @@ function Scanner:feed(data)
   return table.concat(out)
 end
 
--- Return a function that replaces each model by this name, a JSON string, and keeps a resource name up to the model.
-function restore.always(replacement)
+-- Return a function that replaces each model by this name, a JSON string; with `keeps_resource` it keeps a resource name
+-- up to the model.
+function restore.always(replacement, keeps_resource)
   return function(model)
+    if not keeps_resource then return replacement end
     local last, at = nil, model:find("models/", 1, true)
     while at do
       last = at + 6
