@@ -57,10 +57,13 @@ def post(proxy: Mitmdump, path: str = "/v1/messages?key=query-secret-0123456789"
 
 
 def test_a_call_becomes_a_span_and_counts_in_the_metrics(
-    recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector
+    recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector, tmp_path: Path
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large-1"), gated=False))
-    proxy = start(mitmdump, upstream, *OTEL, env=to_collector(collector, OTEL_SERVICE_NAME="my-gateway"))
+    logins = tmp_path / "logins"
+    logins.write_text("default login somebody password of-another-host\n")
+    env = to_collector(collector, OTEL_SERVICE_NAME="my-gateway", NETRC=str(logins))
+    proxy = start(mitmdump, upstream, *OTEL, env=env)
     post(proxy)
     collector.wait_until(lambda seen: seen.spans and len(seen.points) == 4)
     [span] = collector.spans

@@ -231,12 +231,16 @@ def test_google_application_default_credentials(
             }
         )
     )
-    done = command.run("token", "google", env={"GOOGLE_APPLICATION_CREDENTIALS": str(account)})
+    logins = tmp_path / "logins"
+    logins.write_text("default login somebody password of-another-host\n")
+    env = {"GOOGLE_APPLICATION_CREDENTIALS": str(account), "NETRC": str(logins)}
+    done = command.run("token", "google", env=env)
     assert done.returncode == 0, done
     printed = json.loads(done.stdout)
     assert printed["token"] == "ya29.test"
     assert 3500 < printed["expires_at"] - time.time() <= 3601
     assert form(upstream.requests[0])["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    assert upstream.requests[0].header("authorization") is None
 
 
 def test_google_without_credentials_names_the_way_to_get_some(command: Command) -> None:

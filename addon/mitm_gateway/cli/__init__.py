@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..rules.problems import RulesError
+from ..text.printable import one_line
 from . import (
     check,
     completion,
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAULT
     except OSError as fault:
         # A missing folder or a full disk is no defect of the program, so there is no traceback.
-        print_fault(f"mitm-gateway: {fault.filename or 'fault'}: {fault.strerror or fault}")
+        place = one_line(str(fault.filename or "fault"))
+        print_fault(f"mitm-gateway: {place}: {fault.strerror or fault}")
         return FAULT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -81,11 +83,11 @@ def _open_closed_streams() -> None:
 
 
 def _buffer_lines() -> None:
-    """Write each line at once, also to a file or a pipe."""
+    """Write each line at once, also to a file or a pipe, with escapes for what its encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
-                stream.reconfigure(line_buffering=True)
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

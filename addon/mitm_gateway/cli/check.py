@@ -16,6 +16,7 @@ from ..rules.problems import RulesError
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Credential
 from ..rules.suspicions import suspicions
+from ..text.printable import one_line
 from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, rule_count, say
 from .rules_source import find_rules
 
@@ -64,7 +65,7 @@ def _check(name: str) -> int:
 
 def _passed(name: str, ruleset: RuleSet) -> int:
     warn(ruleset, os.environ)
-    print(f"{name}: {rule_count(ruleset)}, no problems")
+    print(f"{one_line(name)}: {rule_count(ruleset)}, no problems")
     return OK
 
 

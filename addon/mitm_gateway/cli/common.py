@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from ..rules.ruleset import RuleSet
-from ..text.printable import counted
+from ..text.printable import counted, visible
 
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "mitm-gateway"
@@ -58,13 +58,13 @@ def rule_count(ruleset: RuleSet) -> str:
 
 def say(text: str, *, wraps: bool = True) -> None:
     """Print a message to stderr, so that stdout contains results only. A command line must not wrap."""
-    message = f"mitm-gateway: {text}"
+    message = visible(f"mitm-gateway: {text}")
     print(_wrapped(message, sys.stderr) if wraps else message, file=sys.stderr, flush=True)
 
 
 def print_fault(fault: object) -> None:
     """Print a fault to stderr, in red on a terminal."""
-    text = _wrapped(str(fault), sys.stderr)
+    text = _wrapped(visible(str(fault)), sys.stderr)
     print(f"\x1b[31m{text}\x1b[0m" if wants_colour(sys.stderr) else text, file=sys.stderr)
 
 

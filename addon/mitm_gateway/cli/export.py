@@ -15,6 +15,7 @@ from ..rules.problems import RulesError
 from ..wire.addresses import normal_host, parse_origin
 from .common import OK, Subparsers, add_rules_option, examples, say, wrong_usage
 from .rules_source import find_rules, rules_line
+from .saving import whole_file
 
 T = TypeVar("T")
 
@@ -102,7 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, text in files(source.ruleset, options).items():
         file = arguments.output / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        # Envoy may run as another user.
+        with whole_file(file, mode=0o644) as whole:
+            whole.write(text)
         print(file)
     say(rules_line(source))
     return OK

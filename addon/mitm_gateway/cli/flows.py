@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 from ..llm import conversation
 from ..recordings import cases, json_lines, listing, page, sessions, show
 from ..rules.load import load
+from ..rules.read_file import FileError, open_file
 from ..text.printable import counted, one_line
 from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, say, terminal_width, wrong_usage
 from .rules_source import told_rules
+from .saving import whole_file
 
 if TYPE_CHECKING:
     from ..mitm.recorded_flows import Recording
@@ -184,22 +187,25 @@ def _write_page(out: Path, title: str, requests: Iterable[Recorded], recording: 
 
     if out.exists() and not _is_page(out):
         return wrong_usage(f"{out}: the file exists, and this command did not write it; name another one")
-    whole = page.Page(title)
-    with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as to:
+    whole, remarks, fault, is_empty = page.Page(title), [], None, True
+    with whole_file(out) as to:
         to.write(whole.start())
-        remarks: list[str] = []
         try:
             for request in requests:
                 to.write(whole.request(request))
-        except RecordingError as fault:
-            remarks.append(str(fault))
-            raise
-        finally:
-            to.write(whole.end([*recording.notes, *remarks]))
+                is_empty = False
+        except RecordingError as found:
+            if is_empty:
+                raise
+            fault, remarks = found, [str(found)]
+        to.write(whole.end([*recording.notes, *remarks]))
+    if fault is not None:
+        raise fault
     say(f"{out}: written")
     return OK
 
 
 def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
+    with contextlib.suppress(FileError), open_file(path) as file:
         return file.read(len(page.START)) == page.START.encode()
+    return False

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 import textwrap
 from pathlib import Path
 
 from ..rules import presets
 from .common import FAULT, OK, Subparsers, default_rules, examples, say
 from .presets import WIDTH, unknown_preset
+from .saving import whole_file
 
 
 def add(commands: Subparsers) -> None:
@@ -39,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.rules or default_rules()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        _write(path, starter(arguments.preset), overwrite=arguments.force)
+        with whole_file(path, overwrite=arguments.force) as file:
+            file.write(starter(arguments.preset))
     except FileExistsError:
         say(f"{path}: the file exists; --force overwrites it")
         return FAULT
@@ -60,17 +60,3 @@ def starter(name: str) -> str:
     lines = [line for text in comments for line in textwrap.wrap(text, WIDTH, break_long_words=False)]
     head = "\n".join(f"# {line}" for line in lines)
     return f"{head}\nversion: 1\n\n{data['starter']}"
-
-
-def _write(path: Path, text: str, *, overwrite: bool) -> None:
-    """Write the whole file or nothing, readable by its owner only."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        if overwrite:
-            Path(draft).replace(path)
-        else:
-            path.hardlink_to(draft)
-    finally:
-        Path(draft).unlink(missing_ok=True)

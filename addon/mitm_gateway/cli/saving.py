@@ -1,13 +1,15 @@
-"""Recordings that `run` and `serve` write: new, private files."""
+"""Files that commands write: recordings of `run` and `serve`, and files that are written as a whole or not at all."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from .common import say
 
@@ -16,6 +18,28 @@ _OPTION = "save_stream_file"
 
 class SaveError(Exception):
     """A recording cannot be written there; the text says why, and what to do."""
+
+
+@contextmanager
+def whole_file(path: Path, *, mode: int = 0o600, overwrite: bool = True) -> Iterator[IO[str]]:
+    """Yield a file that takes its place once it is complete, and of which nothing stays if that fails.
+
+    Raises FileExistsError where nothing may be overwritten. A link in its place is replaced, not followed.
+    """
+    try:
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".mitm-gateway-")
+    except OSError as fault:
+        raise OSError(fault.errno, fault.strerror, str(path)) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            yield file
+            os.fchmod(file.fileno(), mode)
+        if overwrite:
+            Path(draft).replace(path)
+        else:
+            path.hardlink_to(draft)
+    finally:
+        Path(draft).unlink(missing_ok=True)
 
 
 def add_save_option(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..observe.prices import Prices
 from ..observe.stats import WAYS, Cost, Stats, logged_cost
 from ..rules.problems import RulesError
-from ..text.printable import counted, visible
+from ..rules.read_file import FileError, open_file
+from ..text.printable import counted, one_line, visible
 from .common import FAULT, OK, Subparsers, examples, say, wrong_usage
 
 
@@ -54,8 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.file is None:
         stats.add_lines(sys.stdin.buffer)
     else:
-        with arguments.file.open("rb") as lines:
-            stats.add_lines(lines)
+        try:
+            log = open_file(arguments.file, pipes=True)
+        except FileError as fault:
+            say(f"{one_line(str(arguments.file))}: {fault}")
+            return FAULT
+        with log:
+            stats.add_lines(log)
     print(visible("\n".join(stats.table(arguments.by))))
     if stats.unreadable:
         verb = "is no entry" if stats.unreadable == 1 else "are no entries"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +16,10 @@ from typing import Any
 
 from ..credentials.tokens import copilot, google, oauth2
 from ..credentials.tokens.http_client import TokenError
+from ..credentials.value import MAX_SECRET_BYTES
+from ..rules.read_file import FileError, read_regular_file
 from .common import FAULT, OK, Subparsers, config_folder, examples, say
+from .saving import whole_file
 
 # In the order in which GitHub's Copilot CLI reads them.
 _GITHUB_VARIABLES = ("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN")
@@ -100,8 +104,8 @@ def github_token(environ: Mapping[str, str], kept: Path) -> str | None:
     for name in _GITHUB_VARIABLES:
         if environ.get(name):
             return environ[name].strip()
-    if kept.is_file():
-        return kept.read_text().strip() or None
+    with contextlib.suppress(FileError, UnicodeDecodeError):
+        return read_regular_file(kept, MAX_SECRET_BYTES).decode().strip() or None
     if gh := shutil.which("gh", path=environ.get("PATH")):
         done = subprocess.run([gh, "auth", "token"], capture_output=True, text=True, check=False)
         if done.returncode == 0:
@@ -112,9 +116,7 @@ def github_token(environ: Mapping[str, str], kept: Path) -> str | None:
 def _keep(file: Path, token: str) -> None:
     """Write the token to a file that only its owner can read."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as opened:
-        os.fchmod(handle, 0o600)
+    with whole_file(file) as opened:
         opened.write(token + "\n")
     say(f"token: the sign-in is stored in {file}")
 
@@ -139,9 +141,9 @@ def _secret(arguments: argparse.Namespace) -> str:
     else:
         place = str(arguments.secret_file)
         try:
-            secret = arguments.secret_file.expanduser().read_text()
-        except OSError as fault:
-            raise TokenError(f"{place}: {fault.strerror}") from None
+            secret = read_regular_file(arguments.secret_file.expanduser(), MAX_SECRET_BYTES).decode()
+        except (FileError, UnicodeDecodeError) as fault:
+            raise TokenError(f"{place}: {'not UTF-8' if isinstance(fault, ValueError) else fault}") from None
     if not secret.strip():
         raise TokenError(f"{place} contains no secret")
     return secret.strip()

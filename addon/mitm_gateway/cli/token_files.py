@@ -8,7 +8,6 @@ import base64
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..rules.fields import parse_duration
 from ..rules.ruleset import RuleSet
 from .common import FAULT, OK, Subparsers, add_rules_option, examples, say, wrong_usage
 from .rules_source import find_rules, rules_line
+from .saving import whole_file
 
 # Helpers run again well before their value expires, so one look a second is enough.
 _PAUSE_S = 1.0
@@ -133,9 +133,6 @@ class Writer:
     def _write(self, file: str, text: str) -> None:
         if self._written.get(file) == text:
             return
-        # mkstemp creates it with mode 0600, in the same folder, so that the rename is atomic.
-        handle, draft = tempfile.mkstemp(prefix=f".{file}-", dir=self._folder)
-        with os.fdopen(handle, "w", encoding="ascii") as stream:
+        with whole_file(self._folder / file) as stream:
             stream.write(text)
-        Path(draft).replace(self._folder / file)
         self._written[file] = text

@@ -17,7 +17,7 @@ from ..rules.ruleset import RuleSet
 from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
 from .flows import arrival_of, head_of
-from .recorder import FACTS
+from .recorder import facts_of
 from .replay import original_head
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ class Commands:
             return ["not an HTTP flow"]
         arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
         head = original_head(flow) or head_of(flow, arrival)
-        facts = flow.metadata.get(FACTS, {})
-        return explain(self._rules(), head, facts.get("model") or _model_in(flow), arrival).lines()
+        model = facts_of(flow).get("model") or _model_in(flow)
+        return explain(self._rules(), head, model, arrival).lines()
 
     @command.command("gateway.diff")
     def diff(self, flows: str = "@focus", other: str = "") -> Sequence[str]:

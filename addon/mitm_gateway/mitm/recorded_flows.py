@@ -17,7 +17,7 @@ from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import Fields, RequestHead
 from .flows import arrival_of, head_of
-from .recorder import FACTS
+from .recorder import facts_of
 from .recording_file import RecordingError, RecordingReader
 from .replay import original_head
 
@@ -46,7 +46,7 @@ class Recording:
             try:
                 found = recorded(flow, number, self.masks)
             except ANY_FAULT as fault:
-                self.notes.append(
+                self._reader.note(
                     f"request {number} has invalid values ({type(fault).__name__}) and is left out"
                 )
                 continue
@@ -73,7 +73,6 @@ def recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     masks = known.having(
         (*request.headers.fields, *(response.headers.fields if response else ())), request.path
     )
-    facts = flow.metadata.get(FACTS)
     return Recorded(
         number,
         _masked_head(head, masks),
@@ -85,7 +84,7 @@ def recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
         total_s=_between(began, response.timestamp_end) if response else None,
         error=masks.text(error.msg) if error else None,
         ending=_ending(flow),
-        facts=_masked_facts(facts, masks) if isinstance(facts, dict) else {},
+        facts=_masked_facts(facts_of(flow), masks),
         arrival=replace(arrival, tls=head.scheme == "https", sni=head.host),
         messages=_messages(flow, masks),
         masks=masks,
@@ -116,8 +115,7 @@ def _between(start: float, end: float | None) -> float | None:
 
 
 def _ending(flow: http.HTTPFlow) -> Ending:
-    facts = flow.metadata.get(FACTS)
-    known = _ENDINGS.get(facts.get("outcome")) if isinstance(facts, dict) else None
+    known = _ENDINGS.get(facts_of(flow).get("outcome"))
     if known or flow.error is None:
         return known or "complete"
     return "client_left" if "client" in flow.error.msg.lower() else "broke_off"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import exceptions, http
+from mitmproxy.flow import Flow
 from pydantic_core import to_json
 
 from ..exchange.comment import comment_of
+from ..exchange.facts import known_facts
 from ..exchange.record import Record
 from ..exchange.report import Report
 from ..observe.log_file import LogFile
@@ -105,6 +107,11 @@ class Recorder:
         if (rule, hint) not in self._logged_hints and len(self._logged_hints) < _MAX_HINTS:
             self._logged_hints.add((rule, hint))
             logger.warning("%s: answered with %s: %s", rule, status, hint)
+
+
+def facts_of(of: Flow) -> Mapping[str, Any]:
+    """Return the facts about a flow, which may come from a file; empty if no rule took it."""
+    return known_facts(of.metadata.get(FACTS))
 
 
 def _show(flow: http.HTTPFlow, report: Report, entry: Mapping[str, object], marker: str) -> None:

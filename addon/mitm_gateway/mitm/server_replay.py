@@ -27,7 +27,7 @@ from ..wire.content_encoding import DecodingError, decode
 from ..wire.refusal import Refusal
 from ..wire.request import RequestHead
 from .flows import arrival_of, head_of
-from .recorder import FACTS
+from .recorder import facts_of
 from .recording_file import RecordingReader
 from .replay import ORIGINAL, original_head
 
@@ -63,8 +63,7 @@ class ServerReplay:
         return f"server_replay: {counted(len(self.replies), 'recorded response')} for the requests of rules{left_out}"
 
     def _add(self, number: int, flow: http.HTTPFlow) -> None:
-        facts = flow.metadata.get(FACTS)
-        facts = facts if isinstance(facts, dict) else {}
+        facts = facts_of(flow)
         if flow.response is None or facts.get("is_answered_here"):
             return
         if _is_incomplete(flow, facts):
@@ -110,8 +109,8 @@ def _comparison(options: Options) -> Comparison:
 def _is_incomplete(flow: http.HTTPFlow, facts: Mapping[str, Any]) -> bool:
     """Return whether the end of a response is missing: it broke off, or it was longer than gateway_capture."""
     assert flow.response is not None
-    kept, passed = flow.response.raw_content, facts.get("bytes_in")
-    is_cut = kept is None or (isinstance(passed, int) and passed > len(kept))
+    kept = flow.response.raw_content
+    is_cut = kept is None or facts.get("bytes_in", 0) > len(kept)
     return flow.error is not None or is_cut or flow.response.status_code == SWITCHING
 
 

@@ -21,7 +21,7 @@ from ..observe.turn import Turn, report
 from ..text.bounded_json import parsed
 from ..text.redact import masked_text
 from ..wire.content_encoding import DecodingError, decode
-from .recorder import FACTS
+from .recorder import facts_of
 
 # The flows that one search looks at, the requests that it compares, and the bytes that it may parse for that.
 MAX_WALK, MAX_COMPARED, MAX_BYTES = 1_000, 16, 2 << 20
@@ -55,12 +55,7 @@ def compared(earlier: http.HTTPFlow, later: http.HTTPFlow) -> list[str]:
 
 def _turn(of: http.HTTPFlow, limit: int) -> Turn | None:
     prompt = _prompt(of, limit)
-    return None if prompt is None else Turn(prompt, _facts(of), _response(of))
-
-
-def _facts(of: http.HTTPFlow) -> dict[str, Any]:
-    facts = of.metadata.get(FACTS)
-    return facts if isinstance(facts, dict) else {}
+    return None if prompt is None else Turn(prompt, facts_of(of), _response(of))
 
 
 def _prompt(of: http.HTTPFlow, limit: int) -> Prompt | None:
@@ -138,7 +133,7 @@ def _flows() -> Sequence[flow.Flow]:
 
 def _named(of: http.HTTPFlow) -> tuple[str | None, str | None]:
     """Return the session and the agent that the client names."""
-    if facts := _facts(of):
+    if facts := facts_of(of):
         return facts.get("session"), facts.get("agent")
     get = of.request.headers.get
     session = session_in_headers(get) or session_in_bytes(of.request.raw_content or b"")

@@ -13,7 +13,7 @@ from ..rules.fields import parse_size
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
 from ..wire.request import text
-from .recorder import FACTS
+from .recorder import FACTS, facts_of
 from .replay import ORIGINAL
 
 # The interface of mitmproxy 11.
@@ -53,8 +53,7 @@ def _llm(message: ShownMessage) -> str:
         return text
     if message.part is message.flow.request:
         return conversation.with_turn(text, turns.explained(message.flow))
-    facts = message.flow.metadata.get(FACTS)
-    return conversation.with_outcome(text, facts) if isinstance(facts, dict) else text
+    return conversation.with_outcome(text, facts_of(message.flow))
 
 
 def _limit(default: int) -> int:
@@ -78,7 +77,7 @@ def _llm_priority(message: ShownMessage) -> float:
 def _gateway(message: ShownMessage) -> str:
     if not isinstance(message.flow, http.HTTPFlow) or FACTS not in message.flow.metadata:
         return "no rule handled this flow"
-    facts = message.flow.metadata[FACTS]
+    facts = facts_of(message.flow)
     sent = _sent(message.flow)
     original = message.flow.metadata.get(ORIGINAL)
     received = _received(message.flow.request.method, original) if isinstance(original, dict) else sent

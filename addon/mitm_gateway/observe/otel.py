@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import CollectorRegistry
 
 from ..exchange.report import Report
+from ..wire.no_netrc import NoNetrcSession
 from .gen_ai import Attributes, Operation, operation
 from .metrics_page import MetricsPage
 
@@ -58,9 +59,9 @@ class Telemetry:
         self._spans: TracerProvider | None = None
         if otlp and _exports("TRACES"):
             self._spans = TracerProvider(resource=resource, shutdown_on_exit=False)
-            self._spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            self._spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=_session())))
         if otlp and _exports("METRICS"):
-            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(session=_session())))
         self._metrics = MeterProvider(readers, resource, shutdown_on_exit=False)
         self._tracer = self._spans.get_tracer("mitm_gateway") if self._spans else None
         self._instruments = _Instruments(self._metrics)
@@ -129,6 +130,11 @@ class _Instruments:
             return {"otel.metric.overflow": True}
         self._known.add(key)
         return metric
+
+
+def _session() -> NoNetrcSession | None:
+    """Return a session without ~/.netrc, unless OpenTelemetry's variables name a provider of sessions."""
+    return None if any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ) else NoNetrcSession()
 
 
 def _exports(signal: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import IO, Any, Literal, TypeAlias, get_args
 
+from ..exchange.facts import known_facts
+from ..text.bounded_json import parsed
 from ..text.printable import dollars, shown_name
 from .prices import is_free
 from .text_table import Column, aligned
@@ -23,7 +24,8 @@ MAX_TIMES = 1_000
 MAX_ROWS = 2_000
 OTHERS = "(others)"
 _MAX_NAME = 200
-_LONGEST_MS = 1e12  # 30 years; a log may contain any number
+# No name in a log is longer than a head.
+MAX_LINE = 1 << 20
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 
 
@@ -34,8 +36,8 @@ class _Times:
         self._values = array("d")
         self._oldest = 0
 
-    def append(self, value: object) -> None:
-        if not isinstance(value, int | float) or not 0 <= value < _LONGEST_MS:
+    def append(self, value: float | None) -> None:
+        if value is None:
             return
         if len(self._values) < MAX_TIMES:
             self._values.append(value)
@@ -74,7 +76,7 @@ class _Totals:
         self.errors += _is_error(entry)
         has_tokens = False
         for place, name in enumerate(() if get("replayed") is True else _TOKENS):
-            if isinstance(count := get(name), int) and count:
+            if count := get(name):
                 self.tokens[place] += count
                 has_tokens = True
         if cost is not None:
@@ -116,8 +118,7 @@ class _Totals:
 
 def logged_cost(entry: Mapping[str, Any]) -> float | None:
     """Return the cost that an entry contains."""
-    cost = None if is_free(entry) else entry.get("cost_usd")
-    return cost if isinstance(cost, int | float) and 0 <= cost < _LONGEST_MS else None
+    return None if is_free(entry) else entry.get("cost_usd")
 
 
 def _is_error(entry: Mapping[str, Any]) -> bool:
@@ -131,7 +132,7 @@ def _is_error(entry: Mapping[str, Any]) -> bool:
     if "outcome" in entry:
         return True
     status = entry.get("status")
-    return not isinstance(status, int) or status >= 400 or "refusal" in entry or "hint" in entry
+    return status is None or status >= 400 or "refusal" in entry or "hint" in entry
 
 
 def _is_refused_socket(entry: Mapping[str, Any]) -> bool:
@@ -150,11 +151,7 @@ class Stats:
         """Add the entry of one request."""
         get = entry.get
         key = (get("rule"), get("model_sent", get("model")), get("session"), get("outcome"))
-        try:
-            totals = self._totals.get(key)
-        except TypeError:  # a log may contain lists
-            totals = None
-        (totals or self._row(key)).add(entry, self._cost(entry))
+        (self._totals.get(key) or self._row(key)).add(entry, self._cost(entry))
 
     def _row(self, raw: tuple[object, ...]) -> _Totals:
         rule, model, session, outcome = (None if part is None else str(part)[:_MAX_NAME] for part in raw)
@@ -165,15 +162,15 @@ class Stats:
             key = (rule, OTHERS, OTHERS, outcome)
         return self._totals.setdefault(key, _Totals())
 
-    def add_lines(self, lines: Iterable[bytes]) -> None:
+    def add_lines(self, log: IO[bytes]) -> None:
         """Add the lines of a log; malformed ones are counted in `unreadable`."""
-        for line in lines:
+        for line in _lines(log):
             try:
-                entry = json.loads(line)
+                entry = parsed(line)
             except (ValueError, RecursionError):
                 entry = None
             if isinstance(entry, dict):
-                self.add(entry)
+                self.add(known_facts(entry))
             elif line.strip():
                 self.unreadable += 1
 
@@ -190,6 +187,15 @@ class Stats:
         blank = [""] * (len(names) - 1)
         rows.append(("total", *blank, *_Totals.sum_of(list(self._totals.values())).cells()))
         return aligned([Column(name, is_text=True) for name in names] + _COLUMNS, rows, width)
+
+
+def _lines(log: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines, of a longer one than a gateway writes only the beginning."""
+    is_rest = False
+    while line := log.readline(MAX_LINE):
+        if not is_rest:
+            yield line
+        is_rest = not line.endswith(b"\n")
 
 
 _KEY = ("rule", "model", "session", "outcome")

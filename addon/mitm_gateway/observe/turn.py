@@ -45,7 +45,7 @@ def _reuse(found: Difference) -> Iterator[str]:
 
 def _cache(turn: Turn) -> Iterator[str]:
     facts = turn.facts
-    read, written = _count(facts, "cache_read_tokens"), _count(facts, "cache_creation_tokens")
+    read, written = facts.get("cache_read_tokens", 0), facts.get("cache_creation_tokens", 0)
     if (fresh := facts.get("fresh_tokens")) is not None:
         total = read + written + fresh
         share = f" ({read * 100 // total} % of the prompt)" if total else ""
@@ -53,11 +53,6 @@ def _cache(turn: Turn) -> Iterator[str]:
         yield f"cache: {read:,} tokens read{share}, {written:,} written, {fresh:,} fresh{cost}"
     if told := diagnosis(turn.response):
         yield f"the vendor's diagnosis: {told}"
-
-
-def _count(facts: Mapping[str, Any], name: str) -> int:
-    value = facts.get(name)
-    return value if isinstance(value, int) else 0
 
 
 def _edits(before: Mapping[str, Any], after: Mapping[str, Any], found: Difference) -> Iterator[str]:

@@ -12,6 +12,8 @@ _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 # `log` is an object in an object, and `entries` an array in that.
 _LOG, _ENTRIES = 2, 3
 _MAX_NAME = 64
+# A body is one string. Python needs a microsecond for each mark, and up to 64 bytes for what it begins.
+MAX_MARKS, _MAX_DEPTH = 4_000_000, 500
 
 
 class NotHarError(ValueError):
@@ -41,6 +43,7 @@ class _Splitter:
         self._string_start = 0
         self._name = b""
         self._is_in_entries = self.has_entries = False
+        self._marks = 0
         self.depth = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes | None]:
@@ -74,7 +77,12 @@ class _Splitter:
         return True
 
     def _take(self, mark: bytes, at: int) -> bytes | None:
-        """Note a mark; return the entry that it ends, which is empty where it was too long."""
+        """Note a mark; return the entry that it ends, which is empty where it was too long. Raises NotHarError."""
+        self._marks += 1
+        if self._marks > MAX_MARKS:
+            raise NotHarError("millions of values in one entry, or before the entries")
+        if not 0 <= self.depth <= _MAX_DEPTH:
+            raise NotHarError(f"brackets that do not match, or more than {_MAX_DEPTH} of them nested")
         if mark == b'"':
             self._is_in_string, self._string_start = True, self._at
             return None
@@ -91,7 +99,7 @@ class _Splitter:
         if self.depth != _ENTRIES or self._start is None:
             return None
         entry = b"" if self._is_too_long else bytes(self._text[self._start : self._at])
-        self._start = None
+        self._start, self._marks = None, 0
         return entry
 
     def _forget(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from ..observe.prices import Prices
 from ..observe.stats import logged_cost
@@ -45,7 +46,7 @@ def models(entry: Mapping[str, object]) -> str:
     return f"{model} → {sent}" if sent and sent != model else str(model or "-")
 
 
-def tokens(entry: Mapping[str, object]) -> str:
+def tokens(entry: Mapping[str, Any]) -> str:
     """Return the tokens of a request, those from the cache included."""
     if entry.get("input_tokens") is None and entry.get("output_tokens") is None:
         return "-"
@@ -68,5 +69,5 @@ def cost_usd(entry: Mapping[str, object]) -> float | None:
     return logged if logged is not None else _PRICES.cost(entry)
 
 
-def _short(count: object) -> str:
-    return short_count(count) if isinstance(count, int) else "-"
+def _short(count: int | None) -> str:
+    return "-" if count is None else short_count(count)

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..text.printable import one_line
+
 # A path into the data of a file: keys and list positions.
 Loc = tuple[str | int, ...]
 
@@ -36,7 +38,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.pos.line}:{self.pos.column}" if self.pos else self.file
+        file = one_line(self.file)
+        place = f"{file}:{self.pos.line}:{self.pos.column}" if self.pos else file
         return f"{place}: {self.text}"
 
 

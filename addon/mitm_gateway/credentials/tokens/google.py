@@ -17,11 +17,13 @@ def access_token(scope: str = CLOUD_PLATFORM) -> dict[str, Any]:
         import google.auth
         import google.auth.exceptions
         from google.auth.transport.requests import Request
+
+        from ...wire.no_netrc import NoNetrcSession
     except ImportError:
         raise TokenError(f"needs google-auth; {installing('google')}") from None
     try:
         credentials, _ = google.auth.default(scopes=[scope])
-        credentials.refresh(Request())
+        credentials.refresh(Request(NoNetrcSession()))
     except google.auth.exceptions.DefaultCredentialsError:
         raise TokenError(
             "no application default credentials; run `gcloud auth application-default login`, "

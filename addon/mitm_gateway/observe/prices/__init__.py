@@ -70,7 +70,7 @@ class Prices:
         model = entry.get("model_sent", entry.get("model"))
         if not isinstance(model, str) or "service_tier" in entry or entry.get("outcome", "ok") != "ok":
             return None
-        counts = [_count(entry.get(name)) for name in _COUNTS]
+        counts = [entry.get(name) or 0 for name in _COUNTS]
         if not any(counts) or (price := self.find(model, _host(entry))) is None:
             return None
         fresh, output, read, written, written_long = counts
@@ -86,10 +86,6 @@ class Prices:
             + (written - written_long) * _first(now.cache_write, now.input)
             + written_long * _first(now.cache_write_long)
         ) / _MILLION
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _first(*prices: float | None) -> float:
