@@ -163,7 +163,8 @@ def begin(name: str, make: Any, folder: Path, upstream: int) -> Running:
     running = Running(name, start, port, home, process)
     while time.monotonic() - began < 90:
         if process.poll() is not None:
-            raise Unavailable(f"ended with {process.returncode}; see {home / 'log'}")
+            said = (home / "log").read_text().strip().rpartition("\n")[2]
+            raise Unavailable(f"ended with {process.returncode}: {said}")
         if _listens(port) and running.load(body(1024, start.model), 1, 5, 1)["done"] == 1:
             running.started_s = time.monotonic() - began
             return running
@@ -227,7 +228,7 @@ def measure_memory(running: Running, note: Note) -> None:
     running.load(body(1024, running.start.model), 8, 20, 1000)
     for pid in running.pids():
         Path(f"/proc/{pid}/clear_refs").write_text("5")
-    running.load(body(10 << 20, running.start.model), 8, 30, 16)
+    running.load(body(10 << 20, running.start.model), 8, 5, 16)
     note("peak MB", running.memory_mb("VmHWM"))
 
 
