@@ -32,7 +32,9 @@ from support.rules import MAPPING, one_rule
 from support.wire import Wire
 
 LASTING_S, PAUSE_S = 5.0, 0.05
-MAX_WAIT_S, MAX_LEFT_MB = 0.5, 128
+MAX_WAIT_S = 0.5
+# Envoy's Lua collects its garbage with later requests.
+MAX_LEFT_MB = {"mitmproxy": 32, "Envoy": 128}
 BODY = b'{"model":"claude-x","messages":[]}'
 LETTERS, ANSWER = b"a" * (64 << 10), json.dumps(message()).encode()
 HOST = b"Host: localhost\r\n"
@@ -194,18 +196,17 @@ def watch(title: str, gateway: Mitmdump | Envoy, name: str) -> bool:
         highest = max(highest, memory_mb(pid))
         time.sleep(PAUSE_S)
     attacker.join(30)
-    deadline = time.monotonic() + 10
-    while memory_mb(pid) > before + MAX_LEFT_MB and time.monotonic() < deadline:
+    ended = time.monotonic()
+    while (after := memory_mb(pid)) > before + MAX_LEFT_MB[title] and time.monotonic() < ended + 10:
         time.sleep(0.2)
-    after = memory_mb(pid)
     median = sorted(waits)[len(waits) // 2]
     print(
         f"{title:9} {name:16} {len(waits):3} requests, median {median * 1000:4.0f} ms,"
         f" longest {max(waits) * 1000:4.0f} ms with {max(works) * 1000:4.0f} ms of work,"
-        f" memory {before:.0f} MB, at most {highest:.0f}, then {after:.0f}",
+        f" memory {before:.0f} MB, at most {highest:.0f}, then {after:.0f} in {time.monotonic() - ended:.1f} s",
         flush=True,
     )
-    return max(works) <= MAX_WAIT_S and after <= before + MAX_LEFT_MB
+    return max(works) <= MAX_WAIT_S and after <= before + MAX_LEFT_MB[title]
 
 
 def main(names: list[str]) -> int:

@@ -71,10 +71,12 @@ class Connection:
         sni: str | None = None,
         alpn: bytes | None = None,
         upstream_tls: bool = True,
+        upstream_alpn: bytes | None = None,
         answer: bytes = b"",
         cut: int = 65536,
     ) -> None:
         self._addons = gateway.master.addons
+        self._upstream_alpn = upstream_alpn
         self._answer = [answer[place : place + cut] for place in range(0, len(answer), cut)]
         self.client = Client(
             peername=("127.0.0.1", 50000),
@@ -94,6 +96,7 @@ class Connection:
         self.logged: list[str] = []
         self.turns = 0
         """How often the others had their turn."""
+        self.leaves_at_turn = 0
         self.flows: list[HTTPFlow] = []  # of each hook
         self.kept: set[tuple[str, str]] = set()  # keys that the flow contained after a hook
 
@@ -111,6 +114,12 @@ class Connection:
         if self.client.state & ConnectionState.CAN_READ:
             self.client.state &= ~ConnectionState.CAN_READ
             await self._feed(events.ConnectionClosed(self.client))
+
+    @property
+    def http2(self) -> Any:
+        """The state of the client's HTTP/2 connection."""
+        layer: Any = self._layer.connections[self.client]
+        return layer.h2_conn
 
     async def _feed(self, event: events.Event) -> None:
         waiting = deque([event])
@@ -130,6 +139,8 @@ class Connection:
                 connection.state = ConnectionState.CLOSED
             case commands.RequestWakeup():
                 self.turns += 1
+                if self.turns == self.leaves_at_turn:
+                    await self.close()
                 return [events.Wakeup(command)]
             case commands.Log(message=message):
                 self.logged.append(message)
@@ -154,14 +165,14 @@ class Connection:
         if server.error:
             return server.error
         assert server.address is not None
-        server.state = ConnectionState.OPEN
+        server.state, server.alpn = ConnectionState.OPEN, self._upstream_alpn
         self.sent.setdefault((server.address[0], server.address[1]), b"")
         return None
 
     def _upstream_got(self, server: Any, address: tuple[str, int], data: bytes) -> list[events.Event]:
         self.sent[address] += data
         # Answered once the head is there; a body may still come, as it may with a real server.
-        is_head = b"\r\n\r\n" in data
+        is_head = data[3:4] == b"\1" if self._upstream_alpn == b"h2" else b"\r\n\r\n" in data
         return [events.DataReceived(server, piece) for piece in self._answer] if is_head else []
 
 

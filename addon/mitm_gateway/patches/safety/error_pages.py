@@ -31,9 +31,14 @@ _CAUSES = (
     (r"refused|connect call failed", "the upstream refused the connection"),
     (r"timed? ?out", "the connection to the upstream timed out"),
     (r"unreachable|no route", "the upstream's network cannot be reached"),
+    (r"head is too large", "the head of the upstream's response is too large"),
+    (r"smuggling|not an HTTP status|invalid literal", "the head of the upstream's response is malformed"),
+    (r"protocol that was not requested", "the upstream switches to a protocol that was not requested"),
+    (r"stream reset", "the upstream reset the request"),
     (r"cannot parse|protocol error|does not speak tls|wrong.version", "the upstream does not answer as HTTP, "
      "or not over TLS"),
-    (r"closed connection|closed early|reset by peer", "the upstream closed the connection without an answer"),
+    (r"closed (the )?connection|connection closed|closed early|reset by peer", "the upstream closed the connection "
+     "without an answer"),
 )  # fmt: skip
 
 

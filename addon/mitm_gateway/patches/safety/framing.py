@@ -29,9 +29,19 @@ def end_at_trailers(patches: Patches) -> None:
         raise Unexpected("Http1Connection.read_body")
 
     def chunked(self: Any, event: Any) -> LayerSteps:
+        held: list[Any] = []
+        has_trailers = False
         try:
-            yield from read_body(self, event)
-        except NotImplementedError:  # raised after the whole body has been forwarded
+            for command in read_body(self, event):
+                if isinstance(command, ReceiveHttp) and type(command.event) is self.ReceiveData:
+                    held.append(command.event)
+                else:
+                    yield from _joined(held)
+                    yield command
+        except NotImplementedError:  # raised after the whole body has been read
+            has_trailers = True
+        yield from _joined(held)
+        if has_trailers:
             yield from _end_message(self)
 
     def read_body_with_trailers(self: Any, event: Any) -> LayerSteps:
@@ -41,6 +51,14 @@ def end_at_trailers(patches: Patches) -> None:
     patches.set(connection, "read_body", read_body_with_trailers)
     for owner, trailers in ((server, ResponseTrailers), (client, RequestTrailers)):
         patches.set(owner, "send", _without(owner.send, trailers))
+
+
+def _joined(contents: list[Any]) -> LayerSteps:
+    """Pass on the contents of chunks that arrived together as one: each would go through all layers."""
+    if contents:
+        contents[0].data = b"".join([each.data for each in contents])
+        yield ReceiveHttp(contents[0])
+        contents.clear()
 
 
 def _end_message(connection: Any) -> LayerSteps:

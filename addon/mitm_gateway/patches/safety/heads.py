@@ -11,17 +11,17 @@ from aioquic.h3.events import HeadersReceived
 from h2.events import RequestReceived
 from h11._receivebuffer import ReceiveBuffer
 from hpack.huffman import HuffmanEncoder
-from mitmproxy.http import Request
+from mitmproxy.http import Headers, Message, Response
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import tls
-from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http import _http1, _http2, _http3
 from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
 from ...exchange.guard import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
 from ..patch import LayerSteps, Patches, Unexpected, expect
 from .framing import fail
-from .trim import Trim
+from .trim import trim
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -37,7 +37,6 @@ _SHORT_BYTES = 512
 
 # Heads of clients have a few KB; many larger ones at once would stay with the process.
 _LARGE_BYTES = 16 << 10
-_trim = Trim()
 
 # A smaller head has few fields: each has a name of one byte, a colon and a line break.
 _SMALL_BYTES = 3 * MAX_HEAD_FIELDS
@@ -72,22 +71,30 @@ def bound_http1(patches: Patches) -> None:
     patches.set(connection, "_handle_event", handle_event)
     for owner in (server, client):
         patches.set(owner, "read_headers", _bounded(owner.read_headers))
-    expect(http1.read_request_head, "lines")
-    patches.set(http1, "read_request_head", _of_known_version(http1.read_request_head))
+    for name in ("read_request_head", "read_response_head"):
+        read = vars(http1)[name]
+        expect(read, "lines")
+        patches.set(http1, name, _of_known_version(read))
 
 
-def _of_known_version(
-    read_request_head: Callable[[list[bytes]], Request],
-) -> Callable[[list[bytes]], Request]:
+def _of_known_version(read: Callable[[list[bytes]], Message]) -> Callable[[list[bytes]], Message]:
     """Refuse other versions: mitmproxy forwards any, takes HTTP/2.0 for HTTP/2, and HTTP/0.9 has no response head."""
 
-    def read_known_version(lines: list[bytes]) -> Request:
-        request = read_request_head(lines)
-        if request.http_version not in ("HTTP/1.0", "HTTP/1.1"):
+    def read_known_version(lines: list[bytes]) -> Message:
+        message = read(lines)
+        if message.http_version not in ("HTTP/1.0", "HTTP/1.1"):
             raise ValueError("unknown HTTP version")
-        return request
+        if isinstance(message, Response):
+            _check_status(message.status_code)
+        return message
 
     return read_known_version
+
+
+def _check_status(status: int) -> None:
+    """Raise ValueError for a status that is none; mitmproxy forwards any number."""
+    if not 100 <= status <= 999:
+        raise ValueError("not an HTTP status")
 
 
 def _bounded(read_headers: Any) -> Any:
@@ -134,7 +141,7 @@ def _give_up(connection: Any) -> LayerSteps:
 
 def _discard(buffer: ReceiveBuffer) -> None:
     if len(buffer) > _LARGE_BYTES:
-        _trim.schedule()
+        trim.schedule()
     buffer.maybe_extract_at_most(len(buffer))
 
 
@@ -186,6 +193,20 @@ def check_http2(patches: Patches) -> None:
 
     patches.set(server, "__init__", init)
     patches.set(server, "handle_h2_event", handle_h2_event)
+    patches.set(_http2, "parse_h2_response_headers", _with_status(_http2.parse_h2_response_headers))
+
+
+def _with_status(
+    parse: Callable[[Any], tuple[int, Headers]],
+) -> Callable[[Any], tuple[int, Headers]]:
+    expect(parse, "h2_headers")
+
+    def parse_with_status(h2_headers: Any) -> tuple[int, Headers]:
+        status, headers = parse(h2_headers)
+        _check_status(status)
+        return status, headers
+
+    return parse_with_status
 
 
 def check_http3(patches: Patches) -> None:
@@ -212,6 +233,8 @@ def check_http3(patches: Patches) -> None:
         return found
 
     patches.set(LayeredH3Connection, "handle_stream_event", handle_stream_event)
+    parse = vars(_http3)["parse_h2_response_headers"]
+    patches.set(_http3, "parse_h2_response_headers", _with_status(parse))
 
 
 def encode_linearly(patches: Patches) -> None:

@@ -32,3 +32,6 @@ class Trim:
         self._timer = None
         if self._trim is not None:
             self._trim(0)
+
+
+trim = Trim()

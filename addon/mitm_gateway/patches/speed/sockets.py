@@ -17,6 +17,7 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
 from ..patch import Patches, Unexpected, expect
+from ..safety.frames import has_waiting_frames
 
 # Pieces up to this total are joined; copying more takes longer than a second write.
 _JOINED_BYTES = 128 << 10
@@ -144,7 +145,7 @@ class DirectReader(asyncio.Protocol):
             pass
         else:
             raise RuntimeError("server_event awaited something")
-        if _full(self._handler.transports.values()):
+        if has_waiting_frames(self._connection) or _full(self._handler.transports.values()):
             self._transport.pause_reading()
             self._draining = asyncio.ensure_future(self._drain())
 
@@ -257,8 +258,7 @@ def _whole_chunks(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _chunks_passed_on(connection: Any, chunks: list[bytes], rest: bytes, handle: Any) -> Iterator[Any]:
-    for content in chunks:
-        yield ReceiveHttp(connection.ReceiveData(connection.stream_id, content))
+    yield ReceiveHttp(connection.ReceiveData(connection.stream_id, b"".join(chunks)))
     if rest:
         yield from handle(connection, events.DataReceived(connection.conn, rest))
 

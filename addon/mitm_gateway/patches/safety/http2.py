@@ -1,0 +1,151 @@
+"""HTTP/2 connections whose peer does not read, announces its end, or takes a request back."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from h2.connection import ConnectionState as H2State
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, StreamReset
+from h2.settings import SettingCodes
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers.http import _http2
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestProtocolError, ResponseData, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
+
+from ..patch import LayerSteps, Patches, expect
+from .trim import trim
+
+# Peers may allow frames of 16 MiB, and mitmproxy copies the rest of a frame for each byte that a peer allows.
+_FRAME_BYTES = 16 << 10
+# Frames that may wait for a client to read, 64 MiB at most.
+_MAX_UNREAD_FRAMES = 4096
+
+
+def bound_http2(patches: Patches) -> None:
+    """Send frames of the usual size, and end a response that a client does not read."""
+    expect(BufferedH2Connection.send_data, "self", "stream_id", "data", "end_stream", "pad_length")
+    expect(_http2.Http2Server._handle_event, "self", "event")
+    expect(_http2.Http2Connection.close_connection, "self", "msg")
+    expect(BufferedH2Connection._receive_settings_frame, "self", "frame")
+    patches.set(
+        BufferedH2Connection,
+        "_receive_settings_frame",
+        _of_usual_size(BufferedH2Connection._receive_settings_frame),
+    )
+    patches.set(BufferedH2Connection, "send_data", _joining(BufferedH2Connection.send_data))
+    patches.set(_http2.Http2Server, "_handle_event", _ending_unread(_http2.Http2Server._handle_event))
+    patches.set(
+        _http2.Http2Connection, "close_connection", _forgetting(_http2.Http2Connection.close_connection)
+    )
+
+
+def _of_usual_size(receive: Any) -> Any:
+    def receive_settings_frame(self: Any, frame: Any) -> Any:
+        if _FRAME_BYTES < frame.settings.get(SettingCodes.MAX_FRAME_SIZE, 0) < 1 << 24:
+            frame.settings[SettingCodes.MAX_FRAME_SIZE] = _FRAME_BYTES
+        return receive(self, frame)
+
+    return receive_settings_frame
+
+
+def _joining(send: Any) -> Any:
+    def send_data(
+        self: Any, stream_id: int, data: bytes, end_stream: bool = False, pad_length: None = None
+    ) -> None:
+        waiting = self.stream_buffers.get(stream_id)
+        if waiting and len(waiting[-1].data) + len(data) <= _FRAME_BYTES:
+            waiting[-1] = SendH2Data(waiting[-1].data + data, end_stream)
+        else:
+            send(self, stream_id, data, end_stream, pad_length)
+
+    return send_data
+
+
+def _ending_unread(handle: Any) -> Any:
+    def after_room_is_made(self: Any, event: Any) -> LayerSteps:
+        yield from _end_unread(self)
+        yield from handle(self, event)
+
+    def handle_event(self: Any, event: Any) -> Iterable[Any]:
+        buffers = self.h2_conn.stream_buffers
+        is_full = type(event) is ResponseData and sum(map(len, buffers.values())) >= _MAX_UNREAD_FRAMES
+        steps: Iterable[Any] = (after_room_is_made if is_full else handle)(self, event)
+        return steps
+
+    return handle_event
+
+
+def _end_unread(server: Any) -> LayerSteps:
+    """End the stream of which the most waits."""
+    buffers = server.h2_conn.stream_buffers
+    stream_id = max(buffers, key=lambda number: len(buffers[number]))
+    if server.is_closed(stream_id):
+        del buffers[stream_id]
+    else:
+        server.h2_conn.reset_stream(stream_id, ErrorCodes.CANCEL)
+        yield commands.SendData(server.conn, server.h2_conn.data_to_send())
+    server.streams.pop(stream_id, None)
+    trim.schedule()
+    fault = "reset by client (CANCEL): it does not read the response"
+    yield ReceiveHttp(RequestProtocolError(stream_id, fault, RequestProtocolError.code))
+
+
+def _forgetting(close: Any) -> Any:
+    def close_connection(self: Any, msg: str) -> LayerSteps:
+        yield from close(self, msg)
+        if self.h2_conn.stream_buffers:  # which would wait for the garbage collector, with the layers
+            self.h2_conn.stream_buffers.clear()
+            trim.schedule()
+
+    return close_connection
+
+
+def keep_begun_streams(patches: Patches) -> None:
+    """Receive the rest of the responses that an upstream had begun before it announced its end.
+
+    mitmproxy ends them all. A request that the upstream has cancelled is an error of the upstream: mitmproxy reports it
+    like one that the client has cancelled.
+    """
+    receive, handle = BufferedH2Connection._receive_goaway_frame, _http2.Http2Client.handle_h2_event
+    expect(receive, "self", "frame")
+    expect(handle, "self", "event")
+
+    def receive_goaway_frame(self: Any, frame: Any) -> Any:
+        state, unsent = self.state_machine.state, bytes(self._data_to_send)
+        received = receive(self, frame)
+        has_begun = any(
+            number <= frame.last_stream_id and stream.open for number, stream in self.streams.items()
+        )
+        if has_begun and self.config.client_side and frame.error_code == ErrorCodes.NO_ERROR:
+            self.state_machine.state = state
+            self._data_to_send += unsent
+        return received
+
+    def handle_h2_event(self: Any, event: Any) -> Generator[Any, Any, bool]:
+        if isinstance(event, ConnectionTerminated) and self.h2_conn.state_machine.state is not H2State.CLOSED:
+            yield from _go_away(self, event.last_stream_id or 0)
+            return False
+        if isinstance(event, StreamReset) and event.error_code == ErrorCodes.CANCEL:
+            event.error_code = ErrorCodes.INTERNAL_ERROR
+        return (yield from handle(self, event))
+
+    patches.set(BufferedH2Connection, "_receive_goaway_frame", receive_goaway_frame)
+    patches.set(_http2.Http2Client, "handle_h2_event", handle_h2_event)
+
+
+def _go_away(client: Any, last: int) -> LayerSteps:
+    """End the streams that the upstream will not answer, and have mitmproxy open another connection for new ones."""
+    client.conn.state &= ~ConnectionState.CAN_WRITE
+    refused = [number for number in client.streams if number > last]
+    for theirs in client.stream_queue:  # not sent yet, so they have no number here
+        client.their_stream_id[-theirs] = theirs
+        refused.append(-theirs)
+    client.stream_queue.clear()
+    for number in refused:
+        client.streams.pop(number, None)
+        fault = "the server closed the connection before it read the request"
+        yield ReceiveHttp(ResponseProtocolError(number, fault, ResponseProtocolError.code))

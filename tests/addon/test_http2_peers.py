@@ -1,0 +1,265 @@
+"""HTTP/2 peers that flood, do not read, shut down, or cancel; and answers that are not HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+from hpack import Encoder
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
+from mitmproxy.test import taddons, tflow
+
+from mitm_gateway.patches import table
+from mitm_gateway.patches.safety import frames, http2
+from support.layers import Connection
+from support.patched import applied, no_patches
+
+HOST = "upstream.test"
+UPSTREAM = (HOST, 443)
+TUNNEL: dict[str, Any] = {"target": UPSTREAM, "sni": HOST, "upstream_tls": False}
+GET = b"GET / HTTP/1.1\r\nHost: upstream.test\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEAD = ((":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/"))
+OK = ((":status", "200"), ("content-length", "2"))
+
+
+@pytest.fixture
+async def context() -> AsyncIterator[taddons.context]:
+    patches = no_patches()
+    with taddons.context(Proxyserver(), NextLayer()) as made:
+        assert table.apply(patches, "safety") == []
+        made.options.http2_ping_keepalive = 0  # no clock
+        yield made
+        patches.undo("safety")
+
+
+def head(stream: int, fields: Any = OK, *, end: bool = False) -> HeadersFrame:
+    frame = HeadersFrame(stream, data=Encoder().encode(fields))
+    frame.flags |= {"END_HEADERS", *(["END_STREAM"] if end else [])}
+    return frame
+
+
+def data(stream: int, content: bytes = b"ok", *, end: bool = True) -> DataFrame:
+    return DataFrame(stream, data=content, flags=["END_STREAM"] if end else [])
+
+
+def goaway(last: int) -> GoAwayFrame:
+    return GoAwayFrame(0, last_stream_id=last)
+
+
+def sent_bytes(*all_frames: Frame) -> bytes:
+    return b"".join(frame.serialize() for frame in all_frames)
+
+
+def parsed(got: bytes) -> list[Frame]:
+    found = []
+    while got:
+        frame, length = Frame.parse_frame_header(memoryview(got[:9]))
+        frame.parse_body(memoryview(got[9 : 9 + length]))
+        found.append(frame)
+        got = got[9 + length :]
+    return found
+
+
+async def connected(
+    context: taddons.context, settings: dict[int, int] | None = None, **way: Any
+) -> Connection:
+    """Return the connection of a client that speaks HTTP/2."""
+    connection = Connection(context, **{**TUNNEL, "alpn": b"h2", **way})
+    await connection.start()
+    await connection.receive(PREFACE + SettingsFrame(0, settings or {}).serialize())
+    return connection
+
+
+async def answered(context: taddons.context, *frames_of_answer: Frame, count: int = 1) -> Connection:
+    """Return an HTTP/1 client's connection after requests to which an upstream over HTTP/2 answers so."""
+    answer = sent_bytes(SettingsFrame(0), *frames_of_answer)
+    connection = Connection(context, **TUNNEL, upstream_alpn=b"h2", answer=answer)
+    await connection.start()
+    for _ in range(count):
+        await connection.receive(GET)
+    return connection
+
+
+# ---- upstreams ----
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [goaway(1), head(1), data(1)],
+        [goaway(2**31 - 1), head(1), data(1)],
+        [head(1), data(1, b"o", end=False), goaway(1), data(1, b"k")],
+        [goaway(2**31 - 1), head(1), goaway(1), data(1)],
+    ],
+)
+async def test_a_response_that_an_upstream_has_begun_outlives_its_goaway(
+    context: taddons.context, answer: list[Frame]
+) -> None:
+    connection = await answered(context, *answer, count=2)
+    assert connection.got.count(b"HTTP/1.1 200 ") == 2
+    assert connection.sent[UPSTREAM].count(PREFACE) == 2  # a connection for each request
+
+
+async def test_a_request_that_an_upstream_will_not_answer_is_502(context: taddons.context) -> None:
+    connection = await answered(context, goaway(0))
+    assert connection.got.startswith(b"HTTP/1.1 502 ")
+    assert b"closed the connection" in connection.got
+
+
+async def test_requests_that_wait_for_an_upstreams_streams_end_with_its_goaway(
+    context: taddons.context,
+) -> None:
+    # mitmproxy sends ten until it has the upstream's settings; the answers come when all have been received.
+    answer = sent_bytes(goaway(19), *(frame for at in range(1, 20, 2) for frame in (head(at), data(at))))
+    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
+    await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 25, 2))))
+    statuses = [frame.stream_id for frame in parsed(connection.got) if isinstance(frame, HeadersFrame)]
+    assert sorted(statuses) == list(range(1, 25, 2))
+
+
+async def test_an_upstream_that_cancels_is_an_error_of_the_upstream(context: taddons.context) -> None:
+    cancel = RstStreamFrame(1, error_code=ErrorCodes.CANCEL)
+    connection = await connected(context, upstream_alpn=b"h2", answer=sent_bytes(SettingsFrame(0), cancel))
+    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    answer = b"".join(frame.data for frame in parsed(connection.got) if isinstance(frame, DataFrame))
+    assert b"the upstream reset the request" in answer
+
+
+@pytest.mark.parametrize("status", ["99", "0", "-200", "1000", "12345"])
+async def test_a_status_that_is_none_is_502(context: taddons.context, status: str) -> None:
+    over_http2 = await answered(context, head(1, ((":status", status),)), data(1))
+    answer = b"HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n" % status.encode()
+    over_http1 = Connection(context, **TUNNEL, answer=answer)
+    await over_http1.start()
+    await over_http1.receive(GET)
+    for connection in (over_http2, over_http1):
+        assert connection.got.startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])
+async def test_an_http1_response_of_another_version_is_502(context: taddons.context, version: str) -> None:
+    answer = f"HTTP/{version} 200 OK\r\nContent-Length: 0\r\n\r\n".encode()
+    connection = Connection(context, **TUNNEL, answer=answer)
+    await connection.start()
+    await connection.receive(GET)
+    assert connection.got.startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;x\r\na\r\n"])
+async def test_chunks_that_arrive_together_pass_as_one(context: taddons.context, chunk: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 1000 + b"0\r\n\r\n"
+    context.options.stream_large_bodies = "1"
+    connection = Connection(context, **TUNNEL, answer=answer)
+    await connection.start()
+    await connection.receive(GET)
+    assert connection.got.endswith(b"\r\n3e8\r\n" + b"a" * 1000 + b"\r\n0\r\n\r\n")
+
+
+# ---- floods ----
+
+
+@given(st.lists(st.binary(max_size=40), max_size=100), st.integers(1, 50))
+def test_received_data_is_divided_between_frames_however_it_arrives(contents: list[bytes], cut: int) -> None:
+    whole = PREFACE + b"".join(data(1, each, end=False).serialize() for each in contents)
+    divided, passed = frames._Frames(len(PREFACE)), b""
+    for place in range(0, len(whole), cut):
+        for piece in divided.divide(whole[place : place + cut]):
+            passed += piece
+    assert passed + divided._held == whole
+    pieces = list(frames._Frames(len(PREFACE)).divide(whole))
+    assert [len(parsed(piece.removeprefix(PREFACE))) for piece in pieces[:-1]] == [32] * (len(pieces) - 1)
+
+
+async def test_the_others_have_their_turn_between_the_frames_of_a_flood(context: taddons.context) -> None:
+    connection = await connected(context)
+    await connection.receive(PingFrame(0, b"12345678").serialize() * 3200)
+    assert connection.turns == 99
+    assert sum(isinstance(frame, PingFrame) for frame in parsed(connection.got)) == 3200
+
+
+async def test_frames_of_a_client_that_has_left_are_dropped(context: taddons.context) -> None:
+    connection = await connected(context)
+    connection.leaves_at_turn = 1
+    await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 201, 2))))
+    assert 0 < len({flow.id for flow in connection.flows}) <= 32
+    assert not any(flow.live for flow in connection.flows)
+    assert not frames.has_waiting_frames(connection.client)
+
+
+async def test_no_more_is_received_while_frames_wait() -> None:
+    client = tflow.tclient_conn()
+
+    class Handler(ConnectionHandler):
+        def __init__(self) -> None:
+            self._drain_lock = asyncio.Lock()
+            self.transports = {client: ConnectionIO()}
+
+        async def handle_hook(self, hook: Any) -> None:
+            raise AssertionError
+
+    with applied("http2-turns"):
+        client.__dict__["gateway_waiting_frames"] = True
+        draining = asyncio.ensure_future(Handler().drain_writers())  # type: ignore[no-untyped-call]
+        await asyncio.sleep(0)
+        assert not draining.done()
+        client.__dict__.pop("gateway_waiting_frames")
+        await draining
+
+
+# ---- clients that do not read ----
+
+
+async def test_a_response_that_a_client_does_not_read_is_ended(
+    context: taddons.context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "_MAX_UNREAD_FRAMES", 4)
+    context.options.stream_large_bodies = "1"
+    body = b"a" * (200 << 10)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    connection = await connected(context, {SettingCodes.INITIAL_WINDOW_SIZE: 0}, answer=answer, cut=16 << 10)
+    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    ended = [frame for frame in parsed(connection.got) if isinstance(frame, RstStreamFrame)]
+    assert [(frame.stream_id, frame.error_code) for frame in ended] == [(1, ErrorCodes.CANCEL)]
+    assert not any(flow.live for flow in connection.flows)
+
+
+async def test_frames_have_the_usual_size_whatever_a_client_allows(context: taddons.context) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"a" * 60000
+    connection = await connected(context, {SettingCodes.MAX_FRAME_SIZE: (1 << 24) - 1}, answer=answer)
+    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    sizes = [len(frame.data) for frame in parsed(connection.got) if isinstance(frame, DataFrame)]
+    assert sum(sizes) == 60000
+    assert max(sizes) == 16 << 10
+
+
+async def test_small_pieces_that_wait_are_joined_and_dropped_at_the_end(context: taddons.context) -> None:
+    context.options.stream_large_bodies = "1"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"a" * 9000
+    connection = await connected(context, {SettingCodes.INITIAL_WINDOW_SIZE: 0}, answer=answer, cut=10)
+    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    buffers = connection.http2.stream_buffers
+    assert [len(frame.data) for frame in buffers[1]] == [9000]
+    window = WindowUpdateFrame(1, window_increment=4000)
+    await connection.receive(sent_bytes(window, window))
+    assert sum(len(frame.data) for frame in parsed(connection.got) if isinstance(frame, DataFrame)) == 8000
+    await connection.close()
+    assert not buffers
