@@ -17,7 +17,7 @@ from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.mitm import flows
 from support.constants import GW, GW_MASKED
-from support.hooks import record_ended, request_flow, sent
+from support.hooks import record_ended, request_flow, sent, show_flows
 
 FAULTS = [
     RuntimeError("S3CRET"), MemoryError(), RecursionError(), asyncio.CancelledError(), exceptions.AddonHalt(),
@@ -151,6 +151,7 @@ async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(
 
 async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     addon, context = running
+    show_flows(context)
     flow = request_flow()
     await sent(addon, flow)
     flow.response = http.Response.make(200, b"", {"content-type": "application/json"})
@@ -164,7 +165,6 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     assert flow.request.headers["authorization"] == f"Bearer {GW_MASKED}"
     assert GW not in str(flow.get_state())
     assert "CLIENT-KEY" not in str(flow.get_state())
-    record_ended(context)
     assert flow.comment.startswith("opus-4 → gw-large, gw: x-api-key → bearer, 200")
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mitmproxy import exceptions
+from mitmproxy.addons.dumper import Dumper
+from mitmproxy.addons.save import Save
+from mitmproxy.addons.update_alt_svc import UpdateAltSvc
+from mitmproxy.addons.view import View
 from mitmproxy.proxy import server
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.mitm.final_check import FinalCheck
 from mitm_gateway.patches import table
 from mitm_gateway.patches.patch import Patches
 from mitm_gateway.patches.speed.sockets import Cork
@@ -223,20 +229,26 @@ async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches)
         assert context.options.http2 is True
 
 
-class Sees:
-    """Sees flows in one hook."""
-
-    def __init__(self, name: str, hook: str) -> None:
-        self.name = name
-        setattr(self, hook, lambda flows: None)
-
-
-@pytest.mark.parametrize("hook", ["response", "update"])
-async def test_an_addon_is_last_until_another_one_sees_the_flow(patches: Patches, hook: str) -> None:
-    first = Sees("first", "response")
-    with taddons.context(first) as context:
-        assert not patches.is_last(first, "response", "update")
+@pytest.mark.parametrize("other", [Listener("a script", []), Updated([]), View()])
+async def test_flows_are_unseen_until_another_addon_may_keep_them(patches: Patches, other: object) -> None:
+    with taddons.context(object.__new__(FinalCheck), UpdateAltSvc()) as context:
+        assert not patches.are_unseen()
         table.apply(patches, "speed")
-        assert patches.is_last(first, "response", "update")
-        context.master.addons.add(Sees("second", hook))
-        assert not patches.is_last(first, "response", "update")
+        assert patches.are_unseen()
+        context.master.addons.add(other)
+        assert not patches.are_unseen()
+        context.master.addons.remove(other)
+        assert patches.are_unseen()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("save_stream_file", "flows"), ("dumper_filter", "~comment x")]
+)
+async def test_flows_are_seen_while_an_option_asks_for_it(
+    patches: Patches, tmp_path: Path, option: str, value: str
+) -> None:
+    with taddons.context(Save(), Dumper()) as context:
+        table.apply(patches, "speed")
+        assert patches.are_unseen()
+        context.options.update(**{option: str(tmp_path / value) if "save" in option else value})
+        assert not patches.are_unseen()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from mitmproxy import http
@@ -47,3 +48,8 @@ async def sent(addon: GatewayAddon, flow: http.HTTPFlow) -> http.Request:
 def record_ended(context: Any) -> None:
     """Record the flows that have ended, as a request for the totals does."""
     context.master.commands.call("gateway.stats")
+
+
+def show_flows(context: Any) -> None:
+    """Add an addon that sees flows, so that their records are shown in them."""
+    context.master.addons.add(SimpleNamespace(name="sees flows", update=lambda flows: None))

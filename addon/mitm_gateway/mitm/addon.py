@@ -41,8 +41,6 @@ from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, 
 
 logger = logging.getLogger(__name__)
 
-# Where another addon sees a flow that has ended.
-_LAST_HOOKS = ("response", "error", "websocket_end", "update")
 NOT_NOTED = "the end of a flow could not be noted"
 # The steps of one hook: yields what has to be awaited, and receives the result.
 HookSteps = Generator[Awaitable[Any], Any, None]
@@ -56,7 +54,7 @@ class GatewayAddon:
     def __init__(self, default_rules: Path | None = None) -> None:
         self._requests = Requests()
         self._recorder = Recorder()
-        self._ended = Ended(self._record)
+        self._ended = Ended(lambda entry: self._recorder.note(entry.exchange.complete()))
         self._keeper = Keeper()
         self._live = Live(self._show_progress)
         self._lifecycle = Lifecycle(default_rules, self._recorder, self._requests)
@@ -308,14 +306,11 @@ class GatewayAddon:
             entry.credentials.reject(*rejected)
         if exchange.plan is not None:
             remember_sent(flow, exchange.record.model, exchange.record.model_sent)
-        if self._lifecycle.patches.is_last(self, *_LAST_HOOKS):
+        if self._lifecycle.patches.are_unseen():
             self._ended.add(entry)
         else:
-            self._ended.record_now(entry)
-
-    def _record(self, entry: UnderWay) -> None:
-        self._recorder.note(entry.flow, entry.exchange.complete())
-        self._keeper.ended(entry.flow, self._lifecycle.settings.keep)
+            self._recorder.note(exchange.complete(), flow)
+            self._keeper.ended(flow, self._lifecycle.settings.keep)
 
     def _stats(self) -> Stats:
         """Return the totals so far."""

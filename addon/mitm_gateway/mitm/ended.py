@@ -44,11 +44,7 @@ class Ended:
             self._timer.cancel()
         waiting, self._waiting, self._bytes, self._timer = self._waiting, [], 0, None
         for entry in waiting:
-            self.record_now(entry)
-
-    def record_now(self, entry: UnderWay) -> None:
-        """Record a flow; a fault is logged."""
-        try:
-            self._record(entry)
-        except ANY_FAULT as fault:
-            logger.warning("a flow could not be recorded: %s", type(fault).__name__)
+            try:
+                self._record(entry)
+            except ANY_FAULT as fault:
+                logger.warning("a flow could not be recorded: %s", type(fault).__name__)

@@ -85,16 +85,17 @@ class Recorder:
         report = Report.of(record)
         _show(flow, report, report.log_entry(), "")
 
-    def note(self, flow: http.HTTPFlow, record: Record) -> None:
-        """Publish the record of a flow that has ended."""
+    def note(self, record: Record, flow: http.HTTPFlow | None = None) -> None:
+        """Publish the record of a flow that has ended, and show it in the flow unless nobody sees that."""
         report = Report.of(record)
         entry = report.log_entry()
         record.cost_usd = self._prices.cost(entry)
         if record.cost_usd is not None:
             entry["cost_usd"] = round(record.cost_usd, 8)
-        _show(flow, report, entry, MARKERS[report.outcome])
+        if flow is not None:
+            _show(flow, report, entry, MARKERS[report.outcome])
         if report.outcome != "refused" and _requests.isEnabledFor(logging.INFO):
-            _requests.info("%s", flow.comment)
+            _requests.info("%s", comment_of(report))
         if record.hint is not None:
             self._log_hint(record.rule, record.hint, record.status)
         if self._log is not None:

@@ -67,8 +67,8 @@ class Patches:
         self.gateway = gateway
         self._undo: dict[Patch, list[Callable[[], None]]] = {}
         self._current: list[Callable[[], None]] = []
-        self.is_last: Callable[..., bool] = lambda addon, *hooks: False
-        """Returns True if no other addon sees a flow in these hooks after this one. A speed patch, which knows, sets it."""
+        self.are_unseen: Callable[[], bool] = lambda: False
+        """Returns True if nothing but the gateway uses flows that have ended. A speed patch, which knows, sets it."""
 
     def apply(self, patch: Patch) -> None:
         """Apply a patch completely, or raise Unexpected and leave mitmproxy as it was."""

@@ -31,6 +31,7 @@ from mitmproxy.addons import (
     stickyauth,
     stickycookie,
     upstream_auth,
+    view,
 )
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.addons.onboarding import Onboarding
@@ -71,6 +72,12 @@ _OPTIONS: dict[type, str] = {
     anticomp.AntiComp: "anticomp",
     savehar.SaveHar: "hardump",
 }
+# Addons of mitmproxy that keep flows.
+_KEEPERS = (save.Save, savehar.SaveHar, view.View)
+_OURS = f"{__package__.partition('.')[0]}."
+_HOOKS_OF_FLOWS = [
+    name for name, kind in hooks.all_hooks.items() if {"flow", "flows"} & kind.__annotations__.keys()
+]
 # Calls the addons and yields what must be awaited.
 Steps = Generator[Awaitable[object], None, None]
 
@@ -112,7 +119,7 @@ class Dispatch:
         self._manager = manager
         self._slow = manager.trigger_event
         self._tables: dict[str, Table | None] = {}
-        self._last: dict[tuple[int, str], bool] = {}
+        self._are_unseen: bool | None = None
         self._begun: dict[hooks.Hook, tuple[Awaitable[object] | None, Steps]] = {}
         self._is_on = False
 
@@ -142,7 +149,7 @@ class Dispatch:
         patches.set(
             HttpStream, "handle_event", plain_handling(HttpStream.handle_event, self._completes_in_place)
         )
-        patches.set(patches, "is_last", self.is_last)
+        patches.set(patches, "are_unseen", self.are_unseen)
         patches.on_undo(self.retire)
         self._is_on = True
 
@@ -178,28 +185,18 @@ class Dispatch:
         """Return whether any addon has this hook."""
         return self._table(name) != ()
 
-    def is_last(self, addon: object, *names: str) -> bool:
-        """Return whether no addon but mitmproxy's terminal output sees a flow in these hooks after `addon`."""
-        if not self._is_on:
-            return False
-        for name in names:
-            key = (id(addon), name)
-            if (is_last := self._last.get(key)) is None:
-                is_last = self._last[key] = self._is_last(addon, name)
-            if not is_last:
-                return False
-        return True
-
-    def _is_last(self, addon: object, name: str) -> bool:
-        if (table := self._table(name)) is None:
-            return False
-        having = list(chain.from_iterable(table))
-        later = having[having.index(addon) + 1 :] if addon in having else having
-        return all(map(_only_prints, later))
+    def are_unseen(self) -> bool:
+        """Return whether no addon sees flows but the gateway and those of mitmproxy that keep none."""
+        if self._are_unseen is None:
+            tables = map(self._table, _HOOKS_OF_FLOWS)
+            self._are_unseen = all(
+                table is not None and all(map(_keeps_none, chain.from_iterable(table))) for table in tables
+            )
+        return self._is_on and self._are_unseen
 
     def _forget(self) -> None:
         self._tables.clear()
-        self._last.clear()
+        self._are_unseen = None
 
     def _table(self, name: str) -> Table | None:
         """Return the addons with the hook, by top-level addon; None if mitmproxy itself must dispatch it."""
@@ -306,8 +303,11 @@ def _quick(addon: object) -> object:
     return addon
 
 
-def _only_prints(addon: object) -> bool:
-    return type(addon) is dumper.Dumper and not ctx.options.dumper_filter
+def _keeps_none(addon: object) -> bool:
+    kind = type(addon)
+    if kind is dumper.Dumper:
+        return not ctx.options.dumper_filter
+    return kind not in _KEEPERS and kind.__module__.startswith(("mitmproxy.addons.", _OURS))
 
 
 class _Hosted:
