@@ -199,7 +199,8 @@ CALLS: dict[str, Callable[[str], object]] = {
     ),
     "exchange.headers": lambda text: (
         headers.edited(fields(text), RULE.headers, RULE.beta, {}), headers.stripped(fields(text)),
-        headers.without_nominations(fields(text), [text, "x"]), headers.outgoing(PLAN, head(text), headers.Secrets()),
+        headers.without_nominations(fields(text), [text, "x"]),
+        headers.outgoing_fields(PLAN, head(text), headers.Secrets()),
         headers.signed_fields(PLAN, head(text), "GET", f"/{text}", fields(text), raw(text), AWS_KEYS),
     ),
     "exchange.plan": lambda text: (

@@ -53,7 +53,7 @@ class DemoGateway:
             await server.close_all_connections()
 
 
-def application(*, pause_s: float = NATURAL_PAUSE_S) -> Application:
+def application(*, pause_s: float) -> Application:
     """The gateway's paths. Requests are not logged: inside mitmproxy the flow list shows them."""
     return Application(
         [

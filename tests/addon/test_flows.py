@@ -189,8 +189,8 @@ def test_few_requests_are_in_memory_at_a_time(
         alive.append(sum(each() is not None for each in seen))
         return found
 
-    recorded_flows_recorded = recorded_flows.recorded
-    monkeypatch.setattr(recorded_flows, "recorded", noted)
+    recorded_flows_recorded = recorded_flows.as_recorded
+    monkeypatch.setattr(recorded_flows, "as_recorded", noted)
     # Flows are parts of cycles, so what has been read is counted.
     monkeypatch.setattr(recording_file, "COLLECT_AFTER", 100_000)
     path = write(tmp_path / "talk.mitm", (talked(turn("word " * 10_000)) for _ in range(30)))

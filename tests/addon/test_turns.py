@@ -11,6 +11,7 @@ from mitmproxy import contentviews, exceptions, http
 from mitmproxy.addons.view import View
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.llm.conversation import DEFAULT_LIMIT
 from mitm_gateway.mitm import turns, views
 from mitm_gateway.mitm.addon import GatewayAddon
 from mitm_gateway.mitm.recorder import FACTS
@@ -41,7 +42,7 @@ def body(*texts: str, **others: Any) -> dict[str, Any]:
 
 def llm(flow: http.HTTPFlow) -> str:
     message = views.ShownMessage(flow.request.content or b"", "application/json", flow, flow.request)
-    return next(view for view in views.VIEWS if view.name == "LLM").render(message)
+    return views.llm_view(lambda: DEFAULT_LIMIT).render(message)
 
 
 def test_the_view_tells_what_is_new_since_the_request_before(shown: Any) -> None:
@@ -141,7 +142,7 @@ def test_a_failed_response_begins_with_error_and_hint(shown: Any) -> None:
     )
     data = flow.response.raw_content or b""
     message = views.ShownMessage(data, "application/json", flow, flow.response)
-    render = next(each for each in views.VIEWS if each.name == "LLM").render
+    render = views.llm_view(lambda: DEFAULT_LIMIT).render
     assert render(message) == "error:\n  e: m\n\nhint: check the key\n\nusage: out 1\n\ncost: $0.5000"
     flow.metadata[FACTS] = {"error": "server closed connection"}
     message = views.ShownMessage(
@@ -152,7 +153,7 @@ def test_a_failed_response_begins_with_error_and_hint(shown: Any) -> None:
 
 def test_mitmproxy_renders_the_view_of_a_request(shown: Any) -> None:
     _, view = shown
-    remove = views.add()
+    remove = views.add(lambda: DEFAULT_LIMIT)
     try:
         request(view, body("one"))
         later = request(view, body("one", "two", "three"))

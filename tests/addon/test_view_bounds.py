@@ -16,6 +16,7 @@ from mitmproxy.addons.dumper import Dumper
 from mitmproxy.net import encoding
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.llm.conversation import DEFAULT_LIMIT
 from mitm_gateway.mitm.views import add
 from mitm_gateway.patches.safety import views
 from support.patched import applied
@@ -91,7 +92,7 @@ def test_a_conversation_is_read_whole_by_its_own_view() -> None:
         {"type": "text", "text": "the end"},
     ]
     body = json.dumps({"type": "message", "role": "assistant", "content": texts})
-    remove = add()
+    remove = add(lambda: DEFAULT_LIMIT)
     try:
         with applied("view-bounds"):
             shown = printed(body.encode(), "application/json", "/v1/messages")

@@ -23,7 +23,7 @@ import yaml
 
 from clients.upstream import MODEL, TEXT, Tool, Upstream
 from mitm_gateway.clients import catalogue
-from mitm_gateway.clients.api_hosts import APIS
+from mitm_gateway.clients.api_hosts import VENDOR_APIS
 from support.constants import GW, ROOT
 from support.launcher import Command
 from support.processes import unused_port
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 
 CACHE = Path(os.environ.get("CLIENTS_CACHE") or ROOT / ".cache" / "clients")
 PROGRAMS = Path(__file__).with_name("programs")
-HOSTS = {api.name: api.pattern for api in APIS}
+HOSTS = {api.name: api.pattern for api in VENDOR_APIS}
 TIMEOUT_S = 120.0
 ARGUMENTS = "with these arguments: "
 NOTE = "the note that only the tool can read"

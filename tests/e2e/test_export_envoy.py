@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mitm_gateway.envoy import Listener, Options, check, files
+from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.ruleset import RuleSet
@@ -50,7 +50,7 @@ def options_for(ruleset: RuleSet, folder: Path) -> Options:
 
 def unsupported(ruleset: RuleSet, options: Options) -> list[str]:
     """Return the reports of keys that cannot be exported, each with its place; these rules have no other fault."""
-    problems = check(ruleset, options)
+    problems = find_unsupported(ruleset, options)
     for problem in problems:
         assert problem.pos is not None
         assert any(word in problem.text for word in ("demo", "sigv4", "into the query"))

@@ -52,7 +52,7 @@ def run_client(
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def claude_command(claude: Path, prompt: str = "hi", args: Sequence[str] = ()) -> list[str | Path]:
+def claude_command(claude: Path, prompt: str, args: Sequence[str]) -> list[str | Path]:
     """Claude Code for one prompt, without a terminal."""
     return [claude, "-p", prompt, *args]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mitm_gateway.rules.ruleset import RuleSet
 from mitm_gateway.rules.schema import Credential, Rule
-from mitm_gateway.wire.request import RequestHead, raw
+from mitm_gateway.wire.request import RequestHead, as_bytes
 
 BEARER = {"scheme": "bearer", "credential": "gw"}
 CLIENT = {"scheme": "bearer", "credential": "client"}  # the key that the client sends
@@ -39,5 +39,5 @@ def make_head(
     pairs = list(headers.items()) if isinstance(headers, dict) else list(headers or [])
     if add_host and not authority and not any(name.lower() == "host" for name, _ in pairs):
         pairs.insert(0, ("Host", host if port in (80, 443) else f"{host}:{port}"))
-    fields = tuple((raw(name), raw(value)) for name, value in pairs)
+    fields = tuple((as_bytes(name), as_bytes(value)) for name, value in pairs)
     return RequestHead(method, scheme, host, port, target, fields, authority)

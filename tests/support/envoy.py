@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mitm_gateway.envoy import Listener, Options, check, files
+from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.rules.load import parse_rules
 from support.processes import START_S, unused_port
 
@@ -31,7 +31,7 @@ def find_envoy() -> str | None:
 def write_export(folder: Path, rules: str, env: Mapping[str, str], options: Options) -> Path:
     """Write an export and the secrets of `env`; return the main file."""
     ruleset = parse_rules(rules.encode(), "rules.yaml", env)
-    assert not check(ruleset, options)
+    assert not find_unsupported(ruleset, options)
     for name, text in files(ruleset, options).items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(text)

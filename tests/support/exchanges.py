@@ -31,14 +31,14 @@ def begun(*rules: Rule, arrival: Arrival | None = None, unmatched: str = "auto",
     )
 
 
-def released(exchange: Exchange, headers: Mapping[str, str] = KEY, body: bytes = BODY) -> Exchange:
+def released(exchange: Exchange, headers: Mapping[str, str] = KEY) -> Exchange:
     """Run a request until it has left."""
     step = exchange.on_request_head(make_head(headers=dict(headers)))
     while isinstance(step, NeedCredentials | NeedBody):
         step = (
             exchange.on_credentials(VALUES)
             if isinstance(step, NeedCredentials)
-            else exchange.on_request_body(body)
+            else exchange.on_request_body(BODY)
         )
     assert isinstance(step, Forward)
     exchange.release()

@@ -38,7 +38,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "credential": (Credentials, "at_hand", True),
     "fetched": (Credentials, "get", True),
     "on_credentials": (Exchange, "on_credentials", True),
-    "outgoing": (exchange, "outgoing", True),
+    "outgoing_fields": (exchange, "outgoing_fields", True),
     "masked_head": (exchange, "MaskedHead", True),
     "perform": (addon, "perform", True),
     "remember": (flows, "remember", True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mitm_gateway.exchange.headers import Secrets, outgoing
+from mitm_gateway.exchange.headers import Secrets, outgoing_fields
 from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.request import Arrival
@@ -32,5 +32,5 @@ def sent_fields(head: Any, secret: str | None = "GW-SECRET", **keys: Any) -> lis
     """The fields that leave by that plan."""
     plan = plan_for(head, **keys)
     named = {name: Secret(f"{name}-SECRET") for name in plan.rule.credential_names}
-    fields = outgoing(plan, head, Secrets(Secret(secret) if secret else None, named))
+    fields = outgoing_fields(plan, head, Secrets(Secret(secret) if secret else None, named))
     return [(name.decode(), value.decode()) for name, value in fields]

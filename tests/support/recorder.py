@@ -92,15 +92,15 @@ class Recorder:
             raise TimeoutError(f"no request {count} to {path or 'any path'} in {timeout} s; seen: {seen}")
         return request
 
-    def wait_for_bytes(self, marker: bytes, timeout: float = WAIT_S) -> None:
+    def wait_for_bytes(self, marker: bytes) -> None:
         """Return when these bytes have arrived, HTTP or not."""
-        wait_until(lambda: marker in self.raw, lambda: f"no {marker!r} in {timeout} s", timeout)
+        wait_until(lambda: marker in self.raw, lambda: f"no {marker!r}")
 
-    def wait_for_hangup(self, *, count: int = 1, timeout: float = WAIT_S) -> None:
-        """Return when `count` clients have left in the middle of a `Stream` or a `Hang`."""
+    def wait_for_hangup(self) -> None:
+        """Return when a client has left in the middle of a `Stream` or a `Hang`."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._hangups >= count, timeout):
-                raise TimeoutError(f"{self._hangups} of {count} clients hung up in {timeout} s")
+            if not self._changed.wait_for(lambda: self._hangups, WAIT_S):
+                raise TimeoutError("no client hung up")
 
     def close(self) -> None:
         """Close the listener and every connection."""

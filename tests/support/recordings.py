@@ -42,7 +42,6 @@ def talked(
     headers: Sequence[tuple[str, str]] = (("x-api-key", CK), ("x-claude-code-session-id", SESSION)),
     status: int = 200,
     kind: str = "text/event-stream",
-    at: float = 1_780_000_000.0,
 ) -> http.HTTPFlow:
     """A flow as mitmproxy records it without the gateway."""
     made = tflow.tflow(resp=True, live=False)
@@ -51,11 +50,9 @@ def talked(
         made.request.headers.add(name, value)
     content = b"".join(message_events()) if response is None else response
     made.response = http.Response.make(status, content, http.Headers(content_type=kind))
-    made.request.timestamp_start, made.response.timestamp_start, made.response.timestamp_end = (
-        at,
-        at + 0.2,
-        at + 1.5,
-    )
+    began = 1_780_000_000.0
+    made.request.timestamp_start = began
+    made.response.timestamp_start, made.response.timestamp_end = began + 0.2, began + 1.5
     return made
 
 

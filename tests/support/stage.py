@@ -206,9 +206,9 @@ class Stage:
         """Assert that no upstream has received a byte since the case began."""
         assert self.arrived() == self._before, "a refused request left something upstream"
 
-    def assert_ends(self, client: Client, timeout: float = 5.0) -> bytes:
+    def assert_ends(self, client: Client) -> bytes:
         """Assert that the gateway answers or closes in time; return its answer."""
-        deadline, said = time.monotonic() + timeout, b""
+        deadline, said = time.monotonic() + 5, b""
         with contextlib.suppress(ConnectionError):
             while data := client.receive(max(0.01, deadline - time.monotonic())):
                 said += data

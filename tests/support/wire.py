@@ -161,10 +161,10 @@ class Wire:
             chunks = self._rest(timeout)
         return Response(status, headers, tuple(chunks))
 
-    def closed_by_peer(self, timeout: float = TIMEOUT_S) -> bool:
+    def closed_by_peer(self) -> bool:
         """Return True if the peer closes without sending more."""
         try:
-            return not self._buffer and self.receive(timeout) == b""
+            return not self._buffer and self.receive() == b""
         except TimeoutError:
             return False
         except ConnectionError:

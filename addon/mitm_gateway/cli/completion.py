@@ -47,13 +47,13 @@ def add(commands: Subparsers, parser: argparse.ArgumentParser) -> None:
     completion.add_argument("shell", metavar="SHELL", choices=tuple(_SCRIPTS), help=", ".join(_SCRIPTS))
 
     def run(arguments: argparse.Namespace) -> int:
-        print(script(parser, arguments.shell))
+        print(completion_script(parser, arguments.shell))
         return OK
 
     completion.set_defaults(run=run)
 
 
-def script(parser: argparse.ArgumentParser, shell: str) -> str:
+def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     """Return the completion script for bash, zsh or fish."""
     return _SCRIPTS[shell](tuple(_commands(parser, (), "")))
 

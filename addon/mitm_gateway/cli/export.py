@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..envoy import Listener, Options, check, files
+from ..envoy import Listener, Options, files, find_unsupported
 from ..envoy.export_options import DEFAULT_CA, parse_address
 from ..rules.fields import parse_size
 from ..rules.problems import RulesError
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as fault:
         return wrong_usage(str(fault))
     source = find_rules(arguments.rules, os.environ)
-    if problems := check(source.ruleset, options):
+    if problems := find_unsupported(source.ruleset, options):
         raise RulesError(problems)
     for name, text in files(source.ruleset, options).items():
         file = arguments.output / name

@@ -115,9 +115,11 @@ def _print(arguments: argparse.Namespace, recording: Recording) -> int:
         requests = sessions.of_session(requests, session)
     if arguments.show is not None:
         width = terminal_width(sys.stdout, conversation.WIDTH)
-        return _with_numbers([arguments.show], session, requests, lambda request: [show.text(request, width)])
+        return _with_numbers(
+            [arguments.show], session, requests, lambda request: [show.whole(request, width)]
+        )
     if arguments.diff is not None:
-        return _with_numbers(arguments.diff, session, requests, sessions.compared)
+        return _with_numbers(arguments.diff, session, requests, sessions.comparison)
     if arguments.html is not None:
         return _write_page(arguments.html, arguments.file.name, requests, recording)
     if arguments.cases:
@@ -135,7 +137,7 @@ def _judge(arguments: argparse.Namespace, requests: Iterable[Recorded]) -> int:
     other = load(arguments.against, os.environ) if arguments.against else None
     found = cases.cases(requests, rules, other)
     if other is None:
-        _print_lines(cases.as_text(found))
+        _print_lines(cases.outcomes(found))
         return FAULT if any(case.is_refused for case in found) else OK
     _print_lines(cases.differences(found))
     differing = sum(case.count for case in found if case.differs)

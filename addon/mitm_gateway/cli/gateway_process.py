@@ -80,7 +80,7 @@ class GatewayProcess:
         found = _WEB.search(self._output())
         return found[1] if found else None
 
-    def wait_until_ready(self, ca: Path | None = None) -> None:
+    def wait_until_ready(self, ca: Path | None) -> None:
         """Return when rules are in force, every listener is open and the CA certificate is written.
 
         On its first start mitmproxy writes that certificate after it has begun to listen. Raises GatewayError.

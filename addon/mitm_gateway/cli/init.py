@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..rules import presets
 from .common import FAULT, OK, Subparsers, default_rules, examples, say
-from .presets import WIDTH, unknown_preset
+from .presets import COMMENT_WIDTH, unknown_preset
 from .saving import whole_file
 
 
@@ -57,6 +57,6 @@ def starter(name: str) -> str:
         *(f"Unverified: {fact}" for fact in data["unverified"]),
         *data["notes"],
     ]
-    lines = [line for text in comments for line in textwrap.wrap(text, WIDTH, break_long_words=False)]
+    lines = [line for text in comments for line in textwrap.wrap(text, COMMENT_WIDTH, break_long_words=False)]
     head = "\n".join(f"# {line}" for line in lines)
     return f"{head}\nversion: 1\n\n{data['starter']}"

@@ -119,8 +119,8 @@ def mitmproxy_arguments(
     modes: Sequence[str],
     port: int,
     listen_host: str = "127.0.0.1",
-    more: Sequence[str] = (),
-    extra: Sequence[str] = (),
+    more: Sequence[str],
+    extra: Sequence[str],
 ) -> list[str]:
     """Return the arguments for mitmdump or mitmweb; `more` are options that a `--set` of the user overrides."""
     options = [f"gateway_rules={rules}", *(f"web_columns={name}" for name in WEB_COLUMNS if arguments.web)]

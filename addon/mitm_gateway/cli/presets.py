@@ -10,7 +10,7 @@ from ..rules.nodes import shown
 from ..rules.problems import did_you_mean
 from .common import OK, Subparsers, examples, wrong_usage
 
-WIDTH = 100
+COMMENT_WIDTH = 100
 
 
 def add(commands: Subparsers) -> None:
@@ -61,5 +61,5 @@ def _summary(name: str, *, notes: bool = False) -> list[str]:
 
 def _wrapped(label: str, text: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=f"    {label}", subsequent_indent=" " * 16, break_long_words=False
+        text, COMMENT_WIDTH, initial_indent=f"    {label}", subsequent_indent=" " * 16, break_long_words=False
     )

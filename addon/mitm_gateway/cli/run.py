@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clients import catalogue, claude_settings, environment
-from ..clients.api_hosts import APIS, CoveredHost, covered_hosts
+from ..clients.api_hosts import VENDOR_APIS, CoveredHost, covered_hosts
 from ..clients.catalogue import Client
 from ..clients.environment import Changes
 from ..clients.network import CA_VARIABLES, UPSTREAM_VARIABLES, ca_bundle, unusable_ca_files
@@ -115,7 +115,7 @@ def _client(name: str | None, command: Sequence[str]) -> tuple[Client, int]:
 def _no_listener(client: Client, program: str) -> str:
     if client.bypass and not client.takes_urls:
         return client.bypass
-    asked = [api.host(os.environ) for api in APIS if api.name in client.apis]
+    asked = [api.host(os.environ) for api in VENDOR_APIS if api.name in client.apis]
     more = len(asked) - 1
     if not more:
         return (

@@ -96,7 +96,7 @@ def _copilot(arguments: argparse.Namespace) -> dict[str, Any]:
             )
         token = copilot.device_flow(lambda text: say(f"token: {text}"), time.sleep, arguments.github_url)
         _keep(kept, token)
-    return copilot.exchange(token, time.time(), arguments.api_url)
+    return copilot.exchange_token(token, time.time(), arguments.api_url)
 
 
 def github_token(environ: Mapping[str, str], kept: Path) -> str | None:

@@ -47,7 +47,7 @@ def _at(host: str) -> Callable[[Environ], str]:
     return lambda _environ: host
 
 
-APIS: Final = tuple(
+VENDOR_APIS: Final = tuple(
     VendorApi(name, host if callable(host) else _at(host), pattern)
     for name, host, pattern in (
         ("anthropic", "api.anthropic.com", "api.anthropic.com"),
@@ -83,7 +83,9 @@ APIS: Final = tuple(
 
 def covered_hosts(ruleset: RuleSet, environ: Environ) -> tuple[CoveredHost, ...]:
     """Return the hosts that the rules cover: those of known APIs first, then others in file order."""
-    known = [CoveredHost(host, api.name) for api in APIS if (host := _ruled_host(api, ruleset, environ))]
+    known = [
+        CoveredHost(host, api.name) for api in VENDOR_APIS if (host := _ruled_host(api, ruleset, environ))
+    ]
     hosts = {target.host for target in known}
     others = dict.fromkeys(host for host in _exact_hosts(ruleset) if host not in hosts)
     return (*known, *map(CoveredHost, others))

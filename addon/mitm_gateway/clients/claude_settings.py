@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..rules.desktop import MARK
+from ..rules.desktop import PROVIDER_KEY
 
 # Settings of an organisation, which override all others.
 _MANAGED = (
@@ -67,7 +67,7 @@ def desktop_rules(environ: Mapping[str, str]) -> Path | None:
     """Return the user's settings file if it contains Desktop's third-party-inference keys."""
     path = user_settings(environ)
     data = _read(path)
-    return path if data is not None and MARK in data else None
+    return path if data is not None and PROVIDER_KEY in data else None
 
 
 def overrides(

@@ -114,10 +114,9 @@ def _masked_if_opaque(word: str) -> str:
 
 
 async def run_helper(
-    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors | None = None
+    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors
 ) -> bytes:
     """Return the output of a helper, at most 64 KiB; `errors` gets its error output. Raises CredentialError."""
-    errors = errors or Errors()
     async with errors.reading() as pipe:
         return await _run(argv, timeout_s, environ, errors, pipe)
 

@@ -12,14 +12,14 @@ _VERDICTS = frozenset({"expired", "invalid", "revoked", "blacklisted", "stale"})
 _DISTANCE = 6
 # AWS's other names for a token that it does not accept.
 _AWS_ERRORS = ("UnrecognizedClient", "InvalidClientTokenId")
-MAX_BODY = 16 * 1024
+MAX_REJECTION_BYTES = 16 * 1024
 
 
 def is_token_rejected(error_type: str, body: bytes) -> bool:
     """Return whether a 403 reports an expired or invalid token, in its `x-amzn-errortype` or its body."""
     if error_type.startswith(_AWS_ERRORS) or _speaks_of_a_token(error_type):
         return True
-    return _speaks_of_a_token(body[:MAX_BODY].decode(errors="replace"))
+    return _speaks_of_a_token(body[:MAX_REJECTION_BYTES].decode(errors="replace"))
 
 
 def _speaks_of_a_token(text: str) -> bool:

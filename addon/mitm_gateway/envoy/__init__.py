@@ -2,6 +2,6 @@
 
 from .bootstrap import files
 from .export_options import Listener, Options
-from .unsupported import check
+from .unsupported import find_unsupported
 
-__all__ = ["Listener", "Options", "check", "files"]
+__all__ = ["Listener", "Options", "files", "find_unsupported"]

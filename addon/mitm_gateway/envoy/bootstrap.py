@@ -14,7 +14,7 @@ from .access_log import access_log, kept_for_log
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .export_options import Listener, Options
 from .header_edits import MUTATION
-from .lua_constants import DONE, KEY, LUA, MARK, MODEL, PATH
+from .lua_constants import DONE, HEADER_PREFIX, KEY, LUA, MODEL, PATH
 from .lua_filter import lua
 from .re2 import other_than
 from .refusals import (
@@ -189,7 +189,9 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
 def _clients_marks_removed() -> dict[str, Any]:
     """Return the mutation after which clients can set neither the filter's headers nor the ones that Envoy obeys."""
     kind = f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation"
-    removals = [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in (MARK, "x-envoy-")]
+    removals = [
+        {"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in (HEADER_PREFIX, "x-envoy-")
+    ]
     return {"name": "header_mutation", "typed_config": {"@type": kind, "mutations": removals}}
 
 

@@ -35,8 +35,8 @@ from . import refusals
 
 LUA = "mitm_gateway"
 # The filter tells the routes in request headers of this prefix; early in the chain they are removed from the client's.
-MARK = "x-mitm-gateway-"
-PATH, MODEL, KEY, DONE = (f"{MARK}{name}" for name in ("path", "model", "moved", "done"))
+HEADER_PREFIX = "x-mitm-gateway-"
+PATH, MODEL, KEY, DONE = (f"{HEADER_PREFIX}{name}" for name in ("path", "model", "moved", "done"))
 # The counts in the access log, with the names of `gateway_log`.
 LOGGED_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 # The names that a client gives in its headers, as keys of the log; the first header with a plain value counts.
@@ -137,7 +137,7 @@ def _of_responses() -> dict[str, Any]:
         "stop_reasons": STOP_REASONS,
         "unfinished": dict.fromkeys(usage.UNFINISHED, True),
         "usage_marks": _usage_marks(),
-        "max_line_bytes": sse.DEFAULT_LIMIT,
+        "max_line_bytes": sse.MAX_LINE_BYTES,
     }
 
 

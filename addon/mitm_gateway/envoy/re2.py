@@ -9,7 +9,7 @@ from urllib.parse import quote_from_bytes
 from ..llm.apis import Form
 from ..llm.calls import ENDPOINTS, Endpoint, form_on
 from ..rules.patterns import Glob, PathGlob
-from ..wire.request import raw
+from ..wire.request import as_bytes
 
 _STARS = re.compile(r"(\*+)")
 # Paths that may name a model.
@@ -19,7 +19,7 @@ _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 def header_form(text: str) -> str:
     """Return a text as the Lua filter writes a model into a header: percent-encoded unless plain ASCII."""
-    return quote_from_bytes(raw(text), safe=_PLAIN)
+    return quote_from_bytes(as_bytes(text), safe=_PLAIN)
 
 
 def model_regex(globs: Iterable[Glob]) -> str:

@@ -27,7 +27,7 @@ _KEPT = ("content-length", "trailer")
 _BETA = "anthropic-beta"
 
 
-def check(ruleset: RuleSet, options: Options) -> tuple[Problem, ...]:
+def find_unsupported(ruleset: RuleSet, options: Options) -> tuple[Problem, ...]:
     """Return the problems of an export, in file order."""
     found = [
         found

@@ -19,7 +19,7 @@ from ..text.redact import (
     subprotocols,
     without_query_keys,
 )
-from ..wire.request import Fields, RequestHead, lower_name, raw, text
+from ..wire.request import Fields, RequestHead, as_bytes, as_text, lower_name
 
 PROXY_KEY = "proxy-authorization"
 # The slots of Anthropic's and OpenAI's clients, from which a key is moved before any other.
@@ -105,11 +105,11 @@ def without_protocol_keys(item: tuple[bytes, bytes]) -> tuple[bytes, bytes] | No
     name, value = item
     if lower_name(name) != PROTOCOL:
         return item
-    protocols = list(subprotocols(text(value)))
+    protocols = list(subprotocols(as_text(value)))
     kept = [part.strip() for part, start in protocols if start is None]
     if len(kept) == len(protocols):
         return item
-    return (name, raw(", ".join(kept))) if kept else None
+    return (name, as_bytes(", ".join(kept))) if kept else None
 
 
 def without_gateway_keys(head: RequestHead, knows: Names) -> RequestHead:
@@ -125,7 +125,7 @@ def without_gateway_keys(head: RequestHead, knows: Names) -> RequestHead:
 def _without(fields: Fields, knows: Names) -> Fields:
     kept = []
     for item in fields:
-        name, value = lower_name(item[0]), text(item[1])
+        name, value = lower_name(item[0]), as_text(item[1])
         if name == PROTOCOL and any(map(knows, protocol_keys(value))):
             kept.append(without_protocol_keys(item))
         elif not (is_key_header(name) and knows(bare_key(value))):

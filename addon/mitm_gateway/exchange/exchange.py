@@ -26,14 +26,14 @@ from .client_keys import every_key_in, key_to_move
 from .config import Config
 from .form_body import FormBody
 from .front_page import Greeting, greet
-from .headers import Secrets, outgoing, signed_fields
+from .headers import Secrets, outgoing_fields, signed_fields
 from .json_body import Body
 from .local_answers import LocalAnswer, to_body, to_head, to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
-from .request_body import announces_more_than, read_body
+from .request_body import announces_more_than, read_request_body
 from .response_plan import (
     SWITCHING,
     ResponseHead,
@@ -181,7 +181,7 @@ class Exchange:
         limit = self.config.body_limit
         if len(content) > limit:
             raise TooLarge
-        return read_body(self.head, content, limit)
+        return read_request_body(self.head, content, limit)
 
     def _edit(self, plan: Plan, body: Body | FormBody, content: bytes) -> None:
         record = self.record
@@ -208,7 +208,7 @@ class Exchange:
         self._secrets = secrets = self._gathered(plan, values)
         self.secrets = (*secrets.values, *self.secrets)
         target = edited_target(plan.target, plan.rule.query, secrets.named)
-        head = self._masked(plan.destination, target, outgoing(plan, self.head, secrets))
+        head = self._masked(plan.destination, target, outgoing_fields(plan, self.head, secrets))
         if plan.rule.reads_body and not self._has_body:
             return NeedBody(head)
         return Forward(head, self._edited)

@@ -13,10 +13,10 @@ from ..rules.schema import Match, Rule
 from ..text.redact import Secret, masked_fields, masked_target, masked_text
 from ..wire.addresses import DEFAULT_PORTS, hostport, is_loopback, normal_host
 from ..wire.refusal import Refusal
-from ..wire.request import Arrival, Fields, RequestHead, raw, text
+from ..wire.request import Arrival, Fields, RequestHead, as_bytes, as_text
 from .front_page import Greeting
 from .guard import Policy, check_admission
-from .headers import Secrets, outgoing
+from .headers import Secrets, outgoing_fields
 from .local_answers import to_body, to_head, to_probe
 from .plan import NOWHERE, Pass, Plan, decide
 from .query import edited_target
@@ -148,9 +148,9 @@ def _head(method: str, url: str, headers: Sequence[tuple[str, str]]) -> RequestH
         host, port = normal_host(parts.hostname or ""), parts.port or DEFAULT_PORTS[parts.scheme]
     except (ValueError, KeyError):
         raise ValueError('expected a URL such as "https://api.anthropic.com/v1/messages"') from None
-    fields: Fields = tuple((raw(name), raw(value)) for name, value in headers)
+    fields: Fields = tuple((as_bytes(name), as_bytes(value)) for name, value in headers)
     if not any(name.lower() == b"host" for name, _ in fields):
-        fields = ((b"Host", raw(hostport(host, port, parts.scheme))), *fields)
+        fields = ((b"Host", as_bytes(hostport(host, port, parts.scheme))), *fields)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return RequestHead(method.upper(), parts.scheme, host, port, target, fields)
 
@@ -201,7 +201,7 @@ def _forwarded(
     rule = plan.rule
     asked = plan.model or model
     sent = rule.models.sent_for(asked) if rule.models and asked else asked
-    before, after = _shown(head.fields), _shown(outgoing(plan, head, _named_only(plan)))
+    before, after = _shown(head.fields), _shown(outgoing_fields(plan, head, _named_only(plan)))
     credential = plan.auth.credential
     return Explanation(
         request,
@@ -234,7 +234,7 @@ def _url(plan: Plan) -> str:
 
 
 def _shown(fields: Fields) -> dict[str, str]:
-    return {text(name): text(value) for name, value in masked_fields(fields)}
+    return {as_text(name): as_text(value) for name, value in masked_fields(fields)}
 
 
 def _named_only(plan: Plan) -> Secrets:

@@ -10,7 +10,7 @@ from ..rules.edits import Beta, HeaderEdits
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
 from ..rules.schema import Auth
 from ..text.redact import Secret, is_key_header, normal_name
-from ..wire.request import Fields, RequestHead, lower_name, raw, text
+from ..wire.request import Fields, RequestHead, as_bytes, as_text, lower_name
 from ..wire.sigv4 import AwsKeys, signed
 from .client_keys import PROTOCOL, bare_key, key_to_move, without_protocol_keys
 from .plan import Plan, is_token_beta
@@ -41,7 +41,7 @@ class Secrets:
         return tuple(dict.fromkeys([*revealed, *map(encoded, revealed)]))
 
 
-def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
+def outgoing_fields(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     """Return the fields to send for a plan; the secrets are added last."""
     rule, fields = plan.rule, head.fields
     if plan.auth.scheme != "keep":
@@ -53,7 +53,7 @@ def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     secret_fields = _secret_fields(plan.auth, secrets)
     fields = put(fields, [*_own_fields(plan, head), *secret_fields])
     if "connection" in head.values:
-        names = [text(name) for name, _ in secret_fields]
+        names = [as_text(name) for name, _ in secret_fields]
         fields = without_nominations(fields, (*names, *rule.headers.set, *rule.headers.add))
     if (
         head.authority
@@ -65,7 +65,7 @@ def outgoing(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
 
 def _own_fields(plan: Plan, head: RequestHead) -> list[Field]:
     """Return the fields that the gateway sets, apart from those with a secret."""
-    host = (b"Host", raw(plan.destination.authority))
+    host = (b"Host", as_bytes(plan.destination.authority))
     if plan.rule.models and plan.rule.models.restore and "accept-encoding" in head.values:
         # The model's name in the response is edited while it streams, which a compressed stream does not allow.
         return [(b"Accept-Encoding", b"identity"), host]
@@ -73,11 +73,14 @@ def _own_fields(plan: Plan, head: RequestHead) -> list[Field]:
 
 
 def _secret_fields(auth: Auth, secrets: Secrets) -> list[Field]:
-    fields = [(raw(name), raw(secret.reveal())) for name, secret in secrets.extra]
+    fields = [(as_bytes(name), as_bytes(secret.reveal())) for name, secret in secrets.extra]
     if secrets.auth is not None:
-        (name, prefix), value = auth.slot, raw(secrets.auth.reveal())
+        (name, prefix), value = auth.slot, as_bytes(secrets.auth.reveal())
         fields.append(
-            (raw(name), raw(prefix) + (base64.b64encode(value) if auth.scheme == "basic" else value))
+            (
+                as_bytes(name),
+                as_bytes(prefix) + (base64.b64encode(value) if auth.scheme == "basic" else value),
+            )
         )
     return fields
 
@@ -98,8 +101,10 @@ def put(fields: Iterable[Field], new: Iterable[Field]) -> Fields:
 def edited(fields: Fields, headers: HeaderEdits, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
     """Return the fields after remove, set, add and beta. `secrets` are those that `headers` names."""
     kept = [item for item in fields if not _is_removed(item, headers)]
-    fields = put(kept, [(raw(name), raw(_filled(value, secrets))) for name, value in headers.set.items()])
-    added = [(raw(name), raw(_filled(value, secrets))) for name, value in headers.add.items()]
+    fields = put(
+        kept, [(as_bytes(name), as_bytes(_filled(value, secrets))) for name, value in headers.set.items()]
+    )
+    added = [(as_bytes(name), as_bytes(_filled(value, secrets))) for name, value in headers.add.items()]
     return _with_betas((*fields, *added), beta) if beta else (*fields, *added)
 
 
@@ -113,14 +118,14 @@ def _filled(value: str, secrets: Mapping[str, Secret]) -> str:
 
 
 def _with_betas(fields: Fields, beta: Beta) -> Fields:
-    values = [text(value) for name, value in fields if name.lower() == _BETA]
+    values = [as_text(value) for name, value in fields if name.lower() == _BETA]
     before = tuple(name.strip() for value in values for name in value.split(","))
     after = beta.edited(tuple(filter(None, before)))
     if after == before:
         return fields
     if not after:
         return tuple([item for item in fields if item[0].lower() != _BETA])
-    return put(fields, [(_BETA, raw(",".join(after)))])
+    return put(fields, [(_BETA, as_bytes(",".join(after)))])
 
 
 def drops_token(plan: Plan, head: RequestHead) -> bool:
@@ -142,11 +147,11 @@ def _without_token_betas(item: Field) -> Field | None:
     name, value = item
     if name.lower() != _BETA:
         return item
-    betas = text(value).split(",")
+    betas = as_text(value).split(",")
     kept = [beta for beta in betas if not is_token_beta(beta)]
     if len(kept) == len(betas):
         return item
-    return (name, raw(",".join(kept).strip())) if any(beta.strip() for beta in kept) else None
+    return (name, as_bytes(",".join(kept).strip())) if any(beta.strip() for beta in kept) else None
 
 
 def stripped(fields: Fields) -> Fields:
@@ -166,11 +171,11 @@ def _without_options(item: Field, hidden: set[str]) -> Field | None:
     name, value = item
     if name.lower() != b"connection":
         return item
-    options = [option.strip() for option in text(value).split(",")]
+    options = [option.strip() for option in as_text(value).split(",")]
     kept = [option for option in options if normal_name(option) not in hidden]
     if len(kept) == len(options):
         return item
-    return (name, raw(", ".join(kept))) if kept else None
+    return (name, as_bytes(", ".join(kept))) if kept else None
 
 
 def signed_fields(

@@ -140,7 +140,7 @@ def _characters(value: Any) -> int:
             return int(value)
 
 
-def model_list(names: tuple[str, ...], form: Form = "anthropic") -> dict[str, Any]:
+def model_list(names: tuple[str, ...], form: Form) -> dict[str, Any]:
     """Return the answer to `GET /v1/models`."""
     models = [one_model(name, form) for name in names]
     match form:
@@ -156,7 +156,7 @@ def model_list(names: tuple[str, ...], form: Form = "anthropic") -> dict[str, An
     }
 
 
-def one_model(name: str, form: Form = "anthropic") -> dict[str, Any]:
+def one_model(name: str, form: Form) -> dict[str, Any]:
     """Return the answer to `GET /v1/models/NAME`."""
     match form:
         case "openai":

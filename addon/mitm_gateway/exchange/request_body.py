@@ -9,7 +9,7 @@ from .form_body import FormBody, read_form
 from .json_body import Body, is_json, scan
 
 
-def read_body(head: RequestHead, content: bytes, limit: int) -> Body | FormBody | None:
+def read_request_body(head: RequestHead, content: bytes, limit: int) -> Body | FormBody | None:
     """Return JSON or a form with models; None for any other body. Raises BodyError, DecodingError and TooLarge."""
     if not content:
         return None

@@ -11,11 +11,11 @@ from ..credentials.rejection import is_token_rejected
 from ..llm.apis import Api
 from ..llm.body_kind import media_type
 from ..llm.calls import call_of
-from ..llm.hints import MAX_BODY, Failure, hint
+from ..llm.hints import MAX_ERROR_BYTES, Failure, hint
 from ..llm.usage import Usage, reader_for
 from ..text.redact import Secret, fields_masked_exactly
 from ..wire.content_encoding import DecodingError, decode_prefix
-from ..wire.request import Fields, RequestHead, text
+from ..wire.request import Fields, RequestHead, as_text
 from .config import Config
 from .headers import Secrets
 from .json_scanner import Rename
@@ -45,7 +45,7 @@ class ResponseHead:
         """Return the first value of a field; the name in lower case."""
         for key, value in self.fields:
             if key.lower() == name:
-                return text(value)
+                return as_text(value)
         return default
 
     @property
@@ -75,7 +75,7 @@ def plan_response(
     record: Record,
     head: ResponseHead,
     config: Config,
-    hidden: Sequence[str] = (),
+    hidden: Sequence[str],
 ) -> ResponsePlan:
     """Plan the way back of one response; `hidden` are secrets that the upstream might echo in its head."""
     own = plan.auth.credential or ""
@@ -173,7 +173,7 @@ def rejected_by_body(plan: Plan, secrets: Secrets, tee: Tee, head: ResponseHead)
     if own not in secrets.named:
         return None
     with contextlib.suppress(DecodingError):
-        body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)
+        body = decode_prefix(tee.kept()[:MAX_ERROR_BYTES], head.get(b"content-encoding"), MAX_ERROR_BYTES)
     return (own, secrets.named[own]) if is_token_rejected(head.get(ERROR_TYPE), body) else None
 
 
@@ -192,7 +192,7 @@ def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model:
         return "the upstream has no WebSocket here; add `models: {}` to the rule, and the client uses HTTP at once"
     body = b""
     with contextlib.suppress(DecodingError):
-        body = decode_prefix(tee.kept()[:MAX_BODY], head.get(b"content-encoding"), MAX_BODY)
+        body = decode_prefix(tee.kept()[:MAX_ERROR_BYTES], head.get(b"content-encoding"), MAX_ERROR_BYTES)
     return hint(
         Failure(
             status=head.status,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wire.request import Fields, RequestHead, raw
+from ..wire.request import Fields, RequestHead, as_bytes
 from .guard import Policy, listed_origin
 from .local_answers import LocalAnswer
 from .plan import Plan
@@ -45,7 +45,7 @@ def fields_for_pages(fields: Fields, plan: Plan, request: RequestHead, policy: P
     if headers := page_headers(request, policy):
         if _ALLOW_ORIGIN in names:
             return fields
-        return (*fields, *((raw(name), raw(value)) for name, value in headers.items()))
+        return (*fields, *((as_bytes(name), as_bytes(value)) for name, value in headers.items()))
     if not plan.puts_in_credential:
         return fields
     return tuple(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ..text.printable import MAX_KEYS, compact, dollars, folded, indented, listed, size, visible, wrapped
+from ..text.printable import MAX_LISTED, compact, dollars, folded, indented, listed, size, visible, wrapped
 from ..wire.addresses import normal_path
 from . import bedrock_converse, gemini
 from .body_kind import declared_kind
@@ -39,7 +39,7 @@ def render(
     data: bytes, content_type: str, now: Callable[[], float] = time.thread_time, limit: int = DEFAULT_LIMIT
 ) -> str:
     """Return the conversation in a body as text of about this size; `now` is a clock of CPU time."""
-    return printable("\n\n".join(sections(data, content_type, now, limit)))
+    return for_terminal("\n\n".join(sections(data, content_type, now, limit)))
 
 
 def sections(data: bytes, content_type: str, now: Callable[[], float], limit: int) -> list[str]:
@@ -53,7 +53,7 @@ def sections(data: bytes, content_type: str, now: Callable[[], float], limit: in
     return list(filter(None, found))
 
 
-def printable(text: str, width: int | None = WIDTH) -> str:
+def for_terminal(text: str, width: int | None = WIDTH) -> str:
     """Return such a text without characters that act on a terminal, and with its long lines wrapped to a width."""
     return wrapped(visible(text), width) if width else visible(text)
 
@@ -98,7 +98,7 @@ _OWN_SECTIONS = {"messages", "input", "system", "instructions", "tools", "model"
 def _request(body: Mapping[str, Any], limit: int) -> Iterator[str]:
     part_limit = limit // 4
     settings = [f"model: {compact(body['model'])}"] if "model" in body else []
-    others = {key: value for key, value in islice(body.items(), MAX_KEYS) if key not in _OWN_SECTIONS}
+    others = {key: value for key, value in islice(body.items(), MAX_LISTED) if key not in _OWN_SECTIONS}
     settings += [f"{key}: {folded(compact(value), _MAX_SETTING)}" for key, value in others.items()]
     if settings:
         yield "\n".join(settings)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 # Enough for the reason in a JSON error; anything longer is a page.
-MAX_BODY = 64 * 1024
+MAX_ERROR_BYTES = 64 * 1024
 
 _BETA = re.compile(r"anthropic[-_]beta|\bbeta (?:flag|header|feature)|invalid beta", re.IGNORECASE)
 _BETA_NAME = re.compile(r"(?<![\w-])[a-z][a-z0-9-]*?-20\d\d-\d\d-\d\d\b")
@@ -72,7 +72,7 @@ def hint(failure: Failure) -> str | None:
         return "received an HTML page instead of JSON, from a firewall, a login page or the wrong host; check upstream"
     if failure.status < 400:
         return None
-    text = failure.body[:MAX_BODY].decode("utf-8", "replace")
+    text = failure.body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     if failure.status == 401:
         return _unauthorized(failure)
     if failure.status in (400, 422):

@@ -9,7 +9,7 @@ from mitmproxy import http
 from ..exchange.exchange import Exchange
 from ..exchange.steps import MOVED, NO_TRAILERS, UNDECIDED
 from ..wire.refusal import ANY_FAULT
-from ..wire.request import text
+from ..wire.request import as_text
 from .connections import Connections
 from .flows import place_of, refuse
 from .requests import Requests
@@ -75,6 +75,6 @@ def _check_whole(flow: http.HTTPFlow, exchange: Exchange) -> None:
     _check(flow, exchange)
     if exchange.signs and not flow.response:
         request.headers.fields = exchange.sign(
-            request.method, text(request.data.path), request.headers.fields, request.raw_content or b""
+            request.method, as_text(request.data.path), request.headers.fields, request.raw_content or b""
         )
     exchange.is_answered = flow.response is not None

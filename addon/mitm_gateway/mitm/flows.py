@@ -22,7 +22,7 @@ from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import Upstream, normal_host, normal_path, place
 from ..wire.refusal import ANY_FAULT, Refusal
-from ..wire.request import Arrival, Fields, Mode, RequestHead, raw, text
+from ..wire.request import Arrival, Fields, Mode, RequestHead, as_bytes, as_text
 from .replay import point_at, remember
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,10 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
         host = host.lower()  # no rule has such a host
     return RequestHead(
         method=flow.request.method,
-        scheme=text(data.scheme),
+        scheme=as_text(data.scheme),
         host=host,
         port=data.port,
-        target=text(data.path),
+        target=as_text(data.path),
         fields=data.headers.fields,
         authority=flow.request.authority if data.authority else "",
     )
@@ -75,7 +75,7 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
 
 def place_of(request: http.Request) -> Upstream:
     """Return where a request goes."""
-    return place(text(request.data.scheme), request.data.host, request.data.port)
+    return place(as_text(request.data.scheme), request.data.host, request.data.port)
 
 
 def response_head_of(flow: http.HTTPFlow) -> ResponseHead | None:
@@ -159,13 +159,13 @@ def kill(flow: http.HTTPFlow) -> None:
 
 def _set_head(flow: http.HTTPFlow, head: OutgoingHead, exchange: Exchange) -> None:
     data, destination = flow.request.data, head.destination
-    data.path, data.headers.fields = raw(head.target), head.fields
+    data.path, data.headers.fields = as_bytes(head.target), head.fields
     if destination is None:
         return
     remember(flow, exchange.head, exchange.secrets)
     point_at(flow, destination.scheme, destination.host, destination.port, head.target)
     if data.authority:
-        data.authority = raw(destination.authority)
+        data.authority = as_bytes(destination.authority)
 
 
 def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
@@ -176,7 +176,7 @@ def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
         data.content = edited
         fields = tuple([item for item in fields if item[0].lower() != b"content-encoding"])
     if data.content:
-        data.headers.fields = _framed(fields, raw(str(len(data.content))))
+        data.headers.fields = _framed(fields, as_bytes(str(len(data.content))))
 
 
 def _framed(fields: Fields, length: bytes) -> Fields:
@@ -190,12 +190,12 @@ def _framed(fields: Fields, length: bytes) -> Fields:
 
 
 def _pass_on(flow: http.HTTPFlow, target: str, fields: Fields, authority: str | None) -> None:
-    flow.request.data.path = raw(target)
+    flow.request.data.path = as_bytes(target)
     flow.request.headers.fields = fields
     if authority is None:
         return
     if flow.request.authority:
-        flow.request.data.authority = raw(authority)
+        flow.request.data.authority = as_bytes(authority)
     else:
         flow.request.headers["Host"] = authority
 
@@ -247,7 +247,7 @@ def mask(request: http.Request) -> None:
     """Mask the secrets in the head of a request that is not forwarded."""
     try:
         request.headers.fields = masked_fields(request.headers.fields)
-        request.data.path = raw(masked_target(text(request.data.path)))
+        request.data.path = as_bytes(masked_target(as_text(request.data.path)))
         request.trailers = None
     except ANY_FAULT as fault:
         logger.warning("a head could not be masked (%s) and is not kept", type(fault).__name__)

@@ -121,7 +121,7 @@ class Lifecycle:
         if faults := take_out_faults(ctx.options):
             end_start(faults)
         make_private()
-        self._remove_views = views.add()
+        self._remove_views = views.add(lambda: self.settings.view_limit)
         set_defaults(ctx.options)
 
     def configure(self, updated: set[str]) -> None:

@@ -12,7 +12,7 @@ from mitmproxy import http
 
 from ..exchange.record import Ending
 from ..recordings.masks import Masks
-from ..recordings.recorded import MAX_BODY, Part, Recorded, SocketMessage
+from ..recordings.recorded import MAX_BODY_BYTES, Part, Recorded, SocketMessage
 from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import Fields, RequestHead
@@ -44,7 +44,7 @@ class Recording:
             _learn(self.masks, flow)
         for number, flow in enumerate(self._reader, 1):
             try:
-                found = recorded(flow, number, self.masks)
+                found = as_recorded(flow, number, self.masks)
             except ANY_FAULT as fault:
                 self._reader.note(
                     f"request {number} has invalid values ({type(fault).__name__}) and is left out"
@@ -64,7 +64,7 @@ def _learn(masks: Masks, flow: http.HTTPFlow) -> None:
     masks.learn(request.headers.fields, request.path, response.headers.fields if response else (), bodies)
 
 
-def recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
+def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     """Return a flow as a recorded request without secrets."""
     arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
     head = original_head(flow) or head_of(flow, arrival)
@@ -100,7 +100,7 @@ def _part(message: http.Message, masks: Masks) -> Part:
     encoding = message.headers.get("content-encoding", "")
     content = message.raw_content or b""
     try:
-        content = decode_prefix(content, encoding, MAX_BODY)
+        content = decode_prefix(content, encoding, MAX_BODY_BYTES)
     except DecodingError:
         content = b""
     return Part(_plain(masks.fields(fields)), content, masks)

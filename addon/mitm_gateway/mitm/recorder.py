@@ -65,7 +65,7 @@ class Recorder:
         self._close_log()
         self._log, self._path = opened, path
 
-    def price_by(self, file: Path | None, *, again: bool = False) -> None:
+    def price_by(self, file: Path | None, *, again: bool) -> None:
         """Use the prices of a file, besides those of the package. Raises RulesError if it is faulty."""
         if again or file != self._prices_file:
             self._prices, self._prices_file = Prices.of_file(file), file

@@ -15,7 +15,7 @@ from ..exchange.body_error import BodyError
 from ..exchange.json_body import scan
 from ..exchange.json_edits import edit
 from ..text.redact import masked_fields, masked_target
-from ..wire.request import Fields, RequestHead, raw, text
+from ..wire.request import Fields, RequestHead, as_bytes, as_text
 
 ORIGINAL = "gateway_original"
 # Shorter ones are placeholders, and occur inside other words.
@@ -43,7 +43,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
         "host": flow.request.data.host,
         "port": head.port,
         # As bytes: anything that is not UTF-8 could not be saved as text.
-        "target": raw(masked_target(head.target, keys)),
+        "target": as_bytes(masked_target(head.target, keys)),
         "authority": head.authority,
         "headers": masked_fields(head.fields, keys),
     }
@@ -59,7 +59,7 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
         original["scheme"],
         original["host"],
         original["port"],
-        text(original["target"]),
+        as_text(original["target"]),
         _fields(original),
         original["authority"],
     )
@@ -84,17 +84,17 @@ def restore_original(flow: http.HTTPFlow) -> None:
     if sent is None or _revealing(sent) == _revealing(flow.request.headers.fields):
         flow.request.headers.fields = _fields(original)
     if _is_where_it_went(flow, original):
-        point_at(flow, original["scheme"], original["host"], original["port"], text(original["target"]))
-        flow.request.data.authority = raw(original["authority"])
+        point_at(flow, original["scheme"], original["host"], original["port"], as_text(original["target"]))
+        flow.request.data.authority = as_bytes(original["authority"])
 
 
 def point_at(flow: http.HTTPFlow, scheme: str, host: str, port: int, target: str) -> None:
     """Set where a request goes, apart from its Host and `:authority`."""
     data = flow.request.data
-    data.scheme = raw(scheme)
+    data.scheme = as_bytes(scheme)
     data.host = host
     data.port = port
-    data.path = raw(target)
+    data.path = as_bytes(target)
 
 
 def _fields(original: dict[str, Any]) -> Fields:
@@ -135,7 +135,7 @@ def _is_where_it_went(flow: http.HTTPFlow, original: dict[str, Any]) -> bool:
 
 def _place(flow: http.HTTPFlow) -> list[Any]:
     data = flow.request.data
-    return [text(data.scheme), data.host, data.port, data.path]
+    return [as_text(data.scheme), data.host, data.port, data.path]
 
 
 def _revealing(fields: Fields) -> Fields:

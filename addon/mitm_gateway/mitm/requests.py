@@ -16,7 +16,7 @@ from ..exchange.tee import Tee
 from ..text.printable import one_line
 from ..text.redact import fields_masked_exactly, masked_exactly
 from ..wire.refusal import ANY_FAULT, Refusal
-from ..wire.request import Fields, raw, text
+from ..wire.request import Fields, as_bytes, as_text
 from .flows import place_of, refuse
 from .log_filter import unquoted
 
@@ -94,8 +94,8 @@ class Requests(dict[str, UnderWay]):
             return None
         if entry.exchange.plan is None:
             return request
-        target, fields = entry.exchange.with_secrets(text(request.data.path), request.data.headers.fields)
-        return _with_head(request, raw(target), fields)
+        target, fields = entry.exchange.with_secrets(as_text(request.data.path), request.data.headers.fields)
+        return _with_head(request, as_bytes(target), fields)
 
     def body_limit(self, flow: http.HTTPFlow) -> int | None:
         """Return how many bytes a request's body may have; None where no rule takes it."""

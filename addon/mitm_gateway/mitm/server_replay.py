@@ -16,11 +16,11 @@ from mitmproxy.options import Options
 
 from ..exchange.body_error import BodyError
 from ..exchange.exchange import Exchange
-from ..exchange.request_body import read_body
+from ..exchange.request_body import read_request_body
 from ..exchange.response_plan import SWITCHING
 from ..exchange.steps import AnswerFromRecording
 from ..llm.calls import call_of
-from ..recordings.recorded import MAX_BODY
+from ..recordings.recorded import MAX_BODY_BYTES
 from ..recordings.replies import Comparison, Miss, Question, Replies
 from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
@@ -123,7 +123,7 @@ def _original_model(flow: http.HTTPFlow) -> str | None:
 def _model_in(head: RequestHead, body: bytes) -> str | None:
     try:
         # Decoded already, whatever the head says.
-        found = read_body(replace(head, fields=()), body, MAX_BODY)
+        found = read_request_body(replace(head, fields=()), body, MAX_BODY_BYTES)
     except (BodyError, DecodingError):
         return None
     return found.model if found else None
@@ -131,7 +131,7 @@ def _model_in(head: RequestHead, body: bytes) -> str | None:
 
 def _decoded(content: bytes, encoding: str) -> bytes:
     try:
-        return decode(content, encoding, MAX_BODY)
+        return decode(content, encoding, MAX_BODY_BYTES)
     except DecodingError:
         return content
 

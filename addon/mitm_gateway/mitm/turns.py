@@ -17,7 +17,7 @@ from ..llm.prompt import Digest, Prompt, prompt_of
 from ..llm.prompt_difference import shared_messages
 from ..llm.read_body import read
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
-from ..observe.turn import Turn, report
+from ..observe.turn import Turn, turn_lines
 from ..text.bounded_json import parsed
 from ..text.redact import masked_text
 from ..wire.content_encoding import DecodingError, decode
@@ -41,7 +41,7 @@ def explained(later: http.HTTPFlow, limit: int = MAX_BYTES) -> list[str]:
         return []
     earlier = _earlier(later, turn.prompt.digest(), limit)
     before = _turn(earlier, limit) if earlier is not None else None
-    return report(before, turn) if before is not None else []
+    return turn_lines(before, turn) if before is not None else []
 
 
 def compared(earlier: http.HTTPFlow, later: http.HTTPFlow) -> list[str]:
@@ -50,7 +50,7 @@ def compared(earlier: http.HTTPFlow, later: http.HTTPFlow) -> list[str]:
     if one is None or other is None:
         request = (earlier if one is None else later).request
         raise exceptions.CommandError(f"{request.method} {request.path} is not a conversation")
-    return report(one, other)
+    return turn_lines(one, other)
 
 
 def _turn(of: http.HTTPFlow, limit: int) -> Turn | None:

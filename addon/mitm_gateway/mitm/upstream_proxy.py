@@ -16,7 +16,7 @@ from ..patches.patch import Streams
 from ..patches.safety.error_pages import OWN_FAULT
 from ..wire.addresses import UrlScheme, hostport
 from ..wire.proxies import Proxies, Proxy
-from ..wire.request import raw
+from ..wire.request import as_bytes
 from .listeners import leads_here, listen_ports
 from .proxy_tunnel import ProxyError, asks_for_login, authorization, dial, reach
 from .requests import Requests
@@ -116,7 +116,7 @@ class UpstreamProxy:
             return request
         copy, data = request.copy(), request.data
         place = hostport(data.host, data.port, "http")
-        copy.data.path = raw(f"http://{place}") + (b"" if data.path == b"*" else data.path)
+        copy.data.path = as_bytes(f"http://{place}") + (b"" if data.path == b"*" else data.path)
         if not request.is_http2:
             copy.authority = ""  # mitmproxy writes one in front of the path
         if login := authorization(proxy):

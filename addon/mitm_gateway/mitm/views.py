@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from mitmproxy import contentviews, ctx, flow, http
+from mitmproxy import contentviews, flow, http
 
 from ..observe import gateway_view
-from ..rules.fields import parse_size
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
-from ..wire.request import text
+from ..wire.request import as_text
 from .recorder import FACTS, facts_of
 from .replay import ORIGINAL
 
@@ -43,25 +43,17 @@ class View:
     priority: Callable[[ShownMessage], float]
 
 
-def _llm(message: ShownMessage) -> str:
+def _llm(limit: Callable[[], int], message: ShownMessage) -> str:
     # Few messages are looked at, so this is imported for the first one.
     from ..llm import conversation
     from . import turns
 
-    text = conversation.render(message.data, message.content_type, limit=_limit(conversation.DEFAULT_LIMIT))
+    text = conversation.render(message.data, message.content_type, limit=limit())
     if not isinstance(message.flow, http.HTTPFlow) or message.part is None:
         return text
     if message.part is message.flow.request:
         return conversation.with_turn(text, turns.explained(message.flow))
     return conversation.with_outcome(text, facts_of(message.flow))
-
-
-def _limit(default: int) -> int:
-    """Return the option's value or the default; mitmproxy renders views in processes without the addon, too."""
-    try:
-        return parse_size(ctx.options.gateway_view_limit)
-    except (AttributeError, ValueError):
-        return default
 
 
 def _llm_priority(message: ShownMessage) -> float:
@@ -90,27 +82,32 @@ def _gateway_priority(message: ShownMessage) -> float:
 
 def _received(method: str, original: dict[str, Any]) -> gateway_view.RequestText:
     place = hostport(original["host"], original["port"], original["scheme"])
-    url = f"{original['scheme']}://{place}{text(original['target'])}"
+    url = f"{original['scheme']}://{place}{as_text(original['target'])}"
     return gateway_view.RequestText(
-        f"{method} {url}", [(text(name), text(value)) for name, value in original["headers"]]
+        f"{method} {url}", [(as_text(name), as_text(value)) for name, value in original["headers"]]
     )
 
 
 def _sent(handled: http.HTTPFlow) -> gateway_view.RequestText:
     # The request contains the real key until the upstream responds.
     request = handled.request
-    headers = [(text(name), text(value)) for name, value in masked_fields(request.headers.fields)]
+    headers = [(as_text(name), as_text(value)) for name, value in masked_fields(request.headers.fields)]
     place = hostport(request.host, request.port, request.scheme)
     url = f"{request.scheme}://{place}{masked_target(request.path)}"
     return gateway_view.RequestText(f"{request.method} {url}", headers)
 
 
-VIEWS = (View("LLM", _llm, _llm_priority), View("Gateway", _gateway, _gateway_priority))
+def llm_view(limit: Callable[[], int]) -> View:
+    """Return the view of a conversation, which shows at most `limit` characters."""
+    return View("LLM", partial(_llm, limit), _llm_priority)
 
 
-def add() -> Callable[[], None]:
+_GATEWAY_VIEW = View("Gateway", _gateway, _gateway_priority)
+
+
+def add(limit: Callable[[], int]) -> Callable[[], None]:
     """Register the views with mitmproxy; return the function that removes them."""
-    added = [_adapted(view) for view in VIEWS]
+    added = [_adapted(view) for view in (llm_view(limit), _GATEWAY_VIEW)]
     _remove_legacy()
     for view in added:
         contentviews.add(view)
@@ -120,7 +117,7 @@ def add() -> Callable[[], None]:
 def _remove_legacy() -> None:
     """Remove the views from mitmproxy 11, which refuses to add a name twice; 12 replaces them."""
     if not _HAS_NEW_VIEWS:
-        for name in (view.name for view in VIEWS):
+        for name in ("LLM", "Gateway"):
             if known := _legacy.get(name):
                 _legacy.remove(known)
 

@@ -18,7 +18,7 @@ class Column:
     rank: int = 0
 
 
-def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
     """Return a line of titles and a line for each row."""
     texts = [[column.title, *(row[at] for row in rows)] for at, column in enumerate(columns)]
     kept = list(range(len(columns)))

@@ -21,7 +21,7 @@ class Turn:
     response: Any = None
 
 
-def report(earlier: Turn, later: Turn) -> list[str]:
+def turn_lines(earlier: Turn, later: Turn) -> list[str]:
     """Return the lines about a turn and the request that it continues."""
     found = difference(earlier.prompt.digest(), later.prompt.digest())
     lines = in_words(found, earlier.prompt, later.prompt)

@@ -9,13 +9,13 @@ from ..exchange.body_edits import body_bytes
 from ..exchange.body_error import BodyError
 from ..exchange.explain import Explanation, explain
 from ..exchange.json_body import Body
-from ..exchange.request_body import read_body
+from ..exchange.request_body import read_request_body
 from ..rules.ruleset import RuleSet
 from ..text.printable import one_line
 from ..wire.addresses import hostport
 from ..wire.content_encoding import DecodingError
-from ..wire.request import RequestHead, lower_name, raw
-from .recorded import MAX_BODY, Recorded
+from ..wire.request import RequestHead, as_bytes, lower_name
+from .recorded import MAX_BODY_BYTES, Recorded
 
 # They belong to the listener and the page, not to the rules.
 _NOT_OF_RULES = ("host", "origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "content-encoding")
@@ -53,7 +53,7 @@ def cases(requests: Iterable[Recorded], rules: RuleSet, other: RuleSet | None = 
     return list(found.values())
 
 
-def as_text(found: Iterable[Case]) -> Iterator[str]:
+def outcomes(found: Iterable[Case]) -> Iterator[str]:
     """Yield the lines about these outcomes."""
     for case in found:
         more = f" and {case.count - 1} more" if case.count > 1 else ""
@@ -79,7 +79,7 @@ def _outcome(recorded: Recorded, rules: RuleSet) -> Explanation:
     if found.verdict != "forward" or rule is None or not rule.reads_body:
         return found
     try:
-        if isinstance(body := read_body(head, recorded.request.raw, MAX_BODY), Body):
+        if isinstance(body := read_request_body(head, recorded.request.raw, MAX_BODY_BYTES), Body):
             body_bytes(rule, body)
     except (BodyError, DecodingError) as fault:
         return Explanation(found.request, "refuse", rule.name, status=400, reason=str(fault))
@@ -89,7 +89,7 @@ def _outcome(recorded: Recorded, rules: RuleSet) -> Explanation:
 def _without_admission(head: RequestHead) -> RequestHead:
     authority = hostport(head.host, head.port, head.scheme)
     fields = tuple(field for field in head.fields if lower_name(field[0]) not in _NOT_OF_RULES)
-    named = ((b"Host", raw(authority)), *fields)
+    named = ((b"Host", as_bytes(authority)), *fields)
     return replace(head, fields=named, authority=authority if head.authority else "")
 
 

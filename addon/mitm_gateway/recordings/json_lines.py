@@ -6,7 +6,7 @@ from typing import Any
 
 from ..llm.read_body import read
 from ..text.printable import json_text, size
-from ..wire.request import text
+from ..wire.request import as_text
 from .recorded import Part, Recorded
 
 
@@ -30,7 +30,7 @@ def line(recorded: Recorded) -> str:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    headers = [[text(name), text(value)] for name, value in part.fields]
+    headers = [[as_text(name), as_text(value)] for name, value in part.fields]
     return {"headers": headers, "body": _body(part)}
 
 

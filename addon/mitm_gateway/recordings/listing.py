@@ -24,7 +24,7 @@ def line(recorded: Recorded) -> str:
         f"{recorded.number:>4}",
         f"{when(recorded):<19}",
         f"{session:<8}",
-        f"{models(entry):<28} {tokens(entry):<34} {cost(entry):<9} {recorded.status or '-':<6} ",
+        f"{models(entry):<28} {token_counts(entry):<34} {cost(entry):<9} {recorded.status or '-':<6} ",
     )
     place = f"{recorded.head.method} {recorded.head.host}{recorded.head.path}"
     reason = entry.get("refusal") or recorded.error or entry.get("hint")
@@ -46,7 +46,7 @@ def models(entry: Mapping[str, object]) -> str:
     return f"{model} → {sent}" if sent and sent != model else str(model or "-")
 
 
-def tokens(entry: Mapping[str, Any]) -> str:
+def token_counts(entry: Mapping[str, Any]) -> str:
     """Return the tokens of a request, those from the cache included."""
     if entry.get("input_tokens") is None and entry.get("output_tokens") is None:
         return "-"

@@ -26,7 +26,7 @@ from ..text.redact import (
     masked_text,
     normal_name,
 )
-from ..wire.request import Fields, raw, text
+from ..wire.request import Fields, as_bytes, as_text
 
 # Shorter values are placeholders, and occur inside other words.
 _LEAST_KEY = 8
@@ -65,8 +65,8 @@ class Masks:
         _add(self._secrets, keys_in_head(request, target))
         _add(self._likely, _cookies(request))
         _add(self._likely, _cookies(response))
-        texts = [text(value) for _, value in (*request, *response)]
-        texts += [text(body) for body in bodies if len(body) <= _MAX_LEARNED]
+        texts = [as_text(value) for _, value in (*request, *response)]
+        texts += [as_text(body) for body in bodies if len(body) <= _MAX_LEARNED]
         for each in texts:
             _add(self._likely, (found[found.lastindex or 0] for found in _named_values(each)))
 
@@ -88,9 +88,9 @@ class Masks:
 
     def body(self, data: bytes) -> bytes:
         """Return a body without secrets; it is the same object if it contains none."""
-        before = text(data)
+        before = as_text(data)
         after = self.text(before)
-        return data if after == before else raw(after)
+        return data if after == before else as_bytes(after)
 
     def target(self, value: str) -> str:
         """Return a request target without secrets."""
@@ -100,7 +100,7 @@ class Masks:
         """Return header fields without secrets. An Anthropic key stays recognisable as one."""
         shown = masked_fields(fields, self._secrets)
         return tuple(
-            (name, _shown(name, before, raw(self.text(text(value)))))
+            (name, _shown(name, before, as_bytes(self.text(as_text(value)))))
             for (name, value), (_, before) in zip(shown, fields, strict=True)
         )
 
@@ -111,11 +111,11 @@ def _add(known: dict[str, None], secrets: Iterable[str]) -> None:
             known[secret] = None
 
 
-def keys_in_head(fields: Fields, target: str = "") -> Iterable[str]:
+def keys_in_head(fields: Fields, target: str) -> Iterable[str]:
     """Yield the keys in a head, without their auth schemes; cookies are none."""
     for name, value in fields:
-        if is_key_header(text(name)) and normal_name(text(name)) not in _COOKIES:
-            yield from filter(_is_key, _values(text(value).strip()))
+        if is_key_header(as_text(name)) and normal_name(as_text(name)) not in _COOKIES:
+            yield from filter(_is_key, _values(as_text(value).strip()))
     for pair in re.split("[&;]", target.partition("?")[2]):
         if is_key_parameter(pair) and _is_key(secret := pair.partition("=")[2]):
             yield secret
@@ -137,8 +137,8 @@ def _values(value: str) -> list[str]:
 
 def _cookies(fields: Fields) -> Iterable[str]:
     for name, value in fields:
-        if normal_name(text(name)) in _COOKIES:
-            yield from (part.partition("=")[2].strip() for part in text(value).split(";"))
+        if normal_name(as_text(name)) in _COOKIES:
+            yield from (part.partition("=")[2].strip() for part in as_text(value).split(";"))
 
 
 def _is_key(value: str) -> bool:
@@ -148,9 +148,9 @@ def _is_key(value: str) -> bool:
 def _shown(name: bytes, before: bytes, shown: bytes) -> bytes:
     if name.lower() == b"set-cookie":
         cookie, equals, _ = shown.partition(b"=")
-        return cookie + equals + raw(MASK)
+        return cookie + equals + as_bytes(MASK)
     scheme, blank, value = before.rpartition(b" ")
-    return scheme + blank + raw(_ANTHROPIC + MASK) if value.startswith(raw(_ANTHROPIC)) else shown
+    return scheme + blank + as_bytes(_ANTHROPIC + MASK) if value.startswith(as_bytes(_ANTHROPIC)) else shown
 
 
 # ---- values whose name says that they are keys ----

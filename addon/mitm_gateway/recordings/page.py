@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..text.printable import one_line
 from . import show
-from .listing import cost, models, tokens, when
+from .listing import cost, models, token_counts, when
 from .recorded import Recorded
 
 # The first bytes of each page: a file that begins so may be overwritten.
@@ -128,7 +128,7 @@ def _summary(recorded: Recorded) -> str:
         ("number", recorded.number),
         ("time", when(recorded)),
         ("model", place or models(entry)),
-        ("tokens", tokens(entry)),
+        ("tokens", token_counts(entry)),
         ("cost", cost(entry)),
         ("good" if outcome == _GOOD else "bad", f"{recorded.status or ''} {outcome} {reason}".strip()),
     )

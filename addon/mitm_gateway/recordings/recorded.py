@@ -10,7 +10,7 @@ from typing import Any
 from ..exchange.body_error import BodyError
 from ..exchange.record import Ending, Record
 from ..exchange.report import Report
-from ..exchange.request_body import read_body
+from ..exchange.request_body import read_request_body
 from ..llm.calls import call_of
 from ..llm.prompt import Prompt, prompt_of
 from ..llm.read_body import read
@@ -18,11 +18,11 @@ from ..llm.session import session_in_bytes
 from ..llm.usage import reader_for
 from ..wire.addresses import hostport
 from ..wire.content_encoding import DecodingError
-from ..wire.request import Arrival, Fields, RequestHead, text
+from ..wire.request import Arrival, Fields, RequestHead, as_text
 from .masks import Masks
 
 # Larger bodies of a recording are cut.
-MAX_BODY = 64 << 20
+MAX_BODY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Part:
     @property
     def content_type(self) -> str:
         """The value of Content-Type, or an empty text."""
-        return next((text(value) for name, value in self.fields if name.lower() == b"content-type"), "")
+        return next((as_text(value) for name, value in self.fields if name.lower() == b"content-type"), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Recorded:
 
     def _model_in_body(self) -> str | None:
         try:
-            body = read_body(self.head, self.request.raw, MAX_BODY)
+            body = read_request_body(self.head, self.request.raw, MAX_BODY_BYTES)
         except (BodyError, DecodingError):
             return None
         return body.model if body else None

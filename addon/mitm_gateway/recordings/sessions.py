@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from ..llm.prompt import Prompt
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
 from ..observe.sessions import Sessions
-from ..observe.turn import Turn, report
+from ..observe.turn import Turn, turn_lines
 from ..text.printable import one_line
-from .listing import cost, cost_usd, models, tokens, when
+from .listing import cost, cost_usd, models, token_counts, when
 from .recorded import Recorded
 
-HEADING = f"{'session':<38} {'requests':>8}  {'first':<19}  {'last':<19}  models"
+_HEADING = f"{'session':<38} {'requests':>8}  {'first':<19}  {'last':<19}  models"
 _MAX_MODELS = 8
 
 
@@ -52,23 +52,23 @@ def totals(requests: Iterable[Recorded]) -> Iterator[str]:
         total.requests, total.last = total.requests + 1, now
         if each.asked_model and len(total.models) < _MAX_MODELS:
             total.models[each.asked_model] = None
-    yield HEADING
+    yield _HEADING
     for name, total in found.items():
         names = one_line(", ".join(total.models)) or "-"
         yield f"{name:<38} {total.requests:>8}  {total.first:<19}  {total.last:<19}  {names}"
 
 
-def compared(earlier: Recorded, later: Recorded) -> Iterator[str]:
+def comparison(earlier: Recorded, later: Recorded) -> Iterator[str]:
     """Yield the difference between two requests in words, and what the cache did for each."""
     for each in (earlier, later):
         entry = each.entry
-        line = f"{each.number}. {when(each)}  {models(entry)}  {tokens(entry)}  {cost(entry)}"
+        line = f"{each.number}. {when(each)}  {models(entry)}  {token_counts(entry)}  {cost(entry)}"
         yield each.masks.text(one_line(line))
     before, after = earlier.prompt, later.prompt
     if before is None or after is None:
         yield f"request {(earlier if before is None else later).number} is not a conversation"
         return
-    lines = report(_turn(earlier, before), _turn(later, after))
+    lines = turn_lines(_turn(earlier, before), _turn(later, after))
     if not earlier.facts or not later.facts:
         lines = [line for line in lines if not line.startswith("gateway: ")]
     for line in lines:

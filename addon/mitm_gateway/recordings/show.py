@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from ..llm import conversation
 from ..text.printable import one_line
-from .listing import cost, models, tokens, when
+from .listing import cost, models, token_counts, when
 from .recorded import Part, Recorded
 
 # Nothing is left out of a body that a recording can contain.
 _LIMIT = 256 << 20
 
 
-def text(recorded: Recorded, width: int | None) -> str:
+def whole(recorded: Recorded, width: int | None) -> str:
     """Return the whole request and its answer, with lines of at most this width."""
     return "\n\n".join(["\n".join(facts(recorded)), *_parts(recorded, width)])
 
@@ -45,7 +45,7 @@ def facts(recorded: Recorded) -> Iterator[str]:
         ("upstream", entry.get("upstream")),
         ("auth", entry.get("auth")),
         ("model", models(entry)),
-        ("tokens", tokens(entry)),
+        ("tokens", token_counts(entry)),
         ("cost", cost(entry)),
         ("status", f"{recorded.status or 'none'}, {entry.get('outcome') or 'unknown'}"),
         ("refusal", entry.get("refusal")),
@@ -66,7 +66,7 @@ def sections(recorded: Recorded, part: Part, width: int | None = conversation.WI
     if not part.body:
         return ["(no body)"]
     found = conversation.sections(part.body, part.content_type, lambda: 0.0, _LIMIT)
-    return [conversation.printable(recorded.masks.text(section), width) for section in found]
+    return [conversation.for_terminal(recorded.masks.text(section), width) for section in found]
 
 
 def _messages(recorded: Recorded, width: int | None) -> Iterator[str]:

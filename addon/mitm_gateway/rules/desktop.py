@@ -17,7 +17,7 @@ from .problems import Loc, Problem, RulesError, did_you_mean, in_file_order, nea
 from .ruleset import RuleSet
 from .schema import Auth, Credential, Match, Respond, Rule, RulesFile
 
-MARK = "inferenceProvider"
+PROVIDER_KEY = "inferenceProvider"
 API_HOST = "api.anthropic.com"
 _CREDENTIAL = "gateway"
 SCHEMES = ("bearer", "x-api-key")
@@ -61,7 +61,7 @@ _OTHER_PROVIDERS = (
 
 def is_desktop(data: object) -> bool:
     """Return whether a file contains Desktop's keys instead of rules."""
-    return isinstance(data, dict) and MARK in data
+    return isinstance(data, dict) and PROVIDER_KEY in data
 
 
 def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
@@ -89,7 +89,7 @@ class _Desktop:
 
     def read(self) -> RulesFile | None:
         self._check_keys()
-        provider = self._data[MARK]
+        provider = self._data[PROVIDER_KEY]
         if provider != "gateway":
             self._other_provider(provider)
             return None
@@ -118,7 +118,9 @@ class _Desktop:
         url = self._text(key)
         if url is None:
             if key not in self._data:
-                self._add(MARK, f'provider "gateway" has no "{key}"; expected the address of the gateway')
+                self._add(
+                    PROVIDER_KEY, f'provider "gateway" has no "{key}"; expected the address of the gateway'
+                )
             return None
         if fault := url_fault(url):
             self._add(key, f'"{key}" {fault}')
@@ -134,14 +136,17 @@ class _Desktop:
             if key.startswith(_OUR_PREFIXES) or nearest(key.removeprefix(_PREFIX), endings):
                 self._add(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", at_key=True)
         if "rules" in self._data:
-            self._add("rules", f'"rules" and "{MARK}" exclude each other; expected one of them', at_key=True)
+            self._add(
+                "rules", f'"rules" and "{PROVIDER_KEY}" exclude each other; expected one of them', at_key=True
+            )
 
     def _other_provider(self, provider: object) -> None:
         if isinstance(provider, str) and provider in _PRESETS:
-            text = f'"{MARK}" is "{provider}", which is not a gateway; use a rule with "preset: {_PRESETS[provider]}"'
+            preset = _PRESETS[provider]
+            text = f'"{PROVIDER_KEY}" is "{provider}", which is not a gateway; use a rule with "preset: {preset}"'
         else:
-            text = f'"{MARK}" is not known; expected "gateway"'
-        self._add(MARK, text)
+            text = f'"{PROVIDER_KEY}" is not known; expected "gateway"'
+        self._add(PROVIDER_KEY, text)
 
     def _text(self, key: str) -> str | None:
         value = self._data.get(key)
@@ -180,7 +185,8 @@ class _Desktop:
             return Credential.literal(Secret(key))
         if not self.problems:
             self._add(
-                MARK, 'the file has no key; expected "inferenceGatewayApiKey" or "inferenceCredentialHelper"'
+                PROVIDER_KEY,
+                'the file has no key; expected "inferenceGatewayApiKey" or "inferenceCredentialHelper"',
             )
         return None
 

@@ -170,7 +170,7 @@ class _Reading:
             self._unfilled.add(loc)
             return filled
         # Only what the rule leaves out: the preset's other variables need not be set.
-        own, self._environ = self._environ, presets.environment(preset, self._environ)
+        own, self._environ = self._environ, presets.with_variables(preset, self._environ)
         provided = self._filled(loc, _without_covered_names(_without(presets.load(preset), filled), filled))
         self._environ = own
         return _merged(filled, provided)

@@ -18,7 +18,7 @@ _TO_LINE = str.maketrans({"\n": "\u240a", "\t": "\u2409"})
 # Longer names are cut where they are shown.
 MAX_NAME = 256
 # Objects with more keys are data that nobody reads line by line.
-MAX_KEYS = 500
+MAX_LISTED = 500
 
 
 def visible(text: str) -> str:
@@ -125,8 +125,8 @@ def listed(value: Any) -> str:
     """Return plain data with one line for each key of an object; text stays as it is."""
     if not isinstance(value, dict):
         return compact(value)
-    entries = [_entry(str(key), compact(item)) for key, item in islice(value.items(), MAX_KEYS)]
-    more = [f"… {len(value) - MAX_KEYS:,} more keys"] if len(value) > MAX_KEYS else []
+    entries = [_entry(str(key), compact(item)) for key, item in islice(value.items(), MAX_LISTED)]
+    more = [f"… {len(value) - MAX_LISTED:,} more keys"] if len(value) > MAX_LISTED else []
     return "\n".join([*entries, *more])
 
 

@@ -8,9 +8,9 @@ from typing import TypeVar
 Key = TypeVar("Key", str, bytes)
 Result = TypeVar("Result")
 
-MAX_KEYS = 4096
+MAX_CACHED = 4096
 # Longer than any name in use; with four bytes a character, all keys together need at most 2 MiB.
-MAX_KEY_LENGTH = 128
+MAX_CACHED_LENGTH = 128
 
 
 def remember_short(function: Callable[[Key], Result]) -> Callable[[Key], Result]:
@@ -27,8 +27,8 @@ class _Results(dict[Key, Result]):
 
     def __missing__(self, text: Key) -> Result:
         result = self._function(text)
-        if len(text) <= MAX_KEY_LENGTH:
-            if len(self) >= MAX_KEYS:
+        if len(text) <= MAX_CACHED_LENGTH:
+            if len(self) >= MAX_CACHED:
                 self.clear()
             self[text] = result
         return result

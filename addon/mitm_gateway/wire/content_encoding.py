@@ -27,7 +27,7 @@ except ImportError:
 MAX_CODINGS = 5
 # gzip members and zstd frames in one body. Empty ones have 10 to 20 bytes and take microseconds each, so an unbounded body
 # of them would block the event loop for a minute. Block-wise writers (bgzip: 64 KiB) stay below the bound.
-MAX_MEMBERS = 4096
+MAX_GZIP_MEMBERS = 4096
 
 _PIECE = 256 * 1024
 _SLICE = 64 * 1024
@@ -143,7 +143,7 @@ def _inflate(data: bytes, wbits: int, max_members: int) -> Iterator[bytes]:
 
 
 def _gzip(data: bytes, _limit: int) -> Iterator[bytes]:
-    return _inflate(data, 16 + zlib.MAX_WBITS, MAX_MEMBERS)
+    return _inflate(data, 16 + zlib.MAX_WBITS, MAX_GZIP_MEMBERS)
 
 
 def _deflate(data: bytes, _limit: int) -> Iterator[bytes]:
@@ -194,7 +194,7 @@ def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
             if frame.eof:
                 frame = new_frame()
                 frames += 1
-            if frames > MAX_MEMBERS:
+            if frames > MAX_GZIP_MEMBERS:
                 raise Corrupt("the compressed body has too many frames")
             try:
                 yield frame.decompress(rest)

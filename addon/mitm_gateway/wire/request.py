@@ -5,26 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..text.redact import Fields as Fields
 from ..text.short_cache import remember_short
 from .addresses import has_odd_segments, normal_path
 
 Mode = Literal["regular", "reverse", "transparent"]
-Fields = tuple[tuple[bytes, bytes], ...]
 
 
-def text(value: bytes) -> str:
-    """Return header bytes as text; bytes that are not UTF-8 survive the way back through `raw`."""
+def as_text(value: bytes) -> str:
+    """Return header bytes as text; bytes that are not UTF-8 survive the way back through `as_bytes`."""
     return value.decode("utf-8", "surrogateescape")
 
 
 @remember_short
 def lower_name(name: bytes) -> str:
     """Return a header's name in the form in which names are compared."""
-    return text(name).lower()
+    return as_text(name).lower()
 
 
-def raw(value: str) -> bytes:
-    """Return text as header bytes, the inverse of `text`."""
+def as_bytes(value: str) -> bytes:
+    """Return text as header bytes, the inverse of `as_text`."""
     return value.encode("utf-8", "surrogateescape")
 
 
@@ -75,7 +75,7 @@ class RequestHead:
         values: dict[str, tuple[str, ...]] = {}
         for name, value in self.fields:
             lowered = lower_name(name)
-            values[lowered] = (*values.get(lowered, ()), text(value))
+            values[lowered] = (*values.get(lowered, ()), as_text(value))
         self.values = values
 
     def all(self, name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..text.redact import Secret
-from .request import Fields, raw, text
+from .request import Fields, as_bytes, as_text
 
 # The message wherever a rule signs and botocore is not installed.
 MISSING = "needs botocore"
@@ -84,11 +84,13 @@ def signed(
         method=method,
         url=url,
         data=body,
-        headers={text(name): text(value) for name, value in kept if name.lower() in _SIGNED},
+        headers={as_text(name): as_text(value) for name, value in kept if name.lower() in _SIGNED},
     )
     own = Credentials(keys.access_key, keys.secret_key.reveal(), keys.token.reveal() if keys.token else None)
     SigV4Auth(own, service, region).add_auth(request)
     added = [
-        (raw(name), raw(value)) for name, value in request.headers.items() if raw(name).lower() in _REPLACED
+        (as_bytes(name), as_bytes(value))
+        for name, value in request.headers.items()
+        if as_bytes(name).lower() in _REPLACED
     ]
     return (*kept, *added)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-DEFAULT_LIMIT = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -21,7 +21,7 @@ class Event:
 class EventReader:
     """Returns the events of a stream as they become complete; `limit` bounds the data of one event, in bytes."""
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
         self._limit = limit
         self._line = bytearray()
         self._skips_newline = False

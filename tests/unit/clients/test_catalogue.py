@@ -8,7 +8,7 @@ import re
 import pytest
 
 from mitm_gateway.clients import catalogue, network
-from mitm_gateway.clients.api_hosts import APIS
+from mitm_gateway.clients.api_hosts import VENDOR_APIS
 from mitm_gateway.clients.catalogue import Client
 from support.table import table
 
@@ -20,7 +20,7 @@ LISTED = [client for client in CLIENTS if client.name not in (catalogue.ANY, cat
 def test_a_client_has_date_source_and_known_apis(client: Client) -> None:
     assert datetime.date.fromisoformat(client.date) <= datetime.date(2026, 12, 31)
     assert all(client.sources)
-    assert set(client.apis) <= {api.name for api in APIS}
+    assert set(client.apis) <= {api.name for api in VENDOR_APIS}
     assert client.apis or client.bypass, "a program that cannot be pointed anywhere says so"
     assert set(client.ca) - {"CODEX_CA_CERTIFICATE"} <= set(network.CA_VARIABLES)
 

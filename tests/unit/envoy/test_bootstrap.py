@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from mitm_gateway.envoy import Listener, Options, check, files
+from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.envoy.bootstrap import bootstrap
 from mitm_gateway.envoy.header_edits import path_edit, removals
 from mitm_gateway.envoy.lua_filter import literal
@@ -26,7 +26,7 @@ rules:
 
 def problems(rule: str, top: str = TOP) -> list[str]:
     ruleset = parse_rules((top + rule).encode(), "rules.yaml", {"GW_KEY": "secret-of-the-gateway"})
-    return [str(problem) for problem in check(ruleset, Options())]
+    return [str(problem) for problem in find_unsupported(ruleset, Options())]
 
 
 @pytest.mark.parametrize(

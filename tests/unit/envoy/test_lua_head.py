@@ -28,7 +28,7 @@ from mitm_gateway.text.redact import (
 )
 from mitm_gateway.wire import addresses
 from mitm_gateway.wire.refusal import Refusal
-from mitm_gateway.wire.request import Arrival, raw, text
+from mitm_gateway.wire.request import Arrival, as_bytes, as_text
 from support.constants import API
 from support.core import make_head, make_rule, make_ruleset
 from support.lua import Library
@@ -56,7 +56,7 @@ VALUES = joined(
 
 @given(PATHS)
 def test_paths_are_normalised_and_checked_alike(lua: Library, path: str) -> None:
-    assert lua.call("text.normal_path", path) == raw(addresses.normal_path(path))
+    assert lua.call("text.normal_path", path) == as_bytes(addresses.normal_path(path))
     assert lua.call("head.has_odd_segments", path) == addresses.has_odd_segments(path)
 
 
@@ -67,7 +67,7 @@ def test_paths_are_normalised_and_checked_alike(lua: Library, path: str) -> None
 )
 def test_paths_with_two_readings_are_known_alike(lua: Library, path: str, method: str) -> None:
     path = "/" + path
-    assert lua.call("head.lenient_path", path) == raw(addresses.lenient_path(path))
+    assert lua.call("head.lenient_path", path) == as_bytes(addresses.lenient_path(path))
     wanted = has_two_readings(make_head(path, method=method))
     assert bool(lua.call("head.has_two_readings", method, addresses.normal_path(path))) == wanted
 
@@ -82,7 +82,7 @@ def test_requests_are_identified_alike(lua: Library, path: str, method: str, mod
         assert call[b"first"] is None
         return
     assert (call[b"first"] - 1, call[b"last"] - 1) == byte_span(path, *wanted.span)
-    assert lua.call("head.path_with", path, call, model) == raw(wanted.path_with(model))
+    assert lua.call("head.path_with", path, call, model) == as_bytes(wanted.path_with(model))
 
 
 def planned(rule: Rule) -> plan.Plan:
@@ -92,7 +92,7 @@ def planned(rule: Rule) -> plan.Plan:
 
 
 def byte_span(path: str, start: int, end: int) -> tuple[int, int]:
-    return len(raw(path[:start])), len(raw(path[:end]))
+    return len(as_bytes(path[:start])), len(as_bytes(path[:end]))
 
 
 @given(
@@ -103,15 +103,17 @@ def byte_span(path: str, start: int, end: int) -> tuple[int, int]:
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 502])
 def test_errors_look_alike(lua: Library, status: int, form: Any, reason: str, rule: str | None) -> None:
     refusal = Refusal(status, reason, rule)
-    body, headers = lua.call("head.refusal", form, status, raw(reason), None if rule is None else raw(rule))
+    body, headers = lua.call(
+        "head.refusal", form, status, as_bytes(reason), None if rule is None else as_bytes(rule)
+    )
     assert body == error_body(refusal, form)
     wanted = error_headers(refusal, form) | {":status": str(status)}
-    assert dict(headers.items()) == {raw(name): raw(value) for name, value in wanted.items()}
+    assert dict(headers.items()) == {as_bytes(name): as_bytes(value) for name, value in wanted.items()}
 
 
 @given(VALUES)
 def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
-    assert lua.call("keys.bare_key", value) == raw(client_keys.bare_key(value))
+    assert lua.call("keys.bare_key", value) == as_bytes(client_keys.bare_key(value))
 
 
 @given(
@@ -126,7 +128,7 @@ def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
     )
 )
 def test_a_logged_path_shows_no_key_that_the_addon_masks(lua: Library, path: str) -> None:
-    shown = text(lua.call("logged.masked", path))
+    shown = as_text(lua.call("logged.masked", path))
     assert shown == MASK or (shown == path and masked_text(path) == path)
 
 
@@ -134,7 +136,7 @@ def test_a_logged_path_shows_no_key_that_the_addon_masks(lua: Library, path: str
 def test_the_clients_key_is_chosen_alike(lua: Library, values: list[str]) -> None:
     wanted = client_keys.key_to_move(make_head(headers=[("x-api-key", value) for value in values]))
     found = lua.call("keys.real_key", [client_keys.bare_key(value) for value in values])
-    assert found == (None if wanted is None else raw(wanted))
+    assert found == (None if wanted is None else as_bytes(wanted))
 
 
 @pytest.mark.parametrize(
@@ -165,10 +167,10 @@ def test_keys_are_equal_only_to_themselves(lua: Library, key: bytes, value: byte
     )
 )
 def test_websocket_keys_are_stripped_alike(lua: Library, value: str) -> None:
-    (field,) = stripped(((b"sec-websocket-protocol", raw(value)),)) or ((b"", None),)
+    (field,) = stripped(((b"sec-websocket-protocol", as_bytes(value)),)) or ((b"", None),)
     assert lua.call("keys.without_websocket_key", value) == field[1]
     (found,) = [list(lua.call("keys.websocket_keys", value).values())]
-    assert found == list(map(raw, client_keys.protocol_keys(value)))
+    assert found == list(map(as_bytes, client_keys.protocol_keys(value)))
 
 
 QUERIES = joined(
@@ -182,12 +184,12 @@ def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
     ruleset = make_ruleset(make_rule(auth={"scheme": "none"}))
     found = plan.decide(ruleset, make_head(f"/v1?{query}"), Arrival())
     assert isinstance(found, plan.Plan)
-    assert lua.call("keys.sent_query", f"?{query}") == raw(found.target.removeprefix("/v1"))
+    assert lua.call("keys.sent_query", f"?{query}") == as_bytes(found.target.removeprefix("/v1"))
     moved = client_keys.key_to_move(make_head(f"/v1?{query}"))
     values = lua.execute(
         "return function(query) return keys.query_keys(query, keys.is_api_key_parameter) end"
     )(f"?{query}".encode())
-    assert lua.call("keys.real_key", values) == (None if moved is None else raw(moved))
+    assert lua.call("keys.real_key", values) == (None if moved is None else as_bytes(moved))
 
 
 PARAMETERS = joined("&", "=", "a", "ab", "%61", "+", "%C3%A9", "x=y", "b-1", size=10)
@@ -204,12 +206,12 @@ QUERY = st.fixed_dictionaries(
 def test_queries_are_edited_alike(lua: Library, query: str, keys: dict[str, Any]) -> None:
     rule = make_rule(query=keys)
     wanted = edited_target(f"/?{query}", rule.query, {}).removeprefix("/")
-    assert lua.call("head.edited_query", f"?{query}", rule_data(rule, HERE)["query"]) == raw(wanted)
+    assert lua.call("head.edited_query", f"?{query}", rule_data(rule, HERE)["query"]) == as_bytes(wanted)
 
 
 @given(joined(*BLANKS, ",", ",", "a", "oauth-2025-04-20", "OAuth-x", "b", "é"))
 def test_token_betas_are_stripped_alike(lua: Library, value: str) -> None:
-    (field,) = without_token_betas(((b"anthropic-beta", raw(value)),)) or ((b"", None),)
+    (field,) = without_token_betas(((b"anthropic-beta", as_bytes(value)),)) or ((b"", None),)
     assert lua.call("head.without_token_betas", value) == field[1]
 
 
@@ -233,12 +235,12 @@ def test_betas_are_edited_alike(lua: Library, keys: dict[str, Any], names: list[
     assert isinstance(rule.beta, Beta)
     kept, changed = lua.call("head.edited_betas", rule_data(rule, HERE)["beta"], names)
     wanted = list(rule.beta.edited(tuple(names)))
-    assert ([text(name) for name in kept.values()], changed) == (wanted, wanted != names)
+    assert ([as_text(name) for name in kept.values()], changed) == (wanted, wanted != names)
 
 
 @given(joined(*BLANKS, ",", ",", "a", "b"))
 def test_beta_headers_are_read_alike(lua: Library, value: str) -> None:
-    found = [text(name) for name in lua.call("head.beta_names", value).values()]
+    found = [as_text(name) for name in lua.call("head.beta_names", value).values()]
     assert found == [name.strip() for name in value.split(",") if name.strip()]
 
 
@@ -254,11 +256,11 @@ def test_models_are_mapped_alike(
     name += ending
     models = Models(map=mapped, default=default)
     data = rule_data(make_rule(models={"map": mapped, "default": default}), HERE)["models"]
-    assert lua.call("head.sent_model", data, name) == raw(models.sent_for(name))
+    assert lua.call("head.sent_model", data, name) == as_bytes(models.sent_for(name))
     names, record = (name, *NAMES), Record(0.0)
     record.note_models(planned(make_rule(models={"map": mapped, "default": default})), names)
     asked_for = lua.call("models.names_by_sent", names, data)
-    assert {text(sent): text(asked) for sent, asked in asked_for.items()} == record.asked_for
+    assert {as_text(sent): as_text(asked) for sent, asked in asked_for.items()} == record.asked_for
 
 
 @given(
@@ -275,4 +277,4 @@ def test_the_names_that_were_asked_for_are_known_alike(
     data = rule_data(make_rule(models={"map": dict(entries), "default": default}), HERE)["models"]
     for name in (sent, models.sent_for("claude-opus-4-8"), models.sent_for("a")):
         asked = models.names.asked_for(name)
-        assert lua.call("models.asked_for", data, name) == (None if asked is None else raw(asked))
+        assert lua.call("models.asked_for", data, name) == (None if asked is None else as_bytes(asked))

@@ -211,9 +211,6 @@ end
 NAME = 'claude-"é'
 PLACES = list(dict.fromkeys([OTHER.response, JSON_PLACES, *(api.response for api in APIS)]))
 MODEL = st.sampled_from(["gw", "models/gw", "é", None, {"id": "gw"}, ["gw"]])
-PART_OF_ANSWER = st.fixed_dictionaries(
-    {}, optional={"model": MODEL, "message": st.fixed_dictionaries({"model": MODEL})}
-)
 ANSWER = st.fixed_dictionaries(
     {},
     optional={

@@ -16,7 +16,7 @@ from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Outg
 from mitm_gateway.rules.load import load
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.refusal import Refusal
-from mitm_gateway.wire.request import Arrival, RequestHead, raw, text
+from mitm_gateway.wire.request import Arrival, RequestHead, as_bytes, as_text
 from support.constants import API, GW
 
 VALUES = {"gw": Value(Secret(GW)), "other": Value(Secret("other-secret"))}
@@ -28,7 +28,7 @@ def head_of(case: Case) -> RequestHead:
     pairs += [*case.headers, ("Content-Type", "application/json")]
     if not any(name == "Transfer-Encoding" for name, _ in pairs) and case.body:
         pairs.append(("Content-Length", str(len(case.body))))
-    fields = tuple((raw(name), raw(value)) for name, value in pairs)
+    fields = tuple((as_bytes(name), as_bytes(value)) for name, value in pairs)
     return RequestHead(case.method, "https", API, 443, case.target, fields)
 
 
@@ -71,7 +71,9 @@ def test_the_engine_handles_the_case(case: Case, tmp_path: Path) -> None:
             target, fields = exchange.with_secrets(head.target, head.fields)
             assert target == case.sent_target
             assert str(head.destination) == f"{UPSTREAM}/base" or target.startswith("/rest")
-            sent = {text(name).lower(): text(value) for name, value in reversed(fields)}  # the first counts
+            sent = {
+                as_text(name).lower(): as_text(value) for name, value in reversed(fields)
+            }  # the first counts
             assert {name: sent.get(name) for name in case.sent_headers} == case.sent_headers
             assert body == (case.plain_body if case.sent_body is None else case.sent_body)
             assert sent["host"] == "127.0.0.1:9"

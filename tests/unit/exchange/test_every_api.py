@@ -188,8 +188,8 @@ def test_a_batch_for_several_rules_is_refused() -> None:
     assert isinstance(step, Refusal) or getattr(step, "status", None) == 400
 
 
-def way_back(target: str, request: bytes, response: bytes, method: str = "POST", models: Any = None) -> bytes:
-    rule = make_rule("r", HOST, upstream="https://up.test", models=models or {"map": MAP})
+def way_back(target: str, request: bytes, response: bytes, method: str = "POST") -> bytes:
+    rule = make_rule("r", HOST, upstream="https://up.test", models={"map": MAP})
     _, _, exchange = run(rule, method, target, request)
     plan = exchange.on_response_head(ResponseHead(200, ()))
     assert plan

@@ -18,7 +18,7 @@ from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
 from mitm_gateway.wire.refusal import Refusal
-from mitm_gateway.wire.request import Arrival, text
+from mitm_gateway.wire.request import Arrival, as_text
 from support.constants import API, CK, GW
 from support.core import make_head, make_rule
 from support.exchanges import BODY, BY_MODEL, KEY, MAPPED, PLAIN, VALUES, begun, released
@@ -30,7 +30,7 @@ def sent(exchange: Exchange, step: Step) -> dict[str, str]:
     assert isinstance(step, Forward | NeedBody)
     assert isinstance(step.head, OutgoingHead)
     _, fields = exchange.with_secrets(step.head.target, step.head.fields)
-    return {text(name).lower(): text(value) for name, value in fields}
+    return {as_text(name).lower(): as_text(value) for name, value in fields}
 
 
 def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_order(
@@ -47,10 +47,18 @@ def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_
 
     monkeypatch.setattr(guard, "check_admission", noting("admit", guard.check_admission))
     monkeypatch.setattr(guard, "check_client_key", noting("admit", guard.check_client_key))
-    for name in ("decide", "read_body", "edited_json", "outgoing"):
+    for name in ("decide", "read_request_body", "edited_json", "outgoing_fields"):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     released(begun(BY_MODEL, policy=guard.Policy(client_keys=(CK.encode(),))))
-    assert order == ["admit", "admit", "decide", "read_body", "decide", "edited_json", "outgoing"]
+    assert order == [
+        "admit",
+        "admit",
+        "decide",
+        "read_request_body",
+        "decide",
+        "edited_json",
+        "outgoing_fields",
+    ]
 
 
 def test_a_rule_that_reads_no_body_decides_on_the_head_alone() -> None:

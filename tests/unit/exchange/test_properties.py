@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fuzz.targets import SEEDS, TARGETS
 from mitm_gateway.exchange import guard
-from mitm_gateway.exchange.headers import Secrets, outgoing
+from mitm_gateway.exchange.headers import Secrets, outgoing_fields
 from mitm_gateway.exchange.plan import Pass, Plan, decide
 from mitm_gateway.text.redact import Secret, is_key_header
 from mitm_gateway.wire.request import Arrival
@@ -74,7 +74,7 @@ def test_a_request_is_planned_whole_or_refused_and_never_unmatched_where_it_name
         return
     assert isinstance(outcome, Plan)
     assert (outcome.destination.host, outcome.destination.scheme) == ("gw.test", "https")
-    sent = outgoing(outcome, head, Secrets(Secret(GW), {"gw": Secret(GW)}))
+    sent = outgoing_fields(outcome, head, Secrets(Secret(GW), {"gw": Secret(GW)}))
     names = [name.decode() for name, _ in sent]
     assert [name for name in names if is_key_header(name)] == ["Authorization"]
     assert [value for name, value in sent if name.lower() == b"host"] == [b"gw.test"]

@@ -8,7 +8,7 @@ import pytest
 
 from mitm_gateway.llm.cache_diagnosis import diagnosis
 from mitm_gateway.llm.prompt import prompt_of
-from mitm_gateway.observe.turn import Turn, report
+from mitm_gateway.observe.turn import Turn, turn_lines
 from support.table import table
 
 BODY: dict[str, Any] = {
@@ -33,7 +33,7 @@ def test_a_turn_shows_the_cache_and_the_cost() -> None:
         "fresh_tokens": 4,
         "cost_usd": 0.0271,
     }
-    assert report(turn(), turn(facts, messages=NEXT)) == [
+    assert turn_lines(turn(), turn(facts, messages=NEXT)) == [
         "same up to message 1, two messages new",
         "cache: 30,000 tokens read (94 % of the prompt), 1,596 written, 4 fresh; cost $0.0271",
     ]
@@ -52,7 +52,7 @@ def test_a_turn_shows_the_cache_and_the_cost() -> None:
     ],
 )
 def test_a_change_shows_how_far_the_cache_can_reach(changes: dict[str, Any], reach: str) -> None:
-    assert reach in report(turn(), turn(**changes))
+    assert reach in turn_lines(turn(), turn(**changes))
 
 
 @table(
@@ -77,7 +77,7 @@ def test_the_vendor_may_explain_a_miss(response: Any, told: str | None) -> None:
         assert len(found) <= 300
         return
     assert found == told
-    lines = report(turn(), turn(response=response))
+    lines = turn_lines(turn(), turn(response=response))
     assert (f"the vendor's diagnosis: {told}" in lines) is (told is not None)
 
 
@@ -98,4 +98,4 @@ def test_a_turn_shows_whether_the_gateway_moved_the_prompt(
     before: dict[str, Any], after: dict[str, Any], line: str
 ) -> None:
     changes: dict[str, Any] = {} if before == after else {"tools": []}
-    assert line in report(turn(before), turn(after, **changes))
+    assert line in turn_lines(turn(before), turn(after, **changes))

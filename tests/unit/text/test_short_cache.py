@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitm_gateway.text.short_cache import MAX_KEY_LENGTH, remember_short
+from mitm_gateway.text.short_cache import MAX_CACHED_LENGTH, remember_short
 
 
 def test_only_short_texts_are_remembered() -> None:
@@ -13,6 +13,11 @@ def test_only_short_texts_are_remembered() -> None:
         calls.append(text)
         return len(text)
 
-    for text in ("a", "b" * MAX_KEY_LENGTH, "c" * (MAX_KEY_LENGTH + 1)):
+    for text in ("a", "b" * MAX_CACHED_LENGTH, "c" * (MAX_CACHED_LENGTH + 1)):
         assert [length(text), length(text)] == [len(text), len(text)]
-    assert [len(text) for text in calls] == [1, MAX_KEY_LENGTH, MAX_KEY_LENGTH + 1, MAX_KEY_LENGTH + 1]
+    assert [len(text) for text in calls] == [
+        1,
+        MAX_CACHED_LENGTH,
+        MAX_CACHED_LENGTH + 1,
+        MAX_CACHED_LENGTH + 1,
+    ]

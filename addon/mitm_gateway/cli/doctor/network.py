@@ -18,7 +18,7 @@ _TIMEOUT_S = 2.0
 # A gateway always refuses it, names itself, and forwards nothing.
 _TRACE = b"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
 _OWN_NAME = b"mitm-gateway"
-PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")
+_HTTPS_VARIABLES = ("https_proxy", "HTTPS_PROXY")
 
 
 def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
@@ -46,7 +46,7 @@ def is_client_of_gateway(subject: Subject) -> bool:
         proxy = Proxies.of(ENVIRONMENT, subject.environ).https
     except ValueError:
         return False
-    return proxy is not None and proxy.source in PROXY_VARIABLES and is_gateway(proxy, subject)
+    return proxy is not None and proxy.source in _HTTPS_VARIABLES and is_gateway(proxy, subject)
 
 
 def is_gateway(proxy: Proxy, subject: Subject) -> bool:

@@ -39,7 +39,7 @@ def check_github_token(token: str) -> None:
             )
 
 
-def exchange(github_token: str, now: float, api_url: str = API_URL) -> dict[str, Any]:
+def exchange_token(github_token: str, now: float, api_url: str) -> dict[str, Any]:
     """Return the helper's JSON: Copilot token, time of the next exchange, and the API host for the token."""
     check_github_token(github_token)
     answer = ask(
@@ -75,9 +75,7 @@ def _refusal(answer: Answer) -> str:
     return text
 
 
-def device_flow(
-    say: Callable[[str], None], sleep: Callable[[float], None], github_url: str = GITHUB_URL
-) -> str:
+def device_flow(say: Callable[[str], None], sleep: Callable[[float], None], github_url: str) -> str:
     """Return a GitHub token after the user has entered a code in a browser; `say` shows the code."""
     started = ask(
         f"{github_url}/login/device/code", form={"client_id": _CLIENT_ID, "scope": _SCOPE}, headers=_EDITOR

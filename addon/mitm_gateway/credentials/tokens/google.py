@@ -11,7 +11,7 @@ from .http_client import TokenError
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 
 
-def access_token(scope: str = CLOUD_PLATFORM) -> dict[str, Any]:
+def access_token(scope: str) -> dict[str, Any]:
     """Return the helper's JSON. Raises TokenError."""
     try:
         import google.auth

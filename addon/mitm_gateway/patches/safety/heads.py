@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from aioquic.h3.connection import ErrorCode
@@ -22,8 +22,6 @@ from ...exchange.guard import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
 from ..patch import LayerSteps, Patches, Unexpected, expect
 from .framing import fail
 from .trim import trim
-
-Fields = Sequence[tuple[bytes, bytes]]
 
 # The most that a client may send before its first request has been answered.
 MAX_AHEAD_BYTES = 8 << 20

@@ -42,7 +42,7 @@ def load(name: str) -> dict[str, Any]:
     return rule
 
 
-def environment(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
+def with_variables(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
     """Return the environment with the preset's variables, each from the first source of its list with a value."""
     variables: dict[str, list[str]] = content(name).get("variables", {})
     chosen = {
