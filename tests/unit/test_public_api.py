@@ -10,6 +10,7 @@ import pytest
 
 import mitm_gateway
 from support.constants import ADDON, ROOT
+from support.table import table
 
 PUBLIC = ("load_rules", "RulesError", "RuleSet", "explain", "GatewayAddon")
 WITHOUT_MITMPROXY = """
@@ -24,7 +25,7 @@ assert "mitmproxy" not in sys.modules, "the rules import mitmproxy"
 """
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@table("name", PUBLIC)
 def test_a_public_name_is_exported_and_documented(name: str) -> None:
     assert name in mitm_gateway.__all__
     assert f"- `{name}" in (mitm_gateway.__doc__ or "")

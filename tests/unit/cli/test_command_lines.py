@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mitm_gateway.cli import build_parser, common, main, serve
+from support.table import table
 
 RULES = "rules: [{name: a, match: {host: a.test}, upstream: https://gw.test, auth: {scheme: none}}]\n"
 COMMANDS = "expected one of run, serve, check,"
@@ -100,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("line", "told"), WRONG, ids=[line or "nothing" for line, _ in WRONG])
+@table(("line", "told"), WRONG)
 def test_a_wrong_command_line_is_one_line_with_the_fix_and_status_2(
     line: str, told: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

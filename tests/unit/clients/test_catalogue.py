@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import re
 
-import pytest
-
 from mitm_gateway.clients import catalogue, network
 from mitm_gateway.clients.api_hosts import VENDOR_APIS
 from mitm_gateway.clients.catalogue import Client
@@ -54,7 +52,7 @@ def test_the_first_api_of_a_client_is_the_one_that_its_test_command_calls(name: 
     assert catalogue.load(name).proved_api == api
 
 
-@pytest.mark.parametrize(
+@table(
     ("command", "name", "position"),
     [
         (["claude", "-p", "hi"], "claude-code", 1),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from mitm_gateway.clients import network
 from mitm_gateway.clients.ca_settings import configured_ca_files
 from mitm_gateway.rules.load import parse_rules
@@ -19,7 +17,7 @@ RULES = parse_rules(b"rules: [{match: {host: api.anthropic.com}}]", "rules.yaml"
 ALWAYS = {each.name for each in network.CA_TABLE if each.always}
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "after"),
     [
         ({}, "127.0.0.1,localhost,::1"),

@@ -74,7 +74,7 @@ def test_a_helper_may_add_headers() -> None:
     assert parse_output(output, 300, 0, 0).headers == (("X-Org", Secret("o")),)
 
 
-@pytest.mark.parametrize(
+@table(
     ("api", "authority"),
     [("https://api.business.test", "api.business.test"), ("https://api.business.test:8443/v1", "api.business.test:8443"),
      ("api.business.test", None), ("", None), (7, None), (None, None), (["https://a.test"], None)],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitm_gateway.credentials.rejection import is_token_rejected
 from support.table import table
 
@@ -35,7 +33,7 @@ def test_a_missing_permission_is_not_a_dead_token(body: str) -> None:
     assert not is_token_rejected("", body.encode())
 
 
-@pytest.mark.parametrize(
+@table(
     ("error_type", "is_rejected"),
     [
         ("ExpiredTokenException", True), ("UnrecognizedClientException:http://aws", True),

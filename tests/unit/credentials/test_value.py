@@ -8,7 +8,7 @@ from mitm_gateway.credentials.value import CredentialError, clean
 from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [("abc", "abc"), ("abc\n", "abc"), ("abc\r\n", "abc"), ("Bearer abc\n", "abc"), ("bearer  abc", "abc")],
 )

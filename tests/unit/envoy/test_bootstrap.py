@@ -29,7 +29,7 @@ def problems(rule: str, top: str = TOP) -> list[str]:
     return [str(problem) for problem in find_unsupported(ruleset, Options())]
 
 
-@pytest.mark.parametrize(
+@table(
     ("rule", "expected"),
     [
         ("    upstream: demo", 'rules.yaml:5:15: rule "a" has the upstream "demo", which runs in mitmproxy alone; expected "https://…"'),
@@ -60,7 +60,6 @@ def problems(rule: str, top: str = TOP) -> list[str]:
             'rules.yaml:5:29: rule "b" matches a host that no listener serves; expected "--listen PORT=HOST"',
         ),
     ],
-    ids=["demo", "sigv4", "form", "order", "pattern", "beta", "host"],
 )  # fmt: skip
 def test_a_rule_that_cannot_be_exported_is_an_error_with_its_place(rule: str, expected: str) -> None:
     assert problems(rule) == [expected]

@@ -96,7 +96,7 @@ def test_a_short_body_is_read_alike(lua: Library, raw: bytes) -> None:
     assert_read_alike(lua, raw)
 
 
-@pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
+@table("items", OVERGROWN.values())
 def test_a_body_that_is_small_as_text_and_large_as_data_is_refused_alike(lua: Library, items: bytes) -> None:
     with pytest.raises(Refused, match="too many arrays, objects"):
         lua.call("models.scan", overgrown(items), api_data(OTHER))

@@ -125,7 +125,7 @@ def test_a_reverse_listener_names_its_target_where_no_rule_takes_the_request() -
     assert exchange.on_request_head(head) == Pass(head.target, head.fields, API)
 
 
-@pytest.mark.parametrize(
+@table(
     ("head", "status"),
     [
         (make_head(method="TRACE"), 403),

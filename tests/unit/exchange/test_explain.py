@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitm_gateway.exchange.explain import describe_rules, explain_url
 from support.core import make_rule, make_ruleset
+from support.table import table
 
 RULE = make_rule(
     "copilot",
@@ -97,7 +96,7 @@ def test_a_loopback_url_is_a_reverse_listener_in_front_of_the_rules_host() -> No
     assert explain_url(own, "POST", "http://127.0.0.1:8080/x").request == "POST http://127.0.0.1:8080/x"
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "path", "answer"),
     [
         ("GET", "/v1/models", "respond.models"),

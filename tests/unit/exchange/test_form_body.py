@@ -21,7 +21,7 @@ def renamed(raw: bytes, content_type: str = TYPE, api: Api = OTHER) -> bytes:
     return found.renamed(str.upper) if found else raw
 
 
-@pytest.mark.parametrize(
+@table(
     ("raw", "content_type"),
     [
         (b"--b" + FIELD + b"gpt\r\n--b--\r\n", TYPE),
@@ -35,7 +35,7 @@ def test_the_value_of_the_field_is_replaced_and_no_other_byte(raw: bytes, conten
     assert renamed(raw, content_type) == raw.replace(b"gpt", b"GPT")
 
 
-@pytest.mark.parametrize(
+@table(
     ("api", "name", "value"),
     [
         (

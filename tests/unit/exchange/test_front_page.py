@@ -25,6 +25,7 @@ from mitm_gateway.exchange.steps import Forward, NeedBody, Step
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
+from support.table import table
 
 LISTENER = "127.0.0.1:8080"
 UPSTREAM = "https://gateway.example.com/account-7"
@@ -114,7 +115,7 @@ def test_everything_else_is_refused(method: str, target: str, headers: dict[str,
     assert step.status == 404
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "status"),
     [
         ({"Host": "evil.test"}, 421),
@@ -140,7 +141,7 @@ def test_the_page_needs_a_client_key_and_does_not_show_it() -> None:
     assert "key-of-a-client" not in shown
 
 
-@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html;q=0, */*", "text/html; q=0.0", ""])
+@table("accept", ["*/*", "application/json", "text/html;q=0, */*", "text/html; q=0.0", ""])
 def test_other_programs_get_json(accept: str) -> None:
     answer = ask(begun(), headers={"Accept": accept})
     assert isinstance(answer, LocalAnswer)

@@ -71,8 +71,8 @@ def test_a_target_with_a_fragment_is_refused(target: str) -> None:
     assert status(make_head(target)) == 400
 
 
-@pytest.mark.parametrize("scheme", ["ftp", "HTTPS", "wss"])
-@pytest.mark.parametrize("host", ["api.anthropic.com", "other.test"])
+@table("scheme", ["ftp", "HTTPS", "wss"])
+@table("host", ["api.anthropic.com", "other.test"])
 def test_a_scheme_other_than_http_is_refused(scheme: str, host: str) -> None:
     assert status(make_head(scheme=scheme, host=host)) == 400
 
@@ -166,7 +166,7 @@ def test_line_breaks_in_values_are_refused(value: str) -> None:
     assert status(make_head(headers={"X-A": value})) == 400
 
 
-@pytest.mark.parametrize(
+@table(
     "target",
     [
         "/v1/../admin",
@@ -182,7 +182,7 @@ def test_dot_and_empty_segments_are_refused(target: str) -> None:
     assert status(make_head(target)) == 400
 
 
-@pytest.mark.parametrize("target", ["/v1/messages?x=/../admin", "/v1/", "/", "/v1/a.b/..c", "/v1/%41"])
+@table("target", ["/v1/messages?x=/../admin", "/v1/", "/", "/v1/a.b/..c", "/v1/%41"])
 def test_ordinary_paths_are_admitted(target: str) -> None:
     assert status(make_head(target)) is None
 
@@ -204,7 +204,7 @@ KEYED = Policy(client_keys=(b"right-key",))
 MANY = [("x-api-key", f"wrong-{number}") for number in range(MAX_KEYS)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "query"),
     [
         ([], ""),

@@ -59,7 +59,7 @@ def test_a_name_beyond_ascii_is_written_as_it_is() -> None:
     assert edited.decode() == '{"é":"☃","model":"n\\"é"}'
 
 
-@pytest.mark.parametrize("raw", [b"{}", b'{"messages":[{"model":"x"}]}', b'{"model":"same"}'])
+@table("raw", [b"{}", b'{"messages":[{"model":"x"}]}', b'{"model":"same"}'])
 def test_a_body_without_an_edit_is_the_same_object(raw: bytes) -> None:
     body = scan(raw)
     assert edit(body, model=to("same"), betas=lambda names: names, remove=[parse_path("a.b")]) is raw

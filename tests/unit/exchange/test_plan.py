@@ -56,7 +56,7 @@ def test_without_upstream_the_request_stays_on_its_host() -> None:
     assert plan.destination == Upstream("https", "api.anthropic.com", 443)
 
 
-@pytest.mark.parametrize(
+@table(
     ("query", "expected"),
     [
         ("?key=CK&alt=sse", "?alt=sse"),
@@ -82,7 +82,7 @@ def test_the_default_auth_is_none_for_another_host_and_keep_for_the_same() -> No
     assert plan_for(headers={"set": {"x": "y"}}).auth.scheme == "keep"
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "prefer", "expected"),
     [
         ({"x-api-key": "k"}, None, "k"),
@@ -171,7 +171,7 @@ def test_a_model_in_the_path_that_stays_keeps_its_bytes() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("asked", "expected"),
     [("exact", "1"), ("claude-opus-4", "2"), ("claude-opus-9-x", "2"), ("claude-x", "3"), ("other", "d")],
 )

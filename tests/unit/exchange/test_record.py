@@ -60,7 +60,7 @@ def test_a_good_row_shows_prompt_cache_and_cost() -> None:
     assert comment_of(Report.of(record)).startswith("opus-4-8 4→87, ")
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "comment"),
     [
         (

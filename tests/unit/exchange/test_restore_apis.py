@@ -23,7 +23,7 @@ def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] 
     return b"".join([*map(restorer.feed, chunks), restorer.flush()])
 
 
-@pytest.mark.parametrize(
+@table(
     ("api", "before", "after"),
     [
         ("messages", b'{"id":"x","model":"sent"}', b'{"id":"x","model":"asked"}'),
@@ -68,7 +68,7 @@ def test_the_first_bytes_tell_a_stream_from_json(content_type: str) -> None:
     assert restored(OTHER, content_type, b' \n{"model":', b'"sent"}') == b' \n{"model":"asked"}'
 
 
-@pytest.mark.parametrize("text", [b"", b"dat", b"plain", b"<html>", b"\xef\xbb", b"\xff\x00"])
+@table("text", [b"", b"dat", b"plain", b"<html>", b"\xef\xbb", b"\xff\x00"])
 def test_any_other_body_passes_unchanged(text: bytes) -> None:
     assert restored(OTHER, "text/plain", text) == text
     assert restored(OTHER, "", *(bytes([byte]) for byte in text)) == text

@@ -196,7 +196,7 @@ def test_the_edit_is_the_one_on_parsed_data(document: dict[str, object], escaped
     assert json.loads(edited.decode("utf-8", "surrogatepass")) == expected
 
 
-@pytest.mark.parametrize("path", EVENT_STREAMS, ids=lambda path: path.stem)
+@table("path", EVENT_STREAMS)
 def test_recorded_streams_change_only_in_their_models(path: Path) -> None:
     stream = path.read_bytes()
     edited = sse(stream)

@@ -49,7 +49,7 @@ def test_any_scheme_and_a_star_as_the_host_can_be_listed(text: str) -> None:
     assert parse_origin(text) == text
 
 
-@pytest.mark.parametrize("text", ["null", "*", "https://*.a.test", "https://a/b", "https://a,b", "https://"])
+@table("text", ["null", "*", "https://*.a.test", "https://a/b", "https://a,b", "https://"])
 def test_anything_else_cannot_be_listed(text: str) -> None:
     with pytest.raises(ValueError, match="not an origin"):
         parse_origin(text)

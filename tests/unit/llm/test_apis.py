@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,7 +75,7 @@ def test_a_request_is_identified_by_method_and_path(request_line: str, api: str,
     assert (call.api.name, call.model) == (api, model)
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "model", "expected"),
     [
         ("/model/a/invoke", "arn:aws:x/y", "/model/arn:aws:x%2Fy/invoke"),

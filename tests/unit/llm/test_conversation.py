@@ -11,6 +11,7 @@ import pytest
 from mitm_gateway.llm.conversation import is_conversation, render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.shown import JSON, SSE, shown
+from support.table import table
 
 # ---- requests ----
 
@@ -176,7 +177,7 @@ def test_a_long_line_without_blanks_is_broken_after_punctuation() -> None:
     assert all(line.endswith(("},", ":")) for line in text.splitlines()[1:])
 
 
-@pytest.mark.parametrize(
+@table(
     ("data", "expected"),
     [
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x04\0\0\0\x03\0\x08\6\0\0\0", "1024 × 768 pixels"),

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from mitm_gateway.llm.conversation import render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.eventstreams import chunk, frame
 from support.shown import SSE, shown, stream
+from support.table import table
 
 # ---- answers ----
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "expected"),
     [
         (

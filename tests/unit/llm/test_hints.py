@@ -100,7 +100,7 @@ def test_a_missing_path_gets_a_hint() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "expected"),
     [("/v1/v1/messages", "the path has /v1 twice: remove /v1 from the end of the client's base URL"),
      ("/x/v1beta/v1beta/models/a", "the path has /v1beta twice: remove /v1beta from the end of the client's base URL"),
@@ -127,7 +127,7 @@ def test_a_redirect_names_the_host_and_no_secret() -> None:
     )
 
 
-@pytest.mark.parametrize("status", [200, 204, 304, 429, 500, 529])
+@table("status", [200, 204, 304, 429, 500, 529])
 def test_errors_that_no_rule_cures_get_no_hint(status: int) -> None:
     assert hint(replace(FAILURE, status=status, body=anthropic("Overloaded", "overloaded_error"))) is None
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from mitm_gateway.llm.prompt import Prompt, prompt_of
 from mitm_gateway.llm.prompt_difference import difference, in_words
 from support.table import table
@@ -56,7 +54,7 @@ FORMS: dict[str, Any] = {
 TURNS = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four")]
 
 
-@pytest.mark.parametrize("api", FORMS)
+@table("api", FORMS)
 def test_a_request_of_any_api_is_compared(api: str) -> None:
     form = FORMS[api]
     assert prompt(form(TURNS)).system == "S"

@@ -14,6 +14,7 @@ from mitm_gateway.llm.session import (
     session_in_bytes,
     session_in_headers,
 )
+from support.table import table
 
 UUID = "3f2a9c1e-0000-4000-8000-123456789abc"
 
@@ -25,7 +26,7 @@ def test_headers_name_a_session(name: str) -> None:
     assert agent_in_headers({"x-claude-code-agent-id": "a1"}.get) == "a1"
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "session"),
     [
         ({"metadata": {"user_id": f"user_0a_account_{UUID}_session_{UUID}"}}, UUID),

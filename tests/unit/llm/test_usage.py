@@ -78,20 +78,20 @@ def test_the_responses_api_is_counted() -> None:
     assert usage_of("text/event-stream", stream({"response": begun})).stop_reason is None
 
 
-@pytest.mark.parametrize("count", [-1, 10**12, 10**400, 1.5, "8", None, True])
+@table("count", [-1, 10**12, 10**400, 1.5, "8", None, True])
 def test_impossible_counts_are_ignored(count: object) -> None:
     tokens = {"input_tokens": 8, "output_tokens": count, "cache_read_input_tokens": count}
     assert usage_of("application/json", json.dumps({"usage": tokens}).encode()) == Usage(input_tokens=8)
 
 
-@pytest.mark.parametrize("name", ["x" * 65, "two words", "\x1b[31m", "é", ""])
+@table("name", ["x" * 65, "two words", "\x1b[31m", "é", ""])
 def test_malformed_names_are_ignored(name: str) -> None:
     answer = {"stop_reason": name, "error": {"type": name, "code": name}}
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage(error="error")
     assert usage_of("application/json", json.dumps({"model": name * 10 + "\n"}).encode()) == Usage()
 
 
-@pytest.mark.parametrize("value", [[], {}, [[]], 1.5, None])
+@table("value", [[], {}, [[]], 1.5, None])
 def test_values_of_other_types_are_ignored(value: object) -> None:
     names = ("status", "model", "stop_reason", "choices", "usage", "incomplete_details", "message", "delta")
     answer = {"object": "response", **dict.fromkeys(names, value)}

@@ -124,7 +124,7 @@ def test_a_probe_is_not_reported() -> None:
     assert operation(Report.of(replace(record(), method="HEAD"))) is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "error"),
     [
         ({"status": 529}, "529"),

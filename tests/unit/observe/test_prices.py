@@ -21,7 +21,7 @@ def test_every_list_has_a_date_and_sources() -> None:
     assert all(each.date and each.sources and each.models for each in built_in())
 
 
-@pytest.mark.parametrize(
+@table(
     ("counts", "cost"),
     [
         ({"input_tokens": 1_000_000}, 5.0),

@@ -10,6 +10,7 @@ import pytest
 
 from mitm_gateway.cli import main
 from mitm_gateway.observe.stats import MAX_ROWS, MAX_TIMES, OTHERS, By, Stats
+from support.table import table
 
 
 def entry(number: int) -> dict[str, object]:
@@ -100,7 +101,7 @@ def test_a_sum_that_lacks_the_cost_of_a_request_is_a_lower_bound() -> None:
     assert "≥$0.0100" in stats.table()[1].split()
 
 
-@pytest.mark.parametrize("width", [46, 60, 76, 100, 120, 200])
+@table("width", [46, 60, 76, 100, 120, 200])
 def test_a_table_fits_the_width_that_there_is(width: int) -> None:
     stats = Stats()
     stats.add({**entry(1), "model_sent": "us.anthropic.claude-opus-4-8-with-a-long-name", "rule": "r" * 60})

@@ -37,7 +37,7 @@ def test_a_response_may_be_given_again() -> None:
     assert [known.take(question()) for _ in range(3)] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
+@table(
     "asked",
     [
         question({**BODY, "metadata": {"user_id": "another session"}}),
@@ -46,7 +46,6 @@ def test_a_response_may_be_given_again() -> None:
         question({**BODY, "model": "sent-name"}),
         Question("POST", "API.test", 443, "/v1/messages", "m", (b"{}", json.dumps(BODY).encode())),
     ],
-    ids=["metadata", "layout", "key in the query", "mapped model in the body", "second form"],
 )
 def test_differences_that_do_not_matter(asked: Question) -> None:
     assert replies(question()).take(asked) == 1

@@ -111,7 +111,7 @@ def test_with_the_kind_static_only_the_key_counts() -> None:
     assert credential_of(read(DESKTOP | changes)).value is not None
 
 
-@pytest.mark.parametrize(
+@table(
     ("provider", "preset"),
     [
         ("anthropic", "anthropic"), ("bedrock", "bedrock"), ("mantle", "bedrock-mantle"), ("vertex", "vertex"),

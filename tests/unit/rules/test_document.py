@@ -36,7 +36,7 @@ def problems_of(text: str | bytes) -> list[str]:
     return [str(problem).removeprefix("f:") for problem in problems]
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("no", False), ("On", True), ("~", None), ("", None), ("null", None), ("12", 12), ("0x1F", 31), ("010", 8),
@@ -94,7 +94,7 @@ def test_all_faults_are_reported_at_once(parser: str) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("a: b: c", '":" makes a mapping, which is not allowed here; put the text in quotes, or all keys in one column'),
@@ -167,7 +167,7 @@ def bombs() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", bombs())
+@table("name", bombs())
 def test_a_bomb_is_refused(parser: str, name: str) -> None:
     assert problems_of(bombs()[name])
 
@@ -208,7 +208,7 @@ def test_a_key_is_quoted_unless_it_may_be_a_secret(key: str, expected: str) -> N
     assert shown(key) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "expected"),
     [(None, "empty"), (True, "a boolean"), (1, "a number"), (1.5, "a number"), ("", "text"), ({}, "a mapping"),
      ([], "a list")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,7 +99,7 @@ def test_a_covered_name_never_gets_the_default(names: dict[str, str], default: s
         assert sent in (name, default)
 
 
-@pytest.mark.parametrize(
+@table(
     ("pattern", "name", "covers"),
     [
         ("claude-opus-4-8", "claude-opus-4-8[1m]", True),

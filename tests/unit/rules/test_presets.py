@@ -205,7 +205,7 @@ def test_the_region_of_aws_is_found_as_its_tools_find_it(
     assert str(rule.upstream) == f"https://bedrock-mantle.{region}.api.aws/anthropic"
 
 
-@pytest.mark.parametrize(
+@table(
     "host",
     ["aiplatform.googleapis.com", "aiplatform.us.rep.googleapis.com", "aiplatform.eu.rep.googleapis.com",
      "us-east5-aiplatform.googleapis.com", "europe-west1-aiplatform.googleapis.com"],

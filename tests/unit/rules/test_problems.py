@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mitm_gateway.rules.problems import Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
+from support.table import table
 
 
 def test_a_problem_is_one_line_with_a_position() -> None:
@@ -25,7 +24,7 @@ def test_problems_are_in_file_order_without_duplicates() -> None:
     assert in_file_order([tenth, second, other, whole, second]) == [whole, second, other, tenth]
 
 
-@pytest.mark.parametrize(
+@table(
     ("word", "expected"),
     [
         ("upsteam", ' (did you mean "upstream"?)'),

@@ -22,7 +22,7 @@ from support.table import table
 SMALLEST: dict[str, Any] = {"rules": [{"match": {"host": "a.test"}}]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("1.5h", 5400), ("0.25s", 0.25)]
 )  # fmt: skip
 def test_durations(text: str, seconds: float) -> None:
@@ -35,14 +35,12 @@ def test_invalid_durations_are_refused(text: str) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("64KiB", 65_536), ("8MiB", 8 << 20), ("1GiB", 1 << 30), ("5B", 5), ("512", 512)]
-)
+@table(("text", "size"), [("64KiB", 65_536), ("8MiB", 8 << 20), ("1GiB", 1 << 30), ("5B", 5), ("512", 512)])
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "8MB", "8 MiB", "-1KiB", "1.5MiB", "8mib"])
+@table("text", ["", "8MB", "8 MiB", "-1KiB", "1.5MiB", "8mib"])
 def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size; expected"):
         parse_size(text)
@@ -72,7 +70,7 @@ def test_the_upstream_is_an_address_or_the_demo() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "expected"),
     [
         ({"scheme": "bearer"}, 'has no "credential"'),
@@ -94,7 +92,7 @@ def test_a_prefix_is_used_as_written() -> None:
     assert Auth.model_validate(auth).prefix == "Key "
 
 
-@pytest.mark.parametrize(
+@table(
     ("beta", "expected"),
     [
         ({}, ("a-1", "b-1", "a-1")),
@@ -221,7 +219,7 @@ def test_the_schema_shows_editors_mistakes(data: dict[str, Any]) -> None:
     assert not fits(data)
 
 
-@pytest.mark.parametrize(
+@table(
     "data",
     [
         {"rules": [{"preset": "litellm", "auth": {"credential": "a"}, "match": {"path": "/v1/messages"}}]},
@@ -230,7 +228,6 @@ def test_the_schema_shows_editors_mistakes(data: dict[str, Any]) -> None:
         changed("body", {"set": {"a": None, "b": [1, {"c": False}]}, "remove": ["d"]}),
         changed("beta", {"keep": []}),
     ],
-    ids=str,
 )
 def test_the_schema_accepts_everything_that_the_loader_accepts(data: dict[str, Any]) -> None:
     assert fits(data)

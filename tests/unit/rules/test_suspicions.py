@@ -6,6 +6,7 @@ import pytest
 
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.suspicions import suspicions
+from support.table import table
 
 AUTH = "    auth: {scheme: none}\n"
 
@@ -57,7 +58,7 @@ def test_an_upstream_without_a_key(upstream: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     "lines",
     [["upstream: demo"], ["respond: {head: true}"], ["upstream: https://a.test/base"],
      ["upstream: https://o.test", "auth: {scheme: none}"], ["upstream: https://o.test", "auth: {scheme: keep}"],
@@ -74,8 +75,8 @@ def without_key(*lines: str) -> list[str]:
     return [str(problem) for problem in suspicions(parse_rules(text.encode(), "f", {}))]
 
 
-@pytest.mark.parametrize("name", ["x-api-key", "Authorization", "x-litellm-api-key"])
-@pytest.mark.parametrize("edit", ["set", "add"])
+@table("name", ["x-api-key", "Authorization", "x-litellm-api-key"])
+@table("edit", ["set", "add"])
 def test_a_key_in_the_file(name: str, edit: str) -> None:
     (warning,) = warnings("host: a.test", f"{AUTH}    headers: {{{edit}: {{{name}: Bearer other-key}}}}\n")
     assert warning.startswith("f:6:21: ")
@@ -83,7 +84,7 @@ def test_a_key_in_the_file(name: str, edit: str) -> None:
     assert "other-key" not in warning
 
 
-@pytest.mark.parametrize("value", ["dummy", "not-needed", "''", "${KEY:-other-key}", "Bearer -"])
+@table("value", ["dummy", "not-needed", "''", "${KEY:-other-key}", "Bearer -"])
 def test_a_value_that_is_no_key(value: str) -> None:
     assert not warnings(
         "host: a.test", f'{AUTH}    headers: {{set: {{x-api-key: "{value}"}}}}\n'.replace("''", "")

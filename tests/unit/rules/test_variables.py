@@ -56,7 +56,7 @@ def test_a_credential_reference_stays_in_the_values_of_headers() -> None:
         expanded("${credential:}", ENVIRON, credentials=True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "environ"),
     [
         ("${NAME}", {"NAME": "${credential:two}"}),

@@ -40,7 +40,7 @@ def test_a_conversation_is_sparse() -> None:
     assert not is_overgrown(text)
 
 
-@pytest.mark.parametrize("items", OVERGROWN.values(), ids=OVERGROWN)
+@table("items", OVERGROWN.values())
 def test_a_text_that_is_large_as_data_is_not_sparse(items: bytes) -> None:
     assert not is_sparse(overgrown(items))
 

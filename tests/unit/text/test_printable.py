@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +16,10 @@ from mitm_gateway.text.printable import (
     size,
     visible,
 )
+from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("a\tb\nc\r\nd", "a\tb\nc\nd"),

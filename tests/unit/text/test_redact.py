@@ -207,7 +207,7 @@ def test_fields_that_frame_the_body_stay_and_secrets_elsewhere_are_masked() -> N
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "shown", "sent"),
     [
         ("realtime, openai-insecure-api-key.abc, v1", "realtime, openai-insecure-api-key.****, v1", "realtime, v1"),
@@ -256,7 +256,7 @@ def test_known_secrets_are_masked_in_any_text() -> None:
     assert masked_text("a gateway-secret-0123456789 b", ["gateway-secret-0123456789", ""]) == "a ****6789 b"
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         VALUE,
@@ -273,9 +273,7 @@ def test_keys_of_known_shape_are_recognised(text: str) -> None:
     assert MASK in masked_text(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["claude-sonnet-4-6", "https://h.test/sk", "task-list", "vscode/1.104.0", "GITHUB_TOKEN"]
-)
+@table("text", ["claude-sonnet-4-6", "https://h.test/sk", "task-list", "vscode/1.104.0", "GITHUB_TOKEN"])
 def test_ordinary_text_is_not_taken_for_a_key(text: str) -> None:
     assert not looks_like_key(text)
 

@@ -124,15 +124,13 @@ def test_authorities_are_parsed(text: str, expected: tuple[str, int | None]) -> 
     assert (authority.host, authority.port) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["a.test:", "a.test:99999", "a.test:-1", "::1", "a:b:c", "a.test:443@evil.test", " a.test"]
-)
+@table("text", ["a.test:", "a.test:99999", "a.test:-1", "::1", "a:b:c", "a.test:443@evil.test", " a.test"])
 def test_invalid_authorities_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_authority(text)
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "expected"),
     [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
      ("localhost", False), ("0.0.0.0", False)],

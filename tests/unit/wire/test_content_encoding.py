@@ -66,7 +66,7 @@ def test_each_coding_is_decoded(encoding: str, encode: Encode) -> None:
     assert decode(encode(PLAIN), encoding, MIB) == PLAIN
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", " Identity ", "identity, identity", ","])
+@table("encoding", ["", "identity", " Identity ", "identity, identity", ","])
 def test_identity_is_ignored(encoding: str) -> None:
     assert decode(PLAIN, encoding, MIB) is PLAIN
 
@@ -120,7 +120,7 @@ def test_plain_text_under_a_coding_is_corrupt(encoding: str) -> None:
         decode(PLAIN, encoding, MIB)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br"])
+@table("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br"])
 def test_an_empty_body_stays_empty(encoding: str) -> None:
     assert decode(b"", encoding, MIB) == b""
 
@@ -166,7 +166,7 @@ def test_a_zstd_window_beyond_the_limit_is_refused() -> None:
     assert decode(data, "zstd", 128 * MIB) == PLAIN
 
 
-@pytest.mark.parametrize(("encoding", "encode"), CODECS)
+@table(("encoding", "encode"), CODECS)
 def test_a_prefix_of_a_cut_off_body_is_decoded(encoding: str, encode: Encode) -> None:
     words = b"".join(b"%d " % n for n in range(100_000))
     data = encode(words)

@@ -14,7 +14,7 @@ def used(scheme: UrlScheme = "https", host: str = "gw.test", **environ: str) -> 
     return None if proxy is None else str(proxy)
 
 
-@pytest.mark.parametrize(
+@table(
     ("environ", "https", "http"),
     [
         ({"HTTPS_PROXY": "a:1"}, "a:1", None),
@@ -69,7 +69,7 @@ def test_no_proxy_has_the_forms_of_curl(entry: str, host: str, covers: bool) -> 
     assert (used(host=host, HTTPS_PROXY="a:1", no_proxy=entry, NO_PROXY="") is None) is covers
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "proxy", "user", "password"),
     [
         ("proxy.test:3128", "proxy.test:3128", None, ""),
