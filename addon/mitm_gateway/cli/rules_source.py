@@ -1,4 +1,4 @@
-"""The one place where every command finds its rules, and says which it took."""
+"""The rules file of a command: every command finds it here, and reports its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body that is sent for the client's: what a rule edits, and what the record notes about it."""
+"""A rule's edits of a request body, and the notes about them in the record."""
 
 from __future__ import annotations
 

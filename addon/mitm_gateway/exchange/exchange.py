@@ -146,7 +146,7 @@ class Exchange:
                 assert_never(outcome)
 
     def _need_body(self) -> NeedBody:
-        return NeedBody(self._masked(None, self.head.target, self.head.fields))
+        return NeedBody(self._mask_head(None, self.head.target, self.head.fields))
 
     def on_request_body(self, content: bytes) -> Step:
         """Decide what depends on the body, and edit it."""
@@ -156,7 +156,7 @@ class Exchange:
             self.record.note_session(session_in_bytes(content))
             return self._proceed() if self.config.has_recording else Forward()
         try:
-            return self._read(content)
+            return self._decide_by_body(content)
         except TooLarge:
             return self.refuse(too_large(self.config.body_limit))
         except OvergrownError as fault:
@@ -164,8 +164,9 @@ class Exchange:
         except (DecodingError, BodyError) as fault:
             return self.refuse(Refusal(400, str(fault)))
 
-    def _read(self, content: bytes) -> Step:
-        body = self._scanned(content)
+    def _decide_by_body(self, content: bytes) -> Step:
+        """Find the rule if it depends on a model, answer here if the rule does so, and edit the body."""
+        body = self._scan_body(content)
         self.record.note_session(body.session if isinstance(body, Body) else None)
         if self.plan is None and (step := self._match(body.models if body else ())):
             return step
@@ -173,17 +174,17 @@ class Exchange:
         if answer := to_body(self.plan.rule, self.head, body.raw if isinstance(body, Body) else b""):
             return self._answer(answer)
         if body is not None:
-            self._edit(self.plan, body, content)
+            self._edit_body(self.plan, body, content)
         return self._proceed() if self._secrets is None else Forward(body=self._edited)
 
-    def _scanned(self, content: bytes) -> Body | FormBody | None:
+    def _scan_body(self, content: bytes) -> Body | FormBody | None:
         """Return JSON or a form with models; None for any other body."""
         limit = self.config.body_limit
         if len(content) > limit:
             raise TooLarge
         return read_request_body(self.head, content, limit)
 
-    def _edit(self, plan: Plan, body: Body | FormBody, content: bytes) -> None:
+    def _edit_body(self, plan: Plan, body: Body | FormBody, content: bytes) -> None:
         record = self.record
         if isinstance(body, Body):
             edited = edited_json(plan, self.head, body, record, is_watched=self.config.is_watched)
@@ -205,15 +206,15 @@ class Exchange:
         """Build the head: the destination first, the secret last."""
         plan = self.plan
         assert plan is not None
-        self._secrets = secrets = self._gathered(plan, values)
+        self._secrets = secrets = self._gather_secrets(plan, values)
         self.secrets = (*secrets.values, *self.secrets)
         target = edited_target(plan.target, plan.rule.query, secrets.named)
-        head = self._masked(plan.destination, target, outgoing_fields(plan, self.head, secrets))
+        head = self._mask_head(plan.destination, target, outgoing_fields(plan, self.head, secrets))
         if plan.rule.reads_body and not self._has_body:
             return NeedBody(head)
         return Forward(head, self._edited)
 
-    def _gathered(self, plan: Plan, values: Mapping[str, Value]) -> Secrets:
+    def _gather_secrets(self, plan: Plan, values: Mapping[str, Value]) -> Secrets:
         """Return the secrets that the request takes along; a key of the client's may be one."""
         named = {name: value.secret for name, value in values.items()}
         if plan.auth.credential == "client":
@@ -226,7 +227,8 @@ class Exchange:
             return Secrets(None, named, own.headers, own.signing)
         return Secrets(own.secret, named, own.headers)
 
-    def _masked(self, destination: Upstream | None, target: str, fields: Fields) -> OutgoingHead:
+    def _mask_head(self, destination: Upstream | None, target: str, fields: Fields) -> OutgoingHead:
+        """Return the head with its secrets masked, and keep it with them for the moment at which it is written."""
         self._sent = sent = MaskedHead(target, fields, self.secrets, reveal=self.config.reveal)
         return OutgoingHead(destination, sent.target, sent.fields)
 
@@ -246,7 +248,7 @@ class Exchange:
         assert keys is not None
         target, fields = self.with_secrets(target, fields)
         result = signed_fields(plan, self.head, method, target, fields, body, keys)
-        return self._masked(plan.destination, target, result).fields
+        return self._mask_head(plan.destination, target, result).fields
 
     # ---- state that others read and set ----
 

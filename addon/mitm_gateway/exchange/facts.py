@@ -1,4 +1,4 @@
-"""Facts about a request that a file contains: anybody may have written it."""
+"""Facts about a request as a file contains them: untrusted, since anybody may have written the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that a form names: in fields of the names that an API's JSON has for them, and in JSON inside a field."""
+"""Model names in a form: in fields that are named like the members of the API's JSON, and in JSON inside a field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsers of simdjson, used again for bodies of sizes that have come before."""
+"""A pool of simdjson parsers, whose buffers are used again for bodies of a similar size."""
 
 # The buffers of a parser have some 17 times the size of a body and contain two copies of it. With new ones for each body
 # the system would map and clear memory again and again; kept for one large body they would hold too much. The buffers

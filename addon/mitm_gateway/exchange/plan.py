@@ -1,7 +1,7 @@
 """The plan for a request: a value that can be printed, compared and carried out.
 
 A plan names credentials and never contains one; the client's own key stays in the request's fields until
-`headers.outgoing` removes it.
+`headers.outgoing_fields` removes it.
 """
 
 from __future__ import annotations

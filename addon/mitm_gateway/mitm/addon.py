@@ -190,15 +190,15 @@ class GatewayAddon:
         entry = self._requests.begin(flow, Exchange(in_force.config, arrival), in_force.credentials)
         if arrival.replay:
             restore_original(flow)
-        yield from self._take(entry, entry.exchange.on_request_head(head_of(flow, arrival)))
+        yield from self._carry_out(entry, entry.exchange.on_request_head(head_of(flow, arrival)))
 
     def _read_body(self, entry: UnderWay) -> HookSteps:
         flow, exchange = entry.flow, entry.exchange
         if exchange.arrival.replay:
             restore_original_model(flow)
-        yield from self._take(entry, exchange.on_request_body(flow.request.raw_content or b""))
+        yield from self._carry_out(entry, exchange.on_request_body(flow.request.raw_content or b""))
 
-    def _take(self, entry: UnderWay, step: Step) -> HookSteps:
+    def _carry_out(self, entry: UnderWay, step: Step) -> HookSteps:
         """Obtain the credentials that the exchange asks for, and perform its step."""
         flow, exchange, credentials = entry.flow, entry.exchange, entry.credentials
         if isinstance(step, NeedCredentials):

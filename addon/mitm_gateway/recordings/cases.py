@@ -1,4 +1,4 @@
-"""Rules applied to recorded requests: which rule takes each, what it changes, and what another file would do."""
+"""Rules applied to recorded requests: the rule that takes each, its changes, and the difference to another file."""
 
 from __future__ import annotations
 

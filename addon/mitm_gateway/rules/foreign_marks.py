@@ -1,4 +1,4 @@
-"""Marks of other notations, which YAML takes as text or cannot read: faults near them are theirs."""
+"""Marks of other notations: YAML reads them as text or rejects them, and the fault is reported as theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model names: the client's name to the upstream's. The Lua filter for Envoy has the same functions."""
+"""The map from the client's model names to the upstream's. The Lua filter for Envoy has the same functions."""
 
 from __future__ import annotations
 

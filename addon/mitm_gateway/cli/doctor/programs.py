@@ -1,4 +1,4 @@
-"""Which of the known client programs are installed, and how to send one request with each."""
+"""The known client programs that are installed, and the command that sends one request with each."""
 
 from __future__ import annotations
 

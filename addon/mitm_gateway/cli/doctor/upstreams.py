@@ -1,4 +1,4 @@
-"""A connection to each upstream: TCP, TLS and HTTP, through the proxy if one is set."""
+"""Checks of each upstream: TCP, TLS and HTTP, through the proxy if one is set."""
 
 from __future__ import annotations
 

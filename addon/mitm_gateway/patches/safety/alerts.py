@@ -1,4 +1,4 @@
-"""The end of a TLS connection by an alert, as of an upstream that misses a client certificate."""
+"""TLS connections that an alert ends, such as that of an upstream that demands a client certificate."""
 
 from __future__ import annotations
 
