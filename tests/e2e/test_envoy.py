@@ -76,11 +76,13 @@ def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
     assert ask(proxy).status == 200
     assert upstream.wait_for_request().header("authorization") == f"Bearer {GW}"
     for number, path in enumerate(("/other?key=mine", "/%6fther/?a=%7e"), start=1):
-        assert ask(proxy, ("x-api-key", CK), ("Cookie", "a=b"), target=path, body=b"any").status == 200
+        fields = (("x-api-key", CK), ("Cookie", "a=b"), ("Proxy-Authorization", "Basic dTpw"))
+        assert ask(proxy, *fields, target=path, body=b"any").status == 200
         passed = target.wait_for_request(count=number)
         assert (passed.target, passed.body) == (path, b"any")
         assert (passed.header("x-api-key"), passed.header("cookie")) == (CK, "a=b")
         assert (passed.header("host"), passed.header("authorization")) == (place, None)
+        assert passed.header("proxy-authorization") is None  # a key for a proxy stays here
     assert ask(proxy, target="/other/%2e%2e/x").status == 400
 
 
