@@ -17,7 +17,7 @@ from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.mitm import flows
 from support.constants import GW, GW_MASKED
-from support.hooks import record_ended, request_flow, sent, show_flows
+from support.hooks import answered, record_ended, request_flow, sent, show_flows
 
 FAULTS = [
     RuntimeError("S3CRET"), MemoryError(), RecursionError(), asyncio.CancelledError(), exceptions.AddonHalt(),
@@ -154,14 +154,8 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
     show_flows(context)
     flow = request_flow()
     await sent(addon, flow)
-    flow.response = http.Response.make(200, b"", {"content-type": "application/json"})
-    addon.responseheaders(flow)
-    assert callable(flow.response.stream)
-    flow.response.stream(b'{"model":"gw-large"}')
-    flow.response.stream(b"")
-    flow.response.raw_content = None
-    addon.response(flow)
-    assert flow.response.raw_content == b'{"model":"claude-opus-4"}'
+    answer = answered(addon, flow, b'{"model":"gw-large"}')
+    assert answer.raw_content == b'{"model":"claude-opus-4"}'
     assert flow.request.headers["authorization"] == f"Bearer {GW_MASKED}"
     assert GW not in str(flow.get_state())
     assert "CLIENT-KEY" not in str(flow.get_state())

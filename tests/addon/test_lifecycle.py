@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mitmproxy import exceptions, http
+from mitmproxy import exceptions
 from mitmproxy.addons.mapremote import MapRemote
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
@@ -17,7 +17,7 @@ from mitm_gateway.mitm import lifecycle
 from mitm_gateway.mitm.addon import GatewayAddon
 from mitm_gateway.mitm.option_conflicts import broken_promises
 from support.constants import GW
-from support.hooks import RULES, request_flow, sent, show_flows
+from support.hooks import RULES, answered, request_flow, sent, show_flows
 
 
 async def test_helpers_use_the_gateways_proxy(running: Any) -> None:
@@ -139,12 +139,7 @@ async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any,
     show_flows(context)
     flow = request_flow()
     await sent(addon, flow)
-    flow.response = http.Response.make(200, b"", {"content-type": "application/json"})
-    addon.responseheaders(flow)
-    assert callable(flow.response.stream)
-    flow.response.stream(b'{"model":"gw-large","usage":{"input_tokens":11000,"output_tokens":7000}}')
-    flow.response.stream(b"")
-    addon.response(flow)
+    answered(addon, flow, b'{"model":"gw-large","usage":{"input_tokens":11000,"output_tokens":7000}}')
     assert flow.comment.startswith("opus-4 11k→7k → gw-large, gw: ")
     assert flow.comment.endswith(", $0.0250")
     assert flow.metadata["gateway"]["cost_usd"] == 0.025

@@ -49,17 +49,19 @@ def talk(gateway: Gateway, sent: bytes, answered: bytes = b"") -> tuple[Connecti
     return connection, flow
 
 
+def answer(gateway: Gateway, data: bytes, *, is_passing: bool) -> Connection:
+    """Let the upstream switch protocols and send frames, for a host with rules or for one without."""
+    if not is_passing:
+        return talk(gateway, b"", data)[0]
+    asked = ASKED.replace(b"/v1/realtime", b"http://passing.test/x").replace(HOST.encode(), b"passing.test")
+    return gateway.exchange(asked, SWITCH + data, 1 << 20)
+
+
 @pytest.mark.parametrize("is_passing", [False, True])
 def test_every_message_passes_and_a_bounded_number_is_kept(gateway: Gateway, is_passing: bool) -> None:
     gateway.set(gateway_capture="16KiB")
     frames = b"".join(frame(b"%04d" % number + b"x" * 1000) for number in range(100))
-    if is_passing:
-        asked = ASKED.replace(b"/v1/realtime", b"http://passing.test/x").replace(
-            HOST.encode(), b"passing.test"
-        )
-        connection = gateway.exchange(asked, SWITCH + frames, 1 << 20)
-    else:
-        connection, _ = talk(gateway, b"", frames)
+    connection = answer(gateway, frames, is_passing=is_passing)
     assert all(b"%04dxxx" % number in connection.got for number in range(100))
     socket = connection.flows[-1].websocket
     assert socket is not None
@@ -191,13 +193,7 @@ def test_the_reason_for_a_close_is_kept_on_one_line_and_without_a_key(
     key = OWN if is_passing else GW
     reason = f"no \x1b[2J\u202e\n[00:00] forged {key}".encode()
     close = frame(b"\x03\xe8" + reason, opcode=8)
-    if is_passing:
-        asked = ASKED.replace(b"/v1/realtime", b"http://passing.test/x").replace(
-            HOST.encode(), b"passing.test"
-        )
-        connection = gateway.exchange(asked, SWITCH + close, 1 << 20)
-    else:
-        connection, _ = talk(gateway, b"", close)
+    connection = answer(gateway, close, is_passing=is_passing)
     assert reason in connection.got
     socket = connection.flows[-1].websocket
     assert socket is not None

@@ -53,3 +53,15 @@ def record_ended(context: Any) -> None:
 def show_flows(context: Any) -> None:
     """Add an addon that sees flows, so that their records are shown in them."""
     context.master.addons.add(SimpleNamespace(name="sees flows", update=lambda flows: None))
+
+
+def answered(addon: GatewayAddon, flow: http.HTTPFlow, body: bytes) -> http.Response:
+    """Let the upstream answer with JSON, which streams through the addon, and return the response that is kept."""
+    flow.response = response = http.Response.make(200, b"", {"content-type": "application/json"})
+    addon.responseheaders(flow)
+    assert callable(response.stream)
+    response.stream(body)
+    response.stream(b"")
+    response.raw_content = None
+    addon.response(flow)
+    return response
