@@ -78,16 +78,17 @@ local function classes_of_pairs()
 end
 
 local class_of_pair, PAIR_TARGETS = classes_of_pairs()
--- From here on, a state is the place where its row begins.
+-- From here on, a state is the place where its row begins. Of 64 bits, it is an index as it is: each step waits for the
+-- one before, so that one instruction less in it saves a tenth of the time.
 local ROW = #PAIR_TARGETS
-local after = ffi.new("uint16_t[?]", (STOP + 1) * ROW)
+local after = ffi.new("int64_t[?]", (STOP + 1) * ROW)
 for class, targets in ipairs(PAIR_TARGETS) do
   for state = TEXT, STOP do after[state * ROW + class - 1] = targets[state + 1] * ROW end
 end
 
 -- The pairs that each of the four readings takes, and the pairs to search for the beginning of a character.
 local PAIRS, REACH = 128, 16
-local STOPPED = STOP * ROW
+local STARTED, STOPPED = TEXT + 0LL, STOP * ROW
 
 -- Return the last place up to `at`, in pairs, at which a character begins and no escape is open.
 local function beginning(p, at)
@@ -110,7 +111,7 @@ function strings.good_end(p, at, size)
     local c = b and beginning(p, b + PAIRS - 1)
     local d = c and beginning(p, c + PAIRS - 1)
     if not d then return a * 2 end
-    local s, t, u, v = TEXT, TEXT, TEXT, TEXT
+    local s, t, u, v = STARTED, STARTED, STARTED, STARTED
     for i = 0, PAIRS - 1 do
       s = after[s + class_of_pair[words[a + i]]]
       t = after[t + class_of_pair[words[b + i]]]
