@@ -14,7 +14,7 @@ from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.ruleset import RuleSet
 from support.answers import json_reply
-from support.constants import GW, ROOT, RULES_DATA
+from support.constants import API, GW, ROOT, RULES_DATA
 from support.envoy import validate
 from support.recorder import Recorder
 from support.rules import one_rule
@@ -97,6 +97,16 @@ def test_the_presets_are_valid_together(envoy_program: str, tmp_path: Path) -> N
     assert len(exportable) > len(alone) / 2
     ruleset = with_presets(exportable)
     assert_valid(envoy_program, ruleset, options_for(ruleset, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "edit", ['headers: {set: {Authorization: "Bearer ${GW_KEY}"}}', 'query: {set: {api-key: "${GW_KEY}"}}']
+)
+def test_a_key_from_a_variable_is_not_exported(edit: str, tmp_path: Path) -> None:
+    text = f"rules: [{{match: {{host: {API}}}, upstream: 'https://gw.test', {edit}}}]"
+    ruleset = parse_rules(text.encode(), "rules.yaml", ENV)
+    (problem,) = find_unsupported(ruleset, options_for(ruleset, tmp_path))
+    assert "to a key, which the export would contain" in problem.text
 
 
 @pytest.mark.parametrize("client_key", [None, "wrong", "team-key"])

@@ -8,6 +8,8 @@ from ..rules.fields import CREDENTIAL_REFERENCE
 from ..rules.problems import Loc, Pos, Problem
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
+from ..rules.suspicions import is_literal_key
+from ..text.redact import is_key_header, is_key_parameter
 from .export_options import Options
 
 # Envoy removes or overwrites these before it tries a route.
@@ -71,6 +73,12 @@ def _query_secrets(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
                 f'rule "{rule.name}" puts a credential into the query, which Envoy cannot write; '
                 'expected it under "headers"',
             )
+        elif is_key_parameter(name) and is_literal_key(value):
+            yield (*loc, "query", "set", name), _holds_key(rule, name)
+
+
+def _holds_key(rule: Rule, name: str) -> str:
+    return f'rule "{rule.name}" sets "{name}" to a key, which the export would contain; expected "${{credential:NAME}}"'
 
 
 def _matched_headers(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
@@ -105,6 +113,8 @@ def _edited_headers(loc: Loc, rule: Rule) -> Iterator[tuple[Loc, str]]:
             place = (*loc, "headers", part, header)
             if header.lower().startswith("x-envoy-"):
                 yield place, f'rule "{rule.name}" sets "{header}", which Envoy obeys itself'
+            if is_key_header(header) and is_literal_key(value):
+                yield place, _holds_key(rule, header)
             names = CREDENTIAL_REFERENCE.findall(value)
             if names and (part == "add" or len(names) > 1 or not value.endswith("}")):
                 yield (

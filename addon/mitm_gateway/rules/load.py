@@ -24,7 +24,7 @@ from .read_file import FileError, FileMissing, read_regular_file
 from .right_lines import meant_key
 from .ruleset import RuleSet
 from .schema import Credential, Rule, RulesFile
-from .variables import VariableError, expanded
+from .variables import VariableError, expanded, values_in, without_values
 
 # Parts of a rule whose values may contain "${credential:NAME}".
 _CREDENTIAL_PLACES = (("headers", "set"), ("headers", "add"), ("query", "set"))
@@ -98,6 +98,8 @@ class _Reading:
         self._settled: frozenset[Pos | None] = frozenset()
         # Keys as written in the file, by the path of those that variables changed.
         self._written_keys: dict[Loc, str] = {}
+        # Values of variables in the rules, any of which may be a secret, with their references.
+        self._inserted: dict[str, str] = {}
         # Rules with an unknown preset, which may well contain what the rule leaves out.
         self._unfilled: set[Loc] = set()
 
@@ -124,7 +126,9 @@ class _Reading:
         written = self._written(finding.loc)
         pos = self._document.key_pos(written) if finding.at_key else self._document.pos(written)
         if even_if_settled or pos not in self._settled:
-            self.problems.append(Problem(self._document.file, pos, finding.text))
+            self.problems.append(
+                Problem(self._document.file, pos, without_values(finding.text, self._inserted))
+            )
 
     def _written(self, loc: Loc) -> Loc:
         """Return a path with its keys as in the file."""
@@ -205,6 +209,7 @@ class _Reading:
 
     def _expanded(self, loc: Loc, text: str, *, credentials: bool = False, at_key: bool = False) -> str:
         try:
+            self._inserted |= values_in(text, self._environ)
             return expanded(text, self._environ, credentials=credentials)
         except VariableError as fault:
             own = (

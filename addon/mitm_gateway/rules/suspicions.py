@@ -121,7 +121,7 @@ def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mi
     ):
         for name, value in values.items():
             loc = (*at, part, edit, name)
-            if is_key(name) and _is_literal_key(value) and not _is_variable(document, loc):
+            if is_key(name) and is_literal_key(value) and not _is_variable(document, loc):
                 text = (
                     f'{shown(name)} of rule "{rule.name}" contains a key; a secret does not belong in this file, '
                     'use "${credential:NAME}"'
@@ -129,7 +129,8 @@ def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mi
                 yield Mistake(loc, text, at_key=True)
 
 
-def _is_literal_key(value: str) -> bool:
+def is_literal_key(value: str) -> bool:
+    """Report whether the value of a header or parameter for keys is a key, not a credential or a placeholder."""
     key = value.split()[-1] if value.split() else ""
     return (
         not CREDENTIAL_REFERENCE.search(value)

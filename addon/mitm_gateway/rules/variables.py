@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..text.echoes import SHORTEST_PART
+
 _REFERENCE = re.compile(r"\$(?:\$|\{([^{}]*)(\})?)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 _CREDENTIAL = "credential:"
 # Marks the place of a reference during expansion; no value of a rule may contain it.
 _PLACEHOLDER = "\0"
@@ -52,6 +55,19 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
         )
     parts = filled.split(_PLACEHOLDER)
     return "".join(part + reference for part, reference in zip(parts, [*references, ""], strict=True))
+
+
+def values_in(text: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that variables insert into a text, each with its reference."""
+    names = [found[1] for found in _NAME.finditer(text)] if "$" in text else []
+    return {value: f"${{{name}}}" for name in names if len(value := environ.get(name, "")) >= SHORTEST_PART}
+
+
+def without_values(text: str, references: Mapping[str, str]) -> str:
+    """Return a text with the references in place of their values, which may be secrets."""
+    for value in sorted(references, key=len, reverse=True):
+        text = text.replace(value, references[value])
+    return text
 
 
 def _value(name: str, default: str | None, environ: Mapping[str, str]) -> str:

@@ -169,6 +169,23 @@ def test_the_desktop_helper_becomes_a_command() -> None:
     assert (credential.command, credential.ttl_s) == (("/usr/bin/helper",), 900.0)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        'auth: {scheme: bearer, credential: "${CORP_KEY}"}',
+        'preset: "${CORP_KEY}"',
+        'headers: {set: {x: "${credential:nobody}"}}',
+    ],
+)
+def test_no_message_has_the_value_of_a_variable(fault: str) -> None:
+    text = (
+        f'rules: [{{name: "of ${{CORP_KEY}}", match: {{host: a.test}}, upstream: "https://b.test", {fault}}}]'
+    )
+    (problem,) = problems_of(text, {"CORP_KEY": "hunter-22-value"})
+    assert "hunter" not in problem
+    assert "of ${CORP_KEY}" in problem
+
+
 def test_the_environment_form_becomes_one_rule() -> None:
     environ = {
         "ANTHROPIC_AUTH_MODE": "bearer",
