@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
+INSIDE = str(PACKAGE)
 FAULTS = (RuntimeError, asyncio.CancelledError)
 # The calls of a refusal and of the final check; behind them, the end of a request is settled.
 FOLLOWING = 16
@@ -48,13 +49,13 @@ class Calls:
         sys.setprofile(None)
 
     def _trace(self, frame: FrameType, _event: str, _value: object) -> None:
-        if frame.f_code.co_filename.startswith(str(PACKAGE)):
+        if frame.f_code.co_filename.startswith(INSIDE):
             self.names.append(frame.f_code.co_qualname)
             if len(self.names) == self._first:
                 raise self._fault
 
     def _profile(self, frame: FrameType, event: str, _value: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(str(PACKAGE)):
+        if event == "call" and frame.f_code.co_filename.startswith(INSIDE):
             self._count += 1
             if self._count == self._second:
                 raise self._fault

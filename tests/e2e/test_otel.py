@@ -128,7 +128,7 @@ def test_a_failing_collector_causes_one_warning_and_stops_nothing(
     recorder: StartRecorder, mitmdump: StartMitmdump, collector: Collector, fault: str
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    env = to_collector(collector)
+    env = to_collector(collector, OTEL_EXPORTER_OTLP_TIMEOUT="1")
     if fault == "silent":
         env["OTEL_EXPORTER_OTLP_ENDPOINT"] = recorder(Stream((b"x", b"y"))).url
     elif fault == "down":
