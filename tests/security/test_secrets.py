@@ -18,7 +18,7 @@ from support.constants import API, CK, ENV, GW, JSON
 from support.recorder import Recorder
 from support.stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absent
 from support.starters import StartMitmdump, StartStage
-from support.web import Web
+from support.web import Flow, Web
 from support.wire import Wire
 
 e2e = pytest.mark.e2e
@@ -205,6 +205,55 @@ def test_51_undoing_an_edit_restores_no_key(shared_web: Stage, moment: str) -> N
     assert_absent(web.get("/flows/dump").content, "a saved file holds it")
     assert web.post(f"/flows/{edited}/revert").status_code == 200
     assert_absent(web.get("/flows").content, "mitmweb shows it")
+
+
+@e2e
+def test_51_no_copy_of_a_request_that_waits_holds_a_key(shared_web: Stage, tmp_path: Path) -> None:
+    stage, web = shared_web, Web(shared_web.proxy)
+    assert web.set_option("save_stream_file", str(tmp_path / "switched")).status_code == 200
+    stage.gw.script, seen, client = Hang(), len(stage.gw.requests), stage.tunnel()
+    client.send_request("POST", f"/v1/messages/waiting?key={CK}", API_HEADERS, BODY)
+    stage.gw.wait_for_request(count=seen + 1)
+    waiting, copies = "~u /waiting", [each["id"] for each in web.get("/flows").json() if is_waiting(each)]
+    commands = (
+        *(("export.file", form, waiting, str(tmp_path / form)) for form in ("curl", "httpie", "raw", "raw_request")),
+        ("cut.save", waiting, ",".join(CUTS), str(tmp_path / "cut")),
+        ("save.file", waiting, str(tmp_path / "saved")),
+        ("flow.mark", waiting, ":star:"),
+        ("flow.comment", waiting, "waits"),
+    )  # fmt: skip
+    done = {words[:2]: web.command(*words) for words in commands}
+    copies.append(web.post(f"/flows/{copies[0]}/duplicate").text)
+    assert web.set_option("save_stream_file", None).status_code == 200
+    assert [words for words, result in done.items() if "error" in result] == []
+    # mitmproxy replays no request under way; its copy is a request of its own, which the upstream gets with the key.
+    web.command("replay.client", waiting)
+    assert stage.gw.wait_for_request(count=seen + 2).values("authorization") == [f"Bearer {GW}"]
+    assert {each.name for each in tmp_path.iterdir()} >= {
+        "switched",
+        "curl",
+        "httpie",
+        "raw_request",
+        "cut",
+        "saved",
+    }
+    for file in (each for each in tmp_path.iterdir() if each.is_file()):
+        assert b"waiting" in file.read_bytes(), file
+        assert_absent(file.read_bytes(), file.name)
+    pages = ["", "/dump", *(f"/{each}/request/content.data" for each in copies)]
+    for page in ("/events", "/state", "/options", *(f"/flows{page}" for page in pages)):
+        assert_absent(web.get(page).content, page)
+    client.tape.clear()
+    client.close()
+    stage.gw.wait_for_hangup()
+    stage.gw.script = answers
+
+
+CUTS = ("request.path", "request.header[authorization]", "request.header[x-api-key]", "request.raw_content")
+
+
+def is_waiting(flow: Flow) -> bool:
+    return "/waiting" in flow["request"]["path"] and flow["request"]["method"] == "POST"
 
 
 @e2e

@@ -37,6 +37,12 @@ class Web:
         """Edit a flow."""
         return self._client.put(path, json=changes, headers=self._headers)
 
+    def command(self, name: str, *arguments: str) -> dict[str, Any]:
+        """Run a command as the command bar does; the value is the result or the error."""
+        made = self._client.post(f"/commands/{name}", json={"arguments": arguments}, headers=self._headers)
+        result: dict[str, Any] = made.json()
+        return result
+
     def set_option(self, name: str, value: Any) -> httpx.Response:
         """Set an option as the options dialog does."""
         return self.put("/options", {name: value})
