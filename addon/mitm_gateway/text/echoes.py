@@ -1,4 +1,4 @@
-"""Echoes of secrets in another form: percent-encoded, with JSON's escapes, in base64."""
+"""Echoes of secrets in another form: percent-encoded, with escapes of JSON or of bytes, in base64, in hexadecimal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from urllib.parse import unquote
 SHORTEST_PART = 8
 # Some servers decode once more than they should.
 MAX_DECODINGS = 3
-# An escape of JSON: a character by its number, or one that stands for itself.
-_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+# A character by its number, as in JSON and in dumps of bytes, or one that stands for itself.
+_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 
 
 def may_contain_encoded(texts: Sequence[str], secrets: Iterable[str]) -> bool:
@@ -26,11 +26,13 @@ def may_contain_encoded(texts: Sequence[str], secrets: Iterable[str]) -> bool:
 def contains_encoded(text: str, secrets: Iterable[str]) -> bool:
     """Return whether a text contains one of these secrets in another form."""
     plain = "\n".join([each for each in _decoded(text) if each != text]) if _has_escapes(text) else ""
-    in_base64 = f"{text}\n{plain}".replace("-", "+").replace("_", "/")
+    encoded = f"{text}\n{plain}"
+    in_base64, in_hex = encoded.replace("-", "+").replace("_", "/"), encoded.lower()
     for secret in secrets:
         if len(secret) < SHORTEST_PART:
             continue
-        if secret in plain or _is_in_base64(secret.encode("utf-8", "surrogateescape"), in_base64):
+        value = secret.encode("utf-8", "surrogateescape")
+        if secret in plain or value.hex() in in_hex or _is_in_base64(value, in_base64):
             return True
     return False
 
@@ -46,7 +48,8 @@ def _decoded(text: str) -> Iterator[str]:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16)) if found[1] else found[2]
+    number = found[1] or found[2]
+    return chr(int(number, 16)) if number else found[3]
 
 
 def _is_in_base64(secret: bytes, text: str) -> bool:

@@ -245,6 +245,8 @@ def test_an_echoed_key_is_masked_in_the_name_of_a_field() -> None:
         lambda secret: base64.b64encode(f"a:{secret}:b".encode()).decode(),
         lambda secret: base64.urlsafe_b64encode(f"ab:{secret}".encode()).decode().rstrip("="),
         lambda secret: quote(base64.b64encode(f"user:{secret}".encode())),
+        lambda secret: "0x" + secret.encode().hex().upper(),
+        lambda secret: "".join(f"\\x{ord(each):02x}" for each in secret),
     ],
 )
 def test_a_secret_in_another_form_masks_its_value(secret: str, written: Callable[[str], str]) -> None:
