@@ -24,7 +24,7 @@ from ..recordings.recorded import MAX_BODY_BYTES
 from ..recordings.replies import Comparison, Miss, Question, Replies
 from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
-from ..wire.refusal import Refusal
+from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import RequestHead
 from .flows import arrival_of, head_of
 from .recorder import facts_of
@@ -38,7 +38,7 @@ _NO_RETRY = 424
 
 @dataclass(slots=True)
 class ServerReplay:
-    """The recorded responses in force. `incomplete` counts those that cannot be given again."""
+    """The recorded responses in force. `incomplete` counts those that are broken or cannot be given again."""
 
     replies: Replies[http.Response]
     refreshes: bool
@@ -54,7 +54,10 @@ class ServerReplay:
         for path in options.server_replay:
             for flow in RecordingReader(Path(path).expanduser()):
                 number += 1
-                found._add(number, flow)
+                try:
+                    found._add(number, flow)
+                except ANY_FAULT:  # somebody else may have written the file
+                    found.incomplete += 1
         return found
 
     def describe(self) -> str:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy.addons.serverplayback import ServerPlayback
 from mitmproxy.io import tnetstring
+from mitmproxy.test import taddons
 
 from mitm_gateway.cli import main
 from mitm_gateway.mitm import recording_file
 from mitm_gateway.mitm.recorder import FACTS
+from mitm_gateway.mitm.replay import ORIGINAL
+from mitm_gateway.mitm.server_replay import ServerReplay
 from mitm_gateway.observe import stats
 from mitm_gateway.recordings import har_entries
 from support.recordings import talked, turn, write
@@ -162,6 +166,23 @@ def test_facts_that_somebody_else_wrote_are_shown_harmlessly(
     assert main(["flows", str(write(folder / "r", flows)), *how.split()]) == 0
     printed = capsys.readouterr()
     assert not _ACTS_ON_A_TERMINAL.search(printed.out + printed.err)
+
+
+@pytest.mark.parametrize(
+    "original",
+    [{}, {"port": "x"}, {"headers": 5}, {"headers": [[1, 2]]}, {"target": "text"}, {"host": None}, 5],
+)
+def test_an_original_request_that_somebody_else_wrote_stops_no_replay(original: Any, folder: Path) -> None:
+    known = {"scheme": "https", "host": "a.test", "port": 443, "target": b"/", "authority": "", "headers": []}
+    flows = [talked(turn("a")), talked(turn("b"))]
+    flows[0].metadata[ORIGINAL] = (
+        {**known, **original} if original and isinstance(original, dict) else original
+    )
+    with taddons.context(ServerPlayback()) as context:
+        context.options.update(server_replay=[str(write(folder / "r", flows))])
+        found = ServerReplay.read(context.options)
+    assert len(found.replies) + found.incomplete == 2
+    assert len(found.replies) >= 1
 
 
 def test_a_page_is_written_as_a_whole_and_private(
