@@ -23,6 +23,8 @@ from .trim import trim
 _FRAME_BYTES = 16 << 10
 # Frames that may wait for a client to read, 64 MiB at most.
 _MAX_UNREAD_FRAMES = 4096
+# Behind these, small ones are joined.
+_SEPARATE_FRAMES = 64
 
 
 def bound_http2(patches: Patches) -> None:
@@ -57,7 +59,8 @@ def _joining(send: Any) -> Any:
         self: Any, stream_id: int, data: bytes, end_stream: bool = False, pad_length: None = None
     ) -> None:
         waiting = self.stream_buffers.get(stream_id)
-        if waiting and len(waiting[-1].data) + len(data) <= _FRAME_BYTES:
+        is_behind = waiting is not None and len(waiting) > _SEPARATE_FRAMES
+        if is_behind and len(waiting[-1].data) + len(data) <= _FRAME_BYTES:
             waiting[-1] = SendH2Data(waiting[-1].data + data, end_stream)
         else:
             send(self, stream_id, data, end_stream, pad_length)
