@@ -186,7 +186,7 @@ class HostPattern:
         except AmbiguousHost as fault:
             raise ValueError(fault.reason) from None
         except ValueError:
-            raise ValueError(_NOT_A_HOST) from None
+            raise ValueError(_SEVERAL_HOSTS if "," in text else _NOT_A_HOST) from None
         if below and _is_address(checked[-1]):
             raise ValueError("is not a host; an address has no names below it")
         if "*" in labels:
@@ -230,6 +230,7 @@ class HostPattern:
         )
 
 
+_SEVERAL_HOSTS = 'is not a host; expected a list such as ["api.example.com", "api.example.org"]'
 _NOT_A_HOST = 'is not a host; expected a name such as "api.example.com", without scheme, path or spaces'
 
 

@@ -46,6 +46,7 @@ def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mistake
     yield from _matches(at, rule)
     yield from _endpoint(at, rule)
     yield from _no_key(at, rule)
+    yield from _prefix(at, rule)
     yield from _variables(at, rule)
     yield from _literal_keys(at, rule, document)
 
@@ -95,6 +96,14 @@ def _writes_key(rule: Rule) -> bool:
     return bool(rule.inserted_credentials) or (
         any(map(is_key_header, names)) or any(map(is_key_parameter, rule.query.set))
     )
+
+
+def _prefix(at: Loc, rule: Rule) -> Iterator[Mistake]:
+    """Yield an auth scheme without the blank that separates it from the key."""
+    prefix = rule.auth.prefix if rule.auth else None
+    if prefix and prefix.lower() in ("bearer", "basic", "token"):
+        text = f'the key of rule "{rule.name}" directly follows "{prefix}"; expected prefix: "{prefix} "'
+        yield Mistake((*at, "auth", "prefix"), text)
 
 
 def _variables(at: Loc, rule: Rule) -> Iterator[Mistake]:

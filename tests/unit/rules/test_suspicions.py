@@ -45,6 +45,14 @@ def test_an_upstream_that_is_an_endpoint(upstream: str, base: str) -> None:
     assert warning.endswith(f'expected the base URL "{base}"')
 
 
+@pytest.mark.parametrize("prefix", ["Bearer", "token"])
+def test_a_prefix_without_its_blank(prefix: str) -> None:
+    auth = "auth: {scheme: header, name: X-Key, credential: client, prefix: "
+    (warning,) = warnings("host: a.test", f"    {auth}{prefix}}}\n")
+    assert warning.endswith(f'directly follows "{prefix}"; expected prefix: "{prefix} "')
+    assert not warnings("host: a.test", f'    {auth}"{prefix} "}}\n')
+
+
 def test_usual_rules_are_not_warned_about() -> None:
     more = f"{AUTH}    headers: {{set: {{x-price: $5 US$ABC, x-b: a$$}}}}\n"
     assert not warnings("host: [a.test, '*'], path: [/v1/**, /v1/messages, /**]", more)
