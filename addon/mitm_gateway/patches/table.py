@@ -106,7 +106,7 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy inspects the dataclass again for each message and hook that it creates",
         None, lookups.plain_checks),
     Patch("plain-forks", "speed",
-        "mitmproxy creates a server connection for each request and discards it",
+        "mitmproxy creates a server connection for each request and discards it: 99,000 of 3.0 million instructions",
         None, lookups.plain_forks),
     Patch("fewer-messages", "speed",
         "mitmweb describes and hashes a flow some eight times, even for no browser: a third of a request of 100 KB",
