@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import kubernetes_validate
 import pytest
 import yaml
@@ -55,5 +57,7 @@ def test_the_image_takes_the_package_alone() -> None:
     # Client keys and environments may lie in the folder, and what was copied stays in a layer.
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     sources = [source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]]
-    assert sources == ["pyproject.toml", "README.md", "LICENSE", "addon"]
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    # Without one of these, the wheel is not built.
+    assert sources == ["pyproject.toml", "README.md", "LICENSE", *wheel["force-include"], "addon"]
     assert all((DEPLOY.parent / source).exists() for source in sources)
