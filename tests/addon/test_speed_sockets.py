@@ -215,7 +215,7 @@ async def test_data_that_waits_is_dropped_if_its_connection_is_closed() -> None:
 
 
 def told(pieces: list[bytes]) -> list[object]:
-    """Return the events of a server's layer for a request in these pieces, the contents of each piece joined."""
+    """Return the events of a server's layer for a request in these pieces."""
     client = Client(
         peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0,
         proxy_mode=ProxyMode.parse("regular"), state=ConnectionState.OPEN,
@@ -223,15 +223,9 @@ def told(pieces: list[bytes]) -> list[object]:
     layer = _http1.Http1Server(Context(client, options.Options()))
     found: list[object] = []
     for event in (events.Start(), *(events.DataReceived(client, piece) for piece in pieces)):
-        joined = b""
         for command in layer.handle_event(event):
             told = getattr(command, "event", command)
-            if isinstance(told, RequestData):
-                joined += told.data
-            else:
-                found += [joined, type(told).__name__] if joined else [type(told).__name__]
-                joined = b""
-        found += [joined] if joined else []
+            found.append(told.data if isinstance(told, RequestData) else type(told).__name__)
     return found
 
 

@@ -16,6 +16,9 @@ from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailer
 
 from ..patch import LayerSteps, Patches, Unexpected, expect
 
+# A stream has fewer in what is received at once; behind these, chunks are joined.
+_SEPARATE_CHUNKS = 64
+
 
 def end_at_trailers(patches: Patches) -> None:
     """End a message with trailers; mitmproxy raises, and both sides wait.
@@ -36,11 +39,11 @@ def end_at_trailers(patches: Patches) -> None:
                 if isinstance(command, ReceiveHttp) and type(command.event) is self.ReceiveData:
                     held.append(command.event)
                 else:
-                    yield from _joined(held)
+                    yield from _passed_on(held)
                     yield command
         except NotImplementedError:  # raised after the whole body has been read
             has_trailers = True
-        yield from _joined(held)
+        yield from _passed_on(held)
         if has_trailers:
             yield from _end_message(self)
 
@@ -53,12 +56,18 @@ def end_at_trailers(patches: Patches) -> None:
         patches.set(owner, "send", _without(owner.send, trailers))
 
 
-def _joined(contents: list[Any]) -> LayerSteps:
-    """Pass on the contents of chunks that arrived together as one: each would go through all layers."""
-    if contents:
-        contents[0].data = b"".join([each.data for each in contents])
-        yield ReceiveHttp(contents[0])
-        contents.clear()
+def _passed_on(received: list[Any]) -> LayerSteps:
+    contents = divided([each.data for each in received])
+    for each, content in zip(received, contents, strict=False):
+        each.data = content
+        yield ReceiveHttp(each)
+    received.clear()
+
+
+def divided(contents: list[bytes]) -> list[bytes]:
+    """Return the contents of chunks that arrived together; of many, the last ones joined, as each passes all layers."""
+    first, others = contents[:_SEPARATE_CHUNKS], contents[_SEPARATE_CHUNKS:]
+    return [*first, b"".join(others)] if others else first
 
 
 def _end_message(connection: Any) -> LayerSteps:

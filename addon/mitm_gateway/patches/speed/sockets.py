@@ -18,6 +18,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
 from ..patch import Patches, Unexpected, expect
 from ..safety.frames import has_waiting_frames
+from ..safety.framing import divided
 
 # Pieces up to this total are joined; copying more takes longer than a second write.
 _JOINED_BYTES = 128 << 10
@@ -258,7 +259,8 @@ def _whole_chunks(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _chunks_passed_on(connection: Any, chunks: list[bytes], rest: bytes, handle: Any) -> Iterator[Any]:
-    yield ReceiveHttp(connection.ReceiveData(connection.stream_id, b"".join(chunks)))
+    for content in divided(chunks):
+        yield ReceiveHttp(connection.ReceiveData(connection.stream_id, content))
     if rest:
         yield from handle(connection, events.DataReceived(connection.conn, rest))
 
