@@ -87,8 +87,9 @@ def has_two_readings(head: RequestHead) -> bool:
     if not _READ_DIFFERENTLY.search(path):
         return False
     call, other = call_of(head), identify(head.host, head.verb, lenient_path(path))
+    model = unquote(path[slice(*call.span)], errors="surrogateescape") if call.span else None
     read = other.path[slice(*other.span)] if other.span else None
-    return (call.api.request, call.api.query, call.model) != (other.api.request, other.api.query, read)
+    return (call.api.request, call.api.query, model) != (other.api.request, other.api.query, read)
 
 
 _READ_DIFFERENTLY = re.compile(r"[%;\\#]")

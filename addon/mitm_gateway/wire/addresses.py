@@ -302,7 +302,7 @@ _BLANKS = "".join(map(chr, (*range(1, 0x21), 0x7F)))
 def lenient_path(path: str) -> str:
     """Return a path as the most lenient servers read it: decoded again, without parameters, blanks and a tail."""
     for _ in range(MAX_DECODINGS):
-        path = unquote(path)
+        path = unquote(path, errors="surrogateescape")
     path = _PARAMETERS.sub("", _PATH_END.split(path.replace("\\", "/"), maxsplit=1)[0])
     return "/".join([segment.strip(_BLANKS) for segment in _SLASHES.split(path)])
 

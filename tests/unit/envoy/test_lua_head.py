@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mitm_gateway.envoy.export_options import Listener
@@ -65,6 +65,9 @@ def test_paths_are_normalised_and_checked_alike(lua: Library, path: str) -> None
     | joined("/", "/models/", "messages", "%20", "%00", "%09", "%7f", "#", "%3F", "%252F", ";", "%5C", "m"),
     METHODS,
 )
+@example("%aa", "GET")
+@example("models/%C3%25A9:generateContent", "POST")
+@example("models/%FF:generateContent", "POST")
 def test_paths_with_two_readings_are_known_alike(lua: Library, path: str, method: str) -> None:
     path = "/" + path
     assert lua.call("head.lenient_path", path) == as_bytes(addresses.lenient_path(path))
