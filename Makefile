@@ -5,7 +5,7 @@ PYTHON ?=
 PORT ?= 8080
 ARGS ?=
 # Processes that run the suite. Each takes neighbouring tests, which share gateways, until the last ones are shared out.
-WORKERS ?= 3
+WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist worksteal
 
 # The Claude Code that the tests run.
