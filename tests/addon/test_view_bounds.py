@@ -70,12 +70,31 @@ ELEMENTS = {"application/json": b"[", "text/html": b"<a>", "text/plain": b"- ", 
 
 
 @pytest.mark.parametrize("content_type", ELEMENTS)
-def test_the_beginning_of_a_large_body_is_printed(content_type: str) -> None:
+def test_the_beginning_of_a_large_body_is_printed(
+    content_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
     body = ELEMENTS[content_type] * (2 << 20)
     with applied("view-bounds"):
         shown = printed(body, content_type)
     assert len(shown) < 8 * views.MAX_SHOWN_CHARACTERS
     assert "… " in shown
+    assert not caplog.records
+
+
+@pytest.mark.skipif(not HAS_COLOURS, reason="mitmproxy 11 has another interface")
+def test_a_view_is_chosen_by_the_beginning_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphql: Any = vars(contentviews)["graphql"]
+    judged: list[int] = []
+
+    def render_priority(view: Any, data: bytes, metadata: Any) -> float:
+        judged.append(len(data))
+        return 0
+
+    monkeypatch.setattr(type(graphql), "render_priority", render_priority)
+    with applied("view-bounds"):
+        printed(b"[" + b"[]," * (1 << 20) + b"[]]", "application/json")
+    assert judged
+    assert max(judged) <= views.MAX_SHOWN_BYTES
 
 
 @pytest.mark.parametrize("count", [10, 3000])

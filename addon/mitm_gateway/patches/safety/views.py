@@ -44,6 +44,8 @@ def bound_views(patches: Patches) -> None:
         patches.set(
             owner, "prettify_message", _prettifying_a_beginning(owner.prettify_message, owner.registry)
         )
+        graphql = type(owner.graphql)
+        patches.set(graphql, "render_priority", _unfit_for_deep_json(graphql.render_priority))
         colours: Any = vars(mitmproxy_rs)["syntax_highlight"]
         patches.set(colours, "highlight", _in_pieces(colours.highlight))
     else:
@@ -89,8 +91,8 @@ class _Choice:
         self._registry = registry
 
     def get_view(self, data: bytes, metadata: Any, view_name: str = "auto") -> Any:
-        """Return the view for a body."""
-        view = self._registry.get_view(data, metadata, view_name)
+        """Return the view for a body, by its beginning: the view for GraphQL would parse all of it."""
+        view = self._registry.get_view(data[:MAX_SHOWN_BYTES], metadata, view_name)
         return view if _is_bounded(view) else _Beginning(view)
 
 
@@ -111,6 +113,16 @@ class _Beginning:
         except Exception:  # most formats cannot be read without their end
             text, self.syntax_highlight = data[:limit].decode("utf-8", "backslashreplace"), "none"
         return _with_rest(text, len(data) - limit)
+
+
+def _unfit_for_deep_json(priority: Callable[..., float]) -> Callable[..., float]:
+    def render_priority(view: Any, data: bytes, metadata: Any) -> float:
+        try:
+            return priority(view, data, metadata)
+        except RecursionError:  # which mitmproxy logs as an error of its own
+            return 0
+
+    return render_priority
 
 
 def _in_pieces(highlight: Callable[[str, str], Coloured]) -> Callable[[str, str], Coloured]:
