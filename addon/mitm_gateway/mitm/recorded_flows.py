@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
     head = original_head(flow) or head_of(flow, arrival)
     request, response, error = flow.request, flow.response, flow.error
-    began = request.timestamp_start or 0.0
+    began = _time(request.timestamp_start) or 0.0
     masks = known.having(
         (*request.headers.fields, *(response.headers.fields if response else ())), request.path
     )
@@ -80,8 +81,8 @@ def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
         response=_part(response, masks) if response else None,
         status=response.status_code if response else None,
         time=began,
-        first_event_s=_between(began, response.timestamp_start) if response else None,
-        total_s=_between(began, response.timestamp_end) if response else None,
+        first_event_s=_between(began, _time(response.timestamp_start)) if response else None,
+        total_s=_between(began, _time(response.timestamp_end)) if response else None,
         error=masks.text(error.msg) if error else None,
         ending=_ending(flow),
         facts=_masked_facts(facts_of(flow), masks),
@@ -108,6 +109,13 @@ def _part(message: http.Message, masks: Masks) -> Part:
 
 def _plain(fields: Fields) -> Fields:
     return tuple(field for field in fields if field[0].lower() != b"content-encoding")
+
+
+def _time(stamp: float | None) -> float | None:
+    """Return a time as it is. Raises ValueError, OverflowError or OSError for one that no clock shows."""
+    if stamp is not None:
+        datetime.fromtimestamp(stamp, UTC)
+    return stamp
 
 
 def _between(start: float, end: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -139,6 +140,20 @@ def test_remarks_about_a_recording_are_few(folder: Path, capsys: pytest.CaptureF
         remarks = capsys.readouterr().err.splitlines()
         assert len(remarks) == 21 + status
         assert remarks[20].endswith("further parts are left out, too")
+
+
+@pytest.mark.parametrize("how", ["", "--jsonl", "--html out.html"])
+def test_a_request_at_no_time_of_a_clock_is_left_out(
+    how: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flows = [talked(turn("a")) for _ in range(6)]
+    for flow, time in zip(flows, (math.inf, math.nan, -1e18), strict=False):
+        flow.request.timestamp_start = time
+    for flow, time in zip(flows[3:], (math.inf, math.nan), strict=False):
+        assert flow.response is not None
+        flow.response.timestamp_end = time
+    assert main(["flows", str(write(folder / "r", flows)), *how.split()]) == 0
+    assert capsys.readouterr().err.count("has invalid values") == 5
 
 
 HOSTILE_FACTS: tuple[dict[str, Any], ...] = (
