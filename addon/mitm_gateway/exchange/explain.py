@@ -202,6 +202,7 @@ def _forwarded(
     asked = plan.model or model
     sent = rule.models.sent_for(asked) if rule.models and asked else asked
     before, after = _shown(head.fields), _shown(outgoing_fields(plan, head, _named_only(plan)))
+    kept = {name.lower() for name in after}
     credential = plan.auth.credential
     return Explanation(
         request,
@@ -212,7 +213,7 @@ def _forwarded(
         credential=credential,
         model=asked,
         model_sent=sent,
-        removed=tuple(name for name in before if name.lower() not in {other.lower() for other in after}),
+        removed=tuple(name for name in before if name.lower() not in kept),
         put_in=tuple(
             f"{name}: {value}"
             for name, value in after.items()

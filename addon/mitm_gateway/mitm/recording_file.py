@@ -116,6 +116,9 @@ class RecordingReader:
             written = state.get("version", state.get(b"version"))
         except ANY_FAULT:
             raise self._fault(f"flow {number} is damaged") from None
+        # mitmproxy would quote all of a long text.
+        if not all(isinstance(part, int) for part in (written if isinstance(written, list) else [written])):
+            raise self._fault(f"flow {number} is damaged: its format is no number")
         if isinstance(written, int) and written > version.FLOW_FORMAT_VERSION:
             raise self._fault(
                 f"flow {number} has format {str(written)[:20]}, from a newer mitmproxy; mitmproxy {version.VERSION} "
@@ -124,9 +127,9 @@ class RecordingReader:
         try:
             found = flow.Flow.from_state(compat.migrate_flow(state))
         except ANY_FAULT:
-            # A text can be as long as the flow.
-            shown = written if isinstance(written, int) else type(written).__name__
-            raise self._fault(f"flow {number} is damaged, or of an unknown format ({shown!s:.40})") from None
+            raise self._fault(
+                f"flow {number} is damaged, or of an unknown format ({written!r:.40})"
+            ) from None
         return found if isinstance(found, http.HTTPFlow) else None
 
     # ---- HAR ----

@@ -142,6 +142,15 @@ def test_remarks_about_a_recording_are_few(folder: Path, capsys: pytest.CaptureF
         assert remarks[20].endswith("further parts are left out, too")
 
 
+@pytest.mark.parametrize(
+    "version", [pair(b"9", b","), pair(b"9", b";"), pair(pair(b"9", b","), b"]"), b"0:~"]
+)
+def test_a_format_is_a_number(version: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flow = pair(pair(b"version", b";") + version, b"}")
+    assert main(["flows", recording(folder, flow)]) == 1
+    assert "flow 1 is damaged: its format is no number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["", "--jsonl", "--html out.html"])
 def test_a_request_at_no_time_of_a_clock_is_left_out(
     how: str, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mitm_gateway.exchange.explain import describe_rules, explain_url
 from support.core import make_rule, make_ruleset
 from support.table import table
+from support.work import assert_linear
 
 RULE = make_rule(
     "copilot",
@@ -121,3 +122,10 @@ def test_a_socket_whose_messages_would_be_edited_is_shown_as_refused() -> None:
     headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
     explanation = explain_url(RULES, "GET", "https://api.anthropic.com/v1/responses", headers)
     assert (explanation.verdict, explanation.status, explanation.rule) == ("refuse", 426, "copilot")
+
+
+def test_the_work_on_many_fields_is_linear() -> None:
+    def run(count: int) -> None:
+        explain_url(RULES, "POST", URL, [(f"x-{number}", "v") for number in range(count)], "claude-opus-4")
+
+    assert_linear(run, 400)
