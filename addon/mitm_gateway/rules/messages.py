@@ -139,7 +139,8 @@ def _other_type(loc: Loc, kind: str, value: object) -> str:
             return f'{type_name(value)}; expected a duration such as "30s"'
         case ("credentials", name) if isinstance(value, str):
             variable = _VARIABLE.fullmatch(value)
-            return f"text; expected {name}: {{env: {variable[1] if variable else 'VARIABLE'}}}"
+            example = name if shown(str(name)).startswith('"') else "NAME"
+            return f"text; expected {example}: {{env: {variable[1] if variable else 'VARIABLE'}}}"
         case ("rules", int(), "auth") if isinstance(value, str):
             scheme = value if value in AUTH_SCHEMES else "bearer"
             right = (

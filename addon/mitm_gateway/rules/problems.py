@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..text.printable import one_line
+from ..text.redact import masked_text
 
 # A path into the data of a file: keys and list positions.
 Loc = tuple[str | int, ...]
@@ -36,6 +37,9 @@ class Problem:
     file: str
     pos: Pos | None
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", masked_text(self.text))
 
     def __str__(self) -> str:
         file = one_line(self.file)

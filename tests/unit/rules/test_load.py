@@ -19,6 +19,7 @@ from mitm_gateway.rules.from_env import from_environment
 from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
+from mitm_gateway.text.redact import looks_like_key
 from support.constants import PACKAGE, RULES_DATA
 from support.table import table
 from support.work import assert_linear, work
@@ -245,6 +246,25 @@ def test_a_secret_in_the_file_is_never_shown(text: str) -> None:
         parse_rules(text.encode(), "f", {})
     except RulesError as fault:
         assert "S3CRET" not in str(fault)  # noqa: PT017
+
+
+@table(
+    "text",
+    [
+        f"credentials:\n  {SECRET}: text",
+        "credentials:\n  a: $ghp_abcdefghijklmnopqrstuv",
+        'credentials:\n  "\\e[31m": text',
+        f"rules:\n- {SECRET}",
+        f"rules:\n- {SECRET}: 1\n  match: {SECRET}",
+        f"{SECRET}: {{}}",
+    ],
+)
+def test_no_message_repeats_a_key_or_an_escape_from_a_name(text: str) -> None:
+    with pytest.raises(RulesError) as raised:
+        parse_rules(text.encode(), "f", {})
+    told = str(raised.value)
+    assert not looks_like_key(told)
+    assert "\x1b" not in told
 
 
 # ---- presets ----
