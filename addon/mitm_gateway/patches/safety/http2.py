@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from typing import Any
 
 from h2.connection import ConnectionState as H2State
@@ -10,10 +10,9 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, StreamReset
 from h2.settings import SettingCodes
 from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestProtocolError, ResponseData, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
 from ..patch import LayerSteps, Patches, expect
@@ -21,16 +20,13 @@ from .trim import trim
 
 # Peers may allow frames of 16 MiB, and mitmproxy copies the rest of a frame for each byte that a peer allows.
 _FRAME_BYTES = 16 << 10
-# Frames that may wait for a client to read, 64 MiB at most.
-_MAX_UNREAD_FRAMES = 4096
-# Behind these, small ones are joined.
+# Behind these many that wait for a peer to read, small frames are joined.
 _SEPARATE_FRAMES = 64
 
 
 def bound_http2(patches: Patches) -> None:
-    """Send frames of the usual size, and end a response that a client does not read."""
+    """Send frames of the usual size when there is room for them, and forget the unread ones when the peer leaves."""
     expect(BufferedH2Connection.send_data, "self", "stream_id", "data", "end_stream", "pad_length")
-    expect(_http2.Http2Server._handle_event, "self", "event")
     expect(_http2.Http2Connection.close_connection, "self", "msg")
     expect(BufferedH2Connection._receive_settings_frame, "self", "frame")
     patches.set(
@@ -38,8 +34,7 @@ def bound_http2(patches: Patches) -> None:
         "_receive_settings_frame",
         _of_usual_size(BufferedH2Connection._receive_settings_frame),
     )
-    patches.set(BufferedH2Connection, "send_data", _joining(BufferedH2Connection.send_data))
-    patches.set(_http2.Http2Server, "_handle_event", _ending_unread(_http2.Http2Server._handle_event))
+    patches.set(BufferedH2Connection, "send_data", _waiting(BufferedH2Connection.send_data))
     patches.set(
         _http2.Http2Connection, "close_connection", _forgetting(_http2.Http2Connection.close_connection)
     )
@@ -54,7 +49,7 @@ def _of_usual_size(receive: Any) -> Any:
     return receive_settings_frame
 
 
-def _joining(send: Any) -> Any:
+def _waiting(send: Any) -> Any:
     def send_data(
         self: Any, stream_id: int, data: bytes, end_stream: bool = False, pad_length: None = None
     ) -> None:
@@ -62,43 +57,19 @@ def _joining(send: Any) -> Any:
         is_behind = waiting is not None and len(waiting) > _SEPARATE_FRAMES
         if is_behind and len(waiting[-1].data) + len(data) <= _FRAME_BYTES:
             waiting[-1] = SendH2Data(waiting[-1].data + data, end_stream)
+        elif not waiting and len(data) <= _FRAME_BYTES and self.local_flow_control_window(stream_id) < 0:
+            # The peer has taken room back; mitmproxy takes the negative window for room, and h2 raises.
+            self.stream_buffers[stream_id].append(SendH2Data(data, end_stream))
         else:
             send(self, stream_id, data, end_stream, pad_length)
 
     return send_data
 
 
-def _ending_unread(handle: Any) -> Any:
-    def after_room_is_made(self: Any, event: Any) -> LayerSteps:
-        yield from _end_unread(self)
-        yield from handle(self, event)
-
-    def handle_event(self: Any, event: Any) -> Iterable[Any]:
-        buffers = self.h2_conn.stream_buffers
-        is_full = type(event) is ResponseData and sum(map(len, buffers.values())) >= _MAX_UNREAD_FRAMES
-        steps: Iterable[Any] = (after_room_is_made if is_full else handle)(self, event)
-        return steps
-
-    return handle_event
-
-
-def _end_unread(server: Any) -> LayerSteps:
-    """End the stream of which the most waits."""
-    buffers = server.h2_conn.stream_buffers
-    stream_id = max(buffers, key=lambda number: len(buffers[number]))
-    if server.is_closed(stream_id):
-        del buffers[stream_id]
-    else:
-        server.h2_conn.reset_stream(stream_id, ErrorCodes.CANCEL)
-        yield commands.SendData(server.conn, server.h2_conn.data_to_send())
-    server.streams.pop(stream_id, None)
-    trim.schedule()
-    fault = "reset by client (CANCEL): it does not read the response"
-    yield ReceiveHttp(RequestProtocolError(stream_id, fault, RequestProtocolError.code))
-
-
 def _forgetting(close: Any) -> Any:
     def close_connection(self: Any, msg: str) -> LayerSteps:
+        if isinstance(self, _http2.Http2Client):
+            _number_unsent(self)
         yield from close(self, msg)
         if self.h2_conn.stream_buffers:  # which would wait for the garbage collector, with the layers
             self.h2_conn.stream_buffers.clear()
@@ -143,12 +114,16 @@ def keep_begun_streams(patches: Patches) -> None:
 def _go_away(client: Any, last: int) -> LayerSteps:
     """End the streams that the upstream will not answer, and have mitmproxy open another connection for new ones."""
     client.conn.state &= ~ConnectionState.CAN_WRITE
-    refused = [number for number in client.streams if number > last]
-    for theirs in client.stream_queue:  # not sent yet, so they have no number here
-        client.their_stream_id[-theirs] = theirs
-        refused.append(-theirs)
-    client.stream_queue.clear()
-    for number in refused:
-        client.streams.pop(number, None)
+    _number_unsent(client)
+    for number in [each for each in client.streams if not 0 < each <= last]:
+        del client.streams[number]
         fault = "the server closed the connection before it read the request"
         yield ReceiveHttp(ResponseProtocolError(number, fault, ResponseProtocolError.code))
+
+
+def _number_unsent(client: Any) -> None:
+    """Number the requests that wait for a stream, so that they end with the others."""
+    for theirs in client.stream_queue:
+        client.their_stream_id[-theirs] = theirs
+        client.streams[-theirs] = _http2.StreamState.EXPECTING_HEADERS
+    client.stream_queue.clear()
