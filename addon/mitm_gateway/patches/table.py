@@ -52,7 +52,7 @@ PATCHES: tuple[Patch, ...] = (
         "mitmproxy handles all received HTTP/2 frames in one go, twenty thousand in a quarter of a megabyte",
         None, frames.take_turns),
     Patch("http2-unread", "safety",
-        "mitmproxy copies what an HTTP/2 peer does not read for each byte that it reads, and keeps it when the peer has left",
+        "mitmproxy copies what an HTTP/2 peer does not read for each byte that it reads, and keeps it when that has left",
         None, http2.bound_http2),
     Patch("http2-shutdown", "safety",
         "mitmproxy breaks off all responses when an HTTP/2 upstream announces its end, and confuses the sides' resets",
