@@ -137,7 +137,7 @@ class Auth(Model):
     credential: Text | None = None
     """Name under `credentials`, or `client` to move the client's own key from wherever clients send one."""
     prefer: Annotated[PreferredHeader, one_of("x-api-key", "authorization")] | None = None
-    """With `credential: client`: the key to use if the client sends both."""
+    """With `credential: client`: the header to read if the client sends keys in both `x-api-key` and `Authorization`."""
     name: EditedHeaderName | None = None
     """With `scheme: header`: the name of the header."""
     prefix: HeaderValue | None = None
