@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from support.answers import json_reply, message
-from support.constants import ROOT
+from support.constants import GATEWAY, ROOT
+from support.forked import Program
 from support.launcher import Command
 from support.processes import unused_port
 from support.recorder import Recorder
@@ -111,6 +112,8 @@ class Desk:
                 self.serve(shlex.split(steps.splitlines()[-1])[2:], environ)
             case ["mitm-gateway", "serve", *_]:
                 self.serve(words[1:], environ)
+            case ["mitmdump" | "mitmweb" as program, "-s", "addon/gateway.py", *more]:
+                self.load_addon(program, more, environ)
             case ["mitm-gateway", "token-files", *more]:
                 self.finish(["token-files", "--once", *more], environ)
             case ["mitm-gateway", *more]:
@@ -139,6 +142,13 @@ class Desk:
         self.port = unused_port()
         place = [*words, "--port", str(self.port)]
         self.command.fork(*place, env=environ).wait_for("eval ")
+
+    def load_addon(self, program: Program, words: list[str], environ: dict[str, str]) -> None:
+        """Start a program of mitmproxy with the addon as its script, and wait until the rules are in force."""
+        place = ["-s", str(GATEWAY), *words, "-p", str(unused_port())]
+        if program == "mitmweb":
+            place += ["--no-web-open-browser", "--web-port", str(unused_port())]
+        self.command.fork(*place, env=environ, program=program).wait_for("in force")
 
     def close(self) -> None:
         """End what runs."""

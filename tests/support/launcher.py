@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import ROOT
-from support.forked import Forked
+from support.forked import Forked, Program
 from support.recorder import Recorder
 
 KEY = "gho_0123456789abcdef0123"  # in the variables of `environment_form`
@@ -93,13 +93,15 @@ class Command:
             **(env or {}),
         }
 
-    def fork(self, *args: str | Path, env: Mapping[str, str] | None = None) -> Running:
-        """Start the command, forked."""
+    def fork(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, program: Program = "mitm-gateway"
+    ) -> Running:
+        """Start the command, or a program of mitmproxy, forked."""
         folder = Path(tempfile.mkdtemp(dir=self.home, prefix=".started-"))
         output, errors = folder / "output", folder / "errors"
         environ = self.environment(env)
         process = Forked.start(
-            "mitm-gateway", [*map(str, args)], cwd=self.home, env=environ, output=output, errors=errors
+            program, [*map(str, args)], cwd=self.home, env=environ, output=output, errors=errors
         )
         self._forked.append(Running(process, output, errors))
         return self._forked[-1]
