@@ -1,7 +1,5 @@
 """The manifests in deploy/ are valid by the official schemas, which detect mistakes in them."""
 
-from __future__ import annotations
-
 import tomllib
 
 import kubernetes_validate

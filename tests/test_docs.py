@@ -3,8 +3,6 @@
 `UPDATE_DOCS=1` writes the generated parts anew.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The architecture, enforced: packages import downwards only, and few of them know mitmproxy."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Regular expressions take linear steps on the text of peers; steps are counted, seconds never."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re

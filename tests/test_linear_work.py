@@ -1,7 +1,5 @@
 """The work on text of peers grows with its length, not with the square of it; counted in steps, never in seconds."""
 
-from __future__ import annotations
-
 import ast
 import gzip
 import json

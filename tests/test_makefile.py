@@ -1,7 +1,5 @@
 """The Makefile's memory: `make matrix` does not repeat a run of the whole suite that has passed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

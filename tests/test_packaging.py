@@ -1,7 +1,5 @@
 """The distribution: its commands, its source archive, and the hook for pre-commit."""
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import tomllib

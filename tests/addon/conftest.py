@@ -1,7 +1,5 @@
 """The addon inside mitmproxy: in its own layers, for tests that send it bytes, and with hooks that a test calls."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path

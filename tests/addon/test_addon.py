@@ -1,7 +1,5 @@
 """The addon's hooks, one request at a time: what leaves, what is refused, and what stays behind."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import weakref

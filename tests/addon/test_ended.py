@@ -1,7 +1,5 @@
 """Flows that have ended are recorded together, and before any of them is read."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Two faults at once, each pair of steps in mitmproxy's own layers: no byte of the request gets out, and no key."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Iterator

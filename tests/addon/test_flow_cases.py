@@ -1,7 +1,5 @@
 """`mitm-gateway flows --cases`: rules applied to recorded requests."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`mitm-gateway flows` over recordings, in the process of the test."""
 
-from __future__ import annotations
-
 import base64
 import json
 import sys

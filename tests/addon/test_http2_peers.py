@@ -1,7 +1,5 @@
 """HTTP/2 peers that flood, do not read, shut down, or cancel; and answers that are not HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Removed flows, the log file and `gateway.explain` on a flow, inside a mitmproxy of the test."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

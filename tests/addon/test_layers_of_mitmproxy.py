@@ -1,7 +1,5 @@
 """The four invariants as properties: mutated requests and answers through mitmproxy's own layers."""
 
-from __future__ import annotations
-
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection

@@ -1,7 +1,5 @@
 """The addon's start, options, reload and commands."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

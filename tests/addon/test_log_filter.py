@@ -1,7 +1,5 @@
 """mitmproxy's connection log never contains a peer's bytes, however a line is cut."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -1,7 +1,5 @@
 """A verdict on every option of mitmproxy: which ones rules that send a secret cannot be used with."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The table of patches: what applies, what does not fit, what is undone."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Peers are admitted by their address, or by the mode of the listener where addresses mean nothing."""
 
-from __future__ import annotations
-
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
 

@@ -1,7 +1,5 @@
 """Texts of peers in mitmproxy's terminal and views."""
 
-from __future__ import annotations
-
 from io import StringIO
 
 import pytest

@@ -1,7 +1,5 @@
 """Large bodies of known length are received into one block."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
 from itertools import pairwise

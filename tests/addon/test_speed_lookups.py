@@ -1,7 +1,5 @@
 """Faster lookups return the same values as mitmproxy's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import given

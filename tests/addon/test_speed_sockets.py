@@ -1,7 +1,5 @@
 """Received data is handled at once, and bodies are forwarded as they arrive."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager

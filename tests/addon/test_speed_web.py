@@ -1,7 +1,5 @@
 """mitmweb's messages to browsers under `gateway_fast`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from unittest.mock import Mock

@@ -1,7 +1,5 @@
 """Differences between the requests of a session in the LLM view and by `gateway.diff`, inside mitmproxy."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

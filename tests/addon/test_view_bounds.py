@@ -1,7 +1,5 @@
 """mitmproxy's own views and prints of hostile bodies: bounded work, and an end that says what is left out."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import zlib

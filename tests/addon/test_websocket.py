@@ -1,7 +1,5 @@
 """WebSockets in mitmproxy's own layers: every message passes, few are kept, and an ended socket is recorded."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 import zlib

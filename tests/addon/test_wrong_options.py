@@ -1,7 +1,5 @@
 """A wrong value for an option of the gateway, or a misspelt name, ends the start with a line that names it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One request per case: what the client sends, what the upstream must receive, and the expected response."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from support.answers import Header

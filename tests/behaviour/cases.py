@@ -1,7 +1,5 @@
 """All cases; here are those of keys, headers, admission, bodies and local answers."""
 
-from __future__ import annotations
-
 import json
 
 from behaviour.case import MODELS, Case, body_case

@@ -1,7 +1,5 @@
 """Cases of paths, queries, models and forms: which rule takes a request, and which model leaves."""
 
-from __future__ import annotations
-
 from behaviour.case import MODELS, SECOND, SOCKET, Case, body_case, form, form_type
 from support.constants import CK, GW
 

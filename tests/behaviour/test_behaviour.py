@@ -1,7 +1,5 @@
 """The same cases through mitmdump and through an exported Envoy."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Install the programs of the matrix below `.cache/clients`; those that cannot be installed are not tried."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 python tests/clients/table.py .cache/clients/results.xml docs/clients.md
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import xml.etree.ElementTree as ET

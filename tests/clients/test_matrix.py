@@ -3,8 +3,6 @@
 `make clients` installs the programs and writes the table of docs/clients.md from the results.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Real client programs where the gateway refuses: none tries again and again, and each shows the reason."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import time

@@ -3,8 +3,6 @@
 It answers with `TEXT`, or first calls a tool that the client offers and answers when the result has arrived.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping

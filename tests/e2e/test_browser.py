@@ -3,8 +3,6 @@
 `SCREENSHOTS=FOLDER` keeps what they looked like.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

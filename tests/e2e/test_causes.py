@@ -1,7 +1,5 @@
 """The 502 for an upstream that cannot be used names the cause."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

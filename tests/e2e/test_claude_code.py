@@ -1,7 +1,5 @@
 """Claude Code through a mitmproxy without the gateway, on which the gateway's tests rely."""
 
-from __future__ import annotations
-
 import pytest
 
 from support.answers import claude_answers

@@ -1,7 +1,5 @@
 """Command lines as people type them: right ones work, wrong ones are one or two lines with the fix."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`init`, `presets`, `env` and `completion`, as a shell sees them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """mitmproxy's console in a real terminal: both views, the comment, a replay, `gateway.explain @focus`."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable, Iterator

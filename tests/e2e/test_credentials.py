@@ -1,7 +1,5 @@
 """Credentials that rotate, in a real mitmdump: helpers, fresh values after a 401, faults that stay hidden."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

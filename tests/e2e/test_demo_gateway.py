@@ -1,7 +1,5 @@
 """The demo gateway alone, used by real clients; no mitmproxy in between."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anthropic

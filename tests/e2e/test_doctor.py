@@ -1,7 +1,5 @@
 """`mitm-gateway doctor`: it finds each planted fault and names the fix, and finds none in a sound configuration."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import re

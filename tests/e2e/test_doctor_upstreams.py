@@ -1,7 +1,5 @@
 """`mitm-gateway doctor` connects to every upstream once, and names the stage that failed."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

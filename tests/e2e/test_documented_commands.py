@@ -3,8 +3,6 @@
 Programs of others are stand-ins that send one request, as the client would; ports and upstreams are those of the test.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

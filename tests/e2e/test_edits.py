@@ -1,7 +1,5 @@
 """The gateway in a real mitmdump: the bytes of requests, edited or refused."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A running Envoy with an exported configuration: TLS, HTTP/2, WebSocket, pages, pass, faults, fresh secrets."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """A running Envoy with an exported configuration: the admin pages, sizes, upgrades and memory."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The access log of an exported configuration: the keys of `gateway_log`, with tokens and outcomes of every API."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator

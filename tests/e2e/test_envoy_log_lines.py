@@ -1,7 +1,5 @@
 """A running Envoy with an exported configuration: the lines of its access log."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

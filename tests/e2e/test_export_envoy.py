@@ -1,7 +1,5 @@
 """Every good rules file and preset, exported: Envoy's own validation takes it, and no secret is in it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

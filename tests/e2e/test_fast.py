@@ -3,8 +3,6 @@
 Each feature is switched on at start and, in mitmweb, while requests are being served.
 """
 
-from __future__ import annotations
-
 import base64
 import gc
 import platform

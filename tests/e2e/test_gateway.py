@@ -1,7 +1,5 @@
 """The gateway in a real mitmdump: credentials, rules files, listeners, and requests that no rule takes."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The test harness, with a mitmproxy without the gateway."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """mitmweb during and after a real exchange: views, comment, marker, replay."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """`run --intercept`: nothing that an agent starts breaks, tried with the programs themselves."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import json

@@ -1,7 +1,5 @@
 """The listener of a user's own mitmdump: announced once, bound to this machine, never closed again."""
 
-from __future__ import annotations
-
 import socket
 import sys
 import threading

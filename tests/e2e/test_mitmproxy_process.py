@@ -1,7 +1,5 @@
 """The process in which `serve` and `run` start mitmproxy."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

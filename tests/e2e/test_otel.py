@@ -1,7 +1,5 @@
 """Spans and metrics at a real OTLP endpoint and on the page for Prometheus, from a real mitmdump."""
 
-from __future__ import annotations
-
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The outcome of a request in `gateway_log`: whole, refused, failed, or cut short by one of the three that can."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The HTML file of a recording in a real browser, with hostile content."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

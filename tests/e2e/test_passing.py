@@ -1,7 +1,5 @@
 """Requests that no rule takes: they stream both ways from the first byte, and a bounded copy stays visible."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

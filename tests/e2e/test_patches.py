@@ -1,7 +1,5 @@
 """Patches that do not fit the installed mitmproxy, in a real mitmdump."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

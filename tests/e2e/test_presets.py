@@ -1,7 +1,5 @@
 """Each preset with a real client in that provider's mode, and the request that the provider receives."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

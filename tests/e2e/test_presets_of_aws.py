@@ -1,7 +1,5 @@
 """The presets for AWS with real clients: signatures, and the model in the path."""
 
-from __future__ import annotations
-
 import anthropic
 import pytest
 

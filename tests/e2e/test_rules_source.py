@@ -1,7 +1,5 @@
 """Every command finds the same rules, and says which."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

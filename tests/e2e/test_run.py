@@ -1,7 +1,5 @@
 """`mitm-gateway run`: the client uses the gateway and otherwise runs as if started directly."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """`mitm-gateway run` with Claude Code, for one prompt and in a terminal."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The scripts for `mitmdump -s` under a mitmproxy that lacks the gateway's packages."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`serve`: a quiet terminal that shows how to use the gateway, and a line for each request of a rule."""
 
-from __future__ import annotations
-
 import json
 import urllib.error
 import urllib.request

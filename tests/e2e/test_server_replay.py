@@ -1,7 +1,5 @@
 """mitmproxy's server replay with rules: answers from a recording, without a credential or an upstream."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The gateway in a real mitmdump: real clients, and responses that stream."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`mitm-gateway token`: its requests to recorded servers, and the JSON that it prints."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

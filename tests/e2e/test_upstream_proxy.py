@@ -1,7 +1,5 @@
 """A company's proxy between the gateway and its upstreams, which alone can resolve their names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import quote
 

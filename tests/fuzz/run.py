@@ -1,7 +1,5 @@
 """Run a coverage-guided fuzzer on a target: `python tests/fuzz/run.py TARGET [-max_total_time=SECONDS …]`."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile

@@ -4,8 +4,6 @@ Each target takes bytes and raises where a promise is broken. `run.py` lets a co
 such bytes; the suite runs the targets over the seeds and over what Hypothesis makes up.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 `run.py` runs each of them again with all other patches: it must then pass.
 """
 
-from __future__ import annotations
-
 _HTTP = "test/mitmproxy/proxy/layers/http"
 
 # Error pages are JSON that quotes nothing; these tests look for HTML, or for the quoted message. mitmproxy makes the page

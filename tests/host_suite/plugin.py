@@ -1,7 +1,5 @@
 """A pytest plugin for mitmproxy's own tests: applies the gateway's patches, and notes each test's outcome in a file."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

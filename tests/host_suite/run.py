@@ -4,8 +4,6 @@
 `intended.py`. HOST_SUITE_SOURCE names another place to clone mitmproxy from.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

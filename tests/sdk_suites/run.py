@@ -3,8 +3,6 @@
 `make sdk-suites` runs this for each SDK. The gateway maps every model's name and restores it in the responses.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

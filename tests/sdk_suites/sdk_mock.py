@@ -5,8 +5,6 @@ header, through which the mock, a thread of the same process, finds it again. `S
 and the bodies that the SDK received are written to `SDK_MOCK_LOG`.
 """
 
-from __future__ import annotations
-
 import email
 import functools
 import importlib

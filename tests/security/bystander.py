@@ -5,8 +5,6 @@ after the other. It ends with 1 if the gateway worked for more than 0.5 s before
 memory stayed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gzip

@@ -1,7 +1,5 @@
 """Fixtures of the security tests: a gateway shared by many cases, and one for each case that sets options."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path

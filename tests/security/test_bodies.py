@@ -1,7 +1,5 @@
 """Acceptance cases 44 to 49: hostile bodies."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import zlib

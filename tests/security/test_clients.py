@@ -1,7 +1,5 @@
 """Acceptance cases 18 to 27: clients that may use the gateway."""
 
-from __future__ import annotations
-
 import base64
 import socket
 from pathlib import Path

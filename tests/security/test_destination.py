@@ -1,7 +1,5 @@
 """Acceptance cases 1 to 17: a credential goes only where its rule says."""
 
-from __future__ import annotations
-
 import contextlib
 import ssl
 

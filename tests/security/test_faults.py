@@ -4,8 +4,6 @@ After a fault on a request's way out, the client gets a local answer or a closed
 byte, and the next request is served. A fault on the way back shows no key.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Acceptance cases 37 and 40 to 42: bytes that two readers may cut differently."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """HTTP/3 over real QUIC: the promises hold there too, on the listener that reverse modes open beside TCP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest

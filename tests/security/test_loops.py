@@ -1,7 +1,5 @@
 """A request that comes back to the gateway is refused, whatever name led there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Thousands of connections at once: idle ones, endless heads, and one that expects a response."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import platform

@@ -1,7 +1,5 @@
 """With `gateway_clients` nothing is relayed for a client without a key: in any mode, over any protocol."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Acceptance cases 29 to 39 and 43: the keys and bodies of outgoing requests, and when one may leave."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import time

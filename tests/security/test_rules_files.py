@@ -1,7 +1,5 @@
 """Acceptance cases 56 to 60: hostile, wrong and foreign rules files, and the script."""
 
-from __future__ import annotations
-
 import ast
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Acceptance cases 50 to 55: keys in recordings, in logs, in helpers and in files."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

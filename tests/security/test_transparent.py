@@ -1,7 +1,5 @@
 """A transparent listener: the original address and the TLS name determine the destination."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache

@@ -1,7 +1,5 @@
 """Responses of upstreams under test, and ready-made responses of the Messages API."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

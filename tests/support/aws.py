@@ -3,8 +3,6 @@
 Written from AWS' descriptions and not with botocore, which signs in the gateway.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

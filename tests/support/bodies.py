@@ -1,7 +1,5 @@
 """Bodies read in both ways: checked by simdjson, and walked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

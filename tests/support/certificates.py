@@ -1,7 +1,5 @@
 """A certificate authority for upstreams under test."""
 
-from __future__ import annotations
-
 import datetime
 import ipaddress
 import ssl

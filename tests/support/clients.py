@@ -1,7 +1,5 @@
 """Real clients as child processes: Claude Code from npm, curl."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """mitmproxy's console in a tmux terminal: send keys, read the screen."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Names, keys and places that many tests share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,5 @@
 """Shortcuts that build the core's values for tests."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mitm_gateway.rules.ruleset import RuleSet

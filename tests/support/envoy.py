@@ -1,7 +1,5 @@
 """A real Envoy with an exported configuration."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Bedrock's binary event streams, made for tests."""
 
-from __future__ import annotations
-
 import base64
 import json
 import struct

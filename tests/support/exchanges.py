@@ -1,7 +1,5 @@
 """Exchanges with a few rules, begun and released."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Hooks of the addon that a test calls itself, with flows of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """HTTP/3 over real QUIC on loopback: a client that sends any head, and an upstream that keeps what it receives."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import threading

@@ -1,7 +1,5 @@
 """`mitm-gateway` as users run it: in a process, with its own home."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """mitmproxy's own HTTP layers with the gateway in them, in this process: bytes in, bytes out, no socket, no clock."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

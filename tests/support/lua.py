@@ -1,7 +1,5 @@
 """The exported filter's library in LuaJIT, as Envoy runs it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An MCP server with the transport "sse": replies reach the client as events of one response that does not end."""
 
-from __future__ import annotations
-
 import contextlib
 import http.server
 import json

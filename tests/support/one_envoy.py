@@ -1,7 +1,5 @@
 """One rule in front of a recorded upstream, and a request for it through Envoy."""
 
-from __future__ import annotations
-
 import json
 
 from support.constants import API

@@ -1,7 +1,5 @@
 """One rule in front of a recorded upstream, a request for it, and the recorded flow."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mitmproxy import http, io

@@ -1,7 +1,5 @@
 """Patches applied for a while, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

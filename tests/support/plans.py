@@ -1,7 +1,5 @@
 """Plans and outgoing heads of one rule."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mitm_gateway.exchange.headers import Secrets, outgoing_fields

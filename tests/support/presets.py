@@ -1,7 +1,5 @@
 """A gateway with the rule of one preset, and its provider."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

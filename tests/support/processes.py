@@ -1,7 +1,5 @@
 """A real mitmdump or mitmweb, in a process with its own home."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

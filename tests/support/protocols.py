@@ -1,7 +1,5 @@
 """HTTP/1.1 and HTTP/2 on the server side of a socket: requests in, scripted responses out."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """An upstream on loopback that records every received byte and responds by a script."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

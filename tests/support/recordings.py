@@ -1,7 +1,5 @@
 """Recordings of mitmproxy, made without a proxy."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Counts the steps of a backtracking regular expression engine, by walking the parsed expression as `re` does."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator

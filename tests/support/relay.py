@@ -1,7 +1,5 @@
 """A forwarding proxy, like a company's, that records the requested tunnels and alone knows where names lead."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import socket

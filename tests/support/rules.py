@@ -1,7 +1,5 @@
 """Rules files with one rule."""
 
-from __future__ import annotations
-
 from textwrap import dedent, indent
 
 from support.constants import API

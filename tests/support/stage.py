@@ -6,8 +6,6 @@ I3  Neither key is in a byte to the client, nor afterwards in anything that is s
 I4  What was refused sent no byte upstream, and the next request on a new connection works.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

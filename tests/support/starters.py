@@ -1,7 +1,5 @@
 """Types of the fixtures that start something; `tests/conftest.py` and `tests/security/conftest.py` provide them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol

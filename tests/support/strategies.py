@@ -1,7 +1,5 @@
 """Hypothesis strategies that tests of the addon and tests of its Lua twins share."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 
 # Members and values that have the model's name in every place, as text, so that they can repeat and be broken.

@@ -1,7 +1,5 @@
 """Tables of small cases that one test goes through: collecting and reporting each alone takes longer than checking it."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterable

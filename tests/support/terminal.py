@@ -1,7 +1,5 @@
 """A program in a pseudo-terminal, as a user starts it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pty

@@ -1,7 +1,5 @@
 """Waiting for an event that sends no notice."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """mitmweb's web interface for scripts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Clients that show every byte: a raw socket, plain or TLS through CONNECT, and HTTP/2 on top of it."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

@@ -1,7 +1,5 @@
 """Work counted in steps instead of seconds, so that a busy machine cannot change the result."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from types import FrameType

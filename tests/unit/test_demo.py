@@ -1,7 +1,5 @@
 """The demo gateway, over loopback with httpx."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,7 +1,5 @@
 """The package's public names: documented, imported on first use, and usable without mitmproxy."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib

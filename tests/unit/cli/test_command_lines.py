@@ -1,7 +1,5 @@
 """Wrong command lines: one or two lines with the place and the fix, status 2, and nothing is written."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import socket

@@ -1,7 +1,5 @@
 """Wrong calls of `export` get a message with the option and the expected value, never a traceback."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

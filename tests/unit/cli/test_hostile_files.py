@@ -1,7 +1,5 @@
 """Files that are no rules, logs or recordings, or that somebody else has written: a clear error, within bounds."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The gateway's own processes may open more files than shells allow by default."""
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Iterator
 

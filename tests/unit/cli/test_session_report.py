@@ -1,7 +1,5 @@
 """The end of `run`: its report about the session."""
 
-from __future__ import annotations
-
 import json
 import threading
 from pathlib import Path

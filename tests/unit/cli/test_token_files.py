@@ -1,7 +1,5 @@
 """Files for Envoy: whole, private, only where a secret changed, and a loud end where one cannot be had."""
 
-from __future__ import annotations
-
 import stat
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The client programs: every file is complete, and each command finds its own."""
 
-from __future__ import annotations
-
 import datetime
 import re
 

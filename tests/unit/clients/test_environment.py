@@ -1,7 +1,5 @@
 """The environment that points a client at the gateway, by rules and client."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Proxy variables, exceptions and trusted authorities of an intercepted client."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mitm_gateway.clients import network

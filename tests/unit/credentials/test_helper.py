@@ -1,7 +1,5 @@
 """The output of helpers."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """403 responses: an expired or invalid token, or a missing permission."""
 
-from __future__ import annotations
-
 from mitm_gateway.credentials.rejection import is_token_rejected
 from support.table import table
 

@@ -1,7 +1,5 @@
 """Secrets from the environment, files and helper programs."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -1,7 +1,5 @@
 """Usable and unusable secrets."""
 
-from __future__ import annotations
-
 import pytest
 
 from mitm_gateway.credentials.value import CredentialError, clean

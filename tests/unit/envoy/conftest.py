@@ -1,7 +1,5 @@
 """Fixtures of the export's tests."""
 
-from __future__ import annotations
-
 import pytest
 
 from support.lua import Library

@@ -1,7 +1,5 @@
 """The files of an export: problems with their places, no secrets, and expressions that cover what rules cover."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

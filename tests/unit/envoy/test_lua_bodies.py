@@ -1,7 +1,5 @@
 """Request bodies in the exported filter: checked, edited and estimated as in the addon."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from typing import Any

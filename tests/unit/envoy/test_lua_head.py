@@ -1,7 +1,5 @@
 """Decisions about a request head in the exported filter: the same as the addon's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Every function of the filter that reads a peer's bytes takes work in proportion to them."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

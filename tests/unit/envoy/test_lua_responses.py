@@ -1,7 +1,5 @@
 """Responses in the exported filter: read for the log, and edited, as in the addon."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from typing import Any

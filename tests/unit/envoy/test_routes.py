@@ -1,7 +1,5 @@
 """Routes of the exported Envoy that no request of the behaviour cases tells apart."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

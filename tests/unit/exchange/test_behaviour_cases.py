@@ -1,7 +1,5 @@
 """The behaviour cases through `Exchange` in process: the same decisions that mitmdump and Envoy are compared with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """No model leaves unmapped, and none is overlooked, in any place that the table of APIs lists."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """An exchange from the request's head until it leaves: the order of its steps, and every decision."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

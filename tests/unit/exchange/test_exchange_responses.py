@@ -1,7 +1,5 @@
 """An exchange from the response's head to the record."""
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The dry run."""
 
-from __future__ import annotations
-
 from mitm_gateway.exchange.explain import describe_rules, explain_url
 from support.core import make_rule, make_ruleset
 from support.table import table

@@ -1,7 +1,5 @@
 """Models in forms with files."""
 
-from __future__ import annotations
-
 import pytest
 
 from mitm_gateway.exchange.body_error import BodyError

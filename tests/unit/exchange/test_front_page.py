@@ -1,7 +1,5 @@
 """A reverse listener answers probes and shows a page at `/`, unless a rule takes the request."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

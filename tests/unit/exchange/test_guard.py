@@ -1,7 +1,5 @@
 """Admission checks: who may use the gateway, and is the destination unambiguous?"""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The head that is written to the upstream: keys, headers and betas."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Byte-exact edits of JSON bodies."""
 
-from __future__ import annotations
-
 import copy
 import json
 import tracemalloc

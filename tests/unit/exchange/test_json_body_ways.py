@@ -1,7 +1,5 @@
 """Bodies that simdjson checks and bodies that are walked: the same answers, words and bytes."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Model names wherever the table of APIs has them in a body."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from itertools import chain

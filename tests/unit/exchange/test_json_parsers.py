@@ -1,7 +1,5 @@
 """Parsers of request bodies, which are used again for sizes that have come before."""
 
-from __future__ import annotations
-
 from mitm_gateway.exchange.json_parsers import MAX_IDLE, SMALL_BYTES, Parsers
 
 MB = 1 << 20

@@ -1,7 +1,5 @@
 """Local answers that a rule allows."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """From a request's head to the plan for it: destination, auth, target and models."""
 
-from __future__ import annotations
-
 import pytest
 
 from mitm_gateway.exchange.body_edits import applied_edits, body_bytes

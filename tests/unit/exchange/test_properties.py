@@ -1,7 +1,5 @@
 """The fuzzer's promises on its seeds and on what Hypothesis makes up, and the guard's on mutated heads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

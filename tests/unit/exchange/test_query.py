@@ -1,7 +1,5 @@
 """Query edits: parameters that a rule sets or removes; everything else stays byte for byte."""
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import parse_qsl
 

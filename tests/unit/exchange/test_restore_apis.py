@@ -1,7 +1,5 @@
 """The client's names in the responses of every API, whatever their Content-Type says."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The client's model name, put back while the answer streams."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Web pages as clients."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """WebSockets: other upgrades are removed, sockets whose messages a rule would read are refused, tokens are counted."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The table of APIs, and the lookup of a request's API."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

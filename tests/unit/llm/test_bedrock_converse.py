@@ -1,7 +1,5 @@
 """Bedrock's Converse API, read as the Messages API: in the view and in the log."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The text of the LLM view: requests."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

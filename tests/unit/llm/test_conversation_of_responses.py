@@ -1,7 +1,5 @@
 """The text of the LLM view: responses and streams."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Hints for the errors that users meet most."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The text of the LLM view: bodies that are cut off, damaged, huge or hostile."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Requests of every conversation API in one form, and their differences in words."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mitm_gateway.llm.prompt import Prompt, prompt_of

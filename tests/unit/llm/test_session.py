@@ -1,7 +1,5 @@
 """The session that a client names in headers or in its body."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A recorded response of each API: `tests/data/streams/<api>-<case>` is shown, counted and restored by its entry."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mitm_gateway.exchange.restore_model import AutoRestorer, always

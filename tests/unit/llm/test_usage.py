@@ -1,7 +1,5 @@
 """Model, token counts and stop reason of a response."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from typing import Any

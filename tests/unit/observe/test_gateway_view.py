@@ -1,7 +1,5 @@
 """The text of the Gateway view."""
 
-from __future__ import annotations
-
 from mitm_gateway.observe.gateway_view import RequestText, render
 
 RECEIVED = RequestText(

@@ -1,7 +1,5 @@
 """A finished record as OpenTelemetry's conventions describe it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

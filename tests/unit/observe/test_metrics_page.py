@@ -1,7 +1,5 @@
 """The page for Prometheus needs one thread, and waits for no client for long."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator

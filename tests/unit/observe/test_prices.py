@@ -1,7 +1,5 @@
 """Prices of models and the cost of requests; mistakes in a file of prices."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

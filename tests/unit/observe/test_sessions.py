@@ -1,7 +1,5 @@
 """Requests grouped into sessions by name or by a shared beginning, in bounded memory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mitm_gateway.llm.prompt import Digest, prompt_of

@@ -1,7 +1,5 @@
 """The sums of a log."""
 
-from __future__ import annotations
-
 import json
 from io import BytesIO
 from pathlib import Path

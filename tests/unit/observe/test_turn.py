@@ -1,7 +1,5 @@
 """A turn beside the request that it continues: cache, diagnosis of the vendor, edits of the gateway."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Recorded responses, found by the request that a client makes."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

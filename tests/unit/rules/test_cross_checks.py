@@ -1,7 +1,5 @@
 """Faults between the parts of a rules file."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

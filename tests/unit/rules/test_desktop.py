@@ -1,7 +1,5 @@
 """Claude Desktop's keys and environment variables as rules."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

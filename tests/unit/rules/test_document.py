@@ -1,7 +1,5 @@
 """YAML becomes plain data with positions, or problems with positions."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from typing import Any

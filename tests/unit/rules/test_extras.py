@@ -1,7 +1,5 @@
 """The command that installs an extra fits the environment."""
 
-from __future__ import annotations
-
 import shlex
 import tomllib
 from pathlib import Path

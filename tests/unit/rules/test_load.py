@@ -1,7 +1,5 @@
 """Rules files become rule sets, or every problem with its position."""
 
-from __future__ import annotations
-
 import grp
 import json
 import os

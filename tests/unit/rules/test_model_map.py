@@ -1,7 +1,5 @@
 """Model names: exact names, globs with captures, targets that stay, `[1m]` and the default."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

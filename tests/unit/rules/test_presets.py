@@ -1,7 +1,5 @@
 """The presets as data: complete, dated and usable as they are."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from pathlib import Path

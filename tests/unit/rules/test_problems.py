@@ -1,7 +1,5 @@
 """Problems and suggestions."""
 
-from __future__ import annotations
-
 from mitm_gateway.rules.problems import Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
 from support.table import table
 

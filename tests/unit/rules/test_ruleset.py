@@ -1,7 +1,5 @@
 """Matching of requests to rules."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import given

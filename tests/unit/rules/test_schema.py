@@ -1,7 +1,5 @@
 """The vocabulary of a rules file, and its JSON Schema for editors."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

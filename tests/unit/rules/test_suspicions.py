@@ -1,7 +1,5 @@
 """Valid rules that look like a mistake are warned about, with their position."""
 
-from __future__ import annotations
-
 import pytest
 
 from mitm_gateway.rules.load import parse_rules

@@ -1,7 +1,5 @@
 """Environment variables in the text of a rule."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

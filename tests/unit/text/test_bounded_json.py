@@ -1,7 +1,5 @@
 """The memory that a JSON text needs as data, estimated without reading it."""
 
-from __future__ import annotations
-
 import json
 import random
 

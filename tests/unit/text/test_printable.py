@@ -1,7 +1,5 @@
 """Text of peers, made printable."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

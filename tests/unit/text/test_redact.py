@@ -1,7 +1,5 @@
 """Masking, and the names and shapes of keys."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import json

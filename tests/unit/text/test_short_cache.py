@@ -1,7 +1,5 @@
 """The cache for functions of text from peers."""
 
-from __future__ import annotations
-
 from mitm_gateway.text.short_cache import MAX_CACHED_LENGTH, remember_short
 
 

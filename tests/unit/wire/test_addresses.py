@@ -1,7 +1,5 @@
 """One normal form of hosts, authorities and upstream URLs."""
 
-from __future__ import annotations
-
 import contextlib
 
 import idna

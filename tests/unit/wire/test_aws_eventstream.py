@@ -1,7 +1,5 @@
 """AWS's binary event streams."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Which proxy a connection uses: the environment as curl reads it."""
 
-from __future__ import annotations
-
 import pytest
 
 from mitm_gateway.wire.addresses import UrlScheme

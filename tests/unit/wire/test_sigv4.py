@@ -1,7 +1,5 @@
 """Signatures for AWS: where botocore is missing, and what is signed."""
 
-from __future__ import annotations
-
 import pytest
 
 from mitm_gateway.rules.load import parse_rules
