@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import shutil
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from support.recorder import Recorder
     from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, StartRecorder
 
+MANY_FILES = 4500
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
 settings.register_profile("default", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=30)
@@ -130,6 +132,17 @@ def demo() -> Iterator[str]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join(20)
     loop.close()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Allow as many open files as thousands of connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < MANY_FILES:
+        pytest.skip(f"only {hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, MANY_FILES), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

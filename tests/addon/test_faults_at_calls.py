@@ -1,12 +1,11 @@
 """Two faults at any two calls inside the gateway: no byte of the request gets out unedited, and no key."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType
+from typing import Any, Self
 
 import pytest
 
@@ -15,9 +14,7 @@ from support.layers import ANSWER, BODY, KEY, LINE, REST, UPSTREAM, WAYS, Connec
 
 pytestmark = [
     pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        sys.version_info < (3, 12), reason="Python 3.11 crashes where a tracing function raises"
-    ),
+    pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring"),
     pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -26,39 +23,35 @@ INSIDE = str(PACKAGE)
 FAULTS = (RuntimeError, asyncio.CancelledError)
 # The calls of a refusal and of the final check; behind them, the end of a request is settled.
 FOLLOWING = 16
+monitoring: Any = getattr(sys, "monitoring", None)
 
 
 class Calls:
-    """Counts the calls inside the gateway from 1, and fails at two of them.
+    """Counts the calls inside the gateway from 1, and fails at some of them."""
 
-    Python drops a function that traces or profiles when that raises, so each of the two gives one fault.
-    """
-
-    def __init__(self, fault: type[BaseException] = RuntimeError, first: int = 0, second: int = 0) -> None:
+    def __init__(self, fault: type[BaseException] = RuntimeError, *fails_at: int) -> None:
         self.names: list[str] = []
-        self._fault, self._first, self._second = fault, first, second
-        self._count = 0
+        self._fault, self._fails_at = fault, fails_at
 
-    def __enter__(self) -> Calls:
-        sys.settrace(self._trace)
-        sys.setprofile(self._profile if self._second else None)
+    def __enter__(self) -> Self:
+        events = (monitoring.events.PY_START, monitoring.events.PY_RESUME)
+        monitoring.use_tool_id(monitoring.PROFILER_ID, "faults")
+        for event in events:
+            monitoring.register_callback(monitoring.PROFILER_ID, event, self._called)
+        monitoring.set_events(monitoring.PROFILER_ID, sum(events))
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-        sys.setprofile(None)
+        monitoring.set_events(monitoring.PROFILER_ID, 0)
+        monitoring.free_tool_id(monitoring.PROFILER_ID)
 
-    def _trace(self, frame: FrameType, _event: str, _value: object) -> None:
-        if frame.f_code.co_filename.startswith(INSIDE):
-            self.names.append(frame.f_code.co_qualname)
-            if len(self.names) == self._first:
-                raise self._fault
-
-    def _profile(self, frame: FrameType, event: str, _value: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(INSIDE):
-            self._count += 1
-            if self._count == self._second:
-                raise self._fault
+    def _called(self, code: CodeType, _offset: int) -> object:
+        if not code.co_filename.startswith(INSIDE):
+            return monitoring.DISABLE
+        self.names.append(code.co_qualname)
+        if len(self.names) in self._fails_at:
+            raise self._fault
+        return None
 
 
 class Asked(Gateway):

@@ -14,7 +14,7 @@ from behaviour.cases import CASES
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown
-from support.constants import API, CK, GW, REVERSE
+from support.constants import API, CK, GW, JSON, REVERSE
 from support.envoy import Envoy
 from support.processes import Mitmdump
 from support.recorder import Recorder
@@ -111,6 +111,7 @@ def test_the_engine_handles_the_case(all_cases: Shared, number: int) -> None:
     if case.status != 200:
         error = json.loads(answer.body)["error"]
         assert error["message"].startswith("mitm-gateway: ")
+        assert case.status != 400 or error["type"] == "invalid_request_error"
         assert answer.header("x-should-retry") == "false"
     if case.answer is not None:
         assert answer.body == case.answer
@@ -227,10 +228,12 @@ def test_each_event_arrives_before_the_next_is_sent(
         assert client.read_chunk().data == b""
 
 
-def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shared) -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shared, chunked: bool) -> None:
     proxy, upstream = mapping
-    body = json.dumps(message("gw-s", "x" * 5000)).encode()
-    upstream.script = Reply(200, body, (("Content-Type", "application/json"), ("X-Odd", "a,b")))
+    body, headers = json.dumps(message("gw-s", "x" * 5000)).encode(), (JSON, ("X-Odd", "a,b"))
+    whole, pieces = Reply(200, body, headers), Stream((body[:40], body[40:]), gated=False, headers=headers)
+    upstream.script = pieces if chunked else whole
     with Wire(proxy.port) as client:
         for _ in range(2):
             got = client.request(

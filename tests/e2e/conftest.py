@@ -5,11 +5,32 @@ from typing import Any
 
 import pytest
 
-from support.answers import claude_answers
+from support.answers import Script, claude_answers, json_reply, message
 from support.certificates import Authority
-from support.constants import API
+from support.constants import API, ENV, REVERSE
+from support.one_gateway import StartGateway, rules
 from support.presets import KEY, Setting, StartPreset
+from support.processes import Mitmdump
+from support.recorder import Recorder
 from support.starters import StartMitmdump, StartRecorder
+
+
+@pytest.fixture
+def gateway(recorder: StartRecorder, mitmdump: StartMitmdump) -> StartGateway:
+    """Start a rule and its upstream: `gateway(script, further keys of the rule, *options, **those of Mitmdump)`."""
+
+    def start(
+        script: Script | None = None,
+        extra: str = "",
+        *args: str,
+        auth: str = "{scheme: bearer, credential: gw}",
+        **options: Any,
+    ) -> tuple[Recorder, Mitmdump]:
+        upstream = recorder(script or json_reply(message()))
+        settings = {"modes": REVERSE, "env": ENV, **options}
+        return upstream, mitmdump(*args, rules=rules(upstream, extra, auth), **settings)
+
+    return start
 
 
 @pytest.fixture

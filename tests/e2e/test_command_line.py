@@ -2,7 +2,6 @@
 
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +9,6 @@ from support.launcher import Command
 
 RULES = "rules: [{match: {host: api.anthropic.com}, upstream: https://gw.test}]\n"
 BAD = "rules: [{match: {host: api.anthropic.com}, upsteam: https://gw.test}]\n"
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home")
 
 
 @pytest.mark.e2e

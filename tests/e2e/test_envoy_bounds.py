@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from support.answers import Bytes, Reply
 from support.envoy import Envoy
 from support.one_envoy import ask, error_of, rules
+from support.proc import peak_mb
 from support.starters import StartEnvoy, StartRecorder
 from support.waiting import wait_until
 from support.wire import Wire
@@ -115,8 +115,7 @@ def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
             each.settimeout(1)
             with contextlib.suppress(OSError):
                 each.sendall(b" " * (8 << 20))
-        status = Path(f"/proc/{proxy.process.pid}/status").read_text()
-        assert int(status.split("VmHWM:")[1].split()[0]) << 10 < 2 * limit
+        assert peak_mb(proxy.process.pid) < 2 * limit / (1 << 20)
         # until the requests without progress have been ended
         wait_until(lambda: status_of(proxy) == 200, lambda: memory_of(proxy))
     assert len(upstream.requests) == 1

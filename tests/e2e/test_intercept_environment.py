@@ -41,11 +41,6 @@ NEARBY = "127.0.0.2"
 _ENV_PROXY_NODE = (22, 21)
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home")
-
-
 def rules(upstream: Recorder, host: str = API) -> str:
     return one_rule(upstream.url, host=host, match="path: /**")
 

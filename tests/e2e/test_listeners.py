@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from support.proc import listening_addresses
 from support.processes import unused_port
 from support.starters import StartMitmdump
 from support.waiting import wait_until
@@ -44,18 +45,6 @@ class Clients(threading.Thread):
         self.join(20)
 
 
-def addresses(port: int) -> set[str]:
-    """Return the IPv4 and IPv6 addresses, in hexadecimal, at which a port is open."""
-    found = set()
-    for name in ("tcp", "tcp6"):
-        with open(f"/proc/net/{name}", encoding="ascii") as table:  # noqa: PTH123 - not a file on a disk
-            rows = [line.split() for line in table.readlines()[1:]]
-        found |= {
-            row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port
-        }
-    return found
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the port is closed for a moment")
 @pytest.mark.parametrize("mode", ["regular", "reverse:https://api.anthropic.com"])
 def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdump, mode: str) -> None:
@@ -66,7 +55,7 @@ def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdum
     lazy = ("--set", "connection_strategy=lazy")
     proxy = mitmdump("-p", str(port), *lazy, rules=RULES, modes=[mode], listen_host=None, wait=False)
     proxy.wait_for_output("rules? in force", timeout=60)
-    wait_until(lambda: addresses(port) == {"0100007F"}, proxy.output)
+    wait_until(lambda: listening_addresses(port) == {"127.0.0.1"}, proxy.output)
     seen = [each.served for each in clients]
     wait_until(
         lambda: all(each.served >= count + 20 for each, count in zip(clients, seen, strict=True)),

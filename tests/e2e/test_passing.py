@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -16,6 +14,7 @@ from mitmproxy import http, io
 from support.answers import Bytes, Header, Stream, event, json_reply, message
 from support.certificates import Authority
 from support.constants import API, CK
+from support.proc import peak_mb
 from support.processes import Mitmdump, unused_port
 from support.recorder import Recorder
 from support.starters import StartMitmdump, StartRecorder
@@ -186,17 +185,6 @@ def test_a_response_that_breaks_off_arrives_broken(
 STREAMS = 500
 
 
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Allow as many open files as the streams need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 4 * STREAMS:
-        pytest.skip(f"only {hard} open files are allowed here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4 * STREAMS), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 @pytest.mark.usefixtures("many_files")
 async def test_hundreds_of_event_streams_pass_at_once(mitmdump: StartMitmdump) -> None:
     gate = asyncio.Event()
@@ -257,12 +245,6 @@ def nginx(tmp_path: Path) -> Iterator[int]:
     yield port
     process.terminate()
     process.wait()
-
-
-def peak_mb(pid: int) -> float:
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
 
 
 def test_a_large_download_from_nginx_passes_in_little_memory(mitmdump: StartMitmdump, nginx: int) -> None:

@@ -36,11 +36,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path / "home")
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_sources_are_tried_in_order(command: Command, name: str) -> None:
     named = command.home / "named.yaml"

@@ -17,8 +17,8 @@ from support.answers import (
     message_events,
 )
 from support.certificates import Authority
-from support.constants import API, CK, ENV, GW, HEADERS, REVERSE
-from support.one_gateway import MODELS, post, recorded_flow, rules
+from support.constants import API, CK, ENV, GW, HEADERS
+from support.one_gateway import MODELS, StartGateway, post, recorded_flow, rules
 from support.starters import RunClaude, RunCurl, StartMitmdump, StartRecorder
 from support.wire import Http2Client, Wire
 
@@ -26,20 +26,6 @@ pytestmark = pytest.mark.e2e
 
 
 # ---- real clients ----
-
-
-def test_claude_code_through_a_reverse_listener(
-    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude
-) -> None:
-    upstream = recorder(insist_on_bearer(GW))
-    proxy = mitmdump(rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)
-    done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK})
-    assert (done.code, done.stdout) == (0, "hello there\n"), (done, proxy.output())
-    asked = upstream.wait_for_request("/base/v1/messages")
-    assert asked.target == "/base/v1/messages?beta=true"
-    assert asked.values("authorization") == [f"Bearer {GW}"]
-    assert asked.json["model"] in ("gw-small", "gw-large")
-    assert CK.encode() not in upstream.raw
 
 
 def test_claude_code_through_an_intercepting_listener(
@@ -63,9 +49,8 @@ def test_claude_code_through_an_intercepting_listener(
     assert not any(request.path.startswith("/v1/") for request in own.requests)
 
 
-def test_the_anthropic_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
-    upstream = recorder(insist_on_bearer(GW, then=claude_answers))
-    proxy = mitmdump(rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)
+def test_the_anthropic_sdk_streams(gateway: StartGateway) -> None:
+    upstream, proxy = gateway(insist_on_bearer(GW, then=claude_answers), MODELS)
     client = anthropic.Anthropic(base_url=proxy.url, api_key=CK, max_retries=0)
     with client.messages.stream(
         model="claude-opus-4-1", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
@@ -120,24 +105,6 @@ def test_curl_over_http2(
 # ---- streaming ----
 
 
-@pytest.mark.parametrize("extra", ["", MODELS], ids=["untouched", "restored"])
-def test_each_event_arrives_before_the_next_is_sent(
-    recorder: StartRecorder, mitmdump: StartMitmdump, extra: str
-) -> None:
-    events = message_events("gw-large")
-    upstream = recorder(Stream(events))
-    proxy = mitmdump(rules=rules(upstream, extra), modes=REVERSE, env=ENV)
-    with Wire(proxy.port) as client:
-        client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-opus-4"}')
-        client.read_head()
-        for number, expected in enumerate(events):
-            if number:
-                upstream.release()
-            shown = expected.replace(b"gw-large", b"claude-opus-4") if extra else expected
-            assert client.read_chunk().data == shown
-        assert client.read_chunk().data == b""
-
-
 def test_http2_clients_get_events_one_by_one(
     recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority
 ) -> None:
@@ -155,30 +122,9 @@ def test_http2_clients_get_events_one_by_one(
             assert client.read_chunk(stream, number).data == expected.replace(b"gw-large", b"claude-opus-4")
 
 
-@pytest.mark.parametrize("framing", ["content-length", "chunked"])
-def test_a_json_response_is_complete_and_has_the_clients_model_name(
-    recorder: StartRecorder, mitmdump: StartMitmdump, framing: str
-) -> None:
-    body = json.dumps(message("gw-s", "x" * 5000)).encode()
-    answer = (
-        Reply(200, body, (("Content-Type", "application/json"),))
-        if framing == "content-length"
-        else Stream((body[:40], body[40:]), gated=False, headers=(("Content-Type", "application/json"),))
-    )
-    upstream = recorder(answer)
-    proxy = mitmdump(rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)
-    with Wire(proxy.port) as client:
-        for _ in range(2):  # the second on the same connection: the framing was right
-            got = client.request("POST", "/v1/messages", HEADERS, b'{"model":"claude-opus-with-a-long-name"}')
-            assert got.body == body.replace(b"gw-s", b"claude-opus-with-a-long-name")
-
-
-def test_a_streamed_answer_is_kept_whole_and_without_secrets(
-    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
-) -> None:
-    upstream = recorder(Stream(message_events("gw-large"), gated=False))
+def test_a_streamed_answer_is_kept_whole_and_without_secrets(gateway: StartGateway, tmp_path: Path) -> None:
     file = tmp_path / "flows"
-    proxy = mitmdump("-w", str(file), rules=rules(upstream, MODELS), modes=REVERSE, env=ENV)
+    _, proxy = gateway(Stream(message_events("gw-large"), gated=False), MODELS, "-w", str(file))
     answer = post(proxy, b'{"model":"claude-opus-4"}')
     proxy.stop()
     flow = recorded_flow(file)
@@ -190,13 +136,10 @@ def test_a_streamed_answer_is_kept_whole_and_without_secrets(
     assert CK.encode() not in kept
 
 
-def test_received_parts_are_kept_when_the_client_hangs_up(
-    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
-) -> None:
+def test_received_parts_are_kept_when_the_client_hangs_up(gateway: StartGateway, tmp_path: Path) -> None:
     events = message_events()
-    upstream = recorder(Stream(events))
     file = tmp_path / "flows"
-    proxy = mitmdump("-w", str(file), rules=rules(upstream), modes=REVERSE, env=ENV)
+    upstream, proxy = gateway(Stream(events), "", "-w", str(file))
     with Wire(proxy.port) as client:
         client.send_request("POST", "/v1/messages", HEADERS, b"{}")
         client.read_head()
@@ -209,14 +152,11 @@ def test_received_parts_are_kept_when_the_client_hangs_up(
     assert GW.encode() not in file.read_bytes()
 
 
-def test_a_long_answer_is_kept_up_to_the_limit(
-    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
-) -> None:
+def test_a_long_answer_is_kept_up_to_the_limit(gateway: StartGateway, tmp_path: Path) -> None:
     body = bytes(range(256)) * 400
-    upstream = recorder(Reply(200, body))
     file = tmp_path / "flows"
     capture = ("--set", "gateway_capture=1KiB")
-    proxy = mitmdump("-w", str(file), *capture, rules=rules(upstream), modes=REVERSE, env=ENV)
+    _, proxy = gateway(Reply(200, body), "", "-w", str(file), *capture)
     assert post(proxy).body == body
     proxy.stop()
     flow = recorded_flow(file)

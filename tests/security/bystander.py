@@ -25,6 +25,7 @@ from typing import Protocol
 from support.answers import message
 from support.constants import API, ENV
 from support.envoy import Envoy, find_envoy
+from support.proc import memory_mb
 from support.processes import Mitmdump
 from support.rules import MAPPING, one_rule
 from support.wire import Wire
@@ -162,12 +163,6 @@ def ask(port: int) -> float:
         fields = [("Host", "localhost"), ("x-api-key", "k"), ("Content-Type", "application/json")]
         assert client.request("POST", "/v1/messages", fields, BODY).status == 200
     return time.monotonic() - begin
-
-
-def memory_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def cpu_s(pid: int) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
 from support.constants import ENV, TESTS
+from support.proc import memory_mb, open_files
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.rules import MAPPING, one_rule
@@ -58,10 +59,8 @@ class Figures:
     @classmethod
     def of(cls, proxy: Mitmdump) -> Figures:
         """The figures now; the tasks as of a moment ago."""
-        process = Path(f"/proc/{proxy.process.pid}")
-        memory = int((process / "status").read_text().split("VmRSS:")[1].split()[0]) / 1024
-        tasks = int((proxy.home / "tasks").read_text())
-        return cls(memory, len(list((process / "fd").iterdir())), tasks)
+        pid = proxy.process.pid
+        return cls(memory_mb(pid), open_files(pid), int((proxy.home / "tasks").read_text()))
 
     def exceed(self, other: Figures) -> bool:
         """Return True if there are more files or tasks than in the other figures."""

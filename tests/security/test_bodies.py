@@ -3,12 +3,12 @@
 import contextlib
 import gzip
 import zlib
-from pathlib import Path
 
 import pytest
 
 from support.answers import Bytes, Hang, Stream
 from support.constants import API, CK
+from support.proc import peak_mb
 from support.stage import API_HEADERS, BODY, Stage, answers
 from support.starters import StartStage
 
@@ -17,26 +17,20 @@ pytestmark = pytest.mark.e2e
 GZIP = ("Content-Encoding", "gzip")
 
 
-def peak_mb(stage: Stage) -> float:
-    """Peak memory of the proxy so far."""
-    status = Path(f"/proc/{stage.proxy.process.pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def test_44_a_bomb_is_413_while_others_go_on(stage_with: StartStage) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
     press = zlib.compressobj(1, zlib.DEFLATED, 31)
     bomb = press.compress(b'{"model":"')
     bomb += b"".join(press.compress(b"a" * (1 << 20)) for _ in range(200)) + press.flush()
-    before, client = peak_mb(stage), stage.tunnel()
+    before, client = peak_mb(stage.proxy.process.pid), stage.tunnel()
     client.send_request("POST", "/v1/messages", [*API_HEADERS, GZIP, ("Content-Length", str(len(bomb)))])
     client.send(bomb[:-1])
     assert stage.ask_anyway().status == 200
     client.send(bomb[-1:])
     assert client.read_response().status == 413
     assert stage.ask_anyway().status == 200
-    assert peak_mb(stage) - before < 100
+    assert peak_mb(stage.proxy.process.pid) - before < 100
 
 
 def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
@@ -97,7 +91,7 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
     stage = stage_with("--set", "gateway_body_limit=16MiB")
     assert stage.ask().status == 200
     stage.warmed_up()
-    before = peak_mb(stage)
+    before = peak_mb(stage.proxy.process.pid)
     client, piece = stage.tunnel(), b"a" * (1 << 20)
     framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(100 << 20))
     client.send_request("POST", target, [("Host", API), ("x-api-key", CK), framing])
@@ -108,7 +102,7 @@ def test_48_a_huge_body_is_refused_in_bounded_memory(
     except ConnectionError:
         pass
     stage.assert_refused(client.read_response(), 413 if target == "/v1/messages" else 400)
-    assert peak_mb(stage) - before < 80
+    assert peak_mb(stage.proxy.process.pid) - before < 80
 
 
 def test_48_a_slow_body_delays_no_other_client(stage: Stage) -> None:
@@ -124,7 +118,7 @@ def test_49_a_giant_event_streams_through_in_bounded_memory(stage_with: StartSta
     # This dumper prints all that is kept, which takes more memory than the event; so little is kept.
     stage = stage_with("--set", "gateway_capture=64KiB")
     assert stage.ask().status == 200
-    piece, before = b"a" * (1 << 20), peak_mb(stage)
+    piece, before = b"a" * (1 << 20), peak_mb(stage.proxy.process.pid)
 
     stage.gw.script = Stream((b'data: {"type":"x","model":"gw-model","t":"', *[piece] * 50, b'"}\n\n'))
     client = stage.tunnel()
@@ -138,7 +132,7 @@ def test_49_a_giant_event_streams_through_in_bounded_memory(stage_with: StartSta
     client.tape.clear()
     stage.gw.script = answers
     assert size > 50 << 20
-    assert peak_mb(stage) - before < 40
+    assert peak_mb(stage.proxy.process.pid) - before < 40
 
 
 HEAD_WITHOUT_END = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nx-a: " + b"a" * (1 << 20)
@@ -170,13 +164,13 @@ def test_too_much_data_sent_ahead_ends_the_connection(stage: Stage) -> None:
     client, seen = stage.tunnel(), len(stage.gw.requests)
     client.send_request("POST", "/v1/messages", API_HEADERS, BODY)
     stage.gw.wait_for_request(count=seen + 1)
-    before = peak_mb(stage)
+    before = peak_mb(stage.proxy.process.pid)
     with contextlib.suppress(OSError):
         for _ in range(1000):
             client.send(b"GET /v1/models HTTP/1.1\r\n" + b"x: y\r\n" * 10_000)
         pytest.fail("the connection took 60 MB ahead")
     stage.gw.script = answers
-    assert peak_mb(stage) - before < 40
+    assert peak_mb(stage.proxy.process.pid) - before < 40
 
 
 def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
@@ -190,10 +184,10 @@ def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
 @pytest.mark.parametrize("item", [b"[],", b'{"a":[]},', b'"ab",'])
 def test_a_bomb_of_structure_is_413_before_it_is_built(stage: Stage, item: bytes) -> None:
     unpacked = b'{"model":"claude-x","a":{"b":[' + item * (30_000_000 // len(item)) + b"0]}}"
-    before = peak_mb(stage)
+    before = peak_mb(stage.proxy.process.pid)
     answer = stage.ask(headers=[*API_HEADERS, ("Content-Encoding", "gzip")], body=gzip.compress(unpacked, 1))
     stage.assert_refused(answer, 413)
-    assert peak_mb(stage) - before < 6 * len(unpacked) / 2**20
+    assert peak_mb(stage.proxy.process.pid) - before < 6 * len(unpacked) / 2**20
 
 
 def test_a_head_as_large_as_servers_take_passes(stage: Stage) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.constants import API, CK, CLIENT_KEY, JSON
+from support.proc import listening_addresses
 from support.stage import BODY, OWN, RULES, Client, Stage
 from support.starters import StartStage
 from support.waiting import wait_until
@@ -25,19 +26,6 @@ def own_address() -> str:
         except OSError:
             pytest.skip("this machine has no address but loopback")
         return str(probe.getsockname()[0])
-
-
-def listening_addresses(port: int) -> set[str]:
-    """The IPv4 addresses on which this port is open, from the socket table; `::` stands for all of IPv6."""
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            _, local, _, state, *_ = line.split()
-            address, _, number = local.partition(":")
-            if state == "0A" and int(number, 16) == port:
-                packed = bytes.fromhex(address)
-                found.add(socket.inet_ntoa(packed[::-1]) if len(packed) == 4 else "::")
-    return found
 
 
 def test_18_without_listen_options_the_port_is_open_on_loopback_only(stage_with: StartStage) -> None:

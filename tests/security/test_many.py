@@ -3,14 +3,13 @@
 import contextlib
 import json
 import platform
-import resource
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from support.answers import Stream, message_events
+from support.proc import memory_mb, open_files
 from support.recorder import Recorder
 from support.stage import BODY, RULES, Stage
 from support.starters import StartStage
@@ -24,33 +23,15 @@ SLOW = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-slow: a"
 MAX_GROWTH_MB = 24
 
 
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Raise the limit of open files to the system's maximum."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 2 * COUNT + 500:
-        pytest.skip(f"only {hard} open files are allowed here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * COUNT + 500), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def open_files(stage: Stage) -> int:
-    return len(list(Path(f"/proc/{stage.proxy.process.pid}/fd").iterdir()))
-
-
-def memory_mb(stage: Stage) -> float:
-    status = Path(f"/proc/{stage.proxy.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def held_connections(opened: contextlib.ExitStack, stage: Stage, count: int) -> Iterator[socket.socket]:
     """Open connections that the proxy holds, in batches smaller than its queue: the kernel lets others wait a second."""
-    before = open_files(stage)
+    before = open_files(stage.proxy.process.pid)
     for number in range(count):
         yield opened.enter_context(socket.create_connection(("127.0.0.1", stage.proxy.ports[number % 2]), 60))
         if number % BATCH == BATCH - 1:
-            wait_until(lambda: open_files(stage) > before + number, lambda: "not all are held")  # noqa: B023
+            wait_until(
+                lambda: open_files(stage.proxy.process.pid) > before + number, lambda: "not all are held"
+            )  # noqa: B023
 
 
 @pytest.mark.usefixtures("many_files")
@@ -59,18 +40,18 @@ def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
 ) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
-    wait_until(lambda: open_files(stage) < 100, lambda: "no quiet start")
-    before, after = open_files(stage), []
+    wait_until(lambda: open_files(stage.proxy.process.pid) < 100, lambda: "no quiet start")
+    before, after = open_files(stage.proxy.process.pid), []
     for _ in range(2):
         with contextlib.ExitStack() as opened:
             for number, client in enumerate(held_connections(opened, stage, COUNT)):
                 if number % 4 == 1:
                     client.sendall(SLOW)
-            assert open_files(stage) >= before + COUNT
+            assert open_files(stage.proxy.process.pid) >= before + COUNT
             # Queued behind one of these it would wait for ever: none of them ends.
             assert stage.ask_anyway().status == 200
-        wait_until(lambda: open_files(stage) <= before + 2, lambda: "connections are left")
-        after.append(memory_mb(stage))
+        wait_until(lambda: open_files(stage.proxy.process.pid) <= before + 2, lambda: "connections are left")
+        after.append(memory_mb(stage.proxy.process.pid))
     assert after[1] - after[0] < MAX_GROWTH_MB, after
 
 
@@ -81,13 +62,13 @@ def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
 def test_unfinished_heads_leave_no_memory_behind(stage_with: StartStage) -> None:
     stage = stage_with()
     assert stage.ask().status == 200
-    before = memory_mb(stage)
+    before = memory_mb(stage.proxy.process.pid)
     head = b"GET / HTTP/1.1\r\nHost: localhost\r\nx-slow: " + b"a" * (127 << 10)
     with contextlib.ExitStack() as opened:
         for client in held_connections(opened, stage, 600):
             client.sendall(head)
-    wait_until(lambda: open_files(stage) < 100, lambda: "connections are left")
-    wait_until(lambda: memory_mb(stage) - before < MAX_GROWTH_MB, lambda: "memory is held")
+    wait_until(lambda: open_files(stage.proxy.process.pid) < 100, lambda: "connections are left")
+    wait_until(lambda: memory_mb(stage.proxy.process.pid) - before < MAX_GROWTH_MB, lambda: "memory is held")
 
 
 def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) -> None:

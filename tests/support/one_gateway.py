@@ -1,5 +1,6 @@
 """One rule in front of a recorded upstream, a request for it, and the recorded flow."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mitmproxy import http, io
@@ -9,6 +10,8 @@ from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.rules import one_rule
 from support.wire import Response, Wire
+
+StartGateway = Callable[..., tuple[Recorder, Mitmdump]]
 
 
 def rules(upstream: Recorder, extra: str = "", auth: str = "{scheme: bearer, credential: gw}") -> str:
@@ -28,11 +31,6 @@ def post(
     """Send a request on a new connection."""
     with Wire(proxy.port) as client:
         return client.request("POST", target, HEADERS if headers is None else headers, body)
-
-
-def assert_nothing_sent(upstream: Recorder) -> None:
-    """Hold that not a byte has reached this upstream."""
-    assert upstream.raw == b""
 
 
 def recorded_flow(path: Path) -> http.HTTPFlow:
