@@ -132,10 +132,5 @@ def tell(bench: Bench, rounds: int) -> str:
     rows = [[name, *(cell(found[key]) for key in keys)] for name, found in values.items()]
     grown = _grown_mb(bench)
     return "\n".join(
-        [
-            table(["", *keys], rows),
-            "",
-            table(["bar", "", "measured", ""], _bars(values, grown)),
-            *bench.notes,
-        ]
+        [table(["", *keys], rows), "", table(["bar", "", "measured", ""], _bars(values, grown)), *bench.notes]
     )

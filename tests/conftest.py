@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from support.launcher import Command
     from support.processes import Mitmdump
     from support.recorder import Recorder
-    from support.starters import RunClaude, RunCurl, StartEnvoy, StartMitmdump, StartRecorder
+    from support.starters import RunClaude, RunCurl, RunMain, StartEnvoy, StartMitmdump, StartRecorder
 
 MANY_FILES = 4500
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
@@ -111,6 +111,20 @@ def command(tmp_path: Path) -> Iterator[Command]:
     command = Command(tmp_path / "home")
     yield command
     command.kill()
+
+
+@pytest.fixture
+def run_main(capsys: pytest.CaptureFixture[str]) -> RunMain:
+    """Run `mitm-gateway` in this process: `run_main("flows", file, status=1).err`."""
+    from mitm_gateway.cli import main
+    from support.starters import Printed
+
+    def run(*words: object, status: int = 0) -> Printed:
+        capsys.readouterr()
+        assert main([*map(str, words)]) == status
+        return Printed(*capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -149,12 +149,7 @@ def test_expressions_take_linear_steps(name: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [
-        r"eyJ[A-Za-z0-9_-]{8,}\.",
-        r"([a-z_][\w.]*): Extra",
-        r"/models/([^/:]+(?:@[^/:]+)?):x",
-        r"\s+$",
-    ],
+    [r"eyJ[A-Za-z0-9_-]{8,}\.", r"([a-z_][\w.]*): Extra", r"/models/([^/:]+(?:@[^/:]+)?):x", r"\s+$"],
 )
 def test_expressions_that_are_not_linear_are_recognised(pattern: str) -> None:
     expression = Expression("", re.compile(pattern), frozenset({"search"}))

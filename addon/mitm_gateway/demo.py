@@ -260,11 +260,7 @@ def _completion(kind: str, asked: Mapping[str, Any]) -> Json:
 
 def _completion_usage(asked: Mapping[str, Any], text: str) -> Json:
     prompt, completion = _input_tokens(asked), len(_words(text))
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _completion_chunks(asked: Mapping[str, Any], text: str) -> Iterator[str]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.cli import main
 from support.constants import CK
 from support.recordings import talked, turn, write
+from support.starters import RunMain
 
 RULES = """
 credentials: {gw: {env: GW_KEY}}
@@ -31,9 +31,8 @@ def files(tmp_path: Path) -> dict[str, str]:
     return found
 
 
-def test_each_outcome_is_printed_once(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["flows", files["talk"], "--cases", "--rules", files["now"]]) == 0
-    seen = capsys.readouterr()
+def test_each_outcome_is_printed_once(files: dict[str, str], run_main: RunMain) -> None:
+    seen = run_main("flows", files["talk"], "--cases", "--rules", files["now"])
     lines = seen.out.splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
     assert heads == [
@@ -46,36 +45,35 @@ def test_each_outcome_is_printed_once(files: dict[str, str], capsys: pytest.Capt
     assert CK not in seen.out
 
 
-def test_a_refusal_is_a_fault(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_a_fault(files: dict[str, str], run_main: RunMain) -> None:
     # The client's Anthropic key would go to another vendor, which the recorded request still shows.
-    assert main(["flows", files["talk"], "--cases", "--rules", files["own"]]) == 1
-    assert "  refused    403: an Anthropic key does not go to another vendor" in capsys.readouterr().out
+    assert (
+        "  refused    403: an Anthropic key does not go to another vendor"
+        in run_main("flows", files["talk"], "--cases", "--rules", files["own"], status=1).out
+    )
 
 
-def test_two_files_are_compared(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_files_are_compared(files: dict[str, str], run_main: RunMain) -> None:
     arguments = ["flows", files["talk"], "--cases", "--rules", files["now"], "--against"]
-    assert main([*arguments, files["new"]]) == 1
-    seen = capsys.readouterr()
+    seen = run_main(*arguments, files["new"], status=1)
     assert seen.out.splitlines() == [
         "POST https://api.anthropic.com/v1/messages (request 1 and 1 more)",
         "-   model      claude-opus-4-8 → gw-large",
         "+   model      claude-opus-4-8 → gw-small",
     ]
     assert seen.err.splitlines()[-1] == f"mitm-gateway: 2 of 3 requests differ under {files['new']}"
-    assert main([*arguments, files["now"]]) == 0
-    assert capsys.readouterr().out == ""
+    assert run_main(*arguments, files["now"]).out == ""
 
 
 def test_a_body_that_a_rule_cannot_read_is_a_refusal(
-    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: dict[str, str], tmp_path: Path, run_main: RunMain
 ) -> None:
     talk = write(tmp_path / "odd.mitm", [talked(b'{"model": "a", "model": "b"}')])
-    assert main(["flows", str(talk), "--cases", "--rules", files["now"]]) == 1
-    assert "  refused    400: " in capsys.readouterr().out
+    assert "  refused    400: " in run_main("flows", talk, "--cases", "--rules", files["now"], status=1).out
 
 
-def test_rules_without_cases_are_wrong_usage(
-    files: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["flows", files["talk"], "--rules", files["now"]]) == 2
-    assert capsys.readouterr().err == "mitm-gateway: --rules requires --cases\n"
+def test_rules_without_cases_are_wrong_usage(files: dict[str, str], run_main: RunMain) -> None:
+    assert (
+        run_main("flows", files["talk"], "--rules", files["now"], status=2).err
+        == "mitm-gateway: --rules requires --cases\n"
+    )

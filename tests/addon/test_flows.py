@@ -14,10 +14,10 @@ from mitmproxy.flow import Error
 from mitmproxy.io import tnetstring
 from mitmproxy.test import tflow
 
-from mitm_gateway.cli import main
 from mitm_gateway.mitm import recorded_flows, recording_file
 from mitm_gateway.recordings.recorded import Recorded
 from support.recordings import SYSTEM, TOOL, talked, turn, write, write_har
+from support.starters import RunMain
 
 FIRST, SECOND = turn("hi"), turn("hi", "hello there", "read it")
 
@@ -27,32 +27,24 @@ def recording(tmp_path: Path) -> Path:
     return write(tmp_path / "talk.mitm", [talked(FIRST), talked(SECOND)])
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return capsys.readouterr().out.splitlines()
-
-
-def test_the_list_has_a_line_for_each_request(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["flows", str(recording)]) == 0
-    heading, first, second = lines(capsys)
+def test_the_list_has_a_line_for_each_request(recording: Path, run_main: RunMain) -> None:
+    heading, first, second = run_main("flows", recording).out.splitlines()
     assert heading.split()[:3] == ["#", "time", "session"]
     assert first.split()[3:5] == ["3f2a91c0", "claude-opus-4-8"]
     assert first.split()[-3:] == ["$0.0002", "200", "ok"]
     assert second.split()[0] == "2"
 
 
-def test_a_har_file_gives_the_same_list(
-    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["flows", str(recording)])
-    expected = lines(capsys)
+def test_a_har_file_gives_the_same_list(recording: Path, tmp_path: Path, run_main: RunMain) -> None:
+    expected = run_main("flows", recording).out.splitlines()
     har = write_har(tmp_path / "talk.har", [talked(FIRST), talked(SECOND)])
-    assert main(["flows", str(har)]) == 0
-    assert [line.split()[3:] for line in lines(capsys)] == [line.split()[3:] for line in expected]
+    assert [line.split()[3:] for line in run_main("flows", har).out.splitlines()] == [
+        line.split()[3:] for line in expected
+    ]
 
 
-def test_a_request_is_shown_whole(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["flows", str(recording), "--show", "2"]) == 0
-    shown = capsys.readouterr().out
+def test_a_request_is_shown_whole(recording: Path, run_main: RunMain) -> None:
+    shown = run_main("flows", recording, "--show", "2").out
     for text in (SYSTEM, TOOL["name"], TOOL["description"], "read it", "==== answer ====", "hello"):
         assert text in shown
 
@@ -62,29 +54,26 @@ def test_lines_are_wrapped_on_a_terminal_only(
     columns: str | None,
     longest: int | None,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    run_main: RunMain,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write(tmp_path / "talk.mitm", [talked(turn("word " * 100))])
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert main(["flows", str(path), "--show", "1"]) == 0
-    _, conversation = capsys.readouterr().out.split("==== request ====")
+    _, conversation = run_main("flows", path, "--show", "1").out.split("==== request ====")
     widest = max(map(len, conversation.splitlines()))
     assert widest > 490 if longest is None else longest - 6 < widest <= longest
 
 
-def test_a_number_that_is_not_there_is_wrong_usage(
-    recording: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["flows", str(recording), "--show", "3"]) == 2
-    assert capsys.readouterr().err == "mitm-gateway: there is no request 3; expected a number from 1 to 2\n"
+def test_a_number_that_is_not_there_is_wrong_usage(recording: Path, run_main: RunMain) -> None:
+    assert (
+        run_main("flows", recording, "--show", "3", status=2).err
+        == "mitm-gateway: there is no request 3; expected a number from 1 to 2\n"
+    )
 
 
-def test_a_number_of_another_session_names_those_of_the_session(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_number_of_another_session_names_those_of_the_session(tmp_path: Path, run_main: RunMain) -> None:
     path = write(
         tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
     )
@@ -93,15 +82,14 @@ def test_a_number_of_another_session_names_those_of_the_session(
         ("unnamed-2", "1", "request 1 is not in session unnamed-2…; it has request 2"),
         ("x", "1", 'no session begins with "x"; `flows FILE --session` lists the sessions'),
     ):
-        assert main(["flows", str(path), "--session", session, "--show", number]) == 2
-        assert capsys.readouterr().err == f"mitm-gateway: {expected}\n"
+        assert (
+            run_main("flows", path, "--session", session, "--show", number, status=2).err
+            == f"mitm-gateway: {expected}\n"
+        )
 
 
-def test_json_lines_contain_the_data_of_each_request(
-    recording: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["flows", str(recording), "--jsonl"]) == 0
-    first, second = map(json.loads, lines(capsys))
+def test_json_lines_contain_the_data_of_each_request(recording: Path, run_main: RunMain) -> None:
+    first, second = map(json.loads, run_main("flows", recording, "--jsonl").out.splitlines())
     assert (first["number"], second["number"]) == (1, 2)
     assert second["request"]["body"]["messages"][-1] == {"role": "user", "content": "read it"}
     assert second["response"]["body"]["content"][0]["type"] == "text"
@@ -109,47 +97,49 @@ def test_json_lines_contain_the_data_of_each_request(
 
 
 def test_the_list_names_the_cost_and_a_session_that_no_client_names(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run_main: RunMain
 ) -> None:
     path = write(
         tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
     )
-    assert main(["flows", str(path)]) == 0
-    rows = [line.split() for line in lines(capsys)[1:]]
+    rows = [line.split() for line in run_main("flows", path).out.splitlines()[1:]]
     assert [row[3] for row in rows] == ["unnamed-"] * 3
     assert all(row[-3].startswith("$0.00") for row in rows)
-    assert main(["flows", str(path), "--session"]) == 0
-    assert [line.split()[:2] for line in lines(capsys)[1:]] == [["unnamed-1", "2"], ["unnamed-2", "1"]]
-    assert main(["flows", str(path), "--session", "unnamed-1"]) == 0
-    assert [line.split()[0] for line in lines(capsys)] == ["#", "1", "3"]
+    assert [line.split()[:2] for line in run_main("flows", path, "--session").out.splitlines()[1:]] == [
+        ["unnamed-1", "2"],
+        ["unnamed-2", "1"],
+    ]
+    assert [
+        line.split()[0] for line in run_main("flows", path, "--session", "unnamed-1").out.splitlines()
+    ] == ["#", "1", "3"]
 
 
-def test_a_difference_is_described_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_is_described_in_words(tmp_path: Path, run_main: RunMain) -> None:
     path = write(tmp_path / "talk.mitm", [talked(FIRST), talked(SECOND), talked(turn("hi", tools=[]))])
-    assert main(["flows", str(path), "--diff", "1", "2"]) == 0
-    first, second, *words = lines(capsys)
+    first, second, *words = run_main("flows", path, "--diff", "1", "2").out.splitlines()
     assert first.startswith("1. ")
     assert second.startswith("2. ")
     assert words == [
         "same up to message 1, two messages new",
         "cache: 0 tokens read (0 % of the prompt), 0 written, 11 fresh; cost $0.0002",
     ]
-    assert main(["flows", str(path), "--diff", "1", "3"]) == 0
-    assert lines(capsys)[2:5] == [
+    assert run_main("flows", path, "--diff", "1", "3").out.splitlines()[2:5] == [
         "tools changed: `Read` gone",
         "same messages (1)",
         "the cache can serve nothing: the tools changed, and the prompt begins with them",
     ]
-    assert main(["flows", str(path), "--diff", "1", "9"]) == 2
+    run_main("flows", path, "--diff", "1", "9", status=2)
 
 
 def test_a_page_is_written_for_its_owner_alone_and_links_to_sections_of_earlier_requests(
-    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recording: Path, tmp_path: Path, run_main: RunMain
 ) -> None:
     page = tmp_path / "talk.html"
     for _ in range(2):  # the second one overwrites the first
-        assert main(["flows", str(recording), "--html", str(page)]) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == f"mitm-gateway: {page}: written"
+        assert (
+            run_main("flows", recording, "--html", page).err.splitlines()[-1]
+            == f"mitm-gateway: {page}: written"
+        )
     text = page.read_text()
     assert text.count(SYSTEM) == text.count(TOOL["description"]) == 1
     assert ": as in request 1</p>" in text
@@ -157,17 +147,18 @@ def test_a_page_is_written_for_its_owner_alone_and_links_to_sections_of_earlier_
     assert page.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_page_overwrites_no_other_file(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_overwrites_no_other_file(recording: Path, run_main: RunMain) -> None:
     before = recording.read_bytes()
-    assert main(["flows", str(recording), "--html", str(recording)]) == 2
-    assert "the file exists" in capsys.readouterr().err
+    assert "the file exists" in run_main("flows", recording, "--html", recording, status=2).err
     assert recording.read_bytes() == before
 
 
-def test_a_page_of_a_cut_recording_ends_with_the_reason(recording: Path, tmp_path: Path) -> None:
+def test_a_page_of_a_cut_recording_ends_with_the_reason(
+    run_main: RunMain, recording: Path, tmp_path: Path
+) -> None:
     recording.write_bytes(recording.read_bytes()[:-100])
     page = tmp_path / "talk.html"
-    assert main(["flows", str(recording), "--html", str(page)]) == 1
+    run_main("flows", recording, "--html", page, status=1)
     text = page.read_text()
     assert text.count("<article") == 1
     assert "cut off inside flow 2" in text
@@ -176,7 +167,7 @@ def test_a_page_of_a_cut_recording_ends_with_the_reason(recording: Path, tmp_pat
 
 @pytest.mark.parametrize("mode", [[], ["--jsonl"], ["--html", "OUT"]])
 def test_few_requests_are_in_memory_at_a_time(
-    mode: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_main: RunMain, mode: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[weakref.ref[object]] = []
     alive: list[int] = []
@@ -192,22 +183,18 @@ def test_few_requests_are_in_memory_at_a_time(
     # Flows are parts of cycles, so what has been read is counted.
     monkeypatch.setattr(recording_file, "COLLECT_AFTER", 100_000)
     path = write(tmp_path / "talk.mitm", (talked(turn("word " * 10_000)) for _ in range(30)))
-    assert (
-        main(["flows", str(path), *(str(tmp_path / "out.html") if word == "OUT" else word for word in mode)])
-        == 0
-    )
+    run_main("flows", path, *(tmp_path / "out.html" if word == "OUT" else word for word in mode))
     assert len(alive) == 30
     assert max(alive) <= 10
 
 
-def test_no_output_acts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_output_acts_on_a_terminal(tmp_path: Path, run_main: RunMain) -> None:
     said = "".join(map(chr, (*range(0x20), 0x7F, 0x9B, 0x202E, 0x2066, 0xD800, 0xE0001))) + "end"
     flow = talked(turn(said, model="m\x1b[2J"), headers=[("x-session-id", "s\x1b[2J\u202e")])
     flow.request.path = "/v1/messages?\x9b=\u202e"
     path = write(tmp_path / "talk.mitm", [flow, flow])
     for mode in ([], ["--session"], ["--show", "1"], ["--diff", "1", "2"], ["--jsonl"]):
-        assert main(["flows", str(path), *mode]) == 0
-        out = capsys.readouterr().out
+        out = run_main("flows", path, *mode).out
         assert not set(out) & set(said) - set("\n\tend"), mode
     assert json.loads(out.splitlines()[0])["request"]["body"]["messages"][0]["content"] == said
 
@@ -238,15 +225,12 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_recording_is_reported_in_one_sentence(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_recording_is_reported_in_one_sentence(name: str, tmp_path: Path, run_main: RunMain) -> None:
     change, expected = BROKEN[name]
     data = write(tmp_path / "whole", [talked(FIRST)]).read_bytes()
     path = tmp_path / "talk.mitm"
     path.write_bytes(change(data))
-    assert main(["flows", str(path)]) == 1
-    seen = capsys.readouterr()
+    seen = run_main("flows", path, status=1)
     message = seen.err.splitlines()[-1]
     assert message.startswith(f"mitm-gateway: {path}: ")
     assert expected in message
@@ -256,36 +240,32 @@ def test_a_broken_recording_is_reported_in_one_sentence(
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
-def test_a_path_that_is_no_file(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["flows", str(tmp_path / name)]) == 1
-    assert str(tmp_path / name) in capsys.readouterr().err
+def test_a_path_that_is_no_file(name: str, tmp_path: Path, run_main: RunMain) -> None:
+    assert str(tmp_path / name) in run_main("flows", tmp_path / name, status=1).err
 
 
 def test_a_flow_that_is_too_large_is_left_out(
-    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recording: Path, monkeypatch: pytest.MonkeyPatch, run_main: RunMain
 ) -> None:
     first = int(recording.read_bytes().partition(b":")[0])
     monkeypatch.setattr(recording_file, "MAX_FLOW", first)
-    assert main(["flows", str(recording)]) == 0
-    seen = capsys.readouterr()
+    seen = run_main("flows", recording)
     assert len(seen.out.splitlines()) == 2
     assert "flow 2 has" in seen.err
 
 
-def test_a_flow_with_odd_values_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flow_with_odd_values_is_left_out(tmp_path: Path, run_main: RunMain) -> None:
     odd = talked(FIRST)
     odd.metadata["gateway_original"] = {"host": 3}
     path = write(tmp_path / "talk.mitm", [odd, talked(SECOND)])
-    assert main(["flows", str(path)]) == 0
-    seen = capsys.readouterr()
+    seen = run_main("flows", path)
     assert [line.split()[0] for line in seen.out.splitlines()] == ["#", "2"]
     assert seen.err == f"mitm-gateway: {path}: request 1 has invalid values (KeyError) and is left out\n"
 
 
-def test_flows_of_other_protocols_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flows_of_other_protocols_are_passed_over(tmp_path: Path, run_main: RunMain) -> None:
     path = write(tmp_path / "talk.mitm", [tflow.ttcpflow(), talked(FIRST), tflow.tdnsflow()])
-    assert main(["flows", str(path)]) == 0
-    assert [line.split()[0] for line in lines(capsys)] == ["#", "1"]
+    assert [line.split()[0] for line in run_main("flows", path).out.splitlines()] == ["#", "1"]
 
 
 # ---- secrets ----
@@ -356,12 +336,11 @@ def leaky_flows() -> list[http.HTTPFlow]:
     return [token, asked, failed, talked(turn(*KEYS.values()), escaped, kind="application/json")]
 
 
-def test_no_output_contains_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_output_contains_a_key(tmp_path: Path, run_main: RunMain) -> None:
     path = write(tmp_path / "talk.mitm", leaky_flows())
     page = tmp_path / "out.html"
     for mode in (*MODES, ["--html", str(page)]):
-        main(["flows", str(path), *mode])
-        seen = capsys.readouterr()
+        seen = run_main("flows", path, *mode)
         written = page.read_text() if page.exists() else ""
         for name, key in KEYS.items():
             assert key not in seen.out + seen.err + written, (mode, name)

@@ -106,9 +106,7 @@ async def test_an_http1_head_of_more_than_a_thousand_fields_is_431(
     assert not any(refused.sent.values())
 
 
-async def test_an_http1_response_head_of_more_than_a_thousand_fields_is_502(
-    context: taddons.context,
-) -> None:
+async def test_an_http1_response_head_of_more_than_a_thousand_fields_is_502(context: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"a:\r\n" * 1000 + b"\r\n"
     connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": answer})
     assert connection.got.startswith(b"HTTP/1.1 502 ")

@@ -71,12 +71,7 @@ def test_a_full_disk_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_explain_describes_a_flow_as_it_was_received() -> None:
-    rule = make_rule(
-        "gw",
-        upstream="https://h.test",
-        match={"path": "/v1/**"},
-        auth=BEARER,
-    )
+    rule = make_rule("gw", upstream="https://h.test", match={"path": "/v1/**"}, auth=BEARER)
     ruleset = make_ruleset(rule, credentials={"gw": {"env": "GW"}})
     view = View()
     commands = Commands(lambda: ruleset, list, list, Stats, no_patches())

@@ -130,11 +130,7 @@ HARMLESS = {
     "websocket": "the head of an upgrade is a request like others",
 }
 RULESET = make_ruleset(
-    make_rule(
-        auth=BEARER,
-        upstream="https://gw.test",
-        body={"remove": ["a"]},
-    ),
+    make_rule(auth=BEARER, upstream="https://gw.test", body={"remove": ["a"]}),
     make_rule("plain", "203.0.113.7", auth=BEARER),
     credentials={"gw": {"env": "GW"}},
 )

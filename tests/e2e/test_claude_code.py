@@ -26,10 +26,7 @@ def test_a_base_url_leads_to_a_reverse_listener(
 
 
 def test_proxy_variables_lead_through_an_intercepting_listener(
-    recorder: StartRecorder,
-    mitmdump: StartMitmdump,
-    run_claude: RunClaude,
-    authority: Authority,
+    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude, authority: Authority
 ) -> None:
     upstream = recorder(claude_answers, tls=authority, names=["api.anthropic.com"])
     proxy = mitmdump(script=None, names={"api.anthropic.com:443": upstream.port}, trust=authority.ca_file)

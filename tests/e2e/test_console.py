@@ -14,10 +14,7 @@ from support.rules import one_rule
 from support.starters import StartRecorder
 from support.wire import Wire
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed"),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")]
 
 EDITS = "body: {remove: [context_management, metadata]}\nmodels: {map: {claude-opus-*: gw-large}}"
 BODY = b'{"model":"claude-opus-4","context_management":{},"messages":[{"role":"user","content":"say \\u001b[31mred"}]}'

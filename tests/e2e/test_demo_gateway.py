@@ -63,9 +63,7 @@ def test_the_anthropic_sdk_counts_tokens_and_lists_models(anthropic_client: anth
     assert "claude-sonnet-4.6" in [model.id for model in anthropic_client.models.list()]
 
 
-def test_the_anthropic_sdk_without_a_token_raises_its_authentication_error(
-    demo: str,
-) -> None:
+def test_the_anthropic_sdk_without_a_token_raises_its_authentication_error(demo: str) -> None:
     client = anthropic.Anthropic(
         base_url=demo, api_key="any", default_headers={"Authorization": "Basic any"}, max_retries=0
     )

@@ -265,9 +265,7 @@ def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_p
             id="settings.json",
         ),
         pytest.param(
-            lambda p: with_settings(p, forceLoginOrgUUID="x"),
-            '"forceLoginOrgUUID" in',
-            id="forceLogin",
+            lambda p: with_settings(p, forceLoginOrgUUID="x"), '"forceLoginOrgUUID" in', id="forceLogin"
         ),
     ],
 )

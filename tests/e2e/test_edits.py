@@ -6,11 +6,7 @@ from pathlib import Path
 import pytest
 from mitmproxy.net import encoding as codecs
 
-from support.answers import (
-    Reply,
-    claude_answers,
-    json_reply,
-)
+from support.answers import Reply, claude_answers, json_reply
 from support.constants import CK, GW, HEADERS
 from support.one_gateway import MODELS, StartGateway, post
 from support.wire import Wire

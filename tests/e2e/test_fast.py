@@ -206,9 +206,7 @@ addons = [Alive()]
 def test_a_flow_that_has_ended_is_let_go_without_a_collection(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
-    upstream = recorder(
-        Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)),
-    )
+    upstream = recorder(Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)))
     (tmp_path / "alive.py").write_text(ALIVE)
     rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
     proxy = mitmdump("-s", str(tmp_path / "alive.py"), rules=rules, modes=[f"reverse:{upstream.url}"])

@@ -6,16 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.answers import (
-    Close,
-    Reply,
-    Stream,
-    event,
-    insist_on_bearer,
-    json_reply,
-    message,
-    message_events,
-)
+from support.answers import Close, Reply, Stream, event, insist_on_bearer, json_reply, message, message_events
 from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS, REVERSE, ROOT
 from support.one_gateway import MODELS, StartGateway, post, recorded_flow, rules

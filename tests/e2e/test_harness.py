@@ -4,16 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.answers import (
-    Bytes,
-    Close,
-    Hang,
-    Reply,
-    Stream,
-    insist_on_bearer,
-    json_reply,
-    message_events,
-)
+from support.answers import Bytes, Close, Hang, Reply, Stream, insist_on_bearer, json_reply, message_events
 from support.certificates import Authority
 from support.starters import RunCurl, StartMitmdump, StartRecorder
 from support.wire import Http2Client, Wire
@@ -163,10 +154,7 @@ def test_http2_from_client_to_upstream(
 
 
 def test_curl_speaks_http2_through_the_proxy(
-    recorder: StartRecorder,
-    mitmdump: StartMitmdump,
-    authority: Authority,
-    run_curl: RunCurl,
+    recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority, run_curl: RunCurl
 ) -> None:
     upstream = recorder(Reply(body=b"hello"), tls=authority, names=["gw.test"], http2=True)
     proxy = mitmdump(script=None, names={"gw.test": upstream.port}, trust=authority.ca_file)

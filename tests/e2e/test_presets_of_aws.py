@@ -117,12 +117,7 @@ def test_bedrock_signed(start_preset: StartPreset, run_claude: RunClaude) -> Non
 
 def test_a_clients_own_signature_is_replaced(start_preset: StartPreset, run_claude: RunClaude) -> None:
     setting = start_preset(
-        "bedrock",
-        RUNTIME,
-        listen=RUNTIME,
-        script=bedrock_answers,
-        env=AWS,
-        **signed("bedrock"),
+        "bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers, env=AWS, **signed("bedrock")
     )
     client = anthropic.AnthropicBedrock(
         base_url=setting.proxy.url,
@@ -146,11 +141,7 @@ def test_a_clients_own_signature_is_replaced(start_preset: StartPreset, run_clau
 
 def test_nothing_is_sent_without_aws_keys(start_preset: StartPreset) -> None:
     setting = start_preset(
-        "bedrock",
-        RUNTIME,
-        listen=RUNTIME,
-        env={"AWS_EC2_METADATA_DISABLED": "true"},
-        **signed("bedrock"),
+        "bedrock", RUNTIME, listen=RUNTIME, env={"AWS_EC2_METADATA_DISABLED": "true"}, **signed("bedrock")
     )
     client = setting.client()
     with pytest.raises(anthropic.APIStatusError, match='credential "key": no AWS keys'):

@@ -29,10 +29,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_claude_code_through_an_intercepting_listener(
-    recorder: StartRecorder,
-    mitmdump: StartMitmdump,
-    run_claude: RunClaude,
-    authority: Authority,
+    recorder: StartRecorder, mitmdump: StartMitmdump, run_claude: RunClaude, authority: Authority
 ) -> None:
     upstream = recorder(insist_on_bearer(GW), tls=authority, names=["gw.test"])
     text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
@@ -81,10 +78,7 @@ def test_the_openai_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump
 
 
 def test_curl_over_http2(
-    recorder: StartRecorder,
-    mitmdump: StartMitmdump,
-    authority: Authority,
-    run_curl: RunCurl,
+    recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority, run_curl: RunCurl
 ) -> None:
     upstream = recorder(json_reply(message("gw-large")), tls=authority, names=["gw.test"], http2=True)
     text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")

@@ -59,10 +59,7 @@ def test_a_request_gets_the_gateways_key_and_no_other(gateway: StartGateway, ups
     assert ask(proxy.port, head(path=f"/v1/messages?a=1&key={CK}"), BODY) == (200, b'{"model":"claude-x"}')
     fields = dict(upstream.heads[0])
     assert fields[b"authorization"] == f"Bearer {GW}".encode()
-    assert (fields[b":path"], fields[b":authority"]) == (
-        b"/v1/messages?a=1",
-        b"127.0.0.1:%d" % upstream.port,
-    )
+    assert (fields[b":path"], fields[b":authority"]) == (b"/v1/messages?a=1", b"127.0.0.1:%d" % upstream.port)
     assert CK_MARK not in str(upstream.heads)
     assert_nothing_kept(proxy)
 

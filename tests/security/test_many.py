@@ -25,33 +25,31 @@ MAX_GROWTH_MB = 24
 
 def held_connections(opened: contextlib.ExitStack, stage: Stage, count: int) -> Iterator[socket.socket]:
     """Open connections that the proxy holds, in batches smaller than its queue: the kernel lets others wait a second."""
-    before = open_files(stage.proxy.process.pid)
+    pid = stage.proxy.process.pid
+    before = open_files(pid)
     for number in range(count):
         yield opened.enter_context(socket.create_connection(("127.0.0.1", stage.proxy.ports[number % 2]), 60))
         if number % BATCH == BATCH - 1:
-            wait_until(
-                lambda: open_files(stage.proxy.process.pid) > before + number, lambda: "not all are held"
-            )  # noqa: B023
+            wait_until(lambda: open_files(pid) > before + number, lambda: "not all are held")  # noqa: B023
 
 
 @pytest.mark.usefixtures("many_files")
-def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
-    stage_with: StartStage,
-) -> None:
+def test_thousands_of_connections_delay_no_client_and_leave_no_memory(stage_with: StartStage) -> None:
     stage = stage_with()
+    pid = stage.proxy.process.pid
     assert stage.ask().status == 200
-    wait_until(lambda: open_files(stage.proxy.process.pid) < 100, lambda: "no quiet start")
-    before, after = open_files(stage.proxy.process.pid), []
+    wait_until(lambda: open_files(pid) < 100, lambda: "no quiet start")
+    before, after = open_files(pid), []
     for _ in range(2):
         with contextlib.ExitStack() as opened:
             for number, client in enumerate(held_connections(opened, stage, COUNT)):
                 if number % 4 == 1:
                     client.sendall(SLOW)
-            assert open_files(stage.proxy.process.pid) >= before + COUNT
+            assert open_files(pid) >= before + COUNT
             # Queued behind one of these it would wait for ever: none of them ends.
             assert stage.ask_anyway().status == 200
-        wait_until(lambda: open_files(stage.proxy.process.pid) <= before + 2, lambda: "connections are left")
-        after.append(memory_mb(stage.proxy.process.pid))
+        wait_until(lambda: open_files(pid) <= before + 2, lambda: "connections are left")
+        after.append(memory_mb(pid))
     assert after[1] - after[0] < MAX_GROWTH_MB, after
 
 
@@ -61,14 +59,15 @@ def test_thousands_of_connections_delay_no_client_and_leave_no_memory(
 @pytest.mark.usefixtures("many_files")
 def test_unfinished_heads_leave_no_memory_behind(stage_with: StartStage) -> None:
     stage = stage_with()
+    pid = stage.proxy.process.pid
     assert stage.ask().status == 200
-    before = memory_mb(stage.proxy.process.pid)
+    before = memory_mb(pid)
     head = b"GET / HTTP/1.1\r\nHost: localhost\r\nx-slow: " + b"a" * (127 << 10)
     with contextlib.ExitStack() as opened:
         for client in held_connections(opened, stage, 600):
             client.sendall(head)
-    wait_until(lambda: open_files(stage.proxy.process.pid) < 100, lambda: "connections are left")
-    wait_until(lambda: memory_mb(stage.proxy.process.pid) - before < MAX_GROWTH_MB, lambda: "memory is held")
+    wait_until(lambda: open_files(pid) < 100, lambda: "connections are left")
+    wait_until(lambda: memory_mb(pid) - before < MAX_GROWTH_MB, lambda: "memory is held")
 
 
 def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) -> None:

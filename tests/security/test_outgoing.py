@@ -116,11 +116,7 @@ def test_34_a_broken_script_answers_503(stage_with: StartStage, tmp_path: Path, 
     good = script.read_text()
     stage = stage_with(script=script)
     assert stage.ask().status == 200
-    broken = {
-        "does not import": "import nowhere_at_all\n",
-        "raises": "raise ValueError\n",
-        "hollow": "",
-    }
+    broken = {"does not import": "import nowhere_at_all\n", "raises": "raise ValueError\n", "hollow": ""}
     if how == "deleted":
         script.unlink()
     else:

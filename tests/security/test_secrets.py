@@ -53,9 +53,7 @@ def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra:
 
 
 @e2e
-def test_50_an_unfinished_response_is_recorded_without_an_echoed_key(
-    stage_with: StartStage,
-) -> None:
+def test_50_an_unfinished_response_is_recorded_without_an_echoed_key(stage_with: StartStage) -> None:
     stage = stage_with()
     stage.gw.script = Stream(message_events("gw-model"), headers=(("X-Seen", f"{GW} {CK}"),))
     client = stage.tunnel()

@@ -145,10 +145,7 @@ class Http1:
 def _http1_head(status: int, headers: Sequence[Header]) -> bytes:
     # 529 is Anthropic's own.
     phrase = responses.get(status, "Overloaded")
-    lines = [
-        f"HTTP/1.1 {status} {phrase}",
-        *(f"{name}: {value}" for name, value in headers),
-    ]
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from support.clients import CLAUDE_TIMEOUT_S, Finished
 from support.envoy import Envoy
@@ -13,6 +13,16 @@ from support.stage import Stage
 StartRecorder = Callable[..., Recorder]  # takes the arguments of Recorder
 StartMitmdump = Callable[..., Mitmdump]  # those of Mitmdump after the folder
 StartStage = Callable[..., Stage]  # those of Stage after the folder and the authority
+
+
+class Printed(NamedTuple):
+    """Everything that a command has printed."""
+
+    out: str
+    err: str
+
+
+RunMain = Callable[..., Printed]  # the words of a command line, and its exit status
 
 
 class StartEnvoy(Protocol):

@@ -210,10 +210,7 @@ async def test_a_body_that_is_not_a_json_object_is_a_bad_request(
     [
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "a"),
         ([{"role": "user", "content": [{"type": "text", "text": " hi\n"}, {"type": "image"}]}], "hi"),
-        (
-            [{"role": "user", "content": [{"text": "hi"}, {"text": "<system-reminder>x"}]}],
-            "hi",
-        ),
+        ([{"role": "user", "content": [{"text": "hi"}, {"text": "<system-reminder>x"}]}], "hi"),
         ([{"role": "user", "content": "hi"}, {"role": "system", "content": "later"}], "hi"),
         ([{"role": "user", "content": "x" * 300}], "x" * 200),
         ([], "nothing"),

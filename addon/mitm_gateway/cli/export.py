@@ -73,11 +73,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clients", metavar="FILE", help="file of client keys; required for other machines")
     parser.add_argument(
-        "--gateway-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="additional Host name to accept",
+        "--gateway-host", action="append", default=[], metavar="NAME", help="additional Host name to accept"
     )
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="web origin that may use the listeners"

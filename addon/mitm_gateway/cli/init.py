@@ -18,10 +18,7 @@ def add(commands: Subparsers) -> None:
         "init",
         help="write a commented rules file for a preset",
         description="Write a commented rules file for a preset. An existing file stays unless --force is given.",
-        epilog=examples(
-            "init litellm",
-            "init github-copilot --rules copilot.yaml",
-        ),
+        epilog=examples("init litellm", "init github-copilot --rules copilot.yaml"),
     )
     parser.set_defaults(run=run)
     parser.add_argument("preset", metavar="PRESET", help=", ".join(presets.names()))

@@ -19,10 +19,7 @@ def add(commands: Subparsers) -> None:
         "presets",
         help="list the known providers, each with date and source",
         description="List the known providers, each with date and source, or show one preset in full.",
-        epilog=examples(
-            "presets",
-            "presets litellm",
-        ),
+        epilog=examples("presets", "presets litellm"),
     )
     parser.set_defaults(run=run)
     parser.add_argument("name", nargs="?", metavar="PRESET", help="show one preset in full")

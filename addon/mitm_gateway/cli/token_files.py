@@ -30,10 +30,7 @@ def add(commands: Subparsers) -> None:
         "token-files",
         help="keep a file for each credential up to date, for Envoy",
         description="Keep a file for each credential up to date, for Envoy.",
-        epilog=examples(
-            "token-files /run/gateway",
-            "token-files --once secrets",
-        ),
+        epilog=examples("token-files /run/gateway", "token-files --once secrets"),
     )
     parser.set_defaults(run=run)
     add_rules_option(parser)

@@ -86,12 +86,7 @@ def variables_at(ruleset: RuleSet, environ: Environ, host: str, url: str) -> Map
 
 
 def intercept(
-    ruleset: RuleSet,
-    client: Client,
-    proxy: str,
-    bundle: Path,
-    environ: Environ,
-    secrets: Sequence[str] = (),
+    ruleset: RuleSet, client: Client, proxy: str, bundle: Path, environ: Environ, secrets: Sequence[str] = ()
 ) -> Changes:
     """Return the changes for a client of an intercepting listener.
 

@@ -185,10 +185,7 @@ def _forward(
     is_page: bool = False,
 ) -> Route:
     place = destination_on(rule, listener)
-    filters = {
-        GATE: _gate(number),
-        **removals(rule, listener, is_page=is_page),
-    }
+    filters = {GATE: _gate(number), **removals(rule, listener, is_page=is_page)}
     return {
         "name": rule.name,
         "match": {"prefix": "/", "headers": conditions},
@@ -269,10 +266,7 @@ def form_conditions(host: str) -> list[tuple[Form, list[Route]]]:
 
 
 def _answer(
-    status: int,
-    body: str,
-    conditions: list[Route],
-    headers: Mapping[str, str] = _JSON_TYPE,
+    status: int, body: str, conditions: list[Route], headers: Mapping[str, str] = _JSON_TYPE
 ) -> Route:
     return {
         "match": {"prefix": "/", "headers": conditions},

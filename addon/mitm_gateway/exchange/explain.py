@@ -105,11 +105,7 @@ class Explanation:
 
 
 def explain_url(
-    ruleset: RuleSet,
-    method: str,
-    url: str,
-    headers: Sequence[tuple[str, str]] = (),
-    model: str | None = None,
+    ruleset: RuleSet, method: str, url: str, headers: Sequence[tuple[str, str]] = (), model: str | None = None
 ) -> Explanation:
     """Explain a request to a URL, on every kind of listener.
 

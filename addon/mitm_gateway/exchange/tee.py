@@ -33,12 +33,7 @@ class Tee:
     ever), nor return `b""` for data (that would end a chunked response).
     """
 
-    def __init__(
-        self,
-        limit: int,
-        restorer: Restorer | None,
-        usage: UsageReader | None,
-    ) -> None:
+    def __init__(self, limit: int, restorer: Restorer | None, usage: UsageReader | None) -> None:
         self._limit = limit
         self._restorer = restorer
         self._usage = usage

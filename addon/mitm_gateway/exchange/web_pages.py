@@ -17,10 +17,7 @@ def preflight(head: RequestHead, policy: Policy) -> LocalAnswer | None:
     """Return the answer to an `OPTIONS` request of a listed origin, which needs no key."""
     if head.verb != "OPTIONS" or not (headers := page_headers(head, policy)):
         return None
-    headers |= {
-        "access-control-allow-methods": METHODS,
-        "access-control-max-age": str(MAX_AGE_S),
-    }
+    headers |= {"access-control-allow-methods": METHODS, "access-control-max-age": str(MAX_AGE_S)}
     if names := head.get("access-control-request-headers"):
         headers["access-control-allow-headers"] = names
     if (head.get("access-control-request-private-network") or "").lower() == "true":

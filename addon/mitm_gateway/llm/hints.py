@@ -18,8 +18,7 @@ _BETA = re.compile(r"anthropic[-_]beta|\bbeta (?:flag|header|feature)|invalid be
 _BETA_NAME = re.compile(r"(?<![\w-])[a-z][a-z0-9-]*?-20\d\d-\d\d-\d\d\b")
 _EXTRA = re.compile(r"(?<![\w.])([a-z_][\w.]*+): Extra inputs are not permitted", re.IGNORECASE)
 _UNKNOWN_FIELD = re.compile(
-    r"(?:unknown|unexpected) (?:request )?(?:parameter|field|argument)\W{1,4}([a-z_][\w.]*)",
-    re.IGNORECASE,
+    r"(?:unknown|unexpected) (?:request )?(?:parameter|field|argument)\W{1,4}([a-z_][\w.]*)", re.IGNORECASE
 )
 # "model: claude-x", "The model `x` does not exist", "model_not_found", "Invalid model name passed in model=x",
 # "The provided model identifier is invalid", "The requested model is not supported".

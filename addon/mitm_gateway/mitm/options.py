@@ -17,12 +17,7 @@ from ..exchange.guard import Policy
 from ..rules.fields import parse_size
 from ..rules.problems import did_you_mean
 from ..rules.read_file import FileError, read_regular_file
-from ..wire.addresses import (
-    normal_host,
-    parse_authority,
-    parse_origin,
-    parse_port,
-)
+from ..wire.addresses import normal_host, parse_authority, parse_origin, parse_port
 from ..wire.proxies import ENVIRONMENT, Proxies
 
 MAX_CLIENT_KEYS_BYTES = 64 * 1024

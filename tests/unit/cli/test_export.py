@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.cli import main
+from support.starters import RunMain
 
 RULES = """\
 rules:
@@ -33,21 +33,22 @@ def call(tmp_path: Path) -> list[str]:
     ],
 )
 def test_a_wrong_option_is_named(
-    call: list[str], capsys: pytest.CaptureFixture[str], option: str, text: str, told: str
+    call: list[str], run_main: RunMain, option: str, text: str, told: str
 ) -> None:
-    assert main([*call, option, text]) == 2
-    assert capsys.readouterr().err.startswith(f"mitm-gateway: {told}")
+    assert run_main(*call, option, text, status=2).err.startswith(f"mitm-gateway: {told}")
 
 
-def test_a_port_serves_at_two_addresses(call: list[str]) -> None:
-    assert main([*call, "--listen", "127.0.0.1:8080", "--listen", "[::1]:8080=other.test"]) == 0
+def test_a_port_serves_at_two_addresses(run_main: RunMain, call: list[str]) -> None:
+    run_main(*call, "--listen", "127.0.0.1:8080", "--listen", "[::1]:8080=other.test")
 
 
 @pytest.mark.parametrize("command", [["export", "envoy", "-o"], ["token-files"]])
 def test_a_folder_that_cannot_be_made_is_a_fault_and_no_traceback(
-    call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+    call: list[str], tmp_path: Path, run_main: RunMain, command: list[str]
 ) -> None:
     taken = tmp_path / "file"
     taken.touch()
-    assert main([*command, str(taken / "folder"), "--rules", call[3]]) == 1
-    assert capsys.readouterr().err == f"mitm-gateway: {taken / 'folder'}: Not a directory\n"
+    assert (
+        run_main(*command, taken / "folder", "--rules", call[3], status=1).err
+        == f"mitm-gateway: {taken / 'folder'}: Not a directory\n"
+    )

@@ -21,6 +21,7 @@ from mitm_gateway.mitm.server_replay import ServerReplay
 from mitm_gateway.observe import stats
 from mitm_gateway.recordings import har_entries
 from support.recordings import talked, turn, write
+from support.starters import RunMain
 
 _ACTS_ON_A_TERMINAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 ESCAPES = "a\x1b]0;hit\x07\u202e\x9b31m.yaml"
@@ -72,24 +73,22 @@ def log(folder: Path, *lines: bytes) -> str:
     return str(path)
 
 
-def test_numbers_of_any_size_in_a_log_are_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_of_any_size_in_a_log_are_left_out(folder: Path, run_main: RunMain) -> None:
     huge = b"9" * 4300
     many = [
         b'{"rule": "a", "model": "claude-opus-4-8", "%s": %s}' % (key, value)
         for key in (b"input_tokens", b"output_tokens", b"cost_usd", b"total_ms", b"status")
         for value in (huge, huge, b"1e999", b"NaN", b"-5", b"true", b'"x"', b"[[]]", b"{}")
     ]
-    assert main(["stats", log(folder, *many)]) == 0
-    assert "total  " in capsys.readouterr().out
+    assert "total  " in run_main("stats", log(folder, *many)).out
 
 
 def test_the_memory_for_a_log_is_bounded(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stats, "MAX_LINE", 4096)
     lines = (b"x" * 10_000, b'{"rule": "a"}', b'{"a": [' + b"[]," * 200_000 + b"[]]}")
-    assert main(["stats", log(folder, *lines)]) == 0
-    printed = capsys.readouterr()
+    printed = run_main("stats", log(folder, *lines))
     assert printed.out.split("\n")[-2].split()[1] == "1"
     assert printed.err == "mitm-gateway: 2 lines are no entries of a gateway_log\n"
 
@@ -105,13 +104,15 @@ def recording(folder: Path, content: bytes) -> str:
 
 
 def test_a_flow_of_many_values_is_damaged(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording_file, "MAX_VALUES", 1000)
     for values in (b"0:]" * 1001, b"0:~" * 1001, b"-1:x]", b"9:x]"):
         flow = pair(pair(b"a", b";") + pair(values, b"]"), b"}")
-        assert main(["flows", recording(folder, flow)]) == 1
-        assert "flow 1 is damaged; expected a file that" in capsys.readouterr().err
+        assert (
+            "flow 1 is damaged; expected a file that"
+            in run_main("flows", recording(folder, flow), status=1).err
+        )
 
 
 @pytest.mark.parametrize(
@@ -124,18 +125,16 @@ def test_a_flow_of_many_values_is_damaged(
     ],
 )
 def test_a_har_file_of_brackets_is_refused_early(
-    text: bytes, told: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    text: bytes, told: str, folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(har_entries, "MAX_MARKS", 1900)
-    assert main(["flows", recording(folder, text)]) == 1
-    assert told in capsys.readouterr().err
+    assert told in run_main("flows", recording(folder, text), status=1).err
 
 
-def test_remarks_about_a_recording_are_few(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remarks_about_a_recording_are_few(folder: Path, run_main: RunMain) -> None:
     for count, status in ((999, 0), (5000, 1)):
         har = recording(folder, b'{"log": {"entries": [' + b"{}," * count + b"{}]}}")
-        assert main(["flows", har]) == status
-        remarks = capsys.readouterr().err.splitlines()
+        remarks = run_main("flows", har, status=status).err.splitlines()
         assert len(remarks) == 21 + status
         assert remarks[20].endswith("further parts are left out, too")
 
@@ -143,24 +142,25 @@ def test_remarks_about_a_recording_are_few(folder: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "version", [pair(b"9", b","), pair(b"9", b";"), pair(pair(b"9", b","), b"]"), b"0:~"]
 )
-def test_a_format_is_a_number(version: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_format_is_a_number(version: bytes, folder: Path, run_main: RunMain) -> None:
     flow = pair(pair(b"version", b";") + version, b"}")
-    assert main(["flows", recording(folder, flow)]) == 1
-    assert "flow 1 is damaged: its format is no number" in capsys.readouterr().err
+    assert (
+        "flow 1 is damaged: its format is no number"
+        in run_main("flows", recording(folder, flow), status=1).err
+    )
 
 
 @pytest.mark.parametrize("how", ["", "--jsonl", "--html out.html"])
-def test_a_request_at_no_time_of_a_clock_is_left_out(
-    how: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_request_at_no_time_of_a_clock_is_left_out(how: str, folder: Path, run_main: RunMain) -> None:
     flows = [talked(turn("a")) for _ in range(6)]
     for flow, time in zip(flows, (math.inf, math.nan, -1e18), strict=False):
         flow.request.timestamp_start = time
     for flow, time in zip(flows[3:], (math.inf, math.nan), strict=False):
         assert flow.response is not None
         flow.response.timestamp_end = time
-    assert main(["flows", str(write(folder / "r", flows)), *how.split()]) == 0
-    assert capsys.readouterr().err.count("has invalid values") == 5
+    assert (
+        run_main("flows", str(write(folder / "r", flows)), *how.split()).err.count("has invalid values") == 5
+    )
 
 
 HOSTILE_FACTS: tuple[dict[str, Any], ...] = (
@@ -180,13 +180,12 @@ HOSTILE_FACTS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("facts", HOSTILE_FACTS, ids=["numbers", "types", "escapes"])
 @pytest.mark.parametrize("how", ["", "--show 1", "--jsonl", "--session", "--diff 1 2", "--html out.html"])
 def test_facts_that_somebody_else_wrote_are_shown_harmlessly(
-    facts: dict[str, Any], how: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    facts: dict[str, Any], how: str, folder: Path, run_main: RunMain
 ) -> None:
     flows = [talked(turn("a")), talked(turn("a", "b"))]
     for flow in flows:
         flow.metadata[FACTS] = facts
-    assert main(["flows", str(write(folder / "r", flows)), *how.split()]) == 0
-    printed = capsys.readouterr()
+    printed = run_main("flows", str(write(folder / "r", flows)), *how.split())
     assert not _ACTS_ON_A_TERMINAL.search(printed.out + printed.err)
 
 
@@ -208,26 +207,28 @@ def test_an_original_request_that_somebody_else_wrote_stops_no_replay(original: 
 
 
 def test_a_page_is_written_as_a_whole_and_private(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, run_main: RunMain, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, out, other = write(folder / "r", [talked(turn("a"))]), folder / "out.html", folder / "other"
-    assert main(["flows", str(good), "--html", str(out)]) == 0
+    run_main("flows", good, "--html", out)
     whole = out.read_bytes()
     out.chmod(0o644)
-    assert main(["flows", str(folder / "nowhere"), "--html", str(out)]) == 1
+    run_main("flows", folder / "nowhere", "--html", out, status=1)
     assert out.read_bytes() == whole
     other.symlink_to(folder / "target")
     for place in (out, other):
-        assert main(["flows", str(good), "--html", str(place)]) == 0
+        run_main("flows", good, "--html", place)
         assert place.stat().st_mode & 0o777 == 0o600
         assert not (folder / "target").exists()
     os.mkfifo(folder / "fifo")
     for place in (folder / "fifo", folder, good):
-        assert main(["flows", str(good), "--html", str(place)]) == 2
+        run_main("flows", good, "--html", place, status=2)
     assert {each.name for each in folder.iterdir()} == {"r", "out.html", "other", "fifo", "rules.yaml"}
     capsys.readouterr()
-    assert main(["flows", str(good), "--html", "nowhere/out.html"]) == 1
-    assert capsys.readouterr().err == "mitm-gateway: nowhere/out.html: No such file or directory\n"
+    assert (
+        run_main("flows", good, "--html", "nowhere/out.html", status=1).err
+        == "mitm-gateway: nowhere/out.html: No such file or directory\n"
+    )
 
 
 def test_a_state_of_mitmproxy_is_read_like_mitmproxy_reads_it() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.cli import main
 from mitm_gateway.cli.token_files import Writer
 from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.credentials.value import CredentialError
 from mitm_gateway.rules.schema import Credential
+from support.starters import RunMain
 
 RULES = """
 credentials: {a: {file: FILE}}
@@ -22,13 +22,13 @@ def names_in(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()]
 
 
-def test_once_writes_private_files_and_the_basic_form(tmp_path: Path) -> None:
+def test_once_writes_private_files_and_the_basic_form(run_main: RunMain, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("user:password\n")
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES.replace("FILE", str(tmp_path / "key")))
     rules.chmod(0o600)
     folder = tmp_path / "out"
-    assert main(["token-files", "--rules", str(rules), "--once", str(folder)]) == 0
+    run_main("token-files", "--rules", rules, "--once", folder)
     assert {file.name: file.read_text() for file in folder.iterdir()} == {
         "a": "user:password",
         "a.basic": "dXNlcjpwYXNzd29yZA==",
@@ -36,14 +36,14 @@ def test_once_writes_private_files_and_the_basic_form(tmp_path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
 
 
-def test_a_missing_secret_ends_it_and_names_the_credential(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_secret_ends_it_and_names_the_credential(tmp_path: Path, run_main: RunMain) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES.replace("FILE", str(tmp_path / "nowhere")))
     rules.chmod(0o600)
-    assert main(["token-files", "--rules", str(rules), "--once", str(tmp_path / "out")]) == 1
-    assert 'credential "a"' in capsys.readouterr().err
+    assert (
+        'credential "a"'
+        in run_main("token-files", "--rules", rules, "--once", tmp_path / "out", status=1).err
+    )
 
 
 async def test_a_file_is_replaced_only_where_its_secret_changed(tmp_path: Path) -> None:

@@ -135,11 +135,7 @@ def test_a_stream_yields_the_same_tokens(
 
 @given(TOLD | st.lists(TOLD, max_size=3), st.booleans(), BREAKS, CUTS)
 def test_an_answer_yields_the_same_tokens(
-    lua: Library,
-    answer: Any,
-    is_spaced: bool,
-    edits: list[tuple[float, int, bytes]],
-    shares: list[float],
+    lua: Library, answer: Any, is_spaced: bool, edits: list[tuple[float, int, bytes]], shares: list[float]
 ) -> None:
     raw = json.dumps(answer, indent=1 if is_spaced else None).encode()
     for share, length, odd in edits:

@@ -34,9 +34,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "Sec-Fet
 def begun(*rules: Any, unmatched: str = "auto", **policy: Any) -> Exchange:
     ruleset = make_ruleset(*(rules or (RULE,)), unmatched=unmatched)
     config = Config(
-        ruleset,
-        policy=Policy(**policy),
-        variables=lambda host, url: variables_at(ruleset, {}, host, url),
+        ruleset, policy=Policy(**policy), variables=lambda host, url: variables_at(ruleset, {}, host, url)
     )
     return Exchange(config, Arrival("reverse"))
 

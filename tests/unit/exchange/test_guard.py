@@ -95,8 +95,7 @@ def test_requests_to_hosts_without_rules_are_admitted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sni", "expected"),
-    [("evil.test", 421), ("API.anthropic.com", None), (None, None), ("not a name", 421)],
+    ("sni", "expected"), [("evil.test", 421), ("API.anthropic.com", None), (None, None), ("not a name", 421)]
 )
 def test_the_server_name_must_agree(sni: str | None, expected: int | None) -> None:
     arrival = Arrival(mode="regular", tls=True, sni=sni, inside_connect=True)

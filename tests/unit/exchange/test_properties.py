@@ -18,8 +18,7 @@ from support.table import table
 CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
 API, CK, GW = "api.anthropic.com", "client-key-0123456789", "gateway-key-0123456789"
 RULES = make_ruleset(
-    make_rule("r", API, upstream="https://gw.test", auth=BEARER),
-    credentials={"gw": {"env": "GW"}},
+    make_rule("r", API, upstream="https://gw.test", auth=BEARER), credentials={"gw": {"env": "GW"}}
 )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mitm_gateway.cli import main
 from mitm_gateway.observe.stats import MAX_ROWS, MAX_TIMES, OTHERS, By, Stats
+from support.starters import RunMain
 from support.table import table
 
 
@@ -158,28 +158,28 @@ def test_malformed_lines_are_counted() -> None:
     assert len(stats.table()) == 3
 
 
-def test_the_command_totals_thousands_of_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_totals_thousands_of_lines(tmp_path: Path, run_main: RunMain) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps(entry(number % 1000)) + "\n" for number in range(5_000)))
-    assert main(["stats", str(log)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["total", "5,000"]
-    assert main(["stats", "--by", "session", str(log)]) == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
+    assert run_main("stats", log).out.splitlines()[-1].split()[:2] == ["total", "5,000"]
+    assert [line.split()[:2] for line in run_main("stats", "--by", "session", log).out.splitlines()[1:]] == [
         ["s0", "2,500"], ["s1", "2,500"], ["total", "5,000"],
     ]  # fmt: skip
 
 
-def test_a_missing_log_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["stats", str(tmp_path / "no.jsonl")]) == 1
-    assert capsys.readouterr().err.endswith("no.jsonl: the file does not exist\n")
+def test_a_missing_log_is_an_error(tmp_path: Path, run_main: RunMain) -> None:
+    assert run_main("stats", tmp_path / "no.jsonl", status=1).err.endswith(
+        "no.jsonl: the file does not exist\n"
+    )
 
 
-def test_a_log_is_priced_again_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_is_priced_again_by_a_file(tmp_path: Path, run_main: RunMain) -> None:
     log, prices = tmp_path / "log.jsonl", tmp_path / "prices.yaml"
     log.write_text(json.dumps(entry(1)))
     prices.write_text("models: {opus: {input: 1000, output: 0, cache_read: 0, cache_write: 0}}")
-    assert main(["stats", "--prices", str(prices), str(log)]) == 0
-    assert "$1.00" in capsys.readouterr().out
+    assert "$1.00" in run_main("stats", "--prices", prices, log).out
     prices.write_text("models: {opus: {input: cheap, output: 0}}")
-    assert main(["stats", "--prices", str(prices), str(log)]) == 1
-    assert 'prices.yaml:1:24: "input" is text; expected US dollars' in capsys.readouterr().err
+    assert (
+        'prices.yaml:1:24: "input" is text; expected US dollars'
+        in run_main("stats", "--prices", prices, log, status=1).err
+    )

@@ -61,14 +61,7 @@ def test_a_dollar_in_a_desktop_file_is_a_dollar() -> None:
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        {"X-Team": "a"},
-        '{"X-Team": "a"}',
-        ["X-Team: a"],
-        '["X-Team: a"]',
-    ],
-    ids=str,
+    "headers", [{"X-Team": "a"}, '{"X-Team": "a"}', ["X-Team: a"], '["X-Team: a"]'], ids=str
 )
 def test_custom_headers_are_set_from_every_form_that_desktop_stores(headers: object) -> None:
     assert read(DESKTOP | {"inferenceCustomHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
@@ -76,12 +69,7 @@ def test_custom_headers_are_set_from_every_form_that_desktop_stores(headers: obj
 
 
 @pytest.mark.parametrize(
-    "models",
-    [
-        ["a", {"name": "b", "supports1m": True}, "a[1m]"],
-        '["a", {"name": "b"}]',
-    ],
-    ids=str,
+    "models", [["a", {"name": "b", "supports1m": True}, "a[1m]"], '["a", {"name": "b"}]'], ids=str
 )
 def test_model_names_are_listed_once_each(models: object) -> None:
     rules = read(DESKTOP | {"inferenceModels": models})

@@ -35,14 +35,7 @@ VALUE = "sk-ant-api03-0123456789abcdef"
 
 def test_a_secret_is_never_shown() -> None:
     secret = Secret(VALUE)
-    shown = [
-        repr(secret),
-        str(secret),
-        f"{secret}",
-        f"{secret:>40}",
-        repr([secret]),
-        repr({"a": secret}),
-    ]
+    shown = [repr(secret), str(secret), f"{secret}", f"{secret:>40}", repr([secret]), repr({"a": secret})]
     assert not any("0123456789" in text for text in shown)
     assert secret.reveal() == VALUE
     assert secret == Secret(VALUE)

@@ -19,11 +19,7 @@ def add(commands: Subparsers) -> None:
         "doctor",
         help="check rules, keys, trust, port, options and patches",
         description="Check rules, keys, trust, port, options and patches. Each fault comes with its fix.",
-        epilog=examples(
-            "doctor",
-            "doctor --port 8081",
-            "doctor --patches",
-        ),
+        epilog=examples("doctor", "doctor --port 8081", "doctor --patches"),
     )
     parser.set_defaults(run=run)
     add_rules_option(parser)

@@ -43,8 +43,7 @@ def exchange_token(github_token: str, now: float, api_url: str) -> dict[str, Any
     """Return the helper's JSON: Copilot token, time of the next exchange, and the API host for the token."""
     check_github_token(github_token)
     answer = ask(
-        f"{api_url}/copilot_internal/v2/token",
-        headers={"Authorization": f"token {github_token}", **_EDITOR},
+        f"{api_url}/copilot_internal/v2/token", headers={"Authorization": f"token {github_token}", **_EDITOR}
     )
     token = answer.text("token")
     if answer.status != 200 or not token:

@@ -194,9 +194,7 @@ def check_http2(patches: Patches) -> None:
     patches.set(_http2, "parse_h2_response_headers", _with_status(_http2.parse_h2_response_headers))
 
 
-def _with_status(
-    parse: Callable[[Any], tuple[int, Headers]],
-) -> Callable[[Any], tuple[int, Headers]]:
+def _with_status(parse: Callable[[Any], tuple[int, Headers]]) -> Callable[[Any], tuple[int, Headers]]:
     expect(parse, "h2_headers")
 
     def parse_with_status(h2_headers: Any) -> tuple[int, Headers]:
