@@ -54,12 +54,20 @@ def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     )
 
 
-def faults(subject: Subject) -> list[str]:
-    """Return the texts of the faults; each has a fix, and no finding contains the secret."""
+def faults_in(subject: Subject) -> list[Fault]:
+    """Return the faults; each has a fix, and no finding contains the secret."""
     found = list(findings(subject))
     assert SECRET not in repr(found)
-    assert all(fault.fix for fault in found if isinstance(fault, Fault))
-    return [fault.text for fault in found if isinstance(fault, Fault)]
+    faults = [finding for finding in found if isinstance(finding, Fault)]
+    assert all(fault.fix for fault in faults)
+    return faults
+
+
+def faults(subject: Subject) -> list[str]:
+    return [fault.text for fault in faults_in(subject)]
+
+
+Plant = Callable[[Subject], Subject]
 
 
 def with_env(subject: Subject, **variables: str) -> Subject:
@@ -72,16 +80,36 @@ def with_rules(subject: Subject, text: str) -> Subject:
     return subject
 
 
-def with_config(subject: Subject, text: str) -> Subject:
-    (subject.confdir / "config.yaml").write_text(text)
-    return subject
+def rules(old: str, new: str) -> Plant:
+    """Change a part of the rules."""
+    return lambda subject: with_rules(subject, RULES.replace(old, new))
 
 
-def with_settings(subject: Subject, **data: object) -> Subject:
-    file = Path(subject.environ["HOME"]) / ".claude" / "settings.json"
-    file.parent.mkdir()
-    file.write_text(json.dumps(data))
-    return subject
+def config(text: str) -> Plant:
+    """Write mitmproxy's configuration file."""
+
+    def plant(subject: Subject) -> Subject:
+        (subject.confdir / "config.yaml").write_text(f"{text}\n")
+        return subject
+
+    return plant
+
+
+def env(**variables: str) -> Plant:
+    """Set variables."""
+    return lambda subject: with_env(subject, **variables)
+
+
+def settings(**data: object) -> Plant:
+    """Write Claude Code's settings."""
+
+    def plant(subject: Subject) -> Subject:
+        file = Path(subject.environ["HOME"]) / ".claude" / "settings.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps(data))
+        return subject
+
+    return plant
 
 
 def test_a_sound_configuration_has_no_faults(sound: Subject) -> None:
@@ -125,14 +153,14 @@ def test_a_mitmweb_without_a_login_is_noted_and_not_counted(sound: Subject) -> N
 
 def test_all_unset_variables_of_the_rules_have_one_fix(sound: Subject) -> None:
     with_rules(sound, RULES.replace("https://gw.example.com", "https://${GW_HOST}/${GW_PATH}") + "extra: 1\n")
-    found = [finding for finding in findings(sound) if isinstance(finding, Fault)]
+    found = faults_in(sound)
     assert ["export" in fault.fix for fault in found] == [False, True]
     assert found[1].fix.startswith("export GW_HOST=…")
 
 
 def test_mistakes_in_the_environment_form_name_the_variables(sound: Subject) -> None:
     form = {"HOME": sound.environ["HOME"], "ANTHROPIC_AUTH_MODE": "basic"}
-    found = [each for each in findings(replace(sound, rules=None, environ=form)) if isinstance(each, Fault)]
+    found = faults_in(replace(sound, rules=None, environ=form))
     assert [fault.fix for fault in found] == [
         "correct ANTHROPIC_AUTH_MODE",
         "export ANTHROPIC_BASE_URL=… ANTHROPIC_API_KEY=…",
@@ -140,8 +168,7 @@ def test_mistakes_in_the_environment_form_name_the_variables(sound: Subject) -> 
 
 
 def test_an_unset_variable_of_a_credential_is_exported(sound: Subject) -> None:
-    [fault] = [each for each in findings(replace(sound, environ={"HOME": sound.environ["HOME"]}))
-               if isinstance(each, Fault)]  # fmt: skip
+    [fault] = faults_in(replace(sound, environ={"HOME": sound.environ["HOME"]}))
     assert fault.fix == "export GW_KEY=…"
 
 
@@ -152,124 +179,52 @@ def test_a_safety_patch_that_does_not_fit_is_a_fault(sound: Subject, monkeypatch
 
 def test_a_failing_helper_is_named_without_its_arguments(sound: Subject) -> None:
     with_rules(sound, RULES.replace("{env: GW_KEY}", f"{{command: ['false', --token={SECRET}]}}"))
-    [fault] = [each for each in findings(sound) if isinstance(each, Fault)]
+    [fault] = faults_in(sound)
     assert fault.fix == "run false by hand with its arguments; its output names the cause"
 
 
 def test_a_missing_rules_file_is_a_fault_whose_fix_is_init(sound: Subject, tmp_path: Path) -> None:
-    (fault, *_) = [
-        each for each in findings(replace(sound, rules=tmp_path / "none")) if isinstance(each, Fault)
-    ]
+    fault, *_ = faults_in(replace(sound, rules=tmp_path / "none"))
     assert fault.text.endswith("none: there is no such file")
     assert fault.fix == "write one with `mitm-gateway init PRESET`"
 
 
-@pytest.mark.parametrize(
-    ("plant", "found"),
-    [
-        pytest.param(
-            lambda p: with_rules(p, RULES.replace("upstream", "upsteam")),
-            'unknown key "upsteam" in rule "gw" (did you mean "upstream"?)',
-            id="rules",
-        ),
-        pytest.param(
-            lambda p: replace(p, environ={"HOME": p.environ["HOME"]}),
-            "the environment variable GW_KEY is not set",
-            id="credential",
-        ),
-        pytest.param(
-            lambda p: with_rules(p, RULES.replace("{env: GW_KEY}", "{command: ['false']}")),
-            'helper "false" failed with exit status 1',
-            id="helper",
-        ),
-        pytest.param(
-            lambda p: with_rules(
-                p,
-                RULES.replace(
-                    "{env: GW_KEY}",
-                    """{command: [echo, '{"token": "t", "api": "https://api.business.example.com"}']}""",
-                ),
-            ),
-            'rule "gw" sends credential "gw" to gw.example.com, but the token is for api.business.example.com',
-            id="host of the token",
-        ),
-        pytest.param(
-            lambda p: with_rules(p, RULES.replace("}}", "}, unused: {env: GW_KEY}}")),
-            'credential "unused" is used by no rule',
-            id="unused credential",
-        ),
-        pytest.param(
-            lambda p: with_rules(
-                p, RULES.replace("https://", "http://").replace("    auth", "    allow_http: true\n    auth")
-            ),
-            'rule "gw" sends its credential over plain http to gw.example.com',
-            id="plain http",
-        ),
-        pytest.param(
-            lambda p: with_config(p, "ssl_insecure: true\n"), "ssl_insecure would send", id="ssl_insecure"
-        ),
-        pytest.param(
-            lambda p: with_config(p, "ignore_hosts: [anthropic]\n"),
-            "ignore_hosts would let",
-            id="ignore_hosts",
-        ),
-        pytest.param(
-            lambda p: with_config(p, "gateway_rule: x\n"), 'did you mean "gateway_rules"?', id="option's name"
-        ),
-        pytest.param(
-            lambda p: with_config(p, "gateway_capture: many\n"), "gateway_capture is not a size", id="option"
-        ),
-        pytest.param(
-            lambda p: with_config(p, "gateway_reveal: true\n"), "shows and stores keys unmasked", id="reveal"
-        ),
-        pytest.param(
-            lambda p: with_config(p, "listen_host: 0.0.0.0\n"), "listen_host is 0.0.0.0", id="listen_host"
-        ),
-        pytest.param(
-            lambda p: with_env(p, HTTPS_PROXY="http://127.0.0.1:1", NO_PROXY="localhost,.anthropic.com"),
-            "NO_PROXY names .anthropic.com, so requests to api.anthropic.com bypass the gateway",
-            id="NO_PROXY",
-        ),
-        pytest.param(
-            lambda p: with_env(
-                p, ANTHROPIC_BASE_URL="http://127.0.0.1:8080", HTTP_PROXY="http://proxy.example.com"
-            ),
-            "HTTP_PROXY would receive the requests that ANTHROPIC_BASE_URL sends to 127.0.0.1",
-            id="HTTP_PROXY",
-        ),
-        pytest.param(
-            lambda p: with_env(
-                p, GOOGLE_GEMINI_BASE_URL="http://127.0.0.1:8080", HTTP_PROXY="http://proxy.example.com"
-            ),
-            "HTTP_PROXY would receive the requests that GOOGLE_GEMINI_BASE_URL sends to 127.0.0.1",
-            id="HTTP_PROXY of another client",
-        ),
-        pytest.param(
-            lambda p: with_env(p, HTTPS_PROXY="http://127.0.0.1:8080"),
-            "mitmproxy-ca-cert.pem does not exist",
-            id="no CA",
-        ),
-        pytest.param(
-            lambda p: with_env(p, NODE_EXTRA_CA_CERTS="/nowhere.pem"),
-            "NODE_EXTRA_CA_CERTS is not a file of certificate authorities: /nowhere.pem: No such file or directory",
-            id="CA file",
-        ),
-        pytest.param(
-            lambda p: with_env(p, ANTHROPIC_API_KEY="a", ANTHROPIC_AUTH_TOKEN="b"),
-            "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set",
-            id="two keys",
-        ),
-        pytest.param(
-            lambda p: with_settings(p, env={"ANTHROPIC_BASE_URL": "https://elsewhere"}),
-            "sets ANTHROPIC_BASE_URL, which overrides the shell",
-            id="settings.json",
-        ),
-        pytest.param(
-            lambda p: with_settings(p, forceLoginOrgUUID="x"), '"forceLoginOrgUUID" in', id="forceLogin"
-        ),
-    ],
-)
-def test_a_planted_fault_is_found(sound: Subject, plant: Callable[[Subject], Subject], found: str) -> None:
+PROXY, GATEWAY = "http://proxy.example.com", "http://127.0.0.1:8080"
+TOKEN = """{command: [echo, '{"token": "t", "api": "https://api.business.example.com"}']}"""
+PLANTED: dict[str, tuple[Plant, str]] = {
+    "rules": (rules("upstream", "upsteam"), 'unknown key "upsteam" in rule "gw" (did you mean "upstream"?)'),
+    "credential": (env(GW_KEY=""), "the environment variable GW_KEY is not set"),
+    "helper": (rules("{env: GW_KEY}", "{command: ['false']}"), 'helper "false" failed with exit status 1'),
+    "host of the token": (rules("{env: GW_KEY}", TOKEN),
+        'rule "gw" sends credential "gw" to gw.example.com, but the token is for api.business.example.com'),
+    "unused credential": (rules("}}", "}, unused: {env: GW_KEY}}"), 'credential "unused" is used by no rule'),
+    "plain http": (rules("https://gw.example.com", "http://gw.example.com\n    allow_http: true"),
+        'rule "gw" sends its credential over plain http to gw.example.com'),
+    "ssl_insecure": (config("ssl_insecure: true"), "ssl_insecure would send"),
+    "ignore_hosts": (config("ignore_hosts: [anthropic]"), "ignore_hosts would let"),
+    "option's name": (config("gateway_rule: x"), 'did you mean "gateway_rules"?'),
+    "option": (config("gateway_capture: many"), "gateway_capture is not a size"),
+    "reveal": (config("gateway_reveal: true"), "shows and stores keys unmasked"),
+    "listen_host": (config("listen_host: 0.0.0.0"), "listen_host is 0.0.0.0"),
+    "NO_PROXY": (env(HTTPS_PROXY="http://127.0.0.1:1", NO_PROXY="localhost,.anthropic.com"),
+        "NO_PROXY names .anthropic.com, so requests to api.anthropic.com bypass the gateway"),
+    "HTTP_PROXY": (env(ANTHROPIC_BASE_URL=GATEWAY, HTTP_PROXY=PROXY),
+        "HTTP_PROXY would receive the requests that ANTHROPIC_BASE_URL sends to 127.0.0.1"),
+    "HTTP_PROXY of another client": (env(GOOGLE_GEMINI_BASE_URL=GATEWAY, HTTP_PROXY=PROXY),
+        "HTTP_PROXY would receive the requests that GOOGLE_GEMINI_BASE_URL sends to 127.0.0.1"),
+    "no CA": (env(HTTPS_PROXY=GATEWAY), "mitmproxy-ca-cert.pem does not exist"),
+    "CA file": (env(NODE_EXTRA_CA_CERTS="/nowhere.pem"),
+        "NODE_EXTRA_CA_CERTS is not a file of certificate authorities: /nowhere.pem: No such file or directory"),
+    "two keys": (env(ANTHROPIC_API_KEY="a", ANTHROPIC_AUTH_TOKEN="b"),
+        "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set"),
+    "settings.json": (settings(env={"ANTHROPIC_BASE_URL": "https://elsewhere"}),
+        "sets ANTHROPIC_BASE_URL, which overrides the shell"),
+    "forceLogin": (settings(forceLoginOrgUUID="x"), '"forceLoginOrgUUID" in'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("plant", "found"), PLANTED.values(), ids=PLANTED)
+def test_a_planted_fault_is_found(sound: Subject, plant: Plant, found: str) -> None:
     texts = faults(plant(sound))
     assert [text for text in texts if found in text], texts
 

@@ -2,9 +2,10 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -46,27 +47,30 @@ def report(
     return SessionReport(client, log, known, Changes({}, ()), intercepts=intercepts, log=tmp_path / "log")
 
 
-def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str], *entries: dict[str, object]) -> str:
-    report(tmp_path, *entries).print_summary()
-    return capsys.readouterr().err
+Summary = Callable[..., str]
 
 
-def test_a_socket_whose_client_continues_over_http_is_no_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert summary(tmp_path, capsys, SOCKET, {"status": 200}) == ""
+@pytest.fixture
+def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Summary:
+    """Return what is printed at the end about these requests."""
+
+    def printed(*entries: dict[str, object], **options: Any) -> str:
+        report(tmp_path, *entries, **options).print_summary()
+        return capsys.readouterr().err
+
+    return printed
 
 
-def test_a_socket_without_a_request_over_http_is_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "1 of 1 requests failed, most often: messages of a WebSocket" in summary(tmp_path, capsys, SOCKET)
+def test_a_socket_whose_client_continues_over_http_is_no_failure(summary: Summary) -> None:
+    assert summary(SOCKET, {"status": 200}) == ""
 
 
-def test_other_refusals_are_counted_beside_a_socket(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = summary(tmp_path, capsys, SOCKET, KEY, {"status": 200})
+def test_a_socket_without_a_request_over_http_is_reported(summary: Summary) -> None:
+    assert "1 of 1 requests failed, most often: messages of a WebSocket" in summary(SOCKET)
+
+
+def test_other_refusals_are_counted_beside_a_socket(summary: Summary) -> None:
+    text = summary(SOCKET, KEY, {"status": 200})
     assert "1 of 3 requests failed, most often: the credential is not set" in text
 
 
@@ -79,16 +83,14 @@ def test_other_refusals_are_counted_beside_a_socket(
     ],
 )
 def test_a_session_that_ends_in_a_failure_of_the_upstream_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], outcome: str, status: int, reason: str
+    summary: Summary, outcome: str, status: int, reason: str
 ) -> None:
     bad: dict[str, object] = {"status": status, "outcome": outcome}
-    assert f"2 of 3 requests failed, most often: {reason}; see " in summary(tmp_path, capsys, GOOD, bad, bad)
+    assert f"2 of 3 requests failed, most often: {reason}; see " in summary(GOOD, bad, bad)
 
 
-def test_a_failure_that_the_client_got_over_is_not_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert summary(tmp_path, capsys, {"status": 529, "outcome": "upstream_error"}, GOOD) == ""
+def test_a_failure_that_the_client_got_over_is_not_reported(summary: Summary) -> None:
+    assert summary({"status": 529, "outcome": "upstream_error"}, GOOD) == ""
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
@@ -126,8 +128,7 @@ def test_a_client_without_a_request_for_half_a_minute_is_reported_once(
 )
 @pytest.mark.parametrize("intercepts", [False, True])
 def test_a_client_that_asks_nothing_is_reported_with_the_way_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, intercepts: bool
+    summary: Summary, name: str, intercepts: bool
 ) -> None:
-    report(tmp_path, client=name, intercepts=intercepts).print_summary()
     said = f"mitm-gateway: {name} ended without a request through the gateway. "
-    assert len(capsys.readouterr().err.partition(said)[2]) > 30
+    assert len(summary(client=name, intercepts=intercepts).partition(said)[2]) > 30
