@@ -155,7 +155,8 @@ def _usage_marks() -> list[list[str]]:
     """Return the texts without which an event has no counts, no error and no end, and the patterns of those around."""
     counts = [[f'"{name}"', f'"{name}"%s*:%s*{{'] for name in dict.fromkeys(each.within for each in TOKENS)]
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
-    return [['"error"'], *counts, *stops, ['"object"', '"object"%s*:%s*"response"']]
+    kinds = [['"object"', '"object"%s*:%s*"response"'], ['"interaction"']]
+    return [['"error"'], *counts, *stops, *kinds]
 
 
 def _growth() -> Mapping[str, int]:

@@ -21,7 +21,7 @@ class Tokens:
     """The names of an API's token counts. A name with a dot leads into an object; several names are summed."""
 
     within: str
-    input: str
+    input: tuple[str, ...]
     output: tuple[str, ...]
     cache_read: str
     cache_creation: str | None = None
@@ -31,29 +31,34 @@ class Tokens:
 
 
 ANTHROPIC_TOKENS = Tokens(
-    "usage", "input_tokens", ("output_tokens",), "cache_read_input_tokens", "cache_creation_input_tokens",
+    "usage", ("input_tokens",), ("output_tokens",), "cache_read_input_tokens", "cache_creation_input_tokens",
     cache_creation_long="cache_creation.ephemeral_1h_input_tokens",
 )  # fmt: skip
 CHAT_TOKENS = Tokens(
-    "usage", "prompt_tokens", ("completion_tokens",), "prompt_tokens_details.cached_tokens",
+    "usage", ("prompt_tokens",), ("completion_tokens",), "prompt_tokens_details.cached_tokens",
     "prompt_tokens_details.cache_write_tokens", input_includes_cached=True,
     cache_creation_long="prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens",
 )  # fmt: skip
 RESPONSES_TOKENS = Tokens(
-    "usage", "input_tokens", ("output_tokens",), "input_tokens_details.cached_tokens",
+    "usage", ("input_tokens",), ("output_tokens",), "input_tokens_details.cached_tokens",
     "input_tokens_details.cache_write_tokens", input_includes_cached=True,
     cache_creation_long="input_tokens_details.cache_write_tokens_details.ttl_12h_tokens",
 )  # fmt: skip
 CONVERSE_TOKENS = Tokens(
-    "usage", "inputTokens", ("outputTokens",), "cacheReadInputTokens", "cacheWriteInputTokens"
+    "usage", ("inputTokens",), ("outputTokens",), "cacheReadInputTokens", "cacheWriteInputTokens"
 )
 GEMINI_TOKENS = Tokens(
-    "usageMetadata", "promptTokenCount", ("candidatesTokenCount", "thoughtsTokenCount"),
+    "usageMetadata", ("promptTokenCount", "toolUsePromptTokenCount"), ("candidatesTokenCount", "thoughtsTokenCount"),
     "cachedContentTokenCount", input_includes_cached=True,
+)  # fmt: skip
+INTERACTION_TOKENS = Tokens(
+    "usage", ("total_input_tokens", "total_tool_use_tokens"), ("total_output_tokens", "total_thought_tokens"),
+    "total_cached_tokens", input_includes_cached=True,
 )  # fmt: skip
 # The place of a response's stop reason; a number selects an element of a list.
 STOP_REASONS: tuple[tuple[str | int, ...], ...] = (
     ("stop_reason",), ("choices", 0, "finish_reason"), ("candidates", 0, "finishReason"), ("stopReason",),
+    ("promptFeedback", "blockReason"),
 )  # fmt: skip
 
 _TOP: tuple[Place, ...] = (("model",), ("model", "id"))
@@ -228,6 +233,7 @@ APIS: tuple[Api, ...] = (
     Api(
         "interactions", ("/interactions", "/interactions/*"), has_resource_names=True,
         response=(("model",), ("interaction", "model")), is_about_earlier=True,
+        tokens=INTERACTION_TOKENS,
     ),
     # Cloudflare's Workers AI.
     Api("workers-ai", ("/ai/run/{model*}",)),

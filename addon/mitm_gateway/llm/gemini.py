@@ -69,10 +69,14 @@ def _response(value: Data) -> Data:
 def usage(value: Any) -> Data:
     """Convert token counts."""
     counts, names = _known(value), GEMINI_TOKENS
-    output = [counts[name] for name in names.output if isinstance(counts.get(name), int)]
+
+    def total(parts: tuple[str, ...]) -> int | None:
+        found = [counts[name] for name in parts if isinstance(counts.get(name), int)]
+        return sum(found) if found else None
+
     found = {
-        "input_tokens": counts.get(names.input),
-        "output_tokens": sum(output) if output else None,
+        "input_tokens": total(names.input),
+        "output_tokens": total(names.output),
         "cache_read_input_tokens": counts.get(names.cache_read),
     }
     return {name: count for name, count in found.items() if count is not None}

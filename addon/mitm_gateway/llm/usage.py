@@ -35,6 +35,8 @@ _KEYS = (
     "stop_reason",
     "finish_reason",
     "finishReason",
+    "blockReason",
+    "interaction",
     "error",
 )
 _find_mark = re.compile(b"|".join(f'"{key}"'.encode() for key in _KEYS)).search
@@ -44,7 +46,7 @@ _TIERS = ("speed", "inference_geo", "service_tier")
 _DETAILS = frozenset({"prompt_tokens_details", "completion_tokens_details", "input_tokens_details"})
 # A part without these keys, whose usage has none of those, was served in the standard tier.
 _OWN_TIER, _OF_TIER = frozenset({"service_tier", "usageMetadata"}), _DETAILS.union(_TIERS)
-# The Responses API's status of a response that is not finished.
+# The status of a response that is not finished, of the Responses and Interactions APIs.
 UNFINISHED = ("in_progress", "queued")
 
 
@@ -76,10 +78,17 @@ class Usage(NamedTuple):
         if not isinstance(data, dict):
             return self
         found: dict[str, Any] = {}
-        for part in (data, data.get("message"), data.get("response"), data.get("delta")):
+        parts = (data, data.get("message"), data.get("response"), data.get("delta"), _interaction(data))
+        for part in parts:
             if isinstance(part, dict):
                 _collect(part, found)
         return self._replace(**found) if found else self
+
+
+def _interaction(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the interaction in an event of Gemini's Interactions API, which may leave out its kind."""
+    interaction = event.get("interaction")
+    return {"object": "interaction", **interaction} if isinstance(interaction, dict) else None
 
 
 def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
@@ -113,7 +122,7 @@ def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
     found: dict[str, dict[str, _Count]] = {}
     for names in apis:
         places = {
-            "input_tokens": (names.input,),
+            "input_tokens": names.input,
             "output_tokens": names.output,
             "cache_read_tokens": (names.cache_read,),
             "cache_creation_tokens": (names.cache_creation,) if names.cache_creation else (),
@@ -194,8 +203,8 @@ def _stop_reason(part: Mapping[str, Any]) -> str | None:
     for first, rest in _STOP_REASONS:
         if first in part and (reason := _name(_at(part[first], rest))):
             return reason
-    # The Responses API has a status, and the reason where the response is incomplete.
-    if part.get("object") != "response" or part.get("status") in UNFINISHED:
+    # The Responses and Interactions APIs have a status, and the reason where the response is incomplete.
+    if part.get("object") not in ("response", "interaction") or part.get("status") in UNFINISHED:
         return None
     return _name(_at(part, ("incomplete_details", "reason"))) or _name(part.get("status"))
 

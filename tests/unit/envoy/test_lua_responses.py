@@ -49,7 +49,7 @@ def counts_within(within: str) -> st.SearchStrategy[Any]:
     """Token counts under every name that the APIs write there."""
     apis = [names for names in TOKENS if names.within == within]
     plain = {
-        name for each in apis for name in (each.input, *each.output, each.cache_creation, each.cache_read)
+        name for each in apis for name in (*each.input, *each.output, each.cache_creation, each.cache_read)
     }
     counts = st.dictionaries(
         st.sampled_from(sorted(name for name in plain if name and "." not in name)), COUNTS
@@ -67,13 +67,13 @@ ERRORS = st.fixed_dictionaries({}, optional={"type": NAMES, "code": CODES, "x": 
 PART = {
     "model": NAMES, "modelVersion": NAMES, "usage": USAGE, "usageMetadata": counts_within("usageMetadata"),
     "error": ERRORS, "type": NAMES, "code": CODES, "x": USAGE, "stop_reason": NAMES, "choices": LISTS,
-    "candidates": LISTS,
+    "candidates": LISTS, "promptFeedback": st.builds(dict, blockReason=NAMES),
 }  # fmt: skip
 PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(
     lambda names: st.fixed_dictionaries({name: PART[name] for name in names})
 ) | st.fixed_dictionaries(
     {
-        "object": st.sampled_from(["response", "x"]),
+        "object": st.sampled_from(["response", "interaction", "x"]),
         "error": st.none(),
         "status": st.sampled_from(["completed", "in_progress", "incomplete", 5]),
         "incomplete_details": st.sampled_from([None, {"reason": "max_output_tokens"}]),
@@ -82,7 +82,9 @@ PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(
 TOLD = st.builds(
     dict.__or__,
     PARTS,
-    st.dictionaries(st.sampled_from(["message", "response", "delta", "x"]), PARTS | COUNTS, max_size=2),
+    st.dictionaries(
+        st.sampled_from(["message", "response", "delta", "interaction", "x"]), PARTS | COUNTS, max_size=2
+    ),
 )
 FRAMES = [
     "data: %s\n\n",

@@ -190,7 +190,8 @@ def test_the_first_bytes_tell_a_stream(content_type: str) -> None:
 
 def test_gemini_is_counted() -> None:
     tokens = {
-        "promptTokenCount": 8,
+        "promptTokenCount": 6,
+        "toolUsePromptTokenCount": 2,
         "candidatesTokenCount": 5,
         "thoughtsTokenCount": 4,
         "cachedContentTokenCount": 3,
@@ -203,6 +204,20 @@ def test_gemini_is_counted() -> None:
     assert usage_of("application/json", json.dumps(last).encode()) == expected
     error = {"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}
     assert usage_of("application/json", json.dumps(error).encode()).error == "INVALID_ARGUMENT"
+    blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "modelVersion": "g"}
+    assert usage_of("text/event-stream", stream(blocked)).stop_reason == "SAFETY"
+
+
+def test_geminis_interactions_are_counted() -> None:
+    tokens = {"total_input_tokens": 6, "total_tool_use_tokens": 2, "total_output_tokens": 5}
+    tokens |= {"total_thought_tokens": 4, "total_cached_tokens": 3}
+    first = {"event_type": "interaction.created", "interaction": {"model": "g", "status": "in_progress"}}
+    last = {"interaction": {"id": "i", "status": "requires_action", "usage": tokens}}
+    expected = Usage("g", 8, 9, 3, None, "requires_action")
+    assert usage_of("text/event-stream", stream(first)).stop_reason is None
+    assert usage_of("text/event-stream", stream(first, last)) == expected._replace(is_stream=True)
+    whole = {**last["interaction"], "object": "interaction", "model": "g"}
+    assert usage_of("application/json", json.dumps(whole).encode()) == expected
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,19 @@ end
 -- The members of a part that are read, and those of its token counts.
 local PART = set_of({
   "message", "response", "delta", "model", "modelVersion", "error", "type", "code", "object", "status",
-  "incomplete_details",
+  "incomplete_details", "interaction",
 })
 for _, place in ipairs(STOP_REASONS) do PART[place[1]] = true end
 local COUNTS = {}
 for _, names in ipairs(TOKENS) do
   PART[names.within], COUNTS[names.within] = true, COUNTS[names.within] or {}
-  for _, name in ipairs({ names.input, names.cache_read[1], names.cache_creation or names.input, unpack(names.output) }) do
-    COUNTS[names.within][name] = true
+  local counts = COUNTS[names.within]
+  for _, name in ipairs({ names.cache_read[1], names.cache_creation }) do counts[name] = true end
+  for _, summed in ipairs({ names.input, names.output }) do
+    for _, name in ipairs(summed) do counts[name] = true end
   end
 end
-local PARTS = { "message", "response", "delta" }
+local PARTS = { "message", "response", "delta", "interaction" }
 local ERROR, REASON = set_of({ "type", "code", "status" }), set_of({ "reason" })
 
 local function is_object(value) return value and value:byte() == 123 end
@@ -78,15 +80,16 @@ local function stop_reason_in(part)
     local reason = part[place[1]] and name_in(value_at(part[place[1]], place, 2))
     if reason then return reason end
   end
-  -- The Responses API has a status, and the reason where the response is incomplete.
-  if text_in(part.object, "^response$", 8) == nil then return nil end
+  -- The Responses and Interactions APIs have a status, and the reason where the response is incomplete.
+  local kind = name_in(part.object)
+  if kind ~= "response" and kind ~= "interaction" then return nil end
   local status = name_in(part.status)
   if status and CONSTANTS.unfinished[status] then return nil end
   local details = part.incomplete_details
   return details and name_in(json.fields(details, REASON).reason) or status
 end
 
-local function output_in(fields, names)
+local function sum_of(fields, names)
   local sum
   for _, name in ipairs(names) do
     local count = count_in(fields[name])
@@ -105,8 +108,8 @@ local function add_tokens(told, part)
     local counts = fields[names.within]
     if counts then
       local cached = names.cache_read
-      found.input_tokens = found.input_tokens or count_in(counts[names.input])
-      found.output_tokens = found.output_tokens or output_in(counts, names.output)
+      found.input_tokens = found.input_tokens or sum_of(counts, names.input)
+      found.output_tokens = found.output_tokens or sum_of(counts, names.output)
       found.cache_read_tokens = found.cache_read_tokens or count_in(value_at(counts[cached[1]], cached, 2))
       found.cache_creation_tokens = found.cache_creation_tokens or count_in(counts[names.cache_creation or ""])
     end
@@ -129,7 +132,9 @@ local function add(told, text)
   local data = json.fields(text, PART)
   add_part(told, data)
   for _, name in ipairs(PARTS) do
-    if data[name] then add_part(told, json.fields(data[name], PART)) end
+    local part = data[name] and json.fields(data[name], PART)
+    if part and name == "interaction" then part.object = part.object or '"interaction"' end -- may be left out
+    if part then add_part(told, part) end
   end
 end
 
