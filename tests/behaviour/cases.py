@@ -69,6 +69,14 @@ CASES = [
          headers=(("x-api-key", CK),), status=403, sent_target=None),
     Case("a placeholder is no key", auth="{scheme: bearer, credential: client}",
          headers=(("x-api-key", "dummy"),), status=401, sent_target=None),
+    *(
+        Case(f"no key is in Authorization: {value[:9]}", auth="{scheme: x-api-key, credential: client}",
+             headers=(("Authorization", value),), status=401, sent_target=None)
+        for value in ("Bearer", "Basic", "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=c",
+                      "Digest username=x, nonce=y", "Bearer k\u00e9y")
+    ),
+    Case("a real key moves past an empty one", auth="{scheme: x-api-key, credential: client, prefer: authorization}",
+         headers=(("Authorization", "Bearer"), ("x-api-key", "own")), sent_headers={"x-api-key": "own"}),
     Case("of several keys the first real one moves", auth="{scheme: bearer, credential: client}",
          headers=(("x-api-key", "dummy"), ("x-api-key", "first"), ("x-api-key", "second")),
          sent_headers={"authorization": "Bearer first", "x-api-key": None}),

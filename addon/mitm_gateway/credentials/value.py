@@ -51,6 +51,11 @@ _VISIBLE = re.compile(r"[!-~]+")
 _NOT_VISIBLE = "the value contains spaces, line breaks, control or non-ASCII characters"
 
 
+def is_usable(text: str) -> bool:
+    """Return whether a text can be a secret: visible ASCII characters alone."""
+    return _VISIBLE.fullmatch(text) is not None
+
+
 def clean(text: str) -> str:
     """Return a secret without one final newline and a pasted `Bearer `. Raises CredentialError."""
     text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
@@ -58,7 +63,7 @@ def clean(text: str) -> str:
         text = text[7:].lstrip(" ")
     if not text:
         raise CredentialError("the value is empty")
-    if not _VISIBLE.fullmatch(text):
+    if not is_usable(text):
         raise CredentialError(_NOT_VISIBLE)
     return text
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from urllib.parse import unquote_plus
 
+from ..credentials.value import is_usable
 from ..text.echoes import SHORTEST_PART
 from ..text.redact import (
     PLACEHOLDERS,
@@ -30,11 +31,11 @@ Names = Callable[[str], bool]
 
 
 def bare_key(value: str) -> str:
-    """Return a key without its auth scheme; of Basic auth, the password."""
-    scheme, blank, rest = value.strip().partition(" ")
-    if blank and scheme.lower() in ("bearer", "token"):
+    """Return a key without its auth scheme; of Basic auth, the password. A scheme alone has no key."""
+    scheme, _, rest = value.strip().partition(" ")
+    if scheme.lower() in ("bearer", "token"):
         return rest.strip()
-    if blank and scheme.lower() == "basic":
+    if scheme.lower() == "basic":
         return _password(rest)
     return value.strip()
 
@@ -63,7 +64,10 @@ def every_key_in(head: RequestHead) -> tuple[str, ...]:
 
 
 def key_to_move(head: RequestHead, prefer: str | None = None) -> str | None:
-    """Return the client's own key, ignoring placeholders: from the usual slots first, then from any other for API keys."""
+    """Return the client's own key: from the usual slots first, then from any other for API keys.
+
+    Placeholders are ignored, and so are values that no credential may have, such as a signature.
+    """
     slots = USUAL_SLOTS if prefer != USUAL_SLOTS[1] else USUAL_SLOTS[::-1]
     keys = chain(
         (bare_key(value) for name in slots for value in head.all(name)),
@@ -71,7 +75,7 @@ def key_to_move(head: RequestHead, prefer: str | None = None) -> str | None:
         _query_keys(head, is_api_key_parameter),
         protocol_keys(", ".join(head.all(PROTOCOL))),
     )
-    return next((key for key in keys if key.lower() not in PLACEHOLDERS), None)
+    return next((key for key in keys if key.lower() not in PLACEHOLDERS and is_usable(key)), None)
 
 
 def _header_keys(head: RequestHead, is_slot: Names) -> Iterator[str]:

@@ -30,7 +30,7 @@ ANTHROPIC_KEY = "sk-ant-"
 # A refusal shows at most this much of a path, and this many hosts.
 _SHOWN_PATH, _SHOWN_HOSTS = 200, 8
 # Reasons that the Envoy filter gives as well.
-NO_KEY_TO_MOVE = "this rule moves the client's key, and the client sent none, or a placeholder"
+NO_KEY_TO_MOVE = "this rule moves the client's key, and the client sent none that is usable"
 SEVERAL_MODELS = "the query names more than one model"
 DIFFERENT_RULES = "the models in this request belong to different rules; send one request for each"
 FOREIGN_KEY = (

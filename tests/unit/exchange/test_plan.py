@@ -97,6 +97,10 @@ def test_the_default_auth_is_none_for_another_host_and_keep_for_the_same() -> No
         ({"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.k"}, None, "k"),
         ({"cookie": "k", "x-csrf-token": "k", "x-amz-security-token": "k"}, None, None),
         ({"proxy-authorization": "Bearer k"}, None, None),
+        ({"x-api-key": "k", "Authorization": "Bearer "}, "authorization", "k"),
+        ({"Authorization": "Basic"}, None, None),
+        ({"Authorization": "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=c"}, None, None),
+        ({"x-api-key": "k\xe9y", "Authorization": "Bearer k"}, None, "k"),
     ],
 )
 def test_the_clients_own_key_is_found(

@@ -92,8 +92,12 @@ end
 
 -- Return the keys in a header, without their auth schemes.
 function admission.header_keys(headers, name)
-  local found = values(headers, name)
-  for place, value in ipairs(found) do found[place] = keys.bare_key(value) end
+  local found = {}
+  for place, value in ipairs(values(headers, name)) do
+    found[place] = keys.bare_key(value)
+    -- Behind another scheme, such as a signature's, its parameters follow.
+    if name == "authorization" and found[place]:find(" ", 1, true) then break end
+  end
   return found
 end
 

@@ -45,8 +45,8 @@ end
 -- Return a key without its auth scheme, or the password of a Basic one.
 function keys.bare_key(value)
   value = trimmed(value)
-  local blank = value:find(" ", 1, true)
-  local scheme = blank and value:sub(1, blank - 1):lower()
+  local blank = value:find(" ", 1, true) or #value + 1
+  local scheme = value:sub(1, blank - 1):lower()
   if scheme == "bearer" or scheme == "token" then return trimmed(value:sub(blank + 1)) end
   if scheme == "basic" then return password_in(value:sub(blank + 1)) end
   return value
@@ -61,10 +61,10 @@ function keys.equals(key, value)
   return differing == 0
 end
 
--- Return the first of several keys that is no placeholder.
+-- Return the first of several keys that is usable and no placeholder.
 function keys.real_key(candidates)
   for _, key in ipairs(candidates) do
-    if not PLACEHOLDERS[key:lower()] then return key end
+    if not PLACEHOLDERS[key:lower()] and not key:find("[^!-~]") then return key end
   end
 end
 
