@@ -84,7 +84,7 @@ def _model_span(body: Body) -> tuple[int, int] | None:
 
     The body has been checked: where only the top level can have a model, it has exactly one.
     """
-    if body.api.request != OTHER.request:
+    if body.api.request != OTHER.request or body.api.has_resource_names:
         return None
     found = _leading_model(body.raw)
     if not found and body.layout is None:

@@ -275,6 +275,11 @@ def test_the_model_of_a_deployment_is_mapped_before_any_path(path: str) -> None:
     assert step.head.target == f"/openai/deployments/up-a{path}"
 
 
+def test_a_resource_name_at_the_top_keeps_its_prefix() -> None:
+    _, left, _ = run(MAPS, "POST", "/v1beta/interactions", b'{"model":"models/client-a"}')
+    assert left == b'{"model":"models/up-a"}'
+
+
 def test_a_percent_encoded_colon_is_the_colon_of_a_method() -> None:
     target = "/v1beta/models/client-a%3AgenerateContent"
     step, left, _ = run(MAPS, "POST", target, b'{"model":"models/client-a"}')
