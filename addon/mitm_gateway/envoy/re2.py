@@ -39,8 +39,8 @@ def any_spelling(name: str) -> str:
 
 
 def value_regex(globs: Iterable[Glob]) -> str:
-    """Return the expression for a header's value; Envoy joins repeated headers without a blank."""
-    return "|".join(_joined(glob.text, ".*", ".*").replace(r",\ ", r",\ ?") for glob in globs)
+    """Return the expression for a header's value."""
+    return "|".join(_joined(glob.text, ".*", ".*") for glob in globs)
 
 
 def path_regex(globs: Iterable[PathGlob]) -> str:

@@ -137,14 +137,11 @@ def _place_fits(match: Match, path: str, method: str) -> bool:
 
 
 def _headers_fit(wanted: Mapping[str, HeaderTest], head: RequestHead) -> bool:
-    return all(_header_fits(test, head.get(name.lower())) for name, test in wanted.items())
+    return all(_header_fits(test, head.all(name.lower())) for name, test in wanted.items())
 
 
-def _header_fits(wanted: bool | tuple[Glob, ...], value: str | None) -> bool:
+def _header_fits(wanted: bool | tuple[Glob, ...], values: tuple[str, ...]) -> bool:
+    """Report whether any of a header's fields fits, as Envoy decides it."""
     if isinstance(wanted, bool):
-        return wanted == (value is not None)
-    return value is not None and _any_covers(wanted, value)
-
-
-def _any_covers(globs: tuple[Glob, ...], value: str) -> bool:
-    return any(glob.covers(value) for glob in globs)
+        return wanted == bool(values)
+    return any(glob.covers(value) for value in values for glob in wanted)

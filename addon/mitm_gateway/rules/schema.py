@@ -26,10 +26,10 @@ from .fields import (
     Host,
     Method,
     Model,
+    ModelGlob,
     OneOrMany,
     Path,
     Text,
-    TextGlob,
     UpstreamUrl,
     Version,
     as_tuple,
@@ -114,8 +114,8 @@ class Match(Model):
     method: OneOrMany[Method] | None = None
     """Request method, such as `POST`."""
     header: dict[HeaderName, HeaderTest] | None = None
-    """Header names, each with a glob for its value, or `true` for present and `false` for absent."""
-    model: OneOrMany[TextGlob] | None = None
+    """Header names, each with a glob that one of its values matches, or `true` for present and `false` for absent."""
+    model: OneOrMany[ModelGlob] | None = None
     """Model that the client asks for, in the body or the path; `[1m]` at its end may be left out."""
 
     def covers_model(self, name: str | None) -> bool:

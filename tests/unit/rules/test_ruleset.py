@@ -33,6 +33,8 @@ def test_a_rule_for_another_host_does_not_match() -> None:
         ({"path": "/v1/**"}, {"target": "/v1/"}, True),
         ({"path": "/v1/**"}, {"target": "/v1"}, False),
         ({"path": "/v1/**"}, {"target": "/%761/messages"}, True),
+        ({"path": "/m%3Agen/%7Eme/a%2F*"}, {"target": "/m:gen/%7eme/a%2Fx"}, True),
+        ({"path": "/ü*"}, {"target": "/%C3%BCx"}, True),
         ({"path": "/v1/*"}, {"target": "/v1/a/b"}, False),
         ({"path": "/v1/**"}, {"target": "/v1/../admin"}, False),
         ({"path": "/v1/**"}, {"target": "/x?/v1/a"}, False),
@@ -45,6 +47,8 @@ def test_a_rule_for_another_host_does_not_match() -> None:
         ({"header": {"x-app": True}}, {}, False),
         ({"header": {"x-app": False}}, {}, True),
         ({"header": {"x-app": False}}, {"headers": {"x-app": "a"}}, False),
+        ({"header": {"x-app": "b*"}}, {"headers": [("x-app", "a"), ("X-App", "b1")]}, True),
+        ({"header": {"x-app": "a, b"}}, {"headers": [("x-app", "a"), ("x-app", "b")]}, False),
     ],
 )
 def test_all_conditions_must_hold(match: dict[str, Any], head: dict[str, Any], fits: bool) -> None:

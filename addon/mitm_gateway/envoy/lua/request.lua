@@ -75,6 +75,15 @@ end
 
 -- ---- the body ----
 
+-- Report whether any coding of a Content-Encoding changes the body.
+local function is_compressed(encoding)
+  for _, coding in ipairs(text.split(encoding:lower(), ",")) do
+    coding = text.trimmed(coding)
+    if coding ~= "" and coding ~= "identity" then return true end
+  end
+  return false
+end
+
 -- Read and check the request's body, unless it is empty. Without a text it is not JSON, and has no model. Return the
 -- headers: Envoy invalidates the ones that were got before it waited for the body.
 local function read_body(handle, headers, request)
@@ -89,8 +98,7 @@ local function read_body(handle, headers, request)
     return headers
   end
   check_size(size)
-  local encoding = headers:get("content-encoding")
-  if encoding and text.trimmed(encoding):lower() ~= "identity" then refuse(400, REASONS.compressed) end
+  if is_compressed(headers:get("content-encoding") or "") then refuse(400, REASONS.compressed) end
   local content = body:getBytes(0, size)
   request.body = body
   local content_type = headers:get("content-type") or ""
