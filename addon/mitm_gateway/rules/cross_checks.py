@@ -39,6 +39,7 @@ def check_rules(
         yield from _exposed(number, rule)
         yield from _model_targets(number, rule)
         yield from _second_keys(number, rule)
+        yield from _repeated_headers(number, rule, pos)
         if rule.signs and not sigv4.is_available():
             text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}; {installing("aws")}'
             yield Mistake(("rules", number, "auth", "scheme"), text)
@@ -145,6 +146,21 @@ def _second_keys(number: int, rule: Rule) -> Iterator[Mistake]:
                 'expected one of them (with "scheme: none" for a key in the query)'
             )
             yield Mistake(("rules", number, "query", "set", name), text, at_key=True)
+
+
+def _repeated_headers(number: int, rule: Rule, pos: PositionOf) -> Iterator[Mistake]:
+    """Yield header names that differ from an earlier one in their case only."""
+    for place, names in (
+        (("headers", "set"), rule.headers.set),
+        (("match", "header"), rule.match.header or {}),
+    ):
+        loc: Loc = ("rules", number, *place)
+        first: dict[str, str] = {}
+        for name in names:
+            if (earlier := first.setdefault(name.lower(), name)) != name:
+                line = pos((*loc, earlier)).line
+                text = f"duplicate header {shown(name)}; first defined on line {line}, as {shown(earlier)}"
+                yield Mistake((*loc, name), text, at_key=True)
 
 
 def _model_targets(number: int, rule: Rule) -> Iterator[Mistake]:

@@ -9,12 +9,13 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from ..text.redact import looks_like_key, normal_name
-from ..wire.addresses import Upstream, has_odd_segments
+from ..wire.addresses import Upstream, has_odd_segments, normal_path
 from .field_paths import FieldPath, parse_path
 from .patterns import Glob, HostPattern, PathGlob
 
@@ -79,6 +80,9 @@ def parse_size(text: str) -> int:
     return int(found[1]) * _SIZE_BYTES[found[2]]
 
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
 def _parse_path(text: str) -> PathGlob:
     if "/.*" in text or "\\" in text or "^" in text:
         raise ValueError('is a regular expression; expected a glob such as "/v1/**"')
@@ -88,7 +92,8 @@ def _parse_path(text: str) -> PathGlob:
         raise ValueError("contains a query, a fragment or a space; a path is matched without its query")
     if has_odd_segments(text):
         raise ValueError("can never match: it has dot or empty segments, and such requests are refused")
-    return PathGlob(text)
+    encoded = _NOT_ASCII.sub(lambda found: quote(found[0]), text)
+    return PathGlob(normal_path(encoded))  # the form in which requests are matched
 
 
 def _parse_method(text: str) -> str:
@@ -171,14 +176,21 @@ def _parse_body_path(text: str) -> FieldPath:
         raise ValueError(f"is not a path into a body; {fault}") from None
 
 
-# Anchors, classes, alternatives and repeated dots, which no name has; ".*" may follow a number ("gpt-4.*").
-_REGEX = re.compile(r"^\^|\$\Z|\\|(?<![0-9*])\.[*+]|\([^()|]*\||\[[^\[\]]-[^\[\]]\]")
+# Anchors, classes and alternatives, which no name has.
+_MARKS = r"^\^|\$\Z|\\|\([^()|]*\||\[[^\[\]]-[^\[\]]\]|\.\+"
+_REGEX = re.compile(rf"{_MARKS}|(?<![0-9*])\.\*")
+# Names of models have dots behind a vendor ("us.anthropic.*") and a number ("gpt-4.*"), but not behind a family.
+_MODEL_REGEX = re.compile(rf"{_MARKS}|(?<![0-9A-Za-z*])\.\*|(?:claude|opus|sonnet|haiku|gpt|gemini)\.\*")
 
 
-def _parse_glob(text: str) -> Glob:
-    if _REGEX.search(text):
+def _parse_glob(text: str, regex: re.Pattern[str] = _REGEX) -> Glob:
+    if regex.search(text):
         raise ValueError('is a regular expression; expected a glob such as "claude-*", whose "*" is any text')
     return Glob(_parse_text(text))
+
+
+def _parse_model_glob(text: str) -> Glob:
+    return _parse_glob(text, _MODEL_REGEX)
 
 
 def _parse_model_target(text: str) -> str:
@@ -306,7 +318,8 @@ Host = Annotated[HostPattern, *_parsed(_parse_host, "api.anthropic.com")]
 Path = Annotated[PathGlob, *_parsed(_parse_path, "/v1/**")]
 Method = Annotated[str, *_parsed(_parse_method, "POST")]
 TextGlob = Annotated[Glob, *_parsed(_parse_glob, "claude-*")]
-ModelPattern = Annotated[str, *_parsed(lambda text: _parse_glob(text).text, "claude-*")]
+ModelGlob = Annotated[Glob, *_parsed(_parse_model_glob, "claude-*")]
+ModelPattern = Annotated[str, *_parsed(lambda text: _parse_model_glob(text).text, "claude-*")]
 ModelTarget = Annotated[str, *_parsed(_parse_model_target, "anthropic/claude-{1}-4.{2}")]
 # Of an empty list, nothing is kept.
 KeptGlobs = Annotated[

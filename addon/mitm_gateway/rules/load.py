@@ -175,7 +175,8 @@ class _Reading:
             return filled
         # Only what the rule leaves out: the preset's other variables need not be set.
         own, self._environ = self._environ, presets.with_variables(preset, self._environ)
-        provided = self._filled(loc, _without_covered_names(_without(presets.load(preset), filled), filled))
+        left = _without_headers(_without(presets.load(preset), filled), filled)
+        provided = self._filled(loc, _without_covered_names(left, filled))
         self._environ = own
         return _merged(filled, provided)
 
@@ -322,6 +323,17 @@ def _without(low: Any, high: Any) -> Any:
         for key, item in low.items()
         if key not in high or (isinstance(item, dict) and isinstance(high[key], dict))
     }
+
+
+def _without_headers(provided: Any, rule: Any) -> Any:
+    """Return the part of a preset without the headers that the rule sets, in any case."""
+    match provided, rule:
+        case {"headers": {"set": dict(names)}}, {"headers": {"set": dict(own)}}:
+            given = {name.lower() for name in own}
+            left = {name: value for name, value in names.items() if name.lower() not in given}
+            return {**provided, "headers": {**provided["headers"], "set": left}}
+        case _:
+            return provided
 
 
 def _without_covered_names(provided: Any, rule: Any) -> Any:

@@ -178,6 +178,8 @@ class HostPattern:
         name, port = _split_port(with_plain_dots(text))
         if name == "*":
             return cls((), below=True, port=port, text=text)
+        if "**" in name:
+            raise ValueError('contains "**"; expected a form such as "*.example.com", which covers any depth')
         below = name.startswith("*.")
         labels = name[2:] if below else name
         try:
@@ -243,10 +245,19 @@ def _labels(host: str) -> tuple[str, ...]:
     return (host,) if _is_address(host) else tuple(host.split("."))
 
 
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ":" in normal_host(text)
+    except ValueError:
+        return False
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     if text.startswith("["):
         name, bracket, rest = text.partition("]")
         name, colon, port = name + bracket, rest[:1], rest[1:]
+    elif text.count(":") > 1 and _is_ipv6(text):
+        raise ValueError('is an IPv6 address without brackets; expected a form such as "[::1]"')
     else:
         name, colon, port = text.partition(":")
     if not colon:

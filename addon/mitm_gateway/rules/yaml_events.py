@@ -138,7 +138,9 @@ _ESCAPE_FAULT = "an escape that YAML does not have; put text with a backslash in
 _INDENTATION_FAULT = (
     "wrong indentation, or text that needs quotes; expected the keys of a mapping in one column"
 )
-_NAME_FAULT = 'an anchor or alias without a name; put text that starts with "&" or "*" in quotes'
+_NAME_FAULT = (
+    'an anchor or alias without a name; put text with "&" or "*" at its start or behind a bracket in quotes'
+)
 _COLON_FAULT = (
     '":" makes a mapping, which is not allowed here; put the text in quotes, or all keys in one column'
 )
@@ -171,6 +173,9 @@ def _syntax_fault(message: str, character: str) -> str:
     if "cannot start any token" in message:
         known = f'"{character}"' if character in ("@", "`", "%") else "this character"
         return f"text cannot start with {known}; put it in quotes"
+    if "',' or '" in message and character in ("{", "["):
+        kind = "mapping" if character == "{" else "list"
+        return f'"{character}" begins a {kind} here; put text that contains it in quotes'
     for part, ours in _SYNTAX_FAULTS:
         if part in message:
             return ours

@@ -86,6 +86,20 @@ rules:
     assert rule.name == "rule 1"
 
 
+def test_a_header_of_a_rule_replaces_its_presets_in_any_case() -> None:
+    (rule,) = rules(
+        """
+credentials: {k: {env: K}}
+rules:
+  - preset: github-copilot
+    auth: {credential: k}
+    headers: {set: {editor-version: mine}}
+"""
+    ).rules
+    assert [name for name in rule.headers.set if name.lower() == "editor-version"] == ["editor-version"]
+    assert "Copilot-Integration-Id" in rule.headers.set
+
+
 def test_a_presets_variable_is_needed_only_where_the_rule_leaves_it_to_the_preset() -> None:
     with pytest.raises(RulesError, match='needs the environment variable "LITELLM_URL"'):
         rules("credentials: {k: {env: K}}\nrules:\n  - {preset: litellm, auth: {credential: k}}")
