@@ -10,6 +10,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 from hpack import Encoder
+from hyperframe.frame import HeadersFrame, SettingsFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import options
@@ -35,6 +36,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TUNNEL: dict[str, Any] = {"target": (HOST, 443), "sni": HOST, "answer": ANSWER, "upstream_tls": False}
 H2 = {**TUNNEL, "alpn": b"h2"}
 Fields = Sequence[tuple[str, str]]
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GET: Fields = ((":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/"))
 
 
@@ -125,6 +127,31 @@ async def test_the_second_head_of_a_connection_is_bounded_too(context: taddons.c
     assert connection.sent[HOST, 443].count(b"GET") == 1
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"1;" + b"a" * LIMIT, id="chunk"),
+        pytest.param(b"0\r\n" + b"x-a: b\r\n" * (LIMIT // 8 + 1), id="trailers"),
+    ],
+)
+async def test_an_endless_part_of_a_chunked_body_ends_the_connection(
+    context: taddons.context, rest: bytes
+) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n" % HOST.encode()
+    connection = await sent(context, head + rest, 65536, **{**TUNNEL, "answer": b""})
+    assert not connection.client.connected
+    assert (b"the message head is too large" in connection.got) or not connection.got
+
+
+async def test_a_client_cannot_send_far_ahead_of_its_answers(context: taddons.context) -> None:
+    connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": b""})
+    for _ in range(heads.MAX_AHEAD_BYTES >> 20):
+        await connection.receive(b"a" * (1 << 20))
+    assert connection.client.connected
+    await connection.receive(b"a")
+    assert not connection.client.connected
+
+
 async def test_an_http1_response_head_over_the_limit_is_502(context: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * LIMIT + b"\r\n\r\n"
     connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": answer})
@@ -186,6 +213,18 @@ async def test_an_http2_head_over_128_kib_is_431_and_the_connection_serves_on(
     assert b"the request's head is too large" in body
     assert client.upstream == b""
     assert await client.ask([*GET, ("x-a", "a" * 100_000)]) == (200, b"ok")
+
+
+async def test_a_small_http2_head_that_unpacks_to_megabytes_ends_the_connection(
+    context: taddons.context,
+) -> None:
+    # A field of 4 KB, and bytes of which each repeats it; reading a megabyte of them would take a second.
+    bomb = Encoder().encode([*GET, ("x-a", "a" * 4000)]) + b"\xbe" * 1000
+    head = HeadersFrame(1, data=bomb, flags=["END_HEADERS", "END_STREAM"])
+    connection = await sent(context, PREFACE + SettingsFrame(0).serialize() + head.serialize(), 65536, **H2)
+    assert not connection.client.connected
+    assert b"431" not in connection.got
+    assert not any(connection.sent.values())
 
 
 @given(st.binary(max_size=2000))

@@ -198,25 +198,34 @@ def is_bounded(pattern: re.Pattern[Any], width: int) -> bool:
     return int(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE).getwidth()[1]) <= width
 
 
-def samples(pattern: re.Pattern[Any]) -> tuple[str, str]:
-    """Return a short text that the expression is likely to match, and the characters that it mentions."""
+def samples(pattern: re.Pattern[Any]) -> tuple[list[str], str]:
+    """Return short texts that the alternatives are likely to match, and the characters that they mention."""
     characters: dict[str, None] = {}
-    text = _sample(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE), characters)
-    return text, "".join(characters)
+    tree = _parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)
+    texts = [_sample(tree, characters, number) for number in range(_alternatives(tree))]
+    return list(dict.fromkeys(texts)), "".join(characters)
 
 
-def _sample(nodes: Any, characters: dict[str, None]) -> str:
+def _alternatives(nodes: Any) -> int:
+    """Return the most alternatives in one place of an expression."""
+    inside = [len(arg[1]) if kind is op.BRANCH else 1 for kind, arg in nodes]
+    return max([1, *inside, *(_alternatives(each) for kind, arg in nodes for each in _parts(kind, arg))])
+
+
+def _parts(kind: Any, arg: Any) -> list[Any]:
+    if kind is op.BRANCH:
+        return list(arg[1])
+    part = {op.SUBPATTERN: 3, op.ATOMIC_GROUP: None}.get(kind, 2 if kind in _REPEATS else -1)
+    return [] if part == -1 else [arg if part is None else arg[part]]
+
+
+def _sample(nodes: Any, characters: dict[str, None], number: int) -> str:
+    """Return a text with the alternative of this number, or the last one, in each place."""
     text = ""
     for kind, arg in nodes:
-        if kind in _REPEATS:
-            text += _sample(arg[2], characters) * max(arg[0], 1)
-        elif kind is op.SUBPATTERN:
-            text += _sample(arg[3], characters)
-        elif kind is op.ATOMIC_GROUP:
-            text += _sample(arg, characters)
-        elif kind is op.BRANCH:
-            branches = [_sample(branch, characters) for branch in arg[1]]
-            text += branches[0]
+        parts = [_sample(each, characters, number) for each in _parts(kind, arg)]
+        if parts:
+            text += parts[min(number, len(parts) - 1)] * (max(arg[0], 1) if kind in _REPEATS else 1)
         elif kind in _SINGLE:
             character = _fitting(kind, arg)
             characters[character] = None

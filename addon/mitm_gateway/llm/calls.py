@@ -15,7 +15,7 @@ from .apis import APIS, OTHER, Api, Form
 # The vendors' own hosts, for endpoints that several APIs share.
 _FORMS: tuple[tuple[Form, re.Pattern[str]], ...] = (
     ("openai", re.compile(r"api\.openai\.com|.+\.openai\.azure\.com")),
-    ("gemini", re.compile(r"generativelanguage\.googleapis\.com|(?:.+-)?aiplatform(?:\..+\.rep)?\.googleapis\.com")),
+    ("gemini", re.compile(r"(?:generativelanguage|(?:[\w-]+-)?aiplatform(?:\.[\w-]+\.rep)?)\.googleapis\.com")),
     ("bedrock", re.compile(r"bedrock-runtime[\w-]*\..+")),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The cache for functions of text from peers."""
 
-from mitm_gateway.text.short_cache import MAX_CACHED_LENGTH, remember_short
+from mitm_gateway.text.short_cache import MAX_CACHED, MAX_CACHED_LENGTH, remember_short
 
 
 def test_only_short_texts_are_remembered() -> None:
@@ -19,3 +19,10 @@ def test_only_short_texts_are_remembered() -> None:
         MAX_CACHED_LENGTH + 1,
         MAX_CACHED_LENGTH + 1,
     ]
+
+
+def test_a_bounded_number_of_texts_is_remembered() -> None:
+    remembered = remember_short(str.upper)
+    for number in range(3 * MAX_CACHED):
+        remembered(str(number))
+        assert len(remembered.__self__) <= MAX_CACHED  # type: ignore[attr-defined]
