@@ -38,6 +38,10 @@ def test_the_text_around_the_bytes_is_still_logged() -> None:
     assert logged("error: b'a' and \"c\" of the client's") == "error: b'…' and \"c\" of the client's"
 
 
+def test_a_log_line_acts_on_no_terminal() -> None:
+    assert logged("closed: \x1b]0;title\x07\x9b\u202e").isprintable()
+
+
 def test_a_log_line_keeps_only_the_names_of_a_query() -> None:
     line = "Request(POST api.anthropic.com:443/v1/messages?api_key=plain-word&alt=sse) …"
     assert logged(line) == "Request(POST api.anthropic.com:443/v1/messages?api_key=****&alt=sse) …"

@@ -1,6 +1,8 @@
 """Peers are admitted by their address, or by the mode of the listener where addresses mean nothing."""
 
+import pytest
 from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import tflow
 
 from mitm_gateway.exchange.guard import Policy
@@ -39,6 +41,18 @@ def test_a_peer_is_judged_by_mode_and_address(mode: str, peer: str, allowed: boo
     client.peername, client.proxy_mode, client.error = (peer, 1), ProxyMode.parse(mode), None
     Connections(lifecycle, requests).admit(client)
     assert (client.error is None) is (allowed or has_keys)
+
+
+def test_a_passing_host_that_fails_is_logged_once_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    requests = Requests()
+    connections = Connections(Lifecycle(None, Recorder(), requests), requests)
+    server = tflow.tserver_conn()
+    server.address, server.error = ("passing.test", 443), "a fault\nof the peer\x1b]0;title\x07\x9b"
+    for _ in range(2):
+        connections.note_failed(ServerConnectionHookData(server, tflow.tclient_conn()))
+    [message] = caplog.messages
+    assert message.startswith("passing.test:443: a fault")
+    assert message.isprintable()
 
 
 # ---- the gateway as its own client ----

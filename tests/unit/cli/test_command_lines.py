@@ -192,6 +192,14 @@ def test_a_busy_port_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str
         )
 
 
+def test_messages_act_on_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    common.say("\x1b]0;title\x07\x9b\u202e")
+    common.print_fault("\x1b]0;title\x07\x9b\u202e")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.isprintable()
+    assert second.isprintable()
+
+
 def test_ports_beyond_the_last_do_not_exist() -> None:
     told = serve.port_fault("127.0.0.1", range(65536, 65538))
     assert told == "port 65536 does not exist; choose a smaller one with --port"

@@ -180,7 +180,10 @@ HOSTILE = "\x1b]0;owned\x07\nforged line\x9b\u202e\ud800" + "m" * 1_000_000
 def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
     record = replace(planned(), model=HOSTILE, model_sent=HOSTILE + "x", error=HOSTILE[:40], status=200)
     record.method = HOSTILE
-    for text in (comment_of(Report.of(record)), *Report.of(record).log_entry().values()):
+    failed = replace(record, total_s=1.0)
+    assert "forged line" in comment_of(Report.of(failed)).partition(",")[2]
+    comments = [comment_of(Report.of(each)) for each in (record, failed)]
+    for text in (*comments, *Report.of(record).log_entry().values()):
         shown = str(text)
         shown.encode()
         assert shown.isprintable()

@@ -111,8 +111,9 @@ def test_a_table_fits_the_width_that_there_is(width: int) -> None:
 def test_invented_model_names_share_a_row() -> None:
     stats = Stats()
     for number in range(2 * MAX_ROWS + 100):
-        stats.add({"rule": "r", "model": f"{number}-{'x' * 10_000}", "status": 200})
+        stats.add({"rule": "r", "model": f"{number}-\x1b\n{'x' * 10_000}", "status": 200})
     lines = stats.table()
+    assert all(map(str.isprintable, lines))
     assert len(lines) == 2 * MAX_ROWS + 3
     assert [line.split()[2] for line in lines if OTHERS in line] == ["100"]
     assert max(map(len, lines)) < 500
