@@ -131,9 +131,11 @@ class Logged:
         self.proxy = proxy
         self._count = 0
 
-    def ask(self, name: str, target: str, *headers: tuple[str, str], leaves: bool = False) -> None:
+    def ask(
+        self, name: str, target: str, *headers: tuple[str, str], leaves: bool = False, model: str = "a"
+    ) -> None:
         method = "GET" if target == "/v1/models" else "POST"
-        body = b'{"model":"a"}' if method == "POST" else b""
+        body = json.dumps({"model": model}).encode() if method == "POST" else b""
         with Wire(self.proxy.port) as client:
             client.send_request(method, target, [("Host", "localhost"), ("X-Case", name), *headers], body)
             if leaves:
@@ -142,9 +144,9 @@ class Logged:
                 with contextlib.suppress(ConnectionError, EOFError):
                     client.read_response(method)
 
-    def line(self, name: str, target: str, *headers: tuple[str, str], leaves: bool = False) -> dict[str, Any]:
+    def line(self, name: str, target: str, *headers: tuple[str, str], **more: Any) -> dict[str, Any]:
         """Send a request; return its line of the log."""
-        self.ask(name, target, *headers, leaves=leaves)
+        self.ask(name, target, *headers, **more)
         self._count += 1
         return self.proxy.log_line(self._count - 1)
 
@@ -203,3 +205,19 @@ def test_no_key_is_logged_as_a_session_or_in_a_path(logged: Logged) -> None:
     assert (line.get("session"), line["path"]) == (None, "****")
     assert logged.line("a stream that ends in a key", "/v1/messages")["refusal"] == "upstream: ****"
     assert GW not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("\x1b[2J\n\x9b\u202e", "␛[2J␊\\u009b\\u202e"),
+        ("m" * 300, "m" * 255 + "…"),
+        ("sk-ant-api03-abcdefghijkl", "****"),
+    ],
+    ids=["escapes", "long", "key"],
+)
+def test_a_models_name_is_logged_on_one_line_and_without_a_key(
+    logged: Logged, model: str, shown: str
+) -> None:
+    line = logged.line("a whole body", "/v1/messages", model=model)
+    assert (line["model"], line["model_sent"]) == (shown, shown)

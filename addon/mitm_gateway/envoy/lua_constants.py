@@ -29,6 +29,7 @@ from ..llm.errors import error_body, error_headers
 from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
 from ..text import bounded_json, redact
 from ..text.echoes import MAX_DECODINGS
+from ..text.printable import MAX_NAME
 from ..wire import aws_eventstream, sse
 from ..wire.refusal import Refusal
 from . import refusals
@@ -106,6 +107,7 @@ def constants() -> dict[str, Any]:
         "growth": _growth(),
         "logged_names": LOGGED_NAMES,
         "max_logged_name": MAX_LOGGED_NAME,
+        "max_shown_name": MAX_NAME,
         "key_marks": redact.KEY_MARKS,
         "mask": redact.MASK,
         "max_digits": sys.int_info.default_max_str_digits,

@@ -16,6 +16,7 @@ from mitm_gateway.llm.calls import form_on, has_two_readings, identify
 from mitm_gateway.llm.errors import error_body, error_headers
 from mitm_gateway.rules.edits import Beta, Models
 from mitm_gateway.rules.schema import Rule
+from mitm_gateway.text.printable import shown_name
 from mitm_gateway.text.redact import (
     KEY_ENDINGS,
     KEY_NAMES,
@@ -131,6 +132,22 @@ def test_keys_are_found_in_values_alike(lua: Library, value: str) -> None:
 def test_a_logged_path_shows_no_key_that_the_addon_masks(lua: Library, path: str) -> None:
     shown = as_text(lua.call("logged.masked", path))
     assert shown == MASK or (shown == path and masked_text(path) == path)
+
+
+@given(
+    joined("\x1b]0;t\x07", "\x9b", "\r\n", "\n", "\t", "\x7f", "\u061c\u200e\u2028\u202e\u2066", "\ud800", "\U000e0041",
+           "é€🙂", "claude-x", "\xa0\xad\u2065", "m" * 100, "\x00" * 90)
+)  # fmt: skip
+@example("m" * 256)
+@example("m" * 257)
+@example("é" * 256)
+def test_a_logged_name_is_printable_and_short_alike(lua: Library, name: str) -> None:
+    shown: bytes = lua.call("logged.shown", name.encode("utf-8", "surrogatepass"))
+    assert shown.decode() == shown_name(name)
+
+
+def test_a_logged_name_shows_no_key(lua: Library) -> None:
+    assert as_text(lua.call("logged.shown", "sk-ant-0123456789abcdef0123")) == MASK
 
 
 @given(st.lists(VALUES, max_size=3))

@@ -32,6 +32,7 @@ CALLS: dict[str, str] = {
     "head.has_odd_segments": "return head.has_odd_segments",
     "head.identify": "return function(path) return head.identify('POST', path) end",
     "keys.bare_key": "return keys.bare_key",
+    "logged.shown": "CONSTANTS.max_shown_name = 1000000 return logged.shown",
     "keys.query_keys": "return function(query) return keys.query_keys(query, keys.is_key_parameter) end",
     "keys.websocket_keys": "return keys.websocket_keys",
     "keys.without_websocket_key": "return keys.without_websocket_key",

@@ -31,6 +31,19 @@ def sent(exchange: Exchange, step: Step) -> dict[str, str]:
     return {as_text(name).lower(): as_text(value) for name, value in fields}
 
 
+@pytest.mark.parametrize("value", ["foo", "h2c", "websocket, foo"])
+def test_a_request_leaves_without_another_upgrade_whether_a_rule_takes_it_or_not(value: str) -> None:
+    head = make_head(headers={"Connection": "keep-alive, Upgrade", "Upgrade": value, **KEY})
+    ruled = begun(PLAIN)
+    assert isinstance(ruled.on_request_head(head), NeedCredentials)
+    passed = begun(make_rule(host="other.test"), unmatched="pass").on_request_head(head)
+    assert isinstance(passed, Pass)
+    kept = {as_text(name).lower(): as_text(value) for name, value in passed.fields}
+    for fields in (sent(ruled, ruled.on_credentials(VALUES)), kept):
+        assert "upgrade" not in fields
+        assert "upgrade" not in fields["connection"].lower()
+
+
 def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

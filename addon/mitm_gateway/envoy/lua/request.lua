@@ -156,8 +156,10 @@ local function finish(handle, headers, request, rule)
   if rule and request.model then
     local is_renamed = request.sent and request.sent ~= request.model
     if not (restores and is_renamed) then notes:set(NOTES, "stays", true) end
-    notes:set(NOTES, "model", request.model)
-    notes:set(NOTES, "model_sent", request.sent or request.model)
+    local shown = logged.shown(request.model)
+    notes:set(NOTES, "model", shown)
+    notes:set(NOTES, "model_sent", is_renamed and logged.shown(request.sent) or shown)
+    if shown ~= request.model then notes:set(NOTES, "asked", request.model) end
   end
   headers:replace(DONE, tostring(request.number))
 end

@@ -19,7 +19,7 @@ local function rename_for(noted)
     return restore.by_name(function(sent) return models.asked_for(map, sent) end)
   end
   local keeps_resource = CONSTANTS.responses[noted.api or 1].has_resource_names
-  return noted.model and not noted.stays and restore.always(write_asked(noted.model), keeps_resource)
+  return noted.model and not noted.stays and restore.always(write_asked(noted.asked or noted.model), keeps_resource)
 end
 
 local function is_never_json(content_type)
