@@ -105,11 +105,7 @@ def constants() -> dict[str, Any]:
         "max_depth": _MAX_DEPTH,
         "max_members": json_body.MAX_MEMBERS,
         "growth": _growth(),
-        "logged_names": LOGGED_NAMES,
-        "max_logged_name": MAX_LOGGED_NAME,
-        "max_shown_name": MAX_NAME,
-        "key_marks": redact.KEY_MARKS,
-        "mask": redact.MASK,
+        **_logging(),
         "max_digits": sys.int_info.default_max_str_digits,
         "estimated_members": local_answers.ESTIMATED_MEMBERS,
         "count_keys": local_answers.COUNT_KEYS,
@@ -159,6 +155,17 @@ def _usage_marks() -> list[list[str]]:
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
     kinds = [['"object"', '"object"%s*:%s*"response"'], ['"interaction"']]
     return [['"error"'], *counts, *stops, *kinds]
+
+
+def _logging() -> dict[str, Any]:
+    """Return what the filter needs for texts of a client in the access log."""
+    return {
+        "logged_names": LOGGED_NAMES,
+        "max_logged_name": MAX_LOGGED_NAME,
+        "max_shown_name": MAX_NAME,
+        "key_marks": redact.KEY_MARKS,
+        "mask": redact.MASK,
+    }
 
 
 def _growth() -> Mapping[str, int]:
