@@ -3,7 +3,7 @@
 //   load PORT CONNECTIONS SECONDS REQUESTS BODY [HEADER...]
 //
 // Ends after SECONDS or after REQUESTS in all. Prints one line of JSON, times in milliseconds: of a request, to the
-// head of its answer, to the first event of a stream, and from an event's writing (at=NANOSECONDS) to its arrival.
+// first byte of its answer, to the first event of a stream, and from an event's writing (at=NANOSECONDS) to its arrival.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -46,11 +46,31 @@ static void add(Times *times, long value) {
     times->values[times->used++] = value;
 }
 
+// Waits for a peer's next byte; returns when the kernel had it. This program may have to wait for a core until then.
+static long arrival(int fd) {
+    char byte;
+    union {
+        char room[CMSG_SPACE(sizeof(struct timespec))];
+        struct cmsghdr head;
+    } control;
+    struct iovec place = {&byte, 1};
+    struct msghdr message = {.msg_iov = &place, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct timespec t, real;
+    if (recvmsg(fd, &message, MSG_PEEK) <= 0) return 0;
+    long here = now();
+    clock_gettime(CLOCK_REALTIME, &real);
+    struct cmsghdr *stamp = CMSG_FIRSTHDR(&message);
+    if (!stamp || stamp->cmsg_type != SCM_TIMESTAMPNS) return here;
+    memcpy(&t, CMSG_DATA(stamp), sizeof t);
+    return here - (real.tv_sec - t.tv_sec) * 1000000000L - (real.tv_nsec - t.tv_nsec);
+}
+
 static int dial(void) {
     struct sockaddr_in place = {AF_INET, htons(port), {htonl(INADDR_LOOPBACK)}, {0}};
     struct timeval patience = {60, 0};
     int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (!connect(fd, (void *)&place, sizeof place)) return fd;
     close(fd);
@@ -76,6 +96,9 @@ static int ask(Client *c) {
         if (n <= 0) return 0;
         sent += n;
     }
+    long began = arrival(c->fd);
+    if (!began) return 0;
+    add(&c->heads, began - start);
     c->used = 0;
     for (;;) {
         if (c->room - c->used < 65536) c->data = realloc(c->data, c->room = c->room * 2 + 65536);
@@ -86,7 +109,6 @@ static int ask(Client *c) {
         if (end) {
             seen = head = end + 4 - c->data;
             *end = 0;
-            add(&c->heads, now() - start);
             is_stream = strcasestr(c->data, "\ncontent-type: text/event-stream") != NULL;
             char *length = strcasestr(c->data, "\ncontent-length:");
             chunked = strcasestr(c->data, "\ntransfer-encoding: chunked") != NULL;

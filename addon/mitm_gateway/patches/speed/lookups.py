@@ -12,7 +12,6 @@ from typing import Any
 
 from mitmproxy import hooks, http
 from mitmproxy.coretypes import multidict
-from mitmproxy.proxy.context import Context
 
 from ..patch import Patches, Unexpected, expect
 
@@ -59,21 +58,6 @@ def plain_headers(patches: Patches) -> None:
 
 def _lowered(name: str | bytes) -> bytes:
     return (name if isinstance(name, bytes) else http._always_bytes(name)).lower()
-
-
-def plain_forks(patches: Patches) -> None:
-    """Fork a context, as each request does, without creating a server connection that is then discarded."""
-    fork = Context.fork
-    if set(fork.__code__.co_names) != {"Context", "client", "options", "server", "layers", "copy"}:
-        raise Unexpected("Context.fork")
-
-    def plain_fork(self: Context) -> Context:
-        forked = object.__new__(Context)
-        forked.__dict__.update(self.__dict__)
-        forked.layers = self.layers.copy()
-        return forked
-
-    patches.set(Context, "fork", plain_fork)
 
 
 def plain_checks(patches: Patches) -> None:

@@ -1,4 +1,4 @@
-"""Sockets: received data is handled at once, and the pieces of a message are written together."""
+"""Sockets: received data is handled at once, and the pieces of a response are written together."""
 
 from __future__ import annotations
 
@@ -189,50 +189,37 @@ def plain_bodies(patches: Patches) -> None:
 
 
 def join_writes(patches: Patches) -> None:
-    """Write everything that answers one event at once."""
-    Sending().install(patches)
+    """Write what answers one event to a client at once.
 
+    Upstreams get the head first: a server that waits can read it while the body follows.
+    """
+    handler = server.ConnectionHandler
+    serve, take = handler.handle_connection, handler.server_event
+    expect(serve, "self", "connection")
+    expect(take, "self", "event")
+    corks: weakref.WeakSet[Cork] = weakref.WeakSet()
+    holding: list[Cork] = []
 
-class Sending:
-    """One write for everything that answers an event: head, body and end instead of three writes."""
+    async def handle_connection(self: Any, connection: Any) -> None:
+        writer = self.transports[connection].writer
+        if type(connection) is Client and isinstance(writer, asyncio.StreamWriter):
+            corks.add(Cork(writer, holding))  # the writer keeps it alive
+        await serve(self, connection)
 
-    def __init__(self) -> None:
-        self._holding: list[Cork] = []
+    async def server_event(self: Any, event: Any) -> None:
+        try:
+            await take(self, event)
+        finally:
+            while holding:
+                holding.pop().flush()
 
-    def install(self, patches: Patches) -> None:
-        """Wrap each connection's writer."""
-        handler = server.ConnectionHandler
-        serve, take = handler.handle_connection, handler.server_event
-        expect(serve, "self", "connection")
-        expect(take, "self", "event")
-        corks: weakref.WeakSet[Cork] = weakref.WeakSet()
-        sending = self
+    def undo() -> None:
+        for cork in corks:
+            cork.take_out()
 
-        async def handle_connection(self: Any, connection: Any) -> None:
-            writer = self.transports[connection].writer
-            # The writer keeps it alive while the connection is served.
-            cork = Cork(writer, sending._holding) if isinstance(writer, asyncio.StreamWriter) else None
-            if cork is not None:
-                corks.add(cork)
-            await serve(self, connection)
-
-        async def server_event(self: Any, event: Any) -> None:
-            try:
-                await take(self, event)
-            finally:
-                sending._send()
-
-        def undo() -> None:
-            for cork in corks:
-                cork.take_out()
-
-        patches.set(handler, "handle_connection", handle_connection)
-        patches.set(handler, "server_event", server_event)
-        patches.on_undo(undo)
-
-    def _send(self) -> None:
-        while self._holding:
-            self._holding.pop().flush()
+    patches.set(handler, "handle_connection", handle_connection)
+    patches.set(handler, "server_event", server_event)
+    patches.on_undo(undo)
 
 
 def _passed_on(connection: Any, reader: ContentLengthReader, event: events.DataReceived) -> Iterator[Any]:
