@@ -125,8 +125,8 @@ def quietly(function: Callable[..., object], *arguments: Any) -> object:
 def feed(reader: Any, data: bytes) -> object:
     """Feed the text at once and in small pieces."""
     reader.feed(data)
-    for start in range(0, len(data), 7):
-        reader.feed(data[start : start + 7])
+    for start in range(0, len(data), 29):
+        reader.feed(data[start : start + 29])
     return reader
 
 

@@ -78,8 +78,3 @@ SECOND = """
     upstream: UPSTREAM/rest
     auth: {scheme: x-api-key, credential: other}
 """
-
-SOCKET = (
-    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-)  # fmt: skip

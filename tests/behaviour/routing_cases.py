@@ -1,7 +1,7 @@
 """Cases of paths, queries, models and forms: which rule takes a request, and which model leaves."""
 
-from behaviour.case import MODELS, SECOND, SOCKET, Case, body_case, form, form_type
-from support.constants import CK, GW
+from behaviour.case import MODELS, SECOND, Case, body_case, form, form_type
+from support.constants import CK, GW, UPGRADE
 
 ROUTING_CASES = [
     Case("base path without a second version", match="path: /v1/**", target="/v1/messages?beta=true",
@@ -162,7 +162,7 @@ ROUTING_CASES = [
           b'{"tools":[{"type":"f","x":1}]}', rule='body: {remove: ["tools[type=web_*]"]}'),
     *(
         Case(f"a WebSocket whose messages {reads}", rule, match=match, more=SECOND, method="GET", body=b"",
-             target="/v1/responses", headers=SOCKET, status=426, sent_target=None)
+             target="/v1/responses", headers=UPGRADE, status=426, sent_target=None)
         for reads, rule, match in [
             ("name models", MODELS, "path: /v1/**"), ("are edited", "body: {remove: [store]}", "path: /v1/**"),
             ("have betas", "beta: {drop: [x]}", "path: /v1/**"), ("decide", "", 'path: /v1/**, model: "gpt-5*"'),

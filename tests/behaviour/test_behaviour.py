@@ -19,7 +19,7 @@ from support.envoy import Envoy
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.starters import RunClaude, StartRecorder
-from support.wire import Http2Client, Response, Wire
+from support.wire import Http2Client, Response, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -127,7 +127,7 @@ def test_the_engine_handles_the_case(all_cases: Shared, number: int) -> None:
 
 def ask_over_http2(client: Http2Client, case: Case, number: int, scheme: str, authority: str) -> Response:
     headers = [(name.lower(), value) for name, value in case.headers if name != "Transfer-Encoding"]
-    head = [(":method", case.method), (":scheme", scheme), (":authority", authority), (":path", case.target)]
+    head = pseudo_headers(authority, case.target, case.method, scheme)
     has_type = any(name == "content-type" for name, _ in headers)
     more = [("x-case", str(number)), *([] if has_type else [("content-type", "application/json")])]
     return client.request([*head, *headers, *more], case.plain_body)

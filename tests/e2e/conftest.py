@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
-from support.answers import Script, claude_answers, json_reply, message
+from support.answers import Reply, Script, claude_answers, json_reply, message
 from support.certificates import Authority
 from support.constants import API, ENV, REVERSE
+from support.envoy import Envoy
+from support.one_envoy import StartOne
+from support.one_envoy import rules as envoy_rules
 from support.one_gateway import StartGateway, rules
 from support.presets import KEY, Setting, StartPreset
 from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.starters import StartMitmdump, StartRecorder
+from support.starters import StartEnvoy, StartMitmdump, StartRecorder
 
 
 @pytest.fixture
@@ -29,6 +32,17 @@ def gateway(recorder: StartRecorder, mitmdump: StartMitmdump) -> StartGateway:
         upstream = recorder(script or json_reply(message()))
         settings = {"modes": REVERSE, "env": ENV, **options}
         return upstream, mitmdump(*args, rules=rules(upstream, extra, auth), **settings)
+
+    return start
+
+
+@pytest.fixture
+def one_envoy(recorder: StartRecorder, envoy: StartEnvoy) -> StartOne:
+    """Start a rule and its upstream: `one_envoy(script, further keys of the rule, **options of an export)`."""
+
+    def start(script: Script | None = None, more: str = "", **options: Any) -> tuple[Recorder, Envoy]:
+        upstream = recorder(script or Reply(200, b"{}"))
+        return upstream, envoy(envoy_rules(upstream.url, more), **options)
 
     return start
 

@@ -12,9 +12,8 @@ import pytest
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.proxy.layers.http import _http1
 
-from mitm_gateway.cli.doctor import findings, network, upstreams
+from mitm_gateway.cli.doctor import findings, network, trust, upstreams
 from mitm_gateway.cli.doctor.finding import Fault, Note, Subject
-from mitm_gateway.cli.doctor.trust import time_left
 from mitm_gateway.patches.table import PATCHES
 from support.certificates import Authority
 from support.launcher import Command
@@ -259,11 +258,13 @@ def test_files_that_other_users_can_write_or_read_are_faults(sound: Subject, tmp
     assert "others may write this file" in faults(sound)[0]
 
 
-def test_clients_behind_an_https_proxy_must_trust_its_ca(sound: Subject, authority: Authority) -> None:
+def test_clients_behind_an_https_proxy_must_trust_its_ca(
+    sound: Subject, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "_CA_WARNING", datetime.timedelta(days=10_000))
     ca = sound.confdir / "mitmproxy-ca-cert.pem"
     ca.write_bytes(authority.ca_file.read_bytes())
     subject = with_env(sound, HTTPS_PROXY="http://127.0.0.1:8080", NODE_EXTRA_CA_CERTS=str(ca))
-    # The CA of the tests is valid for a week.
     assert faults(subject) == [
         f"{ca}: the certificate expires soon",
         "Python and curl do not trust the proxy's CA",
@@ -317,4 +318,4 @@ def test_the_command_prints_fixes_and_exits_with_1(tmp_path: Path) -> None:
 def test_an_unreadable_certificate_counts_as_expired(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("rubbish")
-    assert time_left(broken) == datetime.timedelta(0)
+    assert trust.time_left(broken) == datetime.timedelta(0)

@@ -13,12 +13,12 @@ from support.answers import Bytes, Reply, json_reply, message
 from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
-from support.one_envoy import ask, error_of, rules
+from support.one_envoy import StartOne, ask, error_of, rules
 from support.processes import unused_port
 from support.recorder import Recorder
 from support.starters import StartEnvoy, StartRecorder
 from support.waiting import wait_until
-from support.wire import Http2Client, Wire
+from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -85,12 +85,9 @@ def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
 
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
-    envoy: StartEnvoy, recorder: StartRecorder, more: str
-) -> None:
+def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(one_envoy: StartOne, more: str) -> None:
     fields = (("Access-Control-Allow-Origin", "*"), ("X-Else", "1"), ("Alt-Svc", 'h3=":8443"'))
-    upstream = recorder(json_reply({}, headers=fields))
-    proxy = envoy(rules(upstream.url, more), origins=("https://ours.test",))
+    upstream, proxy = one_envoy(json_reply({}, headers=fields), more, origins=("https://ours.test",))
     ours = ask(proxy, ("Origin", "https://Ours.test"), ("Sec-Fetch-Site", "cross-site"))
     assert (ours.status, ours.header("access-control-allow-origin")) == (200, "*")
     nobodys = ask(proxy)
@@ -104,12 +101,9 @@ def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["plain", "filtered"])
-def test_a_websocket_is_opened_with_the_gateways_key(
-    envoy: StartEnvoy, recorder: StartRecorder, tokens: bool
-) -> None:
+def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOne, tokens: bool) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    upstream = recorder(Bytes(head + b"first frame"))
-    proxy = envoy(rules(upstream.url), tokens=tokens)
+    upstream, proxy = one_envoy(Bytes(head + b"first frame"), tokens=tokens)
     with Wire(proxy.port) as client:
         client.send(
             b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -165,15 +159,12 @@ def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: StartEnvoy
     ],
     ids=["in the hook", "in a request", "in a refusal"],
 )
-def test_a_fault_in_the_filter_sends_nothing(
-    envoy: StartEnvoy, recorder: StartRecorder, place: str, fault: str
-) -> None:
+def test_a_fault_in_the_filter_sends_nothing(one_envoy: StartOne, place: str, fault: str) -> None:
     def planted(text: str) -> str:
         assert place in text
         return text.replace(place, fault)
 
-    upstream = recorder(json_reply({}))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), edit=planted)
+    upstream, proxy = one_envoy(more="models: {default: gw-model}", edit=planted)
     # The last one is refused; the others are good.
     target = "/v1/../messages" if "answer" in place else "/v1/messages"
     answer = ask(proxy, ("x-api-key", CK), target=target)
@@ -247,9 +238,8 @@ def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
     wait_until(sent, proxy.output)
 
 
-def test_rules_without_a_filter_refuse_the_same_requests(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url), body_limit=1000)
+def test_rules_without_a_filter_refuse_the_same_requests(one_envoy: StartOne) -> None:
+    upstream, proxy = one_envoy(body_limit=1000)
     assert ask(proxy, target="/v1/" + "a" * 9000).status == 400
     assert ask(proxy, target="/v1/./a").status == 400
     assert ask(proxy, method="TRACE", body=b"").status == 403
@@ -265,12 +255,7 @@ def test_a_clients_trailers_are_not_forwarded(
 ) -> None:
     upstream = recorder(json_reply({}), tls=authority, names=("localhost",), http2=True)
     proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
-    pseudo = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", "localhost"),
-        (":path", "/v1/messages"),
-    ]
+    pseudo = pseudo_headers("localhost", scheme="http")
     with Wire(proxy.port) as wire:
         client = Http2Client(wire)
         stream = client.send_request(pseudo, b"{}", trailers=[("x-api-key", CK), ("x-else", "1")])
@@ -290,17 +275,12 @@ REQUEST_LINES = [
 
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_text_that_reads_as_another_request_line_is_not_sent(
-    envoy: StartEnvoy, recorder: StartRecorder, more: str
-) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url, more))
+def test_text_that_reads_as_another_request_line_is_not_sent(one_envoy: StartOne, more: str) -> None:
+    upstream, proxy = one_envoy(more=more)
     with contextlib.ExitStack() as opened:
         clients = [Http2Client(opened.enter_context(Wire(proxy.port)), careful=False) for _ in REQUEST_LINES]
         for client, (method, target) in zip(clients, REQUEST_LINES, strict=True):
-            client.send_request(
-                [(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", target)]
-            )
+            client.send_request(pseudo_headers("localhost", target, method, "http"))
         # Envoy ends a connection that is no HTTP/2 a second later, so all are sent before the first is read.
         for client, line in zip(clients, REQUEST_LINES, strict=True):
             with contextlib.suppress(ConnectionError):
@@ -308,13 +288,12 @@ def test_text_that_reads_as_another_request_line_is_not_sent(
     assert upstream.raw == b""
 
 
-def test_a_listed_page_is_answered_its_preflight_and_may_read(
-    envoy: StartEnvoy, recorder: StartRecorder, tmp_path: Path
-) -> None:
-    upstream = recorder(Reply(200, b"{}", (("Vary", "Accept"),)))
+def test_a_listed_page_is_answered_its_preflight_and_may_read(one_envoy: StartOne, tmp_path: Path) -> None:
     clients = tmp_path / "clients"
     clients.write_text("team-key\n")
-    proxy = envoy(rules(upstream.url), origins=("https://ours.test",), clients=str(clients))
+    upstream, proxy = one_envoy(
+        Reply(200, b"{}", (("Vary", "Accept"),)), origins=("https://ours.test",), clients=str(clients)
+    )
     origin = ("Origin", "https://ours.test")
     asked = ask(proxy, origin, ("Access-Control-Request-Headers", "x-a, x-b"), method="OPTIONS", body=b"")
     assert (asked.status, asked.body) == (204, b"")
@@ -329,11 +308,8 @@ def test_a_listed_page_is_answered_its_preflight_and_may_read(
 
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_the_beta_of_a_stripped_token_is_stripped(
-    envoy: StartEnvoy, recorder: StartRecorder, more: str
-) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url, more))
+def test_the_beta_of_a_stripped_token_is_stripped(one_envoy: StartOne, more: str) -> None:
+    upstream, proxy = one_envoy(more=more)
     assert (
         ask(proxy, ("Authorization", f"Bearer {CK}"), ("anthropic-beta", "a, oauth-2025-04-20,b")).status
         == 200

@@ -8,7 +8,7 @@ import pytest
 
 from support.answers import Bytes, Reply
 from support.envoy import Envoy
-from support.one_envoy import ask, error_of, rules
+from support.one_envoy import StartOne, ask, error_of, rules
 from support.proc import peak_mb
 from support.starters import StartEnvoy, StartRecorder
 from support.waiting import wait_until
@@ -53,9 +53,8 @@ def test_the_limit_of_bodies_does_not_depend_on_the_conditions_of_rules(
     assert ask(proxy, ("Transfer-Encoding", "chunked"), body=chunked).status == 200
 
 
-def test_a_head_over_128_kib_is_refused(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url))
+def test_a_head_over_128_kib_is_refused(one_envoy: StartOne) -> None:
+    upstream, proxy = one_envoy()
     for size in (60, 120):
         assert ask(proxy, ("x-a", "a" * size * 1024)).status == 200, size
     refused = ask(proxy, ("x-a", "a" * 130 * 1024))
@@ -64,9 +63,8 @@ def test_a_head_over_128_kib_is_refused(envoy: StartEnvoy, recorder: StartRecord
     assert len(upstream.requests) == 2
 
 
-def test_an_upgrade_to_anything_but_websocket_is_removed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"))
+def test_an_upgrade_to_anything_but_websocket_is_removed(one_envoy: StartOne) -> None:
+    upstream, proxy = one_envoy(more="models: {default: gw-model}")
     for value in ("foo", "h2c", "websockets", "webs", "w"):
         answer = ask(proxy, ("Connection", "Upgrade"), ("Upgrade", value), body=b'{"model":"claude"}')
         assert answer.status == 200, value
@@ -75,20 +73,18 @@ def test_an_upgrade_to_anything_but_websocket_is_removed(envoy: StartEnvoy, reco
         assert asked.json == {"model": "gw-model"}
 
 
-def test_an_unrequested_upgrade_is_not_relayed(envoy: StartEnvoy, recorder: StartRecorder) -> None:
+def test_an_unrequested_upgrade_is_not_relayed(one_envoy: StartOne) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
-    upstream = recorder(Bytes(head + b"raw"))
-    proxy = envoy(rules(upstream.url))
+    _, proxy = one_envoy(Bytes(head + b"raw"))
     for headers in ((), (("Connection", "Upgrade"), ("Upgrade", "foo"))):
         answer = ask(proxy, *headers)
         assert answer.status == 502
         assert "switched protocols" in error_of(answer)
 
 
-def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recorder: StartRecorder) -> None:
-    upstream = recorder(Reply(200, b"{}"))
+def test_unfinished_heads_fill_the_memory_up_to_a_bound(one_envoy: StartOne) -> None:
     limit = 96 << 20
-    proxy = envoy(rules(upstream.url), max_heap=limit)
+    _, proxy = one_envoy(max_heap=limit)
     head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n" + b"x-a: %s\r\n" % (b"a" * 1000) * 95
     with contextlib.ExitStack() as open_:
         for _ in range(1500):
@@ -98,12 +94,9 @@ def test_unfinished_heads_fill_the_memory_up_to_a_bound(envoy: StartEnvoy, recor
     wait_until(lambda: status_of(proxy) == 200, lambda: memory_of(proxy))
 
 
-def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(
-    envoy: StartEnvoy, recorder: StartRecorder
-) -> None:
-    upstream = recorder(Reply(200, b"{}"))
+def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(one_envoy: StartOne) -> None:
     limit = 128 << 20
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), max_heap=limit)
+    upstream, proxy = one_envoy(more="models: {default: gw-model}", max_heap=limit)
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n{"
     with contextlib.ExitStack() as open_:
         sockets = [

@@ -7,17 +7,14 @@ import pytest
 from support.answers import Reply, Stream, json_reply, message
 from support.certificates import Authority
 from support.constants import API, CK, GW
-from support.one_envoy import ask, error_of, rules
+from support.one_envoy import StartOne, ask, error_of, rules
 from support.starters import StartEnvoy, StartRecorder
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_log_line_has_the_fields_of_gateway_log_and_no_secret(
-    envoy: StartEnvoy, recorder: StartRecorder
-) -> None:
-    upstream = recorder(json_reply(message("gw-model")))
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}"), tokens=True)
+def test_a_log_line_has_the_fields_of_gateway_log_and_no_secret(one_envoy: StartOne) -> None:
+    upstream, proxy = one_envoy(json_reply(message("gw-model")), "models: {default: gw-model}", tokens=True)
     asked = json.dumps({"model": 'é"\n'}).encode()
     assert ask(proxy, ("x-api-key", CK), target="/v1/messages?key=mine", body=asked).status == 200
     line = proxy.log_line()

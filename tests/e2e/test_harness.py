@@ -7,7 +7,7 @@ import pytest
 from support.answers import Bytes, Close, Hang, Reply, Stream, insist_on_bearer, json_reply, message_events
 from support.certificates import Authority
 from support.starters import RunCurl, StartMitmdump, StartRecorder
-from support.wire import Http2Client, Wire
+from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -134,13 +134,7 @@ def test_http2_from_client_to_upstream(
         names={"gw.test": upstream.port},
         trust=authority.ca_file,
     )
-    head = [
-        (":method", "POST"),
-        (":scheme", "https"),
-        (":authority", "gw.test"),
-        (":path", "/v1/messages"),
-        ("x-a", "1"),
-    ]
+    head = [*pseudo_headers("gw.test"), ("x-a", "1")]
     with Wire.through(proxy.port, "gw.test:443", proxy.ca_cert, alpn=["h2"]) as wire:
         client = Http2Client(wire)
         stream = client.send_request(head, b"x" * 200_000)

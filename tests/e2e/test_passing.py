@@ -18,7 +18,7 @@ from support.proc import peak_mb
 from support.processes import Mitmdump, unused_port
 from support.recorder import Recorder
 from support.starters import StartMitmdump, StartRecorder
-from support.wire import Http2Client, Wire
+from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -96,9 +96,8 @@ def test_an_upload_over_http2_reaches_an_http1_upstream_whole(
         with Wire(proxy.port) as wire:
             assert wire.connect(f"{OTHER}:443").status == 200
             wire.start_tls(OTHER, proxy.ca_cert, ["h2"])
-            head = [(":method", "POST"), (":scheme", "https"), (":authority", OTHER), (":path", "/x")]
             body = bytes(range(256)) * 200
-            assert Http2Client(wire).request(head, body).status == 200
+            assert Http2Client(wire).request(pseudo_headers(OTHER, "/x"), body).status == 200
         assert upstream.wait_for_request("/x").body == body
 
 

@@ -20,7 +20,7 @@ from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS
 from support.one_gateway import MODELS, StartGateway, post, recorded_flow, rules
 from support.starters import RunClaude, RunCurl, StartMitmdump, StartRecorder
-from support.wire import Http2Client, Wire
+from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -106,7 +106,7 @@ def test_http2_clients_get_events_one_by_one(
     upstream = recorder(Stream(events), tls=authority, names=["gw.test"], http2=True)
     text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
     proxy = mitmdump(rules=text, names={"gw.test": upstream.port}, trust=authority.ca_file, env=ENV)
-    head = [(":method", "POST"), (":scheme", "https"), (":authority", API), (":path", "/v1/messages")]
+    head = pseudo_headers(API)
     with Wire.through(proxy.port, f"{API}:443", proxy.ca_cert, alpn=["h2"]) as wire:
         client = Http2Client(wire)
         stream = client.send_request([*head, ("x-api-key", CK)], b'{"model":"claude-opus-4"}')

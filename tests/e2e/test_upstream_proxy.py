@@ -7,7 +7,7 @@ import pytest
 
 from support.answers import Stream, event, insist_on_bearer, json_reply, message
 from support.certificates import Authority
-from support.constants import API, GW
+from support.constants import API, GW, UPGRADE
 from support.launcher import Command
 from support.processes import Mitmdump, unused_port
 from support.relay import Relay
@@ -118,15 +118,8 @@ def test_websockets_of_passing_hosts_get_a_tunnel(
     upstream = recorder(json_reply({}))
     with Relay({"other.test:80": upstream.port}) as relay:
         proxy = start(mitmdump, authority, http_proxy=through(relay))
-        upgrade = [
-            ("Host", "other.test"),
-            ("Connection", "upgrade"),
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ]
         with Wire(proxy.port) as wire:
-            wire.request("GET", "http://other.test/ws", upgrade)
+            wire.request("GET", "http://other.test/ws", [("Host", "other.test"), *UPGRADE])
         assert relay.heads[0].startswith(b"CONNECT other.test:80 ")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.constants import API, CK, CLIENT_KEY, JSON
+from support.constants import API, CK, CLIENT_KEY, JSON, UPGRADE
 from support.proc import listening_addresses
 from support.stage import BODY, OWN, RULES, Client, Stage
 from support.starters import StartStage
@@ -153,10 +153,6 @@ def test_22_a_name_rebound_to_loopback_is_421(stage: Stage, host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]", API, f"{API.upper()}."])
 def test_22_the_listeners_own_names_are_served(stage: Stage, host: str) -> None:
     assert stage.ask(headers=[("Host", host), CLIENT_KEY], client=stage.reverse()).status == 200
-
-
-UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
-           ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["reverse", "tunnel"])

@@ -10,6 +10,7 @@ from support.certificates import Authority
 from support.constants import API, CK, CLIENT_KEY, GW
 from support.stage import API_HEADERS, BODY, Stage, answers
 from support.starters import StartStage
+from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -32,7 +33,7 @@ def test_37_line_breaks_and_nul_in_header_values_are_400(stage: Stage, field: st
 
 CHUNKED = ("Transfer-Encoding", "chunked")
 IN_TRAILER = f"2\r\n{{}}\r\n0\r\nx-api-key: {CK}\r\n\r\n".encode()
-HTTP2 = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+HTTP2 = pseudo_headers(API)
 
 
 @pytest.mark.parametrize("target", ["/v1/messages", "/v1/x"])
@@ -57,7 +58,7 @@ def test_40_a_request_without_a_rule_is_forwarded_without_its_trailers(stage: St
     assert stage.evil_plain.requests[-1].body == b"{}"
 
 
-ELSEWHERE_HTTP2 = [(":method", "POST"), (":scheme", "https"), (":path", "/x"), (":authority", "evil.test")]
+ELSEWHERE_HTTP2 = pseudo_headers("evil.test", "/x")
 
 
 def assert_trailers_cut_no_body(stage: Stage) -> None:
@@ -203,8 +204,7 @@ def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_with: Start
     )
     stage.gw.script = Bytes(INTERIM + final)
     if way == "http2":
-        head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
-        answer = stage.http2().request([*head, CLIENT_KEY], BODY)
+        answer = stage.http2().request([*HTTP2, CLIENT_KEY], BODY)
     else:
         answer = stage.ask(client=stage.reverse() if way == "reverse" else stage.tunnel())
     assert (answer.status, answer.body) == (200, b'{"model":"claude-x"}')

@@ -14,6 +14,7 @@ from support.recorder import Recorder
 from support.stage import BODY, RULES, Stage
 from support.starters import StartStage
 from support.waiting import wait_until
+from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -76,14 +77,8 @@ def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) 
         rule = f"{{name: slow, match: {{host: slow.test}}, upstream: {slow.url}, auth: {{scheme: bearer, credential: gw}}}}"
         stage = stage_with(rules=f"{RULES}  - {rule}\n")
         client = stage.http2("slow.test")
-        head = [
-            (":method", "POST"),
-            (":scheme", "https"),
-            (":path", "/v1/messages"),
-            (":authority", "slow.test"),
-        ]
         for _ in range(count):
-            client.send_request(head, BODY)
+            client.send_request(pseudo_headers("slow.test"), BODY)
         wait_until(lambda: len(slow.requests) == 5, lambda: "the upstream has no requests")
         client._wire.close()
 

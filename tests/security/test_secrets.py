@@ -17,7 +17,7 @@ from support.recorder import Recorder
 from support.stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absent
 from support.starters import StartMitmdump, StartStage
 from support.web import Flow, Web
-from support.wire import Wire
+from support.wire import Wire, pseudo_headers
 
 e2e = pytest.mark.e2e
 SECRET_ARGUMENT = "argument-of-the-helper"
@@ -29,7 +29,7 @@ SECRET_ARGUMENT = "argument-of-the-helper"
 def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra: tuple[str, ...]) -> None:
     stage = stage_with(*extra, "--set", "termlog_verbosity=debug" if extra else "termlog_verbosity=info")
     assert stage.ask(f"/v1/messages?api_key={CK}").status == 200
-    head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+    head = pseudo_headers(API)
     assert stage.http2().request([*head, ("x-api-key", CK)], BODY).status == 200
     stage.gw.script = Close()
     assert stage.ask().status == 502

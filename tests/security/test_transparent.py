@@ -9,6 +9,7 @@ import pytest
 from support.certificates import Authority
 from support.constants import API, CK, GW, JSON, TESTS
 from support.stage import BODY, ELSEWHERE, OWN, RULES, Stage
+from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -72,7 +73,7 @@ def test_names_that_disagree_are_421(https: Stage, name: str | None, host: str) 
 
 
 def test_over_http2_names_that_disagree_are_421(https: Stage) -> None:
-    head = [(":method", "POST"), (":scheme", "https"), (":path", "/v1/messages"), (":authority", API)]
+    head = pseudo_headers(API)
     https.assert_refused(https.http2("evil.test").request([*head, ("x-api-key", CK)], BODY), 421)
 
 

@@ -1,7 +1,7 @@
 """Responses of upstreams under test, and ready-made responses of the Messages API."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -112,38 +112,27 @@ def message_events(
     model: str = "claude-test", words: Sequence[str] = ("hello ", "there")
 ) -> tuple[bytes, ...]:
     """Events of a streamed response: five around one for each word."""
-    start = message(model, content=[], stop_reason=None, usage={"input_tokens": 11, "output_tokens": 1})
-    return (
-        event("message_start", message=start),
-        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-        *(
-            event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
-            for word in words
-        ),
-        event("content_block_stop", index=0),
-        event(
-            "message_delta",
-            delta={"stop_reason": "end_turn", "stop_sequence": None},
-            usage={"output_tokens": 7},
-        ),
-        event("message_stop"),
-    )
+    deltas = ({"type": "text_delta", "text": word} for word in words)
+    return _events(model, {"type": "text", "text": ""}, deltas, "end_turn")
 
 
 def tool_events(model: str, tool: str) -> tuple[bytes, ...]:
     """Events of a streamed response that calls a tool without arguments."""
-    start = message(model, content=[], stop_reason=None, usage={"input_tokens": 11, "output_tokens": 1})
     block = {"type": "tool_use", "id": "toolu_test", "name": tool, "input": {}}
+    return _events(model, block, [{"type": "input_json_delta", "partial_json": "{}"}], "tool_use")
+
+
+def _events(
+    model: str, block: dict[str, Any], deltas: Iterable[dict[str, str]], stop: str
+) -> tuple[bytes, ...]:
+    start = message(model, content=[], stop_reason=None, usage={"input_tokens": 11, "output_tokens": 1})
+    end = {"stop_reason": stop, "stop_sequence": None}
     return (
         event("message_start", message=start),
         event("content_block_start", index=0, content_block=block),
-        event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": "{}"}),
+        *(event("content_block_delta", index=0, delta=delta) for delta in deltas),
         event("content_block_stop", index=0),
-        event(
-            "message_delta",
-            delta={"stop_reason": "tool_use", "stop_sequence": None},
-            usage={"output_tokens": 7},
-        ),
+        event("message_delta", delta=end, usage={"output_tokens": 7}),
         event("message_stop"),
     )
 

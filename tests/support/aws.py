@@ -3,42 +3,21 @@
 Written from AWS' descriptions and not with botocore, which signs in the gateway.
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
+import json
 import re
-import struct
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from support.answers import Seen, Stream
+from support.eventstreams import chunk
 
 
 def event_stream(events: Sequence[bytes]) -> Stream:
     """Server-sent events of the Messages API as Bedrock streams them."""
-    payloads = [event.partition(b"data: ")[2].strip() for event in events]
-    frames = tuple(_frame(b'{"bytes":"' + base64.b64encode(payload) + b'"}') for payload in payloads)
+    frames = tuple(chunk(json.loads(event.partition(b"data: ")[2])) for event in events)
     return Stream(frames, gated=False, headers=(("Content-Type", "application/vnd.amazon.eventstream"),))
-
-
-def _frame(payload: bytes) -> bytes:
-    headers = b"".join(
-        _header(name, value)
-        for name, value in (
-            (":event-type", "chunk"),
-            (":content-type", "application/json"),
-            (":message-type", "event"),
-        )
-    )
-    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
-    prelude += struct.pack(">I", binascii.crc32(prelude))
-    message = prelude + headers + payload
-    return message + struct.pack(">I", binascii.crc32(message))
-
-
-def _header(name: str, value: str) -> bytes:
-    return struct.pack(">B", len(name)) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
 
 
 def signature_fits(request: Seen, secret_key: str, *, service: str, region: str) -> bool:

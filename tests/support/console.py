@@ -4,15 +4,14 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from support.constants import GATEWAY
 from support.processes import START_S
+from support.waiting import wait_until
 
 WAIT_S = 30.0
-_POLL_S = 0.05
 _COLUMNS, _ROWS = 160, 60
 # Keeps the screen after the end; tmux itself now and then misses the end of a program, and its status.
 _KEEP_SCREEN = '"$@"; echo $? >"$HOME/status"; exec cat'
@@ -59,12 +58,12 @@ class Console:
 
     def wait_for(self, pattern: str, timeout: float = WAIT_S) -> re.Match[str]:
         """The first match of a regular expression on the screen."""
-        deadline = time.monotonic() + timeout
-        while not (match := re.search(pattern, self.screen())):
-            if time.monotonic() > deadline or self.exit_status() is not None:
-                raise TimeoutError(f"no {pattern!r} (exit status {self.exit_status()}) in:\n{self.screen()}")
-            time.sleep(_POLL_S)
-        return match
+        return wait_until(
+            lambda: re.search(pattern, self.screen()),
+            lambda: f"no {pattern!r} (exit status {self.exit_status()}) in:\n{self.screen()}",
+            timeout,
+            lambda: self.exit_status() is not None,
+        )
 
     def exit_status(self) -> int | None:
         """The status of a console that has ended."""
@@ -73,10 +72,9 @@ class Console:
 
     def wait_for_exit(self) -> int:
         """Return the exit status when the console has ended."""
-        deadline = time.monotonic() + WAIT_S
-        while (status := self.exit_status()) is None:
-            assert time.monotonic() < deadline, self.screen()
-            time.sleep(_POLL_S)
+        wait_until(lambda: self.exit_status() is not None, self.screen, WAIT_S)
+        status = self.exit_status()
+        assert status is not None
         return status
 
     def close(self) -> None:

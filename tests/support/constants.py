@@ -23,3 +23,8 @@ JSON = ("Content-Type", "application/json")
 CLIENT_KEY = ("x-api-key", CK)
 # The headers of a request to a reverse listener.
 HEADERS = [("Host", "localhost"), CLIENT_KEY, JSON]
+# A client's request for a WebSocket.
+UPGRADE = (
+    ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+)  # fmt: skip

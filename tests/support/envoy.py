@@ -4,7 +4,6 @@ import importlib.util
 import json
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 
 from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.rules.load import parse_rules
-from support.processes import START_S, unused_port
-
-_POLL_S = 0.02
+from support.processes import unused_port
+from support.waiting import wait_until
 
 
 def find_envoy() -> str | None:
@@ -91,11 +89,10 @@ class Envoy:
     def log_line(self, number: int = 0) -> dict[str, Any]:
         """A line of the access log, the first by default; Envoy writes it soon after the response."""
         file = self.folder / "access.log"
-        deadline = time.monotonic() + START_S
-        while not file.exists() or file.read_text().count("\n") <= number:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no line {number} in the access log:\n{self.output()}")
-            time.sleep(_POLL_S)
+        wait_until(
+            lambda: file.exists() and file.read_text().count("\n") > number,
+            lambda: f"no line {number} in the access log:\n{self.output()}",
+        )
         line: dict[str, Any] = json.loads(file.read_text().splitlines()[number])
         return line
 
@@ -110,12 +107,11 @@ class Envoy:
         self.process.wait()
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_S
-        while not self._is_ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"Envoy does not listen:\n{self.output()}")
-            time.sleep(_POLL_S)
+        try:
+            wait_until(self._is_ready, has_ended=lambda: self.process.poll() is not None)
+        except TimeoutError:
+            self.kill()
+            raise RuntimeError(f"Envoy does not listen:\n{self.output()}") from None
 
     def _is_ready(self) -> bool:
         try:

@@ -5,17 +5,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import ROOT
 from support.forked import Forked, Program
 from support.recorder import Recorder
+from support.waiting import wait_until
 
 KEY = "gho_0123456789abcdef0123"  # in the variables of `environment_form`
 TIMEOUT_S = 90.0
-_POLL_S = 0.02
 
 
 class Running:
@@ -34,11 +33,12 @@ class Running:
 
     def wait_for(self, text: str) -> None:
         """Wait until it has printed a text."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while text not in self.stdout + self.stderr:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise TimeoutError(f"no {text!r} in the output:\n{self.stdout}{self.stderr}")
-            time.sleep(_POLL_S)
+        wait_until(
+            lambda: text in self.stdout + self.stderr,
+            lambda: f"no {text!r} in the output:\n{self.stdout}{self.stderr}",
+            TIMEOUT_S,
+            lambda: self._process.poll() is not None,
+        )
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

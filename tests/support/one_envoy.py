@@ -1,11 +1,15 @@
 """One rule in front of a recorded upstream, and a request for it through Envoy."""
 
 import json
+from collections.abc import Callable
 
 from support.constants import API
 from support.envoy import Envoy
+from support.recorder import Recorder
 from support.rules import one_rule
 from support.wire import Response, Wire
+
+StartOne = Callable[..., tuple[Recorder, Envoy]]
 
 
 def rules(upstream: str, more: str = "", top: str = "", host: str = API) -> str:

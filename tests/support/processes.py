@@ -8,17 +8,16 @@ import re
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import GATEWAY
 from support.forked import Forked
+from support.waiting import wait_until
 
 RESOLVE = Path(__file__).with_name("resolve.py")
 WEB_PASSWORD = "password-of-the-test"
 START_S = 60.0  # a loaded CI machine with two cores
-_POLL_S = 0.02
 _LISTENING = re.compile(r"listening at (?:\S+, )?(?:http://)?\S*?:(\d+)[./]")
 
 
@@ -116,12 +115,12 @@ class Mitmdump:
 
     def wait_for_output(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """The first match of a regular expression in the output."""
-        deadline = time.monotonic() + timeout
-        while not (match := re.search(pattern, self.output())):
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise TimeoutError(f"no {pattern!r} in the output:\n{self.output()}")
-            time.sleep(_POLL_S)
-        return match
+        return wait_until(
+            lambda: re.search(pattern, self.output()),
+            lambda: f"no {pattern!r} in the output:\n{self.output()}",
+            timeout,
+            lambda: self.process.poll() is not None,
+        )
 
     def wait_for_exit(self, timeout: float = START_S) -> int:
         """The exit status of a process that ends by itself."""
@@ -144,12 +143,11 @@ class Mitmdump:
         return [int(match[1]) for line in lines if (match := _LISTENING.search(line))]
 
     def _wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + START_S
-        while not self._is_up():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"mitmproxy does not listen:\n{self.output()}")
-            time.sleep(_POLL_S)
+        try:
+            wait_until(self._is_up, timeout=START_S, has_ended=lambda: self.process.poll() is not None)
+        except TimeoutError:
+            self.kill()
+            raise RuntimeError(f"mitmproxy does not listen:\n{self.output()}") from None
 
     def _is_up(self) -> bool:
         output = self.output()

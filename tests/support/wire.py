@@ -195,6 +195,13 @@ class Wire:
         return taken
 
 
+def pseudo_headers(
+    authority: str, path: str = "/v1/messages", method: str = "POST", scheme: str = "https"
+) -> list[Header]:
+    """Return the fields of HTTP/2 that stand for a request line and Host."""
+    return [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
+
+
 class Http2Client:
     """HTTP/2 over a `Wire` that was opened with `alpn=("h2",)`; `headers` need the four pseudo headers."""
 
