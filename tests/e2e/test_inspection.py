@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from support.answers import (
 )
 from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
 from support.eventstreams import converse_events
+from support.one_gateway import StartGateway, rules
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.rules import one_rule
@@ -42,15 +44,17 @@ BODY = json.dumps(
     }
 ).encode()
 FIRST = message_events("gw-large")[0]
+WHOLE = Stream(message_events("gw-large"), gated=False)
 
 
-def rules(upstream: Recorder) -> str:
-    more = "body: {remove: [context_management]}\nmodels: {map: {claude-opus-*: gw-large}}"
-    return one_rule(f"{upstream.url}/base", more)
+EDITS = "body: {remove: [context_management]}\nmodels: {map: {claude-opus-*: gw-large}}"
+LOG = ("--set", "gateway_log=log.jsonl")
 
 
-def start(mitmdump: StartMitmdump, upstream: Recorder, *options: str) -> Mitmdump:
-    return mitmdump(*options, rules=rules(upstream), modes=REVERSE, env=ENV, web=True)
+@pytest.fixture
+def shown(gateway: StartGateway) -> StartGateway:
+    """Start mitmweb with a rule and its upstream: `shown(script, *options)`."""
+    return lambda script, *options, **more: gateway(script, EDITS, *options, web=True, **more)
 
 
 def post(proxy: Mitmdump) -> None:
@@ -58,12 +62,20 @@ def post(proxy: Mitmdump) -> None:
         client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
 
 
-def record(mitmdump: StartMitmdump, upstream: Recorder, file: Path) -> bytes:
-    """Record a call in a file, and return its content."""
-    proxy = mitmdump("-w", str(file), rules=rules(upstream), env=ENV, modes=REVERSE)
-    post(proxy)
-    proxy.stop()
-    return file.read_bytes()
+Record = Callable[[], tuple[Recorder, Path]]
+
+
+@pytest.fixture
+def record(gateway: StartGateway, tmp_path: Path) -> Record:
+    """Record a call in a file; return the upstream and the file."""
+
+    def recorded() -> tuple[Recorder, Path]:
+        upstream, proxy = gateway(WHOLE, EDITS, "-w", str(tmp_path / "flows"))
+        post(proxy)
+        proxy.stop()
+        return upstream, tmp_path / "flows"
+
+    return recorded
 
 
 def assert_sent_again(upstream: Recorder) -> None:
@@ -73,9 +85,8 @@ def assert_sent_again(upstream: Recorder) -> None:
     assert (again.values("authorization"), again.values("x-api-key")) == ([f"Bearer {GW}"], [])
 
 
-def test_both_views_and_the_comment_describe_a_call(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
-    upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    proxy = start(mitmdump, upstream)
+def test_both_views_and_the_comment_describe_a_call(shown: StartGateway) -> None:
+    upstream, proxy = shown(WHOLE)
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
@@ -105,11 +116,8 @@ def test_both_views_and_the_comment_describe_a_call(recorder: StartRecorder, mit
     assert GW not in "\n".join(report)
 
 
-def test_mitmweb_shows_what_has_arrived_while_it_streams(
-    recorder: StartRecorder, mitmdump: StartMitmdump
-) -> None:
-    upstream = recorder(Stream(message_events("gw-large", ["one ", "two ", "three"])))
-    proxy = start(mitmdump, upstream)
+def test_mitmweb_shows_what_has_arrived_while_it_streams(shown: StartGateway) -> None:
+    upstream, proxy = shown(Stream(message_events("gw-large", ["one ", "two ", "three"])))
     with Wire(proxy.port) as client:
         client.send_request("POST", "/v1/messages", HEADERS, BODY)
         upstream.wait_for_request()
@@ -135,9 +143,8 @@ def test_mitmweb_shows_what_has_arrived_while_it_streams(
     assert "  one two three\n" in view(proxy, flow, "response", "LLM")
 
 
-def test_a_client_that_hangs_up_is_marked(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
-    upstream = recorder(Stream(message_events("gw-large")))
-    proxy = start(mitmdump, upstream)
+def test_a_client_that_hangs_up_is_marked(shown: StartGateway) -> None:
+    _, proxy = shown(Stream(message_events("gw-large")))
     with Wire(proxy.port) as client:
         client.send_request("POST", "/v1/messages", HEADERS, BODY)
         client.read_head()
@@ -150,13 +157,11 @@ def test_a_client_that_hangs_up_is_marked(recorder: StartRecorder, mitmdump: Sta
     assert "assistant:" in view(proxy, flow, "response", "LLM")
 
 
-def test_an_error_comes_with_a_hint_in_comment_and_log(
-    recorder: StartRecorder, mitmdump: StartMitmdump
-) -> None:
+def test_an_error_comes_with_a_hint_in_comment_and_log(shown: StartGateway) -> None:
     error = anthropic_error(
         400, "invalid_request_error", "tools.0.custom.defer_loading: Extra inputs are not permitted"
     )
-    proxy = start(mitmdump, recorder(error), "--set", "gateway_log=log.jsonl")
+    _, proxy = shown(error, *LOG)
     for _ in range(2):
         post(proxy)
     hint = 'the upstream does not support a field; add body: {remove: ["tools[*].defer_loading"]} to the rule'
@@ -173,10 +178,9 @@ def test_an_error_comes_with_a_hint_in_comment_and_log(
     assert [entry["hint"] for entry in entries] == [hint, hint]
 
 
-def test_a_stream_that_fails_is_marked(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_a_stream_that_fails_is_marked(shown: StartGateway) -> None:
     late = event("error", error={"type": "overloaded_error", "message": "busy"})
-    upstream = recorder(Stream((*message_events("gw-large")[:3], late), gated=False))
-    proxy = start(mitmdump, upstream, "--set", "gateway_log=log.jsonl")
+    _, proxy = shown(Stream((*message_events("gw-large")[:3], late), gated=False), *LOG)
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "❌"
@@ -205,9 +209,9 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
     ids=["cut off", "closed", "rubbish"],
 )
 def test_an_upstream_that_breaks_off_is_an_error_of_the_upstream(
-    answer: Bytes | Close, told: str, recorder: StartRecorder, mitmdump: StartMitmdump
+    answer: Bytes | Close, told: str, shown: StartGateway
 ) -> None:
-    proxy = start(mitmdump, recorder(answer), "--set", "gateway_log=log.jsonl")
+    _, proxy = shown(answer, *LOG)
     with contextlib.suppress(ConnectionError):
         post(proxy)
     flow = wait_for_flow(proxy, has_ended)
@@ -220,10 +224,8 @@ def test_an_upstream_that_breaks_off_is_an_error_of_the_upstream(
     assert GW not in json.dumps(flow) + text + proxy.output()
 
 
-def test_a_stream_without_its_last_events_is_reported(
-    recorder: StartRecorder, mitmdump: StartMitmdump
-) -> None:
-    proxy = start(mitmdump, recorder(Stream(message_events("gw-large")[:4], gated=False)))
+def test_a_stream_without_its_last_events_is_reported(shown: StartGateway) -> None:
+    _, proxy = shown(Stream(message_events("gw-large")[:4], gated=False))
     post(proxy)
     assert wait_for_flow(proxy, has_ended)["comment"].endswith("no stop reason: the stream ended early")
 
@@ -238,21 +240,20 @@ def test_a_stream_without_its_last_events_is_reported(
     ids=["redirect", "login", "empty"],
 )
 def test_an_unusable_response_is_an_error_with_any_status(
-    answer: Reply, hint: str, recorder: StartRecorder, mitmdump: StartMitmdump
+    answer: Reply, hint: str, shown: StartGateway
 ) -> None:
-    proxy = start(mitmdump, recorder(answer))
+    _, proxy = shown(answer)
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "❌"
     assert hint in flow["comment"]
 
 
-def test_a_converse_stream_of_bedrock_is_shown(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+def test_a_converse_stream_of_bedrock_is_shown(shown: StartGateway) -> None:
     frames = Stream(
         converse_events("hello ", "there"), gated=False, headers=(("Content-Type", EVENT_STREAM),)
     )
-    upstream = recorder(frames)
-    proxy = start(mitmdump, upstream, "--set", "gateway_log=log.jsonl")
+    _, proxy = shown(frames, *LOG)
     body = json.dumps({"messages": [{"role": "user", "content": [{"text": "hi"}]}]}).encode()
     with Wire(proxy.port) as client:
         client.request("POST", "/v1/model/us.some-model/converse-stream", HEADERS, body)
@@ -268,9 +269,8 @@ def test_a_converse_stream_of_bedrock_is_shown(recorder: StartRecorder, mitmdump
     assert tokens == (11, 7, 5)
 
 
-def test_a_refusal_is_marked_and_explained(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
-    upstream = recorder()
-    proxy = mitmdump(rules=rules(upstream), modes=REVERSE, web=True)
+def test_a_refusal_is_marked_and_explained(shown: StartGateway) -> None:
+    upstream, proxy = shown(None, env={})
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     assert flow["marked"] == "⛔"
@@ -281,9 +281,8 @@ def test_a_refusal_is_marked_and_explained(recorder: StartRecorder, mitmdump: St
     assert upstream.raw == b""
 
 
-def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
-    upstream = recorder(Stream(message_events("gw-large"), gated=False))
-    proxy = start(mitmdump, upstream)
+def test_a_replay_from_mitmweb_runs_the_rules_again(shown: StartGateway) -> None:
+    upstream, proxy = shown(WHOLE)
     post(proxy)
     flow = wait_for_flow(proxy, has_ended)
     replay(proxy, flow)
@@ -294,25 +293,19 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(recorder: StartRecorder, mit
     assert view(proxy, flow, "response", "LLM").startswith("model: claude-opus-4\n")
 
 
-def test_a_replay_from_a_file_runs_the_rules_again(
-    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
-) -> None:
-    upstream, file = recorder(Stream(message_events("gw-large"), gated=False)), tmp_path / "flows"
-    kept = record(mitmdump, upstream, file)
-    proxy = mitmdump("-C", str(file), rules=rules(upstream), env=ENV)
+def test_a_replay_from_a_file_runs_the_rules_again(record: Record, mitmdump: StartMitmdump) -> None:
+    upstream, file = record()
+    kept = file.read_bytes()
+    proxy = mitmdump("-C", str(file), rules=rules(upstream, EDITS), env=ENV)
     assert_sent_again(upstream)
     proxy.stop()
     assert file.read_bytes() == kept
 
 
-def test_flows_of_a_file_are_shown_and_not_changed(
-    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
-) -> None:
-    upstream, file = recorder(Stream(message_events("gw-large"), gated=False)), tmp_path / "flows"
-    kept = record(mitmdump, upstream, file)
-    viewer = mitmdump(
-        "-r", str(file), "--set", "gateway_log=log.jsonl", rules=rules(upstream), env=ENV, web=True
-    )
+def test_flows_of_a_file_are_shown_and_not_changed(record: Record, mitmdump: StartMitmdump) -> None:
+    upstream, file = record()
+    kept = file.read_bytes()
+    viewer = mitmdump("-r", str(file), *LOG, rules=rules(upstream, EDITS), env=ENV, web=True)
     flow = wait_for_flow(viewer, has_ended)
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
     assert view(viewer, flow, "request", "Auto") == "model: gw-large\n\nuser:\n  say ␛[31mred"
@@ -326,12 +319,9 @@ def test_flows_of_a_file_are_shown_and_not_changed(
 
 
 @pytest.mark.parametrize("modes", [[], REVERSE], ids=["intercept", "reverse"])
-def test_a_flow_of_a_file_can_be_replayed(
-    recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path, modes: list[str]
-) -> None:
-    upstream, file = recorder(Stream(message_events("gw-large"), gated=False)), tmp_path / "flows"
-    record(mitmdump, upstream, file)
-    viewer = mitmdump("-r", str(file), web=True, modes=modes, rules=rules(upstream), env=ENV)
+def test_a_flow_of_a_file_can_be_replayed(record: Record, mitmdump: StartMitmdump, modes: list[str]) -> None:
+    upstream, file = record()
+    viewer = mitmdump("-r", str(file), web=True, modes=modes, rules=rules(upstream, EDITS), env=ENV)
     flow = wait_for_flow(viewer, has_ended)
     replay(viewer, flow)
     assert_sent_again(upstream)
