@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import weakref
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.exchange.exchange import Exchange
+from mitm_gateway.exchange.steps import Step
 from mitm_gateway.mitm import flows
 from support.constants import GW, GW_MASKED
 from support.hooks import answered, record_ended, request_flow, sent, show_flows
@@ -43,6 +45,35 @@ async def test_a_request_is_edited_as_the_rule_says(running: Any) -> None:
     assert "x-api-key" not in request.headers
     assert request.content == b'{"model":"gw-large"}'
     assert request.headers["content-length"] == "20"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_others_have_their_turn_while_a_large_body_is_read(
+    running: Any, monkeypatch: pytest.MonkeyPatch, *, leaves: bool
+) -> None:
+    addon, _ = running
+    turns: list[str] = []
+    on_turn = Exchange.on_turn
+
+    def noted(*step: Any) -> Step:
+        turns.append("large")
+        return on_turn(*step)
+
+    monkeypatch.setattr(Exchange, "on_turn", noted)
+    content = gzip.compress(b'{"a":"' + b'\\"' * (1 << 20) + b'"}')
+    large = request_flow(content=content, headers={"content-encoding": "gzip"})
+    addon.requestheaders(large)
+    waiting = asyncio.ensure_future(addon.request(large))
+    await asyncio.sleep(0)
+    await sent(addon, small := request_flow())
+    turns.append("small")
+    if leaves:
+        addon.client_disconnected(large.client_conn)
+    await waiting
+    assert small.request.content == b'{"model":"gw-large"}'
+    after = len(turns) - turns.index("small") - 1
+    assert after == 0 if leaves else after > 4
+    assert (addon._requests.outgoing(large.request) is None) is leaves
 
 
 @pytest.mark.parametrize("step", ["on_request_head", "on_request_body", "on_credentials"])

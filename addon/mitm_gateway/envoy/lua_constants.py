@@ -82,7 +82,7 @@ def constants() -> dict[str, Any]:
         "max_steps": json_models.MAX_STEPS,
         "max_names": json_models.MAX_NAMES,
         "max_name_bytes": json_models.MAX_NAME_BYTES,
-        "max_part_headers": form_body.MAX_HEADERS,
+        **_forms(),
         "resources": dict.fromkeys(json_models.RESOURCES, True),
         "other_types": json_body.OTHER_TYPES,
         "utf16_and_32": json_body.UTF16_AND_32,
@@ -168,6 +168,15 @@ def _logging() -> dict[str, Any]:
     }
 
 
+def _forms() -> Mapping[str, int]:
+    return {
+        "max_part_headers": form_body.MAX_HEADERS,
+        "max_fields": form_body.MAX_FIELDS,
+        "max_field_name": form_body.MAX_FIELD_NAME,
+        "max_field_json": form_body.MAX_FIELD_JSON,
+    }
+
+
 def _growth() -> Mapping[str, int]:
     return {
         "small_text": bounded_json.SMALL_TEXT,
@@ -178,6 +187,8 @@ def _growth() -> Mapping[str, int]:
         "entry": bounded_json.ENTRY_BYTES,
         "usual_members": bounded_json.USUAL_MEMBERS,
         "max_values": bounded_json.MAX_BODY_VALUES,
+        "array_values": bounded_json.ARRAY_VALUES,
+        "many_values": bounded_json.MAX_VALUES,
     }
 
 

@@ -15,13 +15,14 @@ from ..credentials.value import Value
 from ..llm.session import session_in_bytes
 from ..rules.ruleset import DependsOnModel
 from ..text.redact import Secret
+from ..text.turns import Turns
 from ..wire.addresses import Upstream
-from ..wire.content_encoding import DecodingError, TooLarge
+from ..wire.content_encoding import DecodingError
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead
 from . import guard
 from .body_edits import edited_form, edited_json
-from .body_error import BodyError, OvergrownError
+from .body_error import BodyError
 from .client_keys import every_key_in, key_to_move
 from .config import Config
 from .form_body import FormBody
@@ -33,7 +34,7 @@ from .masked_head import MaskedHead
 from .plan import Pass, Plan, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
-from .request_body import announces_more_than, read_request_body
+from .request_body import announces_more_than, read_in_turns
 from .response_plan import (
     SWITCHING,
     ResponseHead,
@@ -43,7 +44,17 @@ from .response_plan import (
     summarize,
     tee_of_recording,
 )
-from .steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, OutgoingHead, Step, too_large
+from .steps import (
+    AnswerFromRecording,
+    Forward,
+    NeedBody,
+    NeedCredentials,
+    NeedTurn,
+    OutgoingHead,
+    Step,
+    too_large,
+    unreadable,
+)
 from .tee import Tee
 from .web_pages import fields_for_pages, page_headers, preflight
 from .websocket import MessageUsage, refuse_socket, without_other_upgrade
@@ -155,34 +166,33 @@ class Exchange:
         if self.plan is not None and not self.plan.rule.reads_body:
             self.record.note_session(session_in_bytes(content))
             return self._proceed() if self.config.has_recording else Forward()
-        try:
-            return self._decide_by_body(content)
-        except TooLarge:
-            return self.refuse(too_large(self.config.body_limit))
-        except OvergrownError as fault:
-            return self.refuse(Refusal(413, str(fault)))
-        except (DecodingError, BodyError) as fault:
-            return self.refuse(Refusal(400, str(fault)))
+        return self.on_turn(NeedTurn(self._decide_by_body(content)))
 
-    def _decide_by_body(self, content: bytes) -> Step:
+    def on_turn(self, turn: NeedTurn) -> Step:
+        """Go on reading the body; a large one takes several turns."""
+        try:
+            next(turn.rest)
+        except StopIteration as end:
+            step: Step = end.value
+            return step
+        except (DecodingError, BodyError) as fault:
+            return self.refuse(unreadable(fault, self.config.body_limit))
+        return turn
+
+    def _decide_by_body(self, content: bytes) -> Turns[Step]:
         """Find the rule if it depends on a model, answer here if the rule does so, and edit the body."""
-        body = self._scan_body(content)
+        body = yield from read_in_turns(self.head, content, self.config.body_limit)
         self.record.note_session(body.session if isinstance(body, Body) else None)
         if self.plan is None and (step := self._match(body.models if body else ())):
             return step
         assert self.plan is not None
-        if answer := to_body(self.plan.rule, self.head, body.raw if isinstance(body, Body) else b""):
+        if answer := (
+            yield from to_body(self.plan.rule, self.head, body.raw if isinstance(body, Body) else b"")
+        ):
             return self._answer(answer)
         if body is not None:
             self._edit_body(self.plan, body, content)
         return self._proceed() if self._secrets is None else Forward(body=self._edited)
-
-    def _scan_body(self, content: bytes) -> Body | FormBody | None:
-        """Return JSON or a form with models; None for any other body."""
-        limit = self.config.body_limit
-        if len(content) > limit:
-            raise TooLarge
-        return read_request_body(self.head, content, limit)
 
     def _edit_body(self, plan: Plan, body: Body | FormBody, content: bytes) -> None:
         record = self.record
@@ -303,8 +313,7 @@ class Exchange:
         return answer
 
     def _greet(self) -> LocalAnswer:
-        config = self.config
-        needs_key = config.policy.client_keys is not None
+        config, needs_key = self.config, self.config.policy.client_keys is not None
         return self._answer(
             greet(config.ruleset, self.head, self.arrival, config.variables, needs_key=needs_key)
         )

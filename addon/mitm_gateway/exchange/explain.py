@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from ..rules.ruleset import DependsOnModel, RuleSet
 from ..rules.schema import Match, Rule
 from ..text.redact import Secret, masked_fields, masked_target, masked_text
+from ..text.turns import finish
 from ..wire.addresses import DEFAULT_PORTS, hostport, is_loopback, normal_host
 from ..wire.refusal import Refusal
 from ..wire.request import Arrival, Fields, RequestHead, as_bytes, as_text
@@ -184,7 +185,7 @@ def _answered_by(rule: Rule, ruleset: RuleSet, head: RequestHead) -> str | None:
     """Return the key of the rule for which the request is answered locally."""
     if to_head(rule, ruleset, head):
         return "respond.models"
-    return "respond.count_tokens" if to_body(rule, head, b"") else None
+    return "respond.count_tokens" if finish(to_body(rule, head, b"")) else None
 
 
 def _place(ruleset: RuleSet, rule: Rule) -> str:

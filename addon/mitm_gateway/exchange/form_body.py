@@ -23,6 +23,10 @@ _PARAMETER = re.compile(rb';[ \t]*([^=; \t]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^";]*))
 _STEP = re.compile(r"[^\[\]]+|\[\]")
 # Headers of a part: clients send some hundred bytes.
 MAX_HEADERS = 8_192
+# A field takes some 20 µs. Servers allow 1,000 by default; longer names than this name no model.
+MAX_FIELDS, MAX_FIELD_NAME = 4_096, 256
+# JSON in all fields together, in bytes: the settings of a session have some thousand.
+MAX_FIELD_JSON = 1 << 20
 
 
 class FormModel(NamedTuple):
@@ -82,6 +86,8 @@ def read_form(raw: bytes, content_type: str, api: Api) -> FormBody | None:
 def _node_of(name: str, api: Api) -> PlaceNode | None:
     """Return what a field of this name has in an API: a model, or JSON with models."""
     node = tree_of(api.request)
+    if len(name) > MAX_FIELD_NAME:
+        return None
     for step in _STEP.findall(name.lower()):
         key = None if step == "[]" or step.isdecimal() else step
         if (found := node.below.get(key)) is None:
@@ -100,12 +106,18 @@ def _is_text(node: PlaceNode) -> bool:
 
 def _in_parts(raw: bytes, boundary: str, api: Api) -> Iterator[FormModel]:
     mark = b"--" + boundary.encode("utf-8", "surrogateescape")
-    start = 0
+    start, json_left = 0, MAX_FIELD_JSON
     for end in _parts(raw, mark):
         value = raw.find(b"\r\n\r\n", start, min(end, start + MAX_HEADERS)) if start else -1
         name = _field_name(raw[start:value]) if value >= 0 else None
         if name and (node := _node_of(name, api)):
-            yield from _in_field(raw, value + 4, end, name, node, api)
+            if _is_json(node, raw[value + 4 : end]):
+                json_left -= end - value - 4
+                if json_left < 0:
+                    raise BodyError(Reason.LARGE_FIELDS)
+                yield from _in_json(raw, value + 4, end, name.lower(), api)
+            elif _is_text(node):
+                yield _in_text(raw, value + 4, end)
         start = end + 2 + len(mark)
 
 
@@ -114,11 +126,14 @@ def _parts(raw: bytes, mark: bytes) -> Iterator[int]:
     if raw.startswith(mark):
         yield -2
     at = raw.find(b"\r\n" + mark)
-    while at >= 0:
+    for _ in range(MAX_FIELDS + 1):
+        if at < 0:
+            return
         after = at + 2 + len(mark)
         if raw[after : after + 2] in (b"\r\n", b"--"):
             yield at
         at = raw.find(b"\r\n" + mark, after)
+    raise BodyError(Reason.TOO_MANY_FIELDS)
 
 
 def _field_name(headers: bytes) -> str | None:
@@ -134,14 +149,17 @@ def _field_name(headers: bytes) -> str | None:
     return None
 
 
-def _in_field(raw: bytes, start: int, end: int, name: str, node: PlaceNode, api: Api) -> Iterator[FormModel]:
-    if not node.is_model and raw[start:end].lstrip(b" \t\r\n")[:1] in (b"{", b"["):
-        yield from _in_json(raw, start, end, name.lower(), api)
-    elif _is_text(node):
-        try:
-            yield FormModel(start, end, raw[start:end].decode(), _plain)
-        except UnicodeDecodeError:
-            raise BodyError(Reason.NOT_UTF8) from None
+def _is_json(node: PlaceNode, value: bytes) -> bool:
+    return not node.is_model and value.lstrip(b" \t\r\n")[:1] in (b"{", b"[")
+
+
+def _in_text(raw: bytes, start: int, end: int) -> FormModel:
+    if end - start > MAX_NAME_BYTES:
+        raise BodyError(Reason.LONG_MODEL)
+    try:
+        return FormModel(start, end, raw[start:end].decode(), _plain)
+    except UnicodeDecodeError:
+        raise BodyError(Reason.NOT_UTF8) from None
 
 
 def _in_json(raw: bytes, start: int, end: int, key: str, api: Api) -> Iterator[FormModel]:
@@ -168,11 +186,15 @@ def _in_quotes(prefix: str, name: str) -> bytes:
 
 
 def _in_pairs(raw: bytes, api: Api) -> Iterator[FormModel]:
+    if raw.count(b"&") >= MAX_FIELDS:
+        raise BodyError(Reason.TOO_MANY_FIELDS)
     at = 0
     for pair in raw.split(b"&"):
         name, mark, value = pair.partition(b"=")
-        node = _node_of(_decoded(name), api) if mark else None
+        node = _node_of(_decoded(name), api) if mark and len(name) <= 3 * MAX_FIELD_NAME else None
         if node and _is_text(node):
+            if len(value) > 3 * MAX_NAME_BYTES:  # in percent-encoding
+                raise BodyError(Reason.LONG_MODEL)
             yield FormModel(at + len(name) + 1, at + len(pair), _decoded(value), _encoded)
         at += len(pair) + 1
 
@@ -182,4 +204,4 @@ def _decoded(text: bytes) -> str:
 
 
 def _encoded(name: str) -> bytes:
-    return quote(name, safe=":@/").encode()
+    return quote(name, safe=":@/", errors="surrogateescape").encode()

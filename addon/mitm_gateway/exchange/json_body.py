@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from ..llm.apis import OTHER, Api
 from ..llm.session import SESSION_KEYS, session_in_body
-from ..text.bounded_json import is_overgrown, is_sparse
+from ..text.bounded_json import SMALL_TEXT, is_overgrown_in_turns, is_sparse
+from ..text.turns import Turns, finish
 from .body_error import BodyError, OvergrownError, Reason
 from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, PlaceNode, refuse_constant, tree_of
 from .json_parsers import Parsers
@@ -159,28 +160,36 @@ def _not_json() -> BodyError:
 
 def scan(raw: bytes, api: Api = OTHER) -> Body:
     """Return the body, checked as strict JSON, with its models where this API has them. Raises BodyError."""
-    body = _scanned(raw, api)
+    return finish(scan_in_turns(raw, api))
+
+
+def scan_in_turns(raw: bytes, api: Api) -> Turns[Body]:
+    """Scan a body; the largest turn is the walk through its values."""
+    body = yield from _scanned(raw, api)
     if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for name in body.models):
         raise BodyError(Reason.LONG_MODEL)
     return body
 
 
-def _scanned(raw: bytes, api: Api) -> Body:
+def _scanned(raw: bytes, api: Api) -> Turns[Body]:
     is_usual = api.request[: len(OTHER.request)] == OTHER.request and not api.has_resource_names
     if simdjson is not None and len(raw) <= _MAX_QUICK_BYTES and is_usual:
         if is_sparse(raw):
             parser = _parsers.for_size(len(raw))
         else:
-            _check_growth(raw)
+            yield from _check_growth(raw)
             parser = None if _is_dense(raw) else simdjson.Parser()
         if parser is not None and (body := _quickly_scanned(raw, api, parser)):
             return body
-    _check_growth(raw)
-    return _walked(raw, api)
+    yield from _check_growth(raw)
+    body = _walked(raw, api)
+    if len(raw) > SMALL_TEXT:
+        yield
+    return body
 
 
-def _check_growth(raw: bytes) -> None:
-    if is_overgrown(raw):
+def _check_growth(raw: bytes) -> Turns[None]:
+    if (yield from is_overgrown_in_turns(raw)):
         raise OvergrownError(Reason.OVERGROWN)
 
 
@@ -294,7 +303,7 @@ def _expect_end(text: str, at: int) -> None:
 def layout_of(body: Body) -> Layout:
     """Return the positions of a body's parts, computed once. Raises BodyError if only simdjson can read it."""
     if body.layout is None:
-        _check_growth(body.raw)
+        finish(_check_growth(body.raw))
         body.layout = _walked(body.raw, body.api).layout
     assert body.layout
     return body.layout

@@ -10,6 +10,8 @@ from ..llm.apis import Form
 from ..llm.calls import Call, call_of
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
+from ..text.bounded_json import has_too_many_values_in_turns
+from ..text.turns import Turns, finish
 from ..wire.request import RequestHead
 
 PROBE = "a client's probe"
@@ -67,14 +69,14 @@ def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | No
     return None
 
 
-def to_body(rule: Rule, head: RequestHead, body: bytes) -> LocalAnswer | None:
+def to_body(rule: Rule, head: RequestHead, body: bytes) -> Turns[LocalAnswer | None]:
     """Return a token estimate if the request asks for it and the rule allows it."""
     if rule.respond.count_tokens != "estimate" or head.verb != "POST":
         return None
     call = call_of(head)
     if call.api.local != "count_tokens":
         return None
-    return _json({COUNT_KEYS[call.form]: estimated_tokens(body, call.form)})
+    return _json({COUNT_KEYS[call.form]: (yield from _estimate(body, call.form))})
 
 
 COUNT_KEYS: dict[Form, str] = {
@@ -93,6 +95,12 @@ def listed_models(rule: Rule, ruleset: RuleSet) -> tuple[str, ...]:
 
 def estimated_tokens(body: bytes, form: Form = "anthropic") -> int:
     """Estimate the input tokens of a request from the characters of its texts and schemas."""
+    return finish(_estimate(body, form))
+
+
+def _estimate(body: bytes, form: Form) -> Turns[int]:
+    if (yield from has_too_many_values_in_turns(body)):
+        return _tokens(len(body))
     members = ESTIMATED_MEMBERS[form]
     sizes = _Sizes()
     try:
@@ -100,6 +108,10 @@ def estimated_tokens(body: bytes, form: Form = "anthropic") -> int:
         characters = sizes.of_members(members) if isinstance(size, _ObjectSize) else _characters(size)
     except (ValueError, RecursionError):
         characters = len(body)
+    return _tokens(characters)
+
+
+def _tokens(characters: int) -> int:
     return max(1, int(characters / CHARACTERS_PER_TOKEN + 0.5))
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from ..llm.calls import call_of
-from ..wire.content_encoding import decode
+from ..text.turns import Turns, finish
+from ..wire.content_encoding import TooLarge, decode_in_turns
 from ..wire.request import RequestHead
 from .form_body import FormBody, read_form
-from .json_body import Body, is_json, scan
+from .json_body import Body, is_json, scan_in_turns
 
 
 def read_request_body(head: RequestHead, content: bytes, limit: int) -> Body | FormBody | None:
     """Return JSON or a form with models; None for any other body. Raises BodyError, DecodingError and TooLarge."""
+    return finish(read_in_turns(head, content, limit))
+
+
+def read_in_turns(head: RequestHead, content: bytes, limit: int) -> Turns[Body | FormBody | None]:
+    """Read a request body; a large one takes several turns."""
     if not content:
         return None
-    raw, content_type = (
-        decode(content, head.get("content-encoding") or "", limit),
-        head.get("content-type") or "",
-    )
+    if len(content) > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes")
+    raw = yield from decode_in_turns(content, head.get("content-encoding") or "", limit)
+    content_type = head.get("content-type") or ""
     if is_json(content_type, raw):
-        return scan(raw, call_of(head).api)
+        return (yield from scan_in_turns(raw, call_of(head).api))
     return read_form(raw, content_type, call_of(head).api)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..text.turns import Turns
 from ..wire.addresses import Upstream
+from ..wire.content_encoding import DecodingError, TooLarge
 from ..wire.refusal import Refusal
 from ..wire.request import Fields
+from .body_error import BodyError, OvergrownError
 from .local_answers import LocalAnswer
 from .plan import Pass
 
@@ -20,6 +23,13 @@ UNDECIDED = Refusal(502, "internal fault (no decision); nothing was sent")
 def too_large(limit: int) -> Refusal:
     """Return the refusal of a body over the limit, in bytes."""
     return Refusal(413, f"the request body is larger than gateway_body_limit ({limit} bytes)")
+
+
+def unreadable(fault: BodyError | DecodingError, limit: int) -> Refusal:
+    """Return the refusal of a body that cannot be read."""
+    if isinstance(fault, TooLarge):
+        return too_large(limit)
+    return Refusal(413 if isinstance(fault, OvergrownError) else 400, str(fault))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,16 @@ class NeedBody:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedTurn:
+    """Let other requests have their turn, then report to `on_turn`: the body takes long to read.
+
+    The exchange does not keep the rest of the work, so that it ends with the request.
+    """
+
+    rest: Turns[Step] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class NeedCredentials:
     """Obtain these credentials."""
 
@@ -60,4 +80,4 @@ class AnswerFromRecording:
     edited: bytes | None = field(default=None, repr=False)
 
 
-Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedCredentials | AnswerFromRecording
+Step = Forward | LocalAnswer | Refusal | Pass | NeedBody | NeedTurn | NeedCredentials | AnswerFromRecording

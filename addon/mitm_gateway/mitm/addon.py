@@ -6,6 +6,7 @@ awaits, and one that turns any fault into a refusal.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Generator
@@ -23,7 +24,7 @@ from mitmproxy.tls import ClientHelloData
 from ..credentials.value import CredentialError
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
-from ..exchange.steps import NO_RECORDING, NO_RULES, AnswerFromRecording, NeedCredentials, Step
+from ..exchange.steps import NO_RECORDING, NO_RULES, AnswerFromRecording, NeedCredentials, NeedTurn, Step
 from ..observe.stats import Stats
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from .commands import Commands
@@ -196,7 +197,13 @@ class GatewayAddon:
         flow, exchange = entry.flow, entry.exchange
         if exchange.arrival.replay:
             restore_original_model(flow)
-        yield from self._carry_out(entry, exchange.on_request_body(flow.request.raw_content or b""))
+        step = exchange.on_request_body(flow.request.raw_content or b"")
+        while isinstance(step, NeedTurn):
+            yield asyncio.sleep(0)
+            if flow.id not in self._requests:  # the client has left
+                return
+            step = exchange.on_turn(step)
+        yield from self._carry_out(entry, step)
 
     def _carry_out(self, entry: UnderWay, step: Step) -> HookSteps:
         """Obtain the credentials that the exchange asks for, and perform its step."""

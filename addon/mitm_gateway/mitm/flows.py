@@ -16,7 +16,15 @@ from ..exchange.headers import stripped
 from ..exchange.local_answers import LocalAnswer
 from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
-from ..exchange.steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, OutgoingHead, Step
+from ..exchange.steps import (
+    AnswerFromRecording,
+    Forward,
+    NeedBody,
+    NeedCredentials,
+    NeedTurn,
+    OutgoingHead,
+    Step,
+)
 from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
@@ -115,8 +123,8 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange) -> None:
         case Refusal():
             _refuse(flow, step, exchange)
             return
-        case NeedCredentials() | AnswerFromRecording():
-            raise AssertionError("credentials and recorded responses are obtained by the caller")
+        case NeedTurn() | NeedCredentials() | AnswerFromRecording():
+            raise AssertionError("the caller waits, and obtains credentials and recorded responses")
         case _:
             assert_never(step)
     exchange.release()

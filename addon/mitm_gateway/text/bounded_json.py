@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections import Counter
+from collections.abc import Iterator
 from os import urandom
 from struct import unpack
 from typing import Any
+
+from .turns import Turns, finish
 
 # More than any conversation has; hostile texts have millions.
 MAX_VALUES = 100_000
@@ -31,7 +33,7 @@ class TooManyValuesError(ValueError):
 def parsed(text: bytes | str) -> Any:
     """Return the value of a JSON text. Raises ValueError and RecursionError."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    if _has_too_many_values(data):
+    if finish(has_too_many_values_in_turns(data)):
         raise TooManyValuesError
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
@@ -45,16 +47,33 @@ def _number(digits: str) -> int | str:
 _DECODER = json.JSONDecoder(parse_int=_number)
 
 
-def _has_too_many_values(data: bytes) -> bool:
+def has_too_many_values_in_turns(data: bytes) -> Turns[bool]:
+    """Find out whether a JSON text has more than `MAX_VALUES`."""
     if _marks(data) <= MAX_VALUES:
         return False
-    # Most of the marks may be inside strings, which are every second piece between two quotes.
-    data = data.replace(rb"\\", b"").replace(rb"\"", b"")
-    return data.count(b'"') > 4 * MAX_VALUES or _marks(b"".join(data.split(b'"')[::2])) > MAX_VALUES
+    # Most of the marks may be inside strings.
+    marks = 0
+    for outside, _ in _pieces(data):
+        marks += _marks(outside)
+        if marks > MAX_VALUES:
+            return True
+        yield
+    return False
 
 
 def _marks(data: bytes) -> int:
     return sum(map(data.count, _BEFORE_VALUES))
+
+
+def _pieces(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the part of each piece of a JSON text that is outside strings, and the number of quotes in the piece."""
+    start, is_inside = 0, 0
+    while start < len(data):
+        end = _piece_end(data, start)
+        parts = data[start:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        yield b"".join(parts[is_inside::2]), len(parts) - 1
+        is_inside ^= (len(parts) - 1) & 1
+        start = end
 
 
 # Bytes that CPython needs for an array or object, for each of its members, and for a short string or a key.
@@ -72,18 +91,24 @@ _SAMPLES, _SAMPLE_BYTES = 256, 64
 
 # The most that a parsed text may need, in multiples of its size; smaller texts cannot need much.
 MAX_GROWTH, SMALL_TEXT = 6, 1 << 18
-# The most values in a body: CPython's scanner takes 60 ns for each, during which no other request is served.
-MAX_BODY_VALUES = 4_000_000
+# The most objects, commas and colons in a body: CPython's scanner takes 60 to 120 ns for each, during which no other
+# request is served. An array takes four times as long, as the garbage collector visits it.
+MAX_BODY_VALUES, ARRAY_VALUES = 2_000_000, 4
 
 
 def is_overgrown(data: bytes) -> bool:
     """Report whether a large JSON text has millions of values, or would need more than six times its size in memory."""
+    return finish(is_overgrown_in_turns(data))
+
+
+def is_overgrown_in_turns(data: bytes) -> Turns[bool]:
+    """Find out whether a text is overgrown, a piece at a time."""
     if len(data) <= SMALL_TEXT:
         return False
     most = MAX_GROWTH * len(data)
     # Marks inside strings count here too; only few texts need the exact count.
-    has_many = _has_many_marks(data, most) or _has_many_commas(data)
-    return has_many and _needs_more_than(most, data)
+    has_many = yield from _has_many_marks(data, most)
+    return has_many and (yield from _needs_more_than(most, data))
 
 
 def is_sparse(data: bytes) -> bool:
@@ -100,55 +125,44 @@ def is_sparse(data: bytes) -> bool:
     return sum(sample.count(mark) * cost for mark, cost in _SIMDJSON_COSTS.items()) <= 2 * len(sample)
 
 
-def _has_many_marks(data: bytes, most: int) -> bool:
-    containers, quotes, colons = 0, 0, 0
+def _has_many_marks(data: bytes, most: int) -> Turns[bool]:
+    arrays = objects = quotes = colons = commas = 0
     for start in range(0, len(data), _PIECE):
         end = start + _PIECE
-        containers += data.count(b"[", start, end) + data.count(b"{", start, end)
+        arrays += data.count(b"[", start, end)
+        objects += data.count(b"{", start, end)
         quotes += data.count(b'"', start, end)
         colons += data.count(b":", start, end)
+        commas += data.count(b",", start, end)
         if (
-            CONTAINER_BYTES * containers > most // 2
+            CONTAINER_BYTES * (arrays + objects) > most // 2
             or STRING_BYTES // 2 * quotes > most
             or ENTRY_BYTES * colons > most
+            or ARRAY_VALUES * arrays + objects + commas + colons > MAX_BODY_VALUES
         ):
             return True
+        yield
     return False
 
 
-def _has_many_commas(data: bytes) -> bool:
-    return len(data) > MAX_BODY_VALUES and data.count(b",") > MAX_BODY_VALUES
-
-
-def _needs_more_than(most: int, data: bytes) -> bool:
+def _needs_more_than(most: int, data: bytes) -> Turns[bool]:
     """Estimate the memory that the values of a JSON text need, without building them; too many need too much."""
-    counts: Counter[str] = Counter()
-    start, is_inside = 0, 0
-    while start < len(data):
-        end = _piece_end(data, start)
-        parts = data[start:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        # Every second part is inside a string.
-        outside = b"".join(parts[is_inside::2])
-        is_inside ^= (len(parts) - 1) & 1
-        counts["quotes"] += len(parts) - 1
-        counts["containers"] += outside.count(b"[") + outside.count(b"{")
-        counts["commas"] += outside.count(b",")
-        counts["colons"] += outside.count(b":")
-        # Arrays alone can settle it early: their share only grows.
-        arrays = CONTAINER_BYTES * counts["containers"] + MEMBER_BYTES * counts["commas"]
-        if arrays > most or counts["commas"] > MAX_BODY_VALUES:
+    arrays = objects = quotes = colons = commas = 0
+    for outside, strings in _pieces(data):
+        arrays += outside.count(b"[")
+        objects += outside.count(b"{")
+        quotes += strings
+        colons += outside.count(b":")
+        commas += outside.count(b",")
+        needed = CONTAINER_BYTES * (arrays + objects) + MEMBER_BYTES * commas
+        # These can settle it early: their share only grows.
+        if needed > most or ARRAY_VALUES * arrays + objects + commas + colons > MAX_BODY_VALUES:
             return True
-        start = end
+        yield
     # Objects are dropped as soon as they are complete, and their strings with them; those of arrays stay.
-    in_arrays = max(0, counts["quotes"] // 2 - 2 * counts["colons"])
-    in_large_objects = max(0, counts["colons"] - USUAL_MEMBERS * counts["containers"])
-    needed = (
-        CONTAINER_BYTES * counts["containers"]
-        + MEMBER_BYTES * counts["commas"]
-        + STRING_BYTES * in_arrays
-        + ENTRY_BYTES * in_large_objects
-    )
-    return needed > most
+    in_arrays = max(0, quotes // 2 - 2 * colons)
+    in_large_objects = max(0, colons - USUAL_MEMBERS * (arrays + objects))
+    return needed + STRING_BYTES * in_arrays + ENTRY_BYTES * in_large_objects > most
 
 
 def _piece_end(data: bytes, start: int) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from functools import reduce
 from typing import Any
 
 import brotli
+
+from ..text.turns import Turns, finish
 
 # brotli and one of these are mitmproxy's own dependencies; which one of these changed with 12.3.
 try:
@@ -29,6 +30,8 @@ MAX_CODINGS = 5
 # of them would block the event loop for a minute. Block-wise writers (bgzip: 64 KiB) stay below the bound.
 MAX_GZIP_MEMBERS = 4096
 
+# A turn ends after a MiB of output; a piece counts as this many bytes more, as many are empty.
+_TURN, _COST = 1 << 20, 512
 _PIECE = 256 * 1024
 _SLICE = 64 * 1024
 # 4 bytes of zstd (a run-length block) produce 128 KiB, so one slice produces 16 MiB at most.
@@ -61,10 +64,17 @@ class Corrupt(DecodingError):
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
     """Return the decoded body of at most `limit` bytes; `encoding` is the raw header value."""
+    return finish(decode_in_turns(data, encoding, limit))
+
+
+def decode_in_turns(data: bytes, encoding: str, limit: int) -> Turns[bytes]:
+    """Decode a body a piece at a time."""
     codecs = _codecs(encoding) if encoding else []
     if not codecs and len(data) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
-    return reduce(lambda body, codec: _collect(codec, body, limit), codecs, data)
+    for codec in codecs:
+        data = yield from _collect(codec, data, limit)
+    return data
 
 
 def decode_prefix(data: bytes, encoding: str, limit: int) -> bytes:
@@ -72,7 +82,9 @@ def decode_prefix(data: bytes, encoding: str, limit: int) -> bytes:
 
     Raises only `UnknownEncoding`: then there is nothing to show.
     """
-    return reduce(lambda body, codec: _collect_prefix(codec, body, limit), _codecs(encoding), data)[:limit]
+    for codec in _codecs(encoding):
+        data = _collect_prefix(codec, data, limit)
+    return data[:limit]
 
 
 def _codecs(encoding: str) -> list[Codec]:
@@ -86,17 +98,22 @@ def _codecs(encoding: str) -> list[Codec]:
     return [_CODECS[name] for name in codings]
 
 
-def _collect(codec: Codec, data: bytes, limit: int) -> bytes:
+def _collect(codec: Codec, data: bytes, limit: int) -> Turns[bytes]:
     # An empty body (HEAD, 204, an empty POST) may have the header too.
     if not data:
         return data
     # BytesIO returns its buffer without a copy, while joining a list would need the memory twice. It is closed because
     # the traceback of an exception keeps this frame alive.
+    work = 0
     with io.BytesIO() as body:
         for piece in codec(data, limit):
             if body.tell() + len(piece) > limit:
                 raise TooLarge(f"the decoded body is larger than {limit} bytes")
             body.write(piece)
+            work += _COST + len(piece)
+            if work > _TURN:
+                work = 0
+                yield
         return body.getvalue()
 
 

@@ -14,10 +14,9 @@ from mitm_gateway.envoy.lua_constants import api_data, constants
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.exchange import json_body
 from mitm_gateway.exchange.body_error import BodyError
-from mitm_gateway.exchange.form_body import read_form
 from mitm_gateway.exchange.json_body import is_json, scan
 from mitm_gateway.exchange.json_edits import edit
-from mitm_gateway.exchange.local_answers import estimated_tokens
+from mitm_gateway.exchange.local_answers import CHARACTERS_PER_TOKEN, estimated_tokens
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text import bounded_json
@@ -108,13 +107,21 @@ def test_a_long_model_name_is_refused_alike(lua: Library, name: str, is_read: bo
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("commas", [MAX_BODY_VALUES, MAX_BODY_VALUES + 1])
-def test_a_body_of_millions_of_values_is_refused_alike(lua: Library, commas: int) -> None:
-    raw = b'{"model":"m","a":[",",' + b"0," * (commas - 2) + b"0]}"
-    assert raw.count(b",") - 1 == commas
-    assert (
-        lua.call("growth.is_excessive", raw) == bounded_json.is_overgrown(raw) == (commas > MAX_BODY_VALUES)
-    )
+@pytest.mark.parametrize("marks", [MAX_BODY_VALUES, MAX_BODY_VALUES + 1])
+def test_a_body_of_millions_of_values_is_refused_alike(lua: Library, marks: int) -> None:
+    raw = b'{"model":"m","a":[",:",' + b"0," * (marks - 9) + b"0]}"
+    assert lua.call("growth.is_excessive", raw) == bounded_json.is_overgrown(raw) == (marks > MAX_BODY_VALUES)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("values", [bounded_json.MAX_VALUES, bounded_json.MAX_VALUES + 1])
+def test_tokens_of_a_body_with_many_values_are_estimated_from_its_size_alike(
+    lua: Library, values: int
+) -> None:
+    raw = b'{"messages":[' + b"[]," * ((values - 2) // 2) + b"0," * (values % 2) + b'",[{"]}'
+    by_size = int(len(raw) / CHARACTERS_PER_TOKEN + 0.5)
+    assert (estimated_tokens(raw) == by_size) is (values > bounded_json.MAX_VALUES)
+    assert lua.call("estimate.tokens", raw, "anthropic") == estimated_tokens(raw)
 
 
 # Strings without marks of their own: outside the exact count the addon counts those too.
@@ -309,44 +316,3 @@ def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None
     assert lua.call("estimate.tokens", raw, "anthropic") == round((len("systemmessagestools") + 495) / 3.6)
     rule = make_rule(body={"remove": ["messages" + "[*].a" * 494]})
     assert edited_by_filter(lua, rule, raw) == raw.replace(b'"a":1', b"")
-
-
-FORMS = st.lists(
-    st.sampled_from([
-        "--b", "\r\n", "\r\n", "\r\n\r\n", "--", "\r\n--b", 'Content-Disposition: form-data; name="model"', "a", "é", " ",
-        'content-disposition:form-data;name=model ', '; filename="x"', "\r\n--b--", "\udcff", "; name=", '"', "; x=",
-        '--b\r\nContent-Disposition: form-data; name="session"\r\n\r\n{"model":"a","x":"é"}\r\n--b--', "{", "}",
-        '--b\r\nContent-Disposition: form-data; name="session[model]"\r\n\r\na\r\n--b--', "model=a", "&", "=", "%61", "+",
-        '"model":"a"', "session%5Bmodel%5D=a", "[0]", "[]", "session", "model",
-    ]),
-    max_size=14,
-).map("".join)  # fmt: skip
-FORM_TYPES = st.sampled_from([
-    "multipart/form-data; boundary=b", 'Multipart/Form-Data;x=1; Boundary="b"', "multipart/form-data",
-    "multipart/mixed; boundary=b", "multipart/form-data; boundary=b, application/json",
-    "application/x-www-form-urlencoded; charset=utf-8",
-])  # fmt: skip
-
-
-@given(FORMS, FORM_TYPES, st.sampled_from(["realtime", "chat-completions", "agents", "openai-media"]))
-def test_the_models_of_forms_are_found_and_renamed_alike(
-    lua: Library, form: str, content_type: str, name: str
-) -> None:
-    api = next(each for each in APIS if each.name == name)
-    raw, rule = (
-        form.encode("utf-8", "surrogateescape"),
-        make_rule(models={"map": {"a": "b"}, "default": "é-c"}),
-    )
-    assert rule.models
-    try:
-        found = read_form(raw, content_type, api)
-    except BodyError:
-        with pytest.raises(Refused):
-            lua.call("models.scan_form", raw, content_type, api_data(api))
-        return
-    places, names = lua.call("models.scan_form", raw, content_type, api_data(api))
-    models = found.models if found else ()
-    assert [name.decode("utf-8", "replace") for name in names.values()] == list(models)
-    renamed = found.renamed(rule.models.sent_for) if found else raw
-    data = rule_data(rule, HERE)["models"]
-    assert lua.call("models.renamed", raw, places, data) == renamed

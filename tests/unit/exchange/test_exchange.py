@@ -58,18 +58,10 @@ def test_a_request_is_admitted_matched_planned_and_given_its_credential_in_this_
 
     monkeypatch.setattr(guard, "check_admission", noting("admit", guard.check_admission))
     monkeypatch.setattr(guard, "check_client_key", noting("admit", guard.check_client_key))
-    for name in ("decide", "read_request_body", "edited_json", "outgoing_fields"):
+    for name in ("decide", "read_in_turns", "edited_json", "outgoing_fields"):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     released(begun(BY_MODEL, policy=guard.Policy(client_keys=(CK.encode(),))))
-    assert order == [
-        "admit",
-        "admit",
-        "decide",
-        "read_request_body",
-        "decide",
-        "edited_json",
-        "outgoing_fields",
-    ]
+    assert order == ["admit", "admit", "decide", "read_in_turns", "decide", "edited_json", "outgoing_fields"]
 
 
 def test_a_rule_that_reads_no_body_decides_on_the_head_alone() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from mitm_gateway.exchange.local_answers import estimated_tokens, to_body, to_head, to_probe
 from mitm_gateway.rules.ruleset import RuleSet
+from mitm_gateway.text.turns import finish
 from support.core import make_head, make_rule, make_ruleset
 from support.table import table
 
@@ -60,7 +61,7 @@ def test_other_requests_are_forwarded(method: str, target: str) -> None:
 def test_nothing_is_answered_by_default() -> None:
     rule = make_rule(models=MODELS)
     assert to_head(rule, make_ruleset(rule), make_head("/v1/models", method="GET")) is None
-    assert to_body(rule, make_head("/v1/messages/count_tokens"), b"{}") is None
+    assert finish(to_body(rule, make_head("/v1/messages/count_tokens"), b"{}")) is None
     assert to_probe(make_ruleset(rule), make_head("/", method="HEAD")) is None
 
 
@@ -74,7 +75,7 @@ def test_a_probe_is_answered_on_any_path_of_the_rules_host() -> None:
 def test_tokens_are_estimated() -> None:
     rule = make_rule(respond={"count_tokens": "estimate"})
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 720}]}).encode()
-    answer = to_body(rule, make_head("/v1/messages/count_tokens?beta=true"), body)
+    answer = finish(to_body(rule, make_head("/v1/messages/count_tokens?beta=true"), body))
     assert answer is not None
     assert json.loads(answer.body) == {"input_tokens": 1009}
 

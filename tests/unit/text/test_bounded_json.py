@@ -6,7 +6,14 @@ import random
 import pytest
 
 from mitm_gateway.text import bounded_json
-from mitm_gateway.text.bounded_json import is_overgrown, is_sparse
+from mitm_gateway.text.bounded_json import (
+    ARRAY_VALUES,
+    MAX_BODY_VALUES,
+    has_too_many_values_in_turns,
+    is_overgrown,
+    is_overgrown_in_turns,
+    is_sparse,
+)
 from support.bodies import OVERGROWN, overgrown
 from support.table import table
 
@@ -51,6 +58,25 @@ def test_dense_values_are_found_wherever_they_are(item: bytes, place: float) -> 
     before = int(place * 200_000)
     text = b'["' + b"word " * before + b'",' + dense + b'"' + b"word " * (200_000 - before) + b'"]'
     assert not is_sparse(text)
+
+
+@table(
+    ("text", "is_over"),
+    [
+        (b"[" + b'[["%b"]],' % (b"a" * 300) * (MAX_BODY_VALUES // (2 * ARRAY_VALUES + 1) + 1) + b"0]", True),
+        (b"[" + b'[["%b"]],' % (b"a" * 300) * (MAX_BODY_VALUES // (2 * ARRAY_VALUES + 1) - 1) + b"0]", False),
+        (b"[" + b'"[,:{[,:{\\"",' * (MAX_BODY_VALUES - 10) + b"0]", False),
+    ],
+)
+def test_arrays_objects_and_members_count_outside_strings(text: bytes, is_over: bool) -> None:
+    assert is_overgrown(text) is is_over
+
+
+def test_a_text_is_counted_in_turns() -> None:
+    text = b'["' + b'\\"' * (1 << 20) + b'"]'
+    assert sum(1 for _ in is_overgrown_in_turns(text)) > 8
+    text = b'["' + b"[" * (1 << 20) + b'"]'
+    assert sum(1 for _ in has_too_many_values_in_turns(text)) > 3
 
 
 def test_a_small_text_needs_no_sample() -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from mitm_gateway.wire.content_encoding import (
     TooLarge,
     UnknownEncoding,
     decode,
+    decode_in_turns,
     decode_prefix,
 )
 from support.table import table
@@ -148,6 +150,15 @@ def test_a_bomb_takes_little_more_than_the_limit(encoding: str, encode: Encode) 
         tracemalloc.stop()
     # brotli 1.1 gives up to two blocks of 16 MiB for one slice of input.
     assert peak < 50 * MIB
+
+
+@table(("encoding", "encode"), [*CODECS, ("gzip, br", lambda data: brotlied(gzipped(data)))])
+def test_a_large_body_is_decoded_in_turns(encoding: str, encode: Encode) -> None:
+    # Letters at random: brotli 1.1 and zstd unpack runs of one letter in one piece.
+    data = random.Random(7).randbytes(2 * MIB).hex().encode()
+    turns = decode_in_turns(encode(data), encoding, len(data))
+    assert sum(1 for _ in turns) >= 2
+    assert not list(decode_in_turns(encode(PLAIN), encoding, MIB))
 
 
 def test_a_bomb_inside_a_bomb_is_stopped_at_the_first_layer() -> None:

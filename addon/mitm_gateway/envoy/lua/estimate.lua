@@ -39,8 +39,11 @@ local function characters_in(text, p, at)
   return is_base64 and CONSTANTS.image_characters or total, closing + 1
 end
 
+local function rounded(characters) return math.max(1, math.floor(characters / CONSTANTS.characters_per_token + 0.5)) end
+
 -- Estimate the tokens of a body that `json.scan` has checked, in the form of its API.
 function estimate.tokens(text, form)
+  if growth.has_many_values(text) then return rounded(#text) end
   local p, at = json.open(text)
   local total = names_size[form]
   json.each(text, p, at, function(key, value)
@@ -49,5 +52,5 @@ function estimate.tokens(text, form)
     total = total + inner
     return finish
   end)
-  return math.max(1, math.floor(total / CONSTANTS.characters_per_token + 0.5))
+  return rounded(total)
 end

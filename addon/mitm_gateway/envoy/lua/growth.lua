@@ -8,9 +8,9 @@ local BACKSLASH = 92
 local as_bytes = ffi.typeof("const uint8_t *")
 
 -- The kind of each byte outside strings that counts.
-local CONTAINER, COMMA, COLON, STRING = 1, 2, 3, 4
+local ARRAY, OBJECT, COMMA, COLON, STRING = 1, 2, 3, 4, 5
 local kinds = ffi.new("uint8_t[256]")
-for byte, kind in pairs({ ["["] = CONTAINER, ["{"] = CONTAINER, [","] = COMMA, [":"] = COLON, ['"'] = STRING }) do
+for byte, kind in pairs({ ["["] = ARRAY, ["{"] = OBJECT, [","] = COMMA, [":"] = COLON, ['"'] = STRING }) do
   kinds[byte:byte()] = kind
 end
 
@@ -28,15 +28,17 @@ local function string_end(text, p, at)
   end
 end
 
--- Return how many containers, commas, colons and strings a text has, apart from the ones inside strings.
+-- Return how many arrays, objects, commas, colons and strings a text has, apart from the ones inside strings.
 local function counts(text)
   local p, at, size = as_bytes(text), 0, #text
-  local containers, commas, colons, strings = 0, 0, 0, 0
+  local arrays, objects, commas, colons, strings = 0, 0, 0, 0, 0
   while at < size do
     local kind = kinds[p[at]]
     at = at + 1
-    if kind == CONTAINER then
-      containers = containers + 1
+    if kind == ARRAY then
+      arrays = arrays + 1
+    elseif kind == OBJECT then
+      objects = objects + 1
     elseif kind == COMMA then
       commas = commas + 1
     elseif kind == COLON then
@@ -45,7 +47,14 @@ local function counts(text)
       at, strings = string_end(text, p, at), strings + 1
     end
   end
-  return containers, commas, colons, strings
+  return arrays, objects, commas, colons, strings
+end
+
+-- Report whether a JSON text has more values than are looked at one by one.
+function growth.has_many_values(text)
+  if #text <= COSTS.many_values then return false end
+  local arrays, objects, commas = counts(text)
+  return arrays + objects + commas > COSTS.many_values
 end
 
 -- Report whether a large JSON text has millions of values, or is small as text and large as data.
@@ -53,8 +62,9 @@ function growth.is_excessive(text)
   local size = #text
   if size <= COSTS.small_text then return false end
   local most = COSTS.max * size
-  local containers, commas, colons, strings = counts(text)
-  if commas > COSTS.max_values then return true end
+  local arrays, objects, commas, colons, strings = counts(text)
+  if COSTS.array_values * arrays + objects + commas + colons > COSTS.max_values then return true end
+  local containers = arrays + objects
   local may_exceed = COSTS.container * containers > most / 2
     or COSTS.string * strings > most
     or COSTS.entry * colons > most

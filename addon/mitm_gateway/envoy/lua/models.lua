@@ -140,7 +140,8 @@ end
 
 -- ---- forms ----
 
-local MAX_PART_HEADERS = CONSTANTS.max_part_headers
+local MAX_PART_HEADERS, MAX_FIELDS = CONSTANTS.max_part_headers, CONSTANTS.max_fields
+local MAX_FIELD_NAME, MAX_NAME_BYTES = CONSTANTS.max_field_name, CONSTANTS.max_name_bytes
 
 -- Return the parameters of a header's value from its first `;` on, with their names in lower case.
 local function parameters_of(line)
@@ -168,7 +169,10 @@ end
 local function parts_of(form, mark)
   local parts, at = {}, form:find("\r\n" .. mark, 1, true)
   if form:sub(1, #mark) == mark then parts[1] = -2 end
+  local count = 0
   while at do
+    count = count + 1
+    if count > MAX_FIELDS then refuse(REASONS.too_many_fields) end
     local after = at + 2 + #mark
     local stop = form:sub(after, after + 1)
     if stop == "\r\n" or stop == "--" then parts[#parts + 1] = at - 1 end
@@ -189,6 +193,7 @@ local function as_it_is(name) return name end
 -- Return what a field of this name has in an API: a model, or JSON with models. `session[model]` is the key "model" of
 -- "session", and `models[]` an element of "models".
 local function node_of(name, api)
+  if #name > MAX_FIELD_NAME then return nil end
   local node, is_step = CONSTANTS.trees[api.tree], false
   for step in name:lower():gsub("%[%]", "[0]"):gmatch("[^%[%]]+") do
     is_step = true
@@ -213,7 +218,7 @@ local function add_json(places, value, start, key, api)
 end
 
 local function add_parts(places, form, boundary, api)
-  local mark, start = "--" .. boundary, 0
+  local mark, start, json_left = "--" .. boundary, 0, CONSTANTS.max_field_json
   for _, finish in ipairs(parts_of(form, mark)) do
     local stop = start > 0 and form:sub(start + 1, math.min(finish, start + MAX_PART_HEADERS)):find("\r\n\r\n", 1, true)
     local name = stop and field_name(form:sub(start + 1, start + stop - 1))
@@ -222,8 +227,11 @@ local function add_parts(places, form, boundary, api)
       local value_start = start + stop + 3
       local value = form:sub(value_start + 1, finish)
       if not node.is_model and value:find("^[ \t\r\n]*[{%[]") then
+        json_left = json_left - #value
+        if json_left < 0 then refuse(REASONS.large_fields) end
         add_json(places, value, value_start, name:lower(), api)
       elseif is_text(node) then
+        if #value > MAX_NAME_BYTES then refuse(REASONS.long_model) end
         if not json.is_utf8(value) then refuse(REASONS.not_utf8) end
         places[#places + 1] = { start = value_start, finish = finish, name = value, prefix = "", written = as_it_is }
       end
@@ -233,11 +241,13 @@ local function add_parts(places, form, boundary, api)
 end
 
 local function add_pairs(places, form, api)
-  local at = 0
+  local at, marks = 0, select(2, form:gsub("&", ""))
+  if marks >= MAX_FIELDS then refuse(REASONS.too_many_fields) end
   for _, pair in ipairs(split(form, "&")) do
     local mark = pair:find("=", 1, true)
-    local node = mark and node_of(head.query_text(pair:sub(1, mark - 1)), api)
+    local node = mark and mark - 1 <= 3 * MAX_FIELD_NAME and node_of(head.query_text(pair:sub(1, mark - 1)), api)
     if node and is_text(node) then
+      if #pair - mark > 3 * MAX_NAME_BYTES then refuse(REASONS.long_model) end
       local name = head.query_text(pair:sub(mark + 1))
       places[#places + 1] = { start = at + mark, finish = at + #pair, name = name, prefix = "", written = head.quoted_value }
     end
