@@ -60,8 +60,16 @@ def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Mista
 
 def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Mistake]:
     for loc, name in _named_credentials(number, rule):
+        if name == CLIENT:
+            text = (
+                f'only "auth" can move the key of the client (in rule {shown(rule.name)}); '
+                'expected a name under "credentials"'
+            )
+            yield Mistake(loc, text)
+            continue
         if name not in credentials:
-            hint = did_you_mean(name, [*credentials, CLIENT]) or _known_credentials(credentials)
+            known = [*credentials, CLIENT] if loc[2] == "auth" else [*credentials]
+            hint = did_you_mean(name, known) or _known_credentials(credentials)
             yield Mistake(loc, f"unknown credential {shown(name)} in rule {shown(rule.name)}{hint}")
             continue
         credential = credentials[name]
@@ -109,9 +117,16 @@ def _exposed(number: int, rule: Rule) -> Iterator[Mistake]:
     if isinstance(upstream, Upstream) and sends and not upstream.is_private and not rule.allow_http:
         text = (
             f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
-            'expected "https://…", or "allow_http: true" in the rule'
+            f'expected {secured(upstream)}, or "allow_http: true" in the rule'
         )
         yield Mistake(("rules", number, "upstream"), text)
+
+
+def secured(upstream: Upstream) -> str:
+    """Return the form of a plain URL that a credential may be sent to; `localhost` can be any machine."""
+    if upstream.host == "localhost":
+        return f'"http://127.0.0.1:{upstream.port}{upstream.base}"'
+    return '"https://…"'
 
 
 # Query parameters that carry the same key as the header of a scheme, by normalised name.

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ..text.redact import Secret
 from ..wire.addresses import Upstream
+from .cross_checks import secured
 from .document import Document
 from .edits import HeaderEdits
 from .nodes import shown, type_name
@@ -285,4 +286,6 @@ def url_fault(url: str) -> str | None:
         upstream = Upstream.parse(url)
     except ValueError as fault:
         return _reason(str(fault))
-    return None if upstream.is_private else 'would send the key over plain http; expected "https://…"'
+    return (
+        None if upstream.is_private else f"would send the key over plain http; expected {secured(upstream)}"
+    )
