@@ -230,6 +230,12 @@ APIS: tuple[Api, ...] = (
          "/cachedContents", "/cachedContents/*", "POST /tunedModels", "/tuningJobs", "/batchPredictionJobs"),
         "gemini", request=_GEMINI_PLACES, response=_GEMINI_ANSWERS, has_resource_names=True,
     ),
+    # The API of Gemini's programs behind a Google login.
+    Api(
+        "code-assist", ("POST /v1internal:*",), "gemini", request=(("model",), ("request", "model")),
+        response=(("response", "modelVersion"), (None, "response", "modelVersion")), has_resource_names=True,
+        tokens=GEMINI_TOKENS,
+    ),
     Api(
         "interactions", ("/interactions", "/interactions/*"), has_resource_names=True,
         response=(("model",), ("interaction", "model")), is_about_earlier=True,

@@ -14,9 +14,26 @@ from .apis import APIS, OTHER, Api, Form
 
 # The vendors' own hosts, for endpoints that several APIs share.
 _FORMS: tuple[tuple[Form, re.Pattern[str]], ...] = (
-    ("openai", re.compile(r"api\.openai\.com|.+\.openai\.azure\.com")),
-    ("gemini", re.compile(r"(?:generativelanguage|(?:[\w-]+-)?aiplatform(?:\.[\w-]+\.rep)?)\.googleapis\.com")),
-    ("bedrock", re.compile(r"bedrock-runtime[\w-]*\..+")),
+    (
+        "openai",
+        re.compile(
+            r"(?:[\w-]+\.)?api\.openai\.com|chatgpt\.com|[\w.-]+\.(?:openai|cognitiveservices)\.azure\.com"
+            r"|models\.(?:github\.ai|inference\.ai\.azure\.com)"
+            r"|api\.(?:groq\.com|mistral\.ai|x\.ai|together\.(?:xyz|ai)|fireworks\.ai|perplexity\.ai)"
+        ),
+    ),
+    (
+        "gemini",
+        re.compile(
+            r"(?:generativelanguage|cloudcode-pa|(?:[\w-]+-)?aiplatform(?:\.[\w-]+\.rep)?)\.googleapis\.com"
+        ),
+    ),
+    (
+        "bedrock",
+        re.compile(
+            r"(?:[\w-]+\.)?bedrock-(?:agent|runtime)[\w-]*\.[\w.-]+|bedrock\.[\w-]+\.amazonaws\.com(?:\.cn)?"
+        ),
+    ),
 )  # fmt: skip
 
 

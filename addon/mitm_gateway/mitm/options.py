@@ -89,7 +89,7 @@ def _fault(options: Options, name: str) -> str | None:
         value = options._parse_setval(option, value.val) if hasattr(value, "val") else value
         check_option_type(name, value, option.typespec)
     except (exceptions.OptionsError, TypeError):
-        return f"{name} is not {_EXPECTED.get(option.typespec, 'a single text')}"
+        return f"{name} is not {_EXPECTED.get(option.typespec, 'a text that is given once')}"
     return None
 
 

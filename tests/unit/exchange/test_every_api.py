@@ -235,6 +235,8 @@ def test_restore_puts_back_only_what_the_rule_changed() -> None:
         ("GET", "/v1/responses/resp_1", b"", b'{"model":"up-star"}', b'{"model":"up-star"}'),
         ("POST", "/v1/responses/compact", b'{"model":"client-x"}', b'{"model":"up-a"}', b'{"model":"client-x"}'),
         ("GET", "/v1/chat/completions", b"", b'{"data":[{"model":"up-a"}]}', b'{"data":[{"model":"client-a"}]}'),
+        ("POST", "/v1internal:streamGenerateContent", b'{"model":"client-a","request":{"contents":[]}}',
+         b'{"response":{"modelVersion":"up-a"}}', b'{"response":{"modelVersion":"client-a"}}'),
         ("GET", "/v1beta/interactions/i", b"", b'{"model":"up-a"}', b'{"model":"client-a"}'),
         ("GET", "/v1/messages/batches/b/results", b"",
          b'{"result":{"message":{"model":"up-a"}}}\n', b'{"result":{"message":{"model":"client-a"}}}\n'),
