@@ -1,10 +1,13 @@
 """mitmproxy's connection log never contains a peer's bytes, however a line is cut."""
 
 import logging
+from typing import Any
 
 import pytest
+from mitmproxy.proxy import server
+from mitmproxy.proxy.layers.http import _http_h2
 
-from mitm_gateway.mitm.log_filter import Unquoted
+from mitm_gateway.mitm.log_filter import Unquoted, quote_peers, unquote_peers
 from support.constants import GW
 
 
@@ -20,6 +23,16 @@ def test_an_exception_is_logged_without_the_bytes_that_it_names(caplog: pytest.L
     log.error("crashed", exc_info=AssertionError(f"unexpected event: RequestData({GW.encode()!r})"))
     assert "unexpected event: RequestData(b'…')" in caplog.text
     assert "gateway-key" not in caplog.text
+
+
+@pytest.mark.parametrize("module", [server, _http_h2])
+def test_everything_that_mitmproxy_logs_about_a_connection_is_unquoted(
+    module: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    unquote_peers()
+    module.logger.error("received %r", GW.encode())
+    quote_peers()
+    assert "received b'…'" in caplog.text
 
 
 @pytest.mark.parametrize("quote", ["", "'"], ids=["single", "double"])

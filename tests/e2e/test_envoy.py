@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.answers import Bytes, Reply, json_reply, message
+from support.answers import Bytes, Header, Reply, json_reply, message
 from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
@@ -265,24 +265,26 @@ def test_a_clients_trailers_are_not_forwarded(
     assert not any(name in ("x-api-key", "x-else") for name, _ in asked.headers)
 
 
-REQUEST_LINES = [
-    ("TRACK", "/v1/messages"),
-    ("GET /x HTTP/1.1", "/v1/messages"),
-    ("GET", "/v1/messages HTTP/1.1 x"),
-    ("GET", "/v1/a\r\nx: y"),
-    ("GET", "v1/messages"),
+MALFORMED: list[tuple[str, str, tuple[Header, ...]]] = [
+    ("TRACK", "/v1/messages", ()),
+    ("GET /x HTTP/1.1", "/v1/messages", ()),
+    ("GET", "/v1/messages HTTP/1.1 x", ()),
+    ("GET", "/v1/a\r\nx: y", ()),
+    ("GET", "v1/messages", ()),
+    ("", "/v1/messages", ()),
+    ("POST", "/v1/messages", (("content-length", "5"),)),
 ]
 
 
 @pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_text_that_reads_as_another_request_line_is_not_sent(one_envoy: StartOne, more: str) -> None:
+def test_a_head_that_http2_allows_and_http1_does_not_is_not_sent(one_envoy: StartOne, more: str) -> None:
     upstream, proxy = one_envoy(more=more)
     with contextlib.ExitStack() as opened:
-        clients = [Http2Client(opened.enter_context(Wire(proxy.port)), careful=False) for _ in REQUEST_LINES]
-        for client, (method, target) in zip(clients, REQUEST_LINES, strict=True):
-            client.send_request(pseudo_headers("localhost", target, method, "http"))
+        clients = [Http2Client(opened.enter_context(Wire(proxy.port)), careful=False) for _ in MALFORMED]
+        for client, (method, target, fields) in zip(clients, MALFORMED, strict=True):
+            client.send_request([*pseudo_headers("localhost", target, method, "http"), *fields])
         # Envoy ends a connection that is no HTTP/2 a second later, so all are sent before the first is read.
-        for client, line in zip(clients, REQUEST_LINES, strict=True):
+        for client, line in zip(clients, MALFORMED, strict=True):
             with contextlib.suppress(ConnectionError):
                 assert client.read_response(1).status >= 400, line
     assert upstream.raw == b""
