@@ -1,5 +1,6 @@
 """Decisions about a request head in the exported filter: the same as the addon's."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_filter import rule_data
+from mitm_gateway.envoy.re2 import model_regex
 from mitm_gateway.exchange import client_keys, plan
 from mitm_gateway.exchange.headers import stripped, without_token_betas
 from mitm_gateway.exchange.query import edited_target
@@ -15,6 +17,7 @@ from mitm_gateway.exchange.record import Record
 from mitm_gateway.llm.calls import form_on, has_two_readings, identify
 from mitm_gateway.llm.errors import error_body, error_headers
 from mitm_gateway.rules.edits import Beta, Models
+from mitm_gateway.rules.patterns import Glob
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.printable import shown_name
 from mitm_gateway.text.redact import (
@@ -148,6 +151,14 @@ def test_a_logged_name_is_printable_and_short_alike(lua: Library, name: str) -> 
 
 def test_a_logged_name_shows_no_key(lua: Library) -> None:
     assert as_text(lua.call("logged.shown", "sk-ant-0123456789abcdef0123")) == MASK
+
+
+@given(st.text(min_size=1, max_size=9).filter(lambda name: "*" not in name))
+@example("é %b")
+def test_a_models_name_is_a_value_that_its_route_matches(lua: Library, name: str) -> None:
+    value = lua.call("text.as_value", name).decode("ascii")
+    assert value.isprintable()
+    assert re.fullmatch(model_regex([Glob(name)]), f"={value}")
 
 
 @given(st.lists(VALUES, max_size=3))
