@@ -122,6 +122,7 @@ CASES = [
     Case("what the filter tells the routes is not the client's to say", target="/other", status=404, sent_target=None,
          headers=(("x-mitm-gateway-path", "/v1/messages"), ("x-mitm-gateway-model", "=a"))),
     Case("no rule", target="/other", status=404, sent_target=None),
+    Case("a path over the limit", target=f"/v1/{'a' * 8189}", status=400, sent_target=None),
     Case("dot segments", target="/v1/%2e%2e/x", status=400, sent_target=None),
     Case("empty segments", target="/v1//x", status=400, sent_target=None),
     Case("another Host", headers=(("Host", "evil.test"),), status=421, sent_target=None),
