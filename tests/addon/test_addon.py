@@ -4,6 +4,8 @@ import asyncio
 import gc
 import gzip
 import weakref
+from collections.abc import Iterator
+from functools import _lru_cache_wrapper
 from types import TracebackType
 from typing import Any
 
@@ -254,3 +256,31 @@ async def test_a_replay_continues_when_the_first_client_leaves(running: Any, is_
     addon.client_disconnected(flow.client_conn)
     assert (flow.error is None) is is_replay
     assert (flow.id in addon._requests) is is_replay
+
+
+async def test_no_cache_keeps_a_long_text_of_a_peer(running: Any) -> None:
+    addon, context = running
+    show_flows(context)
+    long = "x" * 5000
+    flow = request_flow(
+        f"https://api.anthropic.com/v1/{long}/chat/completions",
+        b'{"model":"%s"}' % long.encode(),
+        {long: "a", "x-a": long, "session_id": long, "anthropic-beta": long},
+    )
+    await sent(addon, flow)
+    assert flow.request.headers[long] == "a"
+    answered(addon, flow, b'{"model":"%s","usage":{"input_tokens":1,"output_tokens":1}}' % long.encode())
+    assert flow.comment
+    assert max(len(key) for key in cached_texts()) < 1000
+
+
+def cached_texts() -> Iterator[str | bytes]:
+    """Yield every text in the keys of the results that the gateway has cached."""
+    for cache in gc.get_objects():
+        is_ours = str(getattr(cache, "__module__", "")).startswith("mitm_gateway.")
+        if not is_ours or not isinstance(cache, _lru_cache_wrapper | dict):
+            continue
+        results = [cache] if isinstance(cache, dict) else gc.get_referents(cache)
+        keys = [key for each in results if isinstance(each, dict) for key in each]
+        for key in keys:
+            yield from (text for text in (key, *gc.get_referents(key)) if isinstance(text, str | bytes))

@@ -6,9 +6,9 @@ A good request begins with model and tokens, a failed one with its cause and the
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from ..text.printable import dollars, one_line, short_count, shown_name
+from ..text.short_cache import remember_short
 from .record import Record
 from .report import Report
 
@@ -31,7 +31,7 @@ def comment_of(report: Report) -> str:
     return one_line(", ".join([part for part in (*head, *tail, *record.notes) if part]))
 
 
-@lru_cache(maxsize=512)
+@remember_short
 def short_model(name: str) -> str:
     """Return a model's name without vendor, family and date: `opus-4-8` of `us.anthropic.claude-opus-4-8-v1:0`."""
     name = shown_name(name)

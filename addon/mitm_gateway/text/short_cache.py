@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-Key = TypeVar("Key", str, bytes)
+Key = TypeVar("Key", bound=str | bytes)
 Result = TypeVar("Result")
 
 MAX_CACHED = 4096

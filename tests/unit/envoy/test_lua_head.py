@@ -209,6 +209,8 @@ QUERIES = joined(
 
 
 @given(QUERIES)
+@example("a=1;key=x&b;c")
+@example("a;api-key=x;b")
 def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
     ruleset = make_ruleset(make_rule(auth={"scheme": "none"}))
     found = plan.decide(ruleset, make_head(f"/v1?{query}"), Arrival())

@@ -108,9 +108,4 @@ def _host_of(place: str) -> str:
 
 def _includes_cached(entry: Mapping[str, Any]) -> bool:
     host, method, path = (str(entry.get(key, "")) for key in ("host", "method", "path"))
-    return _counts_cached(host, method, path)
-
-
-@lru_cache(maxsize=4096)
-def _counts_cached(host: str, method: str, path: str) -> bool:
     return identify(host, method, normal_path(path.partition("?")[0])).api.tokens.input_includes_cached

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cache, lru_cache
+from functools import cache
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from mitmproxy import hooks, http
 from mitmproxy.coretypes import multidict
 
+from ...text.short_cache import remember_short
 from ..patch import Patches, Unexpected, expect
 
 
@@ -32,7 +33,7 @@ def plain_headers(patches: Patches) -> None:
         else:
             self.fields = tuple(pairs)
 
-    lowered = lru_cache(maxsize=1024)(_lowered)
+    lowered = remember_short(_lowered)
 
     def values(self: Any, name: str | bytes) -> list[str]:
         wanted = lowered(name)
