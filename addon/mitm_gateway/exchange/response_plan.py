@@ -12,7 +12,7 @@ from ..llm.apis import Api
 from ..llm.body_kind import media_type
 from ..llm.calls import call_of
 from ..llm.hints import MAX_ERROR_BYTES, Failure, hint
-from ..llm.usage import Usage, reader_for
+from ..llm.usage import Usage, reader_for, usage_in
 from ..text.redact import Secret, fields_masked_exactly
 from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.request import Fields, RequestHead, as_text
@@ -154,15 +154,18 @@ def _usage(tee: Tee | None, head: ResponseHead | None) -> Usage | None:
         return None
     if usage := tee.usage():
         return usage
-    reader = reader_for(head.get(b"content-type"))
-    with contextlib.suppress(DecodingError):
-        reader.feed(decode_prefix(tee.kept(), head.get(b"content-encoding"), _MAX_UNPACKED))
-    return reader.finish()
+    body = tee.kept()
+    if head.is_encoded:
+        try:
+            body = decode_prefix(body, head.get(b"content-encoding"), _MAX_UNPACKED)
+        except DecodingError:
+            body = b""
+    return usage_in(head.get(b"content-type"), body)
 
 
 def tee_of_recording(head: ResponseHead, body: bytes) -> Tee:
     """Return a tee that has read a recorded response."""
-    tee = Tee(len(body), None, None if head.is_encoded else reader_for(head.get(b"content-type")))
+    tee = Tee(len(body), None, None)
     tee.feed(body)
     return tee
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-from ..llm.usage import MAX_JSON_BYTES, Usage
+from ..llm.usage import MAX_JSON_BYTES, Usage, read_json
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.refusal import Refusal
@@ -68,10 +67,7 @@ class MessageUsage:
         self.size += len(message)
         if b'"usage"' not in message or len(message) > MAX_JSON_BYTES:
             return
-        try:
-            found = Usage().updated(json.loads(message))
-        except (ValueError, RecursionError):
-            return
+        found = Usage().updated(read_json(message))
         total = self._total or Usage()
         changes = {name: value for name, value in found._asdict().items() if value is not None}
         for name in _COUNTS:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from ..text.bounded_json import is_overgrown
 from ..wire import aws_eventstream
 from ..wire.sse import EventReader
 from . import bedrock_converse
@@ -21,6 +23,9 @@ from .body_kind import BodyKind, kind_of
 MAX_JSON_BYTES = 8 << 20
 MAX_FRAME_BYTES = 1 << 20
 _MAX_UNDECIDED = 64
+# Of a complete stream, the beginning and the end are read, which report everything; in the middle there may be millions
+# of events. Of a list of chunks, the last ones.
+_HEAD_BYTES, _TAIL_BYTES, _MAX_CHUNKS = 64 << 10, 128 << 10, 10_000
 # Far beyond any model's context.
 MAX_TOKENS = 1_000_000_000
 # The names that APIs give to errors and stop reasons, and model names (ARNs included).
@@ -74,7 +79,7 @@ class Usage(NamedTuple):
     def updated(self, data: object) -> Usage:
         """Return the usage with the additions of an event or a response; ignores what is malformed."""
         if isinstance(data, list):  # Gemini streams an array of chunks to clients that do not ask for events
-            return reduce(Usage.updated, data, self)
+            return reduce(Usage.updated, data[-_MAX_CHUNKS:], self)
         if not isinstance(data, dict):
             return self
         found: dict[str, Any] = {}
@@ -243,6 +248,34 @@ def reader_for(content_type: str) -> UsageReader:
     return _AutoUsage(content_type)
 
 
+def usage_in(content_type: str, body: bytes) -> Usage:
+    """Return the usage that a complete response reports."""
+    if len(body) > _HEAD_BYTES + _TAIL_BYTES:
+        match kind_of(content_type, body[:_MAX_UNDECIDED], is_whole=True):
+            case "sse":
+                body = _without_middle(body)
+            case "aws_eventstream":
+                body = _without_middle_frames(body)
+    reader = reader_for(content_type)
+    reader.feed(body)
+    return reader.finish()
+
+
+def _without_middle(stream: bytes) -> bytes:
+    """Return the first events of a stream and its last ones; the very last one, which may be large, is whole."""
+    start, last = len(stream) - _TAIL_BYTES, stream.rfind(b"\n\n", 0, -2) + 2
+    tail = stream[last:] if 2 <= last < start else stream[start:].partition(b"\n")[2]
+    return stream[:_HEAD_BYTES] + b"\n\n" + tail
+
+
+def _without_middle_frames(stream: bytes) -> bytes:
+    """Return the first frames of a stream and its last ones."""
+    starts = [start for start, *_ in aws_eventstream.spans(stream)] or [0]
+    first = bisect_left(starts, _HEAD_BYTES, hi=len(starts) - 1)
+    last = bisect_left(starts, len(stream) - _TAIL_BYTES, lo=first, hi=len(starts) - 1)
+    return stream[: starts[first]] + stream[starts[last] :]
+
+
 class _AutoUsage:
     """Waits for the first bytes, which identify the kind of the response."""
 
@@ -293,7 +326,7 @@ class _EventUsage:
 
     def _take(self, data: bytes) -> None:
         if _find_mark(data):
-            self._usage = self._usage.updated(_parsed(data))
+            self._usage = self._usage.updated(read_json(data))
 
 
 class _FrameUsage:
@@ -342,15 +375,16 @@ class _JsonUsage:
             self._body += chunk
 
     def finish(self) -> Usage:
-        answer = _parsed(bytes(self._body))
+        answer = read_json(bytes(self._body))
         return Usage().updated(bedrock_converse.body(answer) if isinstance(answer, dict) else answer)
 
 
 _READERS: dict[BodyKind, Callable[[], UsageReader]] = {"sse": _EventUsage, "aws_eventstream": _FrameUsage}
 
 
-def _parsed(data: bytes) -> object:
+def read_json(data: bytes) -> object:
+    """Return the value of a JSON text; None where it has none, or too many."""
     try:
-        return json.loads(data)
+        return None if is_overgrown(data) else json.loads(data)
     except (ValueError, RecursionError):
         return None

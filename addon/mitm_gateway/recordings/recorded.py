@@ -15,7 +15,7 @@ from ..llm.calls import call_of
 from ..llm.prompt import Prompt, prompt_of
 from ..llm.read_body import read
 from ..llm.session import session_in_bytes
-from ..llm.usage import reader_for
+from ..llm.usage import usage_in
 from ..wire.addresses import hostport
 from ..wire.content_encoding import DecodingError
 from ..wire.request import Arrival, Fields, RequestHead, as_text
@@ -133,7 +133,5 @@ class Recorded:
         record.error, record.ending = self.error, self.ending
         if self.response is not None:
             record.bytes_in = len(self.response.raw)
-            reader = reader_for(self.response.content_type)
-            reader.feed(self.response.raw)
-            record.usage = reader.finish()
+            record.usage = usage_in(self.response.content_type, self.response.raw)
         return record

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, reader_for
+from mitm_gateway.llm import usage
+from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, reader_for, usage_in
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.eventstreams import chunk
 from support.table import table
+from support.work import work
 
 
 def usage_of(content_type: str, *chunks: bytes) -> Usage:
@@ -239,8 +241,8 @@ def test_tokens_written_to_the_cache_are_counted_by_their_time(
 ) -> None:
     reader = reader_for("application/json")
     reader.feed(json.dumps(response).encode())
-    usage = reader.finish()
-    assert (usage.cache_creation_tokens, usage.cache_creation_long_tokens) == (written, longer)
+    found = reader.finish()
+    assert (found.cache_creation_tokens, found.cache_creation_long_tokens) == (written, longer)
 
 
 @table(
@@ -266,3 +268,40 @@ def test_the_tier_that_served_replaces_the_one_that_was_asked_for() -> None:
         usage.updated({"response": {"service_tier": "default", "usage": {"input_tokens": 1}}}).special_tier
         is None
     )
+
+
+FIRST = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}}
+DELTA = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "usage"}}
+LAST = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 96}}
+WHOLE = {"response": {"object": "response", "status": "completed", "model": "m", "instructions": "x" * 300_000,
+         "usage": {"input_tokens": 8, "output_tokens": 96}}}  # fmt: skip
+
+
+@table(
+    ("content_type", "body"),
+    [
+        ("text/event-stream", stream(FIRST, *[DELTA] * 5_000, LAST)),
+        ("text/event-stream", stream(FIRST, *[DELTA] * 5_000, LAST).replace(b"\n", b"\r\n")),
+        ("text/event-stream", stream(*[DELTA] * 5_000, WHOLE)),
+        (CONTENT_TYPE, b"".join(map(chunk, [FIRST, *[DELTA] * 3_000, LAST]))),
+        ("application/json", json.dumps({"data": [0.5] * 200_000, **WHOLE["response"]}).encode()),
+    ],
+)
+def test_a_long_response_is_read_at_its_ends(content_type: str, body: bytes) -> None:
+    found = usage_in(content_type, body)
+    assert (found.model, found.input_tokens, found.output_tokens) == ("m", 8, 96)
+
+
+@table("event", [b'data: {"usage":{"a":1}}\n\n', b"data: {}\n\n"])
+def test_events_in_the_middle_take_no_work(event: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_HEAD_BYTES", "_TAIL_BYTES"):
+        monkeypatch.setattr(usage, name, 400)
+
+    def steps(count: int) -> int:
+        return work(lambda: usage_in("text/event-stream", event * count))
+
+    assert steps(4_000) < steps(2_000) * 1.1
+
+
+def test_a_response_of_too_many_values_is_not_read() -> None:
+    assert usage_in("application/json", b'{"model":"m","a":[' + b"[]," * 400_000 + b"0]}") == Usage()
