@@ -204,7 +204,8 @@ def _parse_model_target(text: str) -> str:
 def _parse_credential_name(text: str) -> str:
     if text == CLIENT:
         raise ValueError("is reserved for the client's own key; expected another name")
-    if "{" in text or "}" in text:
+    # A name is also that of a file, for Envoy.
+    if text.startswith(".") or any(mark in text for mark in "{}/\\"):
         raise ValueError("is not a credential name; expected letters, digits, - and _")
     return _parse_text(text)
 
