@@ -139,7 +139,7 @@ def _parse_edited_header_name(text: str) -> str:
 
 def _parse_header_value(text: str) -> str:
     if _CONTROL.search(text.replace("\t", " ")):
-        raise ValueError("contains a line break or a control character")
+        raise ValueError("contains a line break or a control character; expected one line of text")
     if looks_like_key(text):
         raise ValueError('contains a secret; name it under "credentials" and write "${credential:NAME}" here')
     return text
@@ -214,7 +214,7 @@ def _parse_text(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; expected text")
     if _CONTROL.search(text):
-        raise ValueError("contains a line break or a control character")
+        raise ValueError("contains a line break or a control character; expected one line of text")
     return text
 
 

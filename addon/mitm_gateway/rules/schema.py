@@ -153,7 +153,9 @@ class Auth(Model):
             if self.credential is not None:
                 raise ValueError(f'has "credential", but scheme "{self.scheme}" sends none')
         elif self.credential is None:
-            raise ValueError(f'has no "credential", which scheme "{self.scheme}" requires')
+            raise ValueError(
+                f'has no "credential", which scheme "{self.scheme}" requires; expected credential: NAME'
+            )
         if self.credential == CLIENT and self.scheme in ("basic", "sigv4"):
             verb = "sign with" if self.scheme == "sigv4" else "make a user and a password of"
             raise ValueError(f'cannot {verb} the key of the client; expected a name under "credentials"')

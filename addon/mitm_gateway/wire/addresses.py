@@ -244,7 +244,7 @@ class Upstream:
     def parse(cls, text: str) -> Upstream:
         """Parse `https://host[:port][/base]`. Raises ValueError with the reason."""
         if any(character <= " " or character == "\x7f" for character in text):
-            raise ValueError("contains a space or a control character")
+            raise ValueError('contains a space or a control character; expected "https://host[:port][/base]"')
         url_scheme, separator, rest = text.partition("://")
         scheme: UrlScheme = "http" if url_scheme.lower() == "http" else "https"
         if not separator or url_scheme.lower() != scheme:
