@@ -193,7 +193,7 @@ CALLS: dict[str, Callable[[str], object]] = {
         client_keys.without_gateway_keys(make_head(f"/?{text}&key={text};key=a"), lambda key: key == text),
     ),
     "exchange.masked_head": lambda text: (
-                masked_head.MaskedHead(f"/{text}", fields(text), ["a secret"]).with_secrets("/", fields(text)),
+                masked_head.MaskedHead(None, f"/{text}", fields(text), ["a secret"]).with_secrets("/", fields(text)),
     ),
     "exchange.headers": lambda text: (
         headers.edited(fields(text), RULE.headers, RULE.beta, {}), headers.stripped(fields(text)),

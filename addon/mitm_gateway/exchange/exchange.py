@@ -50,7 +50,6 @@ from .steps import (
     NeedBody,
     NeedCredentials,
     NeedTurn,
-    OutgoingHead,
     Step,
     too_large,
     unreadable,
@@ -237,10 +236,10 @@ class Exchange:
             return Secrets(None, named, own.headers, own.signing)
         return Secrets(own.secret, named, own.headers)
 
-    def _mask_head(self, destination: Upstream | None, target: str, fields: Fields) -> OutgoingHead:
-        """Return the head with its secrets masked, and keep it with them for the moment at which it is written."""
-        self._sent = sent = MaskedHead(target, fields, self.secrets, reveal=self.config.reveal)
-        return OutgoingHead(destination, sent.target, sent.fields)
+    def _mask_head(self, destination: Upstream | None, target: str, fields: Fields) -> MaskedHead:
+        """Return the head with its secrets masked, and keep it for the moment at which it is written with them."""
+        self._sent = MaskedHead(destination, target, fields, self.secrets, reveal=self.config.reveal)
+        return self._sent
 
     def with_secrets(self, target: str, fields: Fields) -> tuple[str, Fields]:
         """Return target and fields as they are written to the upstream."""

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..text.redact import masked_fields, masked_target
+from ..wire.addresses import Upstream
 from ..wire.request import Fields
 
 
 class MaskedHead:
-    """Target and fields of a request without their secrets. `reveal` masks nothing."""
+    """A head as it is sent, without its secrets; without a destination it is the client's own. `reveal` masks nothing."""
 
-    def __init__(self, target: str, fields: Fields, secrets: Iterable[str], *, reveal: bool = False) -> None:
+    def __init__(
+        self,
+        destination: Upstream | None,
+        target: str,
+        fields: Fields,
+        secrets: Iterable[str],
+        *,
+        reveal: bool = False,
+    ) -> None:
+        self.destination = destination
         self._target = target
         self.target = target if reveal else masked_target(target, secrets)
         self.fields = fields if reveal else masked_fields(fields, secrets)

@@ -132,7 +132,7 @@ def summarize(
     record.usage = _usage(tee, head)
     if tee and tee.is_cut:
         record.notes = (*record.notes, "the rest is not kept")
-    if record.failure is None and record.ending == "complete" and record.is_cut_short:
+    if record.is_cut_short and record.ending == "complete" and record.failure is None:
         record.notes = (*record.notes, "no stop reason: the stream ended early")
     if plan is not None and tee is not None and head is not None:
         is_empty = record.ending == "complete" and _is_empty(request, tee, head)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..text.turns import Turns
-from ..wire.addresses import Upstream
 from ..wire.content_encoding import DecodingError, TooLarge
 from ..wire.refusal import Refusal
-from ..wire.request import Fields
 from .body_error import BodyError, OvergrownError
 from .local_answers import LocalAnswer
+from .masked_head import MaskedHead
 from .plan import Pass
 
 NO_RULES = Refusal(503, "no rules are loaded yet; try again", retry=True)
@@ -33,19 +32,10 @@ def unreadable(fault: BodyError | DecodingError, limit: int) -> Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class OutgoingHead:
-    """A request's head as its rule sends it, its secrets masked; without a destination it is the client's own."""
-
-    destination: Upstream | None
-    target: str
-    fields: Fields
-
-
-@dataclass(frozen=True, slots=True)
 class Forward:
     """Let the request leave, with this head and this body; None keeps what the flow has."""
 
-    head: OutgoingHead | None = None
+    head: MaskedHead | None = None
     body: bytes | None = field(default=None, repr=False)
 
 
@@ -53,7 +43,7 @@ class Forward:
 class NeedBody:
     """Hold the request until its body is complete, with this head."""
 
-    head: OutgoingHead
+    head: MaskedHead
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,10 @@ from mitmproxy.connection import Client
 from ..exchange.exchange import Exchange
 from ..exchange.headers import stripped
 from ..exchange.local_answers import LocalAnswer
+from ..exchange.masked_head import MaskedHead
 from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
-from ..exchange.steps import (
-    AnswerFromRecording,
-    Forward,
-    NeedBody,
-    NeedCredentials,
-    NeedTurn,
-    OutgoingHead,
-    Step,
-)
+from ..exchange.steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, NeedTurn, Step
 from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
@@ -165,7 +158,7 @@ def kill(flow: http.HTTPFlow) -> None:
         logger.error("a request could not even be refused, and was killed")
 
 
-def _set_head(flow: http.HTTPFlow, head: OutgoingHead, exchange: Exchange) -> None:
+def _set_head(flow: http.HTTPFlow, head: MaskedHead, exchange: Exchange) -> None:
     data, destination = flow.request.data, head.destination
     data.path, data.headers.fields = as_bytes(head.target), head.fields
     if destination is None:

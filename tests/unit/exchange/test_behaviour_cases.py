@@ -10,7 +10,8 @@ from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange.config import Config
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.local_answers import LocalAnswer
-from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead
+from mitm_gateway.exchange.masked_head import MaskedHead
+from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials
 from mitm_gateway.rules.load import load
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.refusal import Refusal
@@ -30,7 +31,7 @@ def head_of(case: Case) -> RequestHead:
     return RequestHead(case.method, "https", API, 443, case.target, fields)
 
 
-def outcome(exchange: Exchange, case: Case) -> Refusal | LocalAnswer | tuple[OutgoingHead, bytes]:
+def outcome(exchange: Exchange, case: Case) -> Refusal | LocalAnswer | tuple[MaskedHead, bytes]:
     """Run a request to its end: a local answer, or the head and the body that leave."""
     body, sent_head, has_read = case.plain_body, None, False
     step = exchange.on_request_head(head_of(case))

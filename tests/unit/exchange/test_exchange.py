@@ -10,8 +10,9 @@ from mitm_gateway.exchange import guard
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.local_answers import LocalAnswer
+from mitm_gateway.exchange.masked_head import MaskedHead
 from mitm_gateway.exchange.plan import Pass
-from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, OutgoingHead, Step
+from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Step
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
@@ -26,7 +27,7 @@ from support.table import table
 def sent(exchange: Exchange, step: Step) -> dict[str, str]:
     """Return the fields that are written to the upstream after a step."""
     assert isinstance(step, Forward | NeedBody)
-    assert isinstance(step.head, OutgoingHead)
+    assert isinstance(step.head, MaskedHead)
     _, fields = exchange.with_secrets(step.head.target, step.head.fields)
     return {as_text(name).lower(): as_text(value) for name, value in fields}
 
