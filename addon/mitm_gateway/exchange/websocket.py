@@ -15,6 +15,9 @@ _FIELDS = (b"upgrade", b"http2-settings")
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
            "cache_creation_long_tokens")  # fmt: skip
 
+# The names of the objects with counts, in the APIs that have WebSockets.
+_MARKS = (b'"usage"', b'"usageMetadata"')
+
 UNREADABLE_SOCKET = "this rule reads bodies, and messages of a WebSocket are not edited; use HTTP"
 
 
@@ -65,7 +68,7 @@ class MessageUsage:
     def feed(self, message: bytes) -> None:
         """Add a message; only those with counts are parsed."""
         self.size += len(message)
-        if b'"usage"' not in message or len(message) > MAX_JSON_BYTES:
+        if not any(mark in message for mark in _MARKS) or len(message) > MAX_JSON_BYTES:
             return
         found = Usage().updated(read_json(message))
         total = self._total or Usage()

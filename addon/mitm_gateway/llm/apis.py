@@ -44,11 +44,15 @@ RESPONSES_TOKENS = Tokens(
     "input_tokens_details.cache_write_tokens", input_includes_cached=True,
     cache_creation_long="input_tokens_details.cache_write_tokens_details.ttl_12h_tokens",
 )  # fmt: skip
+REALTIME_TOKENS = Tokens(
+    "usage", ("input_tokens",), ("output_tokens",), "input_token_details.cached_tokens", input_includes_cached=True
+)  # fmt: skip
 CONVERSE_TOKENS = Tokens(
     "usage", ("inputTokens",), ("outputTokens",), "cacheReadInputTokens", "cacheWriteInputTokens"
 )
 GEMINI_TOKENS = Tokens(
-    "usageMetadata", ("promptTokenCount", "toolUsePromptTokenCount"), ("candidatesTokenCount", "thoughtsTokenCount"),
+    "usageMetadata", ("promptTokenCount", "toolUsePromptTokenCount"),
+    ("candidatesTokenCount", "responseTokenCount", "thoughtsTokenCount"),
     "cachedContentTokenCount", input_includes_cached=True,
 )  # fmt: skip
 INTERACTION_TOKENS = Tokens(
@@ -180,7 +184,12 @@ APIS: tuple[Api, ...] = (
         request=(
             *_TOP, ("session", "model"), *_TRANSCRIBED, *(("session", *place) for place in _TRANSCRIBED),
         ),
-        response=(("session", "model"), ("response", "model")),
+        response=(("session", "model"), ("response", "model")), tokens=REALTIME_TOKENS,
+    ),
+    Api(
+        "gemini-live",
+        ("/ws/*BidiGenerateContent", "/ws/*BidiGenerateContentConstrained", "/ws/*/BidiGenerateContent"),
+        "gemini", tokens=GEMINI_TOKENS, stream="websocket",
     ),
     Api(
         "openai-media",

@@ -48,7 +48,11 @@ _find_mark = re.compile(b"|".join(f'"{key}"'.encode() for key in _KEYS)).search
 # Other tiers, regions and speeds have other prices, and so have tokens of sound.
 _STANDARD_TIERS = (None, "standard", "default", "auto", "global", "not_available")
 _TIERS = ("speed", "inference_geo", "service_tier")
-_DETAILS = frozenset({"prompt_tokens_details", "completion_tokens_details", "input_tokens_details"})
+_DETAILS = frozenset(
+    {"prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details",
+     "input_token_details", "output_token_details"}
+)  # fmt: skip
+_MODALITIES = ("promptTokensDetails", "candidatesTokensDetails", "responseTokensDetails")
 # A part without these keys, whose usage has none of those, was served in the standard tier.
 _OWN_TIER, _OF_TIER = frozenset({"service_tier", "usageMetadata"}), _DETAILS.union(_TIERS)
 # The status of a response that is not finished, of the Responses and Interactions APIs.
@@ -175,8 +179,8 @@ def _tier(part: Mapping[str, Any]) -> str | None:
 
 def _has_sound(part: Mapping[str, Any], usage: Mapping[str, Any]) -> bool:
     counts = [_number(_at(usage[name], ("audio_tokens",))) for name in _DETAILS.intersection(usage)]
-    modalities = _at(part.get("usageMetadata"), ("promptTokensDetails",))
-    kinds = [_at(each, ("modality",)) for each in modalities] if isinstance(modalities, list) else []
+    lists = [_at(part.get("usageMetadata"), (name,)) for name in _MODALITIES]
+    kinds = [_at(each, ("modality",)) for found in lists if isinstance(found, list) for each in found]
     return any(counts) or "AUDIO" in kinds
 
 

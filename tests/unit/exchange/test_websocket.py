@@ -85,3 +85,24 @@ def test_the_tokens_of_all_responses_on_a_socket_are_summed() -> None:
     assert found is not None
     assert (found.model, found.input_tokens, found.output_tokens) == ("gpt-5", 7, 2)
     assert MessageUsage().finish() is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"usageMetadata": {"promptTokenCount": 5, "responseTokenCount": 3, "cachedContentTokenCount": 2}},
+        {
+            "response": {
+                "usage": {"input_tokens": 5, "output_tokens": 3, "input_token_details": {"cached_tokens": 2}}
+            }
+        },
+    ],
+    ids=["gemini live", "realtime"],
+)
+def test_each_api_with_sockets_is_counted(message: dict[str, Any]) -> None:
+    usage = MessageUsage()
+    usage.feed(json.dumps(message).encode())
+    usage.feed(json.dumps(message).encode())
+    found = usage.finish()
+    assert found is not None
+    assert (found.input_tokens, found.output_tokens, found.cache_read_tokens) == (10, 6, 4)

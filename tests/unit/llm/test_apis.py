@@ -52,6 +52,8 @@ from support.table import table
         ("GET /v1/chat/completions?model=gpt", "chat-completions-list", None),
         ("POST /v1/sessions", "agents", None),
         ("POST /async-invoke", "bedrock-jobs", None),
+        ("GET /ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?x=1", "gemini-live", None),
+        ("GET /ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent", "gemini-live", None),
         ("POST /v1beta/interactions", "interactions", None),
         ("POST /v1internal:streamGenerateContent?alt=sse", "code-assist", None),
         ("POST /v1/projects/p/locations/l/batchPredictionJobs", "gemini", None),

@@ -255,6 +255,11 @@ def test_tokens_written_to_the_cache_are_counted_by_their_time(
         ({"usage": {"input_tokens": 1}, "service_tier": "default"}, None),
         ({"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"audio_tokens": 5}}}, "audio"),
         ({"usageMetadata": {"promptTokenCount": 1, "promptTokensDetails": [{"modality": "AUDIO"}]}}, "audio"),
+        (
+            {"usageMetadata": {"responseTokensDetails": [{"modality": "TEXT"}, {"modality": "AUDIO"}]}},
+            "audio",
+        ),
+        ({"usage": {"input_tokens": 1, "output_token_details": {"audio_tokens": 5}}}, "audio"),
         ({"usage": {"input_tokens": 1, "service_tier": ["x"]}, "service_tier": 3}, None),
     ],
 )
