@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ _MANAGED = (
 # They pin the client to Anthropic's own login and block every gateway key.
 _BLOCKING = ("forceLoginMethod", "forceLoginOrgUUID")
 _MAX_BYTES = 1 << 20
+_PROVIDER = re.compile(rf'"{PROVIDER_KEY}"\s*:'.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,32 @@ def read_all(environ: Mapping[str, str], project: Path) -> tuple[SettingsFile, .
 
 def _read(path: Path) -> Mapping[str, Any] | None:
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return None
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        data = json.loads(_content(path))
+    except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= _MAX_BYTES else b""
+    except OSError:
+        return b""
+
+
 def desktop_rules(environ: Mapping[str, str]) -> Path | None:
-    """Return the user's settings file if it contains Desktop's third-party-inference keys."""
+    """Return the user's settings file if it contains Desktop's third-party-inference keys.
+
+    A file with broken JSON counts too, so that its fault is reported and no other rules are taken instead.
+    """
     path = user_settings(environ)
-    data = _read(path)
-    return path if data is not None and PROVIDER_KEY in data else None
+    content = _content(path)
+    try:
+        data = json.loads(content)
+        has_keys = isinstance(data, dict) and PROVIDER_KEY in data
+    except (ValueError, RecursionError):
+        has_keys = _PROVIDER.search(content) is not None
+    return path if has_keys else None
 
 
 def overrides(
