@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.patches import table
 from mitm_gateway.patches.safety import frames
+from mitm_gateway.patches.safety.back_pressure import Reading
 from support.layers import Connection
 from support.patched import applied, no_patches
 
@@ -46,6 +48,7 @@ async def context() -> AsyncIterator[taddons.context]:
     with taddons.context(Proxyserver(), NextLayer()) as made:
         assert table.apply(patches, "safety") == []
         made.options.http2_ping_keepalive = 0  # no clock
+        made.options.stream_large_bodies = "1"
         yield made
         patches.undo("safety")
 
@@ -123,6 +126,17 @@ async def test_a_response_that_an_upstream_has_begun_outlives_its_goaway(
     assert connection.sent[UPSTREAM].count(PREFACE) == 2  # a connection for each request
 
 
+async def test_an_upload_that_waits_for_room_outlives_a_goaway(context: taddons.context) -> None:
+    answer = sent_bytes(SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 10}))
+    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
+    await connection.receive(sent_bytes(head(1, POST), data(1, b"a" * 100, end=False)))
+    await connection.receive(sent_bytes(data(1, b"b" * 50)))
+    await connection.upstream_sends(sent_bytes(goaway(1), WindowUpdateFrame(1, window_increment=200)))
+    assert contents(connection.sent[UPSTREAM].removeprefix(PREFACE)) == b"a" * 100 + b"b" * 50
+    await connection.upstream_sends(sent_bytes(head(1), data(1)))
+    assert contents(connection.got) == b"ok"
+
+
 async def test_a_request_that_an_upstream_will_not_answer_is_502(context: taddons.context) -> None:
     connection = await answered(context, goaway(0))
     assert connection.got.startswith(b"HTTP/1.1 502 ")
@@ -143,7 +157,6 @@ async def test_requests_that_wait_for_an_upstreams_streams_end_with_its_goaway(
 
 
 async def test_an_upstream_may_take_room_back(context: taddons.context) -> None:
-    context.options.stream_large_bodies = "1"
     settings = SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 10})  # 90 bytes less than it has received
     answer = sent_bytes(settings, WindowUpdateFrame(1, window_increment=60))
     connection = await connected(context, upstream_alpn=b"h2", answer=answer)
@@ -186,7 +199,6 @@ async def test_an_http1_response_of_another_version_is_502(context: taddons.cont
 @pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;x\r\na\r\n"])
 async def test_many_chunks_that_arrive_together_are_joined(context: taddons.context, chunk: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 1000 + b"0\r\n\r\n"
-    context.options.stream_large_bodies = "1"
     connection = Connection(context, **TUNNEL, answer=answer)
     await connection.start()
     await connection.receive(GET)
@@ -247,18 +259,6 @@ async def test_no_more_is_received_while_frames_wait() -> None:
 # ---- clients that do not read ----
 
 
-async def test_a_response_that_a_client_reads_late_arrives_whole(context: taddons.context) -> None:
-    context.options.stream_large_bodies = "1"
-    body = b"a" * (200 << 10)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    connection = await connected(context, {SettingCodes.INITIAL_WINDOW_SIZE: 0}, answer=answer, cut=16 << 10)
-    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
-    assert not contents(connection.got)
-    room = [WindowUpdateFrame(at, window_increment=len(body)) for at in (0, 1)]
-    await connection.receive(sent_bytes(*room))
-    assert contents(connection.got) == body
-
-
 async def test_frames_have_the_usual_size_whatever_a_client_allows(context: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"a" * 60000
     connection = await connected(context, {SettingCodes.MAX_FRAME_SIZE: (1 << 24) - 1}, answer=answer)
@@ -269,7 +269,6 @@ async def test_frames_have_the_usual_size_whatever_a_client_allows(context: tadd
 
 
 async def test_small_pieces_that_wait_are_joined_and_dropped_at_the_end(context: taddons.context) -> None:
-    context.options.stream_large_bodies = "1"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"a" * 9000
     connection = await connected(context, {SettingCodes.INITIAL_WINDOW_SIZE: 0}, answer=answer, cut=10)
     await connection.receive(sent_bytes(head(1, HEAD, end=True)))
@@ -281,3 +280,115 @@ async def test_small_pieces_that_wait_are_joined_and_dropped_at_the_end(context:
     assert sum(len(frame.data) for frame in parsed(connection.got) if isinstance(frame, DataFrame)) == 8000
     await connection.close()
     assert not buffers
+
+
+# ---- back-pressure ----
+
+STREAMED = b"a" * (9 << 18)  # more than half of the window
+PIECES = [STREAMED[:16384]] * (len(STREAMED) // 16384)
+NO_ROOM: dict[int, int] = {SettingCodes.INITIAL_WINDOW_SIZE: 0}
+
+
+def room(stream: int) -> WindowUpdateFrame:
+    return WindowUpdateFrame(stream, window_increment=len(STREAMED))
+
+
+ROOM = sent_bytes(room(0), room(1))
+
+
+class Transport(SimpleNamespace):
+    """A transport whose reading pauses, and to which `unsent` bytes wait to be written."""
+
+    unsent, is_reading = 0, True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+
+def acknowledged(sent: bytes) -> set[int]:
+    """Return the streams of which received data was acknowledged."""
+    frames_sent = parsed(sent.removeprefix(PREFACE))
+    return {frame.stream_id for frame in frames_sent if isinstance(frame, WindowUpdateFrame)} - {0}
+
+
+async def test_an_http2_upstream_waits_on_a_stream_that_is_not_read(context: taddons.context) -> None:
+    connection = await connected(context, NO_ROOM, upstream_alpn=b"h2", answer=SettingsFrame(0).serialize())
+    await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in (1, 3))))
+    await connection.receive(sent_bytes(*(room(at) for at in (0, 3))))
+    for at in (1, 3):
+        await connection.upstream_sends(head(at, OK[:1]).serialize())
+        for piece in PIECES:
+            await connection.upstream_sends(data(at, piece, end=False).serialize())
+    assert acknowledged(connection.sent[UPSTREAM]) == {3}
+    assert contents(connection.got) == STREAMED
+    await connection.receive(ROOM)
+    assert acknowledged(connection.sent[UPSTREAM]) == {1, 3}
+    assert contents(connection.got) == STREAMED * 2
+
+
+@pytest.mark.parametrize("end", [ROOM, RstStreamFrame(1).serialize()], ids=["reads", "cancels"])
+async def test_an_http1_upstream_waits_for_a_client(context: taddons.context, end: bytes) -> None:
+    connection = await connected(context, NO_ROOM)
+    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    transport, slots = Transport(), asyncio.Semaphore(0)
+    vars(connection.flows[0].server_conn)["gateway_reading"] = Reading(transport, slots)
+    await connection.upstream_sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(STREAMED))
+    for piece in PIECES[:32]:
+        assert transport.is_reading
+        await connection.upstream_sends(piece)
+    await connection.upstream_sends(PIECES[0])
+    assert not transport.is_reading
+    assert not slots.locked()  # another request has its place
+    transport.resume_reading()  # as asyncio does
+    assert not transport.is_reading
+    for piece in PIECES[33:]:
+        await connection.upstream_sends(piece)
+    await connection.receive(end)
+    assert transport.is_reading
+    assert contents(connection.got) == (STREAMED if end is ROOM else b"")
+
+
+async def test_an_http2_client_waits_for_an_http2_upstream(context: taddons.context) -> None:
+    answer = SettingsFrame(0, NO_ROOM).serialize()
+    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
+    await connection.receive(sent_bytes(head(1, POST)))
+    for piece in PIECES:
+        await connection.receive(data(1, piece, end=False).serialize())
+    assert not acknowledged(connection.got)
+    await connection.upstream_sends(ROOM)
+    assert acknowledged(connection.got) == {1}
+    assert contents(connection.sent[UPSTREAM].removeprefix(PREFACE)) == STREAMED
+
+
+@pytest.mark.parametrize("end", [ROOM, goaway(0).serialize()], ids=["reads", "ends"])
+async def test_an_http1_client_waits_for_an_http2_upstream(context: taddons.context, end: bytes) -> None:
+    answer = SettingsFrame(0, NO_ROOM).serialize()
+    connection = Connection(context, **TUNNEL, upstream_alpn=b"h2", answer=answer)
+    await connection.start()
+    transport = Transport()
+    vars(connection.client)["gateway_reading"] = Reading(transport, None)
+    length = b"Content-Length: %d\r\n\r\n" % len(STREAMED)
+    await connection.receive(GET.replace(b"GET", b"POST").removesuffix(b"\r\n") + length)
+    for piece in PIECES[:-1]:
+        await connection.receive(piece)
+    assert not transport.is_reading
+    await connection.upstream_sends(end)
+    assert transport.is_reading
+
+
+def test_an_upstream_that_has_not_read_its_request_is_read() -> None:
+    # It may have to write its response before it reads on.
+    reading = Reading(transport := Transport(unsent=1), None)
+    reading.hold()
+    assert transport.is_reading
+    transport.unsent = 0
+    reading.hold()
+    transport.unsent = 1
+    reading.give_way()
+    assert transport.is_reading

@@ -112,6 +112,19 @@ async def test_data_received_while_an_event_is_handled_waits_in_order(peer: Peer
     assert await peer.handler.given.get() == b"three"
 
 
+async def test_data_waits_behind_an_event_that_waited(peer: Peer) -> None:
+    lock = peer.handler._server_event_lock
+    await lock.acquire()
+    waiting = asyncio.create_task(lock.acquire())
+    await asyncio.sleep(0)
+    lock.release()  # the other has its turn in the next pass of the loop
+    protocol: Any = peer.writer.transport.get_protocol()
+    protocol.data_received(b"one")
+    assert await waiting
+    assert await peer.reader.readexactly(3) == b"one"
+    assert peer.handler.given.empty()
+
+
 async def test_reading_pauses_while_a_writer_is_full(peer: Peer) -> None:
     held: Any = SimpleNamespace(_paused=True)
     full = asyncio.StreamWriter(peer.writer.transport, held, None, asyncio.get_running_loop())

@@ -107,6 +107,10 @@ class Connection:
         if self.client.state & ConnectionState.CAN_READ:
             await self._feed(events.DataReceived(self.client, data))
 
+    async def upstream_sends(self, data: bytes) -> None:
+        """Send bytes as the upstream of the first request."""
+        await self._feed(events.DataReceived(self.flows[0].server_conn, data))
+
     async def close(self) -> None:
         """Hang up as the client."""
         if self.client.state & ConnectionState.CAN_READ:

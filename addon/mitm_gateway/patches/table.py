@@ -5,6 +5,7 @@ from __future__ import annotations
 from .patch import Patch, Patches, PatchKind, Unexpected
 from .safety import (
     alerts,
+    back_pressure,
     bounds,
     dialing,
     error_pages,
@@ -54,6 +55,9 @@ PATCHES: tuple[Patch, ...] = (
     Patch("http2-unread", "safety",
         "mitmproxy copies what an HTTP/2 peer does not read for each byte that it reads, and keeps it when that has left",
         None, http2.bound_http2),
+    Patch("http2-back-pressure", "safety",
+        "mitmproxy receives without a limit what an HTTP/2 peer does not read, and keeps it in memory",
+        None, back_pressure.hold_back),
     Patch("http2-shutdown", "safety",
         "mitmproxy breaks off all responses when an HTTP/2 upstream announces its end, and confuses the sides' resets",
         None, http2.keep_begun_streams),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
-from h2.connection import ConnectionState as H2State
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, StreamReset
+from h2.events import StreamReset
 from h2.settings import SettingCodes
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.layers.http import _http2
@@ -78,8 +78,15 @@ def _forgetting(close: Any) -> Any:
     return close_connection
 
 
+@dataclass(frozen=True, slots=True)
+class _GoingAway:
+    """An upstream takes no more requests, and completes those up to this stream."""
+
+    last_stream_id: int
+
+
 def keep_begun_streams(patches: Patches) -> None:
-    """Receive the rest of the responses that an upstream had begun before it announced its end.
+    """Complete the requests that an upstream had begun to read before it announced its end.
 
     mitmproxy ends them all. A request that the upstream has cancelled is an error of the upstream: mitmproxy reports it
     like one that the client has cancelled.
@@ -97,11 +104,12 @@ def keep_begun_streams(patches: Patches) -> None:
         if has_begun and self.config.client_side and frame.error_code == ErrorCodes.NO_ERROR:
             self.state_machine.state = state
             self._data_to_send += unsent
+            return [], [_GoingAway(frame.last_stream_id)]
         return received
 
     def handle_h2_event(self: Any, event: Any) -> Generator[Any, Any, bool]:
-        if isinstance(event, ConnectionTerminated) and self.h2_conn.state_machine.state is not H2State.CLOSED:
-            yield from _go_away(self, event.last_stream_id or 0)
+        if isinstance(event, _GoingAway):
+            yield from _go_away(self, event.last_stream_id)
             return False
         if isinstance(event, StreamReset) and event.error_code == ErrorCodes.CANCEL:
             event.error_code = ErrorCodes.INTERNAL_ERROR
@@ -117,6 +125,7 @@ def _go_away(client: Any, last: int) -> LayerSteps:
     _number_unsent(client)
     for number in [each for each in client.streams if not 0 < each <= last]:
         del client.streams[number]
+        client.h2_conn.stream_buffers.pop(number, None)
         fault = "the server closed the connection before it read the request"
         yield ReceiveHttp(ResponseProtocolError(number, fault, ResponseProtocolError.code))
 

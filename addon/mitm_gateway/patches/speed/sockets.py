@@ -136,7 +136,8 @@ class DirectReader(asyncio.Protocol):
         """Handle a piece, or leave it to the stream while another event is being handled."""
         if not self._connection.state._value_ & _CAN_READ:
             return  # closed by this side a moment ago
-        if self._reader._buffer or self._handler._server_event_lock.locked():  # type: ignore[attr-defined]
+        lock = self._handler._server_event_lock
+        if self._reader._buffer or lock.locked() or lock._waiters:  # type: ignore[attr-defined]
             self._stream.data_received(data)
             return
         event = self._handler.server_event(events.DataReceived(self._connection, data))
