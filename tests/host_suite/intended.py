@@ -9,22 +9,15 @@ _HTTP = "test/mitmproxy/proxy/layers/http"
 # in the connection, which knows no flow: a malformed request has none, and a page that quotes its bytes may quote a key.
 # So the host's own page cannot be kept for the flows that no rule takes.
 _PAGES = (
-    "test_http.py::test_body_size_limit",
-    "test_http.py::test_drop_stream_with_paused_events",
-    "test_http.py::test_http_proxy_relative_request_no_host_header",
-    "test_http.py::test_http_server_aborts",
-    "test_http.py::test_invalid_content_length",
-    "test_http.py::test_memory_usage_errored_flows",
-    "test_http.py::test_proxy_chain",
-    "test_http.py::test_request_smuggling",
-    "test_http.py::test_request_smuggling_response",
-    "test_http.py::test_request_smuggling_te_te",
-    "test_http.py::test_request_smuggling_whitespace",
-    "test_http.py::test_reuse_error",
-    "test_http.py::test_server_unreachable",
-    "test_http2.py::test_upstream_error",
+    "test_http.py::test_body_size_limit", "test_http.py::test_drop_stream_with_paused_events",
+    "test_http.py::test_http_proxy_relative_request_no_host_header", "test_http.py::test_http_server_aborts",
+    "test_http.py::test_invalid_content_length", "test_http.py::test_memory_usage_errored_flows",
+    "test_http.py::test_proxy_chain", "test_http.py::test_request_smuggling",
+    "test_http.py::test_request_smuggling_response", "test_http.py::test_request_smuggling_te_te",
+    "test_http.py::test_request_smuggling_whitespace", "test_http.py::test_reuse_error",
+    "test_http.py::test_server_unreachable", "test_http2.py::test_upstream_error",
     "test_http3.py::test_upstream_error",
-)
+)  # fmt: skip
 # A 101 that the request did not ask for, or without WebSocket support on both sides, opens no raw pipe. Whatever the
 # client sends through the pipe is forwarded unread, also where no rule took the first request: the next one may name a
 # host with rules, and its key would reach another upstream.

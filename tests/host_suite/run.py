@@ -26,14 +26,8 @@ _TIMEOUT_S = 120
 _ALL = tuple(patch.name for patch in PATCHES)
 # Variables that would change how the tests run.
 _UNSET = (
-    "PYTEST_ADDOPTS",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-)
+    "PYTEST_ADDOPTS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
+)  # fmt: skip
 
 # mitmproxy's own configuration, as far as outcomes depend on it; newer versions of pytest refuse its file.
 _PYTEST_INI = """[pytest]

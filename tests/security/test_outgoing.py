@@ -10,7 +10,7 @@ import pytest
 from mitm_gateway.text.redact import normal_name
 from support.answers import Bytes
 from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, JSON, ROOT, UPGRADE
-from support.stage import API_HEADERS, BODY, RULES, Client, Stage, answers, assert_absent
+from support.stage import API_HEADERS, BODY, RULES, Client, Stage, assert_absent
 from support.starters import StartMitmdump, StartStage
 from support.waiting import wait_until
 from support.wire import pseudo_headers
@@ -266,4 +266,3 @@ def test_a_websocket_goes_out_with_the_gateways_key_only(stage: Stage) -> None:
     stage.gw.wait_for_request("/base/v1/realtime")
     assert auth_fields(stage) == [("Authorization", f"Bearer {GW}")]
     client.close()
-    stage.gw.script = answers

@@ -48,7 +48,6 @@ def test_50_no_recording_contains_a_key(stage_with: StartStage, end: str, extra:
     stage.gw.wait_for_request(count=seen + 1)
     stage.proxy.process.send_signal(signal.SIGTERM if end == "terminate" else signal.SIGINT)
     stage.proxy.process.wait(20)
-    stage.gw.script = answers
     assert stage.flows.stat().st_size > 0
 
 
@@ -72,7 +71,6 @@ def test_50_a_response_without_a_body_is_recorded_without_an_echoed_key(stage: S
         status, b"", (("Location", f"https://evil.test/?key={GW}"), ("X-Token", "another's"))
     )
     answer = stage.ask()
-    stage.gw.script = answers
     assert answer.status == status
     assert answer.header("location") == "https://evil.test/?key=****3210"
     assert answer.header("x-token") == "another's"
@@ -242,7 +240,6 @@ def test_51_no_copy_of_a_request_that_waits_holds_a_key(shared_web: Stage, tmp_p
     client.tape.clear()
     client.close()
     stage.gw.wait_for_hangup()
-    stage.gw.script = answers
 
 
 CUTS = ("request.path", "request.header[authorization]", "request.header[x-api-key]", "request.raw_content")

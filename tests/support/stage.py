@@ -220,6 +220,7 @@ class Stage:
         self._hang_up()
         try:
             yield self
+            self.gw.script = self.evil.script = answers
             self._check_clients()
             self._check_upstreams()
             self._check_shown()

@@ -50,19 +50,8 @@ def assert_read_alike(lua: Library, raw: bytes, api: Api = OTHER) -> None:
 
 
 FILLINGS = [
-    "abcdefgh",
-    "é",
-    "xé",
-    "漢",
-    "a漢",
-    "😀",
-    "ab😀",
-    r"\n",
-    r"a\\",
-    r"\"",
-    r"\u00e9",
-    r"a\ud83d\ude00",
-]
+    "abcdefgh", "é", "xé", "漢", "a漢", "😀", "ab😀", r"\n", r"a\\", r"\"", r"\u00e9", r"a\ud83d\ude00",
+]  # fmt: skip
 EACH_PLACE = ("abcdefgh", "é", "漢", r"\n")
 
 
@@ -194,17 +183,9 @@ def test_the_models_of_every_api_are_found_and_renamed_alike(
 
 TYPES = ["application/json", "", "multipart/form-data; boundary=x", " Audio/wav", "application/sdp", "image"]
 STARTS = [
-    b"{",
-    b" \n[",
-    b"\xef\xbb\xbf {",
-    b"x",
-    b"",
-    b"\xff\xfe{",
-    b"\xfe\xff",
-    b"\x00\x00\xfe\xff",
-    b"\x0b{",
+    b"{", b" \n[", b"\xef\xbb\xbf {", b"x", b"", b"\xff\xfe{", b"\xfe\xff", b"\x00\x00\xfe\xff", b"\x0b{",
     b"\xa0{",
-]
+]  # fmt: skip
 
 
 @table("start", STARTS)
@@ -214,18 +195,9 @@ def test_json_is_recognised_alike(lua: Library, kind: str, start: bytes) -> None
 
 
 PATHS = (
-    "a[x=*]",
-    "a[b=x].a",
-    "a[*].a[a=*a*].b",
-    "a",
-    "a.b",
-    "a[*].x",
-    "a[1]",
-    "a[*].a.b",
-    "model",
-    "zz.y",
+    "a[x=*]", "a[b=x].a", "a[*].a[a=*a*].b", "a", "a.b", "a[*].x", "a[1]", "a[*].a.b", "model", "zz.y",
     "anthropic_beta",
-)
+)  # fmt: skip
 EDITED = st.fixed_dictionaries(
     {},
     optional={

@@ -87,12 +87,8 @@ TOLD = st.builds(
     ),
 )
 FRAMES = [
-    "data: %s\n\n",
-    "data:%s\r\n\r\n",
-    "event: x\ndata: %s\nid: 1\n\n",
-    ": %s\n\n",
-    "\ndata: [DONE]\n\n",
-]
+    "data: %s\n\n", "data:%s\r\n\r\n", "event: x\ndata: %s\nid: 1\n\n", ": %s\n\n", "\ndata: [DONE]\n\n",
+]  # fmt: skip
 # Python reads bytes of surrogates, and takes a NUL for another encoding.
 HARMS = [odd for odd in ODD_BYTES if odd not in (b"\xed\xa0\x80", b"\x00")]
 BREAKS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from([b"", *HARMS])), max_size=3)
