@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import anthropic
-import openai
 import pytest
 
 from support.answers import Answer, Reply, Seen, anthropic_error, claude_answers, json_reply, message
@@ -72,6 +70,8 @@ def only_token_2(request: Seen) -> Answer:
 
 
 def ask(proxy: Mitmdump, retries: int = 2) -> str:
+    import anthropic
+
     client = anthropic.Anthropic(base_url=proxy.url, api_key="placeholder", max_retries=retries)
     answer = client.messages.create(
         model="claude-test", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
@@ -108,6 +108,8 @@ def test_a_403_of_a_dead_token_drops_the_value(
     fields: tuple[tuple[str, str], ...],
     runs_expected: int,
 ) -> None:
+    import anthropic
+
     headers = (("Content-Type", "application/json"), *fields)
     refused = Reply(403, json.dumps(body).encode(), headers)
     upstream = recorder(
@@ -125,6 +127,8 @@ def test_a_403_of_a_dead_token_drops_the_value(
 def test_after_a_401_the_openai_sdk_gets_the_fresh_value(
     recorder: StartRecorder, mitmdump: StartMitmdump, helper: Callable[[str], str]
 ) -> None:
+    import openai
+
     upstream = recorder(only_token_2)
     text = rules(upstream, helper("print(f'token-{run}')")).replace("api.anthropic.com", "api.openai.com")
     proxy = mitmdump(rules=text, modes=["reverse:https://api.openai.com"])
@@ -137,6 +141,8 @@ def test_after_a_401_the_openai_sdk_gets_the_fresh_value(
 def test_a_value_that_stays_the_same_is_dropped_only_once(
     recorder: StartRecorder, mitmdump: StartMitmdump, helper: Callable[[str], str], tmp_path: Path
 ) -> None:
+    import anthropic
+
     upstream = recorder(only_token_2)
     proxy = mitmdump(rules=rules(upstream, helper("print('token-9')")), modes=REVERSE)
     with pytest.raises(anthropic.AuthenticationError):
@@ -148,6 +154,8 @@ def test_a_value_that_stays_the_same_is_dropped_only_once(
 def test_many_requests_wait_for_one_run_and_others_do_not_wait(
     recorder: StartRecorder, mitmdump: StartMitmdump, helper: Callable[[str], str], tmp_path: Path
 ) -> None:
+    import anthropic
+
     upstream = recorder(claude_answers)
     gate = tmp_path / "gate"
     slow = helper(f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\nprint('token-1')")
@@ -191,6 +199,8 @@ def test_many_requests_wait_for_one_run_and_others_do_not_wait(
 def test_a_faulty_helper_is_refused_without_its_output(
     recorder: StartRecorder, mitmdump: StartMitmdump, helper: Callable[[str], str], code: str, kind: str
 ) -> None:
+    import anthropic
+
     upstream = recorder(lambda request: anthropic_error(500, "api_error", "not to be asked"))
     proxy = mitmdump(rules=rules(upstream, helper(code), ", timeout: 1s"), modes=REVERSE)
     # The client's own retries are on: no retry cures a faulty helper, so there is one request.

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from support.starters import RunClaude
@@ -15,12 +13,16 @@ PROMPT: Any = [{"role": "user", "content": "hello there"}]
 
 
 @pytest.fixture
-def anthropic_client(demo: str) -> anthropic.Anthropic:
+def anthropic_client(demo: str) -> Any:
+    import anthropic
+
     return anthropic.Anthropic(base_url=demo, auth_token="demo-key", api_key=None, max_retries=0)
 
 
 @pytest.fixture
-def openai_client(demo: str) -> openai.OpenAI:
+def openai_client(demo: str) -> Any:
+    import openai
+
     return openai.OpenAI(base_url=f"{demo}/v1", api_key="demo-key", max_retries=0)
 
 
@@ -41,14 +43,14 @@ def test_claude_code_with_an_api_key_gets_the_reason_for_the_refusal(
     assert 'the demo gateway wants "Authorization: Bearer <anything>"' in done.stdout
 
 
-def test_the_anthropic_sdk_gets_a_message(anthropic_client: anthropic.Anthropic) -> None:
+def test_the_anthropic_sdk_gets_a_message(anthropic_client: Any) -> None:
     message = anthropic_client.messages.create(model="claude-x", max_tokens=100, messages=PROMPT)
     assert (message.model, message.stop_reason) == ("claude-x", "end_turn")
     assert message.content[0].type == "text"
     assert message.content[0].text.startswith(HELLO)
 
 
-def test_the_anthropic_sdk_gets_a_stream(anthropic_client: anthropic.Anthropic) -> None:
+def test_the_anthropic_sdk_gets_a_stream(anthropic_client: Any) -> None:
     with anthropic_client.messages.stream(model="claude-x", max_tokens=100, messages=PROMPT) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
@@ -57,13 +59,15 @@ def test_the_anthropic_sdk_gets_a_stream(anthropic_client: anthropic.Anthropic) 
     assert final.usage.output_tokens > 10
 
 
-def test_the_anthropic_sdk_counts_tokens_and_lists_models(anthropic_client: anthropic.Anthropic) -> None:
+def test_the_anthropic_sdk_counts_tokens_and_lists_models(anthropic_client: Any) -> None:
     count = anthropic_client.messages.count_tokens(model="claude-x", messages=PROMPT)
     assert count.input_tokens > 0
     assert "claude-sonnet-4.6" in [model.id for model in anthropic_client.models.list()]
 
 
 def test_the_anthropic_sdk_without_a_token_raises_its_authentication_error(demo: str) -> None:
+    import anthropic
+
     client = anthropic.Anthropic(
         base_url=demo, api_key="any", default_headers={"Authorization": "Basic any"}, max_retries=0
     )
@@ -71,13 +75,13 @@ def test_the_anthropic_sdk_without_a_token_raises_its_authentication_error(demo:
         client.messages.create(model="claude-x", max_tokens=100, messages=PROMPT)
 
 
-def test_the_openai_sdk_gets_a_completion(openai_client: openai.OpenAI) -> None:
+def test_the_openai_sdk_gets_a_completion(openai_client: Any) -> None:
     answer = openai_client.chat.completions.create(model="gpt-x", messages=PROMPT)
     assert (answer.model, answer.choices[0].finish_reason) == ("gpt-x", "stop")
     assert str(answer.choices[0].message.content).startswith(HELLO)
 
 
-def test_the_openai_sdk_gets_a_stream(openai_client: openai.OpenAI) -> None:
+def test_the_openai_sdk_gets_a_stream(openai_client: Any) -> None:
     chunks = openai_client.chat.completions.create(model="gpt-x", messages=PROMPT, stream=True)
     text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
     assert text.startswith(HELLO)

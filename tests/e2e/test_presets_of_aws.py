@@ -1,6 +1,5 @@
 """The presets for AWS with real clients: signatures, and the model in the path."""
 
-import anthropic
 import pytest
 
 from support.answers import Answer, Seen, anthropic_error, json_reply, message, message_events
@@ -116,6 +115,8 @@ def test_bedrock_signed(start_preset: StartPreset, run_claude: RunClaude) -> Non
 
 
 def test_a_clients_own_signature_is_replaced(start_preset: StartPreset, run_claude: RunClaude) -> None:
+    import anthropic
+
     setting = start_preset(
         "bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers, env=AWS, **signed("bedrock")
     )
@@ -140,6 +141,8 @@ def test_a_clients_own_signature_is_replaced(start_preset: StartPreset, run_clau
 
 
 def test_nothing_is_sent_without_aws_keys(start_preset: StartPreset) -> None:
+    import anthropic
+
     setting = start_preset(
         "bedrock", RUNTIME, listen=RUNTIME, env={"AWS_EC2_METADATA_DISABLED": "true"}, **signed("bedrock")
     )

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import anthropic
-import openai
 import pytest
 
 from support.answers import (
@@ -47,6 +45,8 @@ def test_claude_code_through_an_intercepting_listener(
 
 
 def test_the_anthropic_sdk_streams(gateway: StartGateway) -> None:
+    import anthropic
+
     upstream, proxy = gateway(insist_on_bearer(GW, then=claude_answers), MODELS)
     client = anthropic.Anthropic(base_url=proxy.url, api_key=CK, max_retries=0)
     with client.messages.stream(
@@ -58,6 +58,8 @@ def test_the_anthropic_sdk_streams(gateway: StartGateway) -> None:
 
 
 def test_the_openai_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
+    import openai
+
     def chunk(text: str) -> bytes:
         data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gw-small",
                 "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}  # fmt: skip
