@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -27,11 +28,11 @@ monitoring: Any = getattr(sys, "monitoring", None)
 
 
 class Calls:
-    """Counts the calls inside the gateway from 1, and fails at some of them."""
+    """Counts the calls of this thread inside the gateway from 1, and fails at some of them."""
 
     def __init__(self, fault: type[BaseException] = RuntimeError, *fails_at: int) -> None:
         self.names: list[str] = []
-        self._fault, self._fails_at = fault, fails_at
+        self._fault, self._fails_at, self._thread = fault, fails_at, threading.get_ident()
 
     def __enter__(self) -> Self:
         events = (monitoring.events.PY_START, monitoring.events.PY_RESUME)
@@ -48,6 +49,8 @@ class Calls:
     def _called(self, code: CodeType, _offset: int) -> object:
         if not code.co_filename.startswith(INSIDE):
             return monitoring.DISABLE
+        if threading.get_ident() != self._thread:
+            return None
         self.names.append(code.co_qualname)
         if len(self.names) in self._fails_at:
             raise self._fault
