@@ -3,8 +3,6 @@
 It needs no account and calls no model. Its answers show the received request, and so the changes of the rules.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

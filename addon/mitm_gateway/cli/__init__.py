@@ -1,7 +1,5 @@
 """The command `mitm-gateway`: one module for each subcommand."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

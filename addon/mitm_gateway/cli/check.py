@@ -1,7 +1,5 @@
 """`check`: report every mistake in rules files."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

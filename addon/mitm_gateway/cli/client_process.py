@@ -1,7 +1,5 @@
 """The client that `run` starts: it has the terminal and gets the signals."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

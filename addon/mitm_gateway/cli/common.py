@@ -1,7 +1,5 @@
 """Exit statuses, default paths, messages and options that several commands share."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

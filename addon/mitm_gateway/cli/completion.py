@@ -1,7 +1,5 @@
 """`completion`: print a completion script, generated from the definition of the commands."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The log of a gateway that `serve` or `run` started: a line for each ruled request, no connection chatter."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`env`: print the shell commands that point clients at a running gateway."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

@@ -1,7 +1,5 @@
 """`explain`: show which rule takes a request and every edit it makes, without sending anything."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """`export`: export the rules as an Envoy configuration."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 A launcher that is killed cannot stop its gateway, but its end of the pipe closes in any case.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

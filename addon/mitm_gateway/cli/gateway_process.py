@@ -1,7 +1,5 @@
 """A gateway in a child process, for as long as a client needs it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

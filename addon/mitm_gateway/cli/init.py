@@ -1,7 +1,5 @@
 """`init`: write a commented rules file for a preset."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """mitmproxy in a process of the gateway, with memory settings that a user's own mitmdump never gets."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

@@ -1,7 +1,5 @@
 """The argument parser: like argparse's, with one-line errors that name the nearest command or option."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import textwrap

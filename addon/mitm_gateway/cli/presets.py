@@ -1,7 +1,5 @@
 """`presets`: list the known providers, each with date and source."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 

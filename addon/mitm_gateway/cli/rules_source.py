@@ -1,7 +1,5 @@
 """The rules file of a command: every command finds it here, and reports its path."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

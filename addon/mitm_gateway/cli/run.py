@@ -1,7 +1,5 @@
 """`run`: start a client together with a gateway that it uses without further settings."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Files that commands write: recordings of `run` and `serve`, and files that are written as a whole or not at all."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """`schema`: print the JSON Schema of rules files, for editors."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

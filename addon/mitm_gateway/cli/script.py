@@ -1,7 +1,5 @@
 """`script`: print the path to give to `mitmdump -s`."""
 
-from __future__ import annotations
-
 import argparse
 
 from .common import OK, Subparsers, examples, script_path

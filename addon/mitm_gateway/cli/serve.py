@@ -1,7 +1,5 @@
 """`serve`: run the gateway until it is interrupted."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import errno

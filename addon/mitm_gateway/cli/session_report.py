@@ -1,7 +1,5 @@
 """Notices of `run` about a session: requests that bypassed the gateway, refusals and hints."""
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

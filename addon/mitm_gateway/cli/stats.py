@@ -1,7 +1,5 @@
 """`stats`: sum up a `gateway_log` by rule and model, session or outcome."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

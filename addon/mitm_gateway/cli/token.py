@@ -1,7 +1,5 @@
 """`token`: helper programs for short-lived tokens; each prints the JSON that `command` reads."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """`token-files`: keep a file for each credential up to date, for an Envoy that watches them."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

@@ -1,7 +1,5 @@
 """The APIs that clients use, and the hosts where they expect them."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Files of authorities that the user has named in the configuration of npm, git and pip instead of a variable."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Client programs as dated data: how each of them is pointed at a gateway, with version, date and source."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources

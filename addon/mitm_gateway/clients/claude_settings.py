@@ -1,7 +1,5 @@
 """Claude Code's settings files, and the settings in them that bypass or block the gateway."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The network part of an intercepted client's environment: proxy, exceptions from it, and trusted authorities."""
 
-from __future__ import annotations
-
 import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 A helper gets no shell and no input, and everything that it started is ended with it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Responses that call a token expired or invalid, in contrast to those that lack a permission."""
 
-from __future__ import annotations
-
 import re
 
 # Words of prose and of names such as ExpiredTokenException or invalid_token.

@@ -4,8 +4,6 @@ A helper runs once for all requests that wait for it. Shortly before its value e
 background, while the old value is still used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

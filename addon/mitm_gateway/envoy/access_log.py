@@ -1,7 +1,5 @@
 """The access log: one JSON line per request with the keys of `gateway_log`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Envoy's bootstrap configuration and the files beside it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import yaml

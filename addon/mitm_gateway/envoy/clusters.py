@@ -1,7 +1,5 @@
 """Upstreams as Envoy's clusters: TLS with the right name, HTTP/2 where offered, credentials added last."""
 
-from __future__ import annotations
-
 import ipaddress
 from typing import Any
 

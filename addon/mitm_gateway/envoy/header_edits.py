@@ -1,7 +1,5 @@
 """Edits that Envoy makes between a route and its upstream: headers, base path, names of clients' keys."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Everything that the Lua filter and the addon must agree on, written into the filter from the addon's modules."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The Lua filter's source: the modules of `lua/`, what they share with the addon, and the rules of a listener."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources

@@ -1,7 +1,5 @@
 """Globs as RE2 expressions, which Envoy matches in linear time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote_from_bytes

@@ -1,7 +1,5 @@
 """Refusals that exist on Envoy only; the filter, the routes and Envoy itself give them."""
 
-from __future__ import annotations
-
 from ..exchange.guard import MAX_HEAD_BYTES
 from ..wire.refusal import Refusal
 

@@ -4,8 +4,6 @@ A plain request to a rule that Envoy can apply by itself needs no filter: such a
 whose conditions are sufficient and not necessary.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Rules that Envoy cannot apply: each is a problem with its place, never a silent loss."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from ..rules.fields import CREDENTIAL_REFERENCE

@@ -1,7 +1,5 @@
 """A rule's edits of a request body, and the notes about them in the record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

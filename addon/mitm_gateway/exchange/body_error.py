@@ -1,7 +1,5 @@
 """Reasons for which a request body cannot be read or edited."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

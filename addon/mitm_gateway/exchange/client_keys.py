@@ -1,7 +1,5 @@
 """Keys that a client sends: the slots that can contain them, and the head without those of this gateway."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -3,8 +3,6 @@
 A good request begins with model and tokens, a failed one with its cause and the cure; rule, auth, time and cost follow.
 """
 
-from __future__ import annotations
-
 import re
 
 from ..text.printable import dollars, one_line, short_count, shown_name

@@ -1,7 +1,5 @@
 """Everything that is settled before a request arrives."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from ..rules.ruleset import RuleSet

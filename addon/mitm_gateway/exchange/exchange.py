@@ -4,8 +4,6 @@ The caller reports what has arrived and performs the step that it gets back. A r
 rule and planned; its body is edited; its credentials are requested; the destination is set and the secret last.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace

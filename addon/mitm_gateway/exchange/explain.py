@@ -1,7 +1,5 @@
 """The dry run: the rule that takes a request and every edit it makes, or why none does. No secret is read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile

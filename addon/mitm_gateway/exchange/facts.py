@@ -1,7 +1,5 @@
 """Facts about a request as a file contains them: untrusted, since anybody may have written the file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

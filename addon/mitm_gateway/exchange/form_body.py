@@ -1,7 +1,5 @@
 """Model names in a form: in fields that are named like the members of the API's JSON, and in JSON inside a field."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Clients send a `HEAD` before their first request to learn whether a server answe
 other program the same as JSON.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

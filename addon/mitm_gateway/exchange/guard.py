@@ -4,8 +4,6 @@ All of them run before a rule is matched and before any secret is read: a reques
 never treated as "unmatched".
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Callable

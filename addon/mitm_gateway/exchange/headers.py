@@ -1,7 +1,5 @@
 """Header edits on raw fields: order, case and bytes of all other fields stay as the client sent them."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

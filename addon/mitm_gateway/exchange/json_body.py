@@ -5,8 +5,6 @@
 # accepts less than the walk does: a body that it rejects is walked. What a body needs in memory is counted before the
 # walk builds any of it; for simdjson, which builds nothing, a sample is enough.
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

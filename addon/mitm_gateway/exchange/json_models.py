@@ -3,8 +3,6 @@
 # The values beside a model are checked and skipped by the C scanner; Python takes a step per member only on the way to
 # a model. In a list of many requests an element takes few calls, whichever of its members is the model.
 
-from __future__ import annotations
-
 import json
 import operator
 import re

@@ -4,8 +4,6 @@
 # the system would map and clear memory again and again; kept for one large body they would hold too much. The buffers
 # that are freed also show glibc what sizes come, so that it keeps the other copies' memory too.
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

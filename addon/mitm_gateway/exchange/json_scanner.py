@@ -4,8 +4,6 @@ It knows its place in the document (depth, and the key before a value) and holds
 that it replaces, from the opening quote to the closing one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

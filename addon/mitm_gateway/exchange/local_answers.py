@@ -1,7 +1,5 @@
 """Local answers that a rule allows: a list of models, a token estimate, 200 to a probe."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

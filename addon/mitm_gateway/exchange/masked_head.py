@@ -1,7 +1,5 @@
 """A request's head with its secrets masked, as a flow keeps it, and the way back to the head that is sent."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from ..text.redact import masked_fields, masked_target

@@ -4,8 +4,6 @@ A plan names credentials and never contains one; the client's own key stays in t
 `headers.outgoing_fields` removes it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from itertools import islice
 

@@ -1,7 +1,5 @@
 """Query edits: parameters that a rule sets or removes; everything else stays byte for byte."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote, unquote_plus

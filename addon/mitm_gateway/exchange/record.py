@@ -1,7 +1,5 @@
 """The record of a handled request, noted step by step; `report` derives the values that are shown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The body of a request, read for the models that it names."""
 
-from __future__ import annotations
-
 from ..llm.calls import call_of
 from ..text.turns import Turns, finish
 from ..wire.content_encoding import TooLarge, decode_in_turns

@@ -1,7 +1,5 @@
 """The way back: the response's header changes, the tee that its body streams through, and its summary at the end."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The client's model name, put back into a response while it streams; no other byte changes."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

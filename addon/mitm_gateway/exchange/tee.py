@@ -1,7 +1,5 @@
 """The tee on a response: each chunk passes at once, with the model restored if asked, and a copy is kept."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

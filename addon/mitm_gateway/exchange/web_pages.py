@@ -1,7 +1,5 @@
 """Web pages as clients: preflight requests, and the headers that let a listed origin read a response."""
 
-from __future__ import annotations
-
 from ..wire.request import Fields, RequestHead, as_bytes
 from .guard import Policy, listed_origin
 from .local_answers import LocalAnswer

@@ -1,7 +1,5 @@
 """WebSockets: which upgrades are forwarded, which are refused, and the token counts in their messages."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..llm.usage import MAX_JSON_BYTES, Usage, read_json

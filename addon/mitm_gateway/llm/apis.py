@@ -3,8 +3,6 @@
 Adding an API takes one entry in `APIS` and its data in `tests/data/streams`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

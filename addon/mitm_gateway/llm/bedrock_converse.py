@@ -4,8 +4,6 @@ A part has no `type`: it is an object whose only key names its kind. Anything th
 Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and …_ConverseStream.html.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 

@@ -1,7 +1,5 @@
 """The kind of a response's body, from its first bytes and its Content-Type."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal, TypeAlias
 

@@ -4,8 +4,6 @@ Anthropic: https://platform.claude.com/docs/en/build-with-claude/cache-diagnosti
 OpenAI: https://developers.openai.com/api/docs/guides/prompt-caching/diagnostics (`prompt_cache_diagnostics`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The call that a request makes: its API in the table, and the model in its path or query."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

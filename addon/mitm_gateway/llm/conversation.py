@@ -4,8 +4,6 @@ If a body is incomplete, damaged or hostile, its readable part is shown and a no
 raises on malformed data.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice

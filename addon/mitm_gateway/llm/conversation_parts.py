@@ -1,7 +1,5 @@
 """The parts of a message as text: words, thinking, tool calls and results, images and files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

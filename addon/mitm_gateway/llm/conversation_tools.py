@@ -1,7 +1,5 @@
 """The tools of a request as text: name, description and parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any

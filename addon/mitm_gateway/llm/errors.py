@@ -1,7 +1,5 @@
 """Refusals as error responses, in the form of the API that the client asked."""
 
-from __future__ import annotations
-
 import json
 from typing import assert_never
 

@@ -4,8 +4,6 @@ A part has no `type`: the member that it has names its kind. Anything that is no
 Shapes: https://ai.google.dev/api/generate-content.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 

@@ -4,8 +4,6 @@ A hint is one line in the comment and the log; the response stays unchanged. Onl
 quoted from an upstream's text.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Width and height of an image, from the beginning of its file."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 

@@ -3,8 +3,6 @@
 `difference` compares two digests. `in_words` describes the result; with both prompts at hand it also shows the places.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ It may be complete, still running, cut off, damaged or hostile; a note describes
 # four times as long as one regular expression and one `json.loads` for many. A stream is read from its beginning until
 # the time is up, and then at its end.
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice

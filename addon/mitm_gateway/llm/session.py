@@ -1,7 +1,5 @@
 """The session and the agent that a client names in its headers or in its body."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping

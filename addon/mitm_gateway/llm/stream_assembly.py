@@ -3,8 +3,6 @@
 Events may be cut off, out of order or malformed; the usable ones are used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 

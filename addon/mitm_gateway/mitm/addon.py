@@ -4,8 +4,6 @@ Each hook reports an event to the flow's exchange and performs the step that it 
 awaits, and one that turns any fault into a refusal.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

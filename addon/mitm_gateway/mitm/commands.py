@@ -1,7 +1,5 @@
 """The gateway's commands inside mitmproxy: `gateway.rules`, `gateway.explain` and the others."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 

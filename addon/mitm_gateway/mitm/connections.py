@@ -1,7 +1,5 @@
 """Connections: which peers may connect, which tunnels are opened and decrypted, and where the gateway connects to."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

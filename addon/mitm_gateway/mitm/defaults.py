@@ -1,7 +1,5 @@
 """The options of mitmproxy that the gateway sets unless the user has set them."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Flows that have ended and are not recorded yet."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

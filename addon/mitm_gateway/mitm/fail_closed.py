@@ -4,8 +4,6 @@ This is a separate module, imported before anything can go wrong, so that a scri
 remove it.
 """
 
-from __future__ import annotations
-
 import contextlib
 
 from mitmproxy import ctx, exceptions, http

@@ -1,7 +1,5 @@
 """The end of a start with a fault: mitmproxy exits with status 1 if an error is logged before it runs."""
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

@@ -1,7 +1,5 @@
 """The end of the addon chain: no other addon may undo what the gateway has decided."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from mitmproxy import http

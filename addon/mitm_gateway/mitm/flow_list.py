@@ -1,7 +1,5 @@
 """The list of flows in mitmweb and the console, which would otherwise grow without bound."""
 
-from __future__ import annotations
-
 from mitmproxy import ctx, http
 
 

@@ -3,8 +3,6 @@
 `perform` and `perform_response` are the only code that changes what a flow sends.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import assert_never
 

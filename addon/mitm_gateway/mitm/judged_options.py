@@ -1,7 +1,5 @@
 """The options of mitmproxy that would expose or change what a rule with a secret sends."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

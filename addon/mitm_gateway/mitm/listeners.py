@@ -1,7 +1,5 @@
 """The listeners: bound to this machine only, unless the user chose another address."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ipaddress

@@ -1,7 +1,5 @@
 """Responses shown in mitmweb and the console while they stream."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """mitmproxy's log lines about a connection quote its bytes, and those may contain a key."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable

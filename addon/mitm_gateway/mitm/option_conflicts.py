@@ -1,7 +1,5 @@
 """The options of mitmproxy that would undo a promise of the gateway, and the holes that a version leaves open."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Private files: recorded flows contain whole conversations, so only the user may read them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat

@@ -1,7 +1,5 @@
 """A tunnel through a proxy, HTTP or SOCKS 5. Each kind of failure of a proxy has its own sentence."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

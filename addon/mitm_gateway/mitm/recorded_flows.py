@@ -1,7 +1,5 @@
 """Flows of mitmproxy as recorded requests, with their secrets masked."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

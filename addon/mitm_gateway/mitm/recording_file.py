@@ -1,7 +1,5 @@
 """Recordings read one request at a time, however large the file: those of mitmproxy's `-w`, and HAR."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

@@ -4,8 +4,6 @@ The original is kept in the flow's metadata as plain values, which survive `-w`.
 so a replay can only use credentials of the gateway.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

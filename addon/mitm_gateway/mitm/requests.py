@@ -1,7 +1,5 @@
 """The requests under way: a flow, its exchange and its credentials, from the request head to the record."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Nothing is computed while requests pass. Digests are kept, not bodies, and the search looks at a bounded number of flows.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice

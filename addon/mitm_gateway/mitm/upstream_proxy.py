@@ -1,7 +1,5 @@
 """The proxy between the gateway and its upstreams: chosen for each connection, and used by requests and tunnels."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import ssl

@@ -1,7 +1,5 @@
 """The content views "LLM" and "Gateway", for the interfaces of mitmproxy 11 and 12."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """The text of the Gateway view: the request as received and as forwarded, and its outcome."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

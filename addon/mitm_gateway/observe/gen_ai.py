@@ -4,8 +4,6 @@ Version 1.41, the last complete one: https://github.com/open-telemetry/semantic-
 Names, counts and times only: no content, no header and no path.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """The log file of requests: one JSON line each, private to its owner; writing never holds up the event loop."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import logging.handlers

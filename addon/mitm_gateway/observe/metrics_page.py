@@ -1,7 +1,5 @@
 """The page that Prometheus reads, served by one thread, however many connections are open."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

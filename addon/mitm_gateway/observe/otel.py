@@ -3,8 +3,6 @@
 The SDK's threads export. A failing export is logged once and never affects a request.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

@@ -4,8 +4,6 @@ A session is named by the client, or found by a shared beginning of the conversa
 their number is bounded; one pass over the hashes of a request places it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """A table as lines of text that fit a width."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One turn of a conversation beside the request that it continues: differences, cache, vendor's diagnosis, edits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

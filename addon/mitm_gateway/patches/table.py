@@ -1,7 +1,5 @@
 """The table of patches: every change that the gateway makes to mitmproxy."""
 
-from __future__ import annotations
-
 from .patch import Patch, Patches, PatchKind, Unexpected
 from .safety import (
     alerts,

@@ -1,7 +1,5 @@
 """Rules applied to recorded requests: the rule that takes each, its changes, and the difference to another file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

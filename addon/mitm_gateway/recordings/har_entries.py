@@ -1,7 +1,5 @@
 """The entries of a HAR file, cut out one at a time, so that a large file is never in memory as a whole."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import IO

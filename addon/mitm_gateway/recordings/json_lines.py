@@ -1,7 +1,5 @@
 """A recorded request as one line of JSON, for jq and other programs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..llm.read_body import read

@@ -1,7 +1,5 @@
 """A recorded request as one line of a list."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any

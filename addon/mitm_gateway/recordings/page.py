@@ -3,8 +3,6 @@
 Everything from a peer is escaped, and a strict policy lets the browser run nothing but the script of this package.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """One recorded request with its response, the secrets masked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

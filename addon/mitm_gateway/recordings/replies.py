@@ -4,8 +4,6 @@ Two requests are the same if method, place, query, model and body are. Names of 
 not compared, nor is the order of an object's members.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import deque

@@ -1,7 +1,5 @@
 """Recorded requests grouped into sessions, and the totals of each session."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """A recorded request as text: its facts, and the conversation as the LLM view shows it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from ..llm import conversation

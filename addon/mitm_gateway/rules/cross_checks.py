@@ -1,7 +1,5 @@
 """Faults between the parts of a rules file, each of which is valid by itself."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Claude Desktop's third-party-inference keys as a rules file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """YAML or JSON text to plain data, with the position of every key and value."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The edits of a rule: headers, query, beta names, body fields and model names."""
 
-from __future__ import annotations
-
 import json
 from functools import cached_property
 

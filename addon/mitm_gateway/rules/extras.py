@@ -3,8 +3,6 @@
 It names the packages themselves: the gateway may come from a clone or an archive, and not from the index.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 import sys

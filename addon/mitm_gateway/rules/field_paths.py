@@ -1,7 +1,5 @@
 """Paths into a JSON body as rules write them: `tools[*].name`, `tools[type=web_search_*]`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The ValueError of a parser gives the reason in the words of the user's file; `messages` adds the position.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Marks of other notations: YAML reads them as text or rejects them, and the fault is reported as theirs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """The environment form of the rules: ANTHROPIC_AUTH_MODE, ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 

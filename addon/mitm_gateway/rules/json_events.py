@@ -1,7 +1,5 @@
 """JSON text to builder events: tabs, surrogate pairs and numbers such as 1e5 mean what JSON defines."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

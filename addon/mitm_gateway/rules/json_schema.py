@@ -1,7 +1,5 @@
 """The JSON Schema of a rules file, which gives editors completion and early errors."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 from itertools import pairwise

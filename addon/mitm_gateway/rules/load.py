@@ -1,7 +1,5 @@
 """The only reader of rules files: bytes become a RuleSet, or every problem with its position."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Validation errors as texts in the words of the user's file."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The map from the client's model names to the upstream's. The Lua filter for Envoy has the same functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

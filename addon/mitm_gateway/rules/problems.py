@@ -1,7 +1,5 @@
 """Faults in a rules file: one line each, with a position that an editor can jump to."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass

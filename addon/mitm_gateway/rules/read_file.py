@@ -1,7 +1,5 @@
 """Reading a file safely: no waiting for a pipe, no device, no more than a bound."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable

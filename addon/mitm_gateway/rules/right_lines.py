@@ -1,7 +1,5 @@
 """The right line for a misplaced key, a key of another tool, or a value of the wrong kind."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..text.redact import normal_name

@@ -1,7 +1,5 @@
 """Valid rules that most likely do something else than their author means."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Environment variables in the text of a rule: `${NAME}`, `${NAME:-default}`, and `$$` for a dollar sign."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A file watcher that polls, and reports a change once the file has settled."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """YAML text to builder events; the only user of PyYAML. Dates stay text, other plain scalars are YAML 1.1."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

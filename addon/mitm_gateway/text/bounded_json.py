@@ -2,8 +2,6 @@
 
 # Parsed values can need a hundred times the memory of their text, so they are counted first.
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

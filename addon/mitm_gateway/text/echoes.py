@@ -1,7 +1,5 @@
 """Echoes of secrets in another form: percent-encoded, with escapes of JSON or of bytes, in base64, in hexadecimal."""
 
-from __future__ import annotations
-
 import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Sequence

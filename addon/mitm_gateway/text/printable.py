@@ -1,7 +1,5 @@
 """Text of a peer made printable: control characters become visible, long parts are folded."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Secrets, and the names and shapes by which secrets in other text are recognised and masked."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain

@@ -1,7 +1,5 @@
 """A cache for functions of text from peers that no peer can fill with long keys."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Long work in turns, between which the caller may do other work."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 

@@ -5,8 +5,6 @@ endian: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix
 Checksums are not verified.
 """
 
-from __future__ import annotations
-
 import base64
 import struct
 from collections.abc import Iterator

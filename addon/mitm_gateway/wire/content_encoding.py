@@ -3,8 +3,6 @@
 # Every decoder yields pieces of bounded size. The collector counts them and stops early, so a bomb takes no more memory
 # and time than the limit allows.
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections.abc import Callable, Iterator

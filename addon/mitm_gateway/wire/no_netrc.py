@@ -1,7 +1,5 @@
 """Sessions of the library `requests` that send nothing of ~/.netrc, whose `default` entry is meant for any host."""
 
-from __future__ import annotations
-
 from requests import PreparedRequest, Response, Session
 
 

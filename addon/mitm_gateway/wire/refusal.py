@@ -1,7 +1,5 @@
 """Refusals: the reasons for which the gateway answers a request itself instead of forwarding it."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 

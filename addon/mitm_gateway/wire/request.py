@@ -1,7 +1,5 @@
 """The head of a request: read once from mitmproxy, never changed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """AWS Signature Version 4: botocore (extra `aws`) finds the keys and signs a request as it will be sent."""
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import dataclass
 from typing import Any

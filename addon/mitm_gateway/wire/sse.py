@@ -1,7 +1,5 @@
 """A reader of server-sent events from chunks (https://html.spec.whatwg.org/#event-stream-interpretation)."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

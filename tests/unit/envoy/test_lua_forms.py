@@ -1,7 +1,5 @@
 """Forms in the exported filter: their models are found, renamed and bounded as in the addon."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

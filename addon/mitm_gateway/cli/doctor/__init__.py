@@ -1,7 +1,5 @@
 """`doctor`: check everything that usually goes wrong, and name the fix."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from importlib.metadata import version

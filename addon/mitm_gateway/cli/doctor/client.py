@@ -1,7 +1,5 @@
 """Checks of Claude Code's environment and settings."""
 
-from __future__ import annotations
-
 from ...clients import claude_settings
 from ...clients.catalogue import base_url_variables
 from .finding import Fault, Findings, Subject

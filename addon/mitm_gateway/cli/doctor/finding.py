@@ -1,7 +1,5 @@
 """Findings of `doctor`, and the machine and configuration that it examines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

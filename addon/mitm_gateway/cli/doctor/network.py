@@ -1,7 +1,5 @@
 """Checks of the path to the gateway: proxy variables and the port."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Check of the changes that the gateway makes to mitmproxy: whether they fit the installed version."""
 
-from __future__ import annotations
-
 import asyncio
 
 from .finding import Fault, Finding, Findings, Good, Note, Subject

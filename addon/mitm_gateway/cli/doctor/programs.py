@@ -1,7 +1,5 @@
 """The known client programs that are installed, and the command that sends one request with each."""
 
-from __future__ import annotations
-
 import shutil
 
 from ...clients import catalogue

@@ -1,7 +1,5 @@
 """Checks of the rules file, its credentials and the destinations that rules name."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import re

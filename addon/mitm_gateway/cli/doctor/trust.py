@@ -1,7 +1,5 @@
 """Checks of mitmproxy's version and CA, and of the clients' trust in that CA."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of each upstream: TCP, TLS and HTTP, through the proxy if one is set."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

@@ -3,8 +3,6 @@
 GitHub does not document it: taken from the code of vscode-copilot-chat (2026-03-29) and copilot-api (2025-10-05).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

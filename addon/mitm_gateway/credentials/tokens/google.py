@@ -1,7 +1,5 @@
 """A Google access token from the application default credentials, through google-auth (extra `google`)."""
 
-from __future__ import annotations
-
 import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One small JSON request over HTTPS with the standard library."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """OAuth 2.0 client credentials (RFC 6749, 4.4): an access token for an id and a secret."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from typing import Any

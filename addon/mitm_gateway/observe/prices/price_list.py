@@ -1,7 +1,5 @@
 """A file with prices of models, and its mistakes with file, line and column."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any

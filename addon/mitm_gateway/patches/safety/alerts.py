@@ -1,7 +1,5 @@
 """TLS connections that an alert ends, such as that of an upstream that demands a client certificate."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import Any
 

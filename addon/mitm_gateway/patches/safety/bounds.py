@@ -1,7 +1,5 @@
 """The limit on a request body, enforced while it arrives."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

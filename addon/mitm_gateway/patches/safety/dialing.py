@@ -1,7 +1,5 @@
 """Connections to upstreams: opened by the gateway, which knows the proxies in front of them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """mitmproxy's own error pages as JSON, in the form of the gateway's refusals, with the cause of a 502."""
 
-from __future__ import annotations
-
 import re
 
 from mitmproxy import http

@@ -1,7 +1,5 @@
 """HTTP/2 frames in turns: other connections have theirs before a peer's next frames are handled."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """HTTP/1 messages that mitmproxy cannot end: those with trailers, and interim responses."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from typing import Any

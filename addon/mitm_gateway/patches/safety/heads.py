@@ -1,7 +1,5 @@
 """Limits on heads, before anything looks at them, and requests that HTTP/2 and HTTP/3 call malformed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Generator, Iterable
 from typing import Any

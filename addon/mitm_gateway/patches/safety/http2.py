@@ -1,7 +1,5 @@
 """HTTP/2 connections whose peer does not read, announces its end, or takes a request back."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The head of a request, as it is written to the upstream: the only place where a secret joins it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

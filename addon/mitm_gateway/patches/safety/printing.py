@@ -1,7 +1,5 @@
 """Texts of peers that mitmproxy prints: URLs, status lines, errors and bodies."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Answers of other addons, which mitmproxy's server replay would overwrite."""
 
-from __future__ import annotations
-
 from mitmproxy import http
 from mitmproxy.addons.serverplayback import ServerPlayback
 

@@ -1,7 +1,5 @@
 """Freed memory returned to the system after large unfinished heads."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ctypes

@@ -1,7 +1,5 @@
 """Bodies in mitmproxy's own views, prints and exports: what they unpack to, and how much of them is shown."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any

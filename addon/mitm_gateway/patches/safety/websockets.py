@@ -1,7 +1,5 @@
 """WebSockets: no peer can hold up the others with frames, or fill the memory with a message."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

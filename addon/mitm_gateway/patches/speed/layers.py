@@ -1,7 +1,5 @@
 """The way of an event down through mitmproxy's layers, and of its commands up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """mitmweb's messages to browsers: none without a browser, and one for all changes of a flow at the same moment."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from types import ModuleType

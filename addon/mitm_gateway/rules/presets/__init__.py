@@ -5,8 +5,6 @@ describe it. Its texts may use environment variables, as a rule's may; `variable
 variables, or `aws-profile` for the region of the selected AWS profile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources

@@ -1,7 +1,5 @@
 """The AWS region, as the AWS tools find it."""
 
-from __future__ import annotations
-
 import configparser
 from collections.abc import Mapping
 from pathlib import Path
