@@ -167,6 +167,14 @@ async def test_the_copy_of_a_passing_response_is_not_held_twice(running: Any) ->
     assert getattr(flow.response.stream, "__self__").kept() == b""  # noqa: B009 - it has no such type
 
 
+async def test_a_request_whose_body_has_not_been_edited_is_withheld(running: Any) -> None:
+    addon, _ = running
+    flow = request_flow()
+    addon.requestheaders(flow)
+    assert flow.request.host == "gw.test"
+    assert addon._requests.outgoing(flow.request) is None
+
+
 @pytest.mark.parametrize("moved", ["host", "request"])
 async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(
     running: Any, moved: str
