@@ -223,6 +223,23 @@ def test_keys_in_the_query_are_stripped_alike(lua: Library, query: str) -> None:
     assert lua.call("keys.real_key", values) == (None if moved is None else as_bytes(moved))
 
 
+MODEL_QUERIES = joined(
+    "&", "&", "=", "model", "models", "deployment", "[]", "%5B%5D", "m%6fdel", "+", "a", "%C3%A9", "é"
+)
+
+
+@given(MODEL_QUERIES, st.sampled_from(["/v1/realtime", "/v1/organization/usage/x", "/v1/chat/completions"]))
+@example("a=1&model=gpt&m%6fdel=x", "/v1/realtime")
+@example("models%5B%5D=é&models=b", "/v1/organization/usage/x")
+def test_models_in_the_query_are_found_alike(lua: Library, query: str, path: str) -> None:
+    call = identify("api.openai.com", "GET", path)
+    spans = call.query_spans(target := f"{path}?{query}")
+    found = lua.call("head.query_places", f"?{query}", call.api.query)
+    start = len(as_bytes(path))
+    wanted = [byte_span(target, *span) for span in spans]
+    assert [(place[1] + start - 1, place[2] + start) for place in found.values()] == wanted
+
+
 PARAMETERS = joined("&", "=", "a", "ab", "%61", "+", "%C3%A9", "x=y", "b-1", size=10)
 QUERY = st.fixed_dictionaries(
     {},
