@@ -3,45 +3,65 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from support.constants import GW
+from mitm_gateway.exchange.exchange import Exchange
+from support.constants import API, GW
 from support.faults import STEPS, Breaking
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Connection, Gateway
 
 pytestmark = pytest.mark.exhaustive
 REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
+BREAKABLE = {**STEPS, "withhold": (Exchange, "withhold", False)}
 ON_THE_WAY_OUT = [step for step, (*_, is_out) in STEPS.items() if is_out]
 # These end a request that has failed; doing nothing must not let it out either.
-REFUSING = ("refuse", "note_refusal", "check", "perform")
+REFUSING = ("refuse", "note_refusal", "withhold", "check", "perform")
+# The request of a rule that does not read bodies may leave as soon as its head is decided.
+HEAD_HOST = "socket.test"
+
+
+class Faults(dict[str, str]):
+    """How each step fails, always or once."""
+
+    are_single = False
+
+    def get(self, step: str, default: Any = None) -> Any:
+        """Return how a step fails now."""
+        return self.pop(step, default) if self.are_single else super().get(step, default)
 
 
 class Broken(Gateway):
     """A gateway whose steps fail as `broken` says; `met` are the steps of the last request."""
 
-    broken: dict[str, str]
+    broken: Faults
     met: set[str]
 
-    def ask(self, **broken: str) -> Connection:
-        """Send one request while these steps are broken."""
+    def ask(self, *, by_head: bool = False, **broken: str) -> Connection:
+        """Send one request while these steps are broken; with `by_head`, each of them once."""
+        self.broken.are_single = by_head
+        request, way = REQUEST, WAYS["tunnel"]
+        if by_head:
+            request = REQUEST.replace(API.encode(), HEAD_HOST.encode())
+            way = {"target": (HEAD_HOST, 443), "sni": HEAD_HOST}
         self.broken.clear()
         self.met.clear()
         self.broken.update(broken)
         try:
-            return self.exchange(REQUEST, ANSWER, 4096, **WAYS["tunnel"])
+            return self.exchange(request, ANSWER, 4096, **way)
         finally:
             self.broken.clear()
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
-    broken: dict[str, str] = {}
+    broken = Faults()
     met: set[str] = set()
     breaking = Breaking(lambda: broken, met.add)
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
         patch.setenv("TEST_GW_KEY", GW)
-        for step, (owner, name, _) in STEPS.items():
+        for step, (owner, name, _) in BREAKABLE.items():
             patch.setattr(owner, name, breaking.wrap(step, getattr(owner, name)))
         gateway = Broken(tmp_path_factory.mktemp("gateway"), runner)
         gateway.broken, gateway.met = broken, met
@@ -53,19 +73,31 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
 @pytest.mark.parametrize("first", ON_THE_WAY_OUT)
 def test_two_faults_forward_nothing(gateway: Broken, first: str, how: str) -> None:
     # Elsewhere tests/addon/test_faults_at_calls.py covers these pairs, among all others.
-    later = list(STEPS)[list(STEPS).index(first) + 1 :] if sys.version_info < (3, 12) else []
+    later = list(BREAKABLE)[list(BREAKABLE).index(first) + 1 :] if sys.version_info < (3, 12) else []
     for second, second_how in [(step, how) for step in later] + [(step, "empty") for step in REFUSING]:
         if second == first:
             continue
-        connection = gateway.ask(**{first: how, second: second_how})
         failed = {first} if second_how == "empty" else {first, second}
-        if gateway.met & failed.intersection(ON_THE_WAY_OUT):
-            assert not any(connection.sent.values()), (first, second, second_how)
-        gateway.check(connection)
+        for by_head in (False, True) if second in REFUSING else (False,):
+            connection = gateway.ask(by_head=by_head, **{first: how, second: second_how})
+            if gateway.met & failed.intersection(ON_THE_WAY_OUT):
+                assert not any(connection.sent.values()), (first, second, second_how, by_head)
+            gateway.check(connection)
     gateway.serves_the_next()
 
 
 def test_the_pairs_meet_the_steps_of_a_request(gateway: Broken) -> None:
     gateway.ask(credential="empty")
-    elsewhere = {"check_peer", "load", "demo", "log", "limit", "refuse", "note_refusal", "decode", "mask"}
-    assert set(STEPS) - gateway.met <= elsewhere
+    elsewhere = {
+        "check_peer",
+        "load",
+        "demo",
+        "log",
+        "limit",
+        "refuse",
+        "note_refusal",
+        "withhold",
+        "decode",
+        "mask",
+    }
+    assert set(BREAKABLE) - gateway.met <= elsewhere

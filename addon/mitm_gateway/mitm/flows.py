@@ -133,6 +133,8 @@ def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Excha
     except ANY_FAULT as fault:
         logger.warning("internal fault while refusing a request: %s", type(fault).__name__)
     if flow.response is None:
+        if exchange is not None:  # also where `withhold` has failed
+            exchange.is_released = exchange.is_passing = False
         kill(flow)
 
 

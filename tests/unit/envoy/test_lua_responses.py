@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitm_gateway.exchange.json_scanner import json_string
 from mitm_gateway.exchange.restore_model import (
     JSON_PLACES,
     JsonRestorer,
@@ -226,6 +227,12 @@ def assert_restored_alike(lua: Library, kind: str, places: tuple[Place, ...], pi
     assert (
         lua.execute(RESTORE)(kind.encode(), NAME.encode(), keeps, PLACES.index(places) + 1, pieces) == wanted
     )
+
+
+@given(st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs", "Cc"]), max_size=6))
+def test_names_are_written_as_json_alike(lua: Library, name: str) -> None:
+    written = lua.call("escapes.quoted", name.encode("utf-8", "surrogatepass"))
+    assert json.loads(written) == json.loads(json_string(name))
 
 
 @given(
