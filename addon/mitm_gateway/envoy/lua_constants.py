@@ -131,6 +131,7 @@ def _of_responses() -> dict[str, Any]:
         "tokens": list(map(_tokens, TOKENS)),
         "logged_tokens": LOGGED_TOKENS,
         "stop_reasons": STOP_REASONS,
+        "with_status": dict.fromkeys(usage.WITH_STATUS, True),
         "unfinished": dict.fromkeys(usage.UNFINISHED, True),
         "usage_marks": _usage_marks(),
         "max_line_bytes": sse.MAX_LINE_BYTES,
@@ -151,7 +152,7 @@ def _usage_marks() -> list[list[str]]:
     """Return the texts without which an event has no counts, no error and no end, and the patterns of those around."""
     counts = [[f'"{name}"', f'"{name}"%s*:%s*{{'] for name in dict.fromkeys(each.within for each in TOKENS)]
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
-    kinds = [['"object"', '"object"%s*:%s*"response"'], ['"interaction"']]
+    kinds = [['"object"', f'"object"%s*:%s*"{kind}"'] for kind in usage.WITH_STATUS] + [['"interaction"']]
     return [['"error"'], *counts, *stops, *kinds]
 
 

@@ -255,6 +255,7 @@ APIS: tuple[Api, ...] = (
     Api("model", ("/models/{model*}",), response=(("id",),), local="model"),
     Api("models", ("/models",), local="models"),
 )  # fmt: skip
-TOKENS = tuple(dict.fromkeys(api.tokens for api in APIS))
+# Counts within `usage` come before those within `usageMetadata`: of a count under both, the first is used.
+TOKENS = tuple(sorted(dict.fromkeys(api.tokens for api in APIS), key=lambda tokens: tokens.within))
 OTHER = Api("other", ())
 """Any other request: JSON with a top-level `model`."""

@@ -55,7 +55,9 @@ _DETAILS = frozenset(
 _MODALITIES = ("promptTokensDetails", "candidatesTokensDetails", "responseTokensDetails")
 # A part without these keys, whose usage has none of those, was served in the standard tier.
 _OWN_TIER, _OF_TIER = frozenset({"service_tier", "usageMetadata"}), _DETAILS.union(_TIERS)
-# The status of a response that is not finished, of the Responses and Interactions APIs.
+# The kinds of objects that have a status: of the Responses, Interactions and Assistants APIs.
+WITH_STATUS = ("response", "interaction", "thread.run")
+# The status of one that is not finished.
 UNFINISHED = ("in_progress", "queued")
 
 
@@ -212,8 +214,8 @@ def _stop_reason(part: Mapping[str, Any]) -> str | None:
     for first, rest in _STOP_REASONS:
         if first in part and (reason := _name(_at(part[first], rest))):
             return reason
-    # The Responses and Interactions APIs have a status, and the reason where the response is incomplete.
-    if part.get("object") not in ("response", "interaction") or part.get("status") in UNFINISHED:
+    # Its status, or the reason if it is incomplete.
+    if part.get("object") not in WITH_STATUS or part.get("status") in UNFINISHED:
         return None
     return _name(_at(part, ("incomplete_details", "reason"))) or _name(part.get("status"))
 

@@ -74,7 +74,7 @@ PARTS = st.lists(st.sampled_from(list(PART)), min_size=1).flatmap(
     lambda names: st.fixed_dictionaries({name: PART[name] for name in names})
 ) | st.fixed_dictionaries(
     {
-        "object": st.sampled_from(["response", "interaction", "x"]),
+        "object": st.sampled_from(["response", "interaction", "thread.run", "x"]),
         "error": st.none(),
         "status": st.sampled_from(["completed", "in_progress", "incomplete", 5]),
         "incomplete_details": st.sampled_from([None, {"reason": "max_output_tokens"}]),

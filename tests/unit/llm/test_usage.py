@@ -210,6 +210,14 @@ def test_gemini_is_counted() -> None:
     assert usage_of("text/event-stream", stream(blocked)).stop_reason == "SAFETY"
 
 
+def test_a_run_of_an_assistant_ends_with_its_status() -> None:
+    run = {"object": "thread.run", "model": "m", "status": "queued", "usage": None}
+    assert usage_of("text/event-stream", stream(run)).stop_reason is None
+    assert (
+        usage_of("text/event-stream", stream(run, {**run, "status": "completed"})).stop_reason == "completed"
+    )
+
+
 def test_geminis_interactions_are_counted() -> None:
     tokens = {"total_input_tokens": 6, "total_tool_use_tokens": 2, "total_output_tokens": 5}
     tokens |= {"total_thought_tokens": 4, "total_cached_tokens": 3}

@@ -80,9 +80,8 @@ local function stop_reason_in(part)
     local reason = part[place[1]] and name_in(value_at(part[place[1]], place, 2))
     if reason then return reason end
   end
-  -- The Responses and Interactions APIs have a status, and the reason where the response is incomplete.
-  local kind = name_in(part.object)
-  if kind ~= "response" and kind ~= "interaction" then return nil end
+  -- Its status, or the reason if it is incomplete.
+  if not CONSTANTS.with_status[name_in(part.object) or ""] then return nil end
   local status = name_in(part.status)
   if status and CONSTANTS.unfinished[status] then return nil end
   local details = part.incomplete_details
