@@ -23,7 +23,7 @@ def test_a_log_line_has_the_fields_of_gateway_log_and_no_secret(one_envoy: Start
     }
     assert all(value is not None for value in measured.values())
     assert line == {
-        "rule": "gw", "model": 'é"\n', "method": "POST", "host": API, "path": "/v1/messages",
+        "rule": "gw", "model": 'é"␊', "method": "POST", "host": API, "path": "/v1/messages",
         "upstream": f"{upstream.url}/base", "model_sent": "gw-model", "status": 200,
         "input_tokens": 11, "output_tokens": 7, "outcome": "ok",
     }  # fmt: skip
