@@ -217,13 +217,13 @@ def test_received_data_is_divided_between_frames_however_it_arrives(contents: li
             passed += piece
     assert passed + divided._held == whole
     pieces = list(frames._Frames(len(PREFACE)).divide(whole))
-    assert [len(parsed(piece.removeprefix(PREFACE))) for piece in pieces[:-1]] == [32] * (len(pieces) - 1)
+    assert [len(parsed(piece.removeprefix(PREFACE))) for piece in pieces[:-1]] == [16] * (len(pieces) - 1)
 
 
 async def test_the_others_have_their_turn_between_the_frames_of_a_flood(context: taddons.context) -> None:
     connection = await connected(context)
     await connection.receive(PingFrame(0, b"12345678").serialize() * 3200)
-    assert connection.turns == 99
+    assert connection.turns == 199
     assert sum(isinstance(frame, PingFrame) for frame in parsed(connection.got)) == 3200
 
 
@@ -231,7 +231,7 @@ async def test_frames_of_a_client_that_has_left_are_dropped(context: taddons.con
     connection = await connected(context)
     connection.leaves_at_turn = 1
     await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 201, 2))))
-    assert 0 < len({flow.id for flow in connection.flows}) <= 32
+    assert 0 < len({flow.id for flow in connection.flows}) <= 16
     assert not any(flow.live for flow in connection.flows)
     assert not frames.has_waiting_frames(connection.client)
 

@@ -139,6 +139,19 @@ async def test_reading_pauses_while_a_writer_is_full(peer: Peer) -> None:
     assert await peer.handler.given.get() == b"two"
 
 
+async def test_less_is_received_at_a_time_while_a_piece_takes_long(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 0.04, 1.0, 1.001, 2.0, 2.001])
+    monkeypatch.setattr(sockets, "perf_counter", lambda: next(clock))
+    transport: Any = peer.writer.transport
+    sizes = []
+    for size in (100_000, 10_000, 10_000):
+        transport.get_protocol()._handle(b"a" * size)
+        sizes.append(transport.max_size)
+    assert sizes == [10_000, 20_000, 40_000]
+
+
 async def test_nothing_is_read_from_a_connection_that_was_closed_a_moment_ago(peer: Peer) -> None:
     peer.connection.state = ConnectionState.CLOSED
     peer.client.write(b"late")

@@ -11,7 +11,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 from ..patch import LayerSteps, Patches, expect
 
 # A ping takes 13 µs, a request that is reset at once half a millisecond.
-_FRAMES_A_TURN = 32
+_FRAMES_A_TURN = 16
 _PREFACE_BYTES = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 _WAITING = "gateway_waiting_frames"
 

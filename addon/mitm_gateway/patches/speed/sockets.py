@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from h11._readers import ChunkedReader, ContentLengthReader
@@ -22,6 +23,8 @@ from ..safety.framing import divided
 
 # Pieces up to this total are joined; copying more takes longer than a second write.
 _JOINED_BYTES = 128 << 10
+# A peer's next piece is smaller if this one took longer than a turn: hostile events take a microsecond a byte.
+_TURN_S, _LEAST_BYTES, _FIRST_BYTES, _MOST_BYTES = 0.004, 4 << 10, 128 << 10, 256 << 10
 # Flags are compared as numbers, because the operators of enum.Flag are slow.
 _CAN_READ = ConnectionState.CAN_READ.value
 
@@ -118,6 +121,7 @@ class DirectReader(asyncio.Protocol):
         self._draining: asyncio.Future[None] | None = None
         for name in ("connection_lost", "eof_received", "pause_writing", "resume_writing"):
             setattr(self, name, getattr(self._stream, name))
+        self._read_at_most(_FIRST_BYTES)
         writer.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
@@ -141,19 +145,31 @@ class DirectReader(asyncio.Protocol):
             self._stream.data_received(data)
             return
         event = self._handler.server_event(events.DataReceived(self._connection, data))
+        began = perf_counter()
         try:
             event.send(None)
         except StopIteration:
             pass
         else:
             raise RuntimeError("server_event awaited something")
+        self._read_at_most(_next_size(self._most, len(data), perf_counter() - began))
         if has_waiting_frames(self._connection) or _full(self._handler.transports.values()):
             self._transport.pause_reading()
             self._draining = asyncio.ensure_future(self._drain())
 
+    def _read_at_most(self, size: int) -> None:
+        self._most = self._transport.max_size = size
+
     async def _drain(self) -> None:
         await self._handler.drain_writers()
         self._transport.resume_reading()
+
+
+def _next_size(most: int, size: int, took_s: float) -> int:
+    """Return how many bytes the next piece may have after one of this size, so that it takes a turn at most."""
+    if took_s > _TURN_S:
+        return max(int(size * _TURN_S / took_s), _LEAST_BYTES)
+    return min(2 * most, _MOST_BYTES)
 
 
 def _full(transports: Iterable[Any]) -> list[Any]:
