@@ -200,6 +200,20 @@ async def test_a_request_whose_upstream_has_been_reached_waits_for_events_too() 
     assert [given.get_nowait() for _ in range(2)] == ["an event of a stream", "OpenConnectionCompleted"]
 
 
+async def test_a_connection_that_waits_for_its_turn_is_closed_if_the_client_leaves() -> None:
+    opened, closed = events.OpenConnectionCompleted(OpenConnection(UPSTREAM()), None), asyncio.Event()
+    with applied("direct-reads"):
+        handler: Any = object.__new__(SimpleConnectionHandler)
+        handler.transports = {
+            opened.command.connection: SimpleNamespace(writer=SimpleNamespace(close=closed.set))
+        }
+        waiting = asyncio.ensure_future(handler.server_event(opened))
+        asyncio.get_running_loop().call_soon(waiting.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert closed.is_set()
+
+
 async def test_requests_are_handled_beside_a_stream_that_never_pauses() -> None:
     async with peers(CLIENT, CLIENT, UPSTREAM) as (one, two, upstream):
         upstream.handler.follows = {b"event": lambda: upstream.client.write(b"event")}

@@ -48,7 +48,14 @@ def direct_reads(patches: Patches) -> None:
     async def server_event(self: Any, event: events.Event) -> None:
         # A request may have waited for the connection to its upstream.
         if type(event) is events.OpenConnectionCompleted and turns.must_wait:
-            await turns.come()
+            try:
+                await turns.come()
+            except (
+                asyncio.CancelledError
+            ):  # the client has left; mitmproxy closes only what it has begun to read
+                if (writer := self.transports[event.command.connection].writer) is not None:
+                    writer.close()
+                raise
         await take(self, event)
 
     patches.set(handler, "handle_connection", handle_connection)
