@@ -18,6 +18,7 @@ from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, as_text
+from mitm_gateway.wire.sigv4 import AwsKeys
 from support.constants import API, CK, GW
 from support.core import make_head, make_rule
 from support.exchanges import BODY, BY_MODEL, KEY, MAPPED, PLAIN, VALUES, begun, released
@@ -253,3 +254,22 @@ def test_a_token_for_another_api_is_noted() -> None:
     assert exchange.record.notes == (
         "the token is for api.business.test: set upstream to https://api.business.test",
     )
+
+
+def test_a_signature_is_in_no_flow_and_in_the_head_that_is_written() -> None:
+    rule = make_rule(
+        upstream="https://bedrock-runtime.eu-west-1.amazonaws.com",
+        auth={"scheme": "sigv4", "credential": "gw", "service": "bedrock", "region": "eu-west-1"},
+    )
+    exchange, keys = begun(rule), AwsKeys("AKIDEXAMPLE", Secret(GW), Secret("session-token-0123456789"))
+    assert isinstance(exchange.on_request_head(make_head(headers=KEY)), NeedCredentials)
+    step = exchange.on_credentials({"gw": Value(Secret(GW), read_at=0.0, signing=keys)})
+    assert isinstance(step, NeedBody)
+    assert isinstance(exchange.on_request_body(BODY), Forward)
+    kept = exchange.sign("POST", step.head.target, step.head.fields, BODY)
+    _, written = exchange.with_secrets(step.head.target, kept)
+    signature = next(value for name, value in written if name.lower() == b"authorization")
+    assert b"Signature=" in signature
+    assert signature not in dict(kept).values()
+    assert b"session-token-0123456789" not in b"".join(value for _, value in kept)
+    assert b"session-token-0123456789" in b"".join(value for _, value in written)
