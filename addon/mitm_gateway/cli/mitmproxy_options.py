@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,32 @@ def option_fault(assignments: Sequence[str]) -> str | None:
             return f'--set "{name}": {fault}'
         if name == "server_replay" and value and (reason := _recording_fault(Path(value).expanduser())):
             return f"--set {name}: {reason}"
+    return None
+
+
+_CONFIG = Path("~/.mitmproxy/config.yaml")
+_MISTYPED = re.compile(r"for (\w+), but got")
+
+
+def config_fault(file: Path = _CONFIG) -> str | None:
+    """Return what is wrong with mitmproxy's configuration; mitmproxy would end with a traceback."""
+    if not (file := file.expanduser()).is_file():
+        return None
+    from mitmproxy import exceptions, options, optmanager
+
+    from ..mitm.options import expected_value
+
+    declared = options.Options()
+    try:
+        optmanager.load_paths(declared, str(file))
+    except exceptions.OptionsError as fault:
+        return str(fault)
+    except (TypeError, AttributeError) as fault:
+        if not (found := _MISTYPED.search(str(fault))):
+            return f"{file}: expected one option a line, as NAME: VALUE"
+        name, lines = found[1], file.read_text("utf-8", "replace").splitlines()
+        number = next((at for at, line in enumerate(lines, 1) if line.startswith(f"{name}:")), 1)
+        return f"{file}:{number}: {name} is not {expected_value(declared._options[name].typespec)}"
     return None
 
 

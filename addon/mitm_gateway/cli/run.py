@@ -18,7 +18,13 @@ from ..clients.network import CA_VARIABLES, UPSTREAM_VARIABLES, ca_bundle, unusa
 from .client_process import NOT_FOUND, run_client
 from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_folder, say, wrong_usage
 from .gateway_process import GatewayError, GatewayProcess, free_ports
-from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
+from .mitmproxy_options import (
+    add_proxy_options,
+    config_fault,
+    mitmproxy_arguments,
+    option_fault,
+    upstream_trust,
+)
 from .rules_source import RulesSource, find_rules, rules_line
 from .saving import SaveError, add_save_option, recording
 from .session_report import LoggedRequests, SessionReport
@@ -65,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.client[1:] if arguments.client[:1] == ["--"] else arguments.client
     if not command:
         return wrong_usage("the client is missing; expected one as in `mitm-gateway run claude`")
-    if fault := option_fault(arguments.set):
+    if fault := config_fault() or option_fault(arguments.set):
         return wrong_usage(fault)
     if (program := shutil.which(command[0])) is None:
         say(f"{command[0]}: no such program")

@@ -29,7 +29,13 @@ from .common import (
 )
 from .console import call_when_ready, tune_log
 from .gateway_process import is_written
-from .mitmproxy_options import add_proxy_options, mitmproxy_arguments, option_fault, upstream_trust
+from .mitmproxy_options import (
+    add_proxy_options,
+    config_fault,
+    mitmproxy_arguments,
+    option_fault,
+    upstream_trust,
+)
 from .mitmproxy_process import run_tool
 from .parser import port_number
 from .rules_source import RulesSource, told_rules
@@ -81,7 +87,7 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; return mitmproxy's exit status."""
-    if fault := option_fault(arguments.set) or _stray(arguments):
+    if fault := config_fault() or option_fault(arguments.set) or _stray(arguments):
         return wrong_usage(fault)
     source = told_rules(arguments, demo=True)
     hosts = served_hosts(source.ruleset, arguments.host)

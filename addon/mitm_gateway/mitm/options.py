@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import Loader
@@ -21,7 +22,12 @@ from ..wire.addresses import normal_host, parse_authority, parse_origin, parse_p
 from ..wire.proxies import ENVIRONMENT, Proxies
 
 MAX_CLIENT_KEYS_BYTES = 64 * 1024
-_EXPECTED = {bool: "true or false", int: "a whole number"}
+_EXPECTED: dict[object, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    Optional[int]: "a whole number",  # noqa: UP045 - mitmproxy's own spelling
+    Sequence[str]: "a list of texts",
+}
 _INTERCEPTED = ("all", "rules")
 
 
@@ -89,8 +95,13 @@ def _fault(options: Options, name: str) -> str | None:
         value = options._parse_setval(option, value.val) if hasattr(value, "val") else value
         check_option_type(name, value, option.typespec)
     except (exceptions.OptionsError, TypeError):
-        return f"{name} is not {_EXPECTED.get(option.typespec, 'a text that is given once')}"
+        return f"{name} is not {expected_value(option.typespec)}"
     return None
+
+
+def expected_value(typespec: object) -> str:
+    """Return in words what an option of this type accepts."""
+    return _EXPECTED.get(typespec, "a text that is given once")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...rules.problems import did_you_mean
 from ...rules.ruleset import RuleSet
+from ..mitmproxy_options import config_fault
 from .finding import Fault, Finding, Findings, Good, Subject
 from .network import is_loopback_name
 
@@ -20,6 +21,9 @@ def check(ruleset: RuleSet, subject: Subject) -> Findings:
     file = subject.confdir / "config.yaml"
     if not file.is_file():
         yield Good(f"{file} does not exist, so mitmproxy uses its default options")
+        return
+    if fault := config_fault(file):
+        yield Fault(fault, "correct it: mitmproxy would not start")
         return
     faults = list(asyncio.run(_faults(file, ruleset)))
     yield from faults
@@ -36,7 +40,7 @@ def configured(subject: Subject) -> Options | None:
     try:
         if file.is_file():
             optmanager.load_paths(given, str(file))
-    except exceptions.OptionsError:
+    except (exceptions.OptionsError, TypeError, AttributeError):
         return None
     return given
 
