@@ -240,6 +240,13 @@ def test_models_in_the_query_are_found_alike(lua: Library, query: str, path: str
     assert [(place[1] + start - 1, place[2] + start) for place in found.values()] == wanted
 
 
+@given(st.text(max_size=9))
+@example("a/b c:@é%")
+def test_a_model_is_written_into_a_query_alike(lua: Library, model: str) -> None:
+    wanted = identify("api.openai.com", "GET", "/v1/realtime").query_with("?model=x", model)
+    assert b"?model=" + lua.call("head.quoted_value", model) == as_bytes(wanted)
+
+
 PARAMETERS = joined("&", "=", "a", "ab", "%61", "+", "%C3%A9", "x=y", "b-1", size=10)
 QUERY = st.fixed_dictionaries(
     {},
