@@ -1,6 +1,7 @@
 """Received data is handled at once, and bodies are forwarded as they arrive."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -212,6 +213,20 @@ async def test_a_connection_that_waits_for_its_turn_is_closed_if_the_client_leav
         with pytest.raises(asyncio.CancelledError):
             await waiting
     assert closed.is_set()
+
+
+async def test_an_upstream_is_closed_though_its_end_is_cancelled_twice(peer: Peer) -> None:
+    handler: Any = object.__new__(SimpleConnectionHandler)
+    handler.transports = {peer.connection: SimpleNamespace(reader=peer.reader, writer=peer.writer)}
+    handler.max_conns, handler._server_event_lock = defaultdict(lambda: None), asyncio.Lock()
+    async with handler._server_event_lock:
+        with applied("http2-back-pressure"):
+            serving = asyncio.create_task(handler.handle_connection(peer.connection))
+            for _ in range(2):  # by the end of its stream, and by the end of the client
+                await asyncio.sleep(0)
+                serving.cancel()
+            await asyncio.wait([serving])
+    assert peer.writer.is_closing()
 
 
 async def test_requests_are_handled_beside_a_stream_that_never_pauses() -> None:

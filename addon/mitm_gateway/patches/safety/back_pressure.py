@@ -223,6 +223,10 @@ def _pause_connections(patches: Patches) -> None:
         finally:
             if reading := connection.__dict__.pop(_READING, None):
                 reading.end()
+            # Cancelled a second time, mitmproxy leaves the connection open, and reads and drops all that it receives.
+            io = self.transports.get(connection)
+            if io is not None and io.writer is not None:
+                io.writer.close()
 
     async def drain_writers(self: Any) -> None:
         for connection in self.transports:
