@@ -1,6 +1,7 @@
 """Acceptance cases 18 to 27: clients that may use the gateway."""
 
 import base64
+import re
 import socket
 from collections.abc import Iterator
 
@@ -175,6 +176,8 @@ def test_23_a_websocket_of_a_page_is_refused(stage: Stage, way: str) -> None:
 
 HERE = ["127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "127.1.2.3", "127.1", "2130706433", "0x7f.1",
         "[::1]", "[::]", "[::ffff:127.0.0.1]", "own address", "own name"]  # fmt: skip
+# mitmproxy recognises some names itself, and some resolvers do not know one.
+NOT_CONNECTED = re.compile("must not come back|Request destination unknown|the test knows no")
 
 
 def here(name: str) -> str:
@@ -186,13 +189,12 @@ def here(name: str) -> str:
 def test_24_the_proxys_ports_cannot_be_reached_through_it(shared_web: Stage, host: str, port: str) -> None:
     proxy, host = shared_web.proxy, here(host)
     number = proxy.web_port if port == "web" else proxy.ports[0]
-    connections = proxy.output().count("client connect")
+    start = len(proxy.output())
     with shared_web.plain() as client:
         answer = client.request("GET", f"http://{host}:{number}/flows", [("Host", f"{host}:{number}")])
-    assert answer.status in (400, 502), answer
-    if answer.status == 502:
-        proxy.wait_for_output("must not come back")
-    assert proxy.output().count("client connect") <= connections + 1
+    assert answer.status == 502, answer
+    wait_until(lambda: NOT_CONNECTED.search(proxy.output(), start), proxy.output)
+    assert proxy.output().count("client connect", start) == 1
 
 
 @pytest.mark.parametrize("host", HERE)
