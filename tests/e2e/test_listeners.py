@@ -1,8 +1,10 @@
 """The listener of a user's own mitmdump: announced once, bound to this machine, never closed again."""
 
+import signal
 import socket
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -66,3 +68,16 @@ def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdum
     assert [each.failures for each in clients] == [[], []]
     assert proxy.output().count("listening at") == 1
     assert "stopped" not in proxy.output()
+
+
+@pytest.mark.parametrize("listen_host", ["127.0.0.1", None])
+def test_hundreds_of_clients_can_wait_to_be_accepted(
+    mitmdump: StartMitmdump, listen_host: str | None
+) -> None:
+    proxy = mitmdump(rules=RULES, listen_host=listen_host)
+    wait_until(lambda: listening_addresses(proxy.port) == {"127.0.0.1"}, proxy.output)
+    with ExitStack() as opened:
+        proxy.process.send_signal(signal.SIGSTOP)
+        opened.callback(proxy.process.send_signal, signal.SIGCONT)
+        for _ in range(300):
+            opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port), 10))

@@ -32,7 +32,7 @@ from . import fail_closed, judged_options, live_view, views
 from .defaults import dial_late, set_defaults
 from .failed_start import end_start
 from .flows import head_of
-from .listeners import bind_to_loopback
+from .listeners import bind_to_loopback, deepen_backlogs
 from .log_filter import quote_peers, unquote_peers
 from .option_conflicts import broken_promises, known_holes
 from .options import Settings, add_options, take_out_faults
@@ -182,6 +182,7 @@ class Lifecycle:
         self._put_in_force(self._candidate)
         self._watch()
         fail_closed.stand_down()
+        deepen_backlogs()
         bind_to_loopback()
         self._set_speed()
         self.upstream_proxy.announce()

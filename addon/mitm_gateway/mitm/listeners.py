@@ -22,6 +22,10 @@ _ATTEMPTS, _RELEASE_S = 20, 0.1
 # How long connections that the wide listener has accepted may wait in its queue.
 _DRAIN_S = 0.5
 
+# Clients that may wait to be accepted. Of more, Linux drops the connection, and the client tries again a second later;
+# asyncio's own bound is 100.
+_BACKLOG = 4096
+
 T = TypeVar("T")
 
 
@@ -63,6 +67,21 @@ def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def deepen_backlogs() -> None:
+    """Let more clients wait to be accepted, at the listeners that are open and at those opened later."""
+    if server := ctx.master.addons.get("proxyserver"):
+        server.servers.changed.connect(_deepen_open_backlogs)
+        _deepen_open_backlogs()
+
+
+def _deepen_open_backlogs() -> None:
+    for instance in ctx.master.addons.get("proxyserver").servers:
+        for server in getattr(instance, "_servers", ()):
+            for listening in server.sockets if isinstance(server, asyncio.Server) else ():
+                with socket.fromfd(listening.fileno(), listening.family, listening.type) as copy:
+                    copy.listen(_BACKLOG)
+
+
 def bind_to_loopback() -> None:
     """Narrow a listener that was opened for all addresses before `listen_host` could be set.
 
@@ -93,6 +112,7 @@ async def _narrow_all(instances: Sequence[Any], host: str) -> None:
             )
         else:
             logger.info("port %d is reachable at %s only", port, host)
+    _deepen_open_backlogs()
 
 
 async def _narrow(instance: Any, host: str, port: int) -> None:
