@@ -82,3 +82,11 @@ async def test_a_flow_that_cannot_be_recorded_does_not_keep_others_from_it(
     waiting.record()
     assert records.comments == ["whole"]
     assert caplog.messages == ["a flow could not be recorded: ValueError"]
+
+
+@pytest.mark.parametrize("comment", ["one", "broken"])
+async def test_a_recorded_flow_holds_no_body(comment: str) -> None:
+    entry, waiting = ended(comment), Ended(Records().add)
+    waiting.add(entry)
+    waiting.record()
+    assert entry.flow.request.raw_content is None

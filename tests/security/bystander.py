@@ -33,7 +33,7 @@ from support.wire import Wire
 LASTING_S, PAUSE_S = 5.0, 0.05
 MAX_WAIT_S = 0.5
 # glibc keeps up to twice the largest block that was freed; Envoy's Lua collects its garbage with later requests.
-MAX_LEFT_MB = {"mitmproxy": 96, "Envoy": 128}
+MAX_LEFT_MB = {"mitmproxy": 32, "Envoy": 128}
 BODY = b'{"model":"claude-x","messages":[]}'
 LETTERS, ANSWER = b"a" * (64 << 10), json.dumps(message()).encode()
 HOST = b"Host: localhost\r\nConnection: close\r\n"

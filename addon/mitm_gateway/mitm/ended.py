@@ -46,3 +46,5 @@ class Ended:
                 self._record(entry)
             except ANY_FAULT as fault:
                 logger.warning("a flow could not be recorded: %s", type(fault).__name__)
+            # The layers of a closed connection keep its last request until garbage is searched for among old objects.
+            entry.flow.request.data.content = None
