@@ -32,6 +32,7 @@ _WORD = re.compile(r"[!#-+\--9;-\[\]-z|~]+")
 _OPAQUE = re.compile(r"[A-Za-z0-9_+=~-]{16,}")
 # A token is not used up to its last second: the request has to arrive in time.
 _EXPIRY_MARGIN_S = 5.0
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 # Names of the token in the output of helpers: ours, OAuth's and that of the `az` command.
 _TOKEN_KEYS = ("token", "access_token", "accessToken")
 # Any longer life is used as this one.
@@ -213,22 +214,24 @@ def _api(url: object) -> Upstream | None:
 
 def _seconds_left(data: dict[str, object], wall: float) -> float | None:
     moment, seconds = data.get("expires_at"), data.get("expires_in")
+    azure_left_s = _azure_seconds_left(data.get("expiresOn"), data.get("expires_on"), wall)
     if moment is None and seconds is None:
-        return _azure_seconds_left(data.get("expiresOn"), data.get("expires_on"), wall)
+        return azure_left_s
     if moment is None:
         left_s = _number(seconds)
     else:
-        at = _timestamp(moment) if isinstance(moment, str) else _number(moment)
+        at = _timestamp(moment) if (number := _number(moment)) is None else number
         left_s = None if at is None else at - wall
     if left_s is None:
         raise CredentialError("the helper printed an expiry that is neither seconds nor an RFC 3339 time")
-    return min(left_s, _LONGEST_LIFE_S)
+    # Azure's metadata server answers from a cache, with the seconds from the token's issue.
+    return min(left_s, _LONGEST_LIFE_S if azure_left_s is None else azure_left_s, _LONGEST_LIFE_S)
 
 
 def _azure_seconds_left(local: object, moment: object, wall: float) -> float | None:
     """Return the seconds left by the `az` command: unix seconds, or a time with an offset or in local time."""
     at = _number(moment)
-    if at is None and isinstance(local, str):
+    if at is None:
         at = _timestamp(local, is_local=True)
     if at is None and local is not None:
         raise CredentialError("the helper printed an expiresOn that is not a time")
@@ -236,6 +239,8 @@ def _azure_seconds_left(local: object, moment: object, wall: float) -> float | N
 
 
 def _number(value: object) -> float | None:
+    if isinstance(value, str):  # as Azure AD v1 writes numbers
+        return float(value) if _NUMBER.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -245,7 +250,9 @@ def _number(value: object) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _timestamp(text: str, *, is_local: bool = False) -> float | None:
+def _timestamp(text: object, *, is_local: bool = False) -> float | None:
+    if not isinstance(text, str):
+        return None
     try:
         parsed = datetime.fromisoformat(text)
         # An RFC 3339 time has an offset; without one it would be read as local time.

@@ -22,6 +22,13 @@ from support.table import table
         ({"token": "t", "expires_in": 1000}, 995),
         ({"token": "t", "expires_in": 4}, 2),
         ({"token": "t", "expires_at": 5100}, 95),
+        ({"access_token": "t", "expires_in": "1000", "expires_on": "6000"}, 995),  # Azure AD v1
+        (
+            {"access_token": "t", "expires_in": "1000", "expires_on": "5100"},
+            95,
+        ),  # from a metadata server's cache
+        ({"token": "t", "expires_in": "1000.5"}, 995.5),
+        ({"token": "t", "expires_at": "5100"}, 95),
         ({"token": "t", "expires_at": "1970-01-01T01:25:00Z"}, 95),
         ({"token": "t", "expires_at": "1970-01-01T03:25:00+02:00"}, 95),
     ],
@@ -47,7 +54,7 @@ def test_a_distant_expiry_is_a_year_away(expiry: str) -> None:
     "expiry",
     [
         '"expires_in": -1' + "0" * 400, '"expires_in": -1e400', '"expires_in": NaN', '"expires_in": true',
-        '"expires_in": "60"', '"expires_at": "soon"', '"expires_at": "2026-01-01T00:00:00"', '"expires_at": [1]',
+        '"expires_in": "an hour"', '"expires_in": "1e3"', '"expires_in": ""', '"expires_at": "soon"', '"expires_at": "2026-01-01T00:00:00"', '"expires_at": [1]',
         '"expires_at": "0001-01-01T00:00:00+23:59"', '"expires_in": 1' + "0" * 5000,
     ],
 )  # fmt: skip
