@@ -292,28 +292,32 @@ def test_names_are_restored_between_events_without_one(mapping: Shared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "kind", "body"),
+    ("endpoint", "kind", "body"),
     [
-        ("/v1/messages", "application/octet-stream", b'data: {"model":"gw-large"}\n\n'),
-        ("/v1/messages", "text/event-stream", b'{"x":1,"model":"gw-large"}'),
+        ("POST /v1/messages", "application/octet-stream", b'data: {"model":"gw-large"}\n\n'),
+        ("POST /v1/messages", "text/event-stream", b'{"x":1,"model":"gw-large"}'),
+        ("POST /api/chat", "application/x-ndjson", b'{"model":"gw-large"}\n{"x":1,"model":"gw-large"}\n'),
+        ("GET /v1beta/models/claude-opus-4", "application/json", b'{"name":"models/gw-large","version":"1"}'),
         (
-            "/v1beta/models/claude-opus-4:generateContent",
+            "POST /v1beta/models/claude-opus-4:generateContent",
             "application/json",
             b'{"modelVersion":"gw-large","model":1}',
         ),
         (
-            "/v1beta/models/claude-opus-4:streamGenerateContent",
+            "POST /v1beta/models/claude-opus-4:streamGenerateContent",
             "application/json",
             b'[{"modelVersion":"gw-large"}]',
         ),
     ],
 )
 def test_names_are_restored_where_the_api_has_them_under_any_type(
-    mapping: Shared, target: str, kind: str, body: bytes
+    mapping: Shared, endpoint: str, kind: str, body: bytes
 ) -> None:
     proxy, upstream = mapping
     upstream.script = Reply(200, body, (("Content-Type", kind),))
-    answer = ask(proxy, Case("", target=target, body=b'{"model":"claude-opus-4"}'))
+    method, target = endpoint.split()
+    sent = b'{"model":"claude-opus-4"}' if method == "POST" else b""
+    answer = ask(proxy, Case("", method=method, target=target, body=sent))
     assert answer.body == body.replace(b"gw-large", b"claude-opus-4")
 
 

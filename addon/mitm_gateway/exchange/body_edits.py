@@ -10,7 +10,7 @@ from .body_error import BodyError
 from .form_body import FormBody
 from .headers import drops_token
 from .json_body import Body
-from .json_edits import BETAS, edit
+from .json_edits import BETA_KEYS, edit
 from .plan import TOKEN_BETAS, Plan, is_token_beta
 from .record import Record
 
@@ -77,7 +77,7 @@ def body_bytes(rule: Rule, body: Body, *, drops_token: bool = False) -> tuple[by
 
 def may_have_token_betas(body: Body) -> bool:
     """Report whether a body may name betas that belong to an OAuth token."""
-    return BETAS in body.keys and TOKEN_BETAS.encode() in body.raw
+    return bool(BETA_KEYS & body.keys) and TOKEN_BETAS.encode() in body.raw
 
 
 def _beta_edit(

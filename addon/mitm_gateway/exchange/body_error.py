@@ -17,6 +17,7 @@ class Reason(StrEnum):
     NO_MODELS = "a part of the body that contains models is not an object or a list"
     LONG_MODEL = "the body names a model with too many characters"
     TOO_MANY_MODELS = "the body names too many models"
+    OPEN_FORM = "the form does not end with its boundary"
     TOO_MANY_FIELDS = "the form has too many fields"
     LARGE_FIELDS = "the form has too much JSON in its fields"
     OVERGROWN = "the body has too many arrays, objects or other values"

@@ -17,6 +17,9 @@ from .json_scanner import json_string
 _BOUNDARY = re.compile(r'(?i)[; \t]boundary=(?:"([^"]+)"|([^\s";,]+))')
 _DISPOSITION = re.compile(rb"(?i)content-disposition:[ \t]*form-data[ \t]*(;.*)", re.DOTALL)
 _PARAMETER = re.compile(rb';[ \t]*([^=; \t]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^";]*))')
+# What follows a boundary; servers skip blanks there.
+_DELIMITED = re.compile(rb"[ \t]*+\r\n|--")
+_LAST = re.compile(rb"--|[ \t\r\n]*+\Z")
 # `session[model]` is the key "model" of "session", and `models[]` an element of "models".
 _STEP = re.compile(r"[^\[\]]+|\[\]")
 # Headers of a part: clients send some hundred bytes.
@@ -117,6 +120,9 @@ def _in_parts(raw: bytes, boundary: str, api: Api) -> Iterator[FormModel]:
             elif _is_text(node):
                 yield _in_text(raw, value + 4, end)
         start = end + 2 + len(mark)
+    # Some servers read a last part without an end.
+    if mark in raw and not (start and _LAST.match(raw, start)):
+        raise BodyError(Reason.OPEN_FORM)
 
 
 def _parts(raw: bytes, mark: bytes) -> Iterator[int]:
@@ -128,7 +134,7 @@ def _parts(raw: bytes, mark: bytes) -> Iterator[int]:
         if at < 0:
             return
         after = at + 2 + len(mark)
-        if raw[after : after + 2] in (b"\r\n", b"--"):
+        if _DELIMITED.match(raw, after):
             yield at
         at = raw.find(b"\r\n" + mark, after)
     raise BodyError(Reason.TOO_MANY_FIELDS)

@@ -20,6 +20,9 @@ from .json_body import Body, Layout, Member, Walker, layout_of, value_end
 
 _MODEL = "model"
 BETAS = "anthropic_beta"
+# Bedrock's Converse passes these members on to the model.
+BETA_PARENTS = ("additionalModelRequestFields",)
+BETA_KEYS = frozenset({BETAS, *BETA_PARENTS})
 Betas = Callable[[tuple[str, ...]], tuple[str, ...]]
 
 
@@ -38,15 +41,16 @@ def edit(
 ) -> bytes:
     """Return the body's bytes after the edits, made in the order of the arguments; `body.raw` if nothing changes.
 
-    `model` maps the models that the body names. `betas` maps the names in a top-level `anthropic_beta` array; an array
-    that becomes empty is removed, and with `needs_betas` one with anything but text is an error. `remove` removes members
-    and elements; it ignores paths that are missing or lead to another type, and removes every one of repeated keys in a
-    nested object. `set_` takes trusted JSON texts: it replaces a value or adds it, with the objects that lead to it, at
-    the end of the object; it does nothing if the path meets another type or needs an array that is missing. Raises
-    BodyError if an edit touches a repeated top-level key, or `set_` a repeated key anywhere.
+    `model` maps the models that the body names. `betas` maps the names in an `anthropic_beta` array, at the top level or
+    among the fields that Converse passes on; an array that becomes empty is removed, and with `needs_betas` one with
+    anything but text is an error. `remove` removes members and elements; it ignores paths that are missing or lead to
+    another type, and removes every one of repeated keys in a nested object. `set_` takes trusted JSON texts: it replaces a
+    value or adds it, with the objects that lead to it, at the end of the object; it does nothing if the path meets another
+    type or needs an array that is missing. Raises BodyError if an edit touches a repeated top-level key, or `set_` a
+    repeated key anywhere.
     """
     renamed = {name: sent for name in body.models if model and (sent := model(name)) != name}
-    if BETAS not in body.keys:
+    if not BETA_KEYS & body.keys:
         betas = None
     removed = [path.steps for path in remove if path.steps[0] in body.keys]
     if not (betas or removed or set_):
@@ -160,17 +164,19 @@ class _Document:
                 slot.edits += [edit for edit in edits if slot.member.start <= edit[0] < slot.member.end]
 
     def map_betas(self, betas: Betas, is_needed: bool) -> None:
-        if (slot := self._slot(BETAS)) is None:
-            return
-        names = json.loads(slot.text())
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            if is_needed and names is not None:  # null is no list of names, and stays
-                raise BodyError(Reason.BETAS_NOT_STRINGS)
-            return
-        kept = list(betas(tuple(names)))
-        slot.gone = bool(names) and not kept
-        if kept != names:
-            slot.own = _json(kept)
+        if (slot := self._slot(BETAS)) is not None:
+            names, kept = _mapped_betas(slot.text(), betas, is_needed)
+            slot.gone = bool(names) and not kept
+            if kept != names:
+                slot.own = _json(kept)
+        for slot in filter(None, map(self._slot, BETA_PARENTS)):
+            for names, kept in [
+                _mapped_betas(value, betas, is_needed) for value in self._editor.values(slot.text(), BETAS)
+            ]:
+                if names and not kept:
+                    slot.remove([(BETAS,)])
+                elif kept != names:
+                    slot.set((BETAS,), _json(kept))
 
     def remove(self, paths: list[PathSteps]) -> None:
         """Remove all paths at once: a path inside a member that is removed has no effect."""
@@ -206,6 +212,16 @@ class _Document:
         return found[0] if found and not found[0].gone else None
 
 
+def _mapped_betas(text: str, betas: Betas, is_needed: bool) -> tuple[list[str], list[str]]:
+    """Return the names in a list of betas, and those to send; none for another value. Raises BodyError."""
+    names = json.loads(text)
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names, list(betas(tuple(names)))
+    if is_needed and names is not None:  # null is no list of names, and stays
+        raise BodyError(Reason.BETAS_NOT_STRINGS)
+    return [], []
+
+
 def _membership(
     members: Sequence[Member], gone: Sequence[bool], added: Sequence[str], brackets: tuple[int, int]
 ) -> list[_Edit]:
@@ -229,6 +245,22 @@ def _membership(
 
 class _Editor(Walker):
     """The nested edits of one call, which share one bound on members."""
+
+    def values(self, text: str, key: str) -> list[str]:
+        """Return the value of a key in an object's text, if it has one. Raises BodyError if the key is repeated."""
+        found: list[str] = []
+
+        def visit(own: str | int, at: int) -> int:
+            end = value_end(text, at)
+            if own == key:
+                found.append(text[at:end])
+            return end
+
+        if text.startswith("{"):
+            self.members(text, 0, visit)
+        if len(found) > 1:
+            raise BodyError(Reason.REPEATED_KEY)
+        return found
 
     def prune(self, text: str, at: int, paths: Sequence[PathSteps], edits: list[_Edit]) -> int:
         """Add the edits that remove the paths from the value there; return the value's end."""

@@ -36,7 +36,7 @@ Rename: TypeAlias = Callable[[bytes], bytes]
 
 
 class ModelScanner:
-    """Replaces the models at these places of one JSON document that arrives in pieces."""
+    """Replaces the models at these places of JSON that arrives in pieces: one document, or several in a row."""
 
     def __init__(self, rename: Rename, places: tuple[Place, ...]) -> None:
         self._rename = rename
@@ -174,7 +174,7 @@ class ModelScanner:
         del self._watched[self._depth :], self._lists[self._depth :]
         self._key = None
         self._wants_key = False
-        self._is_over = self._depth <= 0
+        self._is_over = self._depth < 0  # another document may follow
 
     def _skip(self, data: bytes, pos: int) -> int:
         """Return the place behind values without a model: behind the next bracket or in an unfinished string."""

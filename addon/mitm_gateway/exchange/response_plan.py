@@ -118,7 +118,9 @@ def _rename_for(plan: Plan, record: Record, api: Api) -> Rename | None:
         return by_name(models.names.asked_for)
     if record.model is None or record.model_sent == record.model:
         return None
-    return always(record.model, keeps_resource=api.has_resource_names)
+    # A name that is sent as a resource comes back whole.
+    keeps_resource = api.has_resource_names and "models/" not in (record.model_sent or "")
+    return always(record.model, keeps_resource=keeps_resource)
 
 
 def summarize(

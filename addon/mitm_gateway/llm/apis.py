@@ -252,7 +252,11 @@ APIS: tuple[Api, ...] = (
     Api("workers-ai", ("/ai/run/{model*}",)),
     # OpenRouter lists who serves a model behind its name.
     Api("model-endpoints", ("GET /models/{model*}/endpoints",), response=(("data", "id"),)),
-    Api("model", ("/models/{model*}",), response=(("id",),), local="model"),
+    # Google gives the name as a resource.
+    Api(
+        "model", ("GET /models/{model*}",), response=(("id",), ("name",)), has_resource_names=True, local="model"
+    ),
+    Api("model-change", ("/models/{model*}",), response=(("id",),)),
     Api("models", ("/models",), local="models"),
 )  # fmt: skip
 # Counts within `usage` come before those within `usageMetadata`: of a count under both, the first is used.

@@ -46,7 +46,10 @@ class QueryEdits(Model):
 
 
 class Beta(Model):
-    """Edits of the beta names in the `anthropic-beta` header and in a body's `anthropic_beta` array."""
+    """Edits of the beta names in the `anthropic-beta` header and in a body's `anthropic_beta` array.
+
+    Converse has the array within `additionalModelRequestFields`.
+    """
 
     keep: KeptGlobs | None = None
     """Keep only names that match one of these globs; an empty list keeps none."""

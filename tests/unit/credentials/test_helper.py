@@ -54,7 +54,8 @@ def test_a_distant_expiry_is_a_year_away(expiry: str) -> None:
     "expiry",
     [
         '"expires_in": -1' + "0" * 400, '"expires_in": -1e400', '"expires_in": NaN', '"expires_in": true',
-        '"expires_in": "an hour"', '"expires_in": "1e3"', '"expires_in": ""', '"expires_at": "soon"', '"expires_at": "2026-01-01T00:00:00"', '"expires_at": [1]',
+        '"expires_in": "an hour"', '"expires_in": "1e3"', '"expires_in": ""',
+        '"expires_at": "soon"', '"expires_at": "2026-01-01T00:00:00"', '"expires_at": [1]',
         '"expires_at": "0001-01-01T00:00:00+23:59"', '"expires_in": 1' + "0" * 5000,
     ],
 )  # fmt: skip

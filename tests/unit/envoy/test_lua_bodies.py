@@ -196,7 +196,7 @@ def test_json_is_recognised_alike(lua: Library, kind: str, start: bytes) -> None
 
 PATHS = (
     "a[x=*]", "a[b=x].a", "a[*].a[a=*a*].b", "a", "a.b", "a[*].x", "a[1]", "a[*].a.b", "model", "zz.y",
-    "anthropic_beta",
+    "anthropic_beta", "additionalModelRequestFields.anthropic_beta",
 )  # fmt: skip
 EDITED = st.fixed_dictionaries(
     {},
@@ -227,6 +227,10 @@ BODIES = JSONISH | st.fixed_dictionaries(
         "a": VALUES,
         "zz": VALUES,
         "anthropic_beta": st.lists(st.sampled_from("amb")),
+        "additionalModelRequestFields": st.dictionaries(
+            st.sampled_from(["anthropic_beta", "a"]), st.lists(st.sampled_from(["a", "m", "b", 1])) | VALUES
+        )
+        | VALUES,
     },
 ).map(lambda body: json.dumps(body, indent=1, ensure_ascii=False).encode())
 

@@ -26,6 +26,7 @@ FORMS = st.lists(
         "--b", "\r\n", "\r\n", "\r\n\r\n", "--", "\r\n--b", 'Content-Disposition: form-data; name="model"', "a", "é", " ",
         'content-disposition:form-data;name=model ', '; filename="x"', "\r\n--b--", "\udcff", "; name=", '"', "; x=",
         '--b\r\nContent-Disposition: form-data; name="session"\r\n\r\n{"model":"a","x":"é"}\r\n--b--', "{", "}",
+        "--b \t\r\n", "\n--b\n",
         '--b\r\nContent-Disposition: form-data; name="session[model]"\r\n\r\na\r\n--b--', "model=a", "&", "=", "%61", "+",
         '"model":"a"', "session%5Bmodel%5D=a", "[0]", "[]", "session", "model",
     ]),

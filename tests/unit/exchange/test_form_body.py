@@ -25,6 +25,7 @@ def renamed(raw: bytes, content_type: str = TYPE, api: Api = OTHER) -> bytes:
         (b"--b" + FIELD + b"gpt\r\n--b--\r\n", TYPE),
         (b"a preamble\r\n--b" + FIELD + b"gpt\r\n--b--", 'Multipart/Form-Data; charset=x; Boundary="b"'),
         (b"--b\r\n\r\nx\r\n--b" + FIELD + b"gpt\r\n--b\r\n", TYPE),
+        (b"--b \t" + FIELD + b"gpt\r\n--b\t \r\n\r\nx\r\n--b--", TYPE),
         (b"--b" + FIELD.replace(b"; name", b'; x="; filename=y"; name') + b"gpt\r\n--b--", TYPE),
         (b"a=b%26&model=gpt&x=%7e", "application/x-www-form-urlencoded"),
     ],
@@ -57,8 +58,7 @@ def test_every_place_of_an_api_is_found_in_fields(api: Api, name: bytes, value: 
     ("raw", "content_type"),
     [
         (b"", TYPE),
-        (b"--b" + FIELD + b"gpt", TYPE),
-        (b"--b" + FIELD + b"gpt\r\n--bc\r\n", TYPE),
+        (b"--b--\r\n", TYPE),
         (b"--b" + FIELD + b"gpt\r\n--b--", "multipart/form-data"),
         (b"--b" + FIELD + b"gpt\r\n--b--", "multipart/mixed; boundary=b"),
         (b"--b" + FIELD.replace(b"model", b"models") + b"gpt\r\n--b--", TYPE),
@@ -68,6 +68,21 @@ def test_every_place_of_an_api_is_found_in_fields(api: Api, name: bytes, value: 
 )
 def test_a_form_without_the_field_is_the_same_object(raw: bytes, content_type: str) -> None:
     assert renamed(raw, content_type) is raw
+
+
+@table(
+    "raw",
+    [
+        b"--b" + FIELD + b"gpt",
+        b"--b" + FIELD + b"gpt\r\n--bc\r\n",
+        b"--b" + FIELD + b"gpt\r\n--b" + FIELD + b"gpt",
+        (b"--b" + FIELD + b"gpt\r\n--b--").replace(b"\r\n", b"\n"),
+        (b"a preamble\r\n--b" + FIELD + b"gpt\r\n--b--").replace(b"\r\n", b"\n"),
+    ],
+)
+def test_a_form_without_an_end_is_refused(raw: bytes) -> None:
+    with pytest.raises(BodyError, match="does not end"):
+        renamed(raw)
 
 
 @pytest.mark.parametrize("value", [b"x" * 9000, b"\xff"])

@@ -166,13 +166,27 @@ def test_the_last_member_goes_while_another_is_added() -> None:
     assert edited == b'{"model":"m","max_tokens":5}'
 
 
-def test_betas_in_the_body_are_edited() -> None:
-    body = scan(b'{"x":1.0,"anthropic_beta":["a","b"],"y":2}')
-    assert edit(body, betas=lambda names: names) is body.raw
-    assert edit(body, betas=lambda names: ("b", "c")) == b'{"x":1.0,"anthropic_beta":["b","c"],"y":2}'
-    assert edit(body, betas=lambda names: ()) == b'{"x":1.0,"y":2}'
-    with pytest.raises(BodyError):
-        edit(scan(b'{"anthropic_beta":"a"}'), betas=lambda names: names)
+@table(
+    ("fields", "edited"),
+    [
+        (b'"anthropic_beta":["a","b"],"k":1.0', b'"anthropic_beta":["b"],"k":1.0'),
+        (b'"k":1.0,"anthropic_beta":["a"]', b'"k":1.0'),
+        (b'"anthropic_beta":["b" ]', b'"anthropic_beta":["b" ]'),
+        (b'"anthropic_beta":null', b'"anthropic_beta":null'),
+        (b'"k":{"anthropic_beta":["a"]}', b'"k":{"anthropic_beta":["a"]}'),
+        (b'"anthropic_beta":"a"', None),
+        (b'"anthropic_beta":["a"],"anthropic_beta":["b"]', None),
+    ],
+)
+@table("body", [b"{%b}", b'{"additionalModelRequestFields":{%b} ,"x":1.0}'])
+def test_betas_are_edited_at_the_top_and_in_converse(
+    body: bytes, fields: bytes, edited: bytes | None
+) -> None:
+    try:
+        result = edit(scan(body % fields), betas=lambda names: tuple(each for each in names if each != "a"))
+    except BodyError:
+        result = None
+    assert result == (None if edited is None else body % edited)
 
 
 def test_all_edits_work_together() -> None:

@@ -26,6 +26,7 @@ def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] 
     [
         ("messages", b'{"id":"x","model":"sent"}', b'{"id":"x","model":"asked"}'),
         ("other", b'{"id":"x","model":{"id":"sent","n":1}}', b'{"id":"x","model":{"id":"asked","n":1}}'),
+        ("model", b'{"name":"models/sent","displayName":"Sent"}', b'{"name":"models/asked","displayName":"Sent"}'),
         ("model", b'{"type":"model","id":"sent","x":{"id":"sent"}}',
          b'{"type":"model","id":"asked","x":{"id":"sent"}}'),
         ("gemini-generate", b'{"candidates":[{"x":1}],"modelVersion":"sent-001"}',

@@ -57,7 +57,6 @@ def test_the_top_level_model_of_an_answer_is_edited(before: bytes, after: bytes)
         b'{"models":"x","mode":"y"}',
         b"nonsense \" { : , model",
         b"",
-        b'{"x":1}{"model":"y"}',
         b'x{"model":"y"}',
         b'nonsense {"model":"y"}',
         b'{"a" "model":"y"}',
@@ -72,6 +71,17 @@ def test_the_top_level_model_of_an_answer_is_edited(before: bytes, after: bytes)
 def test_everything_else_in_an_answer_stays(body: bytes) -> None:
     assert as_json(body) == body
     assert as_json(*(body[place : place + 1] for place in range(len(body)))) == body
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b""])
+def test_every_document_of_several_in_a_row_is_edited(between: bytes) -> None:
+    before = between.join(
+        [b'{"model":"gw","done":false}', b'{"x":{"model":"y"}}', b'{"x":1,"model":"gw"}', b""]
+    )
+    after = before.replace(b'"gw"', SHOWN)
+    assert as_json(before) == after
+    for cut in range(len(before)):
+        assert as_json(before[:cut], before[cut:]) == after, cut
 
 
 @table("end", [b"\n", b"\r\n", b"\r"])

@@ -131,7 +131,7 @@ def test_every_endpoint_leads_to_its_own_entry() -> None:
             method, _, path = endpoint.rpartition(" ")
             for mark, text in fill.items():
                 path = path.replace(mark, text)
-            call = identify("api.example.com", method or "GET", f"/base{path}")
+            call = identify("api.example.com", method or "PUT", f"/base{path}")
             assert call.api is api, endpoint
             assert call.model == ("name" if "{model" in endpoint else None), endpoint
 

@@ -194,34 +194,52 @@ local function edited_betas(beta, names, drops_token)
   return kept, changed or #own < #names
 end
 
--- Edit the names in a top-level "anthropic_beta" array; without any name left the member is removed.
-local function with_betas(text, beta, drops_token)
-  local p, at = json.open(text)
+-- Return the number of the member with this key, nil if there is none.
+local function member_named(members, key)
   local number
-  local members = members_of(text, p, at, function(_, value) return value_end(p, value) end)
   for place = 1, members.count do
-    if members.keys[place] == "anthropic_beta" then
+    if members.keys[place] == key then
       if number then refuse(REASONS.repeated_key) end
       number = place
     end
   end
-  if not number then return text end
+  return number
+end
+
+-- Edit the names in a member "anthropic_beta"; without any name left the member is removed.
+local function edit_betas(text, p, members, beta, drops_token, found)
+  local number = member_named(members, CONSTANTS.betas)
+  if not number then return end
   local names = strings_in(text, p, members.values[number])
   if not names then
     -- null is no list of names, and stays
     if beta and text:sub(members.values[number] + 1, members.ends[number]) ~= "null" then
       refuse(REASONS.betas_not_strings)
     end
-    return text
+    return
   end
   local kept, changed = edited_betas(beta, names, drops_token)
-  if not changed then return text end
-  local found = {}
+  if not changed then return end
   if #kept == 0 then
     change_members(members, { [number] = true }, nil, found)
   else
     for place, name in ipairs(kept) do kept[place] = escapes.quoted(name) end
-    found[1] = { members.values[number], members.ends[number], "[" .. table.concat(kept, ",") .. "]" }
+    found[#found + 1] = { members.values[number], members.ends[number], "[" .. table.concat(kept, ",") .. "]" }
+  end
+end
+
+-- Edit the names of betas at the top level and in the members that Converse passes on.
+local function with_betas(text, beta, drops_token)
+  local p, at = json.open(text)
+  local function skip(_, value) return value_end(p, value) end
+  local members, found = members_of(text, p, at, skip), {}
+  edit_betas(text, p, members, beta, drops_token, found)
+  for _, parent in ipairs(CONSTANTS.beta_parents) do
+    local number = member_named(members, parent)
+    local value = number and members.values[number]
+    if value and p[value] == OPEN_OBJECT then
+      edit_betas(text, p, nested_members_of(text, p, value, skip), beta, drops_token, found)
+    end
   end
   return spliced(text, found)
 end

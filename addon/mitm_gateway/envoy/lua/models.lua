@@ -174,8 +174,7 @@ local function parts_of(form, mark)
     count = count + 1
     if count > MAX_FIELDS then refuse(REASONS.too_many_fields) end
     local after = at + 2 + #mark
-    local stop = form:sub(after, after + 1)
-    if stop == "\r\n" or stop == "--" then parts[#parts + 1] = at - 1 end
+    if form:find("^%-%-", after) or form:find("^[ \t]*\r\n", after) then parts[#parts + 1] = at - 1 end
     at = form:find("\r\n" .. mark, after, true)
   end
   return parts
@@ -238,6 +237,9 @@ local function add_parts(places, form, boundary, api)
     end
     start = finish + 2 + #mark
   end
+  -- Some servers read a last part without an end.
+  local is_closed = start > 0 and (form:find("^%-%-", start + 1) or form:find("^[ \t\r\n]*$", start + 1))
+  if not is_closed and form:find(mark, 1, true) then refuse(REASONS.open_form) end
 end
 
 local function add_pairs(places, form, api)

@@ -18,7 +18,9 @@ local function rename_for(noted)
     local map = LISTENER.rules[noted.earlier].models
     return restore.by_name(function(sent) return models.asked_for(map, sent) end)
   end
+  -- a name that is sent as a resource comes back whole
   local keeps_resource = CONSTANTS.responses[noted.api or 1].has_resource_names
+    and not text.has(noted.model_sent or "", "models/")
   return noted.model and not noted.stays and restore.always(write_asked(noted.asked or noted.model), keeps_resource)
 end
 

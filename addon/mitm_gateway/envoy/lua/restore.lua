@@ -77,7 +77,7 @@ function Scanner:close()
   self.watched = math.min(self.watched, self.depth)
   self.in_list = self.watched > 0 and self.lists[self.watched]
   self.key, self.wants_key = false, false
-  self.is_over = self.depth <= 0
+  self.is_over = self.depth < 0 -- another document may follow
 end
 
 -- Report whether a value that begins here is a model.
