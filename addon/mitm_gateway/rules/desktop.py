@@ -1,5 +1,6 @@
 """Claude Desktop's third-party-inference keys as a rules file."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +12,11 @@ from ..wire.addresses import Upstream
 from .cross_checks import secured
 from .document import Document
 from .edits import HeaderEdits
+from .fields import parse_upstream
 from .nodes import shown, type_name
-from .problems import Loc, Problem, RulesError, did_you_mean, in_file_order, nearest
+from .problems import Mistake, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .ruleset import RuleSet
-from .schema import Auth, Credential, Match, Respond, Rule, RulesFile
+from .schema import Auth, Credential, Match, Respond, Rule
 
 PROVIDER_KEY = "inferenceProvider"
 API_HOST = "api.anthropic.com"
@@ -31,18 +33,10 @@ _PRESETS = {
     "foundry": "azure-foundry",
 }
 _READ_KEYS = (
-    "inferenceProvider",
-    "inferenceGatewayBaseUrl",
-    "inferenceGatewayApiKey",
-    "inferenceGatewayAuthScheme",
-    "inferenceCustomHeaders",
-    "inferenceGatewayHeaders",
-    "inferenceModels",
-    "inferenceCredentialHelper",
-    "inferenceCredentialHelperTtlSec",
-    "inferenceCredentialHelperTimeoutSec",
-    "inferenceCredentialKind",
-)
+    "inferenceProvider", "inferenceGatewayBaseUrl", "inferenceGatewayApiKey", "inferenceGatewayAuthScheme",
+    "inferenceCustomHeaders", "inferenceGatewayHeaders", "inferenceModels", "inferenceCredentialHelper",
+    "inferenceCredentialHelperTtlSec", "inferenceCredentialHelperTimeoutSec", "inferenceCredentialKind",
+)  # fmt: skip
 # Known to Desktop, without meaning for a gateway.
 _OTHER_KEYS = (
     "inferenceCredentialHelperSilentRefreshEnabled", "inferenceMaxTokensPerWindow", "inferenceSessionLifetimeSec",
@@ -66,11 +60,11 @@ def is_desktop(data: object) -> bool:
 def parse_desktop(document: Document, problems: list[Problem]) -> RuleSet:
     """Return the one rule that Desktop's keys describe. Raises RulesError with every problem."""
     reading = _Desktop(document)
-    rules_file = reading.read()
+    ruleset = reading.read()
     found = in_file_order([*problems, *reading.problems])
-    if found or rules_file is None:
+    if found or ruleset is None:
         raise RulesError(found)
-    return RuleSet.of(rules_file, document.file, document)
+    return ruleset
 
 
 class _Desktop:
@@ -82,11 +76,13 @@ class _Desktop:
         self.problems: list[Problem] = []
 
     def _add(self, key: str, text: str, *, at_key: bool = False) -> None:
-        loc: Loc = (key,)
-        pos = self._document.key_pos(loc) if at_key else self._document.pos(loc)
+        pos = self._document.pos_of(Mistake((key,), text, at_key))
         self.problems.append(Problem(self._document.file, pos, text))
 
-    def read(self) -> RulesFile | None:
+    def _add_fault(self, key: str, fault: str) -> None:
+        self._add(key, f'"{key}" {fault}')
+
+    def read(self) -> RuleSet | None:
         self._check_keys()
         provider = self._data[PROVIDER_KEY]
         if provider != "gateway":
@@ -97,33 +93,16 @@ class _Desktop:
         headers, models = self._headers(), self._models()
         if self.problems or url is None or credential is None:
             return None
-        return self._rules_file(url, credential, scheme, headers, models)
-
-    def _rules_file(
-        self, url: str, credential: Credential, scheme: str, headers: dict[str, str], models: tuple[str, ...]
-    ) -> RulesFile | None:
         try:
-            rules_file = one_rule("desktop", url, scheme, credential, headers, models)
+            return one_rule(
+                "desktop", url, scheme, credential, headers=headers, models=models, document=self._document
+            )
         except ValidationError as fault:
             # Only the headers have not been checked before.
+            key = next(key for key in _HEADER_KEYS if key in self._data)
             for error in fault.errors(include_url=False, include_input=False):
-                key = _HEADER_KEYS[0] if _HEADER_KEYS[0] in self._data else _HEADER_KEYS[1]
-                self._add(key, f'"{key}" {_reason(str(error.get("ctx", {}).get("error", "is not valid")))}')
+                self._add_fault(key, _reason(str(error.get("ctx", {}).get("error", "is not valid"))))
             return None
-        return rules_file
-
-    def _url(self) -> str | None:
-        key = "inferenceGatewayBaseUrl"
-        url = self._text(key)
-        if url is None:
-            if key not in self._data:
-                self._add(
-                    PROVIDER_KEY, f'provider "gateway" has no "{key}"; expected the address of the gateway'
-                )
-            return None
-        if fault := url_fault(url):
-            self._add(key, f'"{key}" {fault}')
-        return url
 
     def _check_keys(self) -> None:
         known = (*_READ_KEYS, *_OTHER_KEYS)
@@ -135,51 +114,51 @@ class _Desktop:
             if key.startswith(_OUR_PREFIXES) or nearest(key.removeprefix(_PREFIX), endings):
                 self._add(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", at_key=True)
         if "rules" in self._data:
-            self._add(
-                "rules", f'"rules" and "{PROVIDER_KEY}" exclude each other; expected one of them', at_key=True
-            )
+            text = f'"rules" and "{PROVIDER_KEY}" exclude each other; expected one of them'
+            self._add("rules", text, at_key=True)
 
     def _other_provider(self, provider: object) -> None:
+        fault = 'is not known; expected "gateway"'
         if isinstance(provider, str) and provider in _PRESETS:
             preset = _PRESETS[provider]
-            text = f'"{PROVIDER_KEY}" is "{provider}", which is not a gateway; use a rule with "preset: {preset}"'
-        else:
-            text = f'"{PROVIDER_KEY}" is not known; expected "gateway"'
-        self._add(PROVIDER_KEY, text)
+            fault = f'is "{provider}", which is not a gateway; use a rule with "preset: {preset}"'
+        self._add_fault(PROVIDER_KEY, fault)
 
     def _text(self, key: str) -> str | None:
         value = self._data.get(key)
-        if value is None and key not in self._data:
-            return None
-        if not isinstance(value, str) or not value:
-            self._add(key, f'"{key}" is {type_name(value) if value != "" else "empty"}; expected text')
-            return None
-        return value
+        if isinstance(value, str) and value:
+            return value
+        if key in self._data:
+            self._add_fault(key, f"is {type_name(value) if value != '' else 'empty'}; expected text")
+        return None
+
+    def _url(self) -> str | None:
+        key = "inferenceGatewayBaseUrl"
+        url = self._text(key)
+        if key not in self._data:
+            self._add(PROVIDER_KEY, f'provider "gateway" has no "{key}"; expected the address of the gateway')
+        if url is not None and (fault := url_fault(url)):
+            self._add_fault(key, fault)
+        return url
 
     def _scheme(self) -> str:
-        scheme = self._data.get("inferenceGatewayAuthScheme", "bearer")
+        key = "inferenceGatewayAuthScheme"
+        scheme = str(self._data.get(key, "bearer"))
         if scheme not in SCHEMES:
-            hint = did_you_mean(str(scheme), SCHEMES)
-            self._add(
-                "inferenceGatewayAuthScheme",
-                f'"inferenceGatewayAuthScheme" is not known; expected one of {", ".join(SCHEMES)}{hint}',
-            )
-        return str(scheme)
+            hint = did_you_mean(scheme, SCHEMES)
+            self._add_fault(key, f"is not known; expected one of {', '.join(SCHEMES)}{hint}")
+        return scheme
 
     def _credential(self) -> Credential | None:
         helper, key = self._text("inferenceCredentialHelper"), self._text("inferenceGatewayApiKey")
         kind = self._data.get("inferenceCredentialKind")
         if helper is not None and kind != "static":
             if not helper.startswith("/"):  # otherwise the proxy's working directory would decide what runs
-                name = "inferenceCredentialHelper"
-                self._add(
-                    name, f'"{name}" is not an absolute path; expected a form such as "/usr/local/bin/helper"'
-                )
+                fault = 'is not an absolute path; expected a form such as "/usr/local/bin/helper"'
+                self._add_fault("inferenceCredentialHelper", fault)
             ttl = self._seconds("inferenceCredentialHelperTtlSec", _HELPER_TTL_S)
             timeout = self._seconds("inferenceCredentialHelperTimeoutSec", _HELPER_TIMEOUT_S)
-            return Credential.model_validate(
-                {"command": [helper], "ttl": f"{ttl:.0f}s", "timeout": f"{timeout:.0f}s"}
-            )
+            return Credential.model_validate({"command": [helper], "ttl": ttl, "timeout": timeout})
         if key is not None and kind in (None, "static"):
             return Credential.literal(Secret(key))
         if not self.problems:
@@ -189,51 +168,46 @@ class _Desktop:
             )
         return None
 
-    def _seconds(self, key: str, default: float) -> float:
-        value = self._data.get(key, default)
+    def _seconds(self, key: str, default: float) -> str:
+        """Return a number of seconds as a duration of a rules file."""
         try:
-            seconds = float(value)
+            seconds = float(self._data.get(key, default))
         except (TypeError, ValueError):
             seconds = 0
         if not 1 <= seconds <= 86_400 * 365:
-            self._add(key, f'"{key}" is not a number of seconds; expected at least 1')
-            return default
-        return seconds
+            self._add_fault(key, "is not a number of seconds; expected at least 1")
+            seconds = default
+        return f"{seconds:.0f}s"
 
     def _structured(self, key: str) -> Any:
         """Return a value that the store of the operating system keeps as JSON text."""
         value = self._data.get(key)
         if isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError):
                 return json.loads(value)
-            except ValueError:
-                return value
         return value
 
     def _headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
         for key in _HEADER_KEYS:
             value = self._structured(key)
-            if value is None:
-                continue
             if isinstance(value, list):
                 value = _from_lines(value)
-            if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-                self._add(key, f'"{key}" is not a set of headers; expected a mapping of names to texts')
+            elif value is None:
                 continue
-            headers |= value
+            if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+                headers |= value
+            else:
+                self._add_fault(key, "is not a set of headers; expected a mapping of names to texts")
         return headers
 
     def _models(self) -> tuple[str, ...]:
-        value = self._structured("inferenceModels")
-        if value is None:
+        key = "inferenceModels"
+        if (value := self._structured(key)) is None:
             return ()
         names = [_model_name(model) for model in value] if isinstance(value, list) else [None]
         if None in names:
-            self._add(
-                "inferenceModels",
-                '"inferenceModels" is not a list of models; expected names, or mappings with "name"',
-            )
+            self._add_fault(key, 'is not a list of models; expected names, or mappings with "name"')
         return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -254,10 +228,12 @@ def one_rule(
     upstream: str,
     scheme: str,
     credential: Credential,
+    *,
     headers: Mapping[str, str] | None = None,
     models: tuple[str, ...] = (),
-) -> RulesFile:
-    """Return a rules file with one rule for Anthropic's API. Raises ValidationError."""
+    document: Document | None = None,
+) -> RuleSet:
+    """Return a rule set with one rule for Anthropic's API. Raises ValidationError."""
     rule = Rule.model_validate(
         {
             "name": name,
@@ -268,22 +244,22 @@ def one_rule(
             "respond": Respond(models=bool(models), head=True),
         }
     )
-    return RulesFile.model_construct(
-        credentials={_CREDENTIAL: credential}, rules=(rule,), unmatched="auto", version=1
-    ).listing(models)
+    file = document.file if document else name
+    return RuleSet((rule,), {_CREDENTIAL: credential}, file=file, listed_models=models, document=document)
 
 
 def _reason(text: str) -> str:
     """Return a validator's reason, without advice that is only about rules files."""
-    return text.partition(";")[0] if '"credentials"' in text else text
+    return text.partition(";")[0] if '"credentials"' in text or "${" in text else text
 
 
 def url_fault(url: str) -> str | None:
     """Return why a key must not be sent to this address, or None."""
     try:
         upstream = Upstream.parse(url)
+        parse_upstream(url)
     except ValueError as fault:
         return _reason(str(fault))
-    return (
-        None if upstream.is_private else f"would send the key over plain http; expected {secured(upstream)}"
-    )
+    if upstream.is_private:
+        return None
+    return f"would send the key over plain http; expected {secured(upstream)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from .json_events import is_json_object, walk_json
 from .nodes import MAX_BYTES, Builder, Node, Stop, type_name
-from .problems import Loc, Pos, Problem, RulesError
+from .problems import Loc, Mistake, Pos, Problem, RulesError
 from .yaml_events import walk_yaml
 
 # PowerShell and Notepad write it.
@@ -33,6 +33,10 @@ class Document:
     def key_pos(self, loc: Loc) -> Pos:
         """Return the position of the key at a path, or of the key of its nearest existing ancestor."""
         return self._walk(loc)[0]
+
+    def pos_of(self, mistake: Mistake) -> Pos:
+        """Return the position of a mistake."""
+        return self.key_pos(mistake.loc) if mistake.at_key else self.pos(mistake.loc)
 
     def _walk(self, loc: Loc) -> tuple[Pos, Node]:
         key_pos, node = self.root.pos, self.root

@@ -103,7 +103,8 @@ def _parse_method(text: str) -> str:
     return method
 
 
-def _parse_upstream(text: str) -> Upstream | Literal["demo"]:
+def parse_upstream(text: str) -> Upstream | Literal["demo"]:
+    """Return the destination that a rule names. Raises ValueError with the reason."""
     if text.lower() == "demo":
         if text != "demo":
             raise ValueError('is not a URL; expected "demo" in small letters')
@@ -342,7 +343,7 @@ BodyPath = Annotated[FieldPath, *_parsed(_parse_body_path, "tools[*].defer_loadi
 Duration = Annotated[float, *_parsed(parse_duration, "30s")]
 EnvironmentName = Annotated[str, *_parsed(_parse_environment_name, "GATEWAY_API_KEY")]
 UpstreamUrl = Annotated[
-    Upstream | Literal["demo"], *_parsed(_parse_upstream, "https://gateway.example.com/anthropic")
+    Upstream | Literal["demo"], *_parsed(parse_upstream, "https://gateway.example.com/anthropic")
 ]
 BodyValue = Annotated[Any, PlainValidator(_json_value), WithJsonSchema({})]
 Version = Annotated[int, PlainValidator(_parse_version), WithJsonSchema({"const": 1})]

@@ -25,7 +25,7 @@ def from_environment(environ: Mapping[str, str]) -> RuleSet | None:
     if problems := list(_problems(environ)):
         raise RulesError(Problem("environment", None, text) for text in problems)
     mode, url, key = environ[MODE_VARIABLE], environ[_URL_VARIABLE], environ[_KEY_VARIABLE]
-    return RuleSet.of(one_rule("environment", url, mode, Credential.literal(Secret(key))), "environment")
+    return one_rule("environment", url, mode, Credential.literal(Secret(key)))
 
 
 def _problems(environ: Mapping[str, str]) -> Iterator[str]:

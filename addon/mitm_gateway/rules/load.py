@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .nodes import MAX_BYTES, shown
 from .patterns import Glob
 from .problems import Loc, Mistake, Pos, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .read_file import FileError, FileMissing, read_regular_file
-from .right_lines import meant_key
+from .right_lines import slip
 from .ruleset import RuleSet
 from .schema import Credential, Rule, RulesFile
 from .variables import VariableError, expanded, values_in, without_values
@@ -82,7 +83,7 @@ def parse_rules(text: bytes, file: str, environ: Mapping[str, str]) -> RuleSet:
     found = in_file_order(with_marks(reading.problems, text, is_unreadable=False))
     if found or rules_file is None:
         raise RulesError(found)
-    return RuleSet.of(rules_file, file, document)
+    return RuleSet(rules_file.rules, rules_file.credentials, rules_file.unmatched, file, document=document)
 
 
 class _Reading:
@@ -121,8 +122,7 @@ class _Reading:
         return rules_file
 
     def _add(self, finding: Mistake, *, even_if_settled: bool = False) -> None:
-        written = self._written(finding.loc)
-        pos = self._document.key_pos(written) if finding.at_key else self._document.pos(written)
+        pos = self._document.pos_of(replace(finding, loc=self._written(finding.loc)))
         if even_if_settled or pos not in self._settled:
             self.problems.append(
                 Problem(self._document.file, pos, without_values(finding.text, self._inserted))
@@ -173,8 +173,7 @@ class _Reading:
             return filled
         # Only what the rule leaves out: the preset's other variables need not be set.
         own, self._environ = self._environ, presets.with_variables(preset, self._environ)
-        left = _without_headers(_without(presets.load(preset), filled), filled)
-        provided = self._filled(loc, _without_covered_names(left, filled))
+        provided = self._filled(loc, _left_out(presets.load(preset), filled, ()))
         self._environ = own
         return _merged(filled, provided)
 
@@ -280,7 +279,7 @@ _NULL = object()
 def _meant(loc: Loc) -> str | None:
     """Return the key that an unknown one most likely means."""
     key = str(loc[-1])
-    return meant_key(loc[:-1], key) or nearest(key, known_keys(loc[:-1]))
+    return slip(loc[:-1], key)[0] or nearest(key, known_keys(loc[:-1]))
 
 
 def _with_null_marked(data: dict[str, Any]) -> dict[str, Any]:
@@ -314,37 +313,27 @@ def _texts(loc: Loc, value: object) -> Iterator[tuple[Loc, str, bool]]:
                 yield from _texts((*loc, place), item)
 
 
-def _without(low: Any, high: Any) -> Any:
-    """Return the entries of the first mapping that the second lacks, at every level."""
-    return {
-        key: _without(item, high[key]) if key in high else item
-        for key, item in low.items()
-        if key not in high or (isinstance(item, dict) and isinstance(high[key], dict))
-    }
+def _left_out(preset: dict[str, Any], rule: dict[str, Any], loc: Loc) -> dict[str, Any]:
+    """Return the entries of a preset that a rule leaves out, at every level."""
+    left = {}
+    for key, item in preset.items():
+        own = rule.get(key)
+        if isinstance(item, dict) and isinstance(own, dict):
+            left[key] = _left_out(item, own, (*loc, key))
+        elif not _has_entry(rule, key, loc):
+            left[key] = item
+    return left
 
 
-def _without_headers(provided: Any, rule: Any) -> Any:
-    """Return the part of a preset without the headers that the rule sets, in any case."""
-    match provided, rule:
-        case {"headers": {"set": dict(names)}}, {"headers": {"set": dict(own)}}:
-            given = {name.lower() for name in own}
-            left = {name: value for name, value in names.items() if name.lower() not in given}
-            return {**provided, "headers": {**provided["headers"], "set": left}}
+def _has_entry(rule: dict[str, Any], key: str, loc: Loc) -> bool:
+    """Return whether a mapping decides on a key of its preset: the case of a header, and a glob of models, count."""
+    match loc:
+        case ("headers", "set"):
+            return key.lower() in map(str.lower, rule)
+        case ("models", "map"):
+            return key in rule or any(Glob(name).covers(key) for name in rule if "*" in name)
         case _:
-            return provided
-
-
-def _without_covered_names(provided: Any, rule: Any) -> Any:
-    """Return the part of a preset without the exact model names that globs of the rule cover: the rule wins."""
-    match provided, rule:
-        case {"models": {"map": dict(names)}}, {"models": {"map": dict(own)}}:
-            globs = [Glob(name) for name in own if "*" in name]
-            left = {
-                name: sent for name, sent in names.items() if not any(glob.covers(name) for glob in globs)
-            }
-            return {**provided, "models": {**provided["models"], "map": left}}
-        case _:
-            return provided
+            return key in rule
 
 
 def _merged(high: Any, low: Any) -> Any:

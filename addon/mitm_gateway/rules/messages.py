@@ -10,7 +10,7 @@ from .edits import Beta, BodyEdits, HeaderEdits, Models, QueryEdits
 from .fields import keys_of
 from .nodes import BOOLEAN_HINT, shown, type_name
 from .problems import Loc, Mistake, did_you_mean
-from .right_lines import AUTH, right_form, right_line
+from .right_lines import AUTH, right_form, slip
 from .schema import AUTH_SCHEMES, Auth, Credential, Match, Respond, Rule, RulesFile
 
 _PARTS: dict[str, type[BaseModel]] = {
@@ -78,9 +78,14 @@ def mistake_of(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Mista
 
 def _instead(loc: Loc, key: str) -> str:
     """Return what to write in place of an unknown key."""
+    if right := slip(loc, key)[1]:
+        return f"; expected {right}"
     known = known_keys(loc)
-    found = right_line(loc, key) or did_you_mean(key, known) or _misplaced(loc, key)
-    return found or (f"; expected one of {', '.join(known)}" if known else "")
+    return (
+        did_you_mean(key, known)
+        or _misplaced(loc, key)
+        or (f"; expected one of {', '.join(known)}" if known else "")
+    )
 
 
 # Keys of a rule that beginners put one level too high, and the level that they leave out.

@@ -1,7 +1,5 @@
 """The right line for a misplaced key, a key of another tool, or a value of the wrong kind."""
 
-from dataclasses import dataclass
-
 from ..text.redact import normal_name
 from .problems import Loc
 
@@ -54,15 +52,7 @@ _SLIPS: tuple[tuple[str, str, str, str], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Slip:
-    means: str
-    right: str
-
-
-_BY_WORD = {
-    (level, word): _Slip(means, right) for level, words, means, right in _SLIPS for word in words.split()
-}
+_BY_WORD = {(level, word): slip for level, words, *slip in _SLIPS for word in words.split()}
 # The right form of a part that is of the wrong kind.
 _PARTS = {
     "match": "match: {host: NAME}",
@@ -80,7 +70,8 @@ _PARTS = {
 }
 
 
-def _slip(loc: Loc, key: str) -> _Slip | None:
+def slip(loc: Loc, key: str) -> tuple[str, str]:
+    """Return the key that a word from elsewhere means in the mapping at a path, and the right line; both may be empty."""
     match loc:
         case ():
             level = "top"
@@ -91,20 +82,9 @@ def _slip(loc: Loc, key: str) -> _Slip | None:
         case ("rules", int(), str() as level):
             pass
         case _:
-            return None
-    return _BY_WORD.get((level, normal_name(key)))
-
-
-def meant_key(loc: Loc, key: str) -> str | None:
-    """Return the key of the mapping at a path that a word from elsewhere means."""
-    slip = _slip(loc, key)
-    return slip.means if slip else None
-
-
-def right_line(loc: Loc, key: str) -> str:
-    """Return the right line in place of an unknown key of the mapping at a path; empty if there is none."""
-    slip = _slip(loc, key)
-    return f"; expected {slip.right}" if slip else ""
+            return "", ""
+    means, right = _BY_WORD.get((level, normal_name(key)), ("", ""))
+    return means, right
 
 
 def right_form(loc: Loc) -> str:

@@ -15,7 +15,8 @@ from ..wire.request import RequestHead
 from .document import Document
 from .fields import HeaderTest
 from .patterns import Glob
-from .schema import Credential, Match, Rule, RulesFile
+from .problems import Mistake, Problem
+from .schema import Credential, Match, Rule
 
 _MAX_HOST = 253
 _MAX_REMEMBERED = 512
@@ -53,7 +54,7 @@ class RuleSet:
         self.rules = rules
         self.credentials = dict(credentials or {})
         self.unmatched = unmatched
-        self.listed_models = listed_models
+        self.listed_models = listed_models  # for `GET /v1/models`, besides those of the rules
         self._exact: dict[str, list[int]] = {}
         self._by_tail: dict[str, list[int]] = {}
         for number, rule in enumerate(rules):
@@ -65,17 +66,9 @@ class RuleSet:
         # Paths and methods are few in practice; the bounds keep a scanner from filling the memory.
         self._remembered = lru_cache(maxsize=2048)(self._find_covering)
 
-    @classmethod
-    def of(cls, rules_file: RulesFile, file: str, document: Document | None = None) -> RuleSet:
-        """Return the rule set of a validated file; `document` has the position of each part."""
-        return cls(
-            rules_file.rules,
-            rules_file.credentials,
-            rules_file.unmatched,
-            file,
-            rules_file.listed_models,
-            document,
-        )
+    def problem(self, mistake: Mistake) -> Problem:
+        """Return a mistake in these rules, with its position if they are from a file."""
+        return Problem(self.file, self.document.pos_of(mistake) if self.document else None, mistake.text)
 
     def knows_host(self, host: str, port: int) -> bool:
         """Return whether any rule covers this host."""

@@ -309,15 +309,3 @@ class RulesFile(Model):
         Field(json_schema_extra={"minItems": 1}),
     ]
     """The rules, in the order in which they are tried."""
-    _listed_models: tuple[str, ...] = PrivateAttr(default=())
-
-    def listing(self, names: tuple[str, ...]) -> Self:
-        """Return the same rules with more names for `GET /v1/models`, as a Desktop file gives them."""
-        listing = self.model_copy()
-        listing._listed_models = names
-        return listing
-
-    @property
-    def listed_models(self) -> tuple[str, ...]:
-        """Names for `GET /v1/models` that are in no rule."""
-        return self._listed_models

@@ -9,7 +9,7 @@ from ..wire.addresses import Upstream, is_loopback
 from .document import Document
 from .fields import CREDENTIAL_REFERENCE
 from .nodes import shown
-from .problems import Loc, Mistake, Pos, Problem
+from .problems import Loc, Mistake, Problem
 from .ruleset import RuleSet
 from .schema import Rule
 
@@ -28,16 +28,11 @@ _SHORTEST_KEY = 6
 
 def suspicions(ruleset: RuleSet) -> list[Problem]:
     """Return a warning for each part of the rules that looks like a mistake, with its position."""
-    document = ruleset.document
     return [
-        Problem(ruleset.file, _pos(document, finding) if document else None, finding.text)
+        ruleset.problem(found)
         for number, rule in enumerate(ruleset.rules)
-        for finding in _of_rule(("rules", number), rule, document)
+        for found in _of_rule(("rules", number), rule, ruleset.document)
     ]
-
-
-def _pos(document: Document, finding: Mistake) -> Pos:
-    return document.key_pos(finding.loc) if finding.at_key else document.pos(finding.loc)
 
 
 def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mistake]:

@@ -1,6 +1,5 @@
 """YAML text to builder events; the only user of PyYAML. Dates stay text, other plain scalars are YAML 1.1."""
 
-from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -10,9 +9,11 @@ from .problems import Pos
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVERS = yaml.SafeLoader.yaml_implicit_resolvers
+_CONSTRUCTOR: Any = yaml.constructor.SafeConstructor()
 _TAG = "tag:yaml.org,2002:"
+_NUMBERS = (f"{_TAG}int", f"{_TAG}float")
+_CONVERTED = (*_NUMBERS, f"{_TAG}bool", f"{_TAG}null")
 _TAG_FAULT = 'a YAML tag; put text that starts with "!" in quotes'
-_BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 
 
 def walk_yaml(text: str, builder: Builder) -> None:
@@ -76,60 +77,22 @@ def _resolved(text: str, pos: Pos, builder: Builder) -> tuple[Scalar, bool]:
     """Return the value of a plain scalar in YAML 1.1, and whether it is the merge key."""
     for tag, regex in _RESOLVERS.get(text[:1], ()):
         if regex.match(text):
-            kind = tag.removeprefix(_TAG)
-            return _converted(kind, text, pos, builder), kind == "merge"
+            return _converted(tag, text, pos, builder), tag == f"{_TAG}merge"
     return text, False
 
 
-def _converted(kind: str, text: str, pos: Pos, builder: Builder) -> Scalar:
-    convert = _CONVERTERS.get(kind)
-    if convert is None:
+def _converted(tag: str, text: str, pos: Pos, builder: Builder) -> Scalar:
+    if tag not in _CONVERTED:
         return text
-    if kind in ("int", "float") and len(text) > MAX_NUMBER:
+    if tag in _NUMBERS and len(text) > MAX_NUMBER:
         builder.fault(pos, f"a number of more than {MAX_NUMBER} characters; put it in quotes")
         return text
     try:
-        return convert(text)
+        value: Scalar = _CONSTRUCTOR.yaml_constructors[tag](_CONSTRUCTOR, yaml.ScalarNode(tag, text))
     except (ValueError, OverflowError):
         return text  # such as 0x_, which matches the pattern and is not a number
+    return value
 
-
-def _signed(text: str) -> tuple[int, str]:
-    digits = text.replace("_", "").lower()
-    return (-1 if digits.startswith("-") else 1), digits.lstrip("+-")
-
-
-def _integer(text: str) -> int:
-    sign, digits = _signed(text)
-    if ":" in digits:
-        total = 0
-        for part in digits.split(":"):
-            total = total * 60 + int(part)
-        return sign * total
-    for prefix, base in (("0b", 2), ("0x", 16)):
-        if digits.startswith(prefix):
-            return sign * int(digits[2:], base)
-    return sign * (int(digits, 8) if len(digits) > 1 and digits.startswith("0") else int(digits))
-
-
-def _real(text: str) -> float:
-    sign, digits = _signed(text)
-    if digits in (".inf", ".nan"):
-        return sign * float(digits[1:])
-    if ":" in digits:
-        total = 0.0
-        for part in digits.split(":"):
-            total = total * 60 + float(part)
-        return sign * total
-    return sign * float(digits)
-
-
-_CONVERTERS: dict[str, Callable[[str], Scalar]] = {
-    "null": lambda text: None,
-    "bool": lambda text: _BOOLEANS[text.lower()],
-    "int": _integer,
-    "float": _real,
-}
 
 # Parts of the messages of PyYAML and libyaml, each with our own text: theirs may quote the file.
 _ESCAPE_FAULT = "an escape that YAML does not have; put text with a backslash in single quotes"

@@ -207,6 +207,8 @@ def test_the_environment_form_becomes_one_rule() -> None:
         ({"ANTHROPIC_BASE_URL": "g.test"}, 'ANTHROPIC_BASE_URL is not a URL; expected "https://host[:port][/base]"'),
         ({"ANTHROPIC_BASE_URL": "http://g.test"},
          'ANTHROPIC_BASE_URL would send the key over plain http; expected "https://…"'),
+        ({"ANTHROPIC_BASE_URL": "https://g.test/$TEAM"},
+         "ANTHROPIC_BASE_URL contains a variable in another notation"),
     ],
 )  # fmt: skip
 def test_a_wrong_environment_form_is_reported(changes: dict[str, str], expected: str) -> None:

@@ -12,7 +12,7 @@ from mitm_gateway.rules.field_paths import parse_path
 from mitm_gateway.rules.fields import parse_duration, parse_size
 from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.patterns import Glob
-from mitm_gateway.rules.schema import Auth, Credential, Match, Rule, RulesFile
+from mitm_gateway.rules.schema import Auth, Credential, Match, Rule
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
 from support.table import table
@@ -158,13 +158,6 @@ def test_a_literal_credential_cannot_be_written_in_a_file_and_is_never_shown() -
         with pytest.raises(ValidationError):
             Credential.model_validate({key: "S3CRET"})
     assert Credential.model_validate({"env": "A"}).value is None
-
-
-def test_listed_models_cannot_be_written_in_a_file() -> None:
-    rules_file = RulesFile.model_validate({"rules": [{"name": "a", "match": {"host": "a.test"}}]})
-    assert rules_file.listed_models == ()
-    assert rules_file.listing(("a", "b")).listed_models == ("a", "b")
-    assert rules_file.listed_models == ()
 
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
