@@ -6,7 +6,8 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from ..clients.network import UPSTREAM_VARIABLES, unusable_ca_files, upstream_authorities
 from ..rules.problems import did_you_mean
@@ -48,7 +49,7 @@ def option_fault(assignments: Sequence[str]) -> str | None:
     from mitmproxy import exceptions, options
 
     declared = options.Options()
-    known = _declare_gateway_options(declared)
+    known = declare_gateway_options(declared)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not name:
@@ -106,25 +107,15 @@ def _recording_fault(path: Path) -> str | None:
     return None
 
 
-def _declare_gateway_options(declared: Options) -> list[str]:
+def declare_gateway_options(declared: Options) -> list[str]:
     """Declare the options of the gateway, and return their names."""
     from mitmproxy.addonmanager import Loader
 
     from ..mitm.options import add_options
 
-    class Declaration(Loader):
-        def __init__(self) -> None:
-            self.names: list[str] = []
-
-        def add_option(
-            self, name: str, typespec: type, default: Any, text: str, choices: Sequence[str] | None = None
-        ) -> None:
-            declared.add_option(name, typespec, default, text, choices)
-            self.names.append(name)
-
-    declaration = Declaration()
-    add_options(declaration)
-    return declaration.names
+    before = set(declared.keys())
+    add_options(Loader(SimpleNamespace(options=declared)))
+    return [name for name in declared.keys() if name not in before]  # noqa: SIM118 - not a plain mapping
 
 
 def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:

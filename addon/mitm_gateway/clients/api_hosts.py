@@ -1,7 +1,8 @@
 """The APIs that clients use, and the hosts where they expect them."""
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,11 +17,43 @@ HTTPS: Final = 443
 
 @dataclass(frozen=True, slots=True)
 class VendorApi:
-    """One API of one vendor: the host that clients ask, and a pattern for all hosts that serve it."""
+    """One API of one vendor, at a host that may depend on the user's region or resource."""
 
     name: str
-    host: Callable[[Environ], str]
-    pattern: str
+    form: str
+
+    def host(self, environ: Environ) -> str:
+        """Return the host that clients ask."""
+        return self.form.format(**_places(environ)) if "{" in self.form else self.form
+
+    @property
+    def pattern(self) -> str:
+        """A pattern for all hosts that serve the API."""
+        return re.sub(r"\{\w+\}", "*", self.form)
+
+
+def _places(environ: Environ) -> Mapping[str, str]:
+    # Vertex AI's host, as Google's SDKs build it.
+    location = environ.get("CLOUD_ML_REGION") or environ.get("GOOGLE_CLOUD_LOCATION") or "us-east5"
+    return {
+        "region": aws_region(environ),
+        "resource": environ.get("ANTHROPIC_FOUNDRY_RESOURCE") or "resource",
+        "one_region": "" if location in ("global", "us", "eu") else f"{location}-",
+        "several_regions": f".{location}.rep" if location in ("us", "eu") else "",
+    }
+
+
+VENDOR_APIS: Final = (
+    VendorApi("anthropic", "api.anthropic.com"),
+    VendorApi("openai", "api.openai.com"),
+    VendorApi("gemini", "generativelanguage.googleapis.com"),
+    VendorApi("bedrock", "bedrock-runtime.{region}.amazonaws.com"),
+    VendorApi("bedrock-mantle", "bedrock-mantle.{region}.api.aws"),
+    VendorApi("vertex", "{one_region}aiplatform{several_regions}.googleapis.com"),
+    VendorApi("azure-foundry", "{resource}.services.ai.azure.com"),
+    VendorApi("claude-platform-aws", "aws-external-anthropic.{region}.api.aws"),
+    VendorApi("openrouter", "openrouter.ai"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,54 +62,6 @@ class CoveredHost:
 
     host: str
     api: str | None = None
-
-
-def vertex_host(environ: Environ) -> str:
-    """Return the Vertex AI host of a location, as Google's SDKs build it."""
-    location = environ.get("CLOUD_ML_REGION") or environ.get("GOOGLE_CLOUD_LOCATION") or "us-east5"
-    if location == "global":
-        return "aiplatform.googleapis.com"
-    if location in ("us", "eu"):
-        return f"aiplatform.{location}.rep.googleapis.com"
-    return f"{location}-aiplatform.googleapis.com"
-
-
-def _at(host: str) -> Callable[[Environ], str]:
-    return lambda _environ: host
-
-
-VENDOR_APIS: Final = tuple(
-    VendorApi(name, host if callable(host) else _at(host), pattern)
-    for name, host, pattern in (
-        ("anthropic", "api.anthropic.com", "api.anthropic.com"),
-        ("openai", "api.openai.com", "api.openai.com"),
-        ("gemini", "generativelanguage.googleapis.com", "generativelanguage.googleapis.com"),
-        (
-            "bedrock",
-            lambda environ: f"bedrock-runtime.{aws_region(environ)}.amazonaws.com",
-            "bedrock-runtime.*.amazonaws.com",
-        ),
-        (
-            "bedrock-mantle",
-            lambda environ: f"bedrock-mantle.{aws_region(environ)}.api.aws",
-            "bedrock-mantle.*.api.aws",
-        ),
-        ("vertex", vertex_host, "*aiplatform*.googleapis.com"),
-        (
-            "azure-foundry",
-            lambda environ: (
-                f"{environ.get('ANTHROPIC_FOUNDRY_RESOURCE') or 'resource'}.services.ai.azure.com"
-            ),
-            "*.services.ai.azure.com",
-        ),
-        (
-            "claude-platform-aws",
-            lambda environ: f"aws-external-anthropic.{aws_region(environ)}.api.aws",
-            "aws-external-anthropic.*.api.aws",
-        ),
-        ("openrouter", "openrouter.ai", "openrouter.ai"),
-    )
-)
 
 
 def covered_hosts(ruleset: RuleSet, environ: Environ) -> tuple[CoveredHost, ...]:

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import PurePath
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..rules.document import parse
+from ..rules.document import packaged_files, parse
 from ..rules.problems import did_you_mean
 
-_SUFFIX = ".yaml"
 # Programs that are not listed get the variables of this file.
 ANY: Final = "any"
 # So do the clients that a shell starts, except for one key variable.
@@ -82,19 +80,15 @@ class Client(_Data):
         return any(setup.url or setup.arguments for setup in self.apis.values())
 
 
-@cache
 def names() -> tuple[str, ...]:
     """Return the names of all clients in alphabetical order."""
-    files = (file.name for file in resources.files(__package__).iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)))
+    return tuple(packaged_files(__package__))
 
 
 @cache
 def load(name: str) -> Client:
     """Return the data of one client. Raises KeyError for an unknown name."""
-    if name not in names():
-        raise KeyError(name)
-    file = resources.files(__package__) / (name + _SUFFIX)
+    file = packaged_files(__package__)[name]
     data = parse(file.read_bytes(), file.name).data
     like = load(data["like"]).apis if "like" in data else {}
     return Client.model_validate({**data, "name": name, "apis": {**like, **data.get("apis", {})}})

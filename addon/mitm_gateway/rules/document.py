@@ -1,7 +1,11 @@
 """YAML or JSON text to plain data, with the position of every key and value."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from .json_events import is_json_object, walk_json
@@ -60,6 +64,13 @@ def parse(text: bytes, file: str, expected: str = RULES) -> Document:
     if document is None or problems:
         raise RulesError(problems)
     return document
+
+
+@cache
+def packaged_files(package: str) -> Mapping[str, Traversable]:
+    """Return the YAML files of a package, by their names without the ending and in alphabetical order."""
+    files = (file for file in resources.files(package).iterdir() if file.name.endswith(".yaml"))
+    return dict(sorted((file.name.removesuffix(".yaml"), file) for file in files))
 
 
 def read_document(text: bytes, file: str, expected: str = RULES) -> tuple[Document | None, list[Problem]]:

@@ -2,36 +2,38 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ...clients.catalogue import base_url_variables
-from ...clients.network import excepts, no_proxy_entries, proxy_variable
+from ...clients.network import no_proxy_entries, proxy_variable, ruled_host
 from ...rules.ruleset import RuleSet
 from ...wire.addresses import is_loopback, normal_host
-from ...wire.proxies import ENVIRONMENT, Proxies, Proxy
+from ...wire.proxies import ENVIRONMENT, Proxies, Proxy, is_excepted
 from .finding import Fault, Findings, Good, Subject
 
 _TIMEOUT_S = 2.0
 # A gateway always refuses it, names itself, and forwards nothing.
 _TRACE = b"TRACE / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
 _OWN_NAME = b"mitm-gateway"
+_EXCEPTIONS = ("no_proxy", "NO_PROXY")
 _HTTPS_VARIABLES = ("https_proxy", "HTTPS_PROXY")
 
 
 def check_exceptions(ruleset: RuleSet, subject: Subject) -> Findings:
     """Find proxy variables that lead requests past the gateway, or through a proxy in front of it."""
     environ = subject.environ
-    if is_client_of_gateway(subject):
-        for variable, entry, host in _excepted_hosts(ruleset, environ):
-            yield Fault(
-                f"{variable} names {entry}, so requests to {host} bypass the gateway",
-                f"remove {entry} from {variable}",
-            )
+    for variable in _EXCEPTIONS if is_client_of_gateway(subject) else ():
+        for entry in no_proxy_entries(environ.get(variable, "")):
+            if host := ruled_host(entry, ruleset):
+                yield Fault(
+                    f"{variable} names {entry}, so requests to {host} bypass the gateway",
+                    f"remove {entry} from {variable}",
+                )
+    exceptions = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     for variable in base_url_variables():
         host = urlsplit(environ.get(variable, "")).hostname or ""
         proxy = proxy_variable(environ)
-        if proxy and is_loopback_name(host) and not _is_excepted(host, environ):
+        if proxy and is_loopback_name(host) and not is_excepted(host, exceptions):
             yield Fault(
                 f"{proxy} would receive the requests that {variable} sends to {host}",
                 f"add {host} to NO_PROXY",
@@ -52,22 +54,6 @@ def is_gateway(proxy: Proxy, subject: Subject) -> bool:
     if not is_loopback_name(proxy.host):
         return False
     return proxy.port == subject.port or is_gateway_port(proxy.port) is not False
-
-
-def _excepted_hosts(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Yield variable, entry and the first ruled host, for each entry of NO_PROXY that excepts one."""
-    patterns = [pattern for rule in ruleset.rules for pattern in rule.match.host]
-    for variable in ("no_proxy", "NO_PROXY"):
-        for entry in no_proxy_entries(environ.get(variable, "")):
-            for pattern in patterns:
-                if excepts(entry, pattern):
-                    yield variable, entry, pattern.text
-                    break
-
-
-def _is_excepted(host: str, environ: Mapping[str, str]) -> bool:
-    entries = no_proxy_entries(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
-    return host in entries or "*" in entries
 
 
 def is_loopback_name(host: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...rules.problems import did_you_mean
 from ...rules.ruleset import RuleSet
-from ..mitmproxy_options import config_fault
+from ..mitmproxy_options import config_fault, declare_gateway_options
 from .finding import Fault, Finding, Findings, Good, Subject
 from .network import is_loopback_name
 
@@ -48,13 +48,11 @@ def configured(subject: Subject) -> Options | None:
 def _declared() -> Options:
     """Return options with those of mitmproxy's addons and of the gateway; needs a running event loop."""
     from mitmproxy import options
-    from mitmproxy.addonmanager import Loader
     from mitmproxy.tools.dump import DumpMaster
 
-    from ...mitm.options import add_options
-
     given = options.Options()
-    add_options(Loader(DumpMaster(given, with_termlog=False, with_dumper=False)))
+    DumpMaster(given, with_termlog=False, with_dumper=False)
+    declare_gateway_options(given)
     return given
 
 

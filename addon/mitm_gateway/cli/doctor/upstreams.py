@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 
 import certifi
 
@@ -152,27 +153,17 @@ async def _direct(host: str, port: int) -> Streams:
 
 async def _addresses(host: str) -> list[str]:
     """Look a name up in a thread that does not keep the program alive: a resolver may take half a minute."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[str]] = loop.create_future()
-
-    def settle(result: list[str] | OSError) -> None:
-        if found.done():
-            return
-        if isinstance(result, list):
-            found.set_result(result)
-        else:
-            found.set_exception(result)
+    found: Future[list[str]] = Future()
+    found.set_running_or_notify_cancel()  # from here on, nobody can cancel it
 
     def look_up() -> None:
-        result: list[str] | OSError
         try:
-            result = [str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-        except (OSError, UnicodeError) as fault:
-            result = fault if isinstance(fault, OSError) else OSError("name not known")
-        try:
-            loop.call_soon_threadsafe(settle, result)
-        except RuntimeError:  # the loop has ended meanwhile
-            return
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found.set_result([str(entry[4][0]) for entry in entries])
+        except OSError as fault:
+            found.set_exception(fault)
+        except UnicodeError:
+            found.set_exception(OSError("name not known"))
 
     threading.Thread(target=look_up, daemon=True).start()
-    return await found
+    return await asyncio.wrap_future(found)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ...llm.calls import identify
-from ...rules.document import parse
+from ...rules.document import packaged_files, parse
 from ...rules.model_map import base_name
 from ...wire.addresses import normal_path
 from .price_list import Price, PriceList, read_price_list
 
 __all__ = ["Price", "PriceList", "Prices", "built_in", "read_price_list"]
 
-_SUFFIX = ".yaml"
 _MILLION = 1_000_000
 _COUNTS = (
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_long_tokens",
@@ -29,11 +27,8 @@ _COUNTS = (
 @cache
 def built_in() -> tuple[PriceList, ...]:
     """Return the lists of this package."""
-    files = sorted(
-        file.name for file in resources.files(__package__).iterdir() if file.name.endswith(_SUFFIX)
-    )
-    texts = ((name, (resources.files(__package__) / name).read_bytes()) for name in files)
-    return tuple(PriceList.model_validate(parse(text, name).data) for name, text in texts)
+    files = packaged_files(__package__).values()
+    return tuple(PriceList.model_validate(parse(file.read_bytes(), file.name).data) for file in files)
 
 
 def is_free(entry: Mapping[str, Any]) -> bool:

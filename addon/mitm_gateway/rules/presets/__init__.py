@@ -7,29 +7,23 @@ variables, or `aws-profile` for the region of the selected AWS profile.
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 
-from ..document import parse
+from ..document import packaged_files, parse
 from .aws_region import profile_region
 
-_SUFFIX = ".yaml"
 _AWS_PROFILE = "aws-profile"
 
 
-@cache
 def names() -> tuple[str, ...]:
     """Return the names of all presets in alphabetical order."""
-    files = (file.name for file in resources.files(__package__).iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)))
+    return tuple(packaged_files(__package__))
 
 
 @cache
 def content(name: str) -> dict[str, Any]:
     """Return the content of a preset's file. Raises KeyError for an unknown name."""
-    if name not in names():
-        raise KeyError(name)
-    file = resources.files(__package__) / (name + _SUFFIX)
+    file = packaged_files(__package__)[name]
     data: dict[str, Any] = parse(file.read_bytes(), file.name).data
     return data
 
@@ -56,5 +50,5 @@ def _from(source: str, environ: Mapping[str, str]) -> str | None:
 
 def rule_text(name: str) -> str:
     """Return the text of that part as written in the preset's file."""
-    text = (resources.files(__package__) / (name + _SUFFIX)).read_text(encoding="utf-8")
+    text = packaged_files(__package__)[name].read_text(encoding="utf-8")
     return "rule:" + text.partition("\nrule:")[2].partition("\nstarter:")[0]
