@@ -6,9 +6,9 @@ from typing import Any
 from ..llm.calls import ENDPOINTS
 from ..text.redact import KEY_MARKS
 from .export_options import Listener, Options
+from .extension import extension
 from .lua_constants import LOGGED_NAMES, LOGGED_TOKENS, LUA, MAX_LOGGED_NAME
 
-_API = "type.googleapis.com/envoy.extensions."
 KEPT = "kept"
 # A plain name without anything like a key, as the first group; RE2 prefers the alternative before.
 _NAME = f"(?s)^(?:.*(?:{'|'.join(KEY_MARKS)}).*|([A-Za-z0-9_.:-]{{1,{MAX_LOGGED_NAME}}})|.*)$"
@@ -23,8 +23,8 @@ def kept_for_log() -> dict[str, Any]:
         for key, headers in LOGGED_NAMES.items()
         for header in reversed(headers)
     ]
-    kind = f"{_API}filters.http.header_to_metadata.v3.Config"
-    return {"name": KEPT, "disabled": True, "typed_config": {"@type": kind, "request_rules": rules}}
+    kind = "filters.http.header_to_metadata.v3.Config"
+    return extension(KEPT, kind, request_rules=rules) | {"disabled": True}
 
 
 def _kept(header: str, key: str, pattern: str, substitution: str) -> dict[str, Any]:
@@ -56,14 +56,9 @@ def access_log(listener: Listener, options: Options) -> dict[str, Any]:
         "session": noted.format("session"),
         "agent": noted.format("agent"),
     }
-    return {
-        "name": "log",
-        "typed_config": {
-            "@type": f"{_API}access_loggers.file.v3.FileAccessLog",
-            "path": options.log,
-            "log_format": {"json_format": fields, "omit_empty_values": True},
-        },
-    }
+    log_format = {"json_format": fields, "omit_empty_values": True}
+    kind = "access_loggers.file.v3.FileAccessLog"
+    return extension("log", kind, path=options.log, log_format=log_format)
 
 
 # How Envoy details a response that it did not give itself, and its own answers that say how the upstream failed.

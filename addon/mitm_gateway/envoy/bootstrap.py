@@ -11,7 +11,8 @@ from ..wire.refusal import Refusal
 from .access_log import access_log, kept_for_log
 from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
 from .export_options import Listener, Options
-from .header_edits import MUTATION
+from .extension import extension, typed
+from .header_edits import MUTATION, removal
 from .lua_constants import DONE, HEADER_PREFIX, KEY, LUA, MODEL, PATH
 from .lua_filter import lua
 from .re2 import other_than
@@ -28,13 +29,14 @@ from .refusals import (
 )
 from .routes import GATE, NO_UPGRADE, PASS_CLUSTER, form_conditions, gate_for, headers_to_set, virtual_hosts
 
-_API = "type.googleapis.com/envoy.extensions."
 _ADMIN_CLUSTER = "admin"
 # A web page can send any request to a port of this machine, so that no other admin page may exist.
 _ADMIN_PATHS = ("/stats/prometheus", "/ready")
 _DIRECT_BODY_BYTES = 1 << 20
 _MONITOR, _ACTION = "envoy.resource_monitors.", "envoy.overload_actions."
 _RELEASED_BYTES = 64 << 20
+# A regular expression of many globs exceeds Envoy's default of 100 instructions.
+_RE2_SIZES = {f"re2.max_program_size.{level}_level": 1_000_000 for level in ("error", "warn")}
 # At these shares of the largest heap.
 _HEAP_ACTIONS = {"shrink_heap": 0.9, "stop_accepting_requests": 0.95, "stop_accepting_connections": 0.98}
 _LOAD_SHED, _LEAST_PATIENCE = "envoy.load_shed_points.", "5s"
@@ -42,7 +44,8 @@ _MAX_CONNECTIONS = 50_000
 _UPGRADE = "websocket"
 # No client sees this status: it marks an answer that gets its form as the others do.
 _MARKED = 599
-_ALL = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
+# No rule reads trailers, in which a client's key could leave.
+_TRAILERS = {"request_trailers_mutations": [removal({"safe_regex": {"regex": ".*"}})]}
 _UPSTREAM_FLAGS = ["UH", "UF", "UC", "UO", "LR", "UR", "URX", "UPE", "UT"]
 
 
@@ -73,18 +76,7 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
             "address": _address(*options.admin),
             "allow_paths": [{"exact": path} for path in _ADMIN_PATHS],
         },
-        "layered_runtime": {
-            # A regular expression of many globs exceeds Envoy's default of 100 instructions.
-            "layers": [
-                {
-                    "name": "static",
-                    "static_layer": {
-                        "re2.max_program_size.error_level": 1_000_000,
-                        "re2.max_program_size.warn_level": 1_000_000,
-                    },
-                }
-            ]
-        },
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _RE2_SIZES}]},
         # Memory that a burst of large requests needed goes back to the system.
         "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
         "overload_manager": _overload_manager(options),
@@ -94,19 +86,15 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
 
 def _overload_manager(options: Options) -> dict[str, Any]:
     """Bound memory and connections: without a bound, unfinished heads and bodies of clients fill the machine."""
-    heap, limits = f"{_MONITOR}fixed_heap", f"{_MONITOR}global_downstream_max_connections"
-    kinds = f"{_API}resource_monitors"
-    heap_type = {"@type": f"{kinds}.fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": options.max_heap}
-    limits_type = {
-        "@type": f"{kinds}.downstream_connections.v3.DownstreamConnectionsConfig",
-        "max_active_downstream_connections": _MAX_CONNECTIONS,
-    }
+    heap = f"{_MONITOR}fixed_heap"
+    kind = "resource_monitors.fixed_heap.v3.FixedHeapConfig"
+    monitors = [extension(heap, kind, max_heap_size_bytes=options.max_heap)]
+    limits = f"{_MONITOR}global_downstream_max_connections"
+    kind = "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    monitors.append(extension(limits, kind, max_active_downstream_connections=_MAX_CONNECTIONS))
     return {
         "refresh_interval": "0.02s",
-        "resource_monitors": [
-            {"name": heap, "typed_config": heap_type},
-            {"name": limits, "typed_config": limits_type},
-        ],
+        "resource_monitors": monitors,
         "actions": [_at_share(f"{_ACTION}{name}", heap, share) for name, share in _HEAP_ACTIONS.items()]
         + [_shorter_patience(heap)],
         # Bodies that have begun would grow on.
@@ -123,16 +111,14 @@ def _at_share(name: str, heap: str, share: float) -> dict[str, Any]:
 
 def _shorter_patience(heap: str) -> dict[str, Any]:
     """Return the action that ends requests without progress sooner while memory is short, so that others are served."""
-    patience = {
-        "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
-        "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_STREAM_IDLE", "min_timeout": _LEAST_PATIENCE}],
-    }
+    kind = "config.overload.v3.ScaleTimersOverloadActionConfig"
+    timers = [{"timer": "HTTP_DOWNSTREAM_STREAM_IDLE", "min_timeout": _LEAST_PATIENCE}]
     # Patience is least before requests are refused, or memory could stay between both bounds.
     scaled = {"scaling_threshold": 0.8, "saturation_threshold": _HEAP_ACTIONS["shrink_heap"]}
     return {
         "name": f"{_ACTION}reduce_timeouts",
         "triggers": [{"name": heap, "scaled": scaled}],
-        "typed_config": patience,
+        "typed_config": typed(kind, timer_scale_factors=timers),
     }
 
 
@@ -145,11 +131,8 @@ def _listener(name: str, address: str, port: int, manager: dict[str, Any]) -> di
     return {"name": name, "address": _address(address, port), "filter_chains": [{"filters": [network]}]}
 
 
-def _filter(name: str, kind: str, **settings: Any) -> dict[str, Any]:
-    return {"name": name, "typed_config": {"@type": f"{_API}filters.http.{kind}", **settings}}
-
-
-_ROUTER = _filter("router", "router.v3.Router", suppress_envoy_headers=True)
+_ROUTER = extension("router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
+_MANAGER = typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager")
 
 
 def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options) -> dict[str, Any]:
@@ -158,7 +141,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
         if route.get("route", {}).get("cluster") == PASS_CLUSTER:
             route["route"]["cluster"] += suffix(number)
     return {
-        "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **_MANAGER,
         "stat_prefix": f"gateway{suffix(number)}",
         # Response headers stay the upstream's, request headers the client's.
         "server_header_transformation": "PASS_THROUGH",
@@ -186,43 +169,33 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
 
 def _clients_marks_removed() -> dict[str, Any]:
     """Return the mutation after which clients can set neither the filter's headers nor the ones that Envoy obeys."""
-    kind = f"{_API}http.early_header_mutation.header_mutation.v3.HeaderMutation"
-    removals = [
-        {"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in (HEADER_PREFIX, "x-envoy-")
-    ]
-    return {"name": "header_mutation", "typed_config": {"@type": kind, "mutations": removals}}
+    kind = "http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    removals = [removal({"prefix": prefix}) for prefix in (HEADER_PREFIX, "x-envoy-")]
+    return extension("header_mutation", kind, mutations=removals)
 
 
 def _filters(code: str) -> list[dict[str, Any]]:
+    http, source = "filters.http", {"inline_string": code}
+    unasked = _unasked_upgrade()
     return [
         kept_for_log(),
-        _filter(NO_UPGRADE, "custom_response.v3.CustomResponse", custom_response_matcher=_unasked_upgrade()),
+        extension(NO_UPGRADE, f"{http}.custom_response.v3.CustomResponse", custom_response_matcher=unasked),
         # A request stays on the route of the rule that edited it; its new model could match another.
-        _filter(LUA, "lua.v3.Lua", default_source_code={"inline_string": code}, clear_route_cache=False),
+        extension(LUA, f"{http}.lua.v3.Lua", default_source_code=source, clear_route_cache=False),
         # Each rule's route replaces this gate.
-        _filter(GATE, "rbac.v3.RBAC", rules=gate_for(0)),
-        # A route adds its rule's header edits. No rule reads trailers, in which a client's key could leave.
-        _filter(
-            MUTATION, "header_mutation.v3.HeaderMutation", mutations={"request_trailers_mutations": [_ALL]}
-        ),
+        extension(GATE, f"{http}.rbac.v3.RBAC", rules=gate_for(0)),
+        # A route adds its rule's header edits.
+        extension(MUTATION, f"{http}.header_mutation.v3.HeaderMutation", mutations=_TRAILERS),
         _ROUTER,
     ]
 
 
 def _unasked_upgrade() -> dict[str, Any]:
     """Match a 101 that answers no request to switch protocols."""
-    status = {"@type": "type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeMatchInput"}
-    policy = {
-        "@type": f"{_API}http.custom_response.local_response_policy.v3.LocalResponsePolicy",
-        "status_code": _MARKED,
-    }
-    action = {"action": {"name": "refuse", "typed_config": policy}}
-    return {
-        "matcher_tree": {
-            "input": {"name": "status", "typed_config": status},
-            "exact_match_map": {"map": {"101": action}},
-        }
-    }
+    status = {"name": "status", "typed_config": typed("type.matcher.v3.HttpResponseStatusCodeMatchInput")}
+    policy = "http.custom_response.local_response_policy.v3.LocalResponsePolicy"
+    refuse = {"action": extension("refuse", policy, status_code=_MARKED)}
+    return {"matcher_tree": {"input": status, "exact_match_map": {"map": {"101": refuse}}}}
 
 
 def _mappers(listener: Listener, options: Options) -> list[dict[str, Any]]:
@@ -252,15 +225,8 @@ def _has_details(start: str) -> dict[str, Any]:
 
 
 def _satisfies(expression: str) -> dict[str, Any]:
-    return {
-        "extension_filter": {
-            "name": "cel",
-            "typed_config": {
-                "@type": f"{_API}access_loggers.filters.cel.v3.ExpressionFilter",
-                "expression": expression,
-            },
-        }
-    }
+    kind = "access_loggers.filters.cel.v3.ExpressionFilter"
+    return {"extension_filter": extension("cel", kind, expression=expression)}
 
 
 def _has_status(status: int) -> dict[str, Any]:
@@ -268,17 +234,15 @@ def _has_status(status: int) -> dict[str, Any]:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
+def _all_of(*filters: dict[str, Any]) -> dict[str, Any]:
+    return {"and_filter": {"filters": list(filters)}} if len(filters) > 1 else filters[0]
+
+
 def _mapper(refusal: Refusal, condition: dict[str, Any], host: str) -> list[dict[str, Any]]:
     """Return Envoy's own refusal in the error form of each API."""
     return [
         {
-            "filter": {
-                "and_filter": {
-                    "filters": [condition, *({"header_filter": {"header": each}} for each in headers)]
-                }
-            }
-            if headers
-            else condition,
+            "filter": _all_of(condition, *({"header_filter": {"header": each}} for each in headers)),
             "status_code": refusal.status,
             "headers_to_add": headers_to_set(error_headers(refusal, form)),
             "body_format_override": {
@@ -294,7 +258,7 @@ def _metrics() -> dict[str, Any]:
     """Return a listener for a scraper and a readiness probe, which must not see the other admin pages."""
     routes = [{"match": {"path": path}, "route": {"cluster": _ADMIN_CLUSTER}} for path in _ADMIN_PATHS]
     return {
-        "@type": f"{_API}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **_MANAGER,
         "stat_prefix": "metrics",
         "route_config": {"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": routes}]},
         "http_filters": [_ROUTER],
@@ -311,14 +275,9 @@ def _admin_cluster(options: Options) -> dict[str, Any]:
 
 
 def _secret(file: str, options: Options) -> dict[str, Any]:
+    secret = {"secret": {"filename": f"{options.secrets_dir}/{file}"}}
     return {
-        "resources": [
-            {
-                "@type": f"{_API}transport_sockets.tls.v3.Secret",
-                "name": file,
-                "generic_secret": {"secret": {"filename": f"{options.secrets_dir}/{file}"}},
-            }
-        ]
+        "resources": [typed("extensions.transport_sockets.tls.v3.Secret", name=file, generic_secret=secret)]
     }
 
 

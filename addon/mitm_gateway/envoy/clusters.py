@@ -8,21 +8,13 @@ from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..wire.addresses import Upstream
 from .export_options import Listener, Options
+from .extension import extension, typed
 from .lua_filter import auth_on, destination_on
 from .routes import PASS_CLUSTER, cluster_name
 
-_API = "type.googleapis.com/envoy.extensions."
-_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-PRESERVE_CASE = {
-    "header_key_format": {
-        "stateful_formatter": {
-            "name": "preserve_case",
-            "typed_config": {
-                "@type": f"{_API}http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
-            },
-        }
-    }
-}
+_HTTP = "extensions.upstreams.http.v3.HttpProtocolOptions"
+_FORMATTER = "http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+PRESERVE_CASE = {"header_key_format": {"stateful_formatter": extension("preserve_case", _FORMATTER)}}
 # Envoy's default of 1024 of each suits services in a mesh, not one gateway of many clients.
 _MANY = 65536
 
@@ -32,14 +24,8 @@ def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
     found = []
     for number, rule in enumerate(ruleset.rules, start=1):
         listener = listener_of(rule, ruleset, options)
-        found.append(
-            _cluster(
-                cluster_name(number),
-                destination_on(rule, listener),
-                _injectors(rule, listener, options),
-                options,
-            )
-        )
+        injectors = [_injector(*secret, options) for secret in secrets_of(rule, listener)]
+        found.append(_cluster(cluster_name(number), destination_on(rule, listener), injectors, options))
     if ruleset.unmatched == "pass":
         found += [
             _cluster(PASS_CLUSTER + suffix(number), Upstream("https", each.host, each.host_port), [], options)
@@ -94,33 +80,21 @@ def secret_config(file: str, options: Options) -> dict[str, Any]:
     }
 
 
-def _injectors(rule: Rule, listener: Listener, options: Options) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": f"credential {file}",
-            "typed_config": {
-                "@type": f"{_API}filters.http.credential_injector.v3.CredentialInjector",
-                "overwrite": True,
-                "credential": {
-                    "name": "envoy.http.injected_credentials.generic",
-                    "typed_config": {
-                        "@type": f"{_API}http.injected_credentials.generic.v3.Generic",
-                        "header": header,
-                        **({"header_value_prefix": prefix} if prefix else {}),
-                        "credential": secret_config(file, options),
-                    },
-                },
-            },
-        }
-        for header, prefix, file in secrets_of(rule, listener)
-    ]
+def _injector(header: str, prefix: str, file: str, options: Options) -> dict[str, Any]:
+    credential = extension(
+        "envoy.http.injected_credentials.generic",
+        "http.injected_credentials.generic.v3.Generic",
+        header=header,
+        **({"header_value_prefix": prefix} if prefix else {}),
+        credential=secret_config(file, options),
+    )
+    kind = "filters.http.credential_injector.v3.CredentialInjector"
+    return extension(f"credential {file}", kind, overwrite=True, credential=credential)
 
 
 def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], options: Options) -> dict[str, Any]:
-    filters = []
-    if injectors:
-        codec = {"@type": f"{_API}filters.http.upstream_codec.v3.UpstreamCodec"}
-        filters = [*injectors, {"name": "codec", "typed_config": codec}]
+    codec = extension("codec", "filters.http.upstream_codec.v3.UpstreamCodec")
+    filters = [*injectors, codec] if injectors else []
     is_tls = place.scheme == "https"
     protocol = (
         {"auto_config": {"http_protocol_options": PRESERVE_CASE, "http2_protocol_options": {}}}
@@ -140,7 +114,7 @@ def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], option
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
         "typed_extension_protocol_options": {
-            _HTTP: {"@type": f"type.googleapis.com/{_HTTP}", **protocol, "http_filters": filters}
+            f"envoy.{_HTTP}": typed(_HTTP, **protocol, http_filters=filters)
         },
         **({"transport_socket": _tls(place, options)} if is_tls else {}),
     }
@@ -149,20 +123,14 @@ def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], option
 def _tls(place: Upstream, options: Options) -> dict[str, Any]:
     is_address = _is_address(place.host)
     name = {"san_type": "IP_ADDRESS" if is_address else "DNS", "matcher": {"exact": place.host}}
-    return {
-        "name": "tls",
-        "typed_config": {
-            "@type": f"{_API}transport_sockets.tls.v3.UpstreamTlsContext",
-            **({} if is_address else {"sni": place.host}),
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "validation_context": {
-                    "trusted_ca": {"filename": options.ca},
-                    "match_typed_subject_alt_names": [name],
-                },
-            },
-        },
-    }
+    trusted = {"trusted_ca": {"filename": options.ca}, "match_typed_subject_alt_names": [name]}
+    versions = {"tls_minimum_protocol_version": "TLSv1_2"}
+    return extension(
+        "tls",
+        "transport_sockets.tls.v3.UpstreamTlsContext",
+        **({} if is_address else {"sni": place.host}),
+        common_tls_context={"tls_params": versions, "validation_context": trusted},
+    )
 
 
 def _is_address(host: str) -> bool:

@@ -8,12 +8,13 @@ from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_NAMES
 from ..wire.addresses import Upstream
 from .export_options import Listener, Options
+from .extension import typed
 from .lua_constants import KEY
 from .lua_filter import auth_on
 from .re2 import any_spelling, header_regex
 
 MUTATION = "header_mutation"
-_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
+_PER_ROUTE = "extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 
 
 def path_edit(place: Upstream) -> dict[str, Any]:
@@ -37,17 +38,18 @@ def removals(rule: Rule, listener: Listener, *, is_page: bool) -> dict[str, Any]
         names += map(any_spelling, sorted(KEY_NAMES))
         names += [f".*{any_spelling(ending)}" for ending in KEY_ENDINGS]
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
-    mutations = {"response_mutations": [_remove({"exact": "alt-svc"})]}
+    mutations = {"response_mutations": [removal({"exact": "alt-svc"})]}
     if names:
-        mutations["request_mutations"] = [_remove({"safe_regex": {"regex": "|".join(names)}})]
+        mutations["request_mutations"] = [removal({"safe_regex": {"regex": "|".join(names)}})]
     if is_page:
         mutations["response_mutations"] += _page_headers()
     elif rule.credential_names:
-        mutations["response_mutations"].append(_remove({"prefix": "access-control-"}))
-    return {MUTATION: {"@type": _PER_ROUTE, "mutations": mutations}}
+        mutations["response_mutations"].append(removal({"prefix": "access-control-"}))
+    return {MUTATION: typed(_PER_ROUTE, mutations=mutations)}
 
 
-def _remove(names: dict[str, Any]) -> dict[str, Any]:
+def removal(names: dict[str, Any]) -> dict[str, Any]:
+    """Return the mutation that removes the headers of these names."""
     return {"remove_on_match": {"key_matcher": names}}
 
 

@@ -115,7 +115,7 @@ def _models(models: Models) -> dict[str, Any]:
     return {
         "exact": models.names.exact,
         "globs": [[_literals(glob), _pieces(target)] for glob, target in models.names.globs],
-        "targets": dict.fromkeys(models.names.targets, True),
+        "targets": dict.fromkeys(sorted(models.names.targets), True),
         "forms": [_literals(form) for form in models.names.forms],
         "default": models.default,
         "asked": _asked(models.names),

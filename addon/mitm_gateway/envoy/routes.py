@@ -22,6 +22,7 @@ from ..text.redact import KEY_ENDINGS, KEY_MARKS, KEY_NAMES
 from ..wire.refusal import Refusal
 from .access_log import KEPT
 from .export_options import Listener, Options
+from .extension import typed
 from .header_edits import headers_put_in, path_edit, removals
 from .lua_constants import DONE, LUA, MODEL, PATH
 from .lua_filter import auth_on, destination_on
@@ -36,7 +37,7 @@ _NO_RULE = -1
 RULE = "rule"  # the metadata that hold the number of a rule
 
 Route = dict[str, Any]
-_FILTER: Route = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig"}
+_FILTER = typed("config.route.v3.FilterConfig")
 _OFF, _ON = _FILTER | {"disabled": True}, _FILTER | {"config": {}}
 _JSON_TYPE = {"content-type": "application/json"}
 
@@ -201,8 +202,7 @@ def _forward(
 
 
 def _gate(number: int) -> Route:
-    kind = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
-    return {"@type": kind, "rbac": {"rules": gate_for(number)}}
+    return typed("extensions.filters.http.rbac.v3.RBACPerRoute", rbac={"rules": gate_for(number)})
 
 
 def gate_for(number: int) -> dict[str, Any]:
