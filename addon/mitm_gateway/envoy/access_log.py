@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ..llm.calls import ENDPOINTS
+from ..llm.calls import ENDPOINTS, interleaved
 from ..text.redact import KEY_MARKS
 from .export_options import Listener, Options
 from .extension import extension
@@ -73,7 +73,7 @@ _EMPTY = 'response.size == 0 && response.code == 200 && request.method == "POST"
 def _is_call() -> str:
     """Return an expression for a path that calls a model. RE2 bounds each pattern's size, so there are several."""
     ends = {
-        "".join(map(str.__add__, map(re.escape, endpoint.literals), (*endpoint.wildcards, "")))
+        interleaved(map(re.escape, endpoint.literals), endpoint.wildcards)
         for endpoint in ENDPOINTS
         if endpoint.api.operation
     }

@@ -23,7 +23,7 @@ from ..exchange import (
 )
 from ..llm import body_kind, usage
 from ..llm.apis import APIS, OTHER, STOP_REASONS, TOKENS, Api, Form, Place, Tokens
-from ..llm.calls import ENDPOINTS, Endpoint
+from ..llm.calls import ENDPOINTS, Endpoint, interleaved
 from ..llm.errors import error_body, error_headers
 from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
 from ..text import bounded_json, redact
@@ -237,7 +237,7 @@ def _endpoint(endpoint: Endpoint) -> Mapping[str, Any]:
         "start": endpoint.start,
         "method": endpoint.method,
         **api_data(endpoint.api),
-        "pattern": f"^{''.join(map(str.__add__, literals, (*wildcards, '')))}$" if wildcards else None,
+        "pattern": f"^{interleaved(literals, wildcards)}$" if wildcards else None,
     }
 
 

@@ -80,7 +80,7 @@ def rule_data(rule: Rule, listener: Listener, *, is_served: bool = True) -> dict
     auth = auth_on(rule, listener)
     return {
         "name": rule.name,
-        "match_model": [_literals(glob) for glob in rule.match.model or ()] if is_served else None,
+        "match_model": [glob.literals for glob in rule.match.model or ()] if is_served else None,
         "strips": auth.scheme != "keep",
         "client": _client(rule, auth, listener) if auth.credential == CLIENT else None,
         "query": _query(rule.query),
@@ -104,8 +104,8 @@ def _client(rule: Rule, auth: Auth, listener: Listener) -> dict[str, Any]:
 
 def _beta(beta: Beta) -> dict[str, Any]:
     return {
-        "keep": None if beta.keep is None else [_literals(glob) for glob in beta.keep],
-        "drop": [_literals(glob) for glob in beta.drop],
+        "keep": None if beta.keep is None else [glob.literals for glob in beta.keep],
+        "drop": [glob.literals for glob in beta.drop],
         "rename": dict(beta.rename),
         "add": list(beta.add),
     }
@@ -114,9 +114,9 @@ def _beta(beta: Beta) -> dict[str, Any]:
 def _models(models: Models) -> dict[str, Any]:
     return {
         "exact": models.names.exact,
-        "globs": [[_literals(glob), _pieces(target)] for glob, target in models.names.globs],
+        "globs": [[glob.literals, _pieces(target)] for glob, target in models.names.globs],
         "targets": dict.fromkeys(sorted(models.names.targets), True),
-        "forms": [_literals(form) for form in models.names.forms],
+        "forms": [form.literals for form in models.names.forms],
         "default": models.default,
         "asked": _asked(models.names),
         "sent_as": [_sent_as(glob, target) for glob, target in models.names.globs if target.captures],
@@ -141,19 +141,13 @@ def _pieces(target: NameTemplate) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def _literals(glob: Glob) -> list[str]:
-    first, *others = glob.text.split("*")
-    # Several stars in a row are one.
-    return [first, *[text for text in others[:-1] if text], *others[-1:]]
-
-
 def _steps(path: FieldPath) -> list[object]:
     return list(map(_step, path.steps))
 
 
 def _step(step: PathStep) -> object:
     if isinstance(step, Selector):
-        return {"key": step.key, "glob": _literals(step.glob)}
+        return {"key": step.key, "glob": step.glob.literals}
     return True if step is None else step
 
 
@@ -162,7 +156,7 @@ def _query(query: QueryEdits) -> dict[str, Any] | None:
         return None
     return {
         "set": [[name, f"{encoded(name)}={encoded(value)}"] for name, value in query.set.items()],
-        "remove": list(map(_literals, query.remove)),
+        "remove": [glob.literals for glob in query.remove],
     }
 
 

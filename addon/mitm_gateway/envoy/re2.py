@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote_from_bytes
 
 from ..llm.apis import Form
-from ..llm.calls import ENDPOINTS, Endpoint, form_on
+from ..llm.calls import ENDPOINTS, Endpoint, form_on, interleaved
 from ..rules.patterns import Glob, PathGlob
 from ..wire.request import as_bytes
 
@@ -61,7 +61,7 @@ def form_regexes(host: str) -> Iterator[tuple[Form, str | None, str]]:
 def _endpoint_regex(endpoint: Endpoint) -> str:
     # `.` and classes that end at a slash must end at the query as well.
     wildcards = [mark.replace(".", "[^?]").replace("[^/", "[^?/") for mark in endpoint.wildcards]
-    return "".join(map(str.__add__, map(re.escape, endpoint.literals), (*wildcards, "")))
+    return interleaved(map(re.escape, endpoint.literals), wildcards)
 
 
 def other_than(word: str) -> str:

@@ -1,7 +1,7 @@
 """The call that a request makes: its API in the table, and the model in its path or query."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, unquote, unquote_plus
@@ -166,6 +166,11 @@ _WILDCARDS = {"{model*}": "(.+)", "{model}": "([^/]+)", "**": ".*", "*": "[^/:]*
 _WILDCARD = re.compile("|".join(map(re.escape, _WILDCARDS)))
 
 
+def interleaved(literals: Iterable[str], wildcards: Iterable[str]) -> str:
+    """Return literals with the pattern of a wildcard between each two."""
+    return "".join(map(str.__add__, literals, (*wildcards, "")))
+
+
 def _compiled(apis: tuple[Api, ...]) -> Iterator[Endpoint]:
     for api in apis:
         for text in api.endpoints:
@@ -173,8 +178,7 @@ def _compiled(apis: tuple[Api, ...]) -> Iterator[Endpoint]:
             path = path.lower()
             literals = tuple(_WILDCARD.split(path))
             wild = tuple(_WILDCARDS[mark] for mark in _WILDCARD.findall(path))
-            pattern = "".join(map(str.__add__, map(re.escape, literals), (*wild, "")))
-            form = re.compile(pattern, re.DOTALL) if wild else None
+            form = re.compile(interleaved(map(re.escape, literals), wild), re.DOTALL) if wild else None
             yield Endpoint(api, method or None, literals, wild, form)
 
 

@@ -10,8 +10,7 @@ local CLIENTS_TTL_S = 1
 local FORWARDED = { POST = true, GET = true, HEAD = true }
 local UNSENT = { TRACE = true, TRACK = true }
 
-local OWN_SITES = {}
-for _, site in ipairs(CONSTANTS.own_sites) do OWN_SITES[site] = true end
+local OWN_SITES = text.set_of(CONSTANTS.own_sites)
 
 -- Refuse the request.
 function admission.refuse(status, reason) error({ status = status, reason = reason }, 0) end

@@ -7,8 +7,7 @@ local value_end = json.value_end
 
 local counted, names_size = {}, {}
 for form, names in pairs(CONSTANTS.estimated_members) do
-  counted[form], names_size[form] = {}, #table.concat(names)
-  for _, name in ipairs(names) do counted[form][name] = true end
+  counted[form], names_size[form] = text.set_of(names), #table.concat(names)
 end
 
 -- Count characters, of which each has one byte that continues none.

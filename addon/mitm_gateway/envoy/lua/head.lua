@@ -122,13 +122,8 @@ function head.quoted_value(model) return (text.quoted(model):gsub("%%2F", "/")) 
 
 -- Report whether a body of this Content-Type is JSON: other types are, where they look like it.
 function head.is_json(content_type, body)
-  local kind = text.trimmed(content_type):lower()
-  local is_other = false
-  for _, start in ipairs(CONSTANTS.other_types) do is_other = is_other or kind:sub(1, #start) == start end
-  if not is_other then return true end
-  for _, mark in ipairs(CONSTANTS.utf16_and_32) do
-    if body:sub(1, #mark) == mark then return true end
-  end
+  if not text.begins_with_any(text.trimmed(content_type):lower(), CONSTANTS.other_types) then return true end
+  if text.begins_with_any(body, CONSTANTS.utf16_and_32) then return true end
   local at = body:sub(1, 3) == "\239\187\191" and 4 or 1
   return body:find("^[ \t-\r]*[{%[]", at) ~= nil
 end
@@ -186,7 +181,7 @@ end
 
 -- Report whether a beta name belongs to an OAuth token.
 function head.is_token_beta(name)
-  return trimmed(name):lower():sub(1, #CONSTANTS.token_betas) == CONSTANTS.token_betas
+  return text.begins(trimmed(name):lower(), CONSTANTS.token_betas)
 end
 
 -- Return an anthropic-beta value without the names that belong to a stripped token; nil where no name is left.

@@ -4,14 +4,8 @@ local keys = {}
 
 local has, trimmed = text.has, text.trimmed
 
-local function set_of(names)
-  local set = {}
-  for _, name in ipairs(names) do set[name] = true end
-  return set
-end
-
-local KEY_NAMES, PLACEHOLDERS = set_of(CONSTANTS.key_names), set_of(CONSTANTS.placeholders)
-local API_KEY_NAMES = set_of(CONSTANTS.api_key_names)
+local KEY_NAMES, PLACEHOLDERS = text.set_of(CONSTANTS.key_names), text.set_of(CONSTANTS.placeholders)
+local API_KEY_NAMES = text.set_of(CONSTANTS.api_key_names)
 
 local DIGITS = {}
 for place = 1, 64 do

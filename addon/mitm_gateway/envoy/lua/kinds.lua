@@ -18,7 +18,7 @@ local function declared(content_type)
   return (kind == "application/json" or kind:sub(-5) == "+json") and "json" or "other"
 end
 
-local function begins(text, start) return text:sub(1, #start) == start end
+local begins = text.begins
 
 -- Return the kind of a body that begins like this; nil if more bytes are necessary to tell.
 function kinds.of(content_type, start, is_whole)

@@ -4,12 +4,7 @@ local logged = {}
 
 local KEY_MARKS, MAX_NAME = CONSTANTS.key_marks, CONSTANTS.max_logged_name
 
-local function has_key_mark(value)
-  for place = 1, #KEY_MARKS do
-    if text.has(value, KEY_MARKS[place]) then return true end
-  end
-  return false
-end
+local function has_key_mark(value) return text.has_any(value, KEY_MARKS) end
 
 -- Return a text, masked where it has something like a key.
 function logged.masked(value) return has_key_mark(value) and CONSTANTS.mask or value end

@@ -24,14 +24,6 @@ local function rename_for(noted)
   return noted.model and not noted.stays and restore.always(write_asked(noted.asked or noted.model), keeps_resource)
 end
 
-local function is_never_json(content_type)
-  local kind = kinds.media_type(content_type)
-  for _, start in ipairs(CONSTANTS.never_json) do
-    if kind:sub(1, #start) == start then return true end
-  end
-  return false
-end
-
 -- Return the editor for a body of this kind, nil if it has no models.
 local function editor_for(kind, rename, noted)
   local api = CONSTANTS.responses[noted.api or 1]
@@ -68,7 +60,7 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if not is_readable(headers) then return end
   local content_type = headers:get("content-type") or ""
-  if is_never_json(content_type) then return end
+  if text.begins_with_any(kinds.media_type(content_type), CONSTANTS.never_json) then return end
   if rename then headers:remove("content-length") end -- the name's length differs
   local kind, restorer, reader
   for chunk in handle:bodyChunks() do

@@ -6,29 +6,40 @@ local text = {}
 function text.has(subject, part) return subject:find(part, 1, true) ~= nil end
 local has = text.has
 
--- Report whether a glob covers the whole subject. `literals` are the parts between its stars.
-function text.covers(literals, subject)
-  local count = #literals
-  if count == 1 then return literals[1] == subject end
-  local first, last = literals[1], literals[count]
-  local limit = #subject - #last
-  if #first > limit or subject:sub(1, #first) ~= first or subject:sub(limit + 1) ~= last then return false end
-  local at = #first + 1
-  for place = 2, count - 1 do
-    local start, finish = subject:find(literals[place], at, true)
-    if not start or finish > limit then return false end
-    at = finish + 1
+-- Return whether a subject contains any of these parts.
+function text.has_any(subject, parts)
+  for place = 1, #parts do
+    if has(subject, parts[place]) then return true end
   end
-  return true
+  return false
 end
 
--- Return the texts that a glob's stars match, each as short as possible from the left; nil for no match.
+-- Return whether a subject begins like this.
+function text.begins(subject, start) return subject:sub(1, #start) == start end
+
+function text.begins_with_any(subject, starts)
+  for place = 1, #starts do
+    if text.begins(subject, starts[place]) then return true end
+  end
+  return false
+end
+
+-- Return a table with these names as keys.
+function text.set_of(names)
+  local set = {}
+  for place = 1, #names do set[names[place]] = true end
+  return set
+end
+
+-- Return the texts that a glob's stars match, each as short as possible from the left; nil for no match. `literals` are
+-- the parts between the stars.
 function text.captures(literals, subject)
   local count = #literals
-  if count == 1 then return literals[1] == subject and {} or nil end
   local first, last = literals[1], literals[count]
-  local at, limit, found = #first + 1, #subject - #last, {}
+  if count == 1 then return first == subject and {} or nil end
+  local limit = #subject - #last
   if limit < #first or subject:sub(1, #first) ~= first or subject:sub(limit + 1) ~= last then return nil end
+  local at, found = #first + 1, {}
   for place = 2, count - 1 do
     local from, to = subject:find(literals[place], at, true)
     if not from or to > limit then return nil end
@@ -38,6 +49,9 @@ function text.captures(literals, subject)
   found[#found + 1] = subject:sub(at, limit)
   return found
 end
+
+-- Report whether a glob covers the whole subject.
+function text.covers(literals, subject) return text.captures(literals, subject) ~= nil end
 
 function text.any_covers(globs, subject)
   for _, literals in ipairs(globs) do

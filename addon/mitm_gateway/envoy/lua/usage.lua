@@ -8,11 +8,7 @@ local MAX_FRAME_BYTES = CONSTANTS.max_frame_bytes
 local MAX_TOKENS, TOKENS, STOP_REASONS = CONSTANTS.max_tokens, CONSTANTS.tokens, CONSTANTS.stop_reasons
 local LINE_END = 10
 
-local function set_of(names)
-  local set = {}
-  for _, name in ipairs(names) do set[name] = true end
-  return set
-end
+local set_of = text.set_of
 
 -- The members of a part that are read, and those of its token counts.
 local PART = set_of({
