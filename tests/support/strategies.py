@@ -37,7 +37,8 @@ STREAM_PIECES = st.sampled_from(
 JSON_PIECES = (
     b'{', b'{"model":"gw"', b'"model":"gw"', b'"model"', b':', b',', b'"gw"', b'"a":"x\\"model\\""', b'"a":1',
     b'"b":[1,{"model":"y"}]',
-    b'"message":{', b'}', b'[', b']', b' ', b"\n", b'"\\u006dodel":"y"', b'"mod', b'el":"y"', b'"', b"\\", b"true", b"\xff",
+    b'"message":{', b'}', b'[', b']', b' ', b"\n", b"\f", b'"\\u006dodel":"y"', b'"mod', b'el":"y"', b'"', b"\\", b"true",
+    b"\xff",
 )  # fmt: skip
 
 # Pieces that break a JSON string, or nearly do.

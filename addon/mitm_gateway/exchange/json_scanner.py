@@ -21,11 +21,15 @@ MAX_KEY_BYTES = 64
 
 _STRING_RUN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
+# JSON has these blanks only; with the two more of `\s`, broken JSON would read differently for each cut into chunks.
+_BLANK = rb"[ \t\r\n]*+"
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_SCALAR = rb'[^"{}\[\], \t\r\n]++'
 # A whole key and, where it is no candidate, a whole string or scalar behind it: the usual case in one step.
-_KEY = re.compile(rb'\s*+"((?:[^"\\]++|\\.)*+)"\s*+:\s*+', re.DOTALL)
-_PLAIN_VALUE = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)\s*+(?=[,}])', re.DOTALL)
+_KEY = re.compile(rb'%b"((?:[^"\\]++|\\.)*+)"%b:%b' % (_BLANK, _BLANK, _BLANK), re.DOTALL)
+_PLAIN_VALUE = re.compile(rb"(?:%b|%b)%b(?=[,}])" % (_STRING, _SCALAR, _BLANK), re.DOTALL)
 # Inside values that contain no model only brackets and unfinished strings matter.
-_UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_UNWATCHED = re.compile(rb'(?:[^"{}\[\]]++|%b)*+' % _STRING, re.DOTALL)
 
 # Bytes that may precede a document or separate its parts; the last three are a byte order mark.
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
@@ -253,14 +257,14 @@ def _members_without(names: tuple[str, ...]) -> _MatchAt:
 
 def _members_pattern(names: tuple[str, ...]) -> bytes:
     others = "|".join(map(re.escape, names)).encode()
-    value = rb'(?:"(?:[^"\\]++|\\.)*+"|[^"{}\[\],\s]++)'
-    return rb'(?:\s*+"(?!(?:%b)")[^"\\]*+"\s*+:\s*+%b\s*+,)+' % (others, value)
+    member = rb'%b"(?!(?:%b)")[^"\\]*+"%b:%b(?:%b|%b)%b,'
+    return rb"(?:%b)+" % (member % (_BLANK, others, _BLANK, _BLANK, _STRING, _SCALAR, _BLANK))
 
 
 # A top-level model behind simple members only, as responses have it, short enough to be held.
 _LEADING_MODEL = re.compile(
-    rb'\s*+\{(?:%b+)?+\s*+"model"\s*+:\s*+("[^"\\]{0,%d}+")\s*+[,}]'
-    % (_members_pattern(("model",)), MAX_HELD_BYTES - 2),
+    rb'%b\{(?:%b+)?+%b"model"%b:%b("[^"\\]{0,%d}+")%b[,}]'
+    % (_BLANK, _members_pattern(("model",)), _BLANK, _BLANK, _BLANK, MAX_HELD_BYTES - 2, _BLANK),
     re.DOTALL,
 )
 
