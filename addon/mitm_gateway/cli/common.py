@@ -10,6 +10,7 @@ from typing import Any, TextIO, TypeAlias
 
 from ..rules.ruleset import RuleSet
 from ..text.printable import counted, visible
+from ..wire.addresses import parse_port
 
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "mitm-gateway"
@@ -42,6 +43,29 @@ def ca_certificate() -> Path:
 def add_rules_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a rules file."""
     parser.add_argument("--rules", type=Path, metavar="FILE", help=f"rules file (default {default_rules()})")
+
+
+def add_port_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the port of the first listener."""
+    parser.add_argument(
+        "--port",
+        type=port_number,
+        default=DEFAULT_PORT,
+        help="port of the first listener (default %(default)s)",
+    )
+
+
+def port_number(text: str) -> int:
+    """Return a port that a listener can have. Raises ArgumentTypeError."""
+    try:
+        return parse_port(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not a port number; expected 1 to 65535") from None
+
+
+def fish_quoted(text: str) -> str:
+    """Return a text as one word of the shell fish."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def examples(*lines: str) -> str:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..rules import presets
-from .common import OK, Subparsers, examples
-
-_PROGRAM = "mitm-gateway"
+from .common import OK, PROGRAM, Subparsers, examples, fish_quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ _mitm_gateway() {{
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   [[ $current == -* || ${{#COMPREPLY[@]}} -gt 0 ]] || COMPREPLY=($(compgen -f -- "$current"))
 }}
-complete -o filenames -F _mitm_gateway {_PROGRAM}"""
+complete -o filenames -F _mitm_gateway {PROGRAM}"""
 
 
 def _zsh(commands: Sequence[Completable]) -> str:
@@ -103,16 +101,16 @@ def _zsh(commands: Sequence[Completable]) -> str:
 
 
 def _fish(commands: Sequence[Completable]) -> str:
-    lines = [f"complete -c {_PROGRAM} -f"]
+    lines = [f"complete -c {PROGRAM} -f"]
     helps = {each.words: each.help for each in commands}
     for each in commands:
-        condition = _fish_quoted(_fish_condition(each))
-        begin = f"complete -c {_PROGRAM} -n {condition}"
+        condition = fish_quoted(_fish_condition(each))
+        begin = f"complete -c {PROGRAM} -n {condition}"
         lines += [
-            f"{begin} -a {_fish_quoted(choice)}{_fish_help(helps, each, choice)}" for choice in each.choices
+            f"{begin} -a {fish_quoted(choice)}{_fish_help(helps, each, choice)}" for choice in each.choices
         ]
         lines += [
-            f"{begin} -l {option.lstrip('-')} -d {_fish_quoted(text)}"
+            f"{begin} -l {option.lstrip('-')} -d {fish_quoted(text)}"
             for option, text in each.options
             if option.startswith("--")
         ]
@@ -127,11 +125,7 @@ def _fish_condition(command: Completable) -> str:
 
 def _fish_help(helps: Mapping[tuple[str, ...], str], command: Completable, choice: str) -> str:
     text = helps.get((*command.words, choice))
-    return f" -d {_fish_quoted(text)}" if text else ""
-
-
-def _fish_quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f" -d {fish_quoted(text)}" if text else ""
 
 
 def _all(commands: Sequence[Completable]) -> str:

@@ -12,16 +12,16 @@ from ..clients.environment import Changes
 from ..clients.network import ca_bundle
 from ..rules.ruleset import RuleSet
 from .common import (
-    DEFAULT_PORT,
     OK,
     Subparsers,
+    add_port_option,
     add_rules_option,
     ca_certificate,
     config_folder,
+    fish_quoted,
     say,
     wrong_usage,
 )
-from .parser import port_number
 from .rules_source import told_rules
 from .serve import served_hosts
 
@@ -48,12 +48,7 @@ def add(commands: Subparsers) -> None:
     add_rules_option(parser)
     parser.add_argument("--client", metavar="NAME", help="client that reads the variables (default: all)")
     parser.add_argument("--shell", choices=_SHELLS, help="syntax of the commands (default: from $SHELL)")
-    parser.add_argument(
-        "--port",
-        type=port_number,
-        default=DEFAULT_PORT,
-        help="port of the first listener (default %(default)s)",
-    )
+    add_port_option(parser)
     parser.add_argument(
         "--host", action="append", help="host that the client addresses, as in `serve --host`"
     )
@@ -118,7 +113,7 @@ def _commands(changes: Changes, shell: str) -> list[str]:
     match shell:
         case "fish":
             unset = [f"set -e {' '.join(changes.unset)}"] if changes.unset else []
-            return unset + [f"set -gx {name} {_fish(value)}" for name, value in changes.set.items()]
+            return unset + [f"set -gx {name} {fish_quoted(value)}" for name, value in changes.set.items()]
         case "powershell":
             names = ", ".join(f"Env:{name}" for name in changes.unset)
             unset = [f"Remove-Item -ErrorAction SilentlyContinue {names}"] if names else []
@@ -126,10 +121,6 @@ def _commands(changes: Changes, shell: str) -> list[str]:
         case _:
             unset = [f"unset {' '.join(changes.unset)}"] if changes.unset else []
             return unset + [f"export {name}={shlex.quote(value)}" for name, value in changes.set.items()]
-
-
-def _fish(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _powershell(value: str) -> str:

@@ -25,13 +25,6 @@ _MOST_OPTIONS = 5
 _JOINED = re.compile(r"(?<=[^\n:])\n(?=[^\s])")
 
 
-def port_number(text: str) -> int:
-    """Return a port that a listener can have. Raises ArgumentTypeError."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 1 << 16:
-        raise argparse.ArgumentTypeError("not a port number; expected 1 to 65535")
-    return int(text)
-
-
 class _Help(argparse.HelpFormatter):
     """Help whose indented lines stay as they are written; the others are paragraphs. Long lines break between words."""
 

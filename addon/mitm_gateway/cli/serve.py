@@ -21,6 +21,7 @@ from .common import (
     FAULT,
     PROGRAM,
     Subparsers,
+    add_port_option,
     add_rules_option,
     ca_certificate,
     print_fault,
@@ -37,7 +38,6 @@ from .mitmproxy_options import (
     upstream_trust,
 )
 from .mitmproxy_process import run_tool
-from .parser import port_number
 from .rules_source import RulesSource, told_rules
 from .saving import SaveError, add_save_option, recording
 
@@ -75,12 +75,7 @@ def add(commands: Subparsers) -> None:
         metavar="ADDRESS",
         help="address to listen on (default %(default)s)",
     )
-    parser.add_argument(
-        "--port",
-        type=port_number,
-        default=DEFAULT_PORT,
-        help="port of the first listener (default %(default)s)",
-    )
+    add_port_option(parser)
     add_save_option(parser)
     parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="further arguments for mitmproxy")
 

@@ -7,6 +7,8 @@ Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Conv
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from .shapes import as_list, known
+
 Data: TypeAlias = Mapping[str, Any]
 
 _MEDIA = {"image", "document", "video", "audio"}
@@ -22,10 +24,10 @@ def body(value: Data) -> Data:
     """Convert a request or a response."""
     if "toolConfig" not in value and "output" not in value:
         return value
-    tools, message = _known(value.get("toolConfig")).get("tools"), _known(value.get("output")).get("message")
+    tools, message = known(value.get("toolConfig")).get("tools"), known(value.get("output")).get("message")
     if isinstance(tools, list):
         rest = {name: item for name, item in value.items() if name != "toolConfig"}
-        return {**rest, "tools": [_known(tool).get("toolSpec", tool) for tool in tools]}
+        return {**rest, "tools": [known(tool).get("toolSpec", tool) for tool in tools]}
     if isinstance(message, Mapping):
         return {**message, "stop_reason": value.get("stopReason"), "usage": usage(value.get("usage"))}
     return value
@@ -33,9 +35,8 @@ def body(value: Data) -> Data:
 
 def usage(value: Any) -> Data:
     """Convert token counts."""
-    counts = {_TOKENS.get(name, name): count for name, count in _known(value).items()}
-    details = counts.get("cacheDetails")
-    for each in map(_known, details if isinstance(details, list) else []):
+    counts = {_TOKENS.get(name, name): count for name, count in known(value).items()}
+    for each in map(known, as_list(counts.get("cacheDetails"))):
         if each.get("ttl") == "1h":
             counts["cache_creation"] = {"ephemeral_1h_input_tokens": each.get("inputTokens")}
     return counts
@@ -45,50 +46,50 @@ def part(value: Data) -> Data:
     """Convert a part of a message."""
     if "type" in value or len(value) != 1:
         return value
-    [(kind, inner)] = value.items()
-    known = _known(inner)
+    [(kind, content)] = value.items()
+    inner = known(content)
     match kind:
         case "text" | "json":
-            return {"type": "text", "text": inner}
+            return {"type": "text", "text": content}
         case "toolUse":
-            return {**known, "type": "tool_use", "id": known.get("toolUseId")}
+            return {**inner, "type": "tool_use", "id": inner.get("toolUseId")}
         case "toolResult":
-            failed = known.get("status") == "error"
-            return {**known, "type": "tool_result", "tool_use_id": known.get("toolUseId"), "is_error": failed}
-        case "reasoningContent" if "redactedContent" in known:
-            return {"type": "redacted_thinking", "data": known["redactedContent"]}
+            failed = inner.get("status") == "error"
+            return {**inner, "type": "tool_result", "tool_use_id": inner.get("toolUseId"), "is_error": failed}
+        case "reasoningContent" if "redactedContent" in inner:
+            return {"type": "redacted_thinking", "data": inner["redactedContent"]}
         case "reasoningContent":
-            return {"type": "thinking", "thinking": _known(known.get("reasoningText")).get("text")}
+            return {"type": "thinking", "thinking": known(inner.get("reasoningText")).get("text")}
         case _ if kind in _MEDIA:
-            return _media(kind, known)
+            return _media(kind, inner)
     return value
 
 
 def _media(kind: str, value: Data) -> Data:
-    source = _known(value.get("source"))
-    where = _known(source.get("s3Location")).get("uri")
+    source = known(value.get("source"))
+    where = known(source.get("s3Location")).get("uri")
     shown = {"media_type": value.get("format"), "data": source.get("bytes"), "url": where}
     return {"type": kind, "title": value.get("name"), "source": shown}
 
 
 def events(event: Any) -> list[Any]:
     """Return the events of the Messages API that an event stands for; events of other APIs stay as they are."""
-    known = _known(event)
-    index = known.get("contentBlockIndex")
-    match known.get("type"):
+    told = known(event)
+    index = told.get("contentBlockIndex")
+    match told.get("type"):
         case "messageStart":
-            return [{"type": "message_start", "message": {"role": known.get("role")}}]
+            return [{"type": "message_start", "message": {"role": told.get("role")}}]
         case "contentBlockStart":
-            block = part(_known(known.get("start")))
+            block = part(known(told.get("start")))
             return [{"type": "content_block_start", "index": index, "content_block": block}]
         case "contentBlockDelta":
-            delta = _delta(_known(known.get("delta")))
+            delta = _delta(known(told.get("delta")))
             return [{"type": "content_block_delta", "index": index, "delta": delta}]
         case "messageStop":
-            delta = {"stop_reason": known.get("stopReason")}
+            delta = {"stop_reason": told.get("stopReason")}
             return [{"type": "message_delta", "delta": delta}, {"type": "message_stop"}]
         case "metadata":
-            return [{"type": "message_delta", "usage": usage(known.get("usage"))}]
+            return [{"type": "message_delta", "usage": usage(told.get("usage"))}]
     return [event]
 
 
@@ -96,9 +97,5 @@ def _delta(delta: Data) -> Data:
     if "text" in delta:
         return {"type": "text_delta", "text": delta["text"]}
     if "toolUse" in delta:
-        return {"type": "input_json_delta", "partial_json": _known(delta["toolUse"]).get("input")}
-    return {"type": "thinking_delta", "thinking": _known(delta.get("reasoningContent")).get("text")}
-
-
-def _known(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+        return {"type": "input_json_delta", "partial_json": known(delta["toolUse"]).get("input")}
+    return {"type": "thinking_delta", "thinking": known(delta.get("reasoningContent")).get("text")}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..text.printable import compact, one_line
-from .conversation_parts import known
+from .shapes import known
 
 _MISSED = ("cache_missed_input_tokens", "cache_missed_tokens")
 

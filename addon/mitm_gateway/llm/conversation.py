@@ -14,9 +14,10 @@ from ..wire.addresses import normal_path
 from . import bedrock_converse, gemini
 from .body_kind import declared_kind
 from .calls import identify
-from .conversation_parts import as_list, chat_call, ends, known, part_text, parts_of, section, titled
+from .conversation_parts import chat_call, ends, part_text, parts_of, section, titled
 from .conversation_tools import tool_text
 from .read_body import read
+from .shapes import as_list, known
 
 # Text beyond this is omitted from the middle: the system prompt and the newest messages matter most. A single part has
 # a quarter of it.

@@ -7,6 +7,7 @@ from ..text.bounded_json import parsed
 from ..text.printable import compact, folded, indented, listed, size
 from . import bedrock_converse, gemini
 from .image_size import pixels
+from .shapes import known
 
 # Each line counts as some characters, because it takes time.
 _LINE_WEIGHT = 60
@@ -138,13 +139,3 @@ def _media(kind: str, part: Mapping[str, Any]) -> str:
     else:
         facts = [media, where or source.get("file_id") or part.get("file_id") or "", name]
     return f"{kind.removeprefix('input_').removesuffix('_url')}: {', '.join(compact(fact) for fact in facts if fact)}"
-
-
-def known(value: Any) -> dict[str, Any]:
-    """Return an object, or an empty one instead of anything else."""
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return a list, or an empty one instead of anything else."""
-    return value if isinstance(value, list) else []

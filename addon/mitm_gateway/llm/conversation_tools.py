@@ -5,7 +5,8 @@ from itertools import islice
 from typing import Any
 
 from ..text.printable import compact, folded, indented
-from .conversation_parts import known, section
+from .conversation_parts import section
+from .shapes import known
 
 _SCHEMAS = ("input_schema", "parameters", "inputSchema", "parametersJsonSchema")
 _MAX_DEPTH, _MAX_PARAMETERS = 4, 200

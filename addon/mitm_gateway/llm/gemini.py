@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from .apis import GEMINI_TOKENS
+from .shapes import as_list, known
 
 Data: TypeAlias = Mapping[str, Any]
 
@@ -29,34 +30,30 @@ def _request(value: Data) -> Data:
     if isinstance(messages := found["messages"], list):
         found["messages"] = [_message(message) for message in messages]
     if "system" in found:
-        found["system"] = _known(found["system"]).get("parts", found["system"])
+        found["system"] = known(found["system"]).get("parts", found["system"])
     if isinstance(tools := found.get("tools"), list):
-        found["tools"] = [each for tool in tools for each in _tools(_known(tool))]
+        found["tools"] = [each for tool in tools for each in _tools(known(tool))]
     return found
 
 
 def _message(value: Any) -> Any:
-    message = _known(value)
-    return (
-        {**message, "role": message.get("role", "user"), "content": message.get("parts")}
-        if message
-        else value
-    )
+    if not (message := known(value)):
+        return value
+    return {**message, "role": message.get("role", "user"), "content": message.get("parts")}
 
 
 def _tools(tool: Data) -> list[Any]:
-    named = tool.get("functionDeclarations", tool.get("function_declarations"))
+    named = as_list(tool.get("functionDeclarations", tool.get("function_declarations")))
     built_in = [{"name": name, "parameters": value} for name, value in tool.items() if name[:8] != "function"]
-    return [*(named if isinstance(named, list) else []), *built_in]
+    return [*named, *built_in]
 
 
 def _response(value: Data) -> Data:
-    candidates = value.get("candidates")
-    first = _known(candidates[0]) if isinstance(candidates, list) and candidates else {}
-    blocked = _known(value.get("promptFeedback")).get("blockReason")
+    first = known(next(iter(as_list(value.get("candidates"))), None))
+    blocked = known(value.get("promptFeedback")).get("blockReason")
     found = {
         "model": value.get("modelVersion"),
-        "content": _known(first.get("content")).get("parts"),
+        "content": known(first.get("content")).get("parts"),
         "stop_reason": first.get("finishReason") or blocked,
         "usage": usage(value.get("usageMetadata")),
         "error": value.get("error"),
@@ -66,7 +63,7 @@ def _response(value: Data) -> Data:
 
 def usage(value: Any) -> Data:
     """Convert token counts."""
-    counts, names = _known(value), GEMINI_TOKENS
+    counts, names = known(value), GEMINI_TOKENS
 
     def total(parts: tuple[str, ...]) -> int | None:
         found = [counts[name] for name in parts if isinstance(counts.get(name), int)]
@@ -96,13 +93,9 @@ def part(value: Data) -> Data:
             name = result.get("id") or result.get("name")
             return {"type": "tool_result", "tool_use_id": name, "content": [result.get("response")]}
         case {"inlineData": Mapping() as media}:
-            return _media(
-                media.get("mimeType"), {"media_type": media.get("mimeType"), "data": media.get("data")}
-            )
+            return _media(media, data=media.get("data"))
         case {"fileData": Mapping() as media}:
-            return _media(
-                media.get("mimeType"), {"media_type": media.get("mimeType"), "url": media.get("fileUri")}
-            )
+            return _media(media, url=media.get("fileUri"))
         case {"text": text, "thought": True}:
             return {"type": "thinking", "thinking": text}
         case {"text": text} if value.keys() <= {"text", "thought", "thoughtSignature"}:
@@ -110,14 +103,12 @@ def part(value: Data) -> Data:
     return value
 
 
-def _media(media_type: Any, source: Data) -> Data:
-    return {"type": "image" if str(media_type).startswith("image/") else "file", "source": source}
+def _media(media: Data, **place: Any) -> Data:
+    media_type = media.get("mimeType")
+    kind = "image" if str(media_type).startswith("image/") else "file"
+    return {"type": kind, "source": {"media_type": media_type, **place}}
 
 
 def is_chunk(event: Data) -> bool:
     """Report whether an event is a chunk of a response."""
     return "type" not in event and bool(event.keys() & _RESPONSE)
-
-
-def _known(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

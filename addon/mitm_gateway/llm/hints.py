@@ -34,16 +34,8 @@ _NO_VERSION = re.compile(
 _HTML = re.compile(rb"\s*<(?:!doctype html|html\b)", re.IGNORECASE)
 # Parts of a path in an error that name the variant of a block, not a key of the body.
 _VARIANTS = {
-    "custom",
-    "ephemeral",
-    "text",
-    "image",
-    "document",
-    "thinking",
-    "tool_use",
-    "tool_result",
-    "enabled",
-}
+    "custom", "ephemeral", "text", "image", "document", "thinking", "tool_use", "tool_result", "enabled",
+}  # fmt: skip
 _OTHER_SLOT = {"bearer": "x-api-key", "x-api-key": "bearer", "api-key": "bearer", "x-goog-api-key": "bearer"}
 
 

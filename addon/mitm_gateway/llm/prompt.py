@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import bedrock_converse, gemini
-from .conversation_parts import as_list, known
+from .shapes import as_list, known
 
 # Members that move from request to request and are no part of the prompt.
 _MARKS = ("cache_control", "cachePoint")

@@ -15,7 +15,7 @@ from .prompt import Digest, Prompt
 _BEFORE, _SHOWN, _MAX_NAMES = 24, 72, 12
 _Text: TypeAlias = "str | array[int]"  # Python 3.11 cannot evaluate it
 _Both: TypeAlias = tuple[Prompt, Prompt] | None
-_NUMBERS = (
+_NUMBERS = [
     "no",
     "one",
     "two",
@@ -29,7 +29,7 @@ _NUMBERS = (
     "ten",
     "eleven",
     "twelve",
-)
+]
 
 
 @dataclass(frozen=True, slots=True)

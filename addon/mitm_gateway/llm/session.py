@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .conversation_parts import known
+from .shapes import known
 
 # Claude Code, Codex (three spellings), opencode, and names that several gateways and clients share.
 SESSION_HEADERS = (
@@ -30,19 +30,12 @@ Get: TypeAlias = Callable[[str], str | None]
 
 def session_in_headers(get: Get) -> str | None:
     """Return the session that headers name; `get` returns the value of a header by its lower-case name."""
-    return _first(get, SESSION_HEADERS)
+    return next(filter(None, map(get, SESSION_HEADERS)), None)
 
 
 def agent_in_headers(get: Get) -> str | None:
     """Return the agent of a session that headers name."""
-    return _first(get, AGENT_HEADERS)
-
-
-def _first(get: Get, names: tuple[str, ...]) -> str | None:
-    for name in names:
-        if value := get(name):
-            return value
-    return None
+    return next(filter(None, map(get, AGENT_HEADERS)), None)
 
 
 def session_in_body(body: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from ..text.bounded_json import parsed
 from . import gemini
+from .shapes import as_list, known
 
 Data: TypeAlias = dict[str, Any]
 
@@ -95,14 +96,14 @@ class Assembly:
         if kind == "message_start" and isinstance(event.get("message"), Mapping):
             self._response.update(event["message"])
             self._response["content"] = []
-            self._usage = _known(event["message"].get("usage"))
+            self._usage = _set(event["message"].get("usage"))
         elif kind == "content_block_start" and isinstance(event.get("content_block"), Mapping):
             block = dict(event["content_block"])
             self._response.setdefault("content", [])
             self._blocks[str(event.get("index"))] = block
         elif kind == "message_delta":
-            self._response.update(_known(event.get("delta")))
-            self._usage.update(_known(event.get("usage")))
+            self._response.update(_set(event.get("delta")))
+            self._usage.update(_set(event.get("usage")))
             if "diagnostics" in event:
                 self._response["diagnostics"] = event["diagnostics"]
         elif kind == "message_stop":
@@ -117,21 +118,21 @@ class Assembly:
         self._response.update({key: chunk[key] for key in ("model", "usage", "error") if chunk.get(key)})
         if self._choice is None:
             self._choice = {}
-        for choice in _list(chunk["choices"]):
+        for choice in as_list(chunk["choices"]):
             if not isinstance(choice, Mapping):
                 continue
             if choice.get("finish_reason"):
                 self._choice["finish_reason"] = choice["finish_reason"]
                 self._is_complete = True
-            delta = _known(choice.get("delta"))
+            delta = _set(choice.get("delta"))
             for name in ("content", "reasoning_content", "reasoning", "refusal"):
                 self._grow("message", name, delta.get(name))
-            for call in _list(delta.get("tool_calls")):
-                self._add_call(_known(call))
+            for call in as_list(delta.get("tool_calls")):
+                self._add_call(_set(call))
 
     def _add_call(self, call: dict[str, Any]) -> None:
         key = ("call", str(call.get("index")))
-        function = _known(call.get("function"))
+        function = _set(call.get("function"))
         block = self._blocks.setdefault(key, {})
         block["id"] = call.get("id") or block.get("id")
         self._grow(key, "name", function.get("name"))
@@ -141,9 +142,9 @@ class Assembly:
 
     def _add_gemini_chunk(self, chunk: Mapping[str, Any]) -> None:
         response = dict(gemini.body(chunk))
-        self._usage.update(_known(response.pop("usage", None)))
-        for part in _list(response.pop("content", None)):
-            self._add_part(gemini.part(_known(part)))
+        self._usage.update(_set(response.pop("usage", None)))
+        for part in as_list(response.pop("content", None)):
+            self._add_part(gemini.part(_set(part)))
         self._response.setdefault("content", [])
         self._response.update(response)
         self._is_complete |= "stop_reason" in response or "error" in response
@@ -165,20 +166,15 @@ class Assembly:
         if kind in _GROWING:
             self._grow(key, _GROWING[kind], event.get("delta"))
         elif kind == "response.output_item.added":
-            self._blocks[key] = _known(event.get("item"))
+            self._blocks[key] = _set(event.get("item"))
         elif isinstance(event.get("response"), Mapping):
             self._response.update(event["response"])
             self._is_complete |= kind in ("response.completed", "response.incomplete", "response.failed")
 
 
-def _known(value: Any) -> dict[str, Any]:
-    return (
-        {name: item for name, item in value.items() if item is not None} if isinstance(value, Mapping) else {}
-    )
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _set(value: Any) -> Data:
+    """Return the members of an object that have a value."""
+    return {name: item for name, item in known(value).items() if item is not None}
 
 
 def _whole_input(block: Data) -> Data:

@@ -33,17 +33,9 @@ _NAME = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _MODEL = re.compile(r"[\w.:/@+ \[\]()-]{1,256}", re.ASCII)
 # An event without one of these keys has nothing to report.
 _KEYS = (
-    "usage",
-    "usageMetadata",
-    "model",
-    "modelVersion",
-    "stop_reason",
-    "finish_reason",
-    "finishReason",
-    "blockReason",
-    "interaction",
-    "error",
-)
+    "usage", "usageMetadata", "model", "modelVersion", "stop_reason", "finish_reason", "finishReason", "blockReason",
+    "interaction", "error",
+)  # fmt: skip
 _find_mark = re.compile(b"|".join(f'"{key}"'.encode() for key in _KEYS)).search
 # Other tiers, regions and speeds have other prices, and so have tokens of sound.
 _STANDARD_TIERS = (None, "standard", "default", "auto", "global", "not_available")

@@ -63,7 +63,8 @@ def mistake_of(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Mista
     loc, kind = error["loc"], error["type"]
     if kind == "extra_forbidden":
         key = str(written[-1])
-        text = f"unknown key {shown(key)}{_where(loc[:-1], data)}{_instead(loc[:-1], key)}"
+        where = f" in {_place(loc[:-1], data)}" if loc[:-1] else ""
+        text = f"unknown key {shown(key)}{where}{_instead(loc[:-1], key)}"
         return Mistake(loc, text, at_key=True)
     if kind == "missing":
         return Mistake(loc[:-1], _missing(loc, data))
@@ -118,9 +119,7 @@ def quoted(loc: Loc) -> str:
 def _missing(loc: Loc, data: dict[str, Any]) -> str:
     required = _REQUIRED.get(str(loc[-1]))
     expected = f"; expected {required}" if required else ""
-    owner = _owner(loc[:-1], data)
-    subject = f"{_subject(loc[:-1], data)} of {owner}" if owner else _subject(loc[:-1], data)
-    return f'{subject} has no "{loc[-1]}"{expected}'
+    return f'{_place(loc[:-1], data)} has no "{loc[-1]}"{expected}'
 
 
 def _not_one_of(loc: Loc, data: dict[str, Any], error: ErrorDetails) -> str:
@@ -198,19 +197,10 @@ def _owner(loc: Loc, data: dict[str, Any]) -> str:
             return ""
 
 
-def _where(loc: Loc, data: dict[str, Any]) -> str:
-    """Return the place of a key, with a leading space; empty at the top of the file."""
-    match loc:
-        case ():
-            return ""
-        case ("credentials", name):
-            return f" in credential {shown(str(name))}"
-        case ("rules", int() as number):
-            return f" in {rule_name(data['rules'][number])}"
-        case ("rules", int() as number, *_, last):
-            return f' in "{last}" of {rule_name(data["rules"][number])}'
-        case _:
-            return f' in "{loc[-1]}"'
+def _place(loc: Loc, data: dict[str, Any]) -> str:
+    """Return a part as messages call it, with the rule or credential that contains it."""
+    owner = _owner(loc, data)
+    return f"{_subject(loc, data)} of {owner}" if owner else _subject(loc, data)
 
 
 def _subject(loc: Loc, data: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from ..common import FAULT, OK, Subparsers, add_rules_option, examples
-from ..parser import port_number
+from ...text.printable import counted
+from ..common import DEFAULT_PORT, FAULT, OK, Subparsers, add_rules_option, examples, port_number
 from . import client, network, options, patches, programs, rules, trust, upstreams
 from .finding import Fault, Findings, Good, Note, Subject
 
@@ -21,7 +21,9 @@ def add(commands: Subparsers) -> None:
     )
     parser.set_defaults(run=run)
     add_rules_option(parser)
-    parser.add_argument("--port", type=port_number, default=8080, help="port that the gateway will use")
+    parser.add_argument(
+        "--port", type=port_number, default=DEFAULT_PORT, help="port that the gateway will use"
+    )
     parser.add_argument(
         "--patches", action="store_true", help="list each change to mitmproxy, and the defect that it fixes"
     )
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"FAULT  {text}\n       fix: {fix}")
             case Note(text, advice):
                 print(f"note   {text}\n       advice: {advice}")
-    print(f"{faults} {'fault' if faults == 1 else 'faults'} found" if faults else "no faults found")
+    print(f"{counted(faults, 'fault')} found" if faults else "no faults found")
     return FAULT if faults else OK
 
 
