@@ -185,8 +185,8 @@ class HostPattern:
         try:
             # A star is not valid in a name, so the rest is checked with a letter instead.
             checked = _labels(normal_host(labels.replace("*", "x")))
-        except AmbiguousHost as fault:
-            raise ValueError(fault.reason) from None
+        except AmbiguousHost:
+            raise
         except ValueError:
             raise ValueError(_SEVERAL_HOSTS if "," in text else _NOT_A_HOST) from None
         if below and _is_address(checked[-1]):

@@ -34,18 +34,12 @@ _VERSION = re.compile(r"/v[0-9]++[a-z0-9]*+")
 class AmbiguousHost(ValueError):
     """A host name that IDNA 2003 and current clients (UTS 46) read as two different names.
 
-    `ascii_form` is the clients' reading, as far as it is known.
+    The text names the clients' reading, as far as it is known: that spelling is understood everywhere.
     """
 
     def __init__(self, ascii_form: str | None) -> None:
-        super().__init__("not one host name: programs read it in two ways")
-        self.ascii_form = ascii_form
-
-    @property
-    def reason(self) -> str:
-        """The fault of a rule with this name, and the spelling that is understood everywhere."""
-        spelling = f'"{self.ascii_form}"' if self.ascii_form else "its ASCII form (xn--…)"
-        return f"has a host that programs read in two ways; expected {spelling}"
+        spelling = f'"{ascii_form}"' if ascii_form else "its ASCII form (xn--…)"
+        super().__init__(f"has a host that programs read in two ways; expected {spelling}")
 
 
 @remember_short
@@ -256,8 +250,8 @@ class Upstream:
             raise ValueError('has a query or fragment; expected "https://host[:port][/base]"')
         try:
             authority = parse_authority(name)
-        except AmbiguousHost as fault:
-            raise ValueError(fault.reason) from None
+        except AmbiguousHost:
+            raise
         except ValueError:
             raise ValueError('has no valid host or port; expected "https://host[:port][/base]"') from None
         base = (slash + path).rstrip("/")

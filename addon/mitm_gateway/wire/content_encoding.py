@@ -45,19 +45,11 @@ Codec = Callable[[bytes, int], Iterator[bytes]]
 
 
 class DecodingError(ValueError):
-    """Raised if a body cannot be decoded; the text is a short reason for the client."""
+    """A body that cannot be decoded; the text is a short reason for the client."""
 
 
 class TooLarge(DecodingError):
-    """Raised if the decoded body would exceed the limit."""
-
-
-class UnknownEncoding(DecodingError):
-    """Raised if a coding is unknown, or if there are too many."""
-
-
-class Corrupt(DecodingError):
-    """Raised if the data is cut off, damaged, or followed by something else."""
+    """A body that would exceed the limit."""
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
@@ -78,7 +70,7 @@ def decode_in_turns(data: bytes, encoding: str, limit: int) -> Turns[bytes]:
 def decode_prefix(data: bytes, encoding: str, limit: int) -> bytes:
     """Return as much as can be decoded of a body that may be cut off or damaged, up to `limit` bytes.
 
-    Raises only `UnknownEncoding`: then there is nothing to show.
+    Raises DecodingError for a coding that is not known: then there is nothing to show.
     """
     for codec in _codecs(encoding):
         data = _collect_prefix(codec, data, limit)
@@ -90,9 +82,9 @@ def _codecs(encoding: str) -> list[Codec]:
     names = [name.strip().lower() for name in encoding.split(",")]
     codings = [name for name in reversed(names) if name not in ("", "identity")]
     if len(codings) > MAX_CODINGS:
-        raise UnknownEncoding(f"the body has more than {MAX_CODINGS} content encodings")
+        raise DecodingError(f"the body has more than {MAX_CODINGS} content encodings")
     if not all(name in _CODECS for name in codings):
-        raise UnknownEncoding(f"the content encoding is not one of {', '.join(_CODECS)}")
+        raise DecodingError(f"the content encoding is not one of {', '.join(_CODECS)}")
     return [_CODECS[name] for name in codings]
 
 
@@ -145,16 +137,16 @@ def _inflate(data: bytes, wbits: int, max_members: int) -> Iterator[bytes]:
                 inflater = zlib.decompressobj(wbits)
                 members += 1
             if members > max_members:
-                raise Corrupt("the compressed body has trailing data")
+                raise DecodingError("the compressed body has trailing data")
             try:
                 piece = inflater.decompress(rest, _PIECE)
             except zlib.error:
-                raise Corrupt("the compressed body is damaged") from None
+                raise DecodingError("the compressed body is damaged") from None
             yield piece
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             full = len(piece) == _PIECE and not inflater.eof
     if not inflater.eof:
-        raise Corrupt("the compressed body is cut off")
+        raise DecodingError("the compressed body is cut off")
 
 
 def _gzip(data: bytes, _limit: int) -> Iterator[bytes]:
@@ -183,9 +175,9 @@ def _brotli(data: bytes, _limit: int) -> Iterator[bytes]:
         while not decoder.is_finished() and (piece := decoder.process(b"")):
             yield piece
     except brotli.error:
-        raise Corrupt("the compressed body is damaged or has trailing data") from None
+        raise DecodingError("the compressed body is damaged or has trailing data") from None
     if not decoder.is_finished():
-        raise Corrupt("the compressed body is cut off")
+        raise DecodingError("the compressed body is cut off")
 
 
 def _brotli_sliced(decoder: Any, data: bytes) -> Iterator[bytes]:
@@ -210,14 +202,14 @@ def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
                 frame = new_frame()
                 frames += 1
             if frames > MAX_GZIP_MEMBERS:
-                raise Corrupt("the compressed body has too many frames")
+                raise DecodingError("the compressed body has too many frames")
             try:
                 yield frame.decompress(rest)
             except fault:
-                raise Corrupt("the compressed body is damaged or has trailing data") from None
+                raise DecodingError("the compressed body is damaged or has trailing data") from None
             rest = frame.unused_data if frame.eof else b""
     if not frame.eof:
-        raise Corrupt("the compressed body is cut off")
+        raise DecodingError("the compressed body is cut off")
 
 
 def _zstd_frames(window: int) -> tuple[Callable[[], Any], type[Exception]]:

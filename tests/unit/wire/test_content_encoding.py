@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from mitm_gateway.wire.content_encoding import (
     MAX_GZIP_MEMBERS,
-    Corrupt,
     DecodingError,
     TooLarge,
-    UnknownEncoding,
     decode,
     decode_in_turns,
     decode_prefix,
@@ -82,12 +80,12 @@ def test_a_list_is_decoded_from_its_end() -> None:
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, rot13", "gzip;q=1", "gzip," * 6 + "gzip"])
 def test_an_unknown_coding_or_too_many_are_refused(encoding: str) -> None:
-    with pytest.raises(UnknownEncoding):
+    with pytest.raises(DecodingError, match="content encoding"):
         decode(gzipped(PLAIN), encoding, MIB)
 
 
 def test_an_unknown_coding_is_not_quoted_back() -> None:
-    with pytest.raises(UnknownEncoding) as caught:
+    with pytest.raises(DecodingError) as caught:
         decode(PLAIN, "sk-ant-secret", MIB)
     assert str(caught.value) == "the content encoding is not one of gzip, x-gzip, deflate, br, zstd"
 
@@ -103,20 +101,20 @@ def test_a_body_of_exactly_the_limit_passes_and_one_byte_more_does_not(encoding:
 @table("cut", [1, 10, len(PLAIN)])
 def test_a_cut_off_body_is_corrupt(encoding: str, encode: Encode, cut: int) -> None:
     data = encode(PLAIN)
-    with pytest.raises(Corrupt):
+    with pytest.raises(DecodingError, match="compressed"):
         decode(data[: max(1, len(data) - cut)], encoding, MIB)
 
 
 @table(("encoding", "encode"), CODECS)
 @table("junk", [b"x", b"\0", b"junk" * 50_000])
 def test_trailing_data_is_corrupt(encoding: str, encode: Encode, junk: bytes) -> None:
-    with pytest.raises(Corrupt):
+    with pytest.raises(DecodingError, match="compressed"):
         decode(encode(PLAIN) + junk, encoding, MIB)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate"])
 def test_plain_text_under_a_coding_is_corrupt(encoding: str) -> None:
-    with pytest.raises(Corrupt):
+    with pytest.raises(DecodingError, match="compressed"):
         decode(PLAIN, encoding, MIB)
 
 
@@ -133,7 +131,7 @@ def test_several_members_are_one_body(encoding: str, encode: Encode) -> None:
 @pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
 def test_a_flood_of_empty_members_is_refused(encoding: str, encode: Encode) -> None:
     assert decode(encode(b"") * MAX_GZIP_MEMBERS, encoding, MIB) == b""
-    with pytest.raises(Corrupt):
+    with pytest.raises(DecodingError, match="compressed"):
         decode(encode(b"") * (MAX_GZIP_MEMBERS + 1), encoding, MIB)
 
 
@@ -170,7 +168,7 @@ def test_a_zstd_window_beyond_the_limit_is_refused() -> None:
     params = zstandard.ZstdCompressionParameters(window_log=27)
     writer = zstandard.ZstdCompressor(compression_params=params).compressobj()
     data = writer.compress(PLAIN) + writer.flush()
-    with pytest.raises(Corrupt):
+    with pytest.raises(DecodingError, match="compressed"):
         decode(data, "zstd", MIB)
     assert decode(data, "zstd", 128 * MIB) == PLAIN
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...text.printable import counted
 from ..common import DEFAULT_PORT, FAULT, OK, Subparsers, add_rules_option, examples, port_number
-from . import client, network, options, patches, programs, rules, trust, upstreams
+from . import clients, network, options, patches, rules, trust, upstreams
 from .finding import Fault, Findings, Good, Note, Subject
 
 
@@ -64,9 +64,9 @@ def findings(subject: Subject) -> Findings:
         yield from network.check_exceptions(ruleset, subject)
         yield from rules.check_exposure(ruleset)
         yield from upstreams.check(ruleset, subject)
-        yield from programs.check(ruleset, subject)
+        yield from clients.check_programs(ruleset, subject)
     yield from trust.check(subject)
     yield from network.check_port(subject)
     yield from trust.check_version(subject)
     yield from patches.check(subject)
-    yield from client.check(subject)
+    yield from clients.check_claude_code(subject)
