@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
+from h11 import _receivebuffer
 from hpack import Encoder
 from hyperframe.frame import HeadersFrame, SettingsFrame
 from hypothesis import given
@@ -87,6 +89,24 @@ async def test_an_http1_head_up_to_128_kib_is_served_and_a_larger_one_is_431(
 async def test_an_endless_http1_head_is_431_at_once(context: taddons.context, head: bytes) -> None:
     refused = await sent(context, head, 65536, **TUNNEL)
     assert refused.got.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_no_byte_of_an_unfinished_http1_head_is_searched_twice(
+    context: taddons.context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = 0
+
+    def search(data: bytes, start: int, end: int | None = None) -> None:
+        nonlocal searched
+        searched += len(data) - start
+
+    for owner, name in ((heads, "_HEAD_END"), (_receivebuffer, "blank_line_regex")):
+        monkeypatch.setattr(owner, name, SimpleNamespace(search=search))
+    head = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 900 + b"X-A: " + b"a" * (120 << 10)
+    connection = await sent(context, head, 4096, **TUNNEL)
+    assert heads.has_unfinished_head(connection.client)
+    assert searched <= len(head)
+    await connection.close()
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0", "9.9"])

@@ -23,11 +23,13 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import SimpleConnectionHandler
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.patches.safety import heads
 from mitm_gateway.patches.speed import sockets
 from support.patched import applied
 
 CLIENT = tflow.tclient_conn
 UPSTREAM = tflow.tserver_conn
+LAST_TURNS = sockets.Turns(lambda: False)
 
 
 class Handler:
@@ -66,7 +68,7 @@ class Peer:
         self.reader, self.writer = await self.served
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sockets.DirectReader(self.handler, self.connection, reader, writer, self.turns)
+        sockets.DirectReader(self.handler, self.connection, reader, writer, self.turns, LAST_TURNS)
         self.served.set_result((reader, writer))
 
     async def close(self) -> None:
@@ -181,6 +183,14 @@ async def test_requests_wait_for_events_only_while_a_response_streams(
         one.client.write(b"one")
         two.client.write(b"two")
         assert await upstream.handler.next(3) == order
+
+
+async def test_the_rest_of_long_heads_waits_for_the_first_pieces_of_others() -> None:
+    async with peers(CLIENT, CLIENT, CLIENT, has_streams=False) as made:
+        for each, data in zip(made, (b"rest", b"rest", b"first"), strict=True):
+            setattr(each.connection, heads._UNFINISHED, data == b"rest")
+            each.client.write(data)
+        assert await made[0].handler.next(3) == [b"first", b"rest", b"rest"]
 
 
 async def test_a_request_whose_upstream_has_been_reached_waits_for_events_too() -> None:

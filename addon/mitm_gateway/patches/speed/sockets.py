@@ -20,11 +20,14 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from ..patch import Patches, Unexpected, expect
 from ..safety.frames import has_waiting_frames
 from ..safety.framing import divided
+from ..safety.heads import has_unfinished_head
 
 # Pieces up to this total are joined; copying more takes longer than a second write.
 _JOINED_BYTES = 128 << 10
 # A peer's next piece is smaller if this one took longer than a turn: hostile events take a microsecond a byte.
-_TURN_S, _LEAST_BYTES, _FIRST_BYTES, _MOST_BYTES = 0.004, 4 << 10, 128 << 10, 256 << 10
+_TURN_S, _LEAST_BYTES, _MOST_BYTES = 0.004, 4 << 10, 256 << 10
+# The first piece of a client is a head.
+_FIRST_OF_CLIENT, _FIRST_OF_SERVER = 16 << 10, 128 << 10
 # Flags are compared as numbers, because the operators of enum.Flag are slow.
 _CAN_READ = ConnectionState.CAN_READ.value
 
@@ -32,17 +35,25 @@ _CAN_READ = ConnectionState.CAN_READ.value
 def direct_reads(patches: Patches) -> None:
     """Pass received data to the layers at once, without a buffer and a waiting task."""
     handler = server.ConnectionHandler
-    original, take = handler.handle_connection, handler.server_event
+    begin, original, take = handler.handle_client, handler.handle_connection, handler.server_event
+    expect(begin, "self")
     expect(original, "self", "connection")
     expect(take, "self", "event")
     reader = asyncio.StreamReader()
     reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
-    turns = Turns(patches.gateway.has_streams)
+    turns, last_turns = Turns(patches.gateway.has_streams), Turns(lambda: False)
+
+    async def handle_client(self: Any) -> None:
+        writer = self.transports[self.client].writer
+        if isinstance(writer, asyncio.StreamWriter):
+            # Before Python 3.12 the first piece arrives before `handle_connection` begins.
+            writer.transport.max_size = _FIRST_OF_CLIENT  # type: ignore[attr-defined]
+        await begin(self)
 
     async def handle_connection(self: Any, connection: Any) -> None:
         io = self.transports[connection]
         if isinstance(io.reader, asyncio.StreamReader) and isinstance(io.writer, asyncio.StreamWriter):
-            DirectReader(self, connection, io.reader, io.writer, turns)
+            DirectReader(self, connection, io.reader, io.writer, turns, last_turns)
         await original(self, connection)
 
     async def server_event(self: Any, event: events.Event) -> None:
@@ -58,6 +69,7 @@ def direct_reads(patches: Patches) -> None:
                 raise
         await take(self, event)
 
+    patches.set(handler, "handle_client", handle_client)
     patches.set(handler, "handle_connection", handle_connection)
     patches.set(handler, "server_event", server_event)
 
@@ -118,8 +130,10 @@ class DirectReader(asyncio.Protocol):
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         turns: Turns,
+        last_turns: Turns,
     ) -> None:
         self._turns = turns if isinstance(connection, Client) else None
+        self._last_turns = last_turns
         self._handler = handler
         self._connection = connection
         self._reader = reader
@@ -128,16 +142,20 @@ class DirectReader(asyncio.Protocol):
         self._draining: asyncio.Future[None] | None = None
         for name in ("connection_lost", "eof_received", "pause_writing", "resume_writing"):
             setattr(self, name, getattr(self._stream, name))
-        self._read_at_most(_FIRST_BYTES)
+        self._read_at_most(_FIRST_OF_CLIENT if self._turns else _FIRST_OF_SERVER)
         writer.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
-        """Handle a piece now or, if a client sent it, in its turn; until then no more is read."""
-        if self._turns is None or not self._turns.must_wait:
+        """Handle a piece now or, if a client sent it, in its turn; until then no more is read.
+
+        The rest of a long head has turns of its own: hundreds of them delay no client that connects.
+        """
+        turns, is_rest = self._turns, has_unfinished_head(self._connection)
+        if turns is None or not (is_rest or turns.must_wait):
             self._handle(data)
             return
         self._transport.pause_reading()
-        self._turns.add(partial(self._resume_with, data))
+        (self._last_turns if is_rest else turns).add(partial(self._resume_with, data))
 
     def _resume_with(self, data: bytes) -> None:
         self._transport.resume_reading()
