@@ -35,14 +35,27 @@ def script_path() -> Path:
     return Path(__file__).resolve().parent.parent / "script" / "gateway.py"
 
 
-def ca_certificate() -> Path:
-    """Return the CA certificate that an intercepting gateway signs with."""
-    return Path.home() / ".mitmproxy" / "mitmproxy-ca-cert.pem"
+def ca_certificate(folder: Path | None = None) -> Path:
+    """Return the CA certificate that an intercepting gateway signs with, in mitmproxy's folder."""
+    return (folder or Path.home() / ".mitmproxy") / "mitmproxy-ca-cert.pem"
 
 
 def add_rules_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a rules file."""
-    parser.add_argument("--rules", type=Path, metavar="FILE", help=f"rules file (default {default_rules()})")
+    parser.add_argument(
+        "--rules", type=Path, metavar="FILE", action=_Once, help=f"rules file (default {default_rules()})"
+    )
+
+
+class _Once(argparse.Action):
+    """An option with one value: the first of two files would be ignored without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option} is given twice; expected one file")
+        setattr(namespace, self.dest, values)
 
 
 def add_port_option(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,6 @@ class GatewayProcess:
         verbose: bool = False,
     ) -> None:
         self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         package = str(Path(__file__).resolve().parents[2])
         tool = "mitmweb" if web else "mitmdump"
         words = [tool, "verbose" if verbose else "quiet", str(listeners), *arguments]

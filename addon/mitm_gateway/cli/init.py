@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..rules import presets
 from .common import FAULT, OK, Subparsers, default_rules, examples, say
-from .presets import COMMENT_WIDTH, unknown_preset
+from .presets import COMMENT_WIDTH
 from .saving import whole_file
 
 
@@ -19,7 +19,8 @@ def add(commands: Subparsers) -> None:
         epilog=examples("init litellm", "init github-copilot --rules copilot.yaml"),
     )
     parser.set_defaults(run=run)
-    parser.add_argument("preset", metavar="PRESET", help=", ".join(presets.names()))
+    names = presets.names()
+    parser.add_argument("preset", metavar="PRESET", choices=names, help=", ".join(names))
     parser.add_argument(
         "--rules", type=Path, metavar="FILE", help=f"file to write (default {default_rules()})"
     )
@@ -28,8 +29,6 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file and print the next commands."""
-    if arguments.preset not in presets.names():
-        return unknown_preset(arguments.preset)
     path: Path = arguments.rules or default_rules()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:

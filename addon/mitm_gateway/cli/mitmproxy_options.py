@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +44,15 @@ def add_proxy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log connections as mitmproxy does")
 
 
+# The command line of mitmproxy sets these, which overrides `--set`.
+_SETTLED = {
+    "gateway_rules": "--rules FILE",
+    "listen_port": "`mitm-gateway serve --port PORT`",
+    "listen_host": "`mitm-gateway serve --listen-host ADDRESS`",
+    "mode": '--intercept, `mitm-gateway serve --host HOST`, or `mitmdump -s "$(mitm-gateway script)" --mode MODE`',
+}
+
+
 def option_fault(assignments: Sequence[str]) -> str | None:
     """Return what is wrong with the `--set` options; mitmproxy would not start, or ignore them, without a message."""
     if not assignments:
@@ -56,8 +67,8 @@ def option_fault(assignments: Sequence[str]) -> str | None:
             return f'--set "{assignment}" has no name; expected NAME=VALUE'
         if not equals:
             return f'--set "{name}" has no value; expected NAME=VALUE'
-        if name == "gateway_rules":
-            return "--set gateway_rules: expected --rules FILE instead"
+        if name in _SETTLED:
+            return f"--set {name}: expected {_SETTLED[name]} instead"
         if name.startswith("gateway") and name not in known:
             hint = did_you_mean(name, known) or f"; expected one of {', '.join(known)}"
             return f'unknown option "{name}"{hint}'
@@ -70,13 +81,32 @@ def option_fault(assignments: Sequence[str]) -> str | None:
     return None
 
 
-_CONFIG = Path("~/.mitmproxy/config.yaml")
+def settings_folder(assignments: Sequence[str]) -> Path:
+    """Return mitmproxy's folder for its configuration and its certificate authority."""
+    named = [value for name, _, value in (each.partition("=") for each in assignments) if name == "confdir"]
+    return Path(named[-1] if named else "~/.mitmproxy").expanduser()
+
+
+def settings_fault(assignments: Sequence[str]) -> str | None:
+    """Return why mitmproxy would end with a traceback because of its folder."""
+    folder = settings_folder(assignments)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_usable = (folder / "mitmproxy-ca.pem").exists() or os.access(folder, os.W_OK)
+        reason = None if is_usable else os.strerror(errno.EACCES)
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+    if reason is not None:
+        return f"{folder}: {reason}; mitmproxy keeps its certificates there, or in --set confdir=FOLDER"
+    return config_fault(folder / "config.yaml")
+
+
 _MISTYPED = re.compile(r"for (\w+), but got")
 
 
-def config_fault(file: Path = _CONFIG) -> str | None:
+def config_fault(file: Path) -> str | None:
     """Return what is wrong with mitmproxy's configuration; mitmproxy would end with a traceback."""
-    if not (file := file.expanduser()).is_file():
+    if not file.is_file():
         return None
     from mitmproxy import exceptions, options, optmanager
 

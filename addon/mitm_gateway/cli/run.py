@@ -20,9 +20,10 @@ from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_
 from .gateway_process import GatewayError, GatewayProcess, free_ports
 from .mitmproxy_options import (
     add_proxy_options,
-    config_fault,
     mitmproxy_arguments,
     option_fault,
+    settings_fault,
+    settings_folder,
     upstream_trust,
 )
 from .rules_source import RulesSource, find_rules, rules_line
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.client[1:] if arguments.client[:1] == ["--"] else arguments.client
     if not command:
         return wrong_usage("the client is missing; expected one as in `mitm-gateway run claude`")
-    if fault := config_fault() or option_fault(arguments.set):
+    if fault := option_fault(arguments.set) or settings_fault(arguments.set):
         return wrong_usage(fault)
     if (program := shutil.which(command[0])) is None:
         say(f"{command[0]}: no such program")
@@ -84,7 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
     hosts = environment.reachable(client, covered_hosts(source.ruleset, os.environ))
     if not arguments.intercept and not hosts:
         return wrong_usage(_no_listener(client, command[0]))
-    log = arguments.log or new_log(os.environ)
+    try:
+        log = arguments.log or new_log(os.environ)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as fault:
+        say(f"{fault.filename}: {fault.strerror}; the gateway's log is written there, or to --log FILE")
+        return FAULT
     try:
         with (
             tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder,
@@ -107,7 +113,6 @@ def _recording(arguments: argparse.Namespace, log: Path) -> Path | None:
         return arguments.save  # type: ignore[no-any-return]
     if any(assignment.startswith("save_stream_file=") for assignment in arguments.set):
         return None
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return log.with_suffix(RECORDING)
 
 
@@ -154,6 +159,10 @@ class _Session:
     save: Sequence[str]
 
     @property
+    def _ca(self) -> Path:
+        return ca_certificate(settings_folder(self.arguments.set))
+
+    @property
     def requests(self) -> LoggedRequests:
         """The requests that the gateway logs, in the user's file if there is one."""
         named = [value for name, _, value in (each.partition("=") for each in self.arguments.set)
@@ -168,7 +177,7 @@ class _Session:
             ports = free_ports(1 if self.arguments.intercept else len(self.hosts))
             with self._start(file, secrets, ports) as gateway:
                 try:
-                    gateway.wait_until_ready(ca_certificate() if self.arguments.intercept else None)
+                    gateway.wait_until_ready(self._ca if self.arguments.intercept else None)
                 except GatewayError:
                     if attempt < _STARTS and gateway.lost_a_port():
                         continue
@@ -196,7 +205,7 @@ class _Session:
             changes = environment.reverse(ruleset, self.client, listeners, os.environ, secrets)
             return changes.in_folder(config_folder())
         bundle = self.folder / "ca-bundle.pem"
-        bundle.write_bytes(ca_bundle(ca_certificate(), os.environ))
+        bundle.write_bytes(ca_bundle(self._ca, os.environ))
         return environment.intercept(ruleset, self.client, urls[0], bundle, os.environ, secrets)
 
 

@@ -32,9 +32,10 @@ from .console import call_when_ready, tune_log
 from .gateway_process import is_written
 from .mitmproxy_options import (
     add_proxy_options,
-    config_fault,
     mitmproxy_arguments,
     option_fault,
+    settings_fault,
+    settings_folder,
     upstream_trust,
 )
 from .mitmproxy_process import run_tool
@@ -82,7 +83,7 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; return mitmproxy's exit status."""
-    if fault := config_fault() or option_fault(arguments.set) or _stray(arguments):
+    if fault := option_fault(arguments.set) or _stray(arguments) or settings_fault(arguments.set):
         return wrong_usage(fault)
     source = told_rules(arguments, demo=True)
     hosts = served_hosts(source.ruleset, arguments.host)
@@ -96,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
         return FAULT
     tune_log(verbose=arguments.verbose)
     say_ready = partial(_say_ready, arguments, source.ruleset, hosts)
-    call_when_ready(len(modes), partial(_once_trusted, say_ready) if arguments.intercept else say_ready)
+    ca = ca_certificate(settings_folder(arguments.set))
+    call_when_ready(len(modes), partial(_once_trusted, say_ready, ca) if arguments.intercept else say_ready)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="mitm-gateway-") as folder,
@@ -177,12 +179,12 @@ def reverse_modes(hosts: Sequence[CoveredHost], port: int) -> list[str]:
     return [f"reverse:https://{target.host}@{port + number}" for number, target in enumerate(hosts)]
 
 
-def _once_trusted(then: Callable[[], None], attempts: int = 100) -> None:
+def _once_trusted(then: Callable[[], None], ca: Path, attempts: int = 100) -> None:
     """Call back once the CA certificate is there that clients must trust: mitmproxy writes it after it listens."""
-    if is_written(ca_certificate()) or not attempts:
+    if is_written(ca) or not attempts:
         then()
     else:
-        asyncio.get_running_loop().call_later(0.05, _once_trusted, then, attempts - 1)
+        asyncio.get_running_loop().call_later(0.05, _once_trusted, then, ca, attempts - 1)
 
 
 def _say_ready(arguments: argparse.Namespace, ruleset: RuleSet, hosts: Sequence[CoveredHost]) -> None:
