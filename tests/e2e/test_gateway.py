@@ -71,6 +71,24 @@ def test_unmatched_requests_that_pass_a_reverse_listener_name_the_target(
     assert list(target.requests[0].headers) == [("Host", f"127.0.0.1:{target.port}"), ("X-A", "1")]
 
 
+def test_a_whole_url_at_a_reverse_listener_is_a_path_for_the_upstream(
+    recorder: StartRecorder, mitmdump: StartMitmdump
+) -> None:
+    target, upstream = recorder(Reply(200, b"target")), recorder(json_reply(message()))
+    text = rules(upstream) + "unmatched: pass\n"
+    proxy = mitmdump(rules=text, modes=[f"reverse:{target.url}", *REVERSE], env=ENV)
+    for port, path in [(proxy.ports[0], "/other"), (proxy.ports[1], "/v1/messages")]:
+        place = f"localhost:{port}"
+        with Wire(port) as client:
+            client.request("POST", f"http://{place}{path}", [("Host", place), ("X-A", "1")], b"{}")
+    for received, path in [(target, b"/other"), (upstream, b"/base/v1/messages")]:
+        assert received.raw.startswith(b"POST " + path + b" HTTP/1.1\r\n")
+        assert list(received.requests[0].headers)[:2] == [
+            ("Host", f"127.0.0.1:{received.port}"),
+            ("X-A", "1"),
+        ]
+
+
 def test_hosts_without_rules_may_stay_undecrypted(
     recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority
 ) -> None:

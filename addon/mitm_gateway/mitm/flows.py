@@ -68,8 +68,22 @@ def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:
         port=data.port,
         target=as_text(data.path),
         fields=data.headers.fields,
-        authority=flow.request.authority if data.authority else "",
+        authority=_pseudo_authority(flow.request) if data.authority else "",
     )
+
+
+def _pseudo_authority(request: http.Request) -> str:
+    """Return the authority that a request names beside or instead of Host.
+
+    An absolute URL over HTTP/1 names the same place as Host, which it needs as well.
+    """
+    authority = request.authority
+    is_repeated = _is_http1(request) and request.headers.get_all("host") in ([], [authority])
+    return "" if is_repeated else authority
+
+
+def _is_http1(request: http.Request) -> bool:
+    return not (request.is_http2 or request.is_http3)
 
 
 def place_of(request: http.Request) -> Upstream:
@@ -166,7 +180,16 @@ def _set_head(flow: http.HTTPFlow, head: MaskedHead, exchange: Exchange) -> None
     remember(flow, exchange.head, exchange.secrets)
     point_at(flow, destination.scheme, destination.host, destination.port, head.target)
     if data.authority:
-        data.authority = as_bytes(destination.authority)
+        _name(flow, destination.authority)
+
+
+def _name(flow: http.HTTPFlow, authority: str) -> None:
+    """Name the host of a request beside Host: in HTTP/2, or with an absolute URL for a proxy.
+
+    Some servers do not take such a URL, and mitmproxy leaves it to a reverse listener.
+    """
+    keeps = not _is_http1(flow.request) or flow.client_conn.proxy_mode.type_name == "upstream"
+    flow.request.data.authority = as_bytes(authority) if keeps else b""
 
 
 def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
@@ -196,8 +219,8 @@ def _pass_on(flow: http.HTTPFlow, target: str, fields: Fields, authority: str | 
     if authority is None:
         return
     if flow.request.authority:
-        flow.request.data.authority = as_bytes(authority)
-    else:
+        _name(flow, authority)
+    if _is_http1(flow.request) or not flow.request.data.authority:
         flow.request.headers["Host"] = authority
 
 
