@@ -203,3 +203,10 @@ def test_17_the_users_upstream_proxy_is_used(relay: Relay, stage_with: StartStag
     relay.table = {"gw.test:443": stage.gw.port}
     assert stage.ask().status == 200
     assert relay.targets == ["gw.test:443"]
+
+
+def test_17_that_proxy_receives_no_credential_over_plain_http(relay: Relay, stage_with: StartStage) -> None:
+    rules = RULES.replace("https://gw.test", "http://127.0.0.1:9")
+    stage = stage_with(rules=rules, modes=[f"upstream:http://127.0.0.1:{relay.port}"])
+    stage.assert_refused(stage.ask(), 502)
+    assert relay.targets == []

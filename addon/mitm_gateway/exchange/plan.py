@@ -176,9 +176,8 @@ def _check_keys(
     rule: Rule, auth: Auth, head: RequestHead, destination: Upstream, arrival: Arrival
 ) -> Refusal | None:
     """Refuse to send a key where it must not go, or one that the request does not have."""
-    if not (destination.is_private or rule.allow_http) and (
-        refusal := _check_plain_http(rule, auth, arrival)
-    ):
+    is_private = destination.is_private and not (arrival.goes_to_proxy and destination.scheme == "http")
+    if not (is_private or rule.allow_http) and (refusal := _check_plain_http(rule, auth, arrival)):
         return refusal
     if auth.credential == "client":
         return _check_key_to_move(rule, auth, head, destination, arrival)
@@ -190,10 +189,11 @@ def _check_keys(
 def _check_plain_http(rule: Rule, auth: Auth, arrival: Arrival) -> Refusal | None:
     """Refuse to send a credential, or the client's own key, over a connection that others can read."""
     if rule.credential_names or auth.credential == "client":
+        way, remedy = "over plain http", "use an https upstream"
+        if arrival.goes_to_proxy:
+            way, remedy = f"{way} to the proxy of mode upstream", "name that proxy in gateway_proxy instead"
         return Refusal(
-            502,
-            "the credential would travel over plain http; use an https upstream, or set allow_http: true",
-            rule.name,
+            502, f"the credential would travel {way}; {remedy}, or set allow_http: true", rule.name
         )
     if auth.scheme == "keep" and arrival.mode != "reverse":
         return Refusal(403, "plain http to this host is not forwarded; ask for it over https", rule.name)

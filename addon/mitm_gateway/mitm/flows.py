@@ -48,6 +48,7 @@ def arrival_of(client: Client, *, inside_connect: bool, authenticated: bool, rep
         inside_connect=inside_connect or mode.type_name == "socks5",
         authenticated=authenticated,
         replay=replay,
+        goes_to_proxy=mode.type_name == "upstream",
     )
 
 

@@ -37,6 +37,8 @@ class Arrival:
     inside_connect: bool = False
     authenticated: bool = False
     replay: bool = False
+    goes_to_proxy: bool = False
+    """The listener has its own proxy, which receives plain http as it is: mode `upstream`."""
 
 
 @dataclass(slots=True)

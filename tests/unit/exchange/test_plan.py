@@ -146,6 +146,9 @@ def test_plain_http_carries_a_credential_only_on_loopback() -> None:
     assert isinstance(decided(head, REVERSE, auth=BEARER, allow_http=True), Plan)
     loopback = make_head(scheme="http", port=80, host="127.0.0.1")
     assert isinstance(decided(loopback, REVERSE, host="127.0.0.1", auth=BEARER), Plan)
+    through_proxy = decided(loopback, Arrival(goes_to_proxy=True), host="127.0.0.1", auth=BEARER)
+    assert isinstance(through_proxy, Refusal)
+    assert "gateway_proxy" in through_proxy.reason
 
 
 def test_plain_http_to_a_rules_host_goes_to_the_https_upstream() -> None:
