@@ -81,8 +81,8 @@ def test_a_whole_url_at_a_reverse_listener_is_a_path_for_the_upstream(
         place = f"localhost:{port}"
         with Wire(port) as client:
             client.request("POST", f"http://{place}{path}", [("Host", place), ("X-A", "1")], b"{}")
-    for received, path in [(target, b"/other"), (upstream, b"/base/v1/messages")]:
-        assert received.raw.startswith(b"POST " + path + b" HTTP/1.1\r\n")
+    for received, path in [(target, "/other"), (upstream, "/base/v1/messages")]:
+        assert received.raw.startswith(f"POST {path} HTTP/1.1\r\n".encode())
         assert list(received.requests[0].headers)[:2] == [
             ("Host", f"127.0.0.1:{received.port}"),
             ("X-A", "1"),

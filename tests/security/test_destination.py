@@ -208,5 +208,6 @@ def test_17_the_users_upstream_proxy_is_used(relay: Relay, stage_with: StartStag
 def test_17_that_proxy_receives_no_credential_over_plain_http(relay: Relay, stage_with: StartStage) -> None:
     rules = RULES.replace("https://gw.test", "http://127.0.0.1:9")
     stage = stage_with(rules=rules, modes=[f"upstream:http://127.0.0.1:{relay.port}"])
+    stage.ends_refusing = True
     stage.assert_refused(stage.ask(), 502)
     assert relay.targets == []
