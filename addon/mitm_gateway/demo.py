@@ -101,7 +101,7 @@ class _Gateway(RequestHandler):
         )
 
     def question(self) -> Json | None:
-        """The body as a JSON object, or `None` after a 400."""
+        """Return the body as a JSON object, or `None` after a 400."""
         try:
             asked = json.loads(self.request.body)
         except (ValueError, RecursionError):
@@ -197,7 +197,7 @@ def reply_text(asked: Mapping[str, Any], headers: HTTPHeaders) -> str:
 
 
 def last_words(asked: Mapping[str, Any]) -> str:
-    """The last text that the user wrote, without the reminders that Claude Code puts beside it."""
+    """Return the last text that the user wrote, without the reminders that Claude Code adds."""
     messages = asked.get("messages")
     for message in reversed(messages if isinstance(messages, list) else []):
         if isinstance(message, dict) and message.get("role") == "user":

@@ -80,7 +80,7 @@ def with_presets(names: Sequence[str]) -> RuleSet:
     """Rules that use these presets, each with its own host, so that no rule takes the requests of another."""
     rules = []
     for name in names:
-        preset = presets.load(name)
+        preset = presets.rule_of(name)
         rule = {"name": name, "preset": name, "match": {**preset["match"], "host": f"{name}.test"}}
         if preset.get("auth", {"scheme": "keep"})["scheme"] != "keep":
             rule["auth"] = {"credential": "gw"}

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Open those of the standard streams that the caller has closed, so that no other file takes their place."""
+    """Reopen the standard streams that the caller has closed, so that no other file takes their place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - open to the end
@@ -81,7 +81,7 @@ def _open_closed_streams() -> None:
 
 
 def _buffer_lines() -> None:
-    """Write each line at once, also to a file or a pipe, with escapes for what its encoding lacks."""
+    """Flush every line, also to a file or a pipe, and escape characters that the encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):

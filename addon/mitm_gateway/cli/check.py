@@ -68,7 +68,7 @@ def _passed(name: str, ruleset: RuleSet) -> int:
 
 
 def warn(ruleset: RuleSet, environ: Mapping[str, str]) -> None:
-    """Print what looks like a mistake in valid rules."""
+    """Print a warning for each likely mistake in valid rules."""
     for text in (*map(str, suspicions(ruleset)), *missing_sources(ruleset, environ)):
         say(f"warning: {text}")
 

@@ -1,4 +1,4 @@
-"""The client that `run` starts: it has the terminal and gets the signals."""
+"""The client that `run` starts: it owns the terminal and receives the signals."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def _forwarding_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.send_signal(number)
 
     def leave(_number: int, _frame: object) -> None:
-        """Do nothing: the client has it. With SIG_IGN instead, the client would inherit that."""
+        """Do nothing: the client gets the signal itself, and would inherit SIG_IGN."""
 
     of_terminal = leave if os.isatty(0) else forward
     handlers = dict.fromkeys(_OTHERS, forward) | dict.fromkeys(_OF_TERMINAL, of_terminal)

@@ -92,7 +92,7 @@ def rule_count(ruleset: RuleSet) -> str:
 
 
 def say(text: str, *, wraps: bool = True) -> None:
-    """Print a message to stderr, so that stdout contains results only. A command line must not wrap."""
+    """Print a message to stderr, so that stdout contains results only; `wraps=False` keeps a command line whole."""
     message = visible(f"mitm-gateway: {text}")
     print(_wrapped(message, sys.stderr) if wraps else message, file=sys.stderr, flush=True)
 
@@ -122,7 +122,7 @@ def _width(stream: TextIO) -> int:
 
 
 def terminal_width(stream: TextIO, most: int) -> int | None:
-    """Return the width of the terminal behind a stream, up to this width; None if it is no terminal."""
+    """Return the width of a stream's terminal, at most `most`; None if the stream is no terminal."""
     return min(_width(stream), most) if _is_terminal(stream) else None
 
 

@@ -11,7 +11,7 @@ from .common import OK, PROGRAM, Subparsers, examples, fish_quoted
 
 @dataclass(frozen=True, slots=True)
 class Completable:
-    """A subcommand, or a subcommand of one: its words and help, the options and words that may follow."""
+    """A command: its words and help, and the options and words that may follow."""
 
     words: tuple[str, ...]
     help: str

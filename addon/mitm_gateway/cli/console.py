@@ -15,7 +15,7 @@ _LISTENING = re.compile(r" listening at ")
 
 
 class _FirstClient(logging.Filter):
-    """Drops messages about connections, except for the first one of a client."""
+    """A filter that drops messages about connections, except the first one of a client."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _FirstClient(logging.Filter):
 
 
 def tune_log(*, verbose: bool) -> None:
-    """Log a line for each ruled request, and mitmproxy's own work only if that was asked for."""
+    """Log one line for each ruled request; with `verbose`, mitmproxy's own lines too."""
     _REQUESTS.setLevel(logging.INFO)
     if not verbose:
         _CHATTER.addFilter(_FirstClient())
@@ -41,7 +41,7 @@ def tune_log(*, verbose: bool) -> None:
 
 
 class ReadyHandler(logging.Handler):
-    """Calls back once rules are in force and all listeners are open."""
+    """A log handler that calls back once rules are in force and all listeners are open."""
 
     def __init__(self, listeners: int, ready: Callable[[], None]) -> None:
         super().__init__(logging.INFO)

@@ -103,7 +103,7 @@ def shell_of(program: str) -> str:
 
 
 def lines(changes: Changes, shell: str, gateway_keys: Sequence[str] = ()) -> list[str]:
-    """Return the changes as commands of a shell, after a comment about those that take a key of the gateway away."""
+    """Return the changes as shell commands, below a comment if they unset a key of the gateway."""
     gone = " and ".join(name for name in changes.unset if name in gateway_keys)
     return [_COMMENT.format(gone), *_commands(changes, shell)] if gone else _commands(changes, shell)
 

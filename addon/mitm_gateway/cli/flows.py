@@ -132,7 +132,7 @@ def _print(arguments: argparse.Namespace, recording: Recording) -> int:
 
 
 def _judge(arguments: argparse.Namespace, requests: Iterable[Recorded]) -> int:
-    """Print what the rules do with the requests, or what other rules would do differently."""
+    """Print the effect of the rules on the requests, or the differences that other rules would make."""
     rules = told_rules(arguments).ruleset
     other = load(arguments.against, os.environ) if arguments.against else None
     found = cases.cases(requests, rules, other)
@@ -184,7 +184,7 @@ def _missing(number: int, numbers: Sequence[int], session: str | None) -> str:
 
 
 def _write_page(out: Path, title: str, requests: Iterable[Recorded], recording: Recording) -> int:
-    """Write the page; a recording that cannot be read to its end gives a page that says so."""
+    """Write the page; a remark on it tells if the recording could not be read to its end."""
     from ..mitm.recording_file import RecordingError
 
     if out.exists() and not _is_page(out):

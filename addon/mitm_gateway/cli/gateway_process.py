@@ -1,4 +1,4 @@
-"""A gateway in a child process, for as long as a client needs it."""
+"""The gateway as a child process of `run`, for the life of its client."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ _WEB = re.compile(r"Web server listening at (\S+)")
 
 
 class GatewayError(Exception):
-    """The gateway did not start; the text is its output."""
+    """A gateway that did not start; the text is its output."""
 
 
 def free_ports(count: int) -> list[int]:

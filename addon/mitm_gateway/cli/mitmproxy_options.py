@@ -18,7 +18,7 @@ from .common import say, script_path
 if TYPE_CHECKING:
     from mitmproxy.options import Options
 
-# mitmweb hides the comment, which says what the gateway did, unless its column is named.
+# Unless its column is named, mitmweb hides the comment, in which the gateway describes its edits.
 WEB_COLUMNS = ("tls", "icon", "path", "method", "status", "comment", "size", "time")
 
 
@@ -54,7 +54,7 @@ _SETTLED = {
 
 
 def option_fault(assignments: Sequence[str]) -> str | None:
-    """Return what is wrong with the `--set` options; mitmproxy would not start, or ignore them, without a message."""
+    """Return the fault of the `--set` options; mitmproxy would ignore it, or not start and give no reason."""
     if not assignments:
         return None
     from mitmproxy import exceptions, options
@@ -105,7 +105,7 @@ _MISTYPED = re.compile(r"for (\w+), but got")
 
 
 def config_fault(file: Path) -> str | None:
-    """Return what is wrong with mitmproxy's configuration; mitmproxy would end with a traceback."""
+    """Return the fault of mitmproxy's configuration, for which mitmproxy would print a traceback."""
     if not file.is_file():
         return None
     from mitmproxy import exceptions, options, optmanager
@@ -127,7 +127,7 @@ def config_fault(file: Path) -> str | None:
 
 
 def _recording_fault(path: Path) -> str | None:
-    """Return why a recording to answer from cannot be read; mitmproxy would not name the file."""
+    """Return why the recording of `server_replay` cannot be read; mitmproxy's message does not name the file."""
     from ..mitm.recording_file import RecordingError, RecordingReader
 
     try:

@@ -35,7 +35,7 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
 
 
 def _load(name: str) -> None:
-    """Import all modules of the tool and the addon, without a search for garbage among them."""
+    """Import the tool and the addon with the garbage collector off."""
     gc.disable()
     import_module("mitmproxy.tools.web.master" if name == "mitmweb" else "mitmproxy.tools.dump")
     import_module("mitm_gateway.mitm.addon")

@@ -26,7 +26,7 @@ _JOINED = re.compile(r"(?<=[^\n:])\n(?=[^\s])")
 
 
 class _Help(argparse.HelpFormatter):
-    """Help whose indented lines stay as they are written; the others are paragraphs. Long lines break between words."""
+    """Help that keeps indented lines, joins all others to paragraphs, and breaks long lines between words."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(

@@ -31,7 +31,7 @@ class RulesSource:
     is_demo: bool = False
 
     def write(self, folder: Path, environ: Mapping[str, str]) -> tuple[Path, Mapping[str, str]]:
-        """Return the file for the gateway, and the secrets that its environment needs besides."""
+        """Return the file for the gateway, and further secrets for its environment."""
         if self.file is not None and self.file != _PACKAGE / "rules.yaml":
             return self.file, {}
         file = folder / "rules.yaml"

@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _recording(arguments: argparse.Namespace, log: Path) -> Path | None:
-    """Return the file for the traffic: with mitmweb it would be lost at the end, so then it is kept beside the log."""
+    """Return the file for the traffic; mitmweb keeps nothing after its end, so its default is beside the log."""
     if arguments.save is not None or not arguments.web:
         return arguments.save  # type: ignore[no-any-return]
     if any(assignment.startswith("save_stream_file=") for assignment in arguments.set):
@@ -148,7 +148,7 @@ def new_log(environ: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """Everything that is settled before the gateway starts."""
+    """A client with its rules, listeners and files, all known before the gateway starts."""
 
     arguments: argparse.Namespace
     source: RulesSource
@@ -236,7 +236,7 @@ def _run_client(
 
 
 def _warnings(session: _Session, changes: Changes) -> Iterator[str]:
-    """Yield what is likely to lead the client past the gateway, or to fail."""
+    """Yield a warning for each setting that is likely to lead the client past the gateway, or to break it."""
     files = claude_settings.read_all(os.environ, Path.cwd())
     for path, name in claude_settings.overrides(files, changes.set, changes.unset):
         yield (

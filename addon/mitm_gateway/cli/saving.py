@@ -15,14 +15,14 @@ _OPTION = "save_stream_file"
 
 
 class SaveError(Exception):
-    """A recording cannot be written there; the text says why, and what to do."""
+    """A recording that cannot be written; the text gives the reason and the remedy."""
 
 
 @contextmanager
 def whole_file(path: Path, *, mode: int = 0o600, overwrite: bool = True) -> Iterator[IO[str]]:
-    """Yield a file that takes its place once it is complete, and of which nothing stays if that fails.
+    """Yield a draft that replaces the file once it is complete; after a failure it is deleted.
 
-    Raises FileExistsError where nothing may be overwritten. A link in its place is replaced, not followed.
+    Raises FileExistsError for an existing file unless `overwrite` is set. A link is replaced, not followed.
     """
     try:
         handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".mitm-gateway-")
@@ -74,7 +74,7 @@ def _created(path: Path) -> Path:
 
 
 def _tell(path: Path) -> None:
-    """Say where the recording is; one without a request is removed."""
+    """Print the path of the recording; delete one without requests."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size:
             say(f"the traffic is recorded in {path}; `mitm-gateway flows {path}` shows it")

@@ -133,7 +133,7 @@ def _serve(
 
 
 def port_fault(host: str, ports: range) -> str | None:
-    """Return which port is in use; mitmproxy says so among other lines, and without a way out."""
+    """Return the fault of a port that is in use, with the remedy, which mitmproxy's message lacks."""
     for port in ports:
         if port >= 1 << 16:
             return f"port {port} does not exist; choose a smaller one with --port"
@@ -152,7 +152,7 @@ def port_fault(host: str, ports: range) -> str | None:
 
 
 def _stray(arguments: argparse.Namespace) -> str | None:
-    """Return the fault of a word that is meant for this command and would reach mitmproxy as a filter."""
+    """Return the fault of a word before `--`, which mitmproxy would take for a filter."""
     if not arguments.extra or "--" in arguments.given:
         return None
     word = arguments.extra[0]
@@ -180,7 +180,7 @@ def reverse_modes(hosts: Sequence[CoveredHost], port: int) -> list[str]:
 
 
 def _once_trusted(then: Callable[[], None], ca: Path, attempts: int = 100) -> None:
-    """Call back once the CA certificate is there that clients must trust: mitmproxy writes it after it listens."""
+    """Call back once mitmproxy has written the CA certificate for clients, which it does after it listens."""
     if is_written(ca) or not attempts:
         then()
     else:

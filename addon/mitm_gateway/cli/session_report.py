@@ -85,7 +85,7 @@ class SessionReport:
                 return
 
     def print_summary(self) -> None:
-        """Print what the user should know after the client's end; nothing if all went well."""
+        """Print refusals, failures and a hint after the client's end; nothing if all went well."""
         entries = self.requests.entries()
         if not entries:
             say(f"{self.program} ended without a request through the gateway. {self._reason()}")
@@ -115,9 +115,9 @@ class SessionReport:
 
 
 def _failures(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the reasons of refusals and, if the session ended in an upstream's failure, of those.
+    """Yield the reasons of refusals and, if the last request failed upstream, of failures upstream.
 
-    Sockets whose client continued over HTTP are left out, and failures that it got over.
+    Refused WebSockets do not count if their client continued over HTTP.
     """
     went_on = any(not entry.get("refusal") for entry in entries)
     is_lost = entries[-1].get("outcome") in _UPSTREAM_FAILED

@@ -2,17 +2,18 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-Environ = Mapping[str, str]
+from .api_hosts import Environ
+
 # The variable that beats the setting, and the setting's name.
 _SETTINGS = {"npm_config_cafile": "cafile", "GIT_SSL_CAINFO": "sslcainfo", "PIP_CERT": "cert"}
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 def configured_ca_files(environ: Environ) -> dict[str, str]:
-    """Return the variables that such a setting replaces, with the file; the one that counts is last."""
+    """Return the file that each of these settings names, by the variable that overrides the setting."""
     found = {}
     for variable, setting in _SETTINGS.items():
         for file in _files(variable, environ):

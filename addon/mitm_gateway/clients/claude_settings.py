@@ -42,7 +42,7 @@ def user_settings(environ: Mapping[str, str]) -> Path:
 
 
 def read_all(environ: Mapping[str, str], project: Path) -> tuple[SettingsFile, ...]:
-    """Return the settings files that Claude Code would read there, without broken and missing ones."""
+    """Return the settings files that Claude Code reads in a project, except broken and missing ones."""
     paths = [
         user_settings(environ),
         project / ".claude" / "settings.json",

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,9 +11,8 @@ import certifi
 
 from ..rules.patterns import HostPattern
 from ..rules.ruleset import RuleSet
+from .api_hosts import Environ
 from .ca_settings import configured_ca_files
-
-Environ = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def ca_bundle(ca: Path, environ: Environ) -> bytes:
 
 
 def upstream_authorities(environ: Environ) -> bytes | None:
-    """Return what the gateway is to trust upstream if the user names further authorities, else None."""
+    """Return the certificates to trust upstream if the user's variables name further authorities, else None."""
     files = [Path(environ[name]).expanduser() for name in UPSTREAM_VARIABLES if environ.get(name)]
     own = [certificate for file in files for certificate in _certificates(file)]
     if not own:
@@ -141,7 +140,7 @@ def _certificates(file: Path) -> list[bytes]:
 
 
 def unusable_ca_files(environ: Environ, names: Sequence[str] = CA_VARIABLES) -> Iterator[tuple[str, str]]:
-    """Yield each of these variables that the user has set to a file without a certificate, with the reason."""
+    """Yield each of these variables that names a file without a certificate, with the reason."""
     for name in names:
         if (path := environ.get(name)) and (fault := fault_of_ca_file(path)):
             yield name, f"{path}: {fault}"

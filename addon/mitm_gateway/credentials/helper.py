@@ -64,7 +64,7 @@ def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, .
 
 
 class Errors:
-    """The end of a helper's error output, whose last line usually says what to do."""
+    """The end of a helper's error output; its last line usually names the remedy."""
 
     def __init__(self) -> None:
         self._end = b""

@@ -15,7 +15,7 @@ _NAME = f"(?s)^(?:.*(?:{'|'.join(KEY_MARKS)}).*|([A-Za-z0-9_.:-]{{1,{MAX_LOGGED_
 
 
 def kept_for_log() -> dict[str, Any]:
-    """Note the path, session and agent that the client named, where the Lua filter, which notes them, is off."""
+    """Return the filter that notes path, session and agent of requests that skip the Lua filter."""
     rules = [_kept(":path", "path", r"\?.*", "")]
     # The last one that has a value counts.
     rules += [

@@ -50,7 +50,7 @@ _UPSTREAM_FLAGS = ["UH", "UF", "UC", "UO", "LR", "UR", "URX", "UPE", "UT"]
 
 
 def files(ruleset: RuleSet, options: Options) -> dict[str, str]:
-    """Return the files of an export by name. `check` must have found no problem."""
+    """Return the files of an export by name. `find_unsupported` must have found no problem."""
     exported = {"envoy.yaml": _yaml(bootstrap(ruleset, options))}
     for rule in ruleset.rules:
         for _, _, file in secrets_of(rule, listener_of(rule, ruleset, options)):
@@ -77,7 +77,7 @@ def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
             "allow_paths": [{"exact": path} for path in _ADMIN_PATHS],
         },
         "layered_runtime": {"layers": [{"name": "static", "static_layer": _RE2_SIZES}]},
-        # Memory that a burst of large requests needed goes back to the system.
+        # Release memory to the system after a burst of large requests.
         "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
         "overload_manager": _overload_manager(options),
         "static_resources": {"listeners": listeners, "clusters": every},
@@ -286,7 +286,7 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Dumper(_DUMPER):  # type: ignore[misc]
-    """Write long texts as blocks, and no anchors."""
+    """A dumper that writes long texts as blocks, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -35,7 +35,7 @@ class Listener:
 
     @property
     def is_local(self) -> bool:
-        """Report whether only this machine can reach the listener."""
+        """Return whether only this machine can reach the listener."""
         return is_loopback(self.address)
 
     @property
@@ -54,7 +54,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to export. Paths are as Envoy sees them."""
+    """Settings of an export. Paths are as Envoy sees them."""
 
     listeners: tuple[Listener, ...] = (Listener("127.0.0.1", 8080),)
     admin: tuple[str, int] = ("127.0.0.1", 9901)

@@ -152,7 +152,7 @@ def _tokens(names: Tokens) -> Mapping[str, Any]:
 
 
 def _usage_marks() -> list[list[str]]:
-    """Return the texts without which an event has no counts, no error and no end, and the patterns of those around."""
+    """Return the texts of which an event with counts, an error or an end contains one, each with a pattern around it."""
     counts = [[f'"{name}"', f'"{name}"%s*:%s*{{'] for name in dict.fromkeys(each.within for each in TOKENS)]
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
     kinds = [['"object"', f'"object"%s*:%s*"{kind}"'] for kind in usage.WITH_STATUS] + [['"interaction"']]
@@ -160,7 +160,7 @@ def _usage_marks() -> list[list[str]]:
 
 
 def _logging() -> dict[str, Any]:
-    """Return what the filter needs for texts of a client in the access log."""
+    """Return the constants for a client's texts in the access log."""
     return {
         "logged_names": LOGGED_NAMES,
         "max_logged_name": MAX_LOGGED_NAME,

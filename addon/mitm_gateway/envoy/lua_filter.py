@@ -1,4 +1,4 @@
-"""The Lua filter's source: the modules of `lua/`, what they share with the addon, and the rules of a listener."""
+"""The Lua filter's source: the modules of `lua/`, the constants that they share with the addon, and a listener's rules."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ def _source(name: str) -> str:
 def destination_on(rule: Rule, listener: Listener) -> Upstream:
     """Return where Envoy sends a rule's requests."""
     found = plan.destination_of(rule, "https", listener.host, listener.host_port)
-    assert found, "check refuses the demo gateway"
+    assert found, "find_unsupported refuses the demo gateway"
     return found
 
 

@@ -32,7 +32,7 @@ def segments_regex(name: str) -> str:
 
 
 def any_spelling(name: str) -> str:
-    """Return the expression for the spellings of a name of which lenient servers compare letters and digits alone."""
+    """Return the expression for all spellings of a name; lenient servers compare letters and digits only."""
     return "[^0-9a-z]*".join(["", *map(re.escape, name), ""])
 
 

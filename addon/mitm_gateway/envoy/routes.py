@@ -206,7 +206,7 @@ def _gate(number: int) -> Route:
 
 
 def gate_for(number: int) -> dict[str, Any]:
-    """Return a gate that only requests pass which the Lua filter has finished for this very rule."""
+    """Return a gate that lets a request pass if the Lua filter has finished it for this rule."""
     permission = {"header": _exact(DONE, str(number))}
     return {
         "action": "ALLOW",

@@ -11,7 +11,7 @@ Form = Literal["anthropic", "openai", "gemini", "bedrock"]
 Stream = Literal["sse", "aws_eventstream", "json_lines", "websocket"]
 LocalAnswerKind = Literal["models", "model", "count_tokens"]
 Place = tuple[str | None, ...]
-"""Keys from the top of a JSON document to a model name; None stands for every element of a list."""
+"""Keys from the top of a JSON document to a model name; None selects every element of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ _TRANSCRIBED: tuple[Place, ...] = (
 
 
 def _azure(path: str) -> tuple[str, ...]:
-    """Return the paths of an endpoint of OpenAI's with the model in front, as Azure and its imitators have it."""
+    """Return the paths of an endpoint of OpenAI's with the model in front, as on Azure and similar servers."""
     return tuple(
         f"/{parent}{path}"
         for parent in ("deployments/{model*}/v1", "deployments/{model*}", "engines/{model*}")

@@ -5,11 +5,9 @@ Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Conv
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from .shapes import as_list, known
-
-Data: TypeAlias = Mapping[str, Any]
+from .shapes import Data, as_list, known
 
 _MEDIA = {"image", "document", "video", "audio"}
 _TOKENS = {
@@ -73,7 +71,7 @@ def _media(kind: str, value: Data) -> Data:
 
 
 def events(event: Any) -> list[Any]:
-    """Return the events of the Messages API that an event stands for; events of other APIs stay as they are."""
+    """Convert an event to events of the Messages API; return an event of another API as it is."""
     told = known(event)
     index = told.get("contentBlockIndex")
     match told.get("type"):

@@ -97,7 +97,7 @@ def identify(host: str, method: str, path: str) -> Call:
 
 
 def has_two_readings(head: RequestHead) -> bool:
-    """Report whether lenient servers may read another model, or other places of models, in a path than its API has."""
+    """Return whether lenient servers may read another model, or other places of models, in a path than its API has."""
     path = head.matched_path
     if not _READ_DIFFERENTLY.search(path):
         return False
@@ -129,7 +129,7 @@ _NO_MODEL = (-1, -1)
 
 @lru_cache(maxsize=256)
 def form_on(host: str) -> Form:
-    """Return the form of a host's errors, for requests that no entry tells it of."""
+    """Return the error form of a host, for endpoints whose entry has none."""
     return next((form for form, hosts in _FORMS if hosts.fullmatch(host)), "anthropic")
 
 

@@ -58,7 +58,7 @@ def for_terminal(text: str, width: int | None = WIDTH) -> str:
 
 
 def with_turn(text: str, lines: Sequence[str]) -> str:
-    """Return the text of a request below the lines about the request that it continues, if there are any."""
+    """Return a request's text below the lines about the request that it continues, if any."""
     return f"{wrapped(section('since the request before', lines), WIDTH)}\n\n{text}" if lines else text
 
 

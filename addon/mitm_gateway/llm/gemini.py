@@ -5,12 +5,10 @@ Shapes: https://ai.google.dev/api/generate-content.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from .apis import GEMINI_TOKENS
-from .shapes import as_list, known
-
-Data: TypeAlias = Mapping[str, Any]
+from .shapes import Data, as_list, known
 
 _REQUEST = {"contents": "messages", "systemInstruction": "system", "system_instruction": "system"}
 _RESPONSE = {"candidates", "usageMetadata", "modelVersion", "promptFeedback"}
@@ -110,5 +108,5 @@ def _media(media: Data, **place: Any) -> Data:
 
 
 def is_chunk(event: Data) -> bool:
-    """Report whether an event is a chunk of a response."""
+    """Return whether an event is a chunk of a response."""
     return "type" not in event and bool(event.keys() & _RESPONSE)

@@ -30,7 +30,7 @@ _TEXTS = ("text", "input_text", "output_text")
 
 
 class Message(NamedTuple):
-    """A message: its role and its text; parts that are no text are JSON."""
+    """A message: its role and its text; other parts are JSON."""
 
     role: str
     text: str

@@ -1,6 +1,10 @@
 """Parts of a peer's JSON in the shape that an API gives them; anything else is empty."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Data: TypeAlias = Mapping[str, Any]
+"""An object of JSON."""
 
 
 def known(value: Any) -> dict[str, Any]:

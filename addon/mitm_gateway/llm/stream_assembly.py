@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from ..text.bounded_json import parsed
 from . import gemini
-from .shapes import as_list, known
+from .shapes import Data, as_list, known
 
-Data: TypeAlias = dict[str, Any]
+_Object: TypeAlias = dict[str, Any]
 
 # Deltas of the Messages API: the member that has the piece, and the type of its block.
 _PIECES = {
@@ -33,12 +33,12 @@ class Assembly:
     """A response in the making. Text is collected in lists and joined once: streams have many small events."""
 
     def __init__(self) -> None:
-        self._response: Data = {}
-        self._blocks: dict[Any, Data] = {}
+        self._response: _Object = {}
+        self._blocks: dict[Any, _Object] = {}
         self._texts: dict[tuple[Any, str], list[str]] = {}
         self._is_complete = False
-        self._usage: Data = {}
-        self._choice: Data | None = None
+        self._usage: _Object = {}
+        self._choice: _Object | None = None
 
     def add(self, events: Iterable[Any]) -> None:
         """Add further events."""
@@ -57,7 +57,7 @@ class Assembly:
             else:
                 self._add_message_event(kind, event)
 
-    def response(self) -> tuple[Data, bool]:
+    def response(self) -> tuple[_Object, bool]:
         """Return the response so far, and whether the stream has announced its end."""
         for (key, name), pieces in self._texts.items():
             block = self._blocks.setdefault(key, {})
@@ -79,7 +79,7 @@ class Assembly:
 
     # ---- Messages API ----
 
-    def _add_delta(self, event: Mapping[str, Any]) -> None:
+    def _add_delta(self, event: Data) -> None:
         delta = event.get("delta")
         if not isinstance(delta, Mapping):
             return
@@ -92,7 +92,7 @@ class Assembly:
             self._blocks.setdefault(key, {"type": block_type})
             self._grow(key, name, delta.get(name))
 
-    def _add_message_event(self, kind: Any, event: Mapping[str, Any]) -> None:
+    def _add_message_event(self, kind: Any, event: Data) -> None:
         if kind == "message_start" and isinstance(event.get("message"), Mapping):
             self._response.update(event["message"])
             self._response["content"] = []
@@ -114,7 +114,7 @@ class Assembly:
 
     # ---- chat completions ----
 
-    def _add_chunk(self, chunk: Mapping[str, Any]) -> None:
+    def _add_chunk(self, chunk: Data) -> None:
         self._response.update({key: chunk[key] for key in ("model", "usage", "error") if chunk.get(key)})
         if self._choice is None:
             self._choice = {}
@@ -140,7 +140,7 @@ class Assembly:
 
     # ---- Gemini ----
 
-    def _add_gemini_chunk(self, chunk: Mapping[str, Any]) -> None:
+    def _add_gemini_chunk(self, chunk: Data) -> None:
         response = dict(gemini.body(chunk))
         self._usage.update(_set(response.pop("usage", None)))
         for part in as_list(response.pop("content", None)):
@@ -149,7 +149,7 @@ class Assembly:
         self._response.update(response)
         self._is_complete |= "stop_reason" in response or "error" in response
 
-    def _add_part(self, part: Mapping[str, Any]) -> None:
+    def _add_part(self, part: Data) -> None:
         """Add a part; text is appended to the part before it if that is of the same kind."""
         kind, last = part.get("type"), next(reversed(self._blocks), None)
         name = {"text": "text", "thinking": "thinking"}.get(str(kind))
@@ -161,7 +161,7 @@ class Assembly:
 
     # ---- Responses API ----
 
-    def _add_response_event(self, kind: str, event: Mapping[str, Any]) -> None:
+    def _add_response_event(self, kind: str, event: Data) -> None:
         key = ("item", str(event.get("output_index")))
         if kind in _GROWING:
             self._grow(key, _GROWING[kind], event.get("delta"))
@@ -172,12 +172,12 @@ class Assembly:
             self._is_complete |= kind in ("response.completed", "response.incomplete", "response.failed")
 
 
-def _set(value: Any) -> Data:
+def _set(value: Any) -> _Object:
     """Return the members of an object that have a value."""
     return {name: item for name, item in known(value).items() if item is not None}
 
 
-def _whole_input(block: Data) -> Data:
+def _whole_input(block: _Object) -> _Object:
     """Return a tool call with its input parsed, or as the text received so far."""
     text = block.pop("partial_json", None)
     if not isinstance(text, str):
@@ -188,7 +188,7 @@ def _whole_input(block: Data) -> Data:
         return {**block, "input": text}
 
 
-def _chat_message(blocks: Mapping[Any, Data]) -> Data:
+def _chat_message(blocks: Mapping[Any, _Object]) -> _Object:
     message = {"role": "assistant", **blocks.get("message", {})}
     calls = [
         {"id": call.get("id"), "function": {"name": call.get("name"), "arguments": call.get("arguments", "")}}
@@ -198,7 +198,7 @@ def _chat_message(blocks: Mapping[Any, Data]) -> Data:
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _response_item(block: Data) -> Data:
+def _response_item(block: _Object) -> _Object:
     """Return an unfinished item in the form of a finished one."""
     if "reasoning" in block:
         return {"type": "reasoning", "summary": [{"type": "summary_text", "text": block["reasoning"]}]}

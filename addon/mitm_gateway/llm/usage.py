@@ -75,7 +75,7 @@ class Usage(NamedTuple):
         return None if self.service_tier in _STANDARD_TIERS else self.service_tier
 
     def updated(self, data: object) -> Usage:
-        """Return the usage with the additions of an event or a response; ignores what is malformed."""
+        """Return the usage with the additions of an event or a response; malformed parts are ignored."""
         if isinstance(data, list):  # Gemini streams an array of chunks to clients that do not ask for events
             return reduce(Usage.updated, data[-_MAX_CHUNKS:], self)
         if not isinstance(data, dict):
@@ -158,7 +158,7 @@ def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[
 
 
 def _tier(part: Mapping[str, Any]) -> str | None:
-    """Return the tier in which a response was served; one whose prices are special comes first."""
+    """Return the tier in which a response was served; of several, the one with special prices."""
     usage = part.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     if _OWN_TIER.isdisjoint(part) and _OF_TIER.isdisjoint(usage):
@@ -232,7 +232,7 @@ def _numbered(code: object) -> str:
 
 
 class UsageReader(Protocol):
-    """Reads a response as it passes; never raises on malformed data."""
+    """A reader of a response as it passes; never raises on malformed data."""
 
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes."""
@@ -275,7 +275,7 @@ def _without_middle_frames(stream: bytes) -> bytes:
 
 
 class _AutoUsage:
-    """Waits for the first bytes, which identify the kind of the response."""
+    """A reader that waits for the first bytes, which identify the kind of the response."""
 
     def __init__(self, content_type: str) -> None:
         self._content_type = content_type
@@ -328,7 +328,7 @@ class _EventUsage:
 
 
 class _FrameUsage:
-    """Reads Bedrock's binary event stream, of InvokeModel and of Converse."""
+    """A reader of Bedrock's binary event stream, of InvokeModel and of Converse."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -381,7 +381,7 @@ _READERS: dict[BodyKind, Callable[[], UsageReader]] = {"sse": _EventUsage, "aws_
 
 
 def read_json(data: bytes) -> object:
-    """Return the value of a JSON text; None where it has none, or too many."""
+    """Return the value of a JSON text; None if it is invalid or has too many values."""
     try:
         return None if is_overgrown(data) else json.loads(data)
     except (ValueError, RecursionError):

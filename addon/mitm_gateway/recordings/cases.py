@@ -60,7 +60,7 @@ def outcomes(found: Iterable[Case]) -> Iterator[str]:
 
 
 def differences(found: Iterable[Case]) -> Iterator[str]:
-    """Yield the lines about the outcomes that are other ones under the other rules."""
+    """Yield the lines about the outcomes that differ under the other rules."""
     for case in found:
         if case.differs:
             more = f" and {case.count - 1} more" if case.count > 1 else ""
@@ -70,7 +70,7 @@ def differences(found: Iterable[Case]) -> Iterator[str]:
 
 
 def _outcome(recorded: Recorded, rules: RuleSet) -> Explanation:
-    """Return what the rules do with a request; one that a body prevents is refused."""
+    """Return the effect of the rules on a request; a body that cannot be read makes it a refusal."""
     head = _without_admission(recorded.head)
     found = explain(rules, head, recorded.asked_model, recorded.arrival)
     rule = next((rule for rule in rules.rules if rule.name == found.rule), None)

@@ -15,7 +15,7 @@ MAX_MARKS, _MAX_DEPTH = 4_000_000, 500
 
 
 class NotHarError(ValueError):
-    """The text is no HAR file, or cut off; the text says which."""
+    """A text that is not a HAR file, or cut off; the message says which."""
 
 
 def entries(file: IO[bytes], limit: int) -> Iterator[bytes | None]:
@@ -30,7 +30,7 @@ def entries(file: IO[bytes], limit: int) -> Iterator[bytes | None]:
 
 
 class _Splitter:
-    """Finds the objects in `log.entries`; remembers a string or an object that the next piece continues."""
+    """A finder of the objects in `log.entries`; it keeps a string or an object that the next piece continues."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -101,7 +101,7 @@ class _Splitter:
         return entry
 
     def _forget(self) -> None:
-        """Drop what has been read, except for an entry that has begun and for a string at the top."""
+        """Drop the bytes that have been read, except an open entry and an open string at the top."""
         if self._start is not None and self._at - self._start > self._limit:
             self._is_too_long = True
         kept = self._at

@@ -112,7 +112,7 @@ def _add(known: dict[str, None], secrets: Iterable[str]) -> None:
 
 
 def keys_in_head(fields: Fields, target: str) -> Iterable[str]:
-    """Yield the keys in a head, without their auth schemes; cookies are none."""
+    """Yield the keys in a head, without their auth schemes; cookies do not count."""
     for name, value in fields:
         if is_key_header(as_text(name)) and normal_name(as_text(name)) not in _COOKIES:
             yield from filter(_is_key, _values(as_text(value).strip()))
@@ -122,7 +122,7 @@ def keys_in_head(fields: Fields, target: str) -> Iterable[str]:
 
 
 def _values(value: str) -> list[str]:
-    """Return a header's value without its scheme; of user and password also the latter."""
+    """Return a header's value without its scheme and, for Basic, also the password."""
     scheme, blank, rest = value.partition(" ")
     if not blank:
         return [value]

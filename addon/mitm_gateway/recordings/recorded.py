@@ -52,7 +52,7 @@ class SocketMessage:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request as its client sent it, except for its body, which is the one that the upstream got."""
+    """A request as its client sent it, but with the body that the upstream received."""
 
     number: int
     head: RequestHead

@@ -53,7 +53,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """No recorded response fits; the text names the nearest request and the first field that differs."""
+    """A request that no recorded response fits; the reason names the nearest one and its first difference."""
 
     reason: str
 
@@ -101,7 +101,7 @@ class Replies(Generic[T]):
         return hashlib.blake2b(repr((self._parts(question), content)).encode()).digest()
 
     def _parts(self, question: Question) -> tuple[object, ...]:
-        """Return what is compared besides the body, in the order of `_PARTS`."""
+        """Return the compared parts besides the body, in the order of `_PARTS`."""
         how = self._comparison
         path, _, query = without_query_keys(question.target).partition("?")
         pairs = parse_qsl(query, keep_blank_values=True, separator="&")
@@ -147,7 +147,7 @@ class Replies(Generic[T]):
 
 
 def _read(body: bytes) -> Any:
-    """Return what is compared of a body: data without the members that name a session, or the bytes."""
+    """Return the compared part of a body: data without the members that name a session, or the bytes."""
     try:
         data = parsed(body)
     except (ValueError, RecursionError):

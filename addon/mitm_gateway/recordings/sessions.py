@@ -57,7 +57,7 @@ def totals(requests: Iterable[Recorded]) -> Iterator[str]:
 
 
 def comparison(earlier: Recorded, later: Recorded) -> Iterator[str]:
-    """Yield the difference between two requests in words, and what the cache did for each."""
+    """Yield the difference between two requests in words, and the share of the cache in each."""
     for each in (earlier, later):
         entry = each.entry
         line = f"{each.number}. {when(each)}  {models(entry)}  {token_counts(entry)}  {cost(entry)}"

@@ -1,4 +1,4 @@
-"""Marks of other notations: YAML reads them as text or rejects them, and the fault is reported as theirs."""
+"""Marks of other notations, which YAML takes for text or rejects; the report names the mark as the cause."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -173,7 +173,7 @@ class _Reading:
             return filled
         # Only what the rule leaves out: the preset's other variables need not be set.
         own, self._environ = self._environ, presets.with_variables(preset, self._environ)
-        provided = self._filled(loc, _left_out(presets.load(preset), filled, ()))
+        provided = self._filled(loc, _left_out(presets.rule_of(preset), filled, ()))
         self._environ = own
         return _merged(filled, provided)
 

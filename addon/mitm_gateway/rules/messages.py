@@ -78,7 +78,7 @@ def mistake_of(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Mista
 
 
 def _instead(loc: Loc, key: str) -> str:
-    """Return what to write in place of an unknown key."""
+    """Return the suggestion for an unknown key."""
     if right := slip(loc, key)[1]:
         return f"; expected {right}"
     known = known_keys(loc)

@@ -85,7 +85,7 @@ def type_name(value: object) -> str:
 
 
 def shown(key: str) -> str:
-    """Return a key or name in quotes, or a stand-in if it is long, not printable or may be a secret."""
+    """Return a key or name in quotes; "(not shown)" if it is long, unprintable or possibly a secret."""
     if len(key) > _MAX_SHOWN or not key.isprintable() or looks_like_key(key):
         return "(not shown)"
     return f'"{key}"'
@@ -110,7 +110,7 @@ class _Frame:
 
 
 class Builder:
-    """Builds the nodes of one document from events and collects its faults."""
+    """A builder of one document's nodes from events; it collects the faults."""
 
     def __init__(self) -> None:
         self.root: Node | None = None

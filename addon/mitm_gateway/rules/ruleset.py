@@ -134,7 +134,7 @@ def _headers_fit(wanted: Mapping[str, HeaderTest], head: RequestHead) -> bool:
 
 
 def _header_fits(wanted: bool | tuple[Glob, ...], values: tuple[str, ...]) -> bool:
-    """Report whether any of a header's fields fits, as Envoy decides it."""
+    """Return whether any of a header's fields fits, as Envoy decides it."""
     if isinstance(wanted, bool):
         return wanted == bool(values)
     return any(glob.covers(value) for value in values for glob in wanted)

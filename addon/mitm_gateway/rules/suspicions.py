@@ -1,4 +1,4 @@
-"""Valid rules that most likely do something else than their author means."""
+"""Valid rules that most likely differ from their author's intention."""
 
 import re
 from collections.abc import Iterator
@@ -132,7 +132,7 @@ def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mi
 
 
 def is_literal_key(value: str) -> bool:
-    """Report whether the value of a header or parameter for keys is a key, not a credential or a placeholder."""
+    """Return whether the value of a header or parameter for keys is a key, not a credential or a placeholder."""
     key = value.split()[-1] if value.split() else ""
     return (
         not CREDENTIAL_REFERENCE.search(value)

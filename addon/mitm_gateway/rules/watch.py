@@ -24,7 +24,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 class Watcher:
-    """Calls `changed` for each settled change of a file, on the event loop's thread."""
+    """A watcher that calls `changed` for each settled change of a file, on the event loop's thread."""
 
     def __init__(self, path: Path, changed: Callable[[], object]) -> None:
         self._path = path

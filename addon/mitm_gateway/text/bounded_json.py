@@ -25,7 +25,7 @@ _CLOSING = {"{": "}", "[": "]"}
 
 
 class TooManyValuesError(ValueError):
-    """Raised for a JSON text with too many values."""
+    """A JSON text with too many values."""
 
 
 def parsed(text: bytes | str) -> Any:
@@ -46,7 +46,7 @@ _DECODER = json.JSONDecoder(parse_int=_number)
 
 
 def has_too_many_values_in_turns(data: bytes) -> Turns[bool]:
-    """Find out whether a JSON text has more than `MAX_VALUES`."""
+    """Return whether a JSON text has more than `MAX_VALUES`."""
     if _marks(data) <= MAX_VALUES:
         return False
     # Most of the marks may be inside strings.
@@ -95,12 +95,12 @@ MAX_BODY_VALUES, ARRAY_VALUES = 2_000_000, 4
 
 
 def is_overgrown(data: bytes) -> bool:
-    """Report whether a large JSON text has millions of values, or would need more than six times its size in memory."""
+    """Return whether a large JSON text has millions of values, or would need more than six times its size in memory."""
     return finish(is_overgrown_in_turns(data))
 
 
 def is_overgrown_in_turns(data: bytes) -> Turns[bool]:
-    """Find out whether a text is overgrown, a piece at a time."""
+    """Return whether a text is overgrown, a piece at a time."""
     if len(data) <= SMALL_TEXT:
         return False
     most = MAX_GROWTH * len(data)
@@ -110,7 +110,7 @@ def is_overgrown_in_turns(data: bytes) -> Turns[bool]:
 
 
 def is_sparse(data: bytes) -> bool:
-    """Report whether a JSON text has so few values that simdjson checks it within six times its size, by a sample.
+    """Return whether a JSON text has so few values that simdjson checks it within six times its size, by a sample.
 
     The text and two copies of it leave three times its size for the marks; the sample may have two thirds of that. A
     text that needs seven times its size in all passes once in 1e10 times, as the sample's places are random.

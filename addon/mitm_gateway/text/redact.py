@@ -142,7 +142,7 @@ def has_query_key(target: str) -> bool:
 
 
 def _without_keys(pair: str, drops: Callable[[str], bool]) -> str | None:
-    """Return what stays of a parameter; some servers take `;` for `&`."""
+    """Return the rest of a parameter; some servers take `;` for `&`."""
     if drops(pair):
         return None
     if ";" not in pair:

@@ -132,7 +132,7 @@ def _clients_label(label: str) -> str:
 
 @remember_short
 def is_loopback(host: str) -> bool:
-    """Report whether a host in normal form is a literal loopback address; a name never is."""
+    """Return whether a host in normal form is a literal loopback address; a name never is."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -307,7 +307,7 @@ def normal_path(path: str) -> str:
 
 
 def has_odd_segments(path: str) -> bool:
-    """Report whether a path has dot segments or empty segments, also percent-encoded once or twice.
+    """Return whether a path has dot segments or empty segments, also percent-encoded once or twice.
 
     A final slash is no empty segment. A backslash counts as a slash, as some servers read it.
     """

@@ -102,7 +102,7 @@ class Proxies:
 
     @classmethod
     def of(cls, setting: str, environ: Mapping[str, str]) -> Proxies:
-        """Return the proxies that `gateway_proxy` asks for. Raises ValueError with what is expected."""
+        """Return the proxies for a value of `gateway_proxy`. Raises ValueError with the expected form."""
         if setting == NONE:
             return cls()
         exceptions = _first(_EXCEPTIONS, environ)[1]

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-# Any fault inside a hook. mitmproxy logs an exception and forwards the request as it stands, and a CancelledError, which
+# Any fault inside a hook. mitmproxy logs an exception and forwards the request unchanged, and a CancelledError, which
 # is no Exception, leaves the client without an answer; both must become a refusal. SystemExit and KeyboardInterrupt
 # end the program and are not caught.
 ANY_FAULT = (Exception, asyncio.CancelledError)

@@ -16,7 +16,7 @@ _REPLACED = frozenset({b"authorization", b"x-amz-date", b"x-amz-security-token",
 
 
 class AwsError(Exception):
-    """Raised if there are no usable AWS keys; the text contains nothing of them."""
+    """AWS keys that are missing or unusable; the text contains nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class AwsKeys:
 
 
 def is_available() -> bool:
-    """Report whether botocore is installed."""
+    """Return whether botocore is installed."""
     return importlib.util.find_spec("botocore") is not None
 
 

@@ -17,7 +17,7 @@ class Event:
 
 
 class EventReader:
-    """Returns the events of a stream as they become complete; `limit` bounds the data of one event, in bytes."""
+    """A reader of events as they become complete; `limit` bounds the data of one event, in bytes."""
 
     def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
         self._limit = limit

@@ -42,7 +42,7 @@ def test_a_preset_is_dated_and_names_its_sources(name: str) -> None:
 
 @table("name", presets.names())
 def test_a_preset_has_a_path_and_an_auth_scheme(name: str) -> None:
-    rule: dict[str, Any] = presets.load(name)
+    rule: dict[str, Any] = presets.rule_of(name)
     assert "path" in rule["match"], "without a path, telemetry and settings would be forwarded too"
     assert rule["auth"]["scheme"] in ("bearer", "x-api-key", "api-key", "x-goog-api-key", "keep")
     assert "upstream" in rule or name in ("bedrock", "vertex")

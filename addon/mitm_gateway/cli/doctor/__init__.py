@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def findings(subject: Subject) -> Findings:
-    """Check everything; rules that cannot be read end the checks that depend on them."""
+    """Run all checks; without readable rules, those that depend on rules are skipped."""
     ruleset, found = rules.read_rules(subject)
     yield from found
     if ruleset is not None:

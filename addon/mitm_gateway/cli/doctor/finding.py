@@ -23,7 +23,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A limit of a supported configuration, and advice; it is no fault."""
+    """A limitation of a supported configuration, and advice; not a fault."""
 
     text: str
     advice: str

@@ -64,7 +64,7 @@ def is_loopback_name(host: str) -> bool:
 
 
 def check_port(subject: Subject) -> Findings:
-    """Find out whether the port is free, a gateway's or another program's."""
+    """Check whether the port is free, or taken by a gateway or by another program."""
     found = is_gateway_port(subject.port)
     if found is None:
         yield Good(f"port {subject.port} is free")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check(ruleset: RuleSet, subject: Subject) -> Findings:
-    """Read mitmproxy's configuration as it does, and find what breaks a promise."""
+    """Read mitmproxy's configuration, and find options that break a promise of the gateway."""
     file = subject.confdir / "config.yaml"
     if not file.is_file():
         yield Good(f"{file} does not exist, so mitmproxy uses its default options")

@@ -24,7 +24,7 @@ _HOW_TO_CREATE = "; write one with "
 
 
 def read_rules(subject: Subject) -> tuple[RuleSet | None, list[Finding]]:
-    """Read the rules; return None for the RuleSet, and the mistakes, if there are any."""
+    """Return the rules; in case of mistakes None, and a finding for each."""
     try:
         source = find_rules(subject.rules, subject.environ)
     except RulesError as fault:
@@ -120,7 +120,7 @@ def fingerprint(secret: Secret) -> str:
 
 
 def check_exposure(ruleset: RuleSet) -> Findings:
-    """Find rules that send a credential in clear to a public host."""
+    """Find rules that send a credential in clear text to a public host."""
     for rule in ruleset.rules:
         upstream = rule.upstream
         if rule.allow_http and isinstance(upstream, Upstream) and not upstream.is_private:

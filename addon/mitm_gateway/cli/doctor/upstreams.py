@@ -86,7 +86,7 @@ def _route(proxies: Proxies, place: Upstream, own: list[Proxy]) -> Proxy | None:
 
 
 def _trust(file: str | None, environ: Mapping[str, str]) -> ssl.SSLContext:
-    """Return what `run` and `serve` trust upstream."""
+    """Return the TLS settings with the authorities that `run` and `serve` trust upstream."""
     more = upstream_authorities(environ)
     if file or more is None:
         return ssl.create_default_context(cafile=file or certifi.where())

@@ -54,7 +54,7 @@ local function client_keys()
   return clients.keys
 end
 
--- Report whether a value is a client's key, in time that depends neither on which nor on how many bytes agree.
+-- Return whether a value is a client's key, in time that depends neither on which nor on how many bytes agree.
 local function knows_key(value)
   local found = false
   for _, key in ipairs(client_keys()) do
@@ -121,7 +121,7 @@ local function any_known(found)
   return false
 end
 
--- Take the keys of this gateway out of a header; report whether it had one.
+-- Take the keys of this gateway out of a header; return whether it had one.
 local function take_from_header(headers, name)
   if name == PROTOCOL then
     local value = headers:get(name)

@@ -6,7 +6,7 @@ local REASONS = CONSTANTS.reasons
 local QUOTE, OPEN_OBJECT, OPEN_ARRAY = 34, 123, 91
 local value_end, refuse, covers = json.value_end, json.refuse, text.covers
 
-edits.ANY = true -- the step of a path that stands for every element
+edits.ANY = true -- the step of a path to every element
 
 -- How many nested members all edits of one request may still visit.
 local members_left = 0
@@ -18,7 +18,7 @@ end
 
 local function is_container(byte) return byte == OPEN_OBJECT or byte == OPEN_ARRAY end
 
--- Return where the members of the object or array that opens at `at` stand; `visit` as in `json.each`.
+-- Return the places of the members of the object or array that opens at `at`; `visit` as in `json.each`.
 local function members_of(text, p, at, visit)
   local members = { keys = {}, starts = {}, values = {}, ends = {}, count = 0, opening = at }
   members.closing = json.each(text, p, at, function(key, value, start)
@@ -74,7 +74,7 @@ local function change_members(members, gone, added, found)
   end
 end
 
--- Report whether the object at `at` has the selector's key with a text that its glob covers.
+-- Return whether the object at `at` has the selector's key with a text that its glob covers.
 local function selects(selector, text, p, at)
   local found = false
   json.each(text, p, at, function(key, value)

@@ -1,4 +1,4 @@
--- The text that a JSON string stands for, and a text as a JSON string.
+-- JSON strings: their text, and a text as a JSON string.
 
 local escapes = {}
 

@@ -50,14 +50,14 @@ local function counts(text)
   return arrays, objects, commas, colons, strings
 end
 
--- Report whether a JSON text has more values than are looked at one by one.
+-- Return whether a JSON text has more values than are looked at one by one.
 function growth.has_many_values(text)
   if #text <= COSTS.many_values then return false end
   local arrays, objects, commas = counts(text)
   return arrays + objects + commas > COSTS.many_values
 end
 
--- Report whether a large JSON text has millions of values, or is small as text and large as data.
+-- Return whether a large JSON text has millions of values, or is small as text and large as data.
 function growth.is_excessive(text)
   local size = #text
   if size <= COSTS.small_text then return false end

@@ -13,7 +13,7 @@ local function is_odd(segment)
   return (name == "" or name == "." or name == "..") and stop ~= 1
 end
 
--- Report whether a path has dot or empty segments, also percent-encoded once or twice. A final slash opens no empty
+-- Return whether a path has dot or empty segments, also percent-encoded once or twice. A final slash opens no empty
 -- segment, and a backslash counts as a slash.
 function head.has_odd_segments(path)
   if not has(path, "//") and not has(path, "/.") and not has(path, "%") and not has(path, "\\") then return false end
@@ -69,7 +69,7 @@ function head.lenient_path(path)
   return (path:gsub("[^/]+", without_blanks))
 end
 
--- Report whether lenient servers may read another model, or other places of models, in a path than its API has.
+-- Return whether lenient servers may read another model, or other places of models, in a path than its API has.
 function head.has_two_readings(method, path)
   if not path:find("[%%;\\#]") then return false end
   local call, lenient = head.identify(method, path), head.lenient_path(path)
@@ -120,7 +120,7 @@ function head.query_text(encoded) return text.unquoted((encoded:gsub("%+", " "))
 -- Percent-encode a model as a value of a query.
 function head.quoted_value(model) return (text.quoted(model):gsub("%%2F", "/")) end
 
--- Report whether a body of this Content-Type is JSON: other types are, where they look like it.
+-- Return whether a body of this Content-Type is JSON: other types are, where they look like it.
 function head.is_json(content_type, body)
   if not text.begins_with_any(text.trimmed(content_type):lower(), CONSTANTS.other_types) then return true end
   if text.begins_with_any(body, CONSTANTS.utf16_and_32) then return true end
@@ -179,7 +179,7 @@ function head.beta_names(value)
   return names
 end
 
--- Report whether a beta name belongs to an OAuth token.
+-- Return whether a beta name belongs to an OAuth token.
 function head.is_token_beta(name)
   return text.begins(trimmed(name):lower(), CONSTANTS.token_betas)
 end

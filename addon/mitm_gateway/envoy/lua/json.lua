@@ -271,7 +271,7 @@ function json.items(text)
   return found
 end
 
--- Report whether a text is UTF-8.
+-- Return whether a text is UTF-8.
 function json.is_utf8(text)
   local p, at = as_bytes(text), 0
   return (pcall(function()

@@ -46,7 +46,7 @@ function keys.bare_key(value)
   return value
 end
 
--- Report whether two texts are equal, in time that depends on the first one's length only.
+-- Return whether two texts are equal, in time that depends on the first one's length only.
 function keys.equals(key, value)
   local differing = bit.bxor(#key, #value)
   for place = 1, #key do
@@ -74,10 +74,10 @@ local function names_key(name)
   return KEY_NAMES[name] or ends_in(name, CONSTANTS.key_endings), name
 end
 
--- Report whether a header of this name carries a key.
+-- Return whether a header of this name carries a key.
 function keys.is_key_name(name) return (names_key(name)) end
 
--- Report whether a header or parameter of this name carries the key of an API.
+-- Return whether a header or parameter of this name carries the key of an API.
 function keys.is_api_key_name(name)
   name = name:gsub("%W+", ""):lower()
   return API_KEY_NAMES[name] or ends_in(name, CONSTANTS.api_key_endings)
@@ -121,7 +121,7 @@ local function names_key_of_query(encoded)
   return is_name and not ends_in(name, CONSTANTS.page_token_endings)
 end
 
--- Report whether a parameter's name, in any spelling, is such a name.
+-- Return whether a parameter's name, in any spelling, is such a name.
 local function is_named(pair, is_name)
   if pair == "" then return false end -- of which a hostile query has tens of thousands
   local stop = pair:find("=", 1, true)
@@ -132,7 +132,7 @@ local function is_named(pair, is_name)
   return is_name(name) or (#start < #name and is_name(start))
 end
 
--- Report whether a `name=value` of a query carries a key, or the key of an API, in any spelling.
+-- Return whether a `name=value` of a query carries a key, or the key of an API, in any spelling.
 function keys.is_key_parameter(pair) return is_named(pair, names_key_of_query) end
 function keys.is_api_key_parameter(pair) return is_named(pair, keys.is_api_key_name) end
 

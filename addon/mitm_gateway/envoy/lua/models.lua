@@ -42,13 +42,13 @@ end
 
 local function repeated(key) refuse(key == "model" and REASONS.second_model or REASONS.repeated_key) end
 
--- Report whether every key "model" has its usual spelling.
+-- Return whether every key "model" has its usual spelling.
 local function is_usual()
   if not next_model then next_model = text:find("\\u006", 1, true) and 0 or 1 end
   return next_model > 0
 end
 
--- Report whether no key "model" stands in the text between these places.
+-- Return whether the text between these places has no key "model".
 local function has_no_model(at, finish)
   if next_model <= at then next_model = text:find(MODEL_KEY, at + 1, true) or #text + 1 end
   return next_model > finish
@@ -189,7 +189,7 @@ end
 
 local function as_it_is(name) return name end
 
--- Return what a field of this name has in an API: a model, or JSON with models. `session[model]` is the key "model" of
+-- Return the content of a field of this name in an API: a model, or JSON with models. `session[model]` is the key "model" of
 -- "session", and `models[]` an element of "models".
 local function node_of(name, api)
   if #name > MAX_FIELD_NAME then return nil end
@@ -202,7 +202,7 @@ local function node_of(name, api)
   return is_step and node or nil
 end
 
--- Report whether a model is the text of a field: of one, or of each of several with this name.
+-- Return whether a model is the text of a field: of one, or of each of several with this name.
 local function is_text(node) return node.is_model or node.each and node.each.is_model end
 
 -- Add the models in a field's JSON, which is read as the member of an object.

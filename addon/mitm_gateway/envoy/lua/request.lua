@@ -75,7 +75,7 @@ end
 
 -- ---- the body ----
 
--- Report whether any coding of a Content-Encoding changes the body.
+-- Return whether any coding of a Content-Encoding changes the body.
 local function is_compressed(encoding)
   for _, coding in ipairs(text.split(encoding:lower(), ",")) do
     coding = text.trimmed(coding)
@@ -142,7 +142,7 @@ end
 
 -- ---- the rule ----
 
--- Note what the access log and the response need, and name the rule last: the gate behind the filter lets a request pass
+-- Note the facts for the access log and the response, and name the rule last: the gate behind the filter lets a request pass
 -- by the route of this rule only. A note of several fields takes longer than several notes.
 local function finish(handle, headers, request, rule)
   local notes = handle:streamInfo():dynamicMetadata()

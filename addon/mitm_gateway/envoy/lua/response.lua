@@ -3,7 +3,7 @@
 local NOTES = CONSTANTS.notes
 local write_asked = escapes.new_writer()
 
--- Report whether a response has a body that is not compressed.
+-- Return whether a response has a body that is not compressed.
 local function is_readable(headers)
   local status = headers:get(":status")
   if status ~= "200" and (status:sub(1, 1) ~= "2" or status == "204") then return false end

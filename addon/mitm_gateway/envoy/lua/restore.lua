@@ -80,7 +80,7 @@ function Scanner:close()
   self.is_over = self.depth < 0 -- another document may follow
 end
 
--- Report whether a value that begins here is a model.
+-- Return whether a value that begins here is a model.
 function Scanner:at_target()
   if self.wants_key or not self.key or self.watched == 0 or self.depth ~= self.watched then return false end
   local below = self.nodes[self.watched].below
@@ -185,7 +185,7 @@ local function next_place(chunk, text, at, found)
   return found[text]
 end
 
--- Report whether the rest of a chunk contains no model.
+-- Return whether the rest of a chunk contains no model.
 local function is_harmless(chunk, at, found, suspects)
   for place = 1, #suspects do
     if next_place(chunk, suspects[place], at, found) <= #chunk then return false end
@@ -328,7 +328,7 @@ function SseRestorer:line_end(mark)
   return held .. mark
 end
 
--- Report whether the next bytes begin a line while no JSON is open.
+-- Return whether the next bytes begin a line while no JSON is open.
 function SseRestorer:is_between()
   return self.line_is_empty and not self.after_cr and not self.is_first_line and self.scanner.depth == 0
 end

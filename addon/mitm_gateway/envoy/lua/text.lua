@@ -50,7 +50,7 @@ function text.captures(literals, subject)
   return found
 end
 
--- Report whether a glob covers the whole subject.
+-- Return whether a glob covers the whole subject.
 function text.covers(literals, subject) return text.captures(literals, subject) ~= nil end
 
 function text.any_covers(globs, subject)

@@ -148,7 +148,7 @@ local function new_reader()
   return setmetatable({ is_named = false, is_ended = false, pieces = {}, size = 0 }, Reader)
 end
 
--- Report whether a text may contain anything to read.
+-- Return whether a text may contain anything to read.
 function Reader:tells(text)
   if not self.is_named and text:find('"model', 1, true) then return true end
   for _, mark in ipairs(CONSTANTS.usage_marks) do
@@ -177,7 +177,7 @@ function Reader:add(told, text)
   return told
 end
 
--- Report whether a stream of events has named its model and not yet the reason of its end.
+-- Return whether a stream of events has named its model and not yet the reason of its end.
 function Reader:is_open() return self.is_named and not self.is_ended end
 
 local Events = setmetatable({}, Reader)

@@ -1,4 +1,4 @@
-"""Dated data about well-known upstreams, which fills what a rule with `preset` leaves out.
+"""Dated data about well-known upstreams: the parts that a rule with `preset` leaves out.
 
 Each preset is a YAML file: `rule` is the part of a rule that it provides; title, date, sources and notes
 describe it. Its texts may use environment variables, as a rule's may; `variables` lists the sources of one: other
@@ -28,7 +28,7 @@ def content(name: str) -> dict[str, Any]:
     return data
 
 
-def load(name: str) -> dict[str, Any]:
+def rule_of(name: str) -> dict[str, Any]:
     """Return the part of a rule that a preset provides. Raises KeyError for an unknown name."""
     rule: dict[str, Any] = content(name)["rule"]
     return rule
