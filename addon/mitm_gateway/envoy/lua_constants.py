@@ -191,6 +191,7 @@ def _growth() -> Mapping[str, int]:
         "max_values": bounded_json.MAX_BODY_VALUES,
         "array_values": bounded_json.ARRAY_VALUES,
         "many_values": bounded_json.MAX_VALUES,
+        "many_backslashes": local_answers.MAX_BACKSLASHES,
     }
 
 

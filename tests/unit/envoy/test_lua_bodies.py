@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import api_data, constants
 from mitm_gateway.envoy.lua_filter import rule_data
-from mitm_gateway.exchange import json_body
+from mitm_gateway.exchange import json_body, local_answers
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.json_body import is_json, scan
 from mitm_gateway.exchange.json_edits import edit
@@ -285,6 +285,22 @@ ESTIMATED = JSONISH | st.dictionaries(
 def test_tokens_are_estimated_alike(lua: Library, raw: bytes, form: Any) -> None:
     if found_in(lua, raw) != "refused":
         assert lua.call("estimate.tokens", raw, form) == estimated_tokens(raw, form)
+
+
+@given(ESTIMATED)
+def test_tokens_of_a_body_with_many_backslashes_are_estimated_from_its_size_alike(raw: bytes) -> None:
+    library = lua_of_few_backslashes()
+    if found_in(library, raw) != "refused":
+        with patch.object(local_answers, "MAX_BACKSLASHES", 2):
+            tokens = estimated_tokens(raw)
+        assert library.call("estimate.tokens", raw, "anthropic") == tokens
+        if raw.count(b"\\") > 2:
+            assert tokens == max(1, int(len(raw) / CHARACTERS_PER_TOKEN + 0.5))
+
+
+@cache
+def lua_of_few_backslashes() -> Library:
+    return Library(growth={**constants()["growth"], "many_backslashes": 2})
 
 
 def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None:

@@ -42,7 +42,7 @@ local function rounded(characters) return math.max(1, math.floor(characters / CO
 
 -- Estimate the tokens of a body that `json.scan` has checked, in the form of its API.
 function estimate.tokens(text, form)
-  if growth.has_many_values(text) then return rounded(#text) end
+  if growth.has_many_backslashes(text) or growth.has_many_values(text) then return rounded(#text) end
   local p, at = json.open(text)
   local total = names_size[form]
   json.each(text, p, at, function(key, value)

@@ -57,6 +57,15 @@ function growth.has_many_values(text)
   return arrays + objects + commas > COSTS.many_values
 end
 
+-- Return whether reading the strings of a text would take long.
+function growth.has_many_backslashes(text)
+  local p, left = as_bytes(text), COSTS.many_backslashes
+  for at = 0, #text - 1 do
+    if p[at] == BACKSLASH then left = left - 1 end
+  end
+  return left < 0
+end
+
 -- Return whether a large JSON text has millions of values, or is small as text and large as data.
 function growth.is_excessive(text)
   local size = #text
