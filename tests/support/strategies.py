@@ -38,7 +38,7 @@ JSON_PIECES = (
     b'{', b'{"model":"gw"', b'"model":"gw"', b'"model"', b':', b',', b'"gw"', b'"a":"x\\"model\\""', b'"a":1',
     b'"b":[1,{"model":"y"}]',
     b'"message":{', b'}', b'[', b']', b' ', b"\n", b"\f", b'"\\u006dodel":"y"', b'"mod', b'el":"y"', b'"', b"\\", b"true",
-    b"\xff",
+    b'"":8,', b"x", b"\xff",
 )  # fmt: skip
 
 # Pieces that break a JSON string, or nearly do.

@@ -81,9 +81,11 @@ class ModelScanner:
                 pos, start = self._string(data, pos, start, out)
             elif self._depth > len(self._watched):
                 pos = self._skip(data, pos)
-            elif self._wants_key and (members := self._members(data, pos)):
+            elif not self._wants_key or self._key is not None:
+                pos, start = self._structure(data, pos, start, out)
+            elif members := self._members(data, pos):
                 pos = members.end()
-            elif self._wants_key and self._key is None and (found := _KEY.match(data, pos)):
+            elif found := _KEY.match(data, pos):
                 pos = self._member(data, found)
             else:
                 pos, start = self._structure(data, pos, start, out)

@@ -164,7 +164,14 @@ def test_the_bytes_do_not_depend_on_the_chunks(stream: bytes, data: st.DataObjec
     assert as_json(*chunks) == as_json(stream) == as_json(*byte_by_byte)
 
 
-@table("stream", [b'data:"","":1,{"a":1,"model":"gw"}\n\n', b'data:{"","model":\f"gw"}\n\n'])
+@table(
+    "stream",
+    [
+        b'data:"","":1,{"a":1,"model":"gw"}\n\n',
+        b'data:{"","model":\f"gw"}\n\n',
+        b'data:{"a""b":1,x"model":"gw"}\n\n',
+    ],
+)
 def test_broken_json_is_read_alike_wherever_the_stream_is_cut(stream: bytes) -> None:
     byte_by_byte = [stream[place : place + 1] for place in range(len(stream))]
     assert sse(*byte_by_byte) == sse(stream) == stream
