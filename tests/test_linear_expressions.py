@@ -49,35 +49,28 @@ def _expressions(paths: Iterable[Path]) -> Iterator[Expression]:
         uses = list(_uses(nodes))
         for name, method, line, pattern in uses:
             if name == "re" and pattern is not None and method in {*_SEARCHES, "match", "fullmatch"}:
-                yield Expression(f"{path.name}:{line}", re.compile(pattern), frozenset({method}))
+                compiled: re.Pattern[Any] = re.compile(pattern)
+                yield Expression(f"{path.name}:{line}", compiled, frozenset({method}))
         if any((name, method) == ("re", "compile") for name, method, *_ in uses):
             module = path.relative_to(PACKAGE).with_suffix("").parts
             yield from _compiled(".".join(["mitm_gateway", *module]), _imported(nodes), uses)
 
 
-Use = tuple[str, str, int, str | None]
+Use = tuple[str, str, int, str | bytes | None]
 
 
 def _uses(nodes: Iterable[ast.AST]) -> Iterator[Use]:
+    """Yield every attribute with its owner's last name, and each call of one with a text."""
     for node in nodes:
-        if isinstance(node, ast.Attribute):
-            owner = node.value
-            name = (
-                owner.id
-                if isinstance(owner, ast.Name)
-                else owner.attr
-                if isinstance(owner, ast.Attribute)
-                else ""
-            )
-            yield name, node.attr, node.lineno, None
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            first, owner = node.args[0], node.func.value
-            if (
-                isinstance(owner, ast.Name)
-                and isinstance(first, ast.Constant)
-                and isinstance(first.value, str | bytes)
+        match node:
+            case ast.Attribute(ast.Name(owner) | ast.Attribute(_, owner), method):
+                yield owner, method, node.lineno, None
+            case ast.Attribute(_, method):
+                yield "", method, node.lineno, None
+            case ast.Call(
+                ast.Attribute(ast.Name(owner), method), [ast.Constant(str() | bytes() as text), *_]
             ):
-                yield owner.id, node.func.attr, node.lineno, first.value  # type: ignore[misc]
+                yield owner, method, node.lineno, text
 
 
 def _imported(nodes: Iterable[ast.AST]) -> set[str]:

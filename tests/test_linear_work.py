@@ -220,7 +220,8 @@ CALLS: dict[str, Callable[[str], object]] = {
         feed(JsonRestorer(always(text[:9])), body(text)), feed(JsonRestorer(always("x")), raw(text))
     ),
     "exchange.restore_model": lambda text: (
-        feed(SseRestorer(always("x")), b"data: " + body(text) + b"\n\n"), feed(SseRestorer(always("x")), raw(text))
+        feed(SseRestorer(always("x")), b"data: " + json.dumps({"model": text, "a": [text]}).encode() + b"\n\n"),
+        feed(SseRestorer(always("x")), raw(text)),
     ),
     "llm.hints": lambda text: [
         hints.hint(hints.Failure(status, "application/json", raw(error), text, text))

@@ -19,7 +19,7 @@ class Steps:
     def __init__(self, pattern: re.Pattern[Any]) -> None:
         self.pattern = pattern
         self._tree = _parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE & ~re.LOCALE | 0)
-        self._known: dict[tuple[Any, ...], bool] = {}
+        self._fitting: dict[tuple[Any, ...], _Fitting] = {}
         self.count = 0
         self._text = ""
 
@@ -27,7 +27,7 @@ class Steps:
         """Return the end of a match that begins at `pos`."""
         self._text = text
         with _deep_recursion():
-            return next(self._sequence(self._tree, 0, pos), None)
+            return self._end(pos)
 
     def full_match(self, text: str) -> bool:
         """Report whether the whole text matches."""
@@ -35,18 +35,30 @@ class Steps:
         with _deep_recursion():
             return any(end == len(text) for end in self._sequence(self._tree, 0, 0))
 
+    def search(self, text: str, pos: int = 0) -> None:
+        """Look for the first match that begins at `pos` or later."""
+        self._text = text
+        with _deep_recursion():
+            while pos <= len(text) and self._end(pos) is None:
+                pos += 1
+
     def find_all(self, text: str) -> list[tuple[int, int]]:
         """Return the spans of all matches that are not empty."""
+        self._text = text
         spans, pos = [], 0
-        while pos <= len(text):
-            self.count += 1
-            end = self.match(text, pos)
-            if end is not None and end > pos:
-                spans.append((pos, end))
-                pos = end
-            else:
-                pos += 1
+        with _deep_recursion():
+            while pos <= len(text):
+                self.count += 1
+                end = self._end(pos)
+                if end is not None and end > pos:
+                    spans.append((pos, end))
+                    pos = end
+                else:
+                    pos += 1
         return spans
+
+    def _end(self, pos: int) -> int | None:
+        return next(self._sequence(self._tree, 0, pos), None)
 
     def _sequence(self, nodes: Any, at: int, pos: int) -> Iterator[int]:
         if at == len(nodes):
@@ -85,12 +97,12 @@ class Steps:
 
     def _repeat(self, kind: Any, arg: Any, pos: int) -> Iterator[int]:
         least, most, nodes = arg
-        if kind is op.POSSESSIVE_REPEAT:
+        if len(nodes) == 1 and nodes[0][0] in _SINGLE:
+            yield from self._single_repeat(kind, least, most, nodes[0], pos)
+        elif kind is op.POSSESSIVE_REPEAT:
             ends = self._possessive(most, nodes, pos)
             if len(ends) > least:
                 yield ends[-1]
-        elif len(nodes) == 1 and nodes[0][0] in _SINGLE:
-            yield from self._single_repeat(kind, least, most, nodes[0], pos)
         else:
             yield from self._general_repeat(kind, least, most, nodes, pos)
 
@@ -101,18 +113,20 @@ class Steps:
         return ends
 
     def _single_repeat(self, kind: Any, least: int, most: int, node: Any, pos: int) -> Iterator[int]:
-        one, arg = node
-        count = 0
-        while count < (least if kind is op.MIN_REPEAT else most) and self._fits(one, arg, pos + count):
+        fits, text, count = self._characters(*node), self._text, 0
+        end = min(len(text), pos + (least if kind is op.MIN_REPEAT else most))
+        while pos + count < end and fits[text[pos + count]]:
             count += 1
-        if kind is op.MAX_REPEAT:
-            for kept in range(count, least - 1, -1):
+        self.count += count + 1
+        if kind is op.MIN_REPEAT:
+            while count >= least:
+                yield pos + count
+                count = count + 1 if count < most and self._fits(node[0], node[1], pos + count) else -1
+        else:
+            shortest = least if kind is op.MAX_REPEAT else count
+            for kept in range(count, max(least, shortest) - 1, -1):
                 self.count += 1
                 yield pos + kept
-            return
-        while count >= least:
-            yield pos + count
-            count = count + 1 if count < most and self._fits(one, arg, pos + count) else -1
 
     def _general_repeat(self, kind: Any, least: int, most: int, nodes: Any, pos: int) -> Iterator[int]:
         if kind is op.MIN_REPEAT and least <= 0:
@@ -132,14 +146,13 @@ class Steps:
 
     def _fits(self, kind: Any, arg: Any, pos: int) -> bool:
         self.count += 1
-        if pos >= len(self._text):
-            return False
-        key = (kind, id(arg) if kind is op.IN else arg, self._text[pos])
-        fits = self._known.get(key)
-        if fits is None:
-            test = _as_pattern(kind, arg, self.pattern.flags)
-            fits = self._known[key] = test.match(self._text[pos]) is not None
-        return fits
+        return pos < len(self._text) and self._characters(kind, arg)[self._text[pos]]
+
+    def _characters(self, kind: Any, arg: Any) -> "_Fitting":
+        key = (kind, id(arg) if kind is op.IN else arg)
+        if (known := self._fitting.get(key)) is None:
+            known = self._fitting[key] = _Fitting(_as_pattern(kind, arg, self.pattern.flags))
+        return known
 
     def _is_at(self, where: Any, pos: int) -> bool:
         text = self._text
@@ -151,6 +164,18 @@ class Steps:
             return text[pos:] in ("", "\n")
         before, after = (bool(re.match(r"\w", piece)) for piece in (text[pos - 1 : pos], text[pos : pos + 1]))
         return (before != after) == (where is op.AT_BOUNDARY)
+
+
+class _Fitting(dict[str, bool]):
+    """Whether each character that was asked for matches an expression for one character."""
+
+    def __init__(self, one: re.Pattern[str]) -> None:
+        super().__init__()
+        self._one = one
+
+    def __missing__(self, character: str) -> bool:
+        self[character] = fits = self._one.match(character) is not None
+        return fits
 
 
 @contextmanager
@@ -271,7 +296,6 @@ class CountingPattern:
         elif method == "fullmatch":
             self._steps.full_match(text[start:])
         elif method == "search":
-            while start <= len(text) and self._steps.match(text, start) is None:
-                start += 1
+            self._steps.search(text, start)
         else:
             self._steps.find_all(text[start:])
