@@ -17,22 +17,6 @@ from mitm_gateway.text.bounded_json import (
 from support.bodies import OVERGROWN, overgrown
 from support.table import table
 
-CONVERSATION = json.dumps(
-    [
-        {
-            "role": "user",
-            "content": [
-                {
-                    "type": "text",
-                    "text": "How are you, and is this {code[0]} right, or would you rather write it otherwise? "
-                    * 40,
-                }
-            ],
-        }
-    ]
-    * 3000
-)
-
 
 @pytest.fixture(autouse=True)
 def _always_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +24,9 @@ def _always_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_conversation_is_sparse() -> None:
-    text = CONVERSATION.encode()
+    words = "How are you, and is this {code[0]} right, or would you rather write it otherwise? "
+    content = [{"type": "text", "text": words * 40}]
+    text = json.dumps([{"role": "user", "content": content}] * 3000).encode()
     assert is_sparse(text)
     assert not is_overgrown(text)
 
