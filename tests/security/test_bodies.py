@@ -11,6 +11,7 @@ from support.constants import API, CK
 from support.proc import peak_mb
 from support.stage import API_HEADERS, BODY, Stage
 from support.starters import StartStage
+from support.table import table
 
 pytestmark = pytest.mark.e2e
 
@@ -40,9 +41,7 @@ def test_44_a_bomb_in_a_bomb_is_refused(stage: Stage) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "body", [b'{"model":"claude-x","model":"other"}', b'{"model":"a","\\u006dodel":"claude-x"}']
-)
+@table("body", [b'{"model":"claude-x","model":"other"}', b'{"model":"a","\\u006dodel":"claude-x"}'])
 def test_45_two_model_keys_are_400(stage: Stage, body: bytes) -> None:
     stage.assert_refused(stage.ask(body=body), 400)
 
@@ -66,19 +65,19 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+@table("body", UNREADABLE.values())
 def test_47_an_unreadable_body_is_400(stage: Stage, body: bytes) -> None:
     stage.assert_refused(stage.ask(body=body), 400)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "snappy", "gzip, snappy"])
+@table("encoding", ["gzip", "br", "zstd", "deflate", "snappy", "gzip, snappy"])
 def test_47_a_body_that_contradicts_its_encoding_is_400(stage: Stage, encoding: str) -> None:
     stage.assert_refused(
         stage.ask(headers=[*API_HEADERS, ("Content-Encoding", encoding)], body=b"\x00no" * 9), 400
     )
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@table("method", ["GET", "POST", "HEAD"])
 def test_47_requests_without_a_body_are_forwarded(stage: Stage, method: str) -> None:
     assert stage.ask(body=b"", method=method).status == 200
 
@@ -144,7 +143,7 @@ def test_a_head_without_end_ends_the_connection(stage: Stage) -> None:
     stage.assert_refused(client.read_response(), 431)
 
 
-@pytest.mark.parametrize("end", [b"1;", b"0\r\n"], ids=["chunk", "trailers"])
+@table("end", [b"1;", b"0\r\n"])
 def test_a_chunked_body_without_end_ends_the_connection(stage: Stage, end: bytes) -> None:
     client = stage.reverse()
     client.send_request(
@@ -178,7 +177,7 @@ def test_a_response_with_an_endless_head_is_502(stage: Stage) -> None:
     assert answer.body.startswith(b'{"type": "error"')
 
 
-@pytest.mark.parametrize("item", [b"[],", b'{"a":[]},', b'"ab",'])
+@table("item", [b"[],", b'{"a":[]},', b'"ab",'])
 def test_a_bomb_of_structure_is_413_before_it_is_built(stage: Stage, item: bytes) -> None:
     unpacked = b'{"model":"claude-x","a":{"b":[' + item * (30_000_000 // len(item)) + b"0]}}"
     before = peak_mb(stage.proxy.process.pid)

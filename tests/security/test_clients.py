@@ -12,6 +12,7 @@ from support.constants import API, CK, CLIENT_KEY, JSON, UPGRADE
 from support.proc import listening_addresses
 from support.stage import BODY, OWN, RULES, Client, Stage
 from support.starters import StartStage
+from support.table import table
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -63,7 +64,7 @@ def keyed(keyed_stage: Stage) -> Iterator[Stage]:
         yield keyed_stage
 
 
-@pytest.mark.parametrize(
+@table(
     ("header", "status"),
     [
         (None, 401),
@@ -116,8 +117,8 @@ def test_19_a_client_key_is_not_forwarded_to_a_host_without_rules(keyed: Stage) 
     assert PASS.encode() not in keyed.evil_plain.raw
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://api.anthropic.com", ""])
-@pytest.mark.parametrize("way", ["reverse", "tunnel"])
+@table("origin", ["https://evil.example", "null", "https://api.anthropic.com", ""])
+@table("way", ["reverse", "tunnel"])
 def test_20_a_web_page_cannot_post(stage: Stage, origin: str, way: str) -> None:
     client = stage.reverse() if way == "reverse" else stage.tunnel()
     headers = [("Host", API), CLIENT_KEY, ("Origin", origin), ("Content-Type", "text/plain")]
@@ -129,7 +130,7 @@ def test_20_cross_site_requests_without_an_origin_are_refused(stage: Stage) -> N
     stage.assert_refused(stage.ask(headers=headers, client=stage.reverse(), method="GET", body=b""), 403)
 
 
-@pytest.mark.parametrize("method", ["OPTIONS", "options"])
+@table("method", ["OPTIONS", "options"])
 def test_21_a_preflight_is_refused_without_cors_headers(stage: Stage, method: str) -> None:
     headers = [REVERSE, ("Origin", "https://evil.example"), ("Access-Control-Request-Method", "POST")]
     stage.assert_refused(stage.ask(headers=headers, client=stage.reverse(), method=method, body=b""), 403)
@@ -154,19 +155,17 @@ def test_a_listed_page_may_ask_and_read(stage_with: StartStage) -> None:
         assert (refused.status, refused.header("access-control-allow-origin")) == (400, origin)
 
 
-@pytest.mark.parametrize(
-    "host", ["attacker.example:8080", "evil.test", "127.0.0.1.evil.test", "localhost.evil.test"]
-)
+@table("host", ["attacker.example:8080", "evil.test", "127.0.0.1.evil.test", "localhost.evil.test"])
 def test_22_a_name_rebound_to_loopback_is_421(stage: Stage, host: str) -> None:
     stage.assert_refused(stage.ask(headers=[("Host", host), CLIENT_KEY], client=stage.reverse()), 421)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]", API, f"{API.upper()}."])
+@table("host", ["localhost", "127.0.0.1:8080", "[::1]", API, f"{API.upper()}."])
 def test_22_the_listeners_own_names_are_served(stage: Stage, host: str) -> None:
     assert stage.ask(headers=[("Host", host), CLIENT_KEY], client=stage.reverse()).status == 200
 
 
-@pytest.mark.parametrize("way", ["reverse", "tunnel"])
+@table("way", ["reverse", "tunnel"])
 def test_23_a_websocket_of_a_page_is_refused(stage: Stage, way: str) -> None:
     client = stage.reverse() if way == "reverse" else stage.tunnel()
     headers = [("Host", API), CLIENT_KEY, ("Origin", "https://evil.example"), *UPGRADE]
@@ -184,8 +183,8 @@ def here(name: str) -> str:
     return {"own address": own_address, "own name": socket.gethostname}.get(name, lambda: name)()
 
 
-@pytest.mark.parametrize("host", HERE)
-@pytest.mark.parametrize("port", ["web", "proxy"])
+@table("host", HERE)
+@table("port", ["web", "proxy"])
 def test_24_the_proxys_ports_cannot_be_reached_through_it(shared_web: Stage, host: str, port: str) -> None:
     proxy, host = shared_web.proxy, here(host)
     number = proxy.web_port if port == "web" else proxy.ports[0]
@@ -197,7 +196,7 @@ def test_24_the_proxys_ports_cannot_be_reached_through_it(shared_web: Stage, hos
     assert proxy.output().count("client connect", start) == 1
 
 
-@pytest.mark.parametrize("host", HERE)
+@table("host", HERE)
 def test_24_the_proxys_ports_cannot_be_reached_through_a_tunnel(shared_web: Stage, host: str) -> None:
     proxy, host = shared_web.proxy, here(host)
     with shared_web.plain() as client:
@@ -214,9 +213,7 @@ def test_24_a_mitmweb_without_a_login_causes_a_warning(shared_web: Stage) -> Non
     assert warned == (tuple(map(int, version.VERSION.split(".")[:3])) < (11, 1, 2))
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "own address", "169.254.169.254", "100.100.100.200", "[::1]"]
-)
+@table("host", ["127.0.0.1", "localhost", "own address", "169.254.169.254", "100.100.100.200", "[::1]"])
 def test_25_other_machines_cannot_reach_this_machines_services(keyed: Stage, host: str) -> None:
     port, host = keyed.evil_plain.port, here(host)
     told = keyed.proxy.output().count(OWN_SERVICES)
@@ -237,8 +234,8 @@ def test_25_unmatched_tunnels_are_blocked(stage_with: StartStage) -> None:
         stage.assert_refused(answer, 404)
 
 
-@pytest.mark.parametrize("method", ["TRACE", "trace", "Trace", "TRACK"])
-@pytest.mark.parametrize("way", ["tunnel", "reverse", "plain"])
+@table("method", ["TRACE", "trace", "Trace", "TRACK"])
+@table("way", ["tunnel", "reverse", "plain"])
 def test_26_trace_is_refused(stage: Stage, method: str, way: str) -> None:
     client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()
     target = "http://evil.test/" if way == "plain" else "/"
@@ -251,7 +248,7 @@ ODD_PATHS = ["/v1/../admin", "/v1/%2e%2e/admin", "//evil/v1/", "/v1/%252e%252e/a
              "/v1/messages%2Fbatches", "/v1/messages;x"]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ODD_PATHS)
+@table("path", ODD_PATHS)
 def test_27_odd_segments_are_400(stage: Stage, path: str) -> None:
     client = stage.tunnel("path.test")
     stage.assert_refused(stage.ask(path, [("Host", "path.test"), CLIENT_KEY], client=client), 400)

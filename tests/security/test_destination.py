@@ -12,6 +12,7 @@ from support.constants import API, CK, CLIENT_KEY, ENV
 from support.relay import Relay
 from support.stage import API_HEADERS, BODY, OWN, RULES, Stage
 from support.starters import StartMitmdump, StartStage
+from support.table import table
 from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
@@ -67,8 +68,8 @@ def test_07_a_rules_host_with_another_inner_host_is_421(stage: Stage) -> None:
     stage.assert_refused(stage.ask(headers=[("Host", "evil.test"), CLIENT_KEY]), 421)
 
 
-@pytest.mark.parametrize("hosts", [("evil.test", API), (API, "evil.test"), (API, API), ()])
-@pytest.mark.parametrize("way", ["tunnel", "plain", "reverse"])
+@table("hosts", [("evil.test", API), (API, "evil.test"), (API, API), ()])
+@table("way", ["tunnel", "plain", "reverse"])
 def test_08_anything_but_one_host_header_is_400(stage: Stage, hosts: tuple[str, ...], way: str) -> None:
     client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()
     target = f"http://{API}/v1/messages" if way == "plain" else "/v1/messages"
@@ -139,7 +140,7 @@ def test_12_nothing_in_body_or_headers_changes_the_destination(stage: Stage) -> 
     assert [len(each.connections) for each in (stage.evil, stage.evil_plain, stage.api)] == before
 
 
-@pytest.mark.parametrize(
+@table(
     "host",
     [
         f"{API}:443@evil.test",
@@ -155,7 +156,7 @@ def test_13_junk_in_host_is_400(stage: Stage, host: str) -> None:
     stage.assert_refused(stage.ask(headers=[("Host", host), CLIENT_KEY]), 400)
 
 
-@pytest.mark.parametrize("host", ["API.Anthropic.COM.", "api.anthropic.com.", "API.ANTHROPIC.COM"])
+@table("host", ["API.Anthropic.COM.", "api.anthropic.com.", "API.ANTHROPIC.COM"])
 def test_14_other_spellings_of_a_host_are_the_same_host(stage: Stage, host: str) -> None:
     client = stage.tunnel(host, sni=API)
     assert stage.ask(headers=[("Host", host), CLIENT_KEY], client=client).status == 200
@@ -165,7 +166,7 @@ def test_14_other_spellings_of_a_host_are_the_same_host(stage: Stage, host: str)
 FULL_WIDTH = ["\uff41pi.anthropic.com", "\uff21PI\u3002anthropic\uff0ecom"]
 
 
-@pytest.mark.parametrize("host", FULL_WIDTH)
+@table("host", FULL_WIDTH)
 def test_14_a_host_in_full_width_letters_is_the_same_host(stage: Stage, host: str) -> None:
     head = f"POST /v1/messages HTTP/1.1\r\nHost: {host}\r\nx-api-key: {CK}\r\nContent-Length: {len(BODY)}\r\n\r\n"
     for client in (stage.tunnel(), stage.reverse()):
@@ -174,10 +175,8 @@ def test_14_a_host_in_full_width_letters_is_the_same_host(stage: Stage, host: st
         assert (stage.asked.header("host"), stage.asked.values("x-api-key")) == ("gw.test", [])
 
 
-@pytest.mark.parametrize("host", FULL_WIDTH)
-@pytest.mark.parametrize(
-    "line", ["CONNECT {}:443", "POST http://{}/v1/messages", "POST https://{}/v1/messages"]
-)
+@table("host", FULL_WIDTH)
+@table("line", ["CONNECT {}:443", "POST http://{}/v1/messages", "POST https://{}/v1/messages"])
 def test_14_full_width_letters_in_a_request_line_are_refused(stage: Stage, line: str, host: str) -> None:
     # mitmproxy takes ASCII only in a target, so the request ends before a rule could be looked for.
     client = stage.plain()

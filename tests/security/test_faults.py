@@ -74,12 +74,13 @@ def broken(fault: Path, step: str, how: str) -> Iterator[None]:
 
 def outcome(stage: Stage, second: bool, fault: Path, step: str, how: str) -> int | None:
     """Status that the client received for a connection's first or second request; None if the connection was closed."""
-    client = stage.plain()
+    client = None
     if second:
+        client = stage.plain()
         assert ask(client) == 200
     stage.warmed_up()
     with broken(fault, step, how):
-        return ask(client)
+        return ask(client or stage.plain())
 
 
 def ask(client: Client) -> int | None:

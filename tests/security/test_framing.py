@@ -10,12 +10,13 @@ from support.certificates import Authority
 from support.constants import API, CK, CLIENT_KEY, GW
 from support.stage import API_HEADERS, BODY, Stage, answers
 from support.starters import StartStage
+from support.table import table
 from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize(
+@table(
     "field",
     [
         f"X-A: a\rx-api-key: {CK}",
@@ -36,17 +37,19 @@ IN_TRAILER = f"2\r\n{{}}\r\n0\r\nx-api-key: {CK}\r\n\r\n".encode()
 HTTP2 = pseudo_headers(API)
 
 
-@pytest.mark.parametrize("target", ["/v1/messages", "/v1/x"])
+@table("target", ["/v1/messages", "/v1/x"])
 def test_40_a_key_in_a_trailer_is_not_forwarded(stage: Stage, target: str) -> None:
     client = stage.tunnel()
+    stage.warmed_up()
     client.send_request("POST", target, [("Host", API), CHUNKED], IN_TRAILER)
     stage.assert_refused(client.read_response(), 400)
     assert stage.ask(client=client).status == 200  # the connection still works
 
 
-@pytest.mark.parametrize("body", [BODY, b""], ids=["body", "empty"])
+@table("body", [BODY, b""])
 def test_40_a_key_in_a_trailer_is_not_forwarded_over_http2(stage: Stage, body: bytes) -> None:
     client = stage.http2()
+    stage.warmed_up()
     stage.assert_refused(client.read_response(client.send_request(HTTP2, body, [("x-api-key", CK)])), 400)
     assert client.request([*HTTP2, CLIENT_KEY], BODY).status == 200
 
@@ -79,7 +82,7 @@ def test_trailers_cut_no_body_on_its_way_to_http1(stage_over_http1: Stage) -> No
     assert_trailers_cut_no_body(stage_over_http1)
 
 
-@pytest.mark.parametrize("over", ["http/1.1", "h2"])
+@table("over", ["http/1.1", "h2"])
 def test_trailers_of_a_response_delay_nothing_and_are_not_kept(stage: Stage, over: str) -> None:
     trailers = (("x-seen", f"Bearer {GW}"), ("server-timing", "total;dur=1"))
     stage.gw.script = Stream(message_events("gw-model"), gated=False, trailers=trailers)
@@ -118,7 +121,7 @@ ODD_LINES = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), ODD_LINES.values(), ids=ODD_LINES)
+@table(("name", "value"), ODD_LINES.values())
 def test_41_over_http2_nothing_can_be_injected_into_the_request_line(
     stage_over_http1: Stage, name: str, value: str
 ) -> None:
@@ -129,7 +132,7 @@ def test_41_over_http2_nothing_can_be_injected_into_the_request_line(
         stage.assert_refused(client.request([*head, CLIENT_KEY], BODY), 400)
 
 
-@pytest.mark.parametrize("header", ["authorization:bearer", "x-api-key:", "x-api-key\xa0", "x(y)"])
+@table("header", ["authorization:bearer", "x-api-key:", "x-api-key\xa0", "x(y)"])
 def test_41_an_invalid_header_name_is_refused(stage_over_http1: Stage, header: str) -> None:
     stage, client = stage_over_http1, stage_over_http1.http2()
     with contextlib.suppress(ConnectionError):
@@ -148,8 +151,8 @@ FRAMINGS = {
 }
 
 
-@pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
-@pytest.mark.parametrize("way", ["tunnel", "reverse"])
+@table("framing", FRAMINGS.values())
+@table("way", ["tunnel", "reverse"])
 def test_41_requests_of_ambiguous_length_are_400(stage: Stage, framing: str, way: str) -> None:
     client = stage.tunnel() if way == "tunnel" else stage.reverse()
     client.send(f"POST /v1/x HTTP/1.1\r\nHost: {API}\r\nx-api-key: {CK}\r\n{framing}\r\n\r\n{{}}".encode())
@@ -168,8 +171,8 @@ def test_41_http10_with_chunks_is_400(stage: Stage) -> None:
 NOT_HTTP = [f"SSH-2.0-{CK}\r\n".encode(), b"\x00\x01" + CK.encode(), f"{CK}\r\n\r\n".encode()]
 
 
-@pytest.mark.parametrize("data", NOT_HTTP)
-@pytest.mark.parametrize("alpn", [("http/1.1",), (), ("other/1",), None])
+@table("data", NOT_HTTP)
+@table("alpn", [("http/1.1",), (), ("other/1",), None])
 def test_42_bytes_that_are_not_http_are_refused_on_a_ruled_host(
     stage: Stage, data: bytes, alpn: tuple[str, ...] | None
 ) -> None:
@@ -214,7 +217,7 @@ def test_an_upstream_that_sends_only_interim_answers_delays_no_other_client(stag
     assert stage.ask().status == 502
 
 
-@pytest.mark.parametrize("way", ["tunnel", "reverse"])
+@table("way", ["tunnel", "reverse"])
 def test_an_unrequested_switch_of_protocols_opens_no_pipe(stage: Stage, way: str) -> None:
     # The client's next bytes would be forwarded as they are, with its key.
     stage.gw.script = Bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")

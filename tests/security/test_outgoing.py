@@ -12,6 +12,7 @@ from support.answers import Bytes
 from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, JSON, ROOT, UPGRADE
 from support.stage import API_HEADERS, BODY, RULES, Client, Stage, assert_absent
 from support.starters import StartMitmdump, StartStage
+from support.table import table
 from support.waiting import wait_until
 from support.wire import pseudo_headers
 
@@ -175,7 +176,7 @@ def test_35_keys_in_every_spelling_become_one_header_over_http2(stage: Stage) ->
     assert auth_fields(stage) == [("authorization", f"Bearer {GW}")]
 
 
-@pytest.mark.parametrize(
+@table(
     "name",
     ["key", "KEY", "api_key", "access_token", "%6bey", "k%65y", "api%5Fkey", "+key", "apikey", "API-Key",
      "x-api-key", "accessToken"],
@@ -191,9 +192,7 @@ def test_36_keys_in_the_query_of_a_refused_request_are_not_shown(stage: Stage) -
     stage.assert_refused(stage.ask(f"/v1/x?key={CK}", headers), 421)
 
 
-@pytest.mark.parametrize(
-    "value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"]
-)
+@table("value", ["keep-alive, Authorization", "authorization", "x-api-key, AUTHORIZATION ,close"])
 def test_38_connection_does_not_name_the_auth_header(stage: Stage, value: str) -> None:
     assert stage.ask(headers=[*API_HEADERS, ("Connection", value)]).status == 200
     assert "authorization" not in ",".join(stage.asked.values("connection")).lower()

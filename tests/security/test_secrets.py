@@ -16,6 +16,7 @@ from support.constants import API, CK, ENV, GW, JSON
 from support.recorder import Recorder
 from support.stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absent
 from support.starters import StartMitmdump, StartStage
+from support.table import table
 from support.web import Flow, Web
 from support.wire import Wire, pseudo_headers
 
@@ -65,7 +66,7 @@ def test_50_an_unfinished_response_is_recorded_without_an_echoed_key(stage_with:
 
 
 @e2e
-@pytest.mark.parametrize("status", [200, 204, 307, 401])
+@table("status", [200, 204, 307, 401])
 def test_50_a_response_without_a_body_is_recorded_without_an_echoed_key(stage: Stage, status: int) -> None:
     stage.gw.script = Reply(
         status, b"", (("Location", f"https://evil.test/?key={GW}"), ("X-Token", "another's"))
@@ -250,7 +251,7 @@ def is_waiting(flow: Flow) -> bool:
 
 
 @e2e
-@pytest.mark.parametrize(
+@table(
     ("option", "value"),
     [
         ("ssl_insecure", True),

@@ -9,6 +9,7 @@ import pytest
 from support.certificates import Authority
 from support.constants import API, CK, GW, JSON, TESTS
 from support.stage import BODY, ELSEWHERE, OWN, RULES, Stage
+from support.table import table
 from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
@@ -64,7 +65,7 @@ def test_a_request_that_stays_on_its_host_goes_to_the_name_and_not_to_the_addres
     assert https.asked.values("authorization") == [f"Bearer {GW}"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "host"), [("evil.test", API), (API, "evil.test"), (API, ELSEWHERE), (None, API), ("x.test", API)]
 )
 def test_names_that_disagree_are_421(https: Stage, name: str | None, host: str) -> None:
