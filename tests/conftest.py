@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 MANY_FILES = 4500
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
-settings.register_profile("default", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=30)
+# Each run draws other examples, and CI runs the suite twice; `make fuzz` is for many.
+settings.register_profile("default", deadline=None, max_examples=60)
+settings.register_profile("quick", deadline=None, max_examples=20)
 
 
 @pytest.fixture(scope="session")

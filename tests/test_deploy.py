@@ -8,6 +8,7 @@ import yaml
 from compose_spec import PyCompose
 
 from support.constants import ROOT
+from support.table import table
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = (DEPLOY / "kubernetes.yaml").read_text()
@@ -24,7 +25,7 @@ def test_the_kubernetes_manifest_is_valid() -> None:
     validate_all(KUBERNETES)
 
 
-@pytest.mark.parametrize(
+@table(
     ("part", "slip"),
     [
         ("readinessProbe:", "readynessProbe:"),
@@ -42,9 +43,7 @@ def test_the_compose_file_is_valid() -> None:
     assert PyCompose.from_yaml(COMPOSE).service_names() == ["token-files", "envoy"]
 
 
-@pytest.mark.parametrize(
-    ("part", "slip"), [("depends_on:", "depend_on:"), ("restart: unless-stopped", "restart: maybe")]
-)
+@table(("part", "slip"), [("depends_on:", "depend_on:"), ("restart: unless-stopped", "restart: maybe")])
 def test_a_mistake_in_the_compose_file_is_detected(part: str, slip: str) -> None:
     assert part in COMPOSE
     with pytest.raises(ValueError, match="services"):

@@ -9,6 +9,7 @@ from mitmproxy.proxy.layers.http import _http_h2
 
 from mitm_gateway.mitm.log_filter import Unquoted, quote_peers, unquote_peers
 from support.constants import GW
+from support.table import table
 
 
 def logged(message: str) -> str:
@@ -35,7 +36,7 @@ def test_everything_that_mitmproxy_logs_about_a_connection_is_unquoted(
     assert "received b'…'" in caplog.text
 
 
-@pytest.mark.parametrize("quote", ["", "'"], ids=["single", "double"])
+@table("quote", ["", "'"])
 def test_a_line_that_mitmproxy_cut_inside_a_literal_contains_no_key(quote: str) -> None:
     # With proxy_debug a line ends after 256 or 2048 characters, wherever that is: a length such as a port's
     # digits decides whether that is inside the quoted head.

@@ -2,7 +2,6 @@
 
 from io import StringIO
 
-import pytest
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.utils import strutils
 
@@ -21,7 +20,7 @@ def test_mitmproxys_own_replacements_stay(text: str, keep_spacing: bool) -> None
         assert strutils.escape_control_characters(text, keep_spacing) == expected
 
 
-@pytest.mark.parametrize("text", [MARKS, f"a\r\n{MARKS}\tb", f"https://a.test/{MARKS}\x1b[31m"])
+@table("text", [MARKS, f"a\r\n{MARKS}\tb", f"https://a.test/{MARKS}\x1b[31m"])
 def test_marks_that_act_on_a_terminal_are_visible(text: str) -> None:
     with applied("printable-text"):
         shown = strutils.escape_control_characters(text)
@@ -29,7 +28,7 @@ def test_marks_that_act_on_a_terminal_are_visible(text: str) -> None:
     assert "\\u202e" in shown
 
 
-@pytest.mark.parametrize("text", [f"closed: {MARKS}", "\x1b]0;title\x07", "\x1b[2J", "a\rb"])
+@table("text", [f"closed: {MARKS}", "\x1b]0;title\x07", "\x1b[2J", "a\rb"])
 def test_a_line_of_mitmdump_acts_on_no_terminal(text: str) -> None:
     printed = StringIO()
     with applied("printable-text"):

@@ -18,6 +18,7 @@ from mitm_gateway.llm.conversation import DEFAULT_LIMIT
 from mitm_gateway.mitm.views import add
 from mitm_gateway.patches.safety import views
 from support.patched import applied
+from support.table import table
 
 HAS_COLOURS = hasattr(contentviews, "prettify_message")
 LIMIT = 1 << 20
@@ -95,7 +96,7 @@ def test_a_view_is_chosen_by_the_beginning_of_a_body(monkeypatch: pytest.MonkeyP
     assert max(judged) <= views.MAX_SHOWN_BYTES
 
 
-@pytest.mark.parametrize("count", [10, 3000])
+@table("count", [10, 3000])
 def test_a_small_body_is_printed_as_mitmproxy_prints_it(count: int) -> None:
     body = b'{"a": [' + b"1, " * count + b"2]}"
     stock = printed(body, "application/json")

@@ -14,6 +14,7 @@ from mitm_gateway.cli.gateway_process import GatewayProcess
 from mitm_gateway.cli.session_report import LoggedRequests, SessionReport
 from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.environment import Changes
+from support.table import table
 
 SOCKET = {"status": 426, "refusal": "messages of a WebSocket are not edited; use HTTP"}
 GOOD: dict[str, object] = {"status": 200, "outcome": "ok"}
@@ -123,10 +124,8 @@ def test_a_client_without_a_request_for_half_a_minute_is_reported_once(
     assert capsys.readouterr().err.count("no request has reached the gateway so far. ") == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["claude", "codex", "gemini", "opencode", "copilot", "aider", "llm", "pi", "other"]
-)
-@pytest.mark.parametrize("intercepts", [False, True])
+@table("name", ["claude", "codex", "gemini", "opencode", "copilot", "aider", "llm", "pi", "other"])
+@table("intercepts", [False, True])
 def test_a_client_that_asks_nothing_is_reported_with_the_way_out(
     summary: Summary, name: str, intercepts: bool
 ) -> None:

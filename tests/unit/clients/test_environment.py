@@ -68,7 +68,7 @@ def test_the_bedrock_host_has_the_region_of_the_aws_tools(
     assert found == (CoveredHost(f"bedrock-runtime.{region}.amazonaws.com", "bedrock"),)
 
 
-@pytest.mark.parametrize(
+@table(
     ("location", "host"),
     [
         ("global", "aiplatform.googleapis.com"),
@@ -141,7 +141,7 @@ def test_a_base_url_of_the_user_never_stays() -> None:
     assert {"ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"} <= set(intercept(ruleset(rule(OPENAI)), environ).unset)
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+@table("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
 def test_a_users_proxy_gets_an_exception_for_the_listeners(variable: str) -> None:
     environ = {variable: "http://proxy.corp.test", "NO_PROXY": "corp.test"}
     changes = reverse(ruleset(rule(ANTHROPIC)), environ)
@@ -163,7 +163,7 @@ def test_an_intercepted_client_keeps_its_provider_and_gets_a_placeholder_for_its
 # ---- keys ----
 
 
-@pytest.mark.parametrize(
+@table(
     ("environ", "gone"),
     [
         ({"K": "secret-12"}, {"K"}),
@@ -186,7 +186,7 @@ def test_a_key_that_is_known_by_value_is_unset_too() -> None:
     assert "ARGUMENT" in environment.gateway_keys(ruleset(rule(ANTHROPIC)), environ, ["from-elsewhere"])
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "http://user:from%2Delsewhere@proxy",

@@ -38,7 +38,7 @@ def test_the_life_of_a_value(data: dict[str, Any], life: float) -> None:
     assert found.stale_at == 10 + life
 
 
-@pytest.mark.parametrize(
+@table(
     "expiry",
     [
         '"expires_in": 1' + "0" * 400, '"expires_in": 1e400', '"expires_at": 1' + "0" * 400,

@@ -34,6 +34,7 @@ from mitm_gateway.wire.request import Arrival, as_bytes, as_text
 from support.constants import API
 from support.core import make_head, make_rule, make_ruleset
 from support.lua import Library
+from support.table import table
 
 HERE = Listener("127.0.0.1", 1)
 
@@ -168,9 +169,7 @@ def test_the_clients_key_is_chosen_alike(lua: Library, values: list[str]) -> Non
     assert found == (None if wanted is None else as_bytes(wanted))
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*KEY_NAMES, *KEY_ENDINGS, "X-Api-Key", "authorization", "a", "api-keys"})
-)
+@table("name", sorted({*KEY_NAMES, *KEY_ENDINGS, "X-Api-Key", "authorization", "a", "api-keys"}))
 def test_slots_for_keys_have_the_same_names(lua: Library, name: str) -> None:
     found = [bool(lua.call(f"keys.{function}", name)) for function in ("is_key_name", "is_api_key_name")]
     assert found == [is_key_header(name), is_api_key_header(name)]

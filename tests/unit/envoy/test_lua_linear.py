@@ -12,6 +12,7 @@ from mitm_gateway.llm.apis import APIS
 from support.constants import TESTS
 from support.core import make_rule
 from support.lua import Library
+from support.table import table
 
 pytestmark = pytest.mark.exhaustive
 N = 100
@@ -140,7 +141,7 @@ def test_twice_the_bytes_take_at_most_three_times_the_work(name: str) -> None:
         assert twice <= MAX_RATIO * max(once, N), (start, piece, end)
 
 
-@pytest.mark.parametrize(
+@table(
     ("start", "piece", "code"),
     [
         ("", "/", "return text:gsub('/+$', '')"),

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from mitm_gateway.envoy.export_options import Listener, Options
 from mitm_gateway.envoy.routes import virtual_hosts
 from support.core import make_rule, make_ruleset
+from support.table import table
 
 
 def routes(unmatched: str) -> list[dict[str, Any]]:
@@ -22,7 +21,7 @@ def is_probe(route: dict[str, Any]) -> bool:
     return is_head and route["direct_response"] == {"status": 200}
 
 
-@pytest.mark.parametrize("unmatched", ["auto", "block"])
+@table("unmatched", ["auto", "block"])
 def test_a_probe_that_no_rule_takes_is_answered_before_the_refusal(unmatched: str) -> None:
     found = routes(unmatched)
     place = [is_probe(route) for route in found].index(True)

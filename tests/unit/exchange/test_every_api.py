@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -290,7 +289,7 @@ def test_a_percent_encoded_colon_is_the_colon_of_a_method() -> None:
     assert (step.head.target, left) == ("/v1beta/models/up-a:generateContent", b'{"model":"models/up-a"}')
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         b'{"requests":[{"params":null}]}',

@@ -33,7 +33,7 @@ def sent(exchange: Exchange, step: Step) -> dict[str, str]:
     return {as_text(name).lower(): as_text(value) for name, value in fields}
 
 
-@pytest.mark.parametrize("value", ["foo", "h2c", "websocket, foo"])
+@table("value", ["foo", "h2c", "websocket, foo"])
 def test_a_request_leaves_without_another_upgrade_whether_a_rule_takes_it_or_not(value: str) -> None:
     head = make_head(headers={"Connection": "keep-alive, Upgrade", "Upgrade": value, **KEY})
     ruled = begun(PLAIN)
@@ -196,7 +196,7 @@ def test_a_refusal_names_its_rule() -> None:
     assert (exchange.record.rule, exchange.record.refusal) == ("plain", "no credential")
 
 
-@pytest.mark.parametrize(
+@table(
     ("destination", "expected"),
     [
         (Upstream("https", "gw.test", 443), True),
@@ -213,7 +213,7 @@ def test_every_key_is_known_for_masking() -> None:
     assert set(released(begun(PLAIN)).secrets) == {GW, CK}
 
 
-@pytest.mark.parametrize("rule", [PLAIN, MAPPED, BY_MODEL], ids=lambda rule: rule.name)
+@table("rule", [PLAIN, MAPPED, BY_MODEL])
 def test_no_step_contains_a_key(rule: Rule) -> None:
     exchange, steps = begun(rule), []
     step = exchange.on_request_head(make_head("/v1/messages?key=" + CK, {**KEY, "x-note": CK}))

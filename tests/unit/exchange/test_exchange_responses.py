@@ -3,8 +3,6 @@
 import gzip
 from collections.abc import Callable
 
-import pytest
-
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange.comment import comment_of
 from mitm_gateway.exchange.exchange import Exchange
@@ -17,6 +15,7 @@ from mitm_gateway.wire.request import Fields
 from support.constants import CK, GW
 from support.core import make_head, make_rule
 from support.exchanges import MAPPED, PLAIN, VALUES, begun, released
+from support.table import table
 
 EVENTS = ((b"Content-Type", b"text/event-stream"), (b"Content-Length", b"9"))
 
@@ -28,7 +27,7 @@ def answered(exchange: Exchange, status: int = 200, fields: Fields = EVENTS) -> 
     return plan
 
 
-@pytest.mark.parametrize(
+@table(
     ("target", "headers"),
     [
         ("/v1/messages", {"x-goog-api-key": CK}),
@@ -113,7 +112,7 @@ ECHOED = "gateway_key_fedcba9876543210"
 EVENT = 'data: {{"type":"message_start","message":{{"model":"{0}"}}}}\n\n'
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "body"),
     [
         (200, '{{"model":"{0}","service_tier":"{0}","stop_reason":"{0}"}}'),
@@ -124,8 +123,8 @@ EVENT = 'data: {{"type":"message_start","message":{{"model":"{0}"}}}}\n\n'
         (400, '{{"error":{{"message":"invalid beta header: {0}-2025-01-01"}}}}'),
     ],
 )
-@pytest.mark.parametrize("is_escaped", [False, True])
-@pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["plain", "gzip"])
+@table("is_escaped", [False, True])
+@table("encode", [bytes, gzip.compress])
 def test_a_record_contains_no_key_that_the_response_names(
     status: int, body: str, is_escaped: bool, encode: Callable[[bytes], bytes]
 ) -> None:
@@ -143,7 +142,7 @@ def test_a_record_contains_no_key_that_the_response_names(
     assert ECHOED not in repr([(each, each.log_entry(), comment_of(each)) for each in reports])
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 426, 501])
+@table("status", [400, 404, 405, 426, 501])
 def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> None:
     exchange = begun(PLAIN)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
@@ -158,7 +157,7 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "target", "ending", "is_named"),
     [
         ("POST", "/v1/messages", "complete", True),

@@ -85,7 +85,7 @@ def test_a_form_without_an_end_is_refused(raw: bytes) -> None:
         renamed(raw)
 
 
-@pytest.mark.parametrize("value", [b"x" * 9000, b"\xff"])
+@table("value", [b"x" * 9000, b"\xff"])
 def test_a_value_that_is_no_name_is_refused(value: bytes) -> None:
     with pytest.raises(BodyError):
         renamed(b"--b" + FIELD + value + b"\r\n--b--")

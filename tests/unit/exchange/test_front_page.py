@@ -7,8 +7,6 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-import pytest
-
 from mitm_gateway.clients.environment import variables_at
 from mitm_gateway.exchange.comment import comment_of
 from mitm_gateway.exchange.config import Config
@@ -52,7 +50,7 @@ def page(headers: dict[str, str] | None = None, **policy: Any) -> tuple[str, dic
     return answer.body.decode(), dict(answer.headers)
 
 
-@pytest.mark.parametrize("target", ["/", "/api/hello", "/anthropic/api/hello", "/?x=1"])
+@table("target", ["/", "/api/hello", "/anthropic/api/hello", "/?x=1"])
 def test_a_probe_is_answered_and_is_no_fault(target: str) -> None:
     exchange = begun()
     answer = ask(exchange, "HEAD", target)
@@ -80,13 +78,13 @@ def test_a_probe_needs_a_client_key_unless_the_rule_says_otherwise() -> None:
     assert isinstance(ask(begun(open_rule, client_keys=(b"k",)), "HEAD"), LocalAnswer)
 
 
-@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@table("method", ["HEAD", "GET"])
 def test_other_listeners_forward_it_as_before(method: str) -> None:
     step = Exchange(Config(make_ruleset(RULE)), Arrival()).on_request_head(make_head("/", method=method))
     assert isinstance(step, Pass)
 
 
-@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@table("method", ["HEAD", "GET"])
 def test_a_rule_and_a_passing_listener_have_precedence(method: str) -> None:
     assert isinstance(ask(begun(make_rule("all", upstream=UPSTREAM)), method), Forward)
     assert isinstance(ask(begun(unmatched="pass"), method), Pass)
@@ -96,7 +94,7 @@ def test_a_rule_and_a_passing_listener_have_precedence(method: str) -> None:
     assert isinstance(exchange.on_request_body(b""), LocalAnswer)
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "target", "headers"),
     [
         ("POST", "/", {}),

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.core import BEARER, CLIENT, make_head
 from support.plans import plan_for, sent_fields
+from support.table import table
 
 CLIENT_KEYS = [
     ("x-api-key", "CK1"),
@@ -26,7 +25,7 @@ CLIENT_KEYS = [
 ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "field"),
     [
         (BEARER, ("Authorization", "Bearer GW-SECRET")),
@@ -97,7 +96,7 @@ def test_a_second_secret_goes_into_a_header() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("beta", "before", "after"),
     [
         ({"keep": ["a-*"]}, "a-1,b-1, a-2", "a-1,a-2"),
@@ -138,7 +137,7 @@ def test_restored_answers_are_asked_for_uncompressed() -> None:
     assert kept["Accept-Encoding"] == "gzip, br"
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "headers", "after"),
     [
         (BEARER, {}, "a, b"),
@@ -161,10 +160,8 @@ def test_no_empty_header_stays_of_a_tokens_beta() -> None:
     assert dict(added)["anthropic-beta"] == "oauth-2025-04-20"
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*KEY_NAMES, *KEY_ENDINGS, *(f"x-{ending}" for ending in KEY_ENDINGS)})
-)
-@pytest.mark.parametrize("scheme", ["bearer", "none"])
+@table("name", sorted({*KEY_NAMES, *KEY_ENDINGS, *(f"x-{ending}" for ending in KEY_ENDINGS)}))
+@table("scheme", ["bearer", "none"])
 def test_every_name_that_the_views_mask_is_stripped(name: str, scheme: str) -> None:
     assert MASK in masked_header(name, "hunter2")
     auth = BEARER if scheme == "bearer" else {"scheme": "none"}

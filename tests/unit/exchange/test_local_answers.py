@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from mitm_gateway.exchange.local_answers import estimated_tokens, to_body, to_head, to_probe
 from mitm_gateway.rules.ruleset import RuleSet
 from mitm_gateway.text.turns import finish
@@ -23,7 +21,7 @@ def test_the_models_list_has_the_exact_names() -> None:
     assert listed["has_more"] is False
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "target", "expected"),
     [
         ("api.openai.com", "/v1/models", {"object": "list", "data": ["claude-opus-4", "claude-haiku"]}),
@@ -52,7 +50,7 @@ def test_the_models_list_includes_those_of_a_desktop_file() -> None:
     assert json.loads(answer.body)["id"] == "claude-x"
 
 
-@pytest.mark.parametrize(("method", "target"), [("POST", "/v1/models"), ("GET", "/v1/models/other")])
+@table(("method", "target"), [("POST", "/v1/models"), ("GET", "/v1/models/other")])
 def test_other_requests_are_forwarded(method: str, target: str) -> None:
     rule = make_rule(models=MODELS, respond={"models": True})
     assert to_head(rule, make_ruleset(rule), make_head(target, method=method)) is None

@@ -1,7 +1,5 @@
 """From a request's head to the plan for it: destination, auth, target and models."""
 
-import pytest
-
 from mitm_gateway.exchange.body_edits import applied_edits, body_bytes
 from mitm_gateway.exchange.client_keys import key_to_move
 from mitm_gateway.exchange.json_body import scan
@@ -15,7 +13,7 @@ from support.plans import INTERCEPT, REVERSE, decided, plan_for
 from support.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("unmatched", "arrival", "blocked"),
     [
         ("auto", REVERSE, True),
@@ -109,7 +107,7 @@ def test_the_clients_own_key_is_found(
     assert key_to_move(make_head(headers=headers), prefer) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("query", "expected"),
     [
         ("alt=sse&key=a%2Bb", "a+b"),

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from mitm_gateway.exchange.comment import comment_of, short_model
 from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.exchange.record import REPLAYED, Record
@@ -158,7 +156,7 @@ def test_outcomes() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "reason"),
     [
         ({"status": 200, "usage": Usage(error="overloaded_error")}, "overloaded_error"),
@@ -190,7 +188,7 @@ def test_text_of_peers_is_printable_and_short_in_comment_and_log() -> None:
         assert len(shown) < 1000
 
 
-@pytest.mark.parametrize("name", ["x-claude-code-session-id", "session_id", "session-id", "x-session-id"])
+@table("name", ["x-claude-code-session-id", "session_id", "session-id", "x-session-id"])
 def test_the_log_entry_names_the_session_and_the_agent(name: str) -> None:
     record = Record(0.0)
     record.note_head(make_head("/v1/messages", {name: "3f2a", "x-claude-code-agent-id": "a1" * 300}))

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +58,7 @@ def test_the_results_of_a_batch_get_their_names_back_line_by_line() -> None:
         assert got == expected
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", JSON, SSE])
+@table("content_type", ["", "text/plain", JSON, SSE])
 def test_the_first_bytes_tell_a_stream_from_json(content_type: str) -> None:
     stream = b'data: {"model":"sent"}\n\nevent: x\ndata: {"message":{"model":"sent"}}\n\n'
     assert restored(OTHER, content_type, stream) == stream.replace(b"sent", b"asked")

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +28,7 @@ def as_json(*chunks: bytes) -> bytes:
     return restored(JsonRestorer(always(NAME)), *chunks)
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "after"),
     [
         (b'{"model":"gw"}', b'{"model":%s}'),
@@ -39,7 +38,6 @@ def as_json(*chunks: bytes) -> bytes:
         (b'{"content":[{"type":"tool_use","input":{"model":"x"}}],"model":"g\\"w"}',
          b'{"content":[{"type":"tool_use","input":{"model":"x"}}],"model":%s}'),
     ],
-    ids=["plain", "decoys", "escaped-key", "tool-input"],
 )  # fmt: skip
 def test_the_top_level_model_of_an_answer_is_edited(before: bytes, after: bytes) -> None:
     assert as_json(before) == after % SHOWN
@@ -73,7 +71,7 @@ def test_everything_else_in_an_answer_stays(body: bytes) -> None:
     assert as_json(*(body[place : place + 1] for place in range(len(body)))) == body
 
 
-@pytest.mark.parametrize("between", [b"\n", b"\r\n", b""])
+@table("between", [b"\n", b"\r\n", b""])
 def test_every_document_of_several_in_a_row_is_edited(between: bytes) -> None:
     before = between.join(
         [b'{"model":"gw","done":false}', b'{"x":{"model":"y"}}', b'{"x":1,"model":"gw"}', b""]
@@ -230,7 +228,7 @@ def test_a_response_is_edited_alike_at_once_and_byte_by_byte(
     assert as_json(body[:cut], body[cut:]) == bytewise
 
 
-@pytest.mark.parametrize("length", [4094, 4095, 5000])
+@table("length", [4094, 4095, 5000])
 def test_a_long_name_stays_in_chunks_of_any_size(length: int) -> None:
     body = b'{"id":"m","model":"%s","x":1}' % (b"n" * length)
     assert as_json(body) == as_json(*(body[place : place + 1] for place in range(len(body))))

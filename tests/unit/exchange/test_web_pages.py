@@ -40,9 +40,7 @@ def test_an_origin_is_listed_whole_or_by_its_scheme(origin: str, expected: bool)
     assert listed_origin(origin, POLICY) is expected
 
 
-@pytest.mark.parametrize(
-    "text", ["vscode-webview://*", "https://a.test:8443", "app://-", "tauri://localhost"]
-)
+@table("text", ["vscode-webview://*", "https://a.test:8443", "app://-", "tauri://localhost"])
 def test_any_scheme_and_a_star_as_the_host_can_be_listed(text: str) -> None:
     assert parse_origin(text) == text
 
@@ -73,7 +71,7 @@ def test_a_listed_origins_preflight_is_answered_without_a_key() -> None:
     assert "access-control-allow-credentials" not in headers
 
 
-@pytest.mark.parametrize("head", [options(), options(Origin="https://evil.test"), options(Origin="null")])
+@table("head", [options(), options(Origin="https://evil.test"), options(Origin="null")])
 def test_no_other_options_request_is_answered(head: Any) -> None:
     assert preflight(head, POLICY) is None
     assert page_headers(head, POLICY) == {}
@@ -84,7 +82,7 @@ def test_two_origins_are_none() -> None:
     assert page_headers(head, POLICY) == {}
 
 
-@pytest.mark.parametrize(
+@table(
     ("origin", "fields", "expected"),
     [
         (PAGE, (), (ALLOW, VARY)),

@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pytest
-
 from mitm_gateway.exchange.websocket import MessageUsage, is_websocket, refuse_socket, without_other_upgrade
 from support.core import make_head, make_rule, make_ruleset
 from support.table import table
@@ -20,7 +18,7 @@ def test_a_websocket_is_left_alone() -> None:
     assert without_other_upgrade(SOCKET) is SOCKET
 
 
-@pytest.mark.parametrize(
+@table(
     "changes",
     [
         {"Upgrade": "foo"},
@@ -66,8 +64,8 @@ def test_the_first_rule_that_takes_the_socket_decides() -> None:
     assert refuse_socket(make_ruleset(BY_MODEL), make_head(method="GET")) is None
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("headers", [{"Upgrade": "WebSocket"}, {**ASKED, "Sec-WebSocket-Version": "8"}])
+@table("method", ["GET", "POST"])
+@table("headers", [{"Upgrade": "WebSocket"}, {**ASKED, "Sec-WebSocket-Version": "8"}])
 def test_a_socket_of_any_version_is_refused(method: str, headers: dict[str, str]) -> None:
     assert refuse_socket(make_ruleset(BY_MODEL), make_head("/v1/responses", headers, method=method))
 
@@ -87,7 +85,7 @@ def test_the_tokens_of_all_responses_on_a_socket_are_summed() -> None:
     assert MessageUsage().finish() is None
 
 
-@pytest.mark.parametrize(
+@table(
     "message",
     [
         {"usageMetadata": {"promptTokenCount": 5, "responseTokenCount": 3, "cachedContentTokenCount": 2}},
@@ -97,7 +95,6 @@ def test_the_tokens_of_all_responses_on_a_socket_are_summed() -> None:
             }
         },
     ],
-    ids=["gemini live", "realtime"],
 )
 def test_each_api_with_sockets_is_counted(message: dict[str, Any]) -> None:
     usage = MessageUsage()

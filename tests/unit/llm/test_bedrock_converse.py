@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from mitm_gateway.llm.conversation import render
 from mitm_gateway.llm.usage import Usage, reader_for
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.eventstreams import converse_events, frame
+from support.table import table
 
 STREAM = b"".join(converse_events("hello ", "there"))
 
@@ -111,7 +111,7 @@ def test_a_stream_is_shown_and_counted() -> None:
     assert render(STREAM, CONTENT_TYPE) == ANSWER
 
 
-@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+@table("size", [1, 7, 100, 10_000])
 def test_the_tokens_of_a_stream_do_not_depend_on_the_chunks(size: int) -> None:
     chunks = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
     assert usage_of(CONTENT_TYPE, *chunks) == Usage(None, 11, 7, 5, None, "tool_use", None, is_stream=True)

@@ -4,8 +4,6 @@ import base64
 import json
 from typing import Any
 
-import pytest
-
 from mitm_gateway.llm.conversation import is_conversation, render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.shown import JSON, SSE, shown
@@ -215,7 +213,7 @@ def test_a_call_and_its_result_pair_by_the_call_id_and_later_tools_are_shown() -
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\4\0\0\0\3\0\x08\6\0\0\0\0\0\0").decode()
 
 
-@pytest.mark.parametrize(
+@table(
     "item",
     [
         {"type": "additional_tools", "tools": [{"name": "grep"}]},

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from mitm_gateway.llm.hints import Failure, base_url_mistake, hint
 from support.table import table
 
@@ -54,7 +52,7 @@ def test_a_bad_request_gets_the_hint_for_its_reason(body: bytes, expected: str |
     assert hint(replace(FAILURE, body=body)) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         anthropic("model: claude-x", "not_found_error"),
@@ -66,7 +64,7 @@ def test_an_unknown_model_gets_a_hint(body: bytes) -> None:
     assert hint(replace(FAILURE, status=404, body=body)) == MODEL
 
 
-@pytest.mark.parametrize(
+@table(
     ("scheme", "credential", "expected"),
     [
         ("bearer", "gw", 'the upstream rejects credential "gw" as bearer; check the key, '
@@ -81,7 +79,7 @@ def test_a_key_in_the_wrong_header_gets_a_hint(scheme: str, credential: str | No
     assert hint(replace(FAILURE, status=401, scheme=scheme, credential=credential)) == expected
 
 
-@pytest.mark.parametrize("status", [200, 403, 407, 502])
+@table("status", [200, 403, 407, 502])
 def test_an_html_page_gets_a_hint(status: int) -> None:
     page = "received an HTML page instead of JSON, from a firewall, a login page or the wrong host; check upstream"
     assert hint(replace(FAILURE, status=status, body=b" <!DOCTYPE html><html>")) == page

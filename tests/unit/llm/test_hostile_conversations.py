@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,7 +162,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@table("name", HOSTILE)
 def test_only_the_beginning_of_very_many_values_is_read(name: str) -> None:
     body = HOSTILE[name]()
     assert "has too many values to show in full; this is the beginning" in render(body, JSON)

@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pytest
-
 from mitm_gateway.llm.session import (
     agent_in_headers,
     response_id,
@@ -17,7 +15,7 @@ from support.table import table
 UUID = "3f2a9c1e-0000-4000-8000-123456789abc"
 
 
-@pytest.mark.parametrize("name", ["x-claude-code-session-id", "session_id", "session-id", "x-session-id"])
+@table("name", ["x-claude-code-session-id", "session_id", "session-id", "x-session-id"])
 def test_headers_name_a_session(name: str) -> None:
     assert session_in_headers({name: UUID}.get) == UUID
     assert session_in_headers(dict[str, str]().get) is None

@@ -183,7 +183,7 @@ def test_nothing_raises(body: bytes, kind: str) -> None:
     assert isinstance(usage_of(kind, body), Usage)
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "application/json"])
+@table("content_type", ["", "text/plain", "application/json"])
 def test_the_first_bytes_tell_a_stream(content_type: str) -> None:
     events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
     assert usage_of(content_type, events[:3], events[3:]) == Usage("m", 8, is_stream=True)
@@ -230,7 +230,7 @@ def test_geminis_interactions_are_counted() -> None:
     assert usage_of("application/json", json.dumps(whole).encode()) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("response", "written", "longer"),
     [
         ({"usage": {"input_tokens": 1, "cache_creation_input_tokens": 9,
@@ -242,7 +242,6 @@ def test_geminis_interactions_are_counted() -> None:
         ({"output": {"message": {}}, "usage": {"inputTokens": 1, "cacheWriteInputTokens": 9, "cacheDetails": [
             {"ttl": "5m", "inputTokens": 5}, {"ttl": "1h", "inputTokens": 4}]}}, 9, 4),
     ],
-    ids=["messages", "responses", "chat", "converse"],
 )  # fmt: skip
 def test_tokens_written_to_the_cache_are_counted_by_their_time(
     response: dict[str, Any], written: int, longer: int | None

@@ -106,7 +106,7 @@ def test_operation_and_provider_follow_from_path_and_host(
     assert found.span["gen_ai.provider.name"] == provider
 
 
-@pytest.mark.parametrize(
+@table(
     "path", ["/v1/messages/count_tokens", "/v1/models", "/", "/v1/projects/p/models/count-tokens:rawPredict"]
 )
 def test_requests_that_call_no_model_are_not_reported(path: str) -> None:

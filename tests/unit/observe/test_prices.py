@@ -46,7 +46,7 @@ def test_an_api_that_counts_cached_tokens_as_input_is_not_charged_twice() -> Non
     assert PRICES.cost({**entry, **counts}) == pytest.approx((100 * 2.5 + 900 * 0.25 + 100 * 15) / 1e6)
 
 
-@pytest.mark.parametrize("free", [{"upstream": "demo"}, {"replayed": True}], ids=str)
+@table("free", [{"upstream": "demo"}, {"replayed": True}])
 def test_an_answer_of_the_demo_or_of_a_recording_has_no_cost(free: dict[str, object]) -> None:
     assert PRICES.cost({**ENTRY, "input_tokens": 1_000_000, **free}) is None
 

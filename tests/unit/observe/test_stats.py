@@ -4,8 +4,6 @@ import json
 from io import BytesIO
 from pathlib import Path
 
-import pytest
-
 from mitm_gateway.observe.stats import MAX_ROWS, MAX_TIMES, OTHERS, By, Stats
 from support.starters import RunMain
 from support.table import table
@@ -62,7 +60,7 @@ def test_a_websocket_that_the_gateway_refuses_is_no_error() -> None:
     assert stats.table("rule")[1].split()[:3] == ["a", "3", "1"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("by", "rows"),
     [
         ("session", [["-", "1"], ["s0", "3"], ["s1", "3"]]),

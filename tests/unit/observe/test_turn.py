@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from mitm_gateway.llm.cache_diagnosis import diagnosis
 from mitm_gateway.llm.prompt import prompt_of
 from mitm_gateway.observe.turn import Turn, turn_lines
@@ -37,7 +35,7 @@ def test_a_turn_shows_the_cache_and_the_cost() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "reach"),
     [
         ({"model": "n"}, "nothing can be read from the cache: each model has its own"),
@@ -82,7 +80,7 @@ def test_the_vendor_may_explain_a_miss(response: Any, told: str | None) -> None:
 EDITED = {"model": "m", "model_sent": "m", "bytes_received": 9, "applied": ["remove tools[*].b"]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "after", "line"),
     [
         ({"model": "m"}, {"model": "m"}, "gateway: no edit of the body in either request"),

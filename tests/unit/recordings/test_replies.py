@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pytest
-
 from mitm_gateway.recordings.replies import Comparison, Miss, Question, Replies
 from support.table import table
 
@@ -92,7 +90,7 @@ def test_a_miss_in_an_empty_recording() -> None:
     assert replies().take(question()) == Miss("the recording contains no response")
 
 
-@pytest.mark.parametrize(
+@table(
     ("comparison", "asked"),
     [
         ({"ignores_host": True}, question(host="other.test")),

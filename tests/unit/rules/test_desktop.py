@@ -60,17 +60,13 @@ def test_a_dollar_in_a_desktop_file_is_a_dollar() -> None:
     assert value.reveal() == "a$$b${C}"
 
 
-@pytest.mark.parametrize(
-    "headers", [{"X-Team": "a"}, '{"X-Team": "a"}', ["X-Team: a"], '["X-Team: a"]'], ids=str
-)
+@table("headers", [{"X-Team": "a"}, '{"X-Team": "a"}', ["X-Team: a"], '["X-Team: a"]'])
 def test_custom_headers_are_set_from_every_form_that_desktop_stores(headers: object) -> None:
     assert read(DESKTOP | {"inferenceCustomHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
     assert read(DESKTOP | {"inferenceGatewayHeaders": headers}).rules[0].headers.set == {"X-Team": "a"}
 
 
-@pytest.mark.parametrize(
-    "models", [["a", {"name": "b", "supports1m": True}, "a[1m]"], '["a", {"name": "b"}]'], ids=str
-)
+@table("models", [["a", {"name": "b", "supports1m": True}, "a[1m]"], '["a", {"name": "b"}]'])
 def test_model_names_are_listed_once_each(models: object) -> None:
     rules = read(DESKTOP | {"inferenceModels": models})
     assert rules.listed_models == ("a", "b")
@@ -78,7 +74,7 @@ def test_model_names_are_listed_once_each(models: object) -> None:
     assert not read(DESKTOP).rules[0].respond.models
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "ttl", "timeout"),
     [
         ({}, 3600.0, 60.0),
@@ -109,7 +105,7 @@ def test_another_provider_names_the_fitting_preset(provider: str, preset: str) -
     assert problem.endswith(f'use a rule with "preset: {preset}"')
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "suggestion"),
     [
         ("inferenceGatewayBaseURI", "inferenceGatewayBaseUrl"),

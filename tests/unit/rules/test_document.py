@@ -199,7 +199,7 @@ def test_text_that_only_begins_like_json_is_yaml() -> None:
     assert parse(b"{a: b, c: [d, ], }", "f").data == {"a": "b", "c": ["d"]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "expected"),
     [("upsteam", '"upsteam"'), ("a\nb", "(not shown)"), ("x" * 65, "(not shown)"), ("sk-ant-api03-S3CRET", "(not shown)")],
 )  # fmt: skip

@@ -73,7 +73,7 @@ def test_good_files_fit_the_json_schema(path: Path) -> None:
     jsonschema.validate(data, json.loads(SCHEMA.read_text()))
 
 
-@pytest.mark.parametrize("name", ["unknown-key-in-rule", "match-is-text", "rules-empty", "unknown-scheme"])
+@table("name", ["unknown-key-in-rule", "match-is-text", "rules-empty", "unknown-scheme"])
 def test_the_json_schema_shows_editors_mistakes(name: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(
@@ -129,13 +129,13 @@ def test_other_kinds_of_files_are_errors_and_never_hang(tmp_path: Path, kind: st
     assert str(raised.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("name", ["alias-bomb", "recursion", "too-deep"])
+@table("name", ["alias-bomb", "recursion", "too-deep"])
 def test_a_bomb_is_refused_with_little_work(name: str) -> None:
     text = (RULES_DATA / "bad" / f"{name}.yaml").read_bytes()
     assert work(lambda: problems_of(text)) < 100_000
 
 
-@pytest.mark.parametrize("match", ["{{host: h{}}}", "{{host: a, path: /{}/**}}"], ids=["hosts", "paths"])
+@table("match", ["{{host: h{}}}", "{{host: a, path: /{}/**}}"])
 def test_the_work_of_loading_grows_with_the_number_of_rules(match: str) -> None:
     def load_many(count: int) -> None:
         text = "rules:\n" + "".join(f"- match: {match.format(number)}\n" for number in range(count))
@@ -168,7 +168,7 @@ def test_the_desktop_helper_becomes_a_command() -> None:
     assert (credential.command, credential.ttl_s) == (("/usr/bin/helper",), 900.0)
 
 
-@pytest.mark.parametrize(
+@table(
     "fault",
     [
         'auth: {scheme: bearer, credential: "${CORP_KEY}"}',
@@ -198,7 +198,7 @@ def test_the_environment_form_becomes_one_rule() -> None:
     assert from_environment({"ANTHROPIC_BASE_URL": "https://g.test"}) is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "expected"),
     [
         ({"ANTHROPIC_AUTH_MODE": "baerer"},

@@ -106,7 +106,7 @@ def test_beta_keeps_and_drops_then_renames_then_adds(beta: dict[str, Any], expec
     assert edited == tuple(dict.fromkeys(expected))
 
 
-@pytest.mark.parametrize(
+@table(
     ("asked", "sent"),
     [("claude-opus-4-8", "exact"), ("claude-opus-4-7", "first"), ("claude-x", "second"), ("gpt", "other")],
 )
@@ -224,7 +224,7 @@ def test_the_schema_accepts_everything_that_the_loader_accepts(data: dict[str, A
     assert fits(data)
 
 
-@pytest.mark.parametrize("text", ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "[*]", "a]b", "a[*"])
+@table("text", ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "[*]", "a]b", "a[*"])
 def test_a_wrong_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_path(text)

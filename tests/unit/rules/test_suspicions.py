@@ -1,7 +1,5 @@
 """Valid rules that look like a mistake are warned about, with their position."""
 
-import pytest
-
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.suspicions import suspicions
 from support.table import table
@@ -14,13 +12,13 @@ def warnings(match: str, more: str = "") -> list[str]:
     return [str(problem) for problem in suspicions(parse_rules(text.encode(), "f", {}))]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "'[::1]:8080'", "LOCALHOST"])
+@table("host", ["127.0.0.1:8080", "localhost", "'[::1]:8080'", "LOCALHOST"])
 def test_a_host_that_is_the_listener(host: str) -> None:
     (warning,) = warnings(f"host: {host}")
     assert warning.startswith('f:3:19: rule "a" matches this machine; expected the host of the API')
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/", "/", "/v1beta"])
+@table("path", ["/v1", "/v1/", "/", "/v1beta"])
 def test_a_path_that_leaves_out_everything_below_it_is_suspicious(path: str) -> None:
     (warning,) = warnings(f"host: a.test, path: {path}")
     assert f'"{path.rstrip("/")}/**" covers everything below' in warning
@@ -31,7 +29,7 @@ def test_a_variable_without_braces() -> None:
     assert 'expected "${NAME}"' in warning
 
 
-@pytest.mark.parametrize(
+@table(
     ("upstream", "base"),
     [("https://gw.test/v1/messages", "https://gw.test"), ("https://gw.test/x/responses", "https://gw.test/x"),
      ("http://127.0.0.1:4000/v1/chat/completions", "http://127.0.0.1:4000")],
@@ -43,7 +41,7 @@ def test_an_upstream_that_is_an_endpoint(upstream: str, base: str) -> None:
     assert warning.endswith(f'expected the base URL "{base}"')
 
 
-@pytest.mark.parametrize("prefix", ["Bearer", "token"])
+@table("prefix", ["Bearer", "token"])
 def test_a_prefix_without_its_blank(prefix: str) -> None:
     auth = "auth: {scheme: header, name: X-Key, credential: client, prefix: "
     (warning,) = warnings("host: a.test", f"    {auth}{prefix}}}\n")
@@ -56,7 +54,7 @@ def test_usual_rules_are_not_warned_about() -> None:
     assert not warnings("host: [a.test, '*'], path: [/v1/**, /v1/messages, /**]", more)
 
 
-@pytest.mark.parametrize("upstream", ["https://other.test/v1", "http://127.0.0.1:4000"])
+@table("upstream", ["https://other.test/v1", "http://127.0.0.1:4000"])
 def test_an_upstream_without_a_key(upstream: str) -> None:
     host = upstream.split("/")[2].split(":")[0]
     assert without_key(f"upstream: {upstream}") == [

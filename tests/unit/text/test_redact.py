@@ -47,9 +47,7 @@ def test_a_secret_is_never_shown() -> None:
         copy.deepcopy(secret)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [("short", "****"), ("a" * 19, "****"), ("a" * 16 + "1a2b", "****1a2b")]
-)
+@table(("value", "expected"), [("short", "****"), ("a" * 19, "****"), ("a" * 16 + "1a2b", "****1a2b")])
 def test_the_last_four_characters_of_a_long_secret_show(value: str, expected: str) -> None:
     assert masked(value) == expected
 
@@ -280,7 +278,7 @@ def test_a_key_that_is_a_usual_word_leaves_the_fields_of_a_response_as_they_are(
     assert fields_masked_exactly(fields, [key]) == fields
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "value", "key", "shown"),
     [("X-Echo", "json", "json", "****"),
      ("X-Echo", "Bearer long-key-1", "long-key-1", "Bearer ****"),

@@ -60,7 +60,7 @@ def test_metadata_addresses_of_clouds_are_known(text: str) -> None:
     assert is_metadata_address(text)
 
 
-@pytest.mark.parametrize("text", ["8.8.8.8", "127.0.0.1", "100.100.100.201", "fd00::1"])
+@table("text", ["8.8.8.8", "127.0.0.1", "100.100.100.201", "fd00::1"])
 def test_other_addresses_are_not_metadata(text: str) -> None:
     assert not is_metadata_address(text)
 
@@ -109,7 +109,7 @@ def test_invalid_hosts_are_refused(text: str) -> None:
         normal_host(text)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("a.test", ("a.test", None)),
@@ -138,7 +138,7 @@ def test_only_literal_addresses_are_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("https://h.test", "https://h.test"),

@@ -69,7 +69,7 @@ def test_identity_is_ignored(encoding: str) -> None:
     assert decode(PLAIN, encoding, MIB) is PLAIN
 
 
-@pytest.mark.parametrize("encoding", ["GZIP", "x-gzip", " gzip ", "identity, gzip"])
+@table("encoding", ["GZIP", "x-gzip", " gzip ", "identity, gzip"])
 def test_names_ignore_case_and_white_space(encoding: str) -> None:
     assert decode(gzipped(PLAIN), encoding, MIB) == PLAIN
 
@@ -78,7 +78,7 @@ def test_a_list_is_decoded_from_its_end() -> None:
     assert decode(brotlied(gzipped(PLAIN)), "gzip, br", MIB) == PLAIN
 
 
-@pytest.mark.parametrize("encoding", ["compress", "gzip, rot13", "gzip;q=1", "gzip," * 6 + "gzip"])
+@table("encoding", ["compress", "gzip, rot13", "gzip;q=1", "gzip," * 6 + "gzip"])
 def test_an_unknown_coding_or_too_many_are_refused(encoding: str) -> None:
     with pytest.raises(DecodingError, match="content encoding"):
         decode(gzipped(PLAIN), encoding, MIB)
@@ -112,7 +112,7 @@ def test_trailing_data_is_corrupt(encoding: str, encode: Encode, junk: bytes) ->
         decode(encode(PLAIN) + junk, encoding, MIB)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate"])
+@table("encoding", ["gzip", "br", "zstd", "deflate"])
 def test_plain_text_under_a_coding_is_corrupt(encoding: str) -> None:
     with pytest.raises(DecodingError, match="compressed"):
         decode(PLAIN, encoding, MIB)
@@ -123,12 +123,12 @@ def test_an_empty_body_stays_empty(encoding: str) -> None:
     assert decode(b"", encoding, MIB) == b""
 
 
-@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
+@table(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
 def test_several_members_are_one_body(encoding: str, encode: Encode) -> None:
     assert decode(encode(PLAIN) + encode(b"") + encode(PLAIN), encoding, MIB) == PLAIN + PLAIN
 
 
-@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
+@table(("encoding", "encode"), [("gzip", gzipped), ("zstd", zstd)])
 def test_a_flood_of_empty_members_is_refused(encoding: str, encode: Encode) -> None:
     assert decode(encode(b"") * MAX_GZIP_MEMBERS, encoding, MIB) == b""
     with pytest.raises(DecodingError, match="compressed"):

@@ -1,10 +1,10 @@
 """Server-sent events from bytes."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.wire.sse import Event, EventReader
+from support.table import table
 
 
 def events(*chunks: bytes, limit: int = 1000) -> list[Event]:
@@ -12,7 +12,7 @@ def events(*chunks: bytes, limit: int = 1000) -> list[Event]:
     return [event for chunk in chunks for event in reader.feed(chunk)] + reader.finish()
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+@table("end", [b"\n", b"\r\n", b"\r"])
 def test_events_have_a_name_and_data(end: bytes) -> None:
     stream = end.join([b"event: a", b"data: 1", b"data:2", b": comment", b"id: 5", b"", b"data", b"", b""])
     assert events(stream) == [Event("a", b"1\n2"), Event("", b"")]
