@@ -21,7 +21,7 @@ from .front_page import Greeting, greeting
 
 # Stands for the demo gateway when nothing is sent.
 NOWHERE = Upstream("http", "127.0.0.1", 1)
-_KEEP, _STRIP = Auth(scheme="keep"), Auth(scheme="none")
+_KEEP, _STRIP = Auth.model_construct(scheme="keep"), Auth.model_construct(scheme="none")
 # Betas of this kind (oauth-2025-04-20) belong to an OAuth token; upstreams refuse them without it.
 TOKEN_BETAS = "oauth-"
 ANTHROPIC_KEY = "sk-ant-"

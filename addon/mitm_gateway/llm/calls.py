@@ -141,7 +141,8 @@ class Endpoint:
     method: str | None
     literals: tuple[str, ...]
     wildcards: tuple[str, ...]
-    form: re.Pattern[str] | None = field(repr=False)
+    form: str | None = field(repr=False)
+    """The pattern of the whole; `re` compiles and remembers it when a path may have the endpoint."""
 
     @property
     def start(self) -> str:
@@ -154,10 +155,9 @@ class Endpoint:
             return _NO_MODEL if path.endswith(self.start) else None
         # The first place only: to try them all would take quadratic time on a hostile path.
         at = path.find(self.start)
-        found = self.form.fullmatch(path, at) if at >= 0 else None
-        if not found:
+        if at < 0 or not (found := re.compile(self.form, re.DOTALL).fullmatch(path, at)):
             return None
-        return found.span(1) if self.form.groups else _NO_MODEL
+        return found.span(1) if found.re.groups else _NO_MODEL
 
 
 # No two of these can match the same text in many ways, so that a match takes linear time: `*` stops at the colon that
@@ -178,7 +178,7 @@ def _compiled(apis: tuple[Api, ...]) -> Iterator[Endpoint]:
             path = path.lower()
             literals = tuple(_WILDCARD.split(path))
             wild = tuple(_WILDCARDS[mark] for mark in _WILDCARD.findall(path))
-            form = re.compile(interleaved(map(re.escape, literals), wild), re.DOTALL) if wild else None
+            form = interleaved(map(re.escape, literals), wild) if wild else None
             yield Endpoint(api, method or None, literals, wild, form)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ..text.redact import looks_like_key, normal_name
 from ..wire.addresses import Upstream, has_odd_segments, normal_path
@@ -50,6 +50,16 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, defer_build=True
     )
+
+
+class Parsed:
+    """A value that one function validates. pydantic's PlainValidator also builds the schema of the result's type."""
+
+    def __init__(self, validate: Callable[[object], object]) -> None:
+        self._validate = validate
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
 
 
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
@@ -285,7 +295,7 @@ def _parsed(parse: Callable[[str], object], example: str) -> Any:
             raise PydanticCustomError("string_type", "expected text")
         return parse(value)
 
-    return PlainValidator(validate), WithJsonSchema({"type": "string", "examples": [example]})
+    return Parsed(validate), WithJsonSchema({"type": "string", "examples": [example]})
 
 
 _TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
@@ -330,7 +340,7 @@ KeptGlobs = Annotated[
 HeaderName = Annotated[str, *_parsed(_parse_header_name, "anthropic-beta")]
 HeaderTest = Annotated[
     bool | tuple[Glob, ...],
-    PlainValidator(_parse_header_test),
+    Parsed(_parse_header_test),
     WithJsonSchema({"anyOf": [*_one_or_many_schema(_TEXT_SCHEMA)["anyOf"], {"type": "boolean"}]}),
 ]
 EditedHeaderName = Annotated[str, *_parsed(_parse_edited_header_name, "Editor-Version")]
@@ -345,5 +355,5 @@ EnvironmentName = Annotated[str, *_parsed(_parse_environment_name, "GATEWAY_API_
 UpstreamUrl = Annotated[
     Upstream | Literal["demo"], *_parsed(parse_upstream, "https://gateway.example.com/anthropic")
 ]
-BodyValue = Annotated[Any, PlainValidator(_json_value), WithJsonSchema({})]
-Version = Annotated[int, PlainValidator(_parse_version), WithJsonSchema({"const": 1})]
+BodyValue = Annotated[Any, Parsed(_json_value), WithJsonSchema({})]
+Version = Annotated[int, Parsed(_parse_version), WithJsonSchema({"const": 1})]

@@ -236,17 +236,17 @@ class Rule(Model):
     """Allow a client's `sk-ant-` key to leave `anthropic.com`."""
     auth: Auth | None = None
     """Form of the key. The default is `none` for another host, `keep` for the same host."""
-    headers: HeaderEdits = Field(default_factory=HeaderEdits)
+    headers: HeaderEdits = Field(default_factory=HeaderEdits.model_construct)
     """Request headers to set, add and remove."""
-    query: QueryEdits = Field(default_factory=QueryEdits)
+    query: QueryEdits = Field(default_factory=QueryEdits.model_construct)
     """Query parameters to set and remove."""
     beta: Beta | None = None
     """Beta names to keep, drop, rename and add."""
-    body: BodyEdits = Field(default_factory=BodyEdits)
+    body: BodyEdits = Field(default_factory=BodyEdits.model_construct)
     """Body fields to remove and set."""
     models: Models | None = None
     """Model names to map, and to restore in the response."""
-    respond: Respond = Field(default_factory=Respond)
+    respond: Respond = Field(default_factory=Respond.model_construct)
     """Requests answered locally, without the upstream."""
 
     @cached_property

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mitm_gateway.observe.prices import Prices, built_in, read_price_list
-from mitm_gateway.observe.prices.price_list import parse_price_list
+from mitm_gateway.observe.prices import Prices, built_in
+from mitm_gateway.observe.prices.price_list import parse_price_list, read_price_list
 from mitm_gateway.rules.problems import RulesError
 from support.table import table
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...llm.calls import identify
 from ...rules.document import packaged_files, parse
 from ...rules.model_map import base_name
 from ...wire.addresses import normal_path
-from .price_list import Price, PriceList, read_price_list
 
-__all__ = ["Price", "PriceList", "Prices", "built_in", "read_price_list"]
+if TYPE_CHECKING:
+    from .price_list import Price, PriceList
 
 _MILLION = 1_000_000
 _COUNTS = (
@@ -27,6 +27,8 @@ _COUNTS = (
 @cache
 def built_in() -> tuple[PriceList, ...]:
     """Return the lists of this package."""
+    from .price_list import PriceList
+
     files = packaged_files(__package__).values()
     return tuple(PriceList.model_validate(parse(file.read_bytes(), file.name).data) for file in files)
 
@@ -46,7 +48,11 @@ class Prices:
     @staticmethod
     def of_file(path: Path | None) -> Prices:
         """Return the prices with the user's file. Raises RulesError if it is faulty."""
-        return Prices(read_price_list(path) if path else None)
+        if path is None:
+            return Prices()
+        from .price_list import read_price_list
+
+        return Prices(read_price_list(path))
 
     def _find(self, model: str, host: str = "") -> Price | None:
         """Return the price of a model at a host; None if it is unknown."""
