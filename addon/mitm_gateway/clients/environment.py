@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..rules.ruleset import RuleSet
@@ -61,19 +61,17 @@ def reverse(
     secrets: Sequence[str] = (),
 ) -> Changes:
     """Return the changes for a client of reverse listeners: each target with its listener's address."""
-    put, arguments = dict(client.always), []
+    put: dict[str, str] = {}
+    arguments: list[str] = []
     files: dict[str, str] = {}
-    hosts = [target for target, _ in listeners]
     for target, url in listeners:
         setup = client.apis[target.api or ""]
         put |= {name: value.replace("{url}", url) for name, value in setup.url.items()}
         arguments += [argument.replace("{url}", url) for argument in setup.arguments]
         files |= {name: text for name, text in setup.files.items() if not environ.get(name)}
     put |= no_proxy(environ) if proxy_variable(environ) else {}
-    keys, unset = _keys(ruleset, client, hosts, environ)
-    put |= keys | _switch(client, hosts, environ)
-    unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]
-    return _changes(put, unset, arguments, files)
+    changes = _changes(ruleset, client, [target for target, _ in listeners], environ, secrets, put)
+    return replace(changes, arguments=tuple(arguments), files=files)
 
 
 def variables_at(ruleset: RuleSet, environ: Environ, host: str, url: str) -> Mapping[str, str]:
@@ -93,13 +91,27 @@ def intercept(
     `bundle` contains the CA of the proxy and everything that the client trusted before.
     """
     hosts = [target for target in covered_hosts(ruleset, environ) if target.api in client.apis]
-    keys, unset = _keys(ruleset, client, hosts, environ)
-    put = dict(client.always) | proxied(ruleset, proxy, bundle, environ)
-    put |= keys | _switch(client, hosts, environ)
     # A base URL of the user would lead past the host that the rules cover.
-    unset += [name for target in hosts for name in client.apis[target.api or ""].url]
-    unset += [_BASE_URL, *_switches(client), *gateway_keys(ruleset, environ, secrets)]
-    return _changes(put, unset)
+    urls = [name for target in hosts for name in client.apis[target.api or ""].url]
+    put = proxied(ruleset, proxy, bundle, environ)
+    return _changes(ruleset, client, hosts, environ, secrets, put, urls)
+
+
+def _changes(
+    ruleset: RuleSet,
+    client: Client,
+    hosts: Sequence[CoveredHost],
+    environ: Environ,
+    secrets: Sequence[str],
+    put: Mapping[str, str],
+    unset: Sequence[str] = (),
+) -> Changes:
+    """Return these changes, and those that a client needs behind any listener of these hosts."""
+    keys, gone = _keys(ruleset, client, hosts, environ)
+    put = {**client.always, **put, **keys, **_switch(client, hosts, environ)}
+    switches = [name for setup in client.apis.values() for name in setup.switch]
+    gone = [*_ENVIRONMENT_FORM, *gone, *unset, _BASE_URL, *switches, *gateway_keys(ruleset, environ, secrets)]
+    return Changes(put, tuple(name for name in dict.fromkeys(gone) if name not in put))
 
 
 def _keys(
@@ -140,10 +152,6 @@ def _has_any(fallback: Mapping[str, str], environ: Environ) -> bool:
     return any(environ.get(name) for name in (*fallback, "AWS_PROFILE")) or in_files
 
 
-def _switches(client: Client) -> list[str]:
-    return [name for setup in client.apis.values() for name in setup.switch]
-
-
 def gateway_keys(ruleset: RuleSet, environ: Environ, secrets: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the variables that contain a key of the gateway, under any name and inside any text.
 
@@ -157,13 +165,3 @@ def gateway_keys(ruleset: RuleSet, environ: Environ, secrets: Sequence[str] = ()
 def _contains(text: str, secrets: Collection[str]) -> bool:
     is_plain = any(text == secret or (len(secret) >= SHORTEST_PART and secret in text) for secret in secrets)
     return is_plain or contains_encoded(text, secrets)
-
-
-def _changes(
-    put: Mapping[str, str],
-    unset: Iterable[str],
-    arguments: Sequence[str] = (),
-    files: Mapping[str, str] | None = None,
-) -> Changes:
-    gone = (name for name in dict.fromkeys([*_ENVIRONMENT_FORM, *unset]) if name not in put)
-    return Changes(put, tuple(gone), tuple(arguments), files or {})

@@ -48,45 +48,35 @@ def listener_of(rule: Rule, ruleset: RuleSet, options: Options) -> Listener:
     )
 
 
-def secret_file(name: str, *, is_basic: bool) -> str:
-    """Return the name of a credential's file, which for Basic holds its base64 form."""
-    return f"{name}.basic" if is_basic else name
-
-
 def secrets_of(rule: Rule, listener: Listener) -> list[tuple[str, str, str]]:
-    """Return header, prefix and file of each secret that a rule sends; the auth header is last."""
+    """Return header, prefix and file of each secret that a rule sends; the auth header is last.
+
+    A second file of a credential holds its base64 form, for Basic.
+    """
     found = []
     for header, value in rule.headers.set.items():
         if names := CREDENTIAL_REFERENCE.findall(value):
-            found.append((header, CREDENTIAL_REFERENCE.sub("", value), secret_file(names[0], is_basic=False)))
+            found.append((header, CREDENTIAL_REFERENCE.sub("", value), names[0]))
     auth = auth_on(rule, listener)
     if auth.credential not in (None, CLIENT):
         header, prefix = auth.slot
-        found.append((header, prefix, secret_file(auth.credential or "", is_basic=auth.scheme == "basic")))
+        found.append((header, prefix, f"{auth.credential}{'.basic' * (auth.scheme == 'basic')}"))
     return found
 
 
-def secret_config(file: str, options: Options) -> dict[str, Any]:
-    """Return where Envoy reads a secret, and the folder that it watches for changes."""
-    return {
-        "name": file,
-        "sds_config": {
-            "resource_api_version": "V3",
-            "path_config_source": {
-                "path": f"{options.config_dir}/sds/{file}.yaml",
-                "watched_directory": {"path": options.secrets_dir},
-            },
-        },
-    }
-
-
 def _injector(header: str, prefix: str, file: str, options: Options) -> dict[str, Any]:
+    # Envoy watches the folder for changes.
+    place = {
+        "path": f"{options.config_dir}/sds/{file}.yaml",
+        "watched_directory": {"path": options.secrets_dir},
+    }
+    secret = {"name": file, "sds_config": {"resource_api_version": "V3", "path_config_source": place}}
     credential = extension(
         "envoy.http.injected_credentials.generic",
         "http.injected_credentials.generic.v3.Generic",
         header=header,
         **({"header_value_prefix": prefix} if prefix else {}),
-        credential=secret_config(file, options),
+        credential=secret,
     )
     kind = "filters.http.credential_injector.v3.CredentialInjector"
     return extension(f"credential {file}", kind, overwrite=True, credential=credential)

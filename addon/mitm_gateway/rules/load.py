@@ -242,16 +242,17 @@ class _Reading:
 
     def _check_sound_parts(self, data: dict[str, Any], faulty: set[tuple[int | str, ...]]) -> None:
         """Run the checks between those parts that are valid by themselves."""
-        rules = data.get("rules")
-        sound: dict[int, Rule] = {}
-        for number, rule in enumerate(rules if isinstance(rules, list) else []):
-            if ("rules", number) not in faulty and ("rules",) not in faulty:
-                sound[number] = Rule.model_validate(rule)
-        given = data.get("credentials")
-        credentials: dict[str, Credential | None] = {}
-        for name, credential in (given if isinstance(given, dict) else {}).items():
-            is_sound = ("credentials", name) not in faulty and ("credentials",) not in faulty
-            credentials[str(name)] = Credential.model_validate(credential) if is_sound else None
+
+        def is_sound(part: str, key: int | str) -> bool:
+            return (part,) not in faulty and (part, key) not in faulty
+
+        rules, named = data.get("rules"), data.get("credentials")
+        numbered = enumerate(rules if isinstance(rules, list) else [])
+        sound = {number: Rule.model_validate(rule) for number, rule in numbered if is_sound("rules", number)}
+        credentials = {
+            name: Credential.model_validate(credential) if is_sound("credentials", name) else None
+            for name, credential in (named if isinstance(named, dict) else {}).items()
+        }
         self._check(sound, credentials)
 
     def _check(self, rules: Mapping[int, Rule], credentials: Mapping[str, Credential | None]) -> None:

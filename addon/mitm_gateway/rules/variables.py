@@ -9,8 +9,6 @@ _REFERENCE = re.compile(r"\$(?:\$|\{([^{}]*)(\})?)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 _CREDENTIAL = "credential:"
-# Marks the place of a reference during expansion; no value of a rule may contain it.
-_PLACEHOLDER = "\0"
 
 
 class VariableError(ValueError):
@@ -29,14 +27,15 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
     """
     if "$" not in text:
         return text
-    references: list[str] = []
+    references = 0
 
     def value(found: re.Match[str]) -> str:
         if found[1] is None:
             return "$"
         if found[2] and found[1].startswith(_CREDENTIAL):
-            references.append(_credential(found[0], found[1], allowed=credentials))
-            return _PLACEHOLDER
+            nonlocal references
+            references += 1
+            return _credential(found[0], found[1], allowed=credentials)
         variable = _VARIABLE.fullmatch(found[1]) if found[2] else None
         if variable is None:
             raise VariableError(
@@ -45,14 +44,11 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
         return _value(variable[1], variable[2], environ)
 
     filled = _REFERENCE.sub(value, text)
-    if not credentials:
-        return filled
-    if "${" + _CREDENTIAL in filled or filled.count(_PLACEHOLDER) > len(references):
+    if credentials and filled.count("${" + _CREDENTIAL) > references:
         raise VariableError(
             "expands to text that looks like a credential, which only the file itself may name"
         )
-    parts = filled.split(_PLACEHOLDER)
-    return "".join(part + reference for part, reference in zip(parts, [*references, ""], strict=True))
+    return filled
 
 
 def values_in(text: str, environ: Mapping[str, str]) -> dict[str, str]:
