@@ -52,7 +52,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--host", action="append", help="host that the client addresses, as in `serve --host`"
     )
-    parser.add_argument("--intercept", action="store_true", help="for a gateway that is an HTTPS proxy")
+    parser.add_argument("--intercept", action="store_true", help="for a gateway that runs with --intercept")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -64,7 +64,7 @@ def add(commands: Subparsers) -> None:
     how.add_argument(
         "--cases",
         action="store_true",
-        help="print what the rules do with the requests; the exit status is 1 if they refuse one",
+        help="print the effect of the rules on the requests; the exit status is 1 if they refuse one",
     )
     add_rules_option(parser)
     parser.add_argument(

@@ -15,7 +15,7 @@ def add(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "init",
         help="write a commented rules file for a preset",
-        description="Write a commented rules file for a preset. An existing file stays unless --force is given.",
+        description="Write a commented rules file for a preset. An existing file is kept unless --force is given.",
         epilog=examples("init litellm", "init github-copilot --rules copilot.yaml"),
     )
     parser.set_defaults(run=run)

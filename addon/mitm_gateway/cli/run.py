@@ -59,7 +59,7 @@ def add(commands: Subparsers) -> None:
         "--client",
         dest="client_name",
         metavar="NAME",
-        help="client, from the table in docs/clients.md; for when the program's name does not identify the client",
+        help="the client's name in docs/clients.md, if the program's name does not identify it",
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="the gateway's log (default: a new file)")
     parser.add_argument(

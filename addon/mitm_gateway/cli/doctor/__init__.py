@@ -22,7 +22,10 @@ def add(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument(
-        "--port", type=port_number, default=DEFAULT_PORT, help="port that the gateway will use"
+        "--port",
+        type=port_number,
+        default=DEFAULT_PORT,
+        help="port that the gateway will use (default %(default)s)",
     )
     parser.add_argument(
         "--patches", action="store_true", help="list each change to mitmproxy, and the defect that it fixes"
