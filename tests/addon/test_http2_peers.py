@@ -27,7 +27,7 @@ from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.patches import table
-from mitm_gateway.patches.safety import frames
+from mitm_gateway.patches.safety import turns
 from mitm_gateway.patches.safety.back_pressure import Reading
 from support.layers import Connection
 from support.patched import applied, no_patches
@@ -211,12 +211,12 @@ async def test_many_chunks_that_arrive_together_are_joined(context: taddons.cont
 @given(st.lists(st.binary(max_size=40), max_size=100), st.integers(1, 50))
 def test_received_data_is_divided_between_frames_however_it_arrives(contents: list[bytes], cut: int) -> None:
     whole = PREFACE + b"".join(data(1, each, end=False).serialize() for each in contents)
-    divided, passed = frames._Frames(len(PREFACE)), b""
+    divided, passed = turns._Frames(len(PREFACE)), b""
     for place in range(0, len(whole), cut):
         for piece in divided.divide(whole[place : place + cut]):
             passed += piece
     assert passed + divided._held == whole
-    pieces = list(frames._Frames(len(PREFACE)).divide(whole))
+    pieces = list(turns._Frames(len(PREFACE)).divide(whole))
     assert [len(parsed(piece.removeprefix(PREFACE))) for piece in pieces[:-1]] == [16] * (len(pieces) - 1)
 
 
@@ -229,11 +229,11 @@ async def test_the_others_have_their_turn_between_the_frames_of_a_flood(context:
 
 async def test_frames_of_a_client_that_has_left_are_dropped(context: taddons.context) -> None:
     connection = await connected(context)
-    connection.leaves_at_turn = 1
+    connection.at_turn = {1: connection.close}
     await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 201, 2))))
     assert 0 < len({flow.id for flow in connection.flows}) <= 16
     assert not any(flow.live for flow in connection.flows)
-    assert not frames.has_waiting_frames(connection.client)
+    assert not turns.has_waiting_data(connection.client)
 
 
 async def test_no_more_is_received_while_frames_wait() -> None:
@@ -248,11 +248,11 @@ async def test_no_more_is_received_while_frames_wait() -> None:
             raise AssertionError
 
     with applied("http2-turns"):
-        client.__dict__["gateway_waiting_frames"] = True
+        client.__dict__[turns._WAITING] = True
         draining = asyncio.ensure_future(Handler().drain_writers())  # type: ignore[no-untyped-call]
         await asyncio.sleep(0)
         assert not draining.done()
-        client.__dict__.pop("gateway_waiting_frames")
+        client.__dict__.pop(turns._WAITING)
         await draining
 
 

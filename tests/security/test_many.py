@@ -3,18 +3,23 @@
 import contextlib
 import json
 import platform
+import random
+import re
+import signal
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from support.answers import Stream, message_events
+from support.constants import ENV, REVERSE
 from support.proc import memory_mb, open_files
 from support.recorder import Recorder
+from support.rules import one_rule
 from support.stage import BODY, RULES, Stage
-from support.starters import StartStage
+from support.starters import StartMitmdump, StartStage
 from support.waiting import wait_until
-from support.wire import pseudo_headers
+from support.wire import Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -69,6 +74,34 @@ def test_unfinished_heads_leave_no_memory_behind(stage_with: StartStage) -> None
             client.sendall(head)
     wait_until(lambda: open_files(pid) < 100, lambda: "connections are left")
     wait_until(lambda: memory_mb(pid) - before < MAX_GROWTH_MB, lambda: "memory is held")
+
+
+def test_a_thousand_pipelined_requests_are_answered_in_order_and_others_between_them(
+    mitmdump: StartMitmdump,
+) -> None:
+    rules = one_rule(
+        "https://gw.test", "models: {map: {a: b, b: c, other: d}}\nrespond: {models: true}", match="path: /**"
+    )
+    proxy = mitmdump(rules=rules, modes=REVERSE, env=ENV)
+
+    def ask(name: str) -> bytes:
+        return f"GET /v1/models/{name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    names = random.Random(1).choices("ab", k=1000)
+    with Wire(proxy.port) as many, Wire(proxy.port) as bystander:
+        for each in (many, bystander):
+            each.send(ask("other"))
+            assert each.read_response().status == 200
+        proxy.process.send_signal(signal.SIGSTOP)  # what both send arrives together
+        many.send(b"".join(map(ask, names)))
+        many._sock.shutdown(socket.SHUT_WR)
+        bystander.send(ask("other"))
+        proxy.process.send_signal(signal.SIGCONT)
+        assert json.loads(bystander.read_response().body)["id"] == "other"
+        assert [json.loads(many.read_response().body)["id"] for _ in names] == names
+    served = re.findall(r"GET \S*/v1/models/(\w+)", proxy.output())
+    assert len(served) == 1003
+    assert served.index("other", 2) < 20
 
 
 def test_every_request_of_a_client_that_leaves_is_ended(stage_with: StartStage) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ class Connection:
         self.logged: list[str] = []
         self.turns = 0
         """How often the others had their turn."""
-        self.leaves_at_turn = 0
+        self.at_turn: dict[int, Callable[[], Awaitable[None]]] = {}
+        """What the client does at some of these."""
         self.flows: list[HTTPFlow] = []  # of each hook
         self.kept: set[tuple[str, str]] = set()  # keys that the flow contained after a hook
 
@@ -141,8 +142,8 @@ class Connection:
                 connection.state = ConnectionState.CLOSED
             case commands.RequestWakeup():
                 self.turns += 1
-                if self.turns == self.leaves_at_turn:
-                    await self.close()
+                if action := self.at_turn.get(self.turns):
+                    await action()
                 return [events.Wakeup(command)]
             case commands.Log(message=message):
                 self.logged.append(message)

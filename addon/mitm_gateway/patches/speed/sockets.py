@@ -18,9 +18,9 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
 from ..patch import Patches, Unexpected, expect
-from ..safety.frames import has_waiting_frames
 from ..safety.framing import divided
 from ..safety.heads import has_unfinished_head
+from ..safety.turns import has_waiting_data
 
 # Pieces up to this total are joined; copying more takes longer than a second write.
 _JOINED_BYTES = 128 << 10
@@ -178,7 +178,7 @@ class DirectReader(asyncio.Protocol):
         else:
             raise RuntimeError("server_event awaited something")
         self._read_at_most(_next_size(self._most, len(data), perf_counter() - began))
-        if has_waiting_frames(self._connection) or _full(self._handler.transports.values()):
+        if has_waiting_data(self._connection) or _full(self._handler.transports.values()):
             self._transport.pause_reading()
             self._draining = asyncio.ensure_future(self._drain())
 
