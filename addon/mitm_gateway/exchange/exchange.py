@@ -161,7 +161,7 @@ class Exchange:
         self._has_body = True
         self.record.bytes_out = len(content)
         if self.plan is not None and not self.plan.rule.reads_body:
-            self.record.note_session(session_in_bytes(content))
+            self.record.session = session_in_bytes(content)
             return self._proceed() if self.config.has_recording else Forward()
         return self.on_turn(NeedTurn(self._decide_by_body(content)))
 
@@ -179,7 +179,7 @@ class Exchange:
     def _decide_by_body(self, content: bytes) -> Turns[Step]:
         """Find the rule if it depends on a model, answer here if the rule does so, and edit the body."""
         body = yield from read_in_turns(self.head, content, self.config.body_limit)
-        self.record.note_session(body.session if isinstance(body, Body) else None)
+        self.record.session = body.session if isinstance(body, Body) else None
         if self.plan is None and (step := self._match(body.models if body else ())):
             return step
         assert self.plan is not None

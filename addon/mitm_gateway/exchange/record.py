@@ -59,20 +59,17 @@ class Record:
     retry: str | None = None
     hint: str | None = None
     session: str | None = None
+    """The session that the body names, unless a header names one."""
     agent: str | None = None
     cost_usd: float | None = None
 
     def note_head(self, head: RequestHead) -> None:
         """Note the request as the client sent it."""
         retry = head.get("x-stainless-retry-count")
-        self.method, self.host, self.path = head.method, head.host, masked_text(head.path)
+        self.method, self.host, self.path = head.method, head.host, head.path
         self.retry = retry if retry is not None and retry.isdecimal() and retry != "0" else None
-        self.session = _masked(session_in_headers(head.get)) or self.session
-        self.agent = _masked(agent_in_headers(head.get))
-
-    def note_session(self, session: str | None) -> None:
-        """Note the session that the body names; one that a header names replaces it."""
-        self.session = _masked(session)
+        self.session = session_in_headers(head.get) or self.session
+        self.agent = agent_in_headers(head.get)
 
     def note_plan(self, plan: Plan, head: RequestHead) -> None:
         """Note what the plan does."""
@@ -100,11 +97,11 @@ class Record:
             self.notes = (*self.notes, f"the token is for {api.authority}: set upstream to {api}")
 
     def hide(self, secrets: Sequence[str]) -> None:
-        """Mask these secrets where a peer may have put one: an upstream can name its model after the key."""
+        """Mask these secrets, and what looks like a key, in every text of a peer: an upstream can name its model so."""
         usage = self.usage or Usage()
         texts = [*(getattr(self, name) for name in _OF_PEERS), *usage]
         shown = "\n".join([text for text in texts if isinstance(text, str)])
-        if without_echoes(shown, secrets) == shown:
+        if _hidden(shown, secrets) == shown:
             return
         for name in _OF_PEERS:
             setattr(self, name, _hidden(getattr(self, name), secrets))
@@ -133,11 +130,7 @@ class Record:
 
 
 def _hidden(value: Any, secrets: Sequence[str]) -> Any:
-    return without_echoes(value, secrets) if isinstance(value, str) else value
-
-
-def _masked(name: str | None) -> str | None:
-    return None if name is None else masked_text(name)
+    return masked_text(without_echoes(value, secrets)) if isinstance(value, str) else value
 
 
 def auth_change(plan: Plan, head: RequestHead) -> str | None:

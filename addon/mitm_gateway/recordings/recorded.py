@@ -124,7 +124,7 @@ class Recorded:
 
     def _record(self) -> Record:
         record = Record(self.time, status=self.status, first_event_s=self.first_event_s, total_s=self.total_s)
-        record.note_session(session_in_bytes(self.request.raw))
+        record.session = session_in_bytes(self.request.raw)
         record.note_head(self.head)
         record.model = self.asked_model
         record.bytes_out = len(self.request.raw)
@@ -132,4 +132,5 @@ class Recorded:
         if self.response is not None:
             record.bytes_in = len(self.response.raw)
             record.usage = usage_in(self.response.content_type, self.response.raw)
+        record.hide(())
         return record

@@ -98,12 +98,9 @@ def test_a_model_has_a_short_name(name: str, short: str) -> None:
 
 
 def test_a_body_names_the_session_where_no_header_does() -> None:
-    record = Record(0.0)
-    record.note_session("sk-ant-api03-abcdef0123456789abcdef")
+    record = Record(0.0, session="other")
     record.note_head(make_head("/v1/messages", {}))
-    assert record.session
-    assert "abcdef0123" not in record.session
-    record.note_session("other")
+    assert record.session == "other"
     record.note_head(make_head("/v1/messages", {"session_id": "s"}))
     assert record.session == "s"
 
@@ -197,10 +194,12 @@ def test_the_log_entry_names_the_session_and_the_agent(name: str) -> None:
     assert entry["agent"] == f"{'a1' * 127}a…"
 
 
-def test_a_key_in_the_place_of_a_session_is_masked() -> None:
+@table("name", ["path", "model", "model_sent", "session", "agent", "refusal", "error", "hint"])
+def test_what_looks_like_a_key_is_masked_in_every_text_of_a_peer(name: str) -> None:
     record = Record(0.0)
-    record.note_head(make_head("/v1/messages", {"session_id": "sk-ant-api03-abcdef0123456789abcdef"}))
-    assert "abcdef0123" not in str(Report.of(record).log_entry()["session"])
+    setattr(record, name, "sk-ant-api03-abcdef0123456789abcdef")
+    record.hide(())
+    assert getattr(record, name) == "****cdef"
 
 
 def test_the_log_entry_counts_the_tokens_written_to_the_cache() -> None:
