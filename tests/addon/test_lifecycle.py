@@ -1,6 +1,5 @@
 """The addon's start, options, reload and commands."""
 
-import gc
 import logging
 import os
 from pathlib import Path
@@ -26,14 +25,6 @@ async def test_helpers_use_the_gateways_proxy(running: Any) -> None:
     assert os.environ["MITM_GATEWAY_PROXY"] == "http://proxy.test:1"
     context.configure(addon, gateway_proxy="env")
     assert "MITM_GATEWAY_PROXY" not in os.environ
-
-
-async def test_what_is_loaded_at_the_start_is_not_searched_for_garbage(running: Any) -> None:
-    addon, _ = running
-    addon.done()
-    assert gc.get_freeze_count() == 0
-    addon.running()
-    assert gc.get_freeze_count() > 0
 
 
 async def test_every_request_before_the_start_is_503(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -191,13 +190,10 @@ class Lifecycle:
             logger.info(self.recording.describe())
         for advice in known_holes(ctx.options):
             logger.warning(advice)
-        # Many connections at once make Python search all objects for garbage; what is loaded would take it 0.1 s.
-        gc.freeze()
 
     def done(self) -> None:
         """Stop serving: requests are answered with 503 until the gateway runs again."""
         fail_closed.stand_in()
-        gc.unfreeze()
         self.in_force = self._loaded = None
         self._is_running = False
         for watcher in self._watchers:
