@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ..text.bounded_json import is_overgrown
@@ -24,8 +25,8 @@ MAX_JSON_BYTES = 8 << 20
 MAX_FRAME_BYTES = 1 << 20
 _MAX_UNDECIDED = 64
 # Of a complete stream, the beginning and the end are read, which report everything; in the middle there may be millions
-# of events. Of a list of chunks, the last ones.
-_HEAD_BYTES, _TAIL_BYTES, _MAX_CHUNKS = 64 << 10, 128 << 10, 10_000
+# of events. Of a list of chunks, the last ones. Frames have to be passed one by one, in 0.8 µs each.
+_HEAD_BYTES, _TAIL_BYTES, _MAX_CHUNKS, _MAX_FRAMES = 64 << 10, 128 << 10, 10_000, 50_000
 # Far beyond any model's context.
 MAX_TOKENS = 1_000_000_000
 # The names that APIs give to errors and stop reasons, and model names (ARNs included).
@@ -267,9 +268,11 @@ def _without_middle(stream: bytes) -> bytes:
 
 
 def _without_middle_frames(stream: bytes) -> bytes:
-    """Return the first frames of a stream and its last ones."""
-    starts = [start for start, *_ in aws_eventstream.spans(stream)] or [0]
+    """Return the first frames of a stream and its last ones; of millions of frames, only the first ones."""
+    starts = [start for start, *_ in islice(aws_eventstream.spans(stream), _MAX_FRAMES)] or [0]
     first = bisect_left(starts, _HEAD_BYTES, hi=len(starts) - 1)
+    if len(starts) == _MAX_FRAMES:
+        return stream[: starts[first]]
     last = bisect_left(starts, len(stream) - _TAIL_BYTES, lo=first, hi=len(starts) - 1)
     return stream[: starts[first]] + stream[starts[last] :]
 

@@ -315,5 +315,15 @@ def test_events_in_the_middle_take_no_work(event: bytes, monkeypatch: pytest.Mon
     assert steps(4_000) < steps(2_000) * 1.1
 
 
+def test_of_very_many_frames_the_first_ones_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_HEAD_BYTES", "_TAIL_BYTES", "_MAX_FRAMES"):
+        monkeypatch.setattr(usage, name, 500)
+    empty = (16).to_bytes(4, "big") + bytes(12)
+    body = chunk(FIRST) + empty * 500 + chunk(LAST)
+    found = usage_in(CONTENT_TYPE, body)
+    assert (found.model, found.input_tokens, found.output_tokens) == ("m", 8, None)
+    assert work(lambda: usage_in(CONTENT_TYPE, body * 2)) < work(lambda: usage_in(CONTENT_TYPE, body)) * 1.1
+
+
 def test_a_response_of_too_many_values_is_not_read() -> None:
     assert usage_in("application/json", b'{"model":"m","a":[' + b"[]," * 400_000 + b"0]}") == Usage()
