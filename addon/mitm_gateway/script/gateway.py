@@ -5,7 +5,7 @@ import sys
 
 try:
     from mitm_gateway import GatewayAddon
-    from mitm_gateway.cli import default_rules
+    from mitm_gateway.cli.common import default_rules
 except ImportError as fault:
     # An error that is logged at start ends mitmproxy; while it runs, requests are refused from now on.
     logging.error(  # noqa: TRY400 - one line with the cure instead of a traceback

@@ -2,14 +2,18 @@
 
 import re
 import shlex
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mitm_gateway.cli import build_parser, common, main, serve
+from mitm_gateway.cli import common, main, serve
+from mitm_gateway.cli.command_line import build_parser
+from support.constants import ROOT
 from support.table import table
 
 RULES = "rules: [{name: a, match: {host: a.test}, upstream: https://gw.test, auth: {scheme: none}}]\n"
@@ -227,3 +231,26 @@ def test_a_log_is_not_awaited_from_a_keyboard(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     assert status_of("stats") == 2
     assert "FILE is missing; expected a gateway_log" in capsys.readouterr().err
+
+
+# Interrupts the import of the commands.
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "mitm_gateway.cli.command_line":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from mitm_gateway.cli import main
+main(["--version"])
+"""
+
+
+def test_an_interrupt_while_the_command_is_loaded_ends_it_without_a_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env={"PYTHONPATH": str(ROOT / "addon")},
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
