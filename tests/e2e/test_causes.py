@@ -1,101 +1,69 @@
 """The 502 for an upstream that cannot be used names the cause."""
 
-import contextlib
-import socket
 import ssl
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from mitm_gateway.patches.safety.error_pages import cause_of
 from support.certificates import Authority
+from support.constants import API, REVERSE
 from support.processes import unused_port
+from support.relay import Relay
 from support.starters import StartMitmdump, StartRecorder
+from support.table import table
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
-RULES = """
-rules: [{name: r, match: {host: api.anthropic.com}, upstream: "%s", auth: {scheme: keep}}]
-"""
-MODE = "reverse:https://api.anthropic.com"
+
+class Demanding(Authority):
+    """An authority whose servers want a certificate of their clients."""
+
+    version = ssl.TLSVersion.TLSv1_3
+
+    def server_context(self, *names: str, alpn: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+        context = super().server_context(*names, alpn=alpn)
+        context.verify_mode, context.maximum_version = ssl.CERT_REQUIRED, self.version
+        context.load_verify_locations(self.ca_file)
+        return context
 
 
-def reason(mitmdump: StartMitmdump, upstream: str, trust: Path | None = None) -> str:
-    proxy = mitmdump(rules=RULES % upstream, modes=[MODE], trust=trust)
-    with Wire(proxy.port) as wire:
-        answer = wire.request("GET", "/", [("Host", "localhost")])
-    assert answer.status == 502
-    return answer.body.decode()
-
-
-@pytest.fixture
-def gibberish() -> Iterator[int]:
-    """The port of a service that speaks another protocol."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                with client:
-                    client.sendall(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
-                    client.recv(4096)
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield int(listener.getsockname()[1])
-    listener.close()
-
-
-def test_a_refused_connection(mitmdump: StartMitmdump) -> None:
-    assert "the upstream refused the connection" in reason(mitmdump, f"http://127.0.0.1:{unused_port()}")
-
-
-def test_a_certificate_that_is_not_trusted(
-    mitmdump: StartMitmdump, recorder: StartRecorder, authority: Authority
+def test_the_cause_is_in_the_answer(
+    mitmdump: StartMitmdump, recorder: StartRecorder, authority: Authority, tmp_path: Path
 ) -> None:
-    upstream = recorder(tls=authority, names=["localhost"])
-    body = reason(mitmdump, f"https://localhost:{upstream.port}")
-    assert "the upstream's certificate is not trusted" in body
-    assert "ssl_verify_upstream_trusted_ca=FILE" in body
+    demanding = Demanding(tmp_path)
+    demanding_13 = recorder(tls=demanding, names=["localhost"])
+    demanding.version = ssl.TLSVersion.TLSv1_2
+    demanding_12 = recorder(tls=demanding, names=["localhost"])
+    untrusted = recorder(tls=authority, names=["localhost"])
+    with Relay(answer=b"SSH-2.0-OpenSSH_9.9\r\n\r\n") as ssh:
+        causes = {
+            f"http://127.0.0.1:{unused_port()}": "the upstream refused the connection",
+            f"https://localhost:{untrusted.port}": "not trusted; for a private CA set ssl_verify_upstream_trusted_ca=FILE",
+            f"https://localhost:{demanding_12.port}": "if it wants a client's certificate, set client_certs=FILE",
+            f"https://localhost:{demanding_13.port}": "the upstream closed the connection without an answer",
+            f"http://127.0.0.1:{ssh.port}": "the upstream does not answer as HTTP",
+            f"https://127.0.0.1:{ssh.port}": "the upstream does not answer as HTTP",
+        }
+        rules = [
+            f"{{match: {{host: {API}, path: /{number}}}, upstream: '{url}', auth: {{scheme: keep}}}}"
+            for number, url in enumerate(causes)
+        ]
+        proxy = mitmdump(rules=f"rules: [{', '.join(rules)}]", modes=REVERSE, trust=demanding.ca_file)
+        for number, (url, cause) in enumerate(causes.items()):
+            with Wire(proxy.port) as wire:
+                answer = wire.request("GET", f"/{number}", [("Host", "localhost")])
+            assert answer.status == 502, url
+            assert cause in answer.body.decode(), url
 
 
-@pytest.mark.parametrize(
-    ("version", "cause"),
-    [
-        (ssl.TLSVersion.TLSv1_2, "an alert; if it wants a client's certificate, set client_certs=FILE"),
-        (ssl.TLSVersion.TLSv1_3, "the upstream closed the connection without an answer"),
-    ],
-)  # fmt: skip
-def test_a_missing_client_certificate(
-    mitmdump: StartMitmdump, recorder: StartRecorder, tmp_path: Path, version: ssl.TLSVersion, cause: str
-) -> None:
-    class Demanding(Authority):
-        """An authority whose servers want a certificate of their clients."""
-
-        def server_context(self, *names: str, alpn: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
-            context = super().server_context(*names, alpn=alpn)
-            context.verify_mode, context.maximum_version = ssl.CERT_REQUIRED, version
-            context.load_verify_locations(self.ca_file)
-            return context
-
-    authority = Demanding(tmp_path)
-    upstream = recorder(tls=authority, names=["localhost"])
-    assert cause in reason(mitmdump, f"https://localhost:{upstream.port}", authority.ca_file)
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_service_that_is_not_http(mitmdump: StartMitmdump, gibberish: int, scheme: str) -> None:
-    assert "the upstream does not answer as HTTP" in reason(mitmdump, f"{scheme}://127.0.0.1:{gibberish}")
-
-
-@pytest.mark.parametrize(
+@table(
     ("message", "cause"),
     [
         (
-            "Upstream proxy 10.0.0.1:3128 refused HTTP CONNECT request: 407 Proxy Required",
+            "Upstream proxy 10.0.0.1:3128 refused HTTP CONNECT request: 407 No",
             "refused the connection with 407",
         ),
         ("[Errno 110] Connection timed out", "timed out"),

@@ -4,12 +4,14 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 
 from support.processes import Mitmdump
 from support.starters import StartMitmdump
+from support.table import table
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -54,20 +56,52 @@ class Echo:
         self._udp.close()
 
 
-@pytest.fixture
-def echo() -> Iterator[Echo]:
+@pytest.fixture(scope="module")
+def one_echo() -> Iterator[Echo]:
     made = Echo()
     yield made
     made.close()
 
 
 @pytest.fixture
-def clients(tmp_path: Path) -> tuple[str, str]:
-    """The option that names a file with one client key."""
-    file = tmp_path / "clients.txt"
+def echo(one_echo: Echo) -> Echo:
+    one_echo.received = b""
+    return one_echo
+
+
+MODES = (
+    "regular",
+    "socks5",
+    "reverse:tcp://{}",
+    "reverse:tls://{}",
+    "dns",
+    "reverse:dns://{}",
+    "reverse:udp://{}",
+)
+
+
+@dataclass
+class Listeners:
+    """mitmdump with one client key, and the port of each mode."""
+
+    proxy: Mitmdump
+    clients: tuple[str, str]
+
+    def __getitem__(self, mode: str) -> int:
+        return self.proxy.ports[MODES.index(mode)]
+
+
+@pytest.fixture(scope="module")
+def listeners(one_echo: Echo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listeners]:
+    folder = tmp_path_factory.mktemp("modes")
+    file = folder / "clients.txt"
     file.write_text(KEY + "\n")
     file.chmod(0o600)
-    return "--set", f"gateway_clients={file}"
+    clients = ("--set", f"gateway_clients={file}")
+    modes = [mode.format(f"127.0.0.1:{one_echo.port}") for mode in MODES]
+    proxy = Mitmdump(folder, *clients, rules=RULES, modes=modes)
+    yield Listeners(proxy, clients)
+    proxy.kill()
 
 
 def all_of(client: socket.socket) -> bytes:
@@ -77,9 +111,9 @@ def all_of(client: socket.socket) -> bytes:
     return b""
 
 
-def socks5(proxy: Mitmdump, port: int) -> socket.socket:
+def socks5(listener: int, port: int) -> socket.socket:
     """Open a SOCKS5 connection to a port of this machine."""
-    client = socket.create_connection(("127.0.0.1", proxy.port), 20)
+    client = socket.create_connection(("127.0.0.1", listener), 20)
     client.sendall(b"\x05\x01\x00")
     assert client.recv(2) == b"\x05\x00"
     client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
@@ -87,76 +121,64 @@ def socks5(proxy: Mitmdump, port: int) -> socket.socket:
     return client
 
 
-def test_raw_tcp_over_socks5_is_not_relayed(
-    mitmdump: StartMitmdump, clients: tuple[str, str], echo: Echo
-) -> None:
-    proxy = mitmdump(*clients, rules=RULES, modes=["socks5"])
-    with socks5(proxy, echo.port) as client:
+def test_without_client_keys_raw_tcp_over_socks5_is_relayed(mitmdump: StartMitmdump, echo: Echo) -> None:
+    proxy = mitmdump(rules=RULES, modes=["socks5"])
+    with socks5(proxy.port, echo.port) as client:
+        client.sendall(HELLO)
+        assert client.recv(4096) == HELLO
+
+
+def assert_not_relayed(listener: int, echo: Echo) -> None:
+    """Assert that raw TCP over SOCKS5 does not reach the service."""
+    with socks5(listener, echo.port) as client, contextlib.suppress(ConnectionError):
         client.sendall(HELLO)
         assert HELLO not in all_of(client)
     assert echo.received == b""
 
 
-def test_without_client_keys_raw_tcp_over_socks5_is_relayed(mitmdump: StartMitmdump, echo: Echo) -> None:
-    proxy = mitmdump(rules=RULES, modes=["socks5"])
-    with socks5(proxy, echo.port) as client:
-        client.sendall(HELLO)
-        assert client.recv(4096) == HELLO
+def test_raw_tcp_over_socks5_is_not_relayed(listeners: Listeners, echo: Echo) -> None:
+    assert_not_relayed(listeners["socks5"], echo)
 
 
 @pytest.mark.parametrize(
     "option", ["ignore_hosts=127.0.0.1", "tcp_hosts=127.0.0.1", "connection_strategy=eager"]
 )
 def test_no_option_opens_a_way_around_the_key(
-    mitmdump: StartMitmdump, clients: tuple[str, str], echo: Echo, option: str
+    mitmdump: StartMitmdump, listeners: Listeners, echo: Echo, option: str
 ) -> None:
-    proxy = mitmdump(*clients, "--set", option, rules=RULES, modes=["socks5"])
-    with socks5(proxy, echo.port) as client, contextlib.suppress(ConnectionError):
-        client.sendall(HELLO)
-        assert HELLO not in all_of(client)
-    assert echo.received == b""
+    proxy = mitmdump(*listeners.clients, "--set", option, rules=RULES, modes=["socks5"])
+    assert_not_relayed(proxy.port, echo)
 
 
-def test_http_over_socks5_is_served_with_a_key_only(
-    mitmdump: StartMitmdump, clients: tuple[str, str], echo: Echo
-) -> None:
-    proxy = mitmdump(*clients, rules=RULES, modes=["socks5"])
+def test_http_over_socks5_is_served_with_a_key_only(listeners: Listeners, echo: Echo) -> None:
     request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n" % echo.port
-    with socks5(proxy, echo.port) as client:
+    with socks5(listeners["socks5"], echo.port) as client:
         client.sendall(request + b"\r\n")
         assert all_of(client).startswith(b"HTTP/1.1 401 ")
     assert echo.received == b""
-    with socks5(proxy, echo.port) as client:
+    with socks5(listeners["socks5"], echo.port) as client:
         client.sendall(request + b"X-Api-Key: " + KEY.encode() + b"\r\n\r\n")
         client.recv(10)
     assert echo.received.startswith(b"GET / ")
     assert KEY.encode() not in echo.received
 
 
-@pytest.mark.parametrize("key", ["", f"Proxy-Authorization: Bearer {KEY}\r\n"], ids=["without", "with a key"])
-def test_raw_tcp_inside_connect_needs_the_key_of_the_tunnel(
-    mitmdump: StartMitmdump, clients: tuple[str, str], echo: Echo, key: str
-) -> None:
-    proxy = mitmdump(*clients, rules=RULES, modes=["regular"])
+def test_raw_tcp_inside_connect_needs_the_key_of_the_tunnel(listeners: Listeners, echo: Echo) -> None:
     target = f"127.0.0.1:{echo.port}"
-    with socket.create_connection(("127.0.0.1", proxy.port), 20) as client:
-        client.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{key}\r\n".encode())
-        status = client.recv(4096).split(b" ")[1]
-        if key:
-            assert status == b"200"
-            client.sendall(HELLO)
-            assert client.recv(4096) == HELLO
-    if not key:
-        assert (status, echo.received) == (b"401", b"")
+    for key, wanted in (("", b"401"), (f"Proxy-Authorization: Bearer {KEY}\r\n", b"200")):
+        with socket.create_connection(("127.0.0.1", listeners["regular"]), 20) as client:
+            client.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{key}\r\n".encode())
+            assert client.recv(4096).split(b" ")[1] == wanted
+            assert echo.received == b""
+            if key:
+                client.sendall(HELLO)
+                assert client.recv(4096) == HELLO
 
 
-@pytest.mark.parametrize("mode", ["reverse:tcp://{}", "reverse:tls://{}"])
-def test_a_raw_reverse_listener_relays_nothing(
-    mitmdump: StartMitmdump, clients: tuple[str, str], echo: Echo, mode: str
-) -> None:
-    proxy = mitmdump(*clients, rules=RULES, modes=[mode.format(f"127.0.0.1:{echo.port}")])
+@table("mode", ["reverse:tcp://{}", "reverse:tls://{}"])
+def test_a_raw_reverse_listener_relays_nothing(listeners: Listeners, echo: Echo, mode: str) -> None:
     with (
-        socket.create_connection(("127.0.0.1", proxy.port), 20) as client,
+        socket.create_connection(("127.0.0.1", listeners[mode]), 20) as client,
         contextlib.suppress(ConnectionError),
     ):
         client.sendall(HELLO)
@@ -166,16 +188,15 @@ def test_a_raw_reverse_listener_relays_nothing(
 
 # A query for the address of "localhost".
 QUERY = b"\0\7\1\0\0\1\0\0\0\0\0\0\x09localhost\0\0\1\0\1"
+REFUSED = "a client key is needed, and this protocol cannot carry one"
 
 
-@pytest.mark.parametrize("mode", ["dns", "reverse:dns://{}", "reverse:udp://{}"])
-def test_a_datagram_is_neither_answered_nor_relayed(
-    mitmdump: StartMitmdump, clients: tuple[str, str], echo: Echo, mode: str
-) -> None:
-    proxy = mitmdump(*clients, rules=RULES, modes=["regular", mode.format(f"127.0.0.1:{echo.port}")])
+@table("mode", ["dns", "reverse:dns://{}", "reverse:udp://{}"])
+def test_a_datagram_is_neither_answered_nor_relayed(listeners: Listeners, echo: Echo, mode: str) -> None:
+    told = listeners.proxy.output().count(REFUSED)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.sendto(QUERY, ("127.0.0.1", proxy.ports[1]))
-        proxy.wait_for_output("a client key is needed, and this protocol cannot carry one")
+        client.sendto(QUERY, ("127.0.0.1", listeners[mode]))
+        wait_until(lambda: listeners.proxy.output().count(REFUSED) > told, listeners.proxy.output)
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(4096)
