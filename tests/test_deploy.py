@@ -2,10 +2,8 @@
 
 import tomllib
 
-import kubernetes_validate
 import pytest
 import yaml
-from compose_spec import PyCompose
 
 from support.constants import ROOT
 from support.table import table
@@ -17,6 +15,8 @@ VERSION = "1.34"
 
 
 def validate_all(text: str) -> None:
+    import kubernetes_validate
+
     for document in yaml.safe_load_all(text):
         kubernetes_validate.validate(document, VERSION, strict=True)
 
@@ -34,20 +34,29 @@ def test_the_kubernetes_manifest_is_valid() -> None:
     ],
 )
 def test_a_mistake_in_the_kubernetes_manifest_is_detected(part: str, slip: str) -> None:
+    import kubernetes_validate
+
     assert part in KUBERNETES
     with pytest.raises(kubernetes_validate.ValidationError):
         validate_all(KUBERNETES.replace(part, slip))
 
 
+def services(text: str) -> list[str]:
+    from compose_spec import PyCompose
+
+    names: list[str] = PyCompose.from_yaml(text).service_names()
+    return names
+
+
 def test_the_compose_file_is_valid() -> None:
-    assert PyCompose.from_yaml(COMPOSE).service_names() == ["token-files", "envoy"]
+    assert services(COMPOSE) == ["token-files", "envoy"]
 
 
 @table(("part", "slip"), [("depends_on:", "depend_on:"), ("restart: unless-stopped", "restart: maybe")])
 def test_a_mistake_in_the_compose_file_is_detected(part: str, slip: str) -> None:
     assert part in COMPOSE
     with pytest.raises(ValueError, match="services"):
-        PyCompose.from_yaml(COMPOSE.replace(part, slip))
+        services(COMPOSE.replace(part, slip))
 
 
 def test_the_image_takes_the_package_alone() -> None:

@@ -289,19 +289,18 @@ WHOLE = {"response": {"object": "response", "status": "completed", "model": "m",
          "usage": {"input_tokens": 8, "output_tokens": 96}}}  # fmt: skip
 
 
-@table(
-    ("content_type", "body"),
-    [
-        ("text/event-stream", stream(FIRST, *[DELTA] * 5_000, LAST)),
-        ("text/event-stream", stream(FIRST, *[DELTA] * 5_000, LAST).replace(b"\n", b"\r\n")),
-        ("text/event-stream", stream(*[DELTA] * 5_000, WHOLE)),
-        (CONTENT_TYPE, b"".join(map(chunk, [FIRST, *[DELTA] * 3_000, LAST]))),
-        ("application/json", json.dumps({"data": [0.5] * 200_000, **WHOLE["response"]}).encode()),
-    ],
-)
-def test_a_long_response_is_read_at_its_ends(content_type: str, body: bytes) -> None:
-    found = usage_in(content_type, body)
-    assert (found.model, found.input_tokens, found.output_tokens) == ("m", 8, 96)
+def test_a_long_response_is_read_at_its_ends() -> None:
+    events = stream(FIRST, *[DELTA] * 5_000, LAST)
+    bodies = {
+        "events": ("text/event-stream", events),
+        "CRLF": ("text/event-stream", events.replace(b"\n", b"\r\n")),
+        "the end alone": ("text/event-stream", stream(*[DELTA] * 5_000, WHOLE)),
+        "frames": (CONTENT_TYPE, b"".join(map(chunk, [FIRST, *[DELTA] * 3_000, LAST]))),
+        "JSON": ("application/json", json.dumps({"data": [0.5] * 200_000, **WHOLE["response"]}).encode()),
+    }
+    for name, (content_type, body) in bodies.items():
+        found = usage_in(content_type, body)
+        assert (found.model, found.input_tokens, found.output_tokens) == ("m", 8, 96), name
 
 
 @table("event", [b'data: {"usage":{"a":1}}\n\n', b"data: {}\n\n"])

@@ -47,15 +47,15 @@ def test_dense_values_are_found_wherever_they_are(item: bytes, place: float) -> 
 
 
 @table(
-    ("text", "is_over"),
+    ("item", "count", "is_over"),
     [
-        (b"[" + b'[["%b"]],' % (b"a" * 300) * (MAX_BODY_VALUES // (2 * ARRAY_VALUES + 1) + 1) + b"0]", True),
-        (b"[" + b'[["%b"]],' % (b"a" * 300) * (MAX_BODY_VALUES // (2 * ARRAY_VALUES + 1) - 1) + b"0]", False),
-        (b"[" + b'"[,:{[,:{\\"",' * (MAX_BODY_VALUES - 10) + b"0]", False),
+        (b'[["%b"]],' % (b"a" * 300), MAX_BODY_VALUES // (2 * ARRAY_VALUES + 1) + 1, True),
+        (b'[["%b"]],' % (b"a" * 300), MAX_BODY_VALUES // (2 * ARRAY_VALUES + 1) - 1, False),
+        (b'"[,:{[,:{\\"",', MAX_BODY_VALUES - 10, False),
     ],
 )
-def test_arrays_objects_and_members_count_outside_strings(text: bytes, is_over: bool) -> None:
-    assert is_overgrown(text) is is_over
+def test_arrays_objects_and_members_count_outside_strings(item: bytes, count: int, is_over: bool) -> None:
+    assert is_overgrown(b"[" + item * count + b"0]") is is_over
 
 
 def test_a_text_is_counted_in_turns() -> None:
