@@ -6,8 +6,7 @@ from ..rules.fields import CREDENTIAL_REFERENCE
 from ..rules.problems import Loc, Mistake, Problem, in_file_order
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
-from ..rules.suspicions import is_literal_key
-from ..text.redact import is_key_header, is_key_parameter
+from ..rules.suspicions import is_key_place, is_literal_key
 from .export_options import Options
 
 # Envoy removes or overwrites these before it tries a route.
@@ -24,7 +23,7 @@ _Found = Iterator[tuple[Loc, str]]
 def find_unsupported(ruleset: RuleSet, options: Options) -> list[Problem]:
     """Return the problems of an export, in file order."""
     return in_file_order(
-        ruleset.problem(Mistake(("rules", number, *loc), f'rule "{rule.name}" {text}'))
+        ruleset.problem(Mistake(loc, f'rule "{rule.name}" {text}').below(("rules", number)))
         for number, rule in enumerate(ruleset.rules)
         for loc, text in _in_rule(rule, ruleset, options)
     )
@@ -39,8 +38,7 @@ def _in_rule(rule: Rule, ruleset: RuleSet, options: Options) -> _Found:
         yield ("auth", "scheme"), 'has scheme "sigv4", which this export cannot sign with'
     yield from _matched_headers(rule)
     yield from _removed_headers(rule)
-    yield from _edited_headers(rule)
-    yield from _query_secrets(rule)
+    yield from _written_values(rule)
 
 
 def _matched_headers(rule: Rule) -> _Found:
@@ -60,31 +58,22 @@ def _removed_headers(rule: Rule) -> _Found:
         yield ("beta",), f'edits "{_BETA}" both here and in "headers"; expected it here only'
 
 
-def _edited_headers(rule: Rule) -> _Found:
-    for part, values in (("set", rule.headers.set), ("add", rule.headers.add)):
-        for header, value in values.items():
-            loc = ("headers", part, header)
-            if header.lower().startswith("x-envoy-"):
-                yield loc, f'sets "{header}", which Envoy obeys itself'
-            if is_key_header(header) and is_literal_key(value):
-                yield loc, _holds_key(header)
-            names = CREDENTIAL_REFERENCE.findall(value)
-            if names and (part == "add" or len(names) > 1 or not value.endswith("}")):
-                fault = f'puts a credential into "{header}" in a form that Envoy cannot write'
-                yield loc, f'{fault}; expected it under "set", once, at the end of the value'
-
-
-def _query_secrets(rule: Rule) -> _Found:
-    for name, value in rule.query.set.items():
-        loc = ("query", "set", name)
-        if CREDENTIAL_REFERENCE.search(value):
+def _written_values(rule: Rule) -> _Found:
+    for loc, value in rule.written:
+        part, edit, name = loc
+        names = CREDENTIAL_REFERENCE.findall(value)
+        if part == "headers" and name.lower().startswith("x-envoy-"):
+            yield loc, f'sets "{name}", which Envoy obeys itself'
+        if is_key_place(*loc) and is_literal_key(value):
+            yield (
+                loc,
+                f'sets "{name}" to a key, which the export would contain; expected "${{credential:NAME}}"',
+            )
+        if names and part == "query":
             yield (
                 loc,
                 'puts a credential into the query, which Envoy cannot write; expected it under "headers"',
             )
-        elif is_key_parameter(name) and is_literal_key(value):
-            yield loc, _holds_key(name)
-
-
-def _holds_key(name: str) -> str:
-    return f'sets "{name}" to a key, which the export would contain; expected "${{credential:NAME}}"'
+        elif names and (edit == "add" or len(names) > 1 or not value.endswith("}")):
+            fault = f'puts a credential into "{name}" in a form that Envoy cannot write'
+            yield loc, f'{fault}; expected it under "set", once, at the end of the value'

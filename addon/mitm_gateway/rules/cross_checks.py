@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..text.redact import normal_name
@@ -33,16 +34,26 @@ def check_rules(
     A credential that is faulty itself is None: its name is known, and nothing else is checked.
     """
     for number, rule in rules.items():
-        yield from _credentials(number, rule, credentials)
-        yield from _exposed(number, rule)
-        yield from _model_targets(number, rule)
-        yield from _second_keys(number, rule)
-        yield from _repeated_headers(number, rule, pos)
-        if rule.signs and not sigv4.is_available():
-            text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}; {installing("aws")}'
-            yield Mistake(("rules", number, "auth", "scheme"), text)
-        yield from _unreachable_names(number, rule, pos)
+        at: Loc = ("rules", number)
+        yield from (found.below(at) for found in _in_rule(rule, credentials, partial(_pos_below, pos, at)))
     yield from _unreachable(rules, pos)
+
+
+def _pos_below(pos: PositionOf, at: Loc, loc: Loc) -> Pos:
+    return pos((*at, *loc))
+
+
+def _in_rule(rule: Rule, credentials: Mapping[str, Credential | None], pos: PositionOf) -> Iterator[Mistake]:
+    """Yield the faults of one rule; paths and positions are those in the rule."""
+    yield from _credentials(rule, credentials)
+    yield from _exposed(rule)
+    yield from _model_targets(rule)
+    yield from _second_keys(rule)
+    yield from _repeated_headers(rule, pos)
+    if rule.signs and not sigv4.is_available():
+        text = f'scheme "sigv4" of rule "{rule.name}" {sigv4.MISSING}; {installing("aws")}'
+        yield Mistake(("auth", "scheme"), text)
+    yield from _unreachable_names(rule, pos)
 
 
 def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Mistake]:
@@ -56,30 +67,23 @@ def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Mista
         first.setdefault(name, number)
 
 
-def _credentials(number: int, rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Mistake]:
-    for loc, name in _named_credentials(number, rule):
+def _credentials(rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Mistake]:
+    for loc, name in _named_credentials(rule):
         if name == CLIENT:
-            text = (
-                f'only "auth" can move the key of the client (in rule {shown(rule.name)}); '
-                'expected a name under "credentials"'
-            )
-            yield Mistake(loc, text)
-            continue
-        if name not in credentials:
-            known = [*credentials, CLIENT] if loc[2] == "auth" else [*credentials]
+            text = f'only "auth" can move the key of the client (in rule {shown(rule.name)})'
+            yield Mistake(loc, f'{text}; expected a name under "credentials"')
+        elif name not in credentials:
+            known = [*credentials, CLIENT] if loc[0] == "auth" else [*credentials]
             hint = did_you_mean(name, known) or _known_credentials(credentials)
             yield Mistake(loc, f"unknown credential {shown(name)} in rule {shown(rule.name)}{hint}")
-            continue
-        credential = credentials[name]
-        if credential is None:
-            continue
-        signs = rule.signs and loc[-1] == "credential"
-        if credential.aws is not None and not signs:
-            text = f'credential {shown(name)} signs requests; expected "scheme: sigv4" in rule {shown(rule.name)}'
-            yield Mistake(loc, text)
-        if signs and credential.aws is None:
-            text = f'credential {shown(name)} cannot sign requests; expected one with "aws"'
-            yield Mistake(loc, text)
+        elif (credential := credentials[name]) is not None:
+            signs, is_of_aws = rule.signs and loc[0] == "auth", credential.aws is not None
+            if is_of_aws and not signs:
+                fault = f'signs requests; expected "scheme: sigv4" in rule {shown(rule.name)}'
+                yield Mistake(loc, f"credential {shown(name)} {fault}")
+            if signs and not is_of_aws:
+                fault = 'cannot sign requests; expected one with "aws"'
+                yield Mistake(loc, f"credential {shown(name)} {fault}")
 
 
 def _known_credentials(credentials: Mapping[str, Credential | None]) -> str:
@@ -89,19 +93,15 @@ def _known_credentials(credentials: Mapping[str, Credential | None]) -> str:
     return '; expected an entry of "credentials", as in NAME: {env: VARIABLE}'
 
 
-def _named_credentials(number: int, rule: Rule) -> Iterator[tuple[Loc, str]]:
+def _named_credentials(rule: Rule) -> Iterator[tuple[Loc, str]]:
     if rule.auth and rule.auth.credential not in (None, CLIENT):
-        yield ("rules", number, "auth", "credential"), rule.auth.credential or ""
-    headers, query = rule.headers, rule.query
-    for place, values in (
-        (("headers", "set"), headers.set), (("headers", "add"), headers.add), (("query", "set"), query.set)
-    ):  # fmt: skip
-        for key, value in values.items():
-            for name in CREDENTIAL_REFERENCE.findall(value):
-                yield ("rules", number, *place, key), name
+        yield ("auth", "credential"), rule.auth.credential or ""
+    for loc, value in rule.written:
+        for name in CREDENTIAL_REFERENCE.findall(value):
+            yield loc, name
 
 
-def _exposed(number: int, rule: Rule) -> Iterator[Mistake]:
+def _exposed(rule: Rule) -> Iterator[Mistake]:
     """Yield credentials that would reach a host of the client's choice, or a network that others read."""
     sends = bool(rule.credential_names) or (rule.auth is not None and rule.auth.credential == CLIENT)
     for place, host in enumerate(rule.match.host):
@@ -110,14 +110,14 @@ def _exposed(number: int, rule: Rule) -> Iterator[Mistake]:
                 f"host {shown(host.text)} would send a credential of rule {shown(rule.name)} to any host; "
                 'expected an "upstream", or hosts by name'
             )
-            yield Mistake(("rules", number, "match", "host", place), text)
+            yield Mistake(("match", "host", place), text)
     upstream = rule.upstream
     if isinstance(upstream, Upstream) and sends and not upstream.is_private and not rule.allow_http:
         text = (
             f'"upstream" of rule {shown(rule.name)} would send a credential over plain http; '
             f'expected {secured(upstream)}, or "allow_http: true" in the rule'
         )
-        yield Mistake(("rules", number, "upstream"), text)
+        yield Mistake(("upstream",), text)
 
 
 def secured(upstream: Upstream) -> str:
@@ -138,36 +138,29 @@ _PARAMETERS = {
 }
 
 
-def _second_keys(number: int, rule: Rule) -> Iterator[Mistake]:
+def _second_keys(rule: Rule) -> Iterator[Mistake]:
     """Yield headers and query parameters that would send the key of `auth` a second time."""
     if rule.auth is None or rule.auth.credential is None:
         return
-    scheme, header = rule.auth.scheme, rule.auth.header or ""
-    for part, names in (("set", rule.headers.set), ("add", rule.headers.add)):
-        for name in names:
-            if normal_name(name) == normal_name(header):
-                text = (
-                    f'"auth" of rule {shown(rule.name)} writes {header}; remove it here, '
-                    'or use "auth: {scheme: none}" to keep this value'
-                )
-                yield Mistake(("rules", number, "headers", part, name), text, at_key=True)
+    scheme, header, owner = rule.auth.scheme, rule.auth.header or "", f"rule {shown(rule.name)}"
     same = {normal_name(scheme), normal_name(header)} | _PARAMETERS.get(scheme, set())
-    for name in rule.query.set:
-        if normal_name(name) in same:
-            text = (
-                f'{shown(name)} would be a second key beside "auth" of rule {shown(rule.name)}; '
-                'expected one of them (with "scheme: none" for a key in the query)'
-            )
-            yield Mistake(("rules", number, "query", "set", name), text, at_key=True)
+    for loc, _ in rule.written:
+        part, _, name = loc
+        if part == "headers" and normal_name(name) == normal_name(header):
+            cure = 'remove it here, or use "auth: {scheme: none}" to keep this value'
+            yield Mistake(loc, f'"auth" of {owner} writes {header}; {cure}', at_key=True)
+        elif part == "query" and normal_name(name) in same:
+            text = f'{shown(name)} would be a second key beside "auth" of {owner}'
+            cure = 'expected one of them (with "scheme: none" for a key in the query)'
+            yield Mistake(loc, f"{text}; {cure}", at_key=True)
 
 
-def _repeated_headers(number: int, rule: Rule, pos: PositionOf) -> Iterator[Mistake]:
+def _repeated_headers(rule: Rule, pos: PositionOf) -> Iterator[Mistake]:
     """Yield header names that differ from an earlier one in their case only."""
-    for place, names in (
+    for loc, names in (
         (("headers", "set"), rule.headers.set),
         (("match", "header"), rule.match.header or {}),
     ):
-        loc: Loc = ("rules", number, *place)
         first: dict[str, str] = {}
         for name in names:
             if (earlier := first.setdefault(name.lower(), name)) != name:
@@ -176,11 +169,10 @@ def _repeated_headers(number: int, rule: Rule, pos: PositionOf) -> Iterator[Mist
                 yield Mistake((*loc, name), text, at_key=True)
 
 
-def _model_targets(number: int, rule: Rule) -> Iterator[Mistake]:
+def _model_targets(rule: Rule) -> Iterator[Mistake]:
     """Yield targets with captures that their pattern does not have."""
     if rule.models is None:
         return
-    loc: Loc = ("rules", number, "models")
     for pattern, target in rule.models.map.items():
         stars = len(re.findall(r"\*+", pattern))
         if wrong := [each for each in NameTemplate(target).captures if not 1 <= each <= stars]:
@@ -188,17 +180,17 @@ def _model_targets(number: int, rule: Rule) -> Iterator[Mistake]:
             text = (
                 f"{shown(pattern)} has {{{wrong[0]}}} in its target, but {count} (in rule {shown(rule.name)})"
             )
-            yield Mistake((*loc, "map", pattern), text)
+            yield Mistake(("models", "map", pattern), text)
     if rule.models.default and NameTemplate(rule.models.default).captures:
         text = f'"default" has a capture, which only targets of "map" may have (in rule {shown(rule.name)})'
-        yield Mistake((*loc, "default"), text)
+        yield Mistake(("models", "default"), text)
 
 
-def _unreachable_names(number: int, rule: Rule, pos: PositionOf) -> Iterator[Mistake]:
+def _unreachable_names(rule: Rule, pos: PositionOf) -> Iterator[Mistake]:
     """Yield globs of a map whose names an earlier one takes. Those of a preset are not in the file."""
     if rule.models is None or rule.preset is not None:
         return
-    loc: Loc = ("rules", number, "models", "map")
+    loc = ("models", "map")
     globs = [glob for glob, _ in rule.models.names.globs][:_MAX_GLOBS]
     for place, glob in enumerate(globs):
         taker = next((each for each in globs[:place] if each.contains(glob)), None)

@@ -1,5 +1,7 @@
 """Faults in a rules file: one line each, with a position that an editor can jump to."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ class Mistake:
     loc: Loc
     text: str
     at_key: bool = False
+
+    def below(self, loc: Loc) -> Mistake:
+        """Return the same mistake in the part at this path."""
+        return Mistake((*loc, *self.loc), self.text, self.at_key)
 
 
 @dataclass(frozen=True, slots=True)

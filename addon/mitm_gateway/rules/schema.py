@@ -273,10 +273,23 @@ class Rule(Model):
         return self.auth is not None and self.auth.scheme == "sigv4"
 
     @cached_property
+    def written(self) -> tuple[tuple[tuple[str, str, str], str], ...]:
+        """The values that `headers` and `query` write, each with its path in the rule."""
+        parts = (
+            ("headers", "set", self.headers.set),
+            ("headers", "add", self.headers.add),
+            ("query", "set", self.query.set),
+        )
+        return tuple(
+            ((part, edit, name), value) for part, edit, values in parts for name, value in values.items()
+        )
+
+    @cached_property
     def inserted_credentials(self) -> tuple[str, ...]:
         """Names of the credentials that `headers` and `query` insert."""
-        values = [*self.headers.set.values(), *self.headers.add.values(), *self.query.set.values()]
-        return tuple(dict.fromkeys(name for value in values for name in CREDENTIAL_REFERENCE.findall(value)))
+        return tuple(
+            dict.fromkeys(name for _, value in self.written for name in CREDENTIAL_REFERENCE.findall(value))
+        )
 
     @cached_property
     def credential_names(self) -> tuple[str, ...]:

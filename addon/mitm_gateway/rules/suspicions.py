@@ -29,106 +29,70 @@ _SHORTEST_KEY = 6
 def suspicions(ruleset: RuleSet) -> list[Problem]:
     """Return a warning for each part of the rules that looks like a mistake, with its position."""
     return [
-        ruleset.problem(found)
-        for number, rule in enumerate(ruleset.rules)
-        for found in _of_rule(("rules", number), rule, ruleset.document)
+        ruleset.problem(found.below(at))
+        for at, rule in ((("rules", number), rule) for number, rule in enumerate(ruleset.rules))
+        for found in (*_in_rule(rule), *_literal_keys(rule, at, ruleset.document))
     ]
 
 
-def _of_rule(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mistake]:
-    yield from _matches(at, rule)
-    yield from _endpoint(at, rule)
-    yield from _no_key(at, rule)
-    yield from _prefix(at, rule)
-    yield from _variables(at, rule)
-    yield from _literal_keys(at, rule, document)
+def _in_rule(rule: Rule) -> Iterator[Mistake]:
+    yield from _matches(rule)
+    yield from _upstream(rule)
+    prefix = rule.auth.prefix if rule.auth else None
+    if prefix and prefix.lower() in ("bearer", "basic", "token"):
+        text = f'the key of rule "{rule.name}" directly follows "{prefix}"; expected prefix: "{prefix} "'
+        yield Mistake(("auth", "prefix"), text)
+    for (part, _, name), value in rule.written:
+        if _SHELL_VARIABLE.search(value):
+            text = f'"{name}" of rule "{rule.name}" contains a "$" that is sent literally'
+            yield Mistake((part,), f'{text}; expected "${{NAME}}" for a variable')
 
 
-def _matches(at: Loc, rule: Rule) -> Iterator[Mistake]:
+def _matches(rule: Rule) -> Iterator[Mistake]:
     for host in rule.match.host:
         if host.is_exact and (host.name == "localhost" or is_loopback(host.name)):
             text = (
                 f'rule "{rule.name}" matches this machine; expected the host of the API, '
                 'such as "api.anthropic.com", even though clients connect to this machine'
             )
-            yield Mistake((*at, "match", "host"), text)
+            yield Mistake(("match", "host"), text)
     for path in rule.match.path or ():
         if _BASE_PATH.fullmatch(path.text):
+            text = f'rule "{rule.name}" matches the path "{path.text}" alone'
             below = path.text.rstrip("/") + "/**"
-            text = (
-                f'rule "{rule.name}" matches the path "{path.text}" alone; "{below}" covers everything below'
-            )
-            yield Mistake((*at, "match", "path"), text)
+            yield Mistake(("match", "path"), f'{text}; "{below}" covers everything below')
 
 
-def _endpoint(at: Loc, rule: Rule) -> Iterator[Mistake]:
-    if isinstance(rule.upstream, Upstream) and (endpoint := _ENDPOINT.search(rule.upstream.base)):
-        base = str(rule.upstream).removesuffix(endpoint[0])
+def _upstream(rule: Rule) -> Iterator[Mistake]:
+    """Yield an upstream that ends in an endpoint, or one on another host that gets no key at all."""
+    upstream = rule.upstream
+    if not isinstance(upstream, Upstream):
+        return
+    if endpoint := _ENDPOINT.search(upstream.base):
         text = (
             f'upstream of rule "{rule.name}" ends in "{endpoint[0]}", and the path of each request is added to it; '
-            f'expected the base URL "{base}"'
+            f'expected the base URL "{str(upstream).removesuffix(endpoint[0])}"'
         )
-        yield Mistake((*at, "upstream"), text)
+        yield Mistake(("upstream",), text)
+    writes_key = bool(rule.inserted_credentials) or any(is_key_place(*loc) for loc, _ in rule.written)
+    is_own = any(host.covers(upstream.host, upstream.port) for host in rule.match.host)
+    if rule.auth is None and not writes_key and not is_own:
+        text = f'rule "{rule.name}" sends no key to {upstream.host}'
+        yield Mistake(("upstream",), f'{text}; add "auth", or "auth: {{scheme: none}}" if that is intended')
 
 
-def _no_key(at: Loc, rule: Rule) -> Iterator[Mistake]:
-    """Yield an upstream on another host that gets neither a key of the gateway nor the client's."""
-    upstream = rule.upstream
-    if not isinstance(upstream, Upstream) or rule.auth is not None or _writes_key(rule):
-        return
-    if not any(host.covers(upstream.host, upstream.port) for host in rule.match.host):
-        text = (
-            f'rule "{rule.name}" sends no key to {upstream.host}; '
-            'add "auth", or "auth: {scheme: none}" if that is intended'
-        )
-        yield Mistake((*at, "upstream"), text)
-
-
-def _writes_key(rule: Rule) -> bool:
-    names = (*rule.headers.set, *rule.headers.add)
-    return bool(rule.inserted_credentials) or (
-        any(map(is_key_header, names)) or any(map(is_key_parameter, rule.query.set))
-    )
-
-
-def _prefix(at: Loc, rule: Rule) -> Iterator[Mistake]:
-    """Yield an auth scheme without the blank that separates it from the key."""
-    prefix = rule.auth.prefix if rule.auth else None
-    if prefix and prefix.lower() in ("bearer", "basic", "token"):
-        text = f'the key of rule "{rule.name}" directly follows "{prefix}"; expected prefix: "{prefix} "'
-        yield Mistake((*at, "auth", "prefix"), text)
-
-
-def _variables(at: Loc, rule: Rule) -> Iterator[Mistake]:
-    for part, values in (
-        ("headers", rule.headers.set),
-        ("headers", rule.headers.add),
-        ("query", rule.query.set),
-    ):
-        for name, value in values.items():
-            if _SHELL_VARIABLE.search(value):
-                text = (
-                    f'"{name}" of rule "{rule.name}" contains a "$" that is sent literally; '
-                    'expected "${NAME}" for a variable'
-                )
-                yield Mistake((*at, part), text)
-
-
-def _literal_keys(at: Loc, rule: Rule, document: Document | None) -> Iterator[Mistake]:
+def _literal_keys(rule: Rule, at: Loc, document: Document | None) -> Iterator[Mistake]:
     """Yield keys that are in the file itself."""
-    for part, edit, values, is_key in (
-        ("headers", "set", rule.headers.set, is_key_header),
-        ("headers", "add", rule.headers.add, is_key_header),
-        ("query", "set", rule.query.set, is_key_parameter),
-    ):
-        for name, value in values.items():
-            loc = (*at, part, edit, name)
-            if is_key(name) and is_literal_key(value) and not _is_variable(document, loc):
-                text = (
-                    f'{shown(name)} of rule "{rule.name}" contains a key; a secret does not belong in this file, '
-                    'use "${credential:NAME}"'
-                )
-                yield Mistake(loc, text, at_key=True)
+    for loc, value in rule.written:
+        if is_key_place(*loc) and is_literal_key(value) and not _is_variable(document, (*at, *loc)):
+            text = f'{shown(loc[-1])} of rule "{rule.name}" contains a key'
+            cure = 'a secret does not belong in this file, use "${credential:NAME}"'
+            yield Mistake(loc, f"{text}; {cure}", at_key=True)
+
+
+def is_key_place(part: str, _edit: str, name: str) -> bool:
+    """Return whether a header or parameter that a rule writes carries a key."""
+    return is_key_parameter(name) if part == "query" else is_key_header(name)
 
 
 def is_literal_key(value: str) -> bool:
