@@ -5,7 +5,7 @@ The text under each field is the reference: `rules.schema.json` and the README a
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
@@ -236,17 +236,17 @@ class Rule(Model):
     """Allow a client's `sk-ant-` key to leave `anthropic.com`."""
     auth: Auth | None = None
     """Form of the key. The default is `none` for another host, `keep` for the same host."""
-    headers: HeaderEdits = Field(default_factory=HeaderEdits.model_construct)
+    headers: HeaderEdits = Field(default_factory=cache(HeaderEdits.model_construct))
     """Request headers to set, add and remove."""
-    query: QueryEdits = Field(default_factory=QueryEdits.model_construct)
+    query: QueryEdits = Field(default_factory=cache(QueryEdits.model_construct))
     """Query parameters to set and remove."""
     beta: Beta | None = None
     """Beta names to keep, drop, rename and add."""
-    body: BodyEdits = Field(default_factory=BodyEdits.model_construct)
+    body: BodyEdits = Field(default_factory=cache(BodyEdits.model_construct))
     """Body fields to remove and set."""
     models: Models | None = None
     """Model names to map, and to restore in the response."""
-    respond: Respond = Field(default_factory=Respond.model_construct)
+    respond: Respond = Field(default_factory=cache(Respond.model_construct))
     """Requests answered locally, without the upstream."""
 
     @cached_property
