@@ -18,6 +18,7 @@ from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.steps import Step
 from mitm_gateway.mitm import flows
+from mitm_gateway.mitm.replay import ORIGINAL
 from support.constants import GW, GW_MASKED
 from support.hooks import answered, record_ended, request_flow, sent, show_flows
 
@@ -47,6 +48,15 @@ async def test_a_request_is_edited_as_the_rule_says(running: Any) -> None:
     assert "x-api-key" not in request.headers
     assert request.content == b'{"model":"gw-large"}'
     assert request.headers["content-length"] == "20"
+
+
+async def test_the_original_request_is_stored_where_somebody_sees_flows(running: Any) -> None:
+    addon, context = running
+    await sent(addon, unseen := request_flow())
+    show_flows(context)
+    await sent(addon, seen := request_flow())
+    assert ORIGINAL not in unseen.metadata
+    assert ORIGINAL in seen.metadata
 
 
 @pytest.mark.parametrize("leaves", [False, True])

@@ -31,8 +31,12 @@ class MaskedHead:
         hidden: dict[tuple[bytes, bytes], list[bytes]] = {}
         for (name, mask), value in self._hidden:
             hidden.setdefault((name.lower(), mask), []).append(value)
-        restored = []
-        for name, value in fields:
-            values = hidden.get((name.lower(), value))
-            restored.append((name, values.pop(0) if values else value))
-        return self._target if target == self.target else target, tuple(restored)
+        masks = {mask for _, mask in hidden}
+
+        def real(item: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+            name, mask = item
+            values = hidden.get((name.lower(), mask))
+            return (name, values.pop(0)) if values else item
+
+        restored = tuple([real(item) if item[1] in masks else item for item in fields])
+        return self._target if target == self.target else target, restored

@@ -219,7 +219,7 @@ class GatewayAddon:
             if (refusal := self._answer_from_recording(entry, step)) is None:
                 return
             step = refusal
-        perform(step, flow, exchange)
+        perform(step, flow, exchange, is_kept=not self._lifecycle.patches.are_unseen())
         if exchange.is_passing and self._lifecycle.may_stream:
             stream_request(entry)
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
