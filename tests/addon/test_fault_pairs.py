@@ -89,15 +89,6 @@ def test_two_faults_forward_nothing(gateway: Broken, first: str, how: str) -> No
 def test_the_pairs_meet_the_steps_of_a_request(gateway: Broken) -> None:
     gateway.ask(credential="empty")
     elsewhere = {
-        "check_peer",
-        "load",
-        "demo",
-        "log",
-        "limit",
-        "refuse",
-        "note_refusal",
-        "withhold",
-        "decode",
-        "mask",
-    }
+        "check_peer", "load", "demo", "log", "limit", "refuse", "note_refusal", "withhold", "decode", "mask",
+    }  # fmt: skip
     assert set(BREAKABLE) - gateway.met <= elsewhere

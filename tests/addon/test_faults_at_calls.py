@@ -103,13 +103,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_two_faults_at_any_calls_let_no_byte_out_unedited(asked: Asked, fault: type[BaseException]) -> None:
     assert {
-        "check_admission",
-        "decide",
-        "outgoing_fields",
-        "scan_in_turns",
-        "body_bytes",
-        "_check_whole",
-    } <= {*asked.calls}
+        "check_admission", "decide", "outgoing_fields", "scan_in_turns", "body_bytes", "_check_whole",
+    } <= {*asked.calls}  # fmt: skip
     for first in asked.places:
         for second in range(first, first + FOLLOWING):
             if connection := asked.ask(fault, first, second if second > first else 0):

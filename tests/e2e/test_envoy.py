@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from support.answers import Bytes, Header, Reply, json_reply, message
@@ -14,7 +13,6 @@ from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
 from support.one_envoy import StartOne, ask, error_of, rules
-from support.processes import unused_port
 from support.recorder import Recorder
 from support.starters import StartEnvoy, StartRecorder
 from support.waiting import wait_until
@@ -135,16 +133,6 @@ def test_a_websocket_under_a_rule_that_reads_bodies_is_refused(
         assert (answer.status, answer.header("x-should-retry")) == (426, "false"), length
         assert "WebSocket" in error_of(answer)
     assert upstream.raw == b""
-
-
-def test_the_metrics_listener_shows_metrics_and_readiness_only(envoy: StartEnvoy) -> None:
-    port = unused_port()
-    envoy(rules("http://127.0.0.1:9"), metrics=("127.0.0.1", port))
-    url = f"http://127.0.0.1:{port}"
-    assert httpx.get(f"{url}/ready").status_code == 200
-    assert "envoy_http_downstream_rq_total" in httpx.get(f"{url}/stats/prometheus").text
-    for path in ("/", "/config_dump", "/quitquitquit", "/certs", "/ready/../config_dump"):
-        assert httpx.post(url + path).status_code == 404
 
 
 @pytest.mark.parametrize(

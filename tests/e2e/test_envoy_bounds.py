@@ -10,6 +10,7 @@ from support.answers import Bytes, Reply
 from support.envoy import Envoy
 from support.one_envoy import StartOne, ask, error_of, rules
 from support.proc import peak_mb
+from support.processes import unused_port
 from support.starters import StartEnvoy, StartRecorder
 from support.waiting import wait_until
 from support.wire import Wire
@@ -17,24 +18,29 @@ from support.wire import Wire
 pytestmark = pytest.mark.e2e
 
 
-def test_the_admin_pages_show_readiness_and_metrics_only(envoy: StartEnvoy) -> None:
-    proxy = envoy(rules("http://127.0.0.1:9"))
-    url = f"http://127.0.0.1:{proxy.admin_port}"
-    assert httpx.get(f"{url}/ready").status_code == 200
-    assert httpx.get(f"{url}/stats/prometheus").status_code == 200
-    for path in (
-        "/",
-        "/config_dump",
-        "/certs",
-        "/clusters",
-        "/logging?level=trace",
-        "/quitquitquit",
-        "/stats",
-        "/memory",
-    ):
-        assert httpx.post(url + path).status_code == 403, path
-        assert httpx.get(url + path).status_code == 403, path
-    assert httpx.get(f"{url}/ready").status_code == 200
+PAGES = (
+    "/",
+    "/config_dump",
+    "/certs",
+    "/clusters",
+    "/logging?level=trace",
+    "/quitquitquit",
+    "/stats",
+    "/memory",
+)
+
+
+def test_the_admin_pages_and_the_metrics_listener_show_readiness_and_metrics_only(envoy: StartEnvoy) -> None:
+    metrics = unused_port()
+    proxy = envoy(rules("http://127.0.0.1:9"), metrics=("127.0.0.1", metrics))
+    for port, status in ((proxy.admin_port, 403), (metrics, 404)):
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(2):
+            assert httpx.get(f"{url}/ready").status_code == 200
+            assert "envoy_http_downstream_rq_total" in httpx.get(f"{url}/stats/prometheus").text
+            for path in (*PAGES, "/ready/../config_dump"):
+                assert httpx.post(url + path).status_code == status, path
+                assert httpx.get(url + path).status_code == status, path
 
 
 @pytest.mark.parametrize("match", ["", 'model: "*"'], ids=["path", "model"])

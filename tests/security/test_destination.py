@@ -143,15 +143,10 @@ def test_12_nothing_in_body_or_headers_changes_the_destination(stage: Stage) -> 
 @table(
     "host",
     [
-        f"{API}:443@evil.test",
-        f"evil.test#{API}",
-        f"{API}%00.evil.test",
-        f"{API}/",
-        f"{API}:99999",
-        "api\x0b.anthropic.com",
-        f"{API},evil.test",
+        f"{API}:443@evil.test", f"evil.test#{API}", f"{API}%00.evil.test", f"{API}/", f"{API}:99999",
+        "api\x0b.anthropic.com", f"{API},evil.test",
     ],
-)
+)  # fmt: skip
 def test_13_junk_in_host_is_400(stage: Stage, host: str) -> None:
     stage.assert_refused(stage.ask(headers=[("Host", host), CLIENT_KEY]), 400)
 

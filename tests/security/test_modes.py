@@ -70,14 +70,9 @@ def echo(one_echo: Echo) -> Echo:
 
 
 MODES = (
-    "regular",
-    "socks5",
-    "reverse:tcp://{}",
-    "reverse:tls://{}",
-    "dns",
-    "reverse:dns://{}",
+    "regular", "socks5", "reverse:tcp://{}", "reverse:tls://{}", "dns", "reverse:dns://{}",
     "reverse:udp://{}",
-)
+)  # fmt: skip
 
 
 @dataclass

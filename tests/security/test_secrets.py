@@ -225,13 +225,8 @@ def test_51_no_copy_of_a_request_that_waits_holds_a_key(shared_web: Stage, tmp_p
     web.command("replay.client", waiting)
     assert stage.gw.wait_for_request(count=seen + 2).values("authorization") == [f"Bearer {GW}"]
     assert {each.name for each in tmp_path.iterdir()} >= {
-        "switched",
-        "curl",
-        "httpie",
-        "raw_request",
-        "cut",
-        "saved",
-    }
+        "switched", "curl", "httpie", "raw_request", "cut", "saved",
+    }  # fmt: skip
     for file in (each for each in tmp_path.iterdir() if each.is_file()):
         assert b"waiting" in file.read_bytes(), file
         assert_absent(file.read_bytes(), file.name)

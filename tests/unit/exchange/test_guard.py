@@ -164,15 +164,10 @@ def test_line_breaks_in_values_are_refused(value: str) -> None:
 @table(
     "target",
     [
-        "/v1/../admin",
-        "/v1/%2e%2e/admin",
-        "/v1/%252e%252e/admin",
-        "//evil/v1/",
-        "/v1//x",
-        "/v1/.",
+        "/v1/../admin", "/v1/%2e%2e/admin", "/v1/%252e%252e/admin", "//evil/v1/", "/v1//x", "/v1/.",
         "/v1/..\\x",
     ],
-)
+)  # fmt: skip
 def test_dot_and_empty_segments_are_refused(target: str) -> None:
     assert status(make_head(target)) == 400
 

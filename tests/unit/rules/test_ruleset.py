@@ -88,18 +88,10 @@ HOSTS = st.sampled_from(
 )
 PATTERNS = st.sampled_from(
     [
-        "a.test",
-        "*.a.test",
-        "*.test",
-        "*",
-        "a.*.test",
-        "*.*.test",
-        "b.a.test:443",
-        "*:8443",
-        "127.0.0.1",
+        "a.test", "*.a.test", "*.test", "*", "a.*.test", "*.*.test", "b.a.test:443", "*:8443", "127.0.0.1",
         "[::1]",
     ]
-)
+)  # fmt: skip
 PATHS = st.sampled_from(["/v1/messages", "/v1/", "/v1", "/x/y", "/", "/v1/../x"])
 PATH_PATTERNS = st.sampled_from([None, "/v1/**", "/v1/*", "/**", "/x/*", "*"])
 MODELS = st.sampled_from([None, "opus-1", "haiku"])

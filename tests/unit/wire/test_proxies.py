@@ -87,16 +87,10 @@ def test_a_url_is_read_as_curl_reads_it(text: str, proxy: str, user: str | None,
 @table(
     "text",
     [
-        "http://",
-        "u:secret-1@",
-        "http://a b:1",
-        "http://a:0",
-        "http://a:99999",
-        "http://a:1\n",
-        "secret-1://a",
-        "a:b:c",
+        "http://", "u:secret-1@", "http://a b:1", "http://a:0", "http://a:99999", "http://a:1\n",
+        "secret-1://a", "a:b:c",
     ],
-)
+)  # fmt: skip
 def test_anything_else_is_refused_without_quoting_it(text: str) -> None:
     for setting, environ in (("env", {"all_proxy": text}), (text, {})):
         with pytest.raises(ValueError, match=r"^(all_proxy|gateway_proxy) ") as fault:
