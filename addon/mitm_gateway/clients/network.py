@@ -93,7 +93,7 @@ def proxy_variable(environ: Environ) -> str | None:
 
 def no_proxy_entries(text: str) -> list[str]:
     """Return the entries of a `NO_PROXY` value."""
-    return [entry for entry in text.replace(",", " ").split() if entry]
+    return text.replace(",", " ").split()
 
 
 def ruled_host(entry: str, ruleset: RuleSet) -> str | None:

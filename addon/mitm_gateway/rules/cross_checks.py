@@ -56,15 +56,15 @@ def _in_rule(rule: Rule, credentials: Mapping[str, Credential | None], pos: Posi
     yield from _unreachable_names(rule, pos)
 
 
-def duplicate_names(names: Mapping[int, str], pos: PositionOf) -> Iterator[Mistake]:
-    """Yield the names that an earlier rule already has; `names` are by the position of their rule."""
+def duplicate_names(rules: Sequence[object], pos: PositionOf) -> Iterator[Mistake]:
+    """Yield the names that an earlier rule already has, in rules that are not validated yet."""
     first: dict[str, int] = {}
-    for number, name in names.items():
-        if name in first:
+    for number, rule in enumerate(rules):
+        name = rule.get("name") if isinstance(rule, dict) else None
+        if isinstance(name, str) and first.setdefault(name, number) != number:
             line = pos(("rules", first[name], "name")).line
             text = f"duplicate rule name {shown(name)}; first defined on line {line}"
             yield Mistake(("rules", number, "name"), text)
-        first.setdefault(name, number)
 
 
 def _credentials(rule: Rule, credentials: Mapping[str, Credential | None]) -> Iterator[Mistake]:

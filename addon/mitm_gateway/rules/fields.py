@@ -3,9 +3,9 @@
 The ValueError of a parser gives the reason in the words of the user's file; `messages` adds the position.
 """
 
-import math
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
@@ -271,20 +271,11 @@ def _not_empty(value: T) -> T:
 
 
 def _json_value(value: object) -> object:
-    if not all(map(math.isfinite, _floats(value))):
-        raise ValueError("contains a number that JSON does not have")
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("contains a number that JSON does not have") from None
     return value
-
-
-def _floats(value: object) -> Iterator[float]:
-    match value:
-        case float():
-            yield value
-        case list():
-            for item in value:
-                yield from _floats(item)
-        case dict():
-            yield from _floats(list(value.values()))
 
 
 def _parsed(parse: Callable[[str], object], example: str) -> Any:

@@ -108,7 +108,8 @@ class _Reading:
         data = dict(self._document.data)
         if isinstance(rules := data.get("rules"), list):
             data["rules"] = [self._prepared(number, rule) for number, rule in enumerate(rules)]
-            self._find_duplicate_names(data["rules"])
+            for finding in duplicate_names(data["rules"], self._document.pos):
+                self._add(finding)
         self._settled = frozenset(problem.pos for problem in self.problems)
         marked = _with_null_marked(data)
         try:
@@ -149,12 +150,6 @@ class _Reading:
                     'has a typographic quote, which is part of the text for YAML; expected plain quotes (")'
                 )
                 self._add(Mistake(loc, f"{subject} {fault}", at_key=is_key))
-
-    def _find_duplicate_names(self, rules: list[object]) -> None:
-        given = {number: rule.get("name") for number, rule in enumerate(rules) if isinstance(rule, dict)}
-        names = {number: name for number, name in given.items() if isinstance(name, str)}
-        for finding in duplicate_names(names, self._document.pos):
-            self._add(finding)
 
     def _prepared(self, number: int, rule: object) -> object:
         if not isinstance(rule, dict):

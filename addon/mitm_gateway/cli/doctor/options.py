@@ -33,43 +33,40 @@ def check(ruleset: RuleSet, subject: Subject) -> Findings:
 
 def configured(subject: Subject) -> Options | None:
     """Return mitmproxy's options with those of its configuration; None if that cannot be read."""
-    from mitmproxy import exceptions, optmanager
+    from mitmproxy import exceptions
 
-    given = _declared()
-    file = subject.confdir / "config.yaml"
     try:
-        if file.is_file():
-            optmanager.load_paths(given, str(file))
+        return _configured(subject.confdir / "config.yaml")
     except (exceptions.OptionsError, TypeError, AttributeError):
         return None
-    return given
 
 
-def _declared() -> Options:
-    """Return options with those of mitmproxy's addons and of the gateway; needs a running event loop."""
-    from mitmproxy import options
+def _configured(file: Path) -> Options:
+    """Return all options with the values of a file, if it exists; needs a running event loop. Raises OptionsError."""
+    from mitmproxy import options, optmanager
     from mitmproxy.tools.dump import DumpMaster
 
     given = options.Options()
     DumpMaster(given, with_termlog=False, with_dumper=False)
     declare_gateway_options(given)
+    if file.is_file():
+        optmanager.load_paths(given, str(file))
     return given
 
 
 async def _faults(file: Path, ruleset: RuleSet) -> list[Finding]:
-    from mitmproxy import exceptions, optmanager
+    from mitmproxy import exceptions
 
     from ...mitm.option_conflicts import broken_promises
     from ...mitm.options import Settings
 
-    given = _declared()
-    ours = [name for name in given.keys() if name.startswith("gateway_")]  # noqa: SIM118 - not a plain mapping
     fix = f"change it in {file}"
     try:
-        optmanager.load_paths(given, str(file))
+        given = _configured(file)
         settings = Settings.read(given, None)
     except exceptions.OptionsError as fault:
         return [Fault(f"{file}: {fault}", fix)]
+    ours = [name for name in given.keys() if name.startswith("gateway_")]  # noqa: SIM118 - not a plain mapping
     found: list[Finding] = [Fault(text, fix) for text in broken_promises(given, ruleset)]
     found += [
         Fault(f"{file}: there is no option {name}{did_you_mean(name, ours)}", fix)
