@@ -6,11 +6,12 @@ import argparse
 import errno
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from ..clients.api_hosts import CoveredHost
 from ..clients.network import UPSTREAM_VARIABLES, unusable_ca_files, upstream_authorities
 from ..rules.problems import did_you_mean
 from .common import say, script_path
@@ -158,6 +159,11 @@ def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:
     file = folder / "upstream-ca.pem"
     file.write_bytes(certificates)
     return [f"ssl_verify_upstream_trusted_ca={file}"]
+
+
+def reverse_modes(hosts: Sequence[CoveredHost], ports: Iterable[int]) -> list[str]:
+    """Return mitmproxy's modes for one listener per host, on these ports."""
+    return [f"reverse:https://{target.host}@{port}" for target, port in zip(hosts, ports, strict=False)]
 
 
 def mitmproxy_arguments(

@@ -22,6 +22,7 @@ from .mitmproxy_options import (
     add_proxy_options,
     mitmproxy_arguments,
     option_fault,
+    reverse_modes,
     settings_fault,
     settings_folder,
     upstream_trust,
@@ -188,8 +189,7 @@ class _Session:
     def _start(self, file: Path, secrets: Mapping[str, str], ports: Sequence[int]) -> GatewayProcess:
         web, modes = self.arguments.web, ["regular"]
         if not self.arguments.intercept:
-            pairs = zip(self.hosts, ports, strict=True)
-            modes = [f"reverse:https://{target.host}@{port}" for target, port in pairs]
+            modes = reverse_modes(self.hosts, ports)
         extra = ["--web-port", str(free_ports(1)[0])] if web else []
         more = [f"gateway_log={self.requests.file}", *upstream_trust(self.folder, os.environ), *self.save]
         command = mitmproxy_arguments(

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from ..clients import catalogue, environment
@@ -34,6 +35,7 @@ from .mitmproxy_options import (
     add_proxy_options,
     mitmproxy_arguments,
     option_fault,
+    reverse_modes,
     settings_fault,
     settings_folder,
     upstream_trust,
@@ -91,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         return wrong_usage(
             "the rules name no host without a wildcard; name one with --host, or use --intercept"
         )
-    modes = ["regular"] if arguments.intercept else reverse_modes(hosts, arguments.port)
+    modes = ["regular"] if arguments.intercept else reverse_modes(hosts, count(arguments.port))
     if fault := port_fault(arguments.listen_host, range(arguments.port, arguments.port + len(modes))):
         print_fault(f"mitm-gateway: {fault}")
         return FAULT
@@ -172,11 +174,6 @@ def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[Covere
         known = {target.host: target for target in found}
         found = tuple(known.get(host, CoveredHost(host)) for host in dict.fromkeys(wanted))
     return found[:_MOST_LISTENERS]
-
-
-def reverse_modes(hosts: Sequence[CoveredHost], port: int) -> list[str]:
-    """Return mitmproxy's modes for one listener per host, from this port upwards."""
-    return [f"reverse:https://{target.host}@{port + number}" for number, target in enumerate(hosts)]
 
 
 def _once_trusted(then: Callable[[], None], ca: Path, attempts: int = 100) -> None:

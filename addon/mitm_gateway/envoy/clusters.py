@@ -1,12 +1,11 @@
 """Upstreams as Envoy's clusters: TLS with the right name, HTTP/2 where offered, credentials added last."""
 
-import ipaddress
 from typing import Any
 
 from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE
 from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
-from ..wire.addresses import Upstream
+from ..wire.addresses import Upstream, is_address
 from .export_options import Listener, Options
 from .extension import extension, typed
 from .lua_filter import auth_on, destination_on
@@ -95,7 +94,7 @@ def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], option
     limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _MANY)
     return {
         "name": name,
-        "type": "STATIC" if _is_address(place.host) else "LOGICAL_DNS",
+        "type": "STATIC" if is_address(place.host) else "LOGICAL_DNS",
         "dns_lookup_family": "ALL",
         "connect_timeout": "10s",
         "circuit_breakers": {"thresholds": [limits]},
@@ -111,21 +110,13 @@ def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], option
 
 
 def _tls(place: Upstream, options: Options) -> dict[str, Any]:
-    is_address = _is_address(place.host)
-    name = {"san_type": "IP_ADDRESS" if is_address else "DNS", "matcher": {"exact": place.host}}
+    has_name = not is_address(place.host)
+    name = {"san_type": "DNS" if has_name else "IP_ADDRESS", "matcher": {"exact": place.host}}
     trusted = {"trusted_ca": {"filename": options.ca}, "match_typed_subject_alt_names": [name]}
     versions = {"tls_minimum_protocol_version": "TLSv1_2"}
     return extension(
         "tls",
         "transport_sockets.tls.v3.UpstreamTlsContext",
-        **({} if is_address else {"sni": place.host}),
+        **({"sni": place.host} if has_name else {}),
         common_tls_context={"tls_params": versions, "validation_context": trusted},
     )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

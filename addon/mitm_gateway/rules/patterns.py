@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..wire.addresses import AmbiguousHost, normal_host, parse_port, with_plain_dots
+from ..wire.addresses import AmbiguousHost, is_address, normal_host, parse_port, with_plain_dots
 
 # Replace the stars of a glob that is itself matched by another one: no text of a request contains them.
 _STAR, _STARS = "\x00", "\x01"
@@ -189,7 +189,7 @@ class HostPattern:
             raise
         except ValueError:
             raise ValueError(_SEVERAL_HOSTS if "," in text else _NOT_A_HOST) from None
-        if below and _is_address(checked[-1]):
+        if below and is_address(checked[-1]):
             raise ValueError("is not a host; an address has no names below it")
         if "*" in labels:
             given = labels.removesuffix(".").lower().split(".")
@@ -236,13 +236,9 @@ _SEVERAL_HOSTS = 'is not a host; expected a list such as ["api.example.com", "ap
 _NOT_A_HOST = 'is not a host; expected a name such as "api.example.com", without scheme, path or spaces'
 
 
-def _is_address(name: str) -> bool:
-    return ":" in name or name.rpartition(".")[2].isdigit()
-
-
 def _labels(host: str) -> tuple[str, ...]:
     # An address has no labels: its dots and colons do not separate domains.
-    return (host,) if _is_address(host) else tuple(host.split("."))
+    return (host,) if is_address(host) else tuple(host.split("."))
 
 
 def _is_ipv6(text: str) -> bool:

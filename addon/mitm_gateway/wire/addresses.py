@@ -141,6 +141,11 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host in normal form is an IP address."""
+    return ":" in host or host.rpartition(".")[2].isdigit()
+
+
 # Clouds describe a machine, its credentials included, at these addresses and at link-local ones: AWS, Google,
 # Scaleway, Alibaba, Azure, Oracle.
 _METADATA = frozenset(
