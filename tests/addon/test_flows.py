@@ -240,7 +240,7 @@ def test_a_broken_recording_is_reported_in_one_sentence(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
-def test_a_path_that_is_no_file(name: str, tmp_path: Path, run_main: RunMain) -> None:
+def test_a_missing_file_or_a_folder_is_named(name: str, tmp_path: Path, run_main: RunMain) -> None:
     assert str(tmp_path / name) in run_main("flows", tmp_path / name, status=1).err
 
 

@@ -177,7 +177,7 @@ async def test_an_upstream_that_cancels_is_an_error_of_the_upstream(context: tad
 
 
 @pytest.mark.parametrize("status", ["99", "0", "-200", "1000", "12345"])
-async def test_a_status_that_is_none_is_502(context: taddons.context, status: str) -> None:
+async def test_an_invalid_status_is_502(context: taddons.context, status: str) -> None:
     over_http2 = await answered(context, head(1, ((":status", status),)), data(1))
     answer = b"HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n" % status.encode()
     over_http1 = Connection(context, **TUNNEL, answer=answer)

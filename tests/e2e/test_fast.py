@@ -203,7 +203,7 @@ addons = [Alive()]
 """
 
 
-def test_a_flow_that_has_ended_is_let_go_without_a_collection(
+def test_a_flow_that_has_ended_is_freed_without_a_collection(
     recorder: StartRecorder, mitmdump: StartMitmdump, tmp_path: Path
 ) -> None:
     upstream = recorder(Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)))

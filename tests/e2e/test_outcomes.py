@@ -37,7 +37,7 @@ def outcome(proxy: Mitmdump, number: int = 0) -> str:
     return str(line["outcome"])
 
 
-def test_the_upstream_decides(gateway: StartGateway) -> None:
+def test_the_log_has_the_outcome_of_each_response(gateway: StartGateway) -> None:
     upstream, proxy = gateway(None, "", *LOG)
     for number, (name, (upstream.script, expected)) in enumerate(OUTCOMES.items()):
         with Wire(proxy.port) as client:
@@ -46,7 +46,7 @@ def test_the_upstream_decides(gateway: StartGateway) -> None:
             assert outcome(proxy, number) == expected, name
 
 
-def test_a_refused_request_and_a_client_that_leaves(gateway: StartGateway) -> None:
+def test_refused_requests_and_clients_that_leave_are_logged_as_such(gateway: StartGateway) -> None:
     _, proxy = gateway(Stream(EVENTS), "", *LOG)
     with Wire(proxy.port) as client:
         client.request("POST", "/v1/../messages", HEADERS, BODY)
@@ -58,7 +58,7 @@ def test_a_refused_request_and_a_client_that_leaves(gateway: StartGateway) -> No
 
 
 @pytest.mark.skipif("tcp_timeout" not in Options(), reason="this mitmproxy has no option tcp_timeout")
-def test_a_long_silence(gateway: StartGateway) -> None:
+def test_a_long_silence_is_logged_as_timed_out(gateway: StartGateway) -> None:
     _, proxy = gateway(Hang(), "", *LOG, "--set", "tcp_timeout=2")
     with Wire(proxy.port) as client:
         client.send_request("POST", "/v1/messages", HEADERS, BODY)

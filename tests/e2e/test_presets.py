@@ -237,7 +237,7 @@ def test_kimi_code_is_the_same_preset(start_preset: StartPreset) -> None:
          {"x-goog-api-key": [KEY]}, {}),
     ],
 )  # fmt: skip
-def test_presets_for_other_apis(
+def test_presets_for_other_apis_send_one_key(
     start_preset: StartPreset,
     preset: str,
     listen: str,

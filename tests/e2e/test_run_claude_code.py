@@ -22,7 +22,7 @@ def desktop(upstream: Recorder, **keys: object) -> str:
     return json.dumps({"inferenceProvider": "gateway", **own, **keys})
 
 
-def test_the_environment_form_with_claude_code(
+def test_claude_code_runs_with_the_environment_form(
     recorder: StartRecorder, command: Command, claude: Path
 ) -> None:
     upstream = recorder(insist_on_bearer(KEY))
@@ -37,7 +37,7 @@ def test_the_environment_form_with_claude_code(
     assert KEY not in command.logs[0].read_text()
 
 
-def test_a_desktop_file_with_claude_code(
+def test_claude_code_runs_with_a_desktop_file(
     recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
 ) -> None:
     upstream = recorder(insist_on_bearer(KEY))

@@ -130,7 +130,7 @@ def test_the_device_flow_slows_down_and_ends(recorder: StartRecorder) -> None:
     assert pauses == [5, 10]
 
 
-def test_oauth2_client_credentials(recorder: StartRecorder, command: Command) -> None:
+def test_oauth2_gets_a_token_for_client_credentials(recorder: StartRecorder, command: Command) -> None:
     upstream = recorder(json_reply({"access_token": "at-1", "expires_in": 600, "token_type": "Bearer"}))
     args = ("--token-url", f"{upstream.url}/oauth/token", "--client-id", "my:id", "--secret-env", "S")
     more = ("--scope", "gateway.use", "--audience", "https://gw")
@@ -144,7 +144,7 @@ def test_oauth2_client_credentials(recorder: StartRecorder, command: Command) ->
     }  # fmt: skip
 
 
-def test_oauth2_with_the_secret_in_the_body(
+def test_oauth2_may_send_the_secret_in_the_body(
     recorder: StartRecorder, command: Command, tmp_path: Path
 ) -> None:
     upstream = recorder(json_reply({"access_token": "at-1"}))

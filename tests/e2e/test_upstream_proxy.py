@@ -95,7 +95,7 @@ def test_rules_passing_hosts_and_raw_tunnels_use_the_proxy(
 
 
 @pytest.mark.parametrize("kind", ["https", "socks5h"])
-def test_tls_and_socks_proxies(
+def test_requests_pass_through_tls_and_socks_proxies(
     mitmdump: StartMitmdump, recorder: StartRecorder, authority: Authority, kind: str
 ) -> None:
     upstream = recorder(Stream((event("a"), event("b"))), tls=authority, names=["gw.test"], http2=True)
@@ -212,7 +212,7 @@ def test_each_refusal_of_a_proxy_has_its_own_sentence(mitmdump: StartMitmdump, a
         assert (plain.status, b"asks for a user and a password" in plain.body) == (502, True)
 
 
-def test_a_wrong_login_and_proxies_that_cannot_be_reached(
+def test_a_wrong_login_and_an_unreachable_proxy_are_named(
     mitmdump: StartMitmdump, authority: Authority, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path)

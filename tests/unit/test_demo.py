@@ -218,7 +218,7 @@ async def test_a_body_that_is_not_a_json_object_is_a_bad_request(
         (["odd"], "nothing"),
     ],
 )
-def test_the_last_words_are_the_users(messages: object, words: str) -> None:
+def test_the_demo_quotes_the_users_last_words(messages: object, words: str) -> None:
     assert last_words({"messages": messages}) == words
 
 

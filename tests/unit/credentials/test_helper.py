@@ -33,7 +33,7 @@ from support.table import table
         ({"token": "t", "expires_at": "1970-01-01T03:25:00+02:00"}, 95),
     ],
 )
-def test_the_life_of_a_value(data: dict[str, Any], life: float) -> None:
+def test_a_helper_may_limit_the_life_of_its_value(data: dict[str, Any], life: float) -> None:
     found = parse_output(json.dumps(data).encode(), 300, now=10, wall=5000)
     assert found.stale_at == 10 + life
 

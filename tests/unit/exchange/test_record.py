@@ -130,7 +130,7 @@ def test_the_log_entry_leaves_out_empty_values() -> None:
     }
 
 
-def test_outcomes() -> None:
+def test_a_report_names_the_outcome() -> None:
     assert Report.of(replace(planned(), status=200)).outcome == "ok"
     assert Report.of(replace(planned(), status=529)).outcome == "upstream_error"
     late = replace(planned(), status=200, total_s=0.5, usage=Usage(error="overloaded_error"))

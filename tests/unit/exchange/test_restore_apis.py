@@ -98,5 +98,7 @@ def test_bytes_are_held_only_until_the_kind_is_certain() -> None:
         ("", b"", None),
     ],
 )
-def test_the_kind_of_a_body(content_type: str, start: bytes, kind: str | None) -> None:
+def test_the_type_and_the_first_bytes_tell_the_kind_of_a_body(
+    content_type: str, start: bytes, kind: str | None
+) -> None:
     assert kind_of(content_type, start) == kind

@@ -126,7 +126,7 @@ def test_shorter_and_compacted_conversations_are_recognised() -> None:
     assert lines[-1] == "50 messages before, 2 now"
 
 
-def test_a_stored_response_is_gone_on_from() -> None:
+def test_a_request_may_continue_a_stored_response() -> None:
     later = {"model": "m", "input": "more", "previous_response_id": "resp_1"}
     assert words({"model": "m", "input": "hello"}, later) == [
         "continues stored response resp_1, one message new"

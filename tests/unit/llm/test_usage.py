@@ -179,7 +179,7 @@ def test_malformed_bodies_report_nothing(kind: str, body: bytes) -> None:
 @given(
     st.binary(max_size=200), st.sampled_from(["application/json", "text/event-stream", CONTENT_TYPE, "", "x"])
 )
-def test_nothing_raises(body: bytes, kind: str) -> None:
+def test_no_body_makes_the_reader_raise(body: bytes, kind: str) -> None:
     assert isinstance(usage_of(kind, body), Usage)
 
 

@@ -86,7 +86,7 @@ def test_a_miss_names_the_nearest_request_and_the_first_field_that_differs(
     assert miss.reason.endswith(f"; the nearest is number 2, which differs in {where}")
 
 
-def test_a_miss_in_an_empty_recording() -> None:
+def test_an_empty_recording_contains_no_response() -> None:
     assert replies().take(question()) == Miss("the recording contains no response")
 
 

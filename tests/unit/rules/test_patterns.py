@@ -40,7 +40,7 @@ def test_globs(glob: str, text: str, covers: bool) -> None:
         ("/v1/messages", "/v1/messages/", False),
     ],
 )
-def test_path_globs(glob: str, path: str, covers: bool) -> None:
+def test_stars_in_a_path_glob_cover_segments(glob: str, path: str, covers: bool) -> None:
     assert PathGlob(glob).covers(path) is covers
 
 

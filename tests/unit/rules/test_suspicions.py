@@ -13,7 +13,7 @@ def warnings(match: str, more: str = "") -> list[str]:
 
 
 @table("host", ["127.0.0.1:8080", "localhost", "'[::1]:8080'", "LOCALHOST"])
-def test_a_host_that_is_the_listener(host: str) -> None:
+def test_a_rule_for_this_machine_is_suspicious(host: str) -> None:
     (warning,) = warnings(f"host: {host}")
     assert warning.startswith('f:3:19: rule "a" matches this machine; expected the host of the API')
 
@@ -24,7 +24,7 @@ def test_a_path_that_leaves_out_everything_below_it_is_suspicious(path: str) -> 
     assert f'"{path.rstrip("/")}/**" covers everything below' in warning
 
 
-def test_a_variable_without_braces() -> None:
+def test_a_variable_without_braces_is_suspicious() -> None:
     (warning,) = warnings("host: a.test", f"{AUTH}    headers: {{set: {{x-team: Team $TEAM_NAME}}}}\n")
     assert 'expected "${NAME}"' in warning
 
@@ -34,7 +34,7 @@ def test_a_variable_without_braces() -> None:
     [("https://gw.test/v1/messages", "https://gw.test"), ("https://gw.test/x/responses", "https://gw.test/x"),
      ("http://127.0.0.1:4000/v1/chat/completions", "http://127.0.0.1:4000")],
 )  # fmt: skip
-def test_an_upstream_that_is_an_endpoint(upstream: str, base: str) -> None:
+def test_an_upstream_that_names_an_endpoint_is_suspicious(upstream: str, base: str) -> None:
     text = f"rules:\n  - name: a\n    match: {{host: a.test}}\n    upstream: {upstream}\n{AUTH}"
     (warning,) = map(str, suspicions(parse_rules(text.encode(), "f", {})))
     assert warning.startswith("f:4:15: ")
@@ -42,7 +42,7 @@ def test_an_upstream_that_is_an_endpoint(upstream: str, base: str) -> None:
 
 
 @table("prefix", ["Bearer", "token"])
-def test_a_prefix_without_its_blank(prefix: str) -> None:
+def test_a_prefix_without_its_blank_is_suspicious(prefix: str) -> None:
     auth = "auth: {scheme: header, name: X-Key, credential: client, prefix: "
     (warning,) = warnings("host: a.test", f"    {auth}{prefix}}}\n")
     assert warning.endswith(f'directly follows "{prefix}"; expected prefix: "{prefix} "')
@@ -55,7 +55,7 @@ def test_usual_rules_are_not_warned_about() -> None:
 
 
 @table("upstream", ["https://other.test/v1", "http://127.0.0.1:4000"])
-def test_an_upstream_without_a_key(upstream: str) -> None:
+def test_an_upstream_without_a_key_is_suspicious(upstream: str) -> None:
     host = upstream.split("/")[2].split(":")[0]
     assert without_key(f"upstream: {upstream}") == [
         f'f:5:15: rule "a" sends no key to {host}; add "auth", or "auth: {{scheme: none}}" if that is intended'
@@ -69,7 +69,7 @@ def test_an_upstream_without_a_key(upstream: str) -> None:
      ["upstream: https://o.test", "headers: {set: {x-app: '${credential:c}'}}"],
      ["upstream: https://o.test", "query: {set: {key: '${credential:c}'}}"]],
 )  # fmt: skip
-def test_an_upstream_that_needs_no_warning(lines: list[str]) -> None:
+def test_an_upstream_that_needs_no_key_is_not_suspicious(lines: list[str]) -> None:
     assert not without_key(*lines)
 
 
@@ -81,7 +81,7 @@ def without_key(*lines: str) -> list[str]:
 
 @table("name", ["x-api-key", "Authorization", "x-litellm-api-key"])
 @table("edit", ["set", "add"])
-def test_a_key_in_the_file(name: str, edit: str) -> None:
+def test_a_key_in_the_file_is_suspicious(name: str, edit: str) -> None:
     (warning,) = warnings("host: a.test", f"{AUTH}    headers: {{{edit}: {{{name}: Bearer other-key}}}}\n")
     assert warning.startswith("f:6:21: ")
     assert warning.endswith('a secret does not belong in this file, use "${credential:NAME}"')
@@ -89,7 +89,7 @@ def test_a_key_in_the_file(name: str, edit: str) -> None:
 
 
 @table("value", ["dummy", "not-needed", "''", "${KEY:-other-key}", "Bearer -"])
-def test_a_value_that_is_no_key(value: str) -> None:
+def test_a_placeholder_in_the_file_is_not_suspicious(value: str) -> None:
     assert not warnings(
         "host: a.test", f'{AUTH}    headers: {{set: {{x-api-key: "{value}"}}}}\n'.replace("''", "")
     )
