@@ -294,7 +294,6 @@ async def test_no_cache_keeps_a_long_text_of_a_peer(running: Any) -> None:
 
 def cached_texts() -> Iterator[str | bytes]:
     """Yield every text in the keys of the results that the gateway has cached."""
-    gc.unfreeze()
     for cache in gc.get_objects():
         is_ours = str(getattr(cache, "__module__", "")).startswith("mitm_gateway.")
         if not is_ours or not isinstance(cache, _lru_cache_wrapper | dict):
