@@ -1,7 +1,8 @@
 """The gateway in a real mitmdump: credentials, rules files, listeners, and requests that no rule takes."""
 
 import json
-import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS, REVERSE, ROOT
 from support.one_gateway import MODELS, StartGateway, post, recorded_flow, rules
 from support.starters import StartMitmdump, StartRecorder
+from support.waiting import wait_until
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
@@ -170,34 +172,34 @@ def test_an_edit_takes_effect_without_a_restart(gateway: StartGateway) -> None:
     assert [request.header("x-api-key") for request in upstream.requests] == [None, GW]
 
 
-@pytest.mark.parametrize("how", ["wrong", "half", "empty", "deleted", "directory"])
-def test_a_bad_edit_keeps_the_rules_in_force_and_the_next_good_one_applies(
-    recorder: StartRecorder, mitmdump: StartMitmdump, how: str
-) -> None:
-    upstream = recorder(json_reply(message()))
-    good = rules(upstream)
-    proxy = mitmdump(rules=good, modes=REVERSE, env=ENV)
-    file = proxy.rules_file
-    match how:
-        case "wrong":
-            proxy.write_rules(WRONG)
-        case "half":
-            file.write_text(good[: len(good) // 2] + "{")
-        case "empty":
-            file.write_text("")
-        case "deleted":
-            file.unlink()
-        case "directory":
-            file.unlink()
-            file.mkdir()
-    proxy.wait_for_output("the rules in force stay")
-    assert post(proxy).status == 200
-    if how == "directory":
-        os.rmdir(file)  # noqa: PTH106 - the opposite of mkdir above
-    proxy.write_rules(rules(upstream, auth="{scheme: x-api-key, credential: gw}"))
-    proxy.wait_for_output("(?s)rules? in force.*rules in force stay.*rules? in force")
-    assert post(proxy).status == 200
-    assert upstream.requests[-1].header("x-api-key") == GW
+def test_a_bad_edit_keeps_the_rules_in_force_and_the_next_good_one_applies(gateway: StartGateway) -> None:
+    upstream, proxy = gateway()
+    file, good = proxy.rules_file, rules(upstream)
+
+    def become_a_folder() -> None:
+        file.unlink()
+        file.mkdir()
+
+    bad_edits: dict[str, Callable[[], object]] = {
+        "wrong": lambda: proxy.write_rules(WRONG),
+        "half": lambda: file.write_text(good[: len(good) // 2] + "{"),
+        "empty": lambda: file.write_text(""),
+        "deleted": file.unlink,
+        "a folder": become_a_folder,
+    }
+
+    def applies(scheme: str) -> bool:
+        return post(proxy).status == 200 and bool(upstream.requests[-1].values(scheme))
+
+    for number, (name, edit) in enumerate(bad_edits.items(), start=1):
+        edit()
+        proxy.wait_for_output(rf"(?s)(the rules in force stay.*){{{number}}}")
+        assert post(proxy).status == 200, name
+        if file.is_dir():
+            file.rmdir()
+        scheme, header = ("x-api-key", "x-api-key") if number % 2 else ("bearer", "authorization")
+        proxy.write_rules(rules(upstream, auth=f"{{scheme: {scheme}, credential: gw}}"))
+        wait_until(partial(applies, header), proxy.output)
 
 
 def test_a_request_under_way_keeps_the_rules_it_began_with(gateway: StartGateway) -> None:
