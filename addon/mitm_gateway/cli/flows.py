@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +128,9 @@ def _print(arguments: argparse.Namespace, recording: Recording) -> int:
         return _print_lines(map(json_lines.line, requests))
     if session == "":
         return _print_lines(sessions.totals(requests))
-    return _print_lines(chain([listing.HEADING], map(listing.line, requests)))
+    lines = map(listing.line, requests)
+    first = list(islice(lines, 1))  # no heading above a file that cannot be read
+    return _print_lines(chain([listing.HEADING], first, lines))
 
 
 def _judge(arguments: argparse.Namespace, requests: Iterable[Recorded]) -> int:

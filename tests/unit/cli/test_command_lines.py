@@ -139,6 +139,7 @@ def test_a_wrong_command_line_is_one_line_with_the_fix_and_status_2(
         ("run ./rules.yaml", 127, "mitm-gateway: ./rules.yaml: no such program"),
         ("stats nowhere.jsonl", 1, "mitm-gateway: nowhere.jsonl: the file does not exist"),
         ("stats folder", 1, "mitm-gateway: folder: this is a folder; expected a file"),
+        ("flows nowhere.mitm", 1, "mitm-gateway: nowhere.mitm: the file does not exist; expected"),
         ("token-files --rules rules.yaml binary", 1, "mitm-gateway: binary: File exists"),
         ("init litellm --rules rules.yaml", 1, "mitm-gateway: rules.yaml: the file exists; --force"),
     ],
