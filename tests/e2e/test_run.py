@@ -210,6 +210,16 @@ def test_an_unknown_client_is_reported(command: Command) -> None:
     assert done.stderr == "mitm-gateway: no-such-client-here: no such program\n"
 
 
+def test_a_credential_without_a_value_is_reported_before_the_client_needs_it(command: Command) -> None:
+    command.write_rules(
+        "credentials: {gw: {env: GW_KEY}}\n"
+        "rules: [{name: r, match: {host: api.anthropic.com}, upstream: demo, auth: {scheme: bearer, credential: gw}}]"
+    ).chmod(0o600)
+    warning = 'warning: credential "gw" reads GW_KEY, which is not set here\n'
+    assert warning in command.run("run", "--", "true").stderr
+    assert warning not in command.run("run", "--", "true", env={"GW_KEY": "k"}).stderr
+
+
 def test_settings_that_bypass_the_gateway_are_reported(recorder: StartRecorder, command: Command) -> None:
     settings = command.home / ".claude" / "settings.json"
     settings.parent.mkdir()

@@ -16,7 +16,7 @@ from ..rules.schema import Credential
 from ..rules.suspicions import suspicions
 from ..text.printable import one_line
 from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, rule_count, say
-from .rules_source import find_rules
+from .rules_source import RulesSource, find_rules
 
 _STDIN, _STDIN_NAME = "-", "<stdin>"
 _EXAMPLES = """\
@@ -71,6 +71,13 @@ def warn(ruleset: RuleSet, environ: Mapping[str, str]) -> None:
     """Print a warning for each likely mistake in valid rules."""
     for text in (*map(str, suspicions(ruleset)), *missing_sources(ruleset, environ)):
         say(f"warning: {text}")
+
+
+def warn_of_missing(source: RulesSource) -> None:
+    """Print a warning for each credential without a source, which would otherwise be refused with the first request."""
+    if source.file is not None:
+        for text in missing_sources(source.ruleset, os.environ):
+            say(f"warning: {text}")
 
 
 def missing_sources(ruleset: RuleSet, environ: Mapping[str, str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from ..clients.api_hosts import VENDOR_APIS, CoveredHost, covered_hosts
 from ..clients.catalogue import Client
 from ..clients.environment import Changes
 from ..clients.network import CA_VARIABLES, UPSTREAM_VARIABLES, ca_bundle, unusable_ca_files
+from .check import warn_of_missing
 from .client_process import NOT_FOUND, run_client
 from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_folder, say, wrong_usage
 from .gateway_process import GatewayError, GatewayProcess, free_ports
@@ -215,6 +216,7 @@ def _run_client(
     say(rules_line(session.source, session.log))
     if session.arguments.web and gateway.web_url:
         say(f"the traffic is at {gateway.web_url}")
+    warn_of_missing(session.source)
     warnings = list(_warnings(session, changes))
     for warning in warnings:
         say(f"warning: {warning}")

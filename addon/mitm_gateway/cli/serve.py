@@ -17,6 +17,7 @@ from pathlib import Path
 from ..clients import catalogue, environment
 from ..clients.api_hosts import CoveredHost, covered_hosts
 from ..rules.ruleset import RuleSet
+from .check import warn_of_missing
 from .common import (
     DEFAULT_PORT,
     FAULT,
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     if fault := option_fault(arguments.set) or _stray(arguments) or settings_fault(arguments.set):
         return wrong_usage(fault)
     source = told_rules(arguments, demo=True)
+    warn_of_missing(source)
     hosts = served_hosts(source.ruleset, arguments.host)
     if not hosts and not arguments.intercept:
         return wrong_usage(
