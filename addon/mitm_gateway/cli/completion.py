@@ -78,12 +78,13 @@ def _bash(commands: Sequence[Completable]) -> str:
     cases = "\n".join(
         f"    {shlex.quote(each.key)}) words={shlex.quote(' '.join(each.following))} ;;" for each in commands
     )
+    known = "|".join(each.key for each in commands if each.words)
     return f"""\
 _mitm_gateway() {{
   local word key="" words="" current="${{COMP_WORDS[COMP_CWORD]}}"
   for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
     case "$word" in --) COMPREPLY=($(compgen -c -f -- "$current")); return ;; -*) ;; *)
-      case "|{_all(commands)}|" in *"|${{key:+$key }}$word|"*) key="${{key:+$key }}$word" ;; esac ;;
+      case "|{known}|" in *"|${{key:+$key }}$word|"*) key="${{key:+$key }}$word" ;; esac ;;
     esac
   done
   case "$key" in
@@ -126,10 +127,6 @@ def _fish_condition(command: Completable) -> str:
 def _fish_help(helps: Mapping[tuple[str, ...], str], command: Completable, choice: str) -> str:
     text = helps.get((*command.words, choice))
     return f" -d {fish_quoted(text)}" if text else ""
-
-
-def _all(commands: Sequence[Completable]) -> str:
-    return "|".join(each.key for each in commands if each.words)
 
 
 _SCRIPTS: dict[str, Callable[[Sequence[Completable]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}

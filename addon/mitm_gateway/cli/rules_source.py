@@ -15,10 +15,8 @@ from .common import default_rules, say
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # In a clone it lies beside the addon folder; the installed package contains a copy.
-_DEMO_RULES = next(
-    (file for file in (_PACKAGE.parent.parent / "rules.yaml",) if (_PACKAGE.parent / "gateway.py").is_file()),
-    _PACKAGE / "rules.yaml",
-)
+_IS_CLONE = (_PACKAGE.parent / "gateway.py").is_file()
+_DEMO_RULES = (_PACKAGE.parent.parent if _IS_CLONE else _PACKAGE) / "rules.yaml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def _add_oauth2(kinds: Subparsers) -> None:
 
 def _add_google(kinds: Subparsers) -> None:
     adc = kinds.add_parser("google", help="Google access token from the application default credentials")
-    adc.set_defaults(run=_run, token=_google)
+    adc.set_defaults(run=_run, token=lambda arguments: google.access_token(arguments.scope))
     adc.add_argument("--scope", default=google.CLOUD_PLATFORM, help="scope to request (default: %(default)s)")
 
 
@@ -145,7 +145,3 @@ def _secret(arguments: argparse.Namespace) -> str:
     if not secret.strip():
         raise TokenError(f"{place} contains no secret")
     return secret.strip()
-
-
-def _google(arguments: argparse.Namespace) -> dict[str, Any]:
-    return google.access_token(arguments.scope)

@@ -47,20 +47,11 @@ _OWN_START = (
 
 def command_line(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the arguments to run: `~` expanded, and our own command found even if it is not on the path."""
-    return _findable(_with_home(argv), environ)
-
-
-def _with_home(argv: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(
-        str(Path(argument).expanduser()) if argument.startswith("~/") else argument for argument in argv
-    )
-
-
-def _findable(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    if argv[0] != OWN_COMMAND or shutil.which(OWN_COMMAND, path=environ.get("PATH")):
-        return argv
+    words = tuple(str(Path(word).expanduser()) if word.startswith("~/") else word for word in argv)
+    if words[0] != OWN_COMMAND or shutil.which(OWN_COMMAND, path=environ.get("PATH")):
+        return words
     # Without the current directory on the path (-P): nothing there may be imported.
-    return (sys.executable, "-P", "-c", _OWN_START, *argv[1:])
+    return (sys.executable, "-P", "-c", _OWN_START, *words[1:])
 
 
 class Errors:

@@ -37,6 +37,11 @@ class Part:
         return self.masks.body(self.raw)
 
     @property
+    def data(self) -> Any:
+        """The data of the body, secrets included; of a stream the message that its events assemble."""
+        return read(self.raw, self.content_type, [], lambda: 0.0)
+
+    @property
     def content_type(self) -> str:
         """The value of Content-Type, or an empty text."""
         return next((as_text(value) for name, value in self.fields if name.lower() == b"content-type"), "")
@@ -105,17 +110,12 @@ class Recorded:
     @cached_property
     def prompt(self) -> Prompt | None:
         """The prompt of a conversation; None in any other request."""
-        if not self.is_conversation:
-            return None
-        found: Prompt | None = prompt_of(read(self.request.raw, self.request.content_type, [], lambda: 0.0))
-        return found
+        return prompt_of(self.request.data) if self.is_conversation else None
 
     @property
     def answer(self) -> Any:
-        """The data of the response; of a stream the message that its events assemble."""
-        if self.response is None:
-            return None
-        return read(self.response.raw, self.response.content_type, [], lambda: 0.0)
+        """The data of the response."""
+        return self.response.data if self.response else None
 
     def _entry(self) -> Mapping[str, object]:
         report = Report.of(self._record())

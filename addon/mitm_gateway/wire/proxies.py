@@ -123,9 +123,9 @@ class Proxies:
         """Return the proxy for a host; None if it is reached directly, as this machine always is."""
         proxy = self.https if scheme == "https" else self.http
         name = host.lower().strip("[]").removesuffix(".")
-        return (
-            None if proxy is None or _is_this_machine(name) or is_excepted(name, self.exceptions) else proxy
-        )
+        if proxy is None or _is_this_machine(name) or is_excepted(name, self.exceptions):
+            return None
+        return proxy
 
     def __iter__(self) -> Iterator[Proxy]:
         """Yield each proxy once."""
@@ -137,9 +137,8 @@ class Proxies:
         used = [f"{kind} through {proxy} ({proxy.source})" for kind, proxy in kinds if proxy is not None]
         if not used:
             return ""
-        return f"connections leave by proxy: {', '.join(used)}" + (
-            "; not to the hosts in NO_PROXY" * bool(self.exceptions)
-        )
+        excepted = "; not to the hosts in NO_PROXY" if self.exceptions else ""
+        return f"connections leave by proxy: {', '.join(used)}{excepted}"
 
 
 def _from_environment(scheme: UrlScheme, environ: Mapping[str, str]) -> Proxy | None:
