@@ -20,7 +20,7 @@ from ..wire.refusal import ANY_FAULT
 MAX_FLOW = 128 << 20
 COLLECT_AFTER = 8 << 20
 # Each takes up to 64 bytes of memory and 2 µs. A flow has some hundred values; a message of a WebSocket has seven.
-MAX_VALUES = 2_000_000
+MAX_RECORDED_VALUES = 2_000_000
 _MOST_NOTES, _MOST_LEFT_OUT = 20, 1_000
 _LENGTH = re.compile(rb"(\d{1,12}):")
 _FLOW_TYPE = b"}"
@@ -156,7 +156,7 @@ class _Values:
     """The values of one flow, which are counted: mitmproxy's parser builds as many as a file contains."""
 
     def __init__(self) -> None:
-        self._left = MAX_VALUES
+        self._left = MAX_RECORDED_VALUES
 
     def mapping(self, data: memoryview) -> dict[Any, Any]:
         """Return the mapping with these members. Raises ValueError."""

@@ -75,7 +75,7 @@ class Page:
     def _request_sections(self, recorded: Recorded) -> Iterator[str]:
         """Yield the sections; those that an earlier request has shown are links to it."""
         same: list[tuple[str, int, int]] = []
-        for text in show.sections(recorded, recorded.request):
+        for text in show.body_sections(recorded, recorded.request):
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if known := self._known.get(digest):
                 same.append((_title(text), *known))

@@ -18,7 +18,7 @@ def whole(recorded: Recorded, width: int | None) -> str:
 
 def _parts(recorded: Recorded, width: int | None) -> Iterator[str]:
     yield "==== request ===="
-    yield from sections(recorded, recorded.request, width)
+    yield from body_sections(recorded, recorded.request, width)
     yield "==== answer ===="
     yield from answer(recorded, width)
 
@@ -29,7 +29,7 @@ def answer(recorded: Recorded, width: int | None = conversation.WIDTH) -> list[s
         return list(_messages(recorded, width))
     if recorded.response is None:
         return [f"no answer: {recorded.error or 'the recording contains none'}"]
-    return sections(recorded, recorded.response, width)
+    return body_sections(recorded, recorded.response, width)
 
 
 def facts(recorded: Recorded) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _line(recorded: Recorded, text: str) -> str:
     return one_line(recorded.masks.text(text))
 
 
-def sections(recorded: Recorded, part: Part, width: int | None = conversation.WIDTH) -> list[str]:
+def body_sections(recorded: Recorded, part: Part, width: int | None = conversation.WIDTH) -> list[str]:
     """Return the sections of a body, printable and without secrets."""
     if not part.body:
         return ["(no body)"]
@@ -70,5 +70,5 @@ def sections(recorded: Recorded, part: Part, width: int | None = conversation.WI
 def _messages(recorded: Recorded, width: int | None) -> Iterator[str]:
     for message in recorded.messages:
         sender = "client" if message.from_client else "server"
-        body = "\n".join(sections(recorded, Part((), message.content), width))
+        body = "\n".join(body_sections(recorded, Part((), message.content), width))
         yield f"{sender}:\n{body}"

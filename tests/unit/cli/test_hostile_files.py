@@ -106,7 +106,7 @@ def recording(folder: Path, content: bytes) -> str:
 def test_a_flow_of_many_values_is_damaged(
     folder: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording_file, "MAX_VALUES", 1000)
+    monkeypatch.setattr(recording_file, "MAX_RECORDED_VALUES", 1000)
     for values in (b"0:]" * 1001, b"0:~" * 1001, b"-1:x]", b"9:x]"):
         flow = pair(pair(b"a", b";") + pair(values, b"]"), b"}")
         assert (
