@@ -64,11 +64,13 @@ def reverse(
     put: dict[str, str] = {}
     arguments: list[str] = []
     files: dict[str, str] = {}
+    switch = _switch(client, [target for target, _ in listeners], environ)
     for target, url in listeners:
         setup = client.apis[target.api or ""]
         put |= {name: value.replace("{url}", url) for name, value in setup.url.items()}
         arguments += [argument.replace("{url}", url) for argument in setup.arguments]
-        files |= {name: text for name, text in setup.files.items() if not environ.get(name)}
+        if not switch or setup.switch == switch:  # settings for another API than the chosen one would win
+            files |= {name: text for name, text in setup.files.items() if not environ.get(name)}
     put |= no_proxy(environ) if proxy_variable(environ) else {}
     changes = _changes(ruleset, client, [target for target, _ in listeners], environ, secrets, put)
     return replace(changes, arguments=tuple(arguments), files=files)

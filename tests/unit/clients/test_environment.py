@@ -160,6 +160,13 @@ def test_an_intercepted_client_keeps_its_provider_and_gets_a_placeholder_for_its
     assert after["HTTPS_PROXY"] == URL
 
 
+def test_settings_files_are_those_of_the_api_that_the_user_has_chosen() -> None:
+    rules = ruleset(rule("generativelanguage.googleapis.com"), rule("us-east5-aiplatform.googleapis.com"))
+    assert reverse(rules, {}, "gemini-cli").files
+    vertex = reverse(rules, {"GOOGLE_GENAI_USE_VERTEXAI": "1"}, "gemini-cli")
+    assert (vertex.files, vertex.set["GOOGLE_GENAI_USE_VERTEXAI"]) == ({}, "true")
+
+
 # ---- keys ----
 
 
