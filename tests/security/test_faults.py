@@ -194,14 +194,9 @@ def test_each_step_of_the_matrix_is_met(
     fault.write_text("")
     with Recorder(answers) as upstream:
         proxy = mitmdump(
-            *(
-                "-s",
-                str(GATEWAY),
-                "--set",
-                f"gateway_log={tmp_path / 'log'}",
-                "--set",
-                "gateway_body_limit=100",
-            ),
+            # The original request is stored only where flows are kept.
+            *("-s", str(GATEWAY), "-w", str(tmp_path / "flows"), "--set", f"gateway_log={tmp_path / 'log'}"),
+            *("--set", "gateway_body_limit=100"),
             script=SCRIPT,
             rules=RULES.replace("https://gw.test", upstream.url).replace("{env: GW_KEY}", SLOW_KEY)
             + "  - {name: demo, match: {host: demo.test}, upstream: demo}\n",
