@@ -141,8 +141,12 @@ class Endpoint:
     method: str | None
     literals: tuple[str, ...]
     wildcards: tuple[str, ...]
-    form: str | None = field(repr=False)
-    """The pattern of the whole; `re` compiles and remembers it when a path may have the endpoint."""
+    pattern: str | None = field(repr=False)
+
+    @property
+    def form(self) -> re.Pattern[str] | None:
+        """The whole as an expression, compiled when a path may have the endpoint and kept by `re`; None if it is fixed."""
+        return re.compile(self.pattern, re.DOTALL) if self.pattern else None
 
     @property
     def start(self) -> str:
@@ -151,13 +155,13 @@ class Endpoint:
 
     def find(self, path: str) -> tuple[int, int] | None:
         """Return the place of the model in a path that has this endpoint, or `_NO_MODEL`; None in other paths."""
-        if self.form is None:
+        if self.pattern is None:
             return _NO_MODEL if path.endswith(self.start) else None
         # The first place only: to try them all would take quadratic time on a hostile path.
         at = path.find(self.start)
-        if at < 0 or not (found := re.compile(self.form, re.DOTALL).fullmatch(path, at)):
+        if at < 0 or not (form := self.form) or not (found := form.fullmatch(path, at)):
             return None
-        return found.span(1) if found.re.groups else _NO_MODEL
+        return found.span(1) if form.groups else _NO_MODEL
 
 
 # No two of these can match the same text in many ways, so that a match takes linear time: `*` stops at the colon that
@@ -178,8 +182,8 @@ def _compiled(apis: tuple[Api, ...]) -> Iterator[Endpoint]:
             path = path.lower()
             literals = tuple(_WILDCARD.split(path))
             wild = tuple(_WILDCARDS[mark] for mark in _WILDCARD.findall(path))
-            form = interleaved(map(re.escape, literals), wild) if wild else None
-            yield Endpoint(api, method or None, literals, wild, form)
+            pattern = interleaved(map(re.escape, literals), wild) if wild else None
+            yield Endpoint(api, method or None, literals, wild, pattern)
 
 
 ENDPOINTS = tuple(_compiled(APIS))
