@@ -18,6 +18,8 @@ START_S = 60.0
 _STOP_S = 5.0
 _POLL_S = 0.02
 _PORT_TAKEN = "address already in use"
+_TIME = re.compile(r"^\[[0-9:.]+\] ")
+_STARTED = re.compile(r" listening at |^Error logged during startup|connection_strategy is lazy")
 _WEB = re.compile(r"Web server listening at (\S+)")
 
 
@@ -85,7 +87,7 @@ class GatewayProcess:
         deadline = time.monotonic() + START_S
         while not self._is_ready(ca):
             if self.has_ended:
-                raise GatewayError(self._output().strip() or "it ended without output")
+                raise GatewayError(fault_in(self._output()) or "it ended without output")
             if time.monotonic() > deadline:
                 raise GatewayError(f"it is not ready after {START_S:g} s; its log is {self._log}")
             time.sleep(_POLL_S)
@@ -114,6 +116,13 @@ class GatewayProcess:
 
     def _output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+def fault_in(output: str) -> str:
+    """Return the part of a failed start's output that tells why; mitmproxy opens its listeners all the same."""
+    lines = output.strip().splitlines()
+    told = [_TIME.sub("", line) for line in lines if not _STARTED.search(line)]
+    return "\n".join(told or lines)
 
 
 def _private(path: Path) -> IO[bytes]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mitm_gateway.cli import session_report as module
-from mitm_gateway.cli.gateway_process import GatewayProcess
+from mitm_gateway.cli.gateway_process import GatewayProcess, fault_in
 from mitm_gateway.cli.session_report import LoggedRequests, SessionReport
 from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.environment import Changes
@@ -131,3 +131,11 @@ def test_a_client_that_asks_nothing_is_reported_with_the_way_out(
 ) -> None:
     said = f"mitm-gateway: {name} ended without a request through the gateway. "
     assert len(summary(client=name, intercepts=intercepts).partition(said)[2]) > 30
+
+
+def test_a_failed_start_is_told_by_its_reason_alone() -> None:
+    listening = "[22:04:01.002] reverse proxy to https://api.anthropic.com listening at 127.0.0.1:4001.\n"
+    end = "Error logged during startup, exiting...\n"
+    reason = "gateway_clients: nowhere: the file does not exist"
+    assert fault_in(f"[22:04:01.001] {reason}\n{listening}{end}") == reason
+    assert fault_in(f"{listening}{end}") == f"{listening}{end}".strip()
