@@ -16,6 +16,7 @@ class Web:
         self._client = httpx.Client(
             base_url=f"http://127.0.0.1:{proxy.web_port}",
             trust_env=False,
+            verify=False,  # or it loads all certificates of this machine, for a page without TLS
             follow_redirects=True,
             # Nothing stays open, so nothing has to be closed.
             limits=httpx.Limits(max_keepalive_connections=0),
