@@ -29,7 +29,7 @@ from support.patched import applied
 
 CLIENT = tflow.tclient_conn
 UPSTREAM = tflow.tserver_conn
-LAST_TURNS = sockets.Turns(lambda: False)
+LAST_TURNS = sockets.TurnQueue(lambda: False)
 
 
 class Handler:
@@ -57,7 +57,7 @@ class Handler:
 class Peer:
     """The two ends of a connection, of which the handler serves one."""
 
-    def __init__(self, connection: Connection, handler: Handler, turns: sockets.Turns) -> None:
+    def __init__(self, connection: Connection, handler: Handler, turns: sockets.TurnQueue) -> None:
         self.handler, self.connection, self.turns = handler, connection, turns
         self.connection.state = ConnectionState.OPEN
         self.served: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
@@ -80,7 +80,7 @@ class Peer:
 
 @asynccontextmanager
 async def peers(*kinds: Callable[[], Connection], has_streams: bool = True) -> AsyncIterator[list[Peer]]:
-    handler, turns = Handler(), sockets.Turns(lambda: has_streams)
+    handler, turns = Handler(), sockets.TurnQueue(lambda: has_streams)
     made = [Peer(kind(), handler, turns) for kind in kinds]
     async with AsyncExitStack() as stack:
         for peer in made:

@@ -78,7 +78,7 @@ class Commands:
     @command.command("gateway.diff")
     def diff(self, flows: str = "@focus", other: str = "") -> Sequence[str]:
         """Compare two requests that a filter or `@ID,ID` names, or one of each; a single one with that before it."""
-        from . import turns
+        from . import conversation_turns
 
         chosen = [flow for spec in (flows, other) if spec for flow in _flows(spec)]
         if not all(isinstance(flow, http.HTTPFlow) for flow in chosen):
@@ -87,8 +87,8 @@ class Commands:
             raise exceptions.CommandError(f"{len(chosen)} flows match; expected one or two")
         requests = [flow for flow in chosen if isinstance(flow, http.HTTPFlow)]
         if len(requests) == 2:
-            return turns.compared(*sorted(requests, key=lambda flow: flow.timestamp_start))
-        return turns.explained(requests[0], turns.MAX_DIFF_BYTES) or [_FIRST]
+            return conversation_turns.compared(*sorted(requests, key=lambda flow: flow.timestamp_start))
+        return conversation_turns.explained(requests[0], conversation_turns.MAX_DIFF_BYTES) or [_FIRST]
 
     @command.command("gateway.check")
     def check(self) -> Sequence[str]:

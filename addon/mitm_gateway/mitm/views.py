@@ -44,13 +44,13 @@ class View:
 def _llm(limit: Callable[[], int], message: ShownMessage) -> str:
     # Few messages are looked at, so this is imported for the first one.
     from ..llm import conversation
-    from . import turns
+    from . import conversation_turns
 
     text = conversation.render(message.data, message.content_type, limit=limit())
     if not isinstance(message.flow, http.HTTPFlow) or message.part is None:
         return text
     if message.part is message.flow.request:
-        return conversation.with_turn(text, turns.explained(message.flow))
+        return conversation.with_turn(text, conversation_turns.explained(message.flow))
     return conversation.with_outcome(text, facts_of(message.flow))
 
 

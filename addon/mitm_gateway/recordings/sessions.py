@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from ..llm.prompt import Prompt
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
+from ..observe.conversation_turn import Turn, turn_lines
 from ..observe.sessions import Sessions
-from ..observe.turn import Turn, turn_lines
 from ..text.printable import one_line
 from .listing import cost, cost_usd, models, token_counts, when
 from .recorded import Recorded

@@ -41,7 +41,7 @@ def direct_reads(patches: Patches) -> None:
     expect(take, "self", "event")
     reader = asyncio.StreamReader()
     reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
-    turns, last_turns = Turns(patches.gateway.has_streams), Turns(lambda: False)
+    turns, last_turns = TurnQueue(patches.gateway.has_streams), TurnQueue(lambda: False)
 
     async def handle_client(self: Any) -> None:
         writer = self.transports[self.client].writer
@@ -74,7 +74,7 @@ def direct_reads(patches: Patches) -> None:
     patches.set(handler, "server_event", server_event)
 
 
-class Turns:
+class TurnQueue:
     """Work that lets the data of upstreams go first: each pass of the event loop does one piece of it, at its end.
 
     A request takes as long as some thirty events of streams, which would otherwise wait for all the requests that
@@ -129,8 +129,8 @@ class DirectReader(asyncio.Protocol):
         connection: Any,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        turns: Turns,
-        last_turns: Turns,
+        turns: TurnQueue,
+        last_turns: TurnQueue,
     ) -> None:
         self._turns = turns if isinstance(connection, Client) else None
         self._last_turns = last_turns

@@ -15,7 +15,7 @@ from ..llm.prompt import Digest, Prompt, prompt_of
 from ..llm.prompt_difference import shared_messages
 from ..llm.read_body import read
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
-from ..observe.turn import Turn, turn_lines
+from ..observe.conversation_turn import Turn, turn_lines
 from ..text.bounded_json import parsed
 from ..text.redact import masked_text
 from ..wire.content_encoding import DecodingError, decode

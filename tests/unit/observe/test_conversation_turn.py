@@ -4,7 +4,7 @@ from typing import Any
 
 from mitm_gateway.llm.cache_diagnosis import diagnosis
 from mitm_gateway.llm.prompt import prompt_of
-from mitm_gateway.observe.turn import Turn, turn_lines
+from mitm_gateway.observe.conversation_turn import Turn, turn_lines
 from support.table import table
 
 BODY: dict[str, Any] = {

@@ -10,7 +10,7 @@ from mitmproxy.addons.view import View
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.llm.conversation import DEFAULT_LIMIT
-from mitm_gateway.mitm import turns, views
+from mitm_gateway.mitm import conversation_turns, views
 from mitm_gateway.mitm.addon import GatewayAddon
 from mitm_gateway.mitm.recorder import FACTS
 from mitm_gateway.text import bounded_json
@@ -126,10 +126,10 @@ def test_a_long_session_stays_cheap_to_show(shown: Any, monkeypatch: pytest.Monk
         return parse(data)
 
     parse = bounded_json.parsed
-    monkeypatch.setattr(turns, "parsed", counted)
+    monkeypatch.setattr(conversation_turns, "parsed", counted)
     assert "same up to message 397, two messages new" in llm(later)
     assert len(parsed) == 3
-    assert len(turns._digests) <= turns._MAX_DIGESTS
+    assert len(conversation_turns._digests) <= conversation_turns._MAX_DIGESTS
 
 
 def test_a_failed_response_begins_with_error_and_hint(shown: Any) -> None:
