@@ -82,10 +82,16 @@ def option_fault(assignments: Sequence[str]) -> str | None:
     return None
 
 
+def assigned(option: str, assignments: Sequence[str]) -> str | None:
+    """Return the value that `--set` gives to an option of mitmproxy; the last one counts."""
+    values = [value for name, _, value in (each.partition("=") for each in assignments) if name == option]
+    return values[-1] if values else None
+
+
 def settings_folder(assignments: Sequence[str]) -> Path:
     """Return mitmproxy's folder for its configuration and its certificate authority."""
-    named = [value for name, _, value in (each.partition("=") for each in assignments) if name == "confdir"]
-    return Path(named[-1] if named else "~/.mitmproxy").expanduser()
+    folder = assigned("confdir", assignments)
+    return Path("~/.mitmproxy" if folder is None else folder).expanduser()
 
 
 def settings_fault(assignments: Sequence[str]) -> str | None:

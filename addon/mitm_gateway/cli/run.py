@@ -21,6 +21,7 @@ from .common import FAULT, Subparsers, add_rules_option, ca_certificate, config_
 from .gateway_process import GatewayError, GatewayProcess, free_ports
 from .mitmproxy_options import (
     add_proxy_options,
+    assigned,
     mitmproxy_arguments,
     option_fault,
     reverse_modes,
@@ -167,9 +168,8 @@ class _Session:
     @property
     def requests(self) -> LoggedRequests:
         """The requests that the gateway logs, in the user's file if there is one."""
-        named = [value for name, _, value in (each.partition("=") for each in self.arguments.set)
-                 if name == "gateway_log" and value]  # fmt: skip
-        return LoggedRequests(Path(named[-1]).expanduser() if named else self.folder / "requests.jsonl")
+        file = assigned("gateway_log", self.arguments.set)
+        return LoggedRequests(Path(file).expanduser() if file else self.folder / "requests.jsonl")
 
     @contextmanager
     def serving(self) -> Iterator[tuple[GatewayProcess, Changes]]:

@@ -191,7 +191,7 @@ def _check_plain_http(rule: Rule, auth: Auth, arrival: Arrival) -> Refusal | Non
     if rule.credential_names or auth.credential == "client":
         way, remedy = "over plain http", "use an https upstream"
         if arrival.goes_to_proxy:
-            way, remedy = f"{way} to the proxy of mode upstream", "name that proxy in gateway_proxy instead"
+            way, remedy = f"{way} to the proxy of upstream mode", "name that proxy in gateway_proxy instead"
         return Refusal(
             502, f"the credential would travel {way}; {remedy}, or set allow_http: true", rule.name
         )

@@ -189,9 +189,9 @@ def _set_head(flow: http.HTTPFlow, head: MaskedHead, exchange: Exchange, *, is_k
 
 
 def _name(flow: http.HTTPFlow, authority: str) -> None:
-    """Name the host of a request beside Host: in HTTP/2, or with an absolute URL for a proxy.
+    """Name the host of a request outside of Host: in HTTP/2, or in the absolute URL that a proxy needs.
 
-    Some servers do not take such a URL, and mitmproxy leaves it to a reverse listener.
+    mitmproxy would send the absolute URL of a reverse listener's client upstream, and some servers refuse it.
     """
     keeps = not _is_http1(flow.request) or flow.client_conn.proxy_mode.type_name == "upstream"
     flow.request.data.authority = as_bytes(authority) if keeps else b""

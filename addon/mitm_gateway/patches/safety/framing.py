@@ -39,7 +39,7 @@ def end_at_trailers(patches: Patches) -> None:
                 else:
                     yield from _passed_on(held)
                     yield command
-        except NotImplementedError:  # raised after the whole body has been read
+        except NotImplementedError:  # mitmproxy's answer to trailers, after it has read the whole body
             has_trailers = True
         yield from _passed_on(held)
         if has_trailers:
