@@ -170,9 +170,8 @@ class _Document:
             if kept != names:
                 slot.own = _json(kept)
         for slot in filter(None, map(self._slot, BETA_PARENTS)):
-            for names, kept in [
-                _mapped_betas(value, betas, is_needed) for value in self._editor.values(slot.text(), BETAS)
-            ]:
+            for value in self._editor.values(slot.text(), BETAS):
+                names, kept = _mapped_betas(value, betas, is_needed)
                 if names and not kept:
                     slot.remove([(BETAS,)])
                 elif kept != names:
