@@ -1,5 +1,6 @@
 """The 502 for an upstream that cannot be used names the cause."""
 
+import json
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,9 @@ def test_the_cause_is_in_the_answer(
             with Wire(proxy.port) as wire:
                 answer = wire.request("GET", f"/{number}", [("Host", "localhost")])
             assert answer.status == 502, url
-            assert cause in answer.body.decode(), url
+            error = json.loads(answer.body)["error"]
+            assert error["type"] == "api_error", url
+            assert cause in error["message"], url
 
 
 @table(
