@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.answers import Stream, anthropic_error, message_events
+from support.answers import Reply, Stream, anthropic_error, message_events
 from support.collector import Collector
 from support.constants import CK, ENV, GW, HEADERS, REVERSE
 from support.processes import Mitmdump
@@ -27,9 +27,8 @@ OTEL = ("--set", "gateway_otel=true")
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    running = Collector()
-    yield running
-    running.close()
+    with Collector() as running:
+        yield running
 
 
 def start(
@@ -63,7 +62,7 @@ def test_a_call_becomes_a_span_and_counts_in_the_metrics(
     env = to_collector(collector, OTEL_SERVICE_NAME="my-gateway", NETRC=str(logins))
     proxy = start(mitmdump, upstream, *OTEL, env=env)
     post(proxy)
-    collector.wait_until(lambda seen: seen.spans and len(seen.points) == 4)
+    wait_until(lambda: collector.spans and len(collector.points) == 4, lambda: collector.requests)
     [span] = collector.spans
     shared: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
@@ -97,7 +96,7 @@ def test_a_call_becomes_a_span_and_counts_in_the_metrics(
     for name in ("gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk"):
         assert (points[name, None].count, points[name, None].unit) == (1, "s")
         assert points[name, None].attributes == shared
-    assert collector.headers["authorization"] == f"Bearer {TOKEN}"
+    assert collector.requests[-1].header("authorization") == f"Bearer {TOKEN}"
     assert proxy.stop() == 0
     for secret in (CK, GW, "query-secret", "private word"):
         assert secret.encode() not in collector.raw
@@ -112,7 +111,7 @@ def test_remaining_spans_are_delivered_at_the_end(
     proxy = start(mitmdump, upstream, *OTEL, env=to_collector(collector, **late))
     post(proxy)
     post(proxy, "/v1/models")
-    assert collector.requests == 0
+    assert collector.requests == []
     assert proxy.stop() == 0
     [span] = collector.spans
     assert (span.status, span.attributes["error.type"]) == (ERROR, "503")
@@ -131,7 +130,7 @@ def test_a_failing_collector_causes_one_warning_and_stops_nothing(
         env["OTEL_EXPORTER_OTLP_ENDPOINT"] = recorder(Stream((b"x", b"y"))).url
     elif fault == "down":
         collector.close()
-    collector.status = 401
+    collector.script = Reply(401)
     proxy = start(mitmdump, upstream, *OTEL, env=env)
     for _ in range(3):
         post(proxy)

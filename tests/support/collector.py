@@ -1,19 +1,15 @@
-"""An OpenTelemetry collector on loopback that records OTLP over HTTP."""
+"""An OpenTelemetry collector on loopback: an upstream whose requests are spans and metrics, as OTLP over HTTP."""
 
-from __future__ import annotations
-
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-WAIT_S = 30.0
+from support.answers import Reply
+from support.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,61 +35,23 @@ class Point:
     attributes: dict[str, Any]
 
 
-class Collector:
-    """The server. It answers with `status` and keeps the `headers` of the latest request."""
+class Collector(Recorder):
+    """The collector; it answers 200 unless it has another script."""
 
     def __init__(self) -> None:
-        self.status = 200
-        self.spans: list[Span] = []
-        self.points: list[Point] = []
-        self.raw = bytearray()
-        self.headers: dict[str, str] = {}
-        self.requests = 0
-        self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__(Reply())
 
-    def wait_until(self, fits: Callable[[Collector], object]) -> None:
-        """Return when the received data satisfies the condition."""
-        deadline = time.monotonic() + WAIT_S
-        with self._changed:
-            while not fits(self):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"{self.requests} requests; {self.spans}; {self.points}")
-                self._changed.wait(left)
+    @property
+    def spans(self) -> list[Span]:
+        """All spans so far."""
+        bodies = [request.body for request in self.requests if request.path == "/v1/traces"]
+        return [span for body in bodies for span in _spans(body)]
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                collector._take(self.path, dict(self.headers), body)
-                self.send_response(collector.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Log nothing."""
-
-        return Handler
-
-    def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        with self._changed:
-            self.requests += 1
-            self.headers = headers
-            self.raw += body
-            if path == "/v1/traces":
-                self.spans += _spans(body)
-            else:
-                self.points = list(_points(body))
-            self._changed.notify_all()
+    @property
+    def points(self) -> list[Point]:
+        """The values in the latest export of metrics; each export has all."""
+        bodies = [request.body for request in self.requests if request.path == "/v1/metrics"]
+        return list(_points(bodies[-1])) if bodies else []
 
 
 def _spans(body: bytes) -> Iterator[Span]:
@@ -114,7 +72,7 @@ def _points(body: bytes) -> Iterator[Point]:
 
 
 def _plain(pairs: Any) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs if isinstance(pair, KeyValue)}
+    return {pair.key: _value(pair.value) for pair in pairs}
 
 
 def _value(value: AnyValue) -> Any:
