@@ -48,7 +48,7 @@ class Reply:
 class Stream:
     """Chunks sent one by one. When gated, each after the first waits for `Recorder.release()`."""
 
-    chunks: tuple[bytes, ...]
+    chunks: Iterable[bytes]
     gated: bool = True
     status: int = 200
     headers: tuple[Header, ...] = (("Content-Type", "text/event-stream; charset=utf-8"),)

@@ -1,99 +1,65 @@
 """An MCP server with the transport "sse": replies reach the client as events of one response that does not end."""
 
-import contextlib
-import http.server
 import json
 import queue
-import threading
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
+from support.answers import Answer, Reply, Seen, Stream
 from support.certificates import Authority
+from support.recorder import Recorder
 
 RESULT = "echo of the MCP server"
 _TOOL = {"name": "echo", "description": "Echo.", "inputSchema": {"type": "object", "properties": {}}}
 
 
-class McpServer:
-    """A server over https on a loopback address; `methods` lists what was asked of it."""
+class McpServer(Recorder):
+    """A server over https on a loopback address."""
 
     def __init__(self, authority: Authority, address: str) -> None:
-        self.methods: list[str] = []
-        outer = self
-
-        class Handler(_Handler):
-            server_of_test = outer
-
-        self.replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
-        self._server.daemon_threads = True
-        context = authority.server_context(address)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"https://{address}:{self._server.server_port}/sse"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.replies.put(None)
-        self._server.shutdown()
-        self._server.server_close()
+        self._replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        super().__init__(self._take, tls=authority, names=[address], address=address)
 
     @property
     def config(self) -> str:
         """The value of Claude Code's option `--mcp-config`."""
-        return json.dumps({"mcpServers": {"events": {"type": "sse", "url": self.url}}})
+        return json.dumps({"mcpServers": {"events": {"type": "sse", "url": f"{self.url}/sse"}}})
 
-    def result_of(self, call: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of a JSON-RPC call."""
-        match call["method"]:
-            case "initialize":
-                return {
-                    "protocolVersion": call["params"]["protocolVersion"],
-                    "capabilities": {"tools": {}},
-                    "serverInfo": {"name": "events", "version": "1"},
-                }
-            case "tools/list":
-                return {"tools": [_TOOL]}
-            case "tools/call":
-                return {"content": [{"type": "text", "text": RESULT}]}
-            case _:
-                return {}
+    @property
+    def methods(self) -> list[str]:
+        """The methods that have been called."""
+        return [request.json["method"] for request in self.requests if request.method == "POST"]
+
+    def close(self) -> None:
+        self._replies.put(None)
+        super().close()
+
+    def _take(self, request: Seen) -> Answer:
+        if request.method == "POST":
+            call = request.json
+            if "id" in call:
+                self._replies.put({"jsonrpc": "2.0", "id": call["id"], "result": _result_of(call)})
+            return Reply(202)
+        return Stream(self._events(), gated=False) if request.path == "/sse" else Reply(404)
+
+    def _events(self) -> Iterator[bytes]:
+        yield b"event: endpoint\ndata: /messages\n\n"
+        while (reply := self._replies.get()) is not None:
+            yield f"event: message\ndata: {json.dumps(reply)}\n\n".encode()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_of_test: McpServer
-
-    def do_GET(self) -> None:
-        if self.path != "/sse":
-            self._end(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        self.close_connection = True
-        with contextlib.suppress(OSError):
-            self._event("endpoint", "/messages")
-            while (reply := self.server_of_test.replies.get()) is not None:
-                self._event("message", json.dumps(reply))
-
-    def do_POST(self) -> None:
-        call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._end(202)
-        self.server_of_test.methods.append(call["method"])
-        if "id" in call:
-            result = self.server_of_test.result_of(call)
-            self.server_of_test.replies.put({"jsonrpc": "2.0", "id": call["id"], "result": result})
-
-    def _event(self, kind: str, data: str) -> None:
-        self.wfile.write(f"event: {kind}\ndata: {data}\n\n".encode())
-        self.wfile.flush()
-
-    def _end(self, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
+def _result_of(call: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a JSON-RPC call."""
+    match call["method"]:
+        case "initialize":
+            return {
+                "protocolVersion": call["params"]["protocolVersion"],
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "events", "version": "1"},
+            }
+        case "tools/list":
+            return {"tools": [_TOOL]}
+        case "tools/call":
+            return {"content": [{"type": "text", "text": RESULT}]}
+        case _:
+            return {}

@@ -37,6 +37,7 @@ class Recorder:
         tls: Authority | None = None,
         names: Sequence[str] = ("localhost", "127.0.0.1"),
         http2: bool = False,
+        address: str = "127.0.0.1",
     ) -> None:
         self.script = script
         self.requests: list[Seen] = []
@@ -52,7 +53,8 @@ class Recorder:
             alpn = ("h2", "http/1.1") if http2 else ("http/1.1",)
             self._context = tls.server_context(*names, alpn=alpn)
             self._context.sni_callback = self._note_sni
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener = socket.create_server((address, 0), backlog=1024)
+        self._address = address
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True, name=f"recorder-{self.port}").start()
 
@@ -65,7 +67,7 @@ class Recorder:
     @property
     def url(self) -> str:
         """Base URL with the address as a number: `http://127.0.0.1:PORT`, or `https://`."""
-        return f"{'http' if self._context is None else 'https'}://127.0.0.1:{self.port}"
+        return f"{'http' if self._context is None else 'https'}://{self._address}:{self.port}"
 
     @property
     def raw(self) -> bytes:
