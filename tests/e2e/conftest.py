@@ -1,6 +1,9 @@
 """Fixtures of the end-to-end tests."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,23 @@ from support.one_gateway import StartGateway, rules
 from support.presets import KEY, Setting, StartPreset
 from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.starters import StartEnvoy, StartMitmdump, StartRecorder
+from support.starters import StartEnvoy, StartMitmdump, StartRecorder, StartTerminal
+from support.terminal import Terminal
+
+
+@pytest.fixture
+def terminal() -> Iterator[StartTerminal]:
+    """Start a program in a terminal: `terminal(folder, command, env)`."""
+    if not shutil.which("tmux"):
+        pytest.skip("tmux is not installed")
+    with ExitStack() as opened:
+
+        def start(folder: Path, command: Sequence[str | Path], env: Mapping[str, str]) -> Terminal:
+            started = Terminal(folder, command, env)
+            opened.callback(started.close)
+            return started
+
+        yield start
 
 
 @pytest.fixture

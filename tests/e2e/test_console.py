@@ -1,36 +1,46 @@
 """mitmproxy's console in a real terminal: both views, the comment, a replay, `gateway.explain @focus`."""
 
+import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.answers import Stream, message_events
-from support.console import Console
-from support.constants import CK, ENV, GW, HEADERS
+from support.constants import CK, ENV, GATEWAY, GW, HEADERS
+from support.processes import START_S
 from support.rules import one_rule
-from support.starters import StartRecorder
+from support.starters import StartRecorder, StartTerminal
+from support.terminal import Terminal
 from support.wire import Wire
 
-pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")]
+pytestmark = pytest.mark.e2e
 
 EDITS = "body: {remove: [context_management, metadata]}\nmodels: {map: {claude-opus-*: gw-large}}"
 BODY = b'{"model":"claude-opus-4","context_management":{},"messages":[{"role":"user","content":"say \\u001b[31mred"}]}'
 
 
 @pytest.fixture
-def console(tmp_path: Path) -> Iterator[Callable[..., Console]]:
-    started: list[Console] = []
+def console(tmp_path: Path, terminal: StartTerminal) -> Callable[..., Terminal]:
+    """Start mitmproxy's console with the gateway."""
+    file = tmp_path / "rules.yaml"
+    command = [Path(sys.executable).with_name("mitmproxy"), "-p", "0", "-s", GATEWAY]
+    command += ["--set", f"confdir={tmp_path / 'confdir'}", "--set", f"gateway_rules={file}"]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", **ENV}
 
-    def start(*args: str, rules: str) -> Console:
-        started.append(Console(tmp_path, *args, rules=rules, env=ENV))
-        return started[-1]
+    def start(*args: str, rules: str) -> Terminal:
+        file.write_text(rules, encoding="utf-8")
+        file.chmod(0o600)  # or the gateway refuses it, where the umask lets others write
+        return terminal(tmp_path, [*command, *args], env)
 
-    yield start
-    for each in started:
-        each.close()
+    return start
+
+
+def port_of(console: Terminal) -> int:
+    """Return the port that the console shows when it listens."""
+    return int(console.wait_for(r"\[127\.0\.0\.1:(\d+)\]", START_S)[1])
 
 
 REPORT = (
@@ -42,7 +52,7 @@ REPORT = (
 )
 
 
-def run(terminal: Console, command: str) -> None:
+def run(terminal: Terminal, command: str) -> None:
     """Run a command of mitmproxy's."""
     terminal.type(":")
     terminal.wait_for(r"(?m)^:")
@@ -51,13 +61,13 @@ def run(terminal: Console, command: str) -> None:
 
 
 def test_a_call_is_read_replayed_and_explained(
-    recorder: StartRecorder, console: Callable[..., Console]
+    recorder: StartRecorder, console: Callable[..., Terminal]
 ) -> None:
     upstream = recorder(Stream(message_events("gw-large"), gated=False))
     terminal = console(
         "--mode", "reverse:https://api.anthropic.com", rules=one_rule(f"{upstream.url}/base", EDITS)
     )
-    with Wire(terminal.port) as client:
+    with Wire(port_of(terminal)) as client:
         client.request("POST", "/v1/messages?beta=true", HEADERS, BODY)
     terminal.wait_for("POST.*✅")
     terminal.press("Enter")
@@ -101,7 +111,7 @@ def test_a_call_is_read_replayed_and_explained(
     assert not any(secret in screen for secret in (CK, GW) for screen in shown)
 
 
-def test_a_start_that_is_refused_leaves_the_reason_on_the_screen(console: Callable[..., Console]) -> None:
+def test_a_start_that_is_refused_leaves_the_reason_on_the_screen(console: Callable[..., Terminal]) -> None:
     with pytest.raises(TimeoutError, match=re.escape("(exit status 1)")) as ended:
-        console(rules="rules: [{match: {host: h.test}, upsteam: https://h.test}]")
+        port_of(console(rules="rules: [{match: {host: h.test}, upsteam: https://h.test}]"))
     assert 'unknown key "upsteam"' in str(ended.value)

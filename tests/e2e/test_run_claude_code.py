@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from support.answers import claude_answers, insist_on_bearer, message_events
 from support.aws import event_stream
 from support.launcher import KEY, Command, environment_form
 from support.recorder import Recorder
-from support.starters import StartRecorder
-from support.terminal import Terminal
+from support.starters import StartRecorder, StartTerminal
 
 pytestmark = pytest.mark.e2e
 
@@ -101,23 +99,8 @@ def test_model_discovery_of_claude_code_is_answered_here(
     assert "claude-mine-2" in kept
 
 
-@pytest.fixture
-def terminal(command: Command) -> Iterator[Callable[..., Terminal]]:
-    """Start `mitm-gateway ARGS` in a terminal."""
-    started: list[Terminal] = []
-
-    def start(*args: str | Path, env: dict[str, str] | None = None) -> Terminal:
-        environment = {**command.environment(env), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-        started.append(Terminal(command.argv(*args), environment, command.home))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
-
-
 def test_interactive_claude_code(
-    recorder: StartRecorder, command: Command, claude: Path, terminal: Callable[..., Terminal]
+    recorder: StartRecorder, command: Command, claude: Path, terminal: StartTerminal
 ) -> None:
     upstream = recorder(insist_on_bearer(KEY, claude_answers))
     # The questions of a first start, answered beforehand.
@@ -129,15 +112,16 @@ def test_interactive_claude_code(
         },
     }
     (command.home / ".claude.json").write_text(json.dumps(state))
-    screen = terminal("run", "--", claude, env=environment_form(upstream))
+    env = command.environment(environment_form(upstream))
+    screen = terminal(command.home, command.argv("run", "--", claude), env)
     screen.wait_for(r"❯|>\s")
     screen.type("say hello")
     screen.wait_for(r"say\s+hello")
-    screen.type("\r")
+    screen.press("Enter")
     screen.wait_for(r"hello\s+there")
     assert upstream.wait_for_request("/v1/messages").json["stream"] is True
     screen.type("/exit")
     screen.wait_for(r"/exit")
-    screen.type("\r")
-    assert screen.exit_status() == 0
-    assert "client connect" not in screen.shown, "the gateway's log is not for the client's screen"
+    screen.press("Enter")
+    assert screen.wait_for_exit() == 0
+    assert not any("client connect" in shown for shown in screen.seen), "the gateway's log is in a file"

@@ -9,9 +9,11 @@ from support.envoy import Envoy
 from support.processes import Mitmdump
 from support.recorder import Recorder
 from support.stage import Stage
+from support.terminal import Terminal
 
 StartRecorder = Callable[..., Recorder]  # takes the arguments of Recorder
 StartMitmdump = Callable[..., Mitmdump]  # those of Mitmdump after the folder
+StartTerminal = Callable[..., Terminal]  # those of Terminal
 StartStage = Callable[..., Stage]  # those of Stage after the folder and the authority
 
 

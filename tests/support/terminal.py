@@ -1,62 +1,72 @@
-"""A program in a pseudo-terminal, as a user starts it."""
+"""A program in a terminal, as a user starts it: tmux presses its keys and reads its screen."""
 
-import contextlib
-import os
-import pty
 import re
-import select
-import signal
-import time
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_WAIT_S = 30.0
+from support.waiting import wait_until
+
+WAIT_S = 30.0
+_COLUMNS, _ROWS = 160, 60
+# Keeps the screen after the end; tmux itself now and then misses the end of a program, and its status.
+_KEEP_SCREEN = '"$@"; echo $? >"$TEST_STATUS"; exec cat'
 
 
 class Terminal:
-    """A program in a pseudo-terminal, and the text that it has shown."""
+    """A program in a folder, and its screen, which stays when the program ends; `seen` has each reading of it."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str], folder: Path) -> None:
-        self.shown = ""
-        self.pid, self._file = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.execve(argv[0], argv, environment)
+    def __init__(self, folder: Path, command: Sequence[str | Path], env: Mapping[str, str]) -> None:
+        self.seen: list[str] = []
+        self._socket, self._status = folder / "tmux", folder / "status"
+        environment = {**env, "TEST_STATUS": str(self._status)}
+        self._ask(
+            "-f", "/dev/null", "new-session", "-d", "-c", str(folder), "-x", str(_COLUMNS), "-y", str(_ROWS),
+            "env", "-i", "TERM=screen-256color", *(f"{name}={value}" for name, value in environment.items()),
+            "sh", "-c", _KEEP_SCREEN, "sh", *map(str, command),
+        )  # fmt: skip
 
-    def wait_for(self, pattern: str) -> None:
-        """Return when the screen has shown a regular expression."""
-        for _ in self._read():
-            if re.search(pattern, self._plain()):
-                return
-        raise TimeoutError(f"no {pattern!r} on the screen:\n{self._plain()[-3000:]}")
+    def screen(self) -> str:
+        """Return the current screen."""
+        shown = self._ask("capture-pane", "-p")
+        self.seen.append(shown)
+        return shown
+
+    def press(self, *keys: str) -> None:
+        """Press keys, named as tmux names them."""
+        self._ask("send-keys", *keys)
 
     def type(self, text: str) -> None:
-        os.write(self._file, text.encode())
+        """Type a text."""
+        self._ask("send-keys", "-l", text)
 
-    def exit_status(self) -> int:
-        """Return the exit status of a program that ends by itself, reading its output meanwhile."""
-        for _ in self._read():
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-        raise TimeoutError(f"the program has not ended:\n{self._plain()[-3000:]}")
+    def wait_for(self, pattern: str, timeout: float = WAIT_S) -> re.Match[str]:
+        """The first match of a regular expression on the screen."""
+        return wait_until(
+            lambda: re.search(pattern, self.screen()),
+            lambda: f"no {pattern!r} (exit status {self._exit_status()}) in:\n{self.screen()}",
+            timeout,
+            lambda: self._exit_status() is not None,
+        )
+
+    def wait_for_exit(self) -> int:
+        """Return the exit status when the program has ended, and read its last screen."""
+        wait_until(lambda: self._exit_status() is not None, self.screen, WAIT_S)
+        self.screen()
+        status = self._exit_status()
+        assert status is not None
+        return status
 
     def close(self) -> None:
         """End it in any case."""
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._file)
+        subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False, capture_output=True)
 
-    def _read(self) -> Iterator[None]:
-        """Read what the program shows, and yield after each piece."""
-        deadline = time.monotonic() + _WAIT_S
-        while time.monotonic() < deadline:
-            yield
-            if select.select([self._file], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):
-                    self.shown += os.read(self._file, 65536).decode(errors="replace")
+    def _exit_status(self) -> int | None:
+        text = self._status.read_text().strip() if self._status.exists() else ""
+        return int(text) if text else None
 
-    def _plain(self) -> str:
-        """Return the shown text without colours, with cursor moves as blanks."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", self.shown).replace("\r", "\n")
+    def _ask(self, *command: str) -> str:
+        return subprocess.run(
+            ["tmux", "-u", "-S", self._socket, *command],
+            capture_output=True, encoding="utf-8", check=True, timeout=WAIT_S,
+        ).stdout  # fmt: skip
