@@ -85,7 +85,7 @@ def test_a_view_is_chosen_by_the_beginning_of_a_body(monkeypatch: pytest.MonkeyP
     graphql: Any = vars(contentviews)["graphql"]
     judged: list[int] = []
 
-    def render_priority(view: Any, data: bytes, metadata: Any) -> float:
+    def render_priority(self: Any, data: bytes, metadata: Any) -> float:
         judged.append(len(data))
         return 0
 

@@ -90,13 +90,22 @@ class Patches:
         return patch in self._undo
 
     def set(self, owner: Any, name: str, value: object) -> None:
-        """Replace an attribute; undoing deletes one that only the class had before."""
+        """Replace an attribute; undoing deletes one that only the class had before.
+
+        Raises Unexpected if a function has other parameters than the one that it replaces.
+        """
+        if inspect.isroutine(value):
+            expect(getattr(owner, name), *inspect.signature(value).parameters)
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
         if before is _ABSENT:
             self._current.append(lambda: delattr(owner, name))
         else:
             self._current.append(lambda: setattr(owner, name, before))
+
+    def wrap(self, owner: Any, name: str, wrapped: Callable[[Any], object]) -> None:
+        """Replace a function by what `wrapped` makes of it."""
+        self.set(owner, name, wrapped(getattr(owner, name)))
 
     def on_undo(self, action: Callable[[], None]) -> None:
         """Call `action` when the patch that is being applied is undone."""

@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http._events import RequestData, ResponseData
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.tunnel import TunnelLayer
 
-from ..patch import LayerSteps, Patches, expect
+from ..patch import LayerSteps, Patches
 
 # Bytes that wait for a receiver before its sender is held back; with half of them left it goes on.
 _FULL_BYTES = 512 << 10
@@ -40,8 +40,6 @@ def hold_back(patches: Patches) -> None:
     belongs to one stream, and is not read meanwhile.
     """
     create, acknowledge = BufferedH2Connection.__init__, BufferedH2Connection.acknowledge_received_data
-    expect(create, "self", "config")
-    expect(acknowledge, "self", "acknowledged_size", "stream_id")
 
     def init(self: Any, config: Any) -> None:
         create(self, config)
@@ -58,10 +56,8 @@ def hold_back(patches: Patches) -> None:
     patches.set(BufferedH2Connection, "__init__", init)
     patches.set(BufferedH2Connection, "acknowledge_received_data", acknowledge_received_data)
     for owner, kind in ((_http2.Http2Server, ResponseData), (_http2.Http2Client, RequestData)):
-        expect(owner._handle_event, "self", "event")
         patches.set(owner, "_handle_event", _with_http2(owner._handle_event, kind))
-    expect(_http1.Http1Connection._handle_event, "self", "event")
-    patches.set(_http1.Http1Connection, "_handle_event", _with_http1(_http1.Http1Connection._handle_event))
+    patches.wrap(_http1.Http1Connection, "_handle_event", _with_http1)
     _pause_connections(patches)
 
 
@@ -210,8 +206,6 @@ def _pause_connections(patches: Patches) -> None:
     handler = server.ConnectionHandler
     serve: Any = handler.handle_connection
     drain: Any = handler.drain_writers
-    expect(serve, "self", "connection")
-    expect(drain, "self")
 
     async def handle_connection(self: Any, connection: Any) -> None:
         writer = self.transports[connection].writer

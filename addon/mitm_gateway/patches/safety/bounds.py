@@ -7,13 +7,12 @@ from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._events import RequestData, RequestTrailers
 
 from ...exchange.steps import NO_TRAILERS, too_large
-from ..patch import Patches, expect
+from ..patch import Patches
 
 
 def limit_bodies(patches: Patches) -> None:
     """Refuse a body over the limit as soon as it exceeds it, and discard the rest."""
     original = HttpStream.state_consume_request_body
-    expect(original, "self", "event")
     body_limit, refuse = patches.gateway.body_limit, patches.gateway.refuse
 
     def state_consume_request_body(self: Any, event: Any) -> Iterable[Any]:

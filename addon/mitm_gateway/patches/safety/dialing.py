@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
-from ..patch import LayerSteps, Patches, Unexpected, expect
+from ..patch import LayerSteps, Patches, Unexpected
 from .error_pages import OWN_FAULT, json_page
 from .framing import fail
 
@@ -26,7 +26,6 @@ def open_connections(patches: Patches) -> None:
     """Let the gateway open each TCP connection, and end a request whose proxy asks for a login."""
     handler, gateway = server.ConnectionHandler, patches.gateway
     opened = handler.open_connection
-    expect(opened, "self", "command")
     if vars(server)["asyncio"] is not asyncio or "open_connection" not in opened.__code__.co_names:
         raise Unexpected("ConnectionHandler.open_connection")
 
@@ -51,7 +50,6 @@ def dial_tunnels_first(patches: Patches) -> None:
     """Open the connection of an undecrypted tunnel before the CONNECT is answered, and answer 502 if that fails."""
     answer: Callable[[Any], LayerSteps] = HttpStream.handle_connect_regular
     gateway = patches.gateway
-    expect(answer, "self")
 
     def handle_connect_regular(self: Any) -> LayerSteps:
         if self.flow.response or not gateway.dials_first(self.flow):
@@ -79,7 +77,6 @@ class _Asyncio(ModuleType):
 
 def _end_at_407(patches: Patches) -> None:
     read, explain = Http1Client.read_headers, patches.gateway.asks_for_login
-    expect(read, "self", "event")
 
     def read_headers(self: Any, event: Any) -> Iterable[Any]:
         for command in read(self, event):

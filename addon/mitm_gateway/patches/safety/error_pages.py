@@ -8,7 +8,7 @@ from mitmproxy.proxy.layers.http import _http1, _http2, _http3
 
 from ...llm.errors import error_body
 from ...wire.refusal import Refusal
-from ..patch import Patches, expect
+from ..patch import Patches
 
 # Begins the texts of the gateway's own faults, which quote no peer.
 OWN_FAULT = "mitm-gateway: "
@@ -42,10 +42,8 @@ _CAUSES = (
 
 def json_pages(patches: Patches) -> None:
     """Replace the HTML pages of every HTTP version; some of them quote the peer."""
-    expect(_http1.make_error_response, "status_code", "message")
     patches.set(_http1, "make_error_response", _json_response)
     for version in (_http2, _http3):
-        expect(vars(version)["format_error"], "status_code", "message")
         patches.set(version, "format_error", json_page)
 
 

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers.http import _http1, _http2, _http3
 from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
 from ...exchange.guard import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
-from ..patch import LayerSteps, Patches, Unexpected, expect
+from ..patch import LayerSteps, Patches, Unexpected
 from .framing import fail
 from .trim import trim
 
@@ -49,7 +49,6 @@ def bound_http1(patches: Patches) -> None:
     """End a connection whose peer sends an endless head, chunk head or trailer section, or too far ahead."""
     connection, server, client = _http1.Http1Connection, _http1.Http1Server, _http1.Http1Client
     handle = connection._handle_event
-    expect(handle, "self", "event")
     if not hasattr(ReceiveBuffer(), "_multiple_lines_search"):
         raise Unexpected("h11's ReceiveBuffer")
     if not {"read_headers", "read_body", "wait", "done"} <= {*dir(server), *dir(client)}:
@@ -67,11 +66,9 @@ def bound_http1(patches: Patches) -> None:
 
     patches.set(connection, "_handle_event", handle_event)
     for owner in (server, client):
-        patches.set(owner, "read_headers", _bounded(owner.read_headers))
+        patches.wrap(owner, "read_headers", _bounded)
     for name in ("read_request_head", "read_response_head"):
-        read = vars(http1)[name]
-        expect(read, "lines")
-        patches.set(http1, name, _of_known_version(read))
+        patches.wrap(http1, name, _of_known_version)
 
 
 def _of_known_version(read: Callable[[list[bytes]], Message]) -> Callable[[list[bytes]], Message]:
@@ -95,8 +92,6 @@ def _check_status(status: int) -> None:
 
 
 def _bounded(read_headers: Any) -> Any:
-    expect(read_headers, "self", "event")
-
     def read_bounded_headers(self: Any, event: Any) -> LayerSteps:
         if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
             # mitmproxy would log the unfinished head, which may contain a key.
@@ -186,8 +181,6 @@ def check_http2(patches: Patches) -> None:
     """Answer malformed requests, and those with a large head."""
     server = _http2.Http2Server
     create, handle = server.__init__, server.handle_h2_event
-    expect(create, "self", "context")
-    expect(handle, "self", "event")
 
     def init(self: Any, context: Any) -> None:
         create(self, context)
@@ -206,12 +199,10 @@ def check_http2(patches: Patches) -> None:
 
     patches.set(server, "__init__", init)
     patches.set(server, "handle_h2_event", handle_h2_event)
-    patches.set(_http2, "parse_h2_response_headers", _with_status(_http2.parse_h2_response_headers))
+    patches.wrap(_http2, "parse_h2_response_headers", _with_status)
 
 
 def _with_status(parse: Callable[[Any], tuple[int, Headers]]) -> Callable[[Any], tuple[int, Headers]]:
-    expect(parse, "h2_headers")
-
     def parse_with_status(h2_headers: Any) -> tuple[int, Headers]:
         status, headers = parse(h2_headers)
         _check_status(status)
@@ -223,7 +214,6 @@ def _with_status(parse: Callable[[Any], tuple[int, Headers]]) -> Callable[[Any],
 def check_http3(patches: Patches) -> None:
     """Answer malformed requests and those with a large head; end a connection that buffers an endless head."""
     handle = LayeredH3Connection.handle_stream_event
-    expect(handle, "self", "event")
 
     def handle_stream_event(self: Any, event: Any) -> list[Any]:
         found = handle(self, event)
@@ -244,15 +234,13 @@ def check_http3(patches: Patches) -> None:
         return found
 
     patches.set(LayeredH3Connection, "handle_stream_event", handle_stream_event)
-    parse = vars(_http3)["parse_h2_response_headers"]
-    patches.set(_http3, "parse_h2_response_headers", _with_status(parse))
+    patches.wrap(_http3, "parse_h2_response_headers", _with_status)
 
 
 def encode_linearly(patches: Patches) -> None:
     """Encode long header values as one string of bits; hpack shifts an ever longer number for each byte."""
     coder = HuffmanEncoder
     encode = coder.encode
-    expect(encode, "self", "bytes_to_encode")
 
     def encode_long(self: Any, bytes_to_encode: bytes) -> bytes:
         if len(bytes_to_encode) <= _SHORT_BYTES:
@@ -276,7 +264,6 @@ def bound_client_hello(patches: Patches) -> None:
     """Close a connection whose ClientHello is larger than any client sends."""
     layer = tls.ClientTLSLayer
     receive = layer.receive_handshake_data
-    expect(receive, "self", "data")
 
     def receive_handshake_data(self: Any, data: bytes) -> Generator[Any, Any, tuple[bool, str | None]]:
         is_done, error = yield from receive(self, data)

@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
-from ..patch import LayerSteps, Patches, expect
+from ..patch import LayerSteps, Patches
 from .trim import trim
 
 # Peers may allow frames of 16 MiB, and mitmproxy copies the rest of a frame for each byte that a peer allows.
@@ -24,18 +24,9 @@ _SEPARATE_FRAMES = 64
 
 def bound_http2(patches: Patches) -> None:
     """Send frames of the usual size when there is room for them, and forget the unread ones when the peer leaves."""
-    expect(BufferedH2Connection.send_data, "self", "stream_id", "data", "end_stream", "pad_length")
-    expect(_http2.Http2Connection.close_connection, "self", "msg")
-    expect(BufferedH2Connection._receive_settings_frame, "self", "frame")
-    patches.set(
-        BufferedH2Connection,
-        "_receive_settings_frame",
-        _of_usual_size(BufferedH2Connection._receive_settings_frame),
-    )
-    patches.set(BufferedH2Connection, "send_data", _waiting(BufferedH2Connection.send_data))
-    patches.set(
-        _http2.Http2Connection, "close_connection", _forgetting(_http2.Http2Connection.close_connection)
-    )
+    patches.wrap(BufferedH2Connection, "_receive_settings_frame", _of_usual_size)
+    patches.wrap(BufferedH2Connection, "send_data", _waiting)
+    patches.wrap(_http2.Http2Connection, "close_connection", _forgetting)
 
 
 def _of_usual_size(receive: Any) -> Any:
@@ -90,8 +81,6 @@ def keep_begun_streams(patches: Patches) -> None:
     like one that the client has cancelled.
     """
     receive, handle = BufferedH2Connection._receive_goaway_frame, _http2.Http2Client.handle_h2_event
-    expect(receive, "self", "frame")
-    expect(handle, "self", "event")
 
     def receive_goaway_frame(self: Any, frame: Any) -> Any:
         state, unsent = self.state_machine.state, bytes(self._data_to_send)

@@ -11,7 +11,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 from mitmproxy.proxy.layers.http._http3 import Http3Client
 
-from ..patch import Gateway, LayerSteps, Patches, expect
+from ..patch import Gateway, LayerSteps, Patches
 
 Outgoing = Callable[[Request], Request | None]
 _WITHHELD = "the gateway withheld the request; see the proxy's log"
@@ -20,10 +20,8 @@ _WITHHELD = "the gateway withheld the request; see the proxy's log"
 def write_secrets(patches: Patches) -> None:
     """Write the secrets into a request's head while it is assembled; its flow contains masked values only."""
     outgoing = patches.gateway.outgoing
-    expect(Http1Client.send, "self", "event")
     patches.set(Http1Client, "send", _sending_over_http1(Http1Client.send, patches.gateway))
     for client in (Http2Client, Http3Client):
-        expect(client._handle_event, "self", "event")
         patches.set(client, "_handle_event", _sending_over_streams(client._handle_event, outgoing))
 
 

@@ -7,7 +7,7 @@ from mitmproxy.addons.dumper import Dumper
 from mitmproxy.utils import strutils
 
 from ...text.printable import visible
-from ..patch import Patches, expect
+from ..patch import Patches
 
 # What mitmproxy itself puts into a line: colours.
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*+m)")
@@ -19,8 +19,6 @@ def print_safely(patches: Patches) -> None:
     mitmproxy replaces C0 controls only, and none where it prints the end of a WebSocket or the path of a message.
     """
     escape, echo = strutils.escape_control_characters, Dumper.echo
-    expect(echo, "self", "text", "ident", "style")
-    expect(escape, "text", "keep_spacing")
 
     def escape_control_characters(text: str, keep_spacing: bool = True) -> str:
         escaped = escape(text, keep_spacing)

@@ -9,7 +9,7 @@ from mitmproxy.proxy import commands, events, server
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
-from ..patch import LayerSteps, Patches, expect
+from ..patch import LayerSteps, Patches
 
 # A ping takes 13 µs, a request that is reset at once half a millisecond.
 _FRAMES_A_TURN = 16
@@ -28,7 +28,6 @@ def divide_requests(patches: Patches) -> None:
     mitmproxy handles all that it has received and that need no upstream in one go: three thousand in 64 KB.
     """
     read: Callable[[Any, Any], LayerSteps] = Http1Server.read_headers
-    expect(read, "self", "event")
 
     def read_headers(self: Any, event: Any) -> LayerSteps:
         # At the end of a request, mitmproxy calls this for what it has received after that.
@@ -67,9 +66,7 @@ def divide_frames(patches: Patches) -> None:
     mitmproxy handles all that it has received in one go: twenty thousand frames in a quarter of a megabyte.
     """
     drain: Any = server.ConnectionHandler.drain_writers
-    expect(drain, "self")
     for owner, begin in ((Http2Server, _PREFACE_BYTES), (Http2Client, 0)):
-        expect(owner._handle_event, "self", "event")
         patches.set(owner, "_handle_event", _in_turns(owner._handle_event, begin))
 
     async def drain_writers(self: Any) -> None:

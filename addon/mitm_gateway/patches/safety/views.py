@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import mitmproxy_rs
@@ -9,7 +10,7 @@ from mitmproxy import contentviews
 from mitmproxy.net import encoding
 
 from ...wire import content_encoding
-from ..patch import Patches, Unexpected, expect
+from ..patch import Patches, Unexpected
 
 # The default of `gateway_body_limit`.
 MAX_UNPACKED_BYTES = 64 << 20
@@ -38,16 +39,11 @@ def bound_views(patches: Patches) -> None:
     patches.set(encoding, "custom_decode", coders | bounded)
     owner: Any = contentviews
     if hasattr(owner, "prettify_message"):
-        expect(owner.prettify_message, "message", "flow", "view_name", "registry")
-        patches.set(
-            owner, "prettify_message", _prettifying_a_beginning(owner.prettify_message, owner.registry)
-        )
-        graphql = type(owner.graphql)
-        patches.set(graphql, "render_priority", _unfit_for_deep_json(graphql.render_priority))
-        colours: Any = vars(mitmproxy_rs)["syntax_highlight"]
-        patches.set(colours, "highlight", _in_pieces(colours.highlight))
+        patches.wrap(owner, "prettify_message", _prettifying_a_beginning)
+        patches.wrap(type(owner.graphql), "render_priority", _unfit_for_deep_json)
+        patches.wrap(vars(mitmproxy_rs)["syntax_highlight"], "highlight", _in_pieces)
     else:
-        patches.set(owner, "get_content_view", _showing_a_beginning(owner.get_content_view))
+        patches.wrap(owner, "get_content_view", _showing_a_beginning)
 
 
 def _bounded(name: str, decode: Decode) -> Decode:
@@ -75,7 +71,9 @@ def _with_rest(text: str, left: int) -> str:
 # ---- mitmproxy 12 ----
 
 
-def _prettifying_a_beginning(prettify: Callable[..., Any], views: Any) -> Callable[..., Any]:
+def _prettifying_a_beginning(prettify: Callable[..., Any]) -> Callable[..., Any]:
+    views: Any = vars(contentviews)["registry"]
+
     def prettify_message(message: Any, flow: Any, view_name: str = "auto", registry: Any = views) -> Any:
         return prettify(message, flow, view_name, _Choice(registry))
 
@@ -114,9 +112,9 @@ class _Beginning:
 
 
 def _unfit_for_deep_json(priority: Callable[..., float]) -> Callable[..., float]:
-    def render_priority(view: Any, data: bytes, metadata: Any) -> float:
+    def render_priority(self: Any, data: bytes, metadata: Any) -> float:
         try:
-            return priority(view, data, metadata)
+            return priority(self, data, metadata)
         except RecursionError:  # which mitmproxy logs as an error of its own
             return 0
 
@@ -144,6 +142,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _showing_a_beginning(show: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(show)
     def get_content_view(viewmode: Any, data: bytes, **metadata: Any) -> Any:
         shown = data[:MAX_SHOWN_BYTES]
         if _is_bounded(_chosen(viewmode, shown, metadata)):

@@ -9,7 +9,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.websocket import WebsocketConnection, WebsocketLayer
 from wsproto.events import CloseConnection, Message
 
-from ..patch import LayerSteps, Patches, expect
+from ..patch import LayerSteps, Patches
 
 # The default of `gateway_body_limit`: Codex sends whole conversations in one message.
 MAX_MESSAGE_BYTES = 64 << 20
@@ -28,13 +28,9 @@ def bound_websockets(patches: Patches) -> None:
     mitmproxy reads everything that has arrived in one go, ten thousand pings among it, and adds each piece of a message
     to a copy of all before it.
     """
-    layer, connection = WebsocketLayer, WebsocketConnection
-    relay = layer.relay_messages
-    expect(relay, "self", "event")
-    expect(connection.events, "self")
-    patches.set(connection, "events", _bounded(connection.events))
-    patches.set(layer, "relay_messages", _in_turns(relay))
-    patches.set(layer, "done", lambda self, event: ())
+    patches.wrap(WebsocketConnection, "events", _bounded)
+    patches.wrap(WebsocketLayer, "relay_messages", _in_turns)
+    patches.set(WebsocketLayer, "done", lambda self, _: ())
 
 
 def _in_turns(relay: Any) -> Any:

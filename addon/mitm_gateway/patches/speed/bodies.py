@@ -11,7 +11,7 @@ from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._events import RequestData
 from mitmproxy.proxy.utils import ReceiveBuffer
 
-from ..patch import Patches, Unexpected, expect
+from ..patch import Patches, Unexpected
 
 # From here on the pieces of several bodies that arrive at once would break up the memory between them.
 LARGE_BYTES = 1 << 20
@@ -22,7 +22,6 @@ MOST_BYTES = 64 << 20
 def whole_bodies(patches: Patches) -> None:
     """Receive a large body of known length into one block; mitmproxy joins its pieces at the end, in a second one."""
     consume = HttpStream.state_consume_request_body
-    expect(consume, "self", "event")
     parts = {name for name in vars(ReceiveBuffer) if callable(getattr(ReceiveBuffer, name))}
     if not parts <= {name for name in dir(Block) if callable(getattr(Block, name))}:
         raise Unexpected("utils.ReceiveBuffer")

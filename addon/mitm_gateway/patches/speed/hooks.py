@@ -7,6 +7,7 @@ returns None is complete when it returns; one that returns an awaitable is await
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections import deque
@@ -45,7 +46,7 @@ from mitmproxy.proxy.layers.http._hooks import (
 )
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
-from ..patch import Patches, expect
+from ..patch import Patches
 from .layers import LayerCommands, plain_handling
 
 # Faults of addons are logged under mitmproxy's own logger, as without the patch.
@@ -126,13 +127,10 @@ class Dispatch:
     def install(self, patches: Patches) -> None:
         """Replace mitmproxy's dispatch, and put a Shortcut before each connection's layers."""
         manager, legacy = self._manager, ctx.master._legacy_log_events
-        expect(manager.trigger_event, "event")
-        expect(manager.handle_lifecycle, "event")
         serve = server.ConnectionHandler.handle_client
-        expect(serve, "self")
         emit = legacy.emit
         for name in ("register", "remove", "clear", "trigger", "invoke_addon_sync"):
-            patches.set(manager, name, self.forgetting(getattr(manager, name)))
+            patches.wrap(manager, name, self.forgetting)
         patches.set(manager, "trigger_event", self.trigger_event)
         patches.set(manager, "handle_lifecycle", self.handle_lifecycle)
         # The bridge for old scripts passes each log record to all addons, even if none has the hook.
@@ -160,6 +158,7 @@ class Dispatch:
     def forgetting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, extended to discard the tables: it may add or remove addons."""
 
+        @functools.wraps(function)
         def forgetting(*args: Any, **named: Any) -> Any:
             try:
                 return function(*args, **named)

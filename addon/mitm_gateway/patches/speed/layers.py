@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 
-from ..patch import Patches, Unexpected, expect
+from ..patch import Patches, Unexpected
 
 LayerCommands = Iterable[commands.Command]
 Handle = Callable[[Any, events.Event], LayerCommands]
@@ -34,12 +34,9 @@ _KINDS = {
 
 def plain_layers(patches: Patches) -> None:
     """Handle events without debug output, and all layers of a connection's requests in one loop."""
-    handle, pass_down = layer.Layer.handle_event, HttpLayer.event_to_child
-    expect(handle, "self", "event")
-    expect(pass_down, "self", "child", "event")
-    if {name for name in pass_down.__code__.co_names if name[0].isupper()} != _KINDS:
+    if {name for name in HttpLayer.event_to_child.__code__.co_names if name[0].isupper()} != _KINDS:
         raise Unexpected("HttpLayer.event_to_child")
-    patches.set(layer.Layer, "handle_event", plain_handling(handle))
+    patches.wrap(layer.Layer, "handle_event", plain_handling)
     patches.set(HttpLayer, "event_to_child", _event_to_child)
 
 

@@ -14,22 +14,21 @@ from mitmproxy import hooks, http
 from mitmproxy.coretypes import multidict
 
 from ...text.short_cache import remember_short
-from ..patch import Patches, Unexpected, expect
+from ..patch import Patches, Unexpected
 
 
 def plain_headers(patches: Patches) -> None:
     """Look a header up in one loop."""
     headers = http.Headers
-    expect(headers.get_all, "self", "name")
     if headers.__getitem__ is not multidict._MultiDict.__getitem__ or "get" in vars(headers):
         raise Unexpected("http.Headers")
 
     make = headers.__init__
 
-    def init(self: Any, fields: Any = (), **more: Any) -> None:
+    def init(self: Any, fields: Any = (), **headers: Any) -> None:
         pairs = [(name, value) for name, value in fields]
-        if more or not set(map(type, chain.from_iterable(pairs))) <= {bytes}:
-            make(self, pairs, **more)
+        if headers or not set(map(type, chain.from_iterable(pairs))) <= {bytes}:
+            make(self, pairs, **headers)
         else:
             self.fields = tuple(pairs)
 
@@ -63,9 +62,7 @@ def _lowered(name: str | bytes) -> bytes:
 
 def plain_checks(patches: Patches) -> None:
     """Check a message's field types, and list a hook's arguments, without inspecting the class each time."""
-    check, args = http.MessageData.__post_init__, hooks.Hook.args
-    expect(check, "self")
-    expect(args, "self")
+    check = http.MessageData.__post_init__
     accepted: set[tuple[type, ...]] = set()
 
     def post_init(self: Any) -> None:

@@ -17,7 +17,7 @@ from mitmproxy.proxy import events, server
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
-from ..patch import Patches, Unexpected, expect
+from ..patch import Patches, Unexpected
 from ..safety.framing import divided
 from ..safety.heads import has_unfinished_head
 from ..safety.turns import has_waiting_data
@@ -36,9 +36,6 @@ def direct_reads(patches: Patches) -> None:
     """Pass received data to the layers at once, without a buffer and a waiting task."""
     handler = server.ConnectionHandler
     begin, original, take = handler.handle_client, handler.handle_connection, handler.server_event
-    expect(begin, "self")
-    expect(original, "self", "connection")
-    expect(take, "self", "event")
     reader = asyncio.StreamReader()
     reader._buffer, asyncio.StreamReaderProtocol(reader)._paused  # type: ignore[attr-defined]
     turns, last_turns = TurnQueue(patches.gateway.has_streams), TurnQueue(lambda: False)
@@ -210,7 +207,6 @@ def plain_bodies(patches: Patches) -> None:
     """Forward the pieces of a body of known length without copying them, and whole chunks without h11's buffer."""
     connection = _http1.Http1Connection
     original = connection._handle_event
-    expect(original, "self", "event")
     if list(vars(ContentLengthReader(1))) != ["_length", "_remaining"]:
         raise Unexpected("h11's ContentLengthReader")
     if set(vars(ChunkedReader())) != {"_bytes_in_chunk", "_bytes_to_discard", "_reading_trailer"}:
@@ -237,8 +233,6 @@ def join_writes(patches: Patches) -> None:
     """
     handler = server.ConnectionHandler
     serve, take = handler.handle_connection, handler.server_event
-    expect(serve, "self", "connection")
-    expect(take, "self", "event")
     corks: weakref.WeakSet[Cork] = weakref.WeakSet()
     holding: list[Cork] = []
 
