@@ -221,7 +221,7 @@ def test_51_no_copy_of_a_request_that_waits_holds_a_key(shared_web: Stage, tmp_p
     copies.append(web.post(f"/flows/{copies[0]}/duplicate").text)
     assert web.set_option("save_stream_file", None).status_code == 200
     assert [words for words, result in done.items() if "error" in result] == []
-    # mitmproxy replays no request under way; its copy is a request of its own, which the upstream gets with the key.
+    # mitmproxy replays no request under way; its copy is a new request, which the upstream gets with the key.
     web.command("replay.client", waiting)
     assert stage.gw.wait_for_request(count=seen + 2).values("authorization") == [f"Bearer {GW}"]
     assert {each.name for each in tmp_path.iterdir()} >= {

@@ -1,4 +1,4 @@
-"""Hooks of the addon that a test calls itself, with flows of its own."""
+"""Hooks of the addon, called by a test with its own flows."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace

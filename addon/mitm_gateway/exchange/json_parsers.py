@@ -9,7 +9,7 @@ from typing import Any
 
 # One parser is kept for all bodies up to this size.
 SMALL_BYTES = 1 << 18
-# A parser is dropped after so many bodies in a row that have less than an eighth of its size.
+# A parser is dropped after this many bodies in a row that have less than an eighth of its size.
 MAX_IDLE = 100
 
 

@@ -34,7 +34,7 @@ class Hold(HttpEvent):
 
 
 def hold_back(patches: Patches) -> None:
-    """Hold back whoever sends faster than an HTTP/2 peer reads, on that stream alone.
+    """Hold back a sender that is faster than its HTTP/2 peer reads, on that stream alone.
 
     An HTTP/2 sender is held back by its window: what it has sent is acknowledged later. A connection over HTTP/1
     belongs to one stream, and is not read meanwhile.
@@ -135,7 +135,7 @@ def _hold_window(layer: Any, hold: Hold) -> LayerSteps:
 
 
 class Reading:
-    """The reading of a connection, which pauses while it is held back, whoever else would resume it."""
+    """The reading of a connection: paused while it is held back, even if other code resumes it."""
 
     def __init__(self, transport: Any, slots: asyncio.Semaphore | None) -> None:
         self.is_held = False

@@ -86,7 +86,7 @@ def _of_known_version(read: Callable[[list[bytes]], Message]) -> Callable[[list[
 
 
 def _check_status(status: int) -> None:
-    """Raise ValueError for a status that is none; mitmproxy forwards any number."""
+    """Raise ValueError for a number that is no HTTP status; mitmproxy forwards any number."""
     if not 100 <= status <= 999:
         raise ValueError("not an HTTP status")
 

@@ -83,7 +83,7 @@ def has_waiting_data(connection: Any) -> bool:
 
 
 class _Frames:
-    """Received data, divided after every so many frames."""
+    """Received data, divided into the frames of one turn each."""
 
     def __init__(self, begin: int) -> None:
         self.waiting: deque[events.ConnectionEvent] = deque()

@@ -115,7 +115,7 @@ def _unfit_for_deep_json(priority: Callable[..., float]) -> Callable[..., float]
     def render_priority(self: Any, data: bytes, metadata: Any) -> float:
         try:
             return priority(self, data, metadata)
-        except RecursionError:  # which mitmproxy logs as an error of its own
+        except RecursionError:  # which mitmproxy would log as an error
             return 0
 
     return render_priority

@@ -18,7 +18,7 @@ _TOO_BIG = 1009  # RFC 6455, 7.4.1
 _PIECE_BYTES = 512
 # After this many frames the others have their turn; each takes up to 0.2 ms.
 _FRAMES_A_TURN = 16
-# Behind these, fragments below mitmproxy's own size are joined: each would become a frame with work of its own.
+# Behind these, fragments below mitmproxy's own size are joined: each would become a separate frame.
 _KEPT_FRAGMENTS, _LEAST_FRAGMENT = 64, 4000
 
 

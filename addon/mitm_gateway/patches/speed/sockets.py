@@ -145,7 +145,7 @@ class DirectReader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle a piece now or, if a client sent it, in its turn; until then no more is read.
 
-        The rest of a long head has turns of its own: hundreds of them delay no client that connects.
+        The rests of long heads wait in a separate queue, so that hundreds of them delay no client that connects.
         """
         turns, is_rest = self._turns, has_unfinished_head(self._connection)
         if turns is None or not (is_rest or turns.must_wait):
