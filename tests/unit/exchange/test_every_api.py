@@ -179,12 +179,6 @@ def json_free(form: bytes) -> bytes:
     return form.replace("é".encode(), b"\\u00e9")
 
 
-def test_a_batch_for_several_rules_is_refused() -> None:
-    requests = [{"params": {"model": name}} for name in ("client-a", "other")]
-    step, _, _ = run(MATCHES, "POST", "/v1/messages/batches", json.dumps({"requests": requests}).encode())
-    assert isinstance(step, Refusal) or getattr(step, "status", None) == 400
-
-
 def way_back(target: str, request: bytes, response: bytes, method: str = "POST") -> bytes:
     rule = make_rule("r", HOST, upstream="https://up.test", models={"map": MAP})
     _, _, exchange = run(rule, method, target, request)
@@ -274,31 +268,3 @@ def test_the_model_of_a_deployment_is_mapped_before_any_path(path: str) -> None:
     assert isinstance(step, Forward), step
     assert step.head
     assert step.head.target == f"/openai/deployments/up-a{path}"
-
-
-def test_a_resource_name_at_the_top_keeps_its_prefix() -> None:
-    _, left, _ = run(MAPS, "POST", "/v1beta/interactions", b'{"model":"models/client-a"}')
-    assert left == b'{"model":"models/up-a"}'
-
-
-def test_a_percent_encoded_colon_is_the_colon_of_a_method() -> None:
-    target = "/v1beta/models/client-a%3AgenerateContent"
-    step, left, _ = run(MAPS, "POST", target, b'{"model":"models/client-a"}')
-    assert isinstance(step, Forward)
-    assert step.head
-    assert (step.head.target, left) == ("/v1beta/models/up-a:generateContent", b'{"model":"models/up-a"}')
-
-
-@table(
-    "body",
-    [
-        b'{"requests":[{"params":null}]}',
-        b'{"requests":[null]}',
-        b'{"requests":[{"params":5}]}',
-        b'{"requests":5}',
-    ],
-)
-def test_a_batch_without_objects_is_refused(body: bytes) -> None:
-    step, _, _ = run(MAPS, "POST", "/v1/messages/batches", body)
-    assert isinstance(step, Refusal)
-    assert step.status == 400

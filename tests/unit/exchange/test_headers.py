@@ -9,19 +9,11 @@ from support.table import table
 
 CLIENT_KEYS = [
     ("x-api-key", "CK1"),
-    ("X-API-KEY", "CK2"),
+    ("X_API_KEY", "CK2"),
     ("authorization", "Bearer CK3"),
     ("AUTHORIZATION", "Bearer CK4"),
-    ("Api_Key", "CK5"),
-    ("X-Goog-Api-Key", "CK6"),
-    ("anthropic-api-key", "CK7"),
-    ("Ocp-Apim-Subscription-Key", "CK8"),
-    ("Cookie", "CK9"),
-    ("Proxy-Authorization", "CK10"),
-    ("X_API_KEY", "CK11"),
-    ("x-litellm-api-key", "Bearer CK12"),
-    ("X-Amz-Security-Token", "CK13"),
-    ("x-functions-key", "CK14"),
+    ("Cookie", "CK5"),
+    ("x-litellm-api-key", "Bearer CK6"),
 ]
 
 
@@ -50,21 +42,9 @@ def test_every_scheme_strips_all_client_keys_and_sends_one(auth: Any, field: tup
     ]
 
 
-def test_scheme_none_strips_and_sends_no_key() -> None:
-    head = make_head(headers=CLIENT_KEYS)
-    assert sent_fields(head, None, upstream="https://h.test", auth={"scheme": "none"}) == [("Host", "h.test")]
-
-
 def test_keep_leaves_the_clients_keys() -> None:
     head = make_head(headers=CLIENT_KEYS)
     assert sent_fields(head, None, auth={"scheme": "keep"}) == [("Host", "api.anthropic.com"), *CLIENT_KEYS]
-
-
-def test_websocket_keys_are_removed_from_the_protocol_list() -> None:
-    head = make_head(headers={"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.CK, beta"})
-    assert ("Sec-WebSocket-Protocol", "realtime, beta") in sent_fields(
-        head, upstream="https://h.test", auth=BEARER
-    )
 
 
 def test_headers_are_removed_set_and_added_in_this_order() -> None:
@@ -86,23 +66,15 @@ def test_removing_everything_leaves_the_framing() -> None:
     ]
 
 
-def test_a_second_secret_goes_into_a_header() -> None:
-    head = make_head(headers={"ocp-apim-subscription-key": "CK"})
-    headers = {"set": {"ocp-apim-subscription-key": "${credential:second}"}}
-    fields = sent_fields(head, upstream="https://h.test", auth=BEARER, headers=headers)
-    assert fields[1:] == [
-        ("ocp-apim-subscription-key", "second-SECRET"),
-        ("Authorization", "Bearer GW-SECRET"),
-    ]
-
-
 @table(
     ("beta", "before", "after"),
     [
         ({"keep": ["a-*"]}, "a-1,b-1, a-2", "a-1,a-2"),
         ({"drop": ["b-*"]}, "a-1,b-1", "a-1"),
         ({"keep": ["a-*"], "rename": {"a-1": "c"}, "add": ["d", "a-2"]}, "a-1,b,a-2", "c,a-2,d"),
+        ({"keep": ["a-*"], "drop": ["*"], "add": ["d"]}, "a-1,b", "d"),
         ({"rename": {"b": "a"}}, "a,b", "a"),
+        ({"add": ["b"]}, "a,b,a", "a,b"),
         ({"keep": ["x"]}, "a,b", None),
         ({"drop": ["x"]}, "a,  b", "a,  b"),
         ({"add": ["x"]}, None, "x"),

@@ -1,6 +1,6 @@
 """From a request's head to the plan for it: destination, auth, target and models."""
 
-from mitm_gateway.exchange.body_edits import applied_edits, body_bytes
+from mitm_gateway.exchange.body_edits import applied_edits
 from mitm_gateway.exchange.client_keys import key_to_move
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.plan import Pass, Plan, decide
@@ -50,22 +50,6 @@ def test_the_base_path_is_joined_and_the_query_kept(upstream: str, target: str, 
 def test_without_upstream_the_request_stays_on_its_host() -> None:
     plan = plan_for(auth=BEARER)
     assert plan.destination == Upstream("https", "api.anthropic.com", 443)
-
-
-@table(
-    ("query", "expected"),
-    [
-        ("?key=CK&alt=sse", "?alt=sse"),
-        ("?alt=sse&KEY=CK", "?alt=sse"),
-        ("?%61pi_key=CK", ""),
-        ("?a=%20&access_token=CK&b=+", "?a=%20&b=+"),
-        ("?monkey=1", "?monkey=1"),
-        ("?a&&b", "?a&&b"),
-    ],
-)
-def test_keys_in_the_query_are_removed_and_the_rest_stays(query: str, expected: str) -> None:
-    plan = plan_for(make_head("/v1/x" + query), upstream="https://h.test", auth=BEARER)
-    assert plan.target == "/v1/x" + expected
 
 
 def test_keep_leaves_the_query_alone() -> None:
@@ -121,12 +105,6 @@ def test_the_clients_own_key_is_found_in_the_query(query: str, expected: str | N
     assert key_to_move(make_head(f"/v1beta/models?{query}", headers={"x-api-key": "first"})) == "first"
 
 
-def test_a_missing_client_key_is_401() -> None:
-    outcome = decided(upstream="https://h.test", auth=CLIENT)
-    assert isinstance(outcome, Refusal)
-    assert outcome.status == 401
-
-
 def test_an_anthropic_key_stays_at_anthropic() -> None:
     head = make_head(headers={"x-api-key": "sk-ant-api03-x"})
     outcome = decided(head, upstream="https://h.test", auth=CLIENT)
@@ -161,35 +139,6 @@ def test_a_plan_names_its_credential_and_holds_no_secret() -> None:
     assert "CLIENT-KEY" not in repr(plan)
 
 
-def test_a_model_in_the_path_is_replaced() -> None:
-    head = make_head("/model/claude%3A1/invoke?x")
-    plan = plan_for(head, models={"map": {"claude:1": "us.c/1:0"}})
-    assert plan.target == "/model/us.c%2F1:0/invoke?x"
-    assert (plan.model, plan.model_sent) == ("claude:1", "us.c/1:0")
-
-
-def test_a_model_in_the_path_that_stays_keeps_its_bytes() -> None:
-    assert (
-        plan_for(make_head("/model/a%3Ab/invoke"), models={"map": {"x": "y"}}).target == "/model/a%3Ab/invoke"
-    )
-
-
-@table(
-    ("asked", "expected"),
-    [("exact", "1"), ("claude-opus-4", "2"), ("claude-opus-9-x", "2"), ("claude-x", "3"), ("other", "d")],
-)
-def test_exact_names_win_then_file_order_then_the_default(asked: str, expected: str) -> None:
-    models = {"map": {"claude-opus-*": "2", "claude-*": "3", "exact": "1", "e*": "9"}, "default": "d"}
-    rule = make_rule(models=models)
-    body = scan(b'{"model":"%s"}' % asked.encode())
-    assert body_bytes(rule, body) == (b'{"model":"%s"}' % expected.encode(), expected)
-
-
-def test_a_body_without_edits_is_the_same_object() -> None:
-    raw = b'{"model": "m"}'
-    assert body_bytes(make_rule(models={"map": {"x": "y"}}), scan(raw))[0] is raw
-
-
 def test_only_edits_that_change_the_body_are_reported() -> None:
     rule = make_rule(
         body={"remove": ["a", "tools[*].x"], "set": {"b": 2, "c": 3}},
@@ -211,7 +160,7 @@ def test_deciding_by_model_waits_for_the_body() -> None:
     rules = make_ruleset(make_rule(match={"model": "opus*"}, upstream="https://h.test"))
     assert decide(rules, make_head(), INTERCEPT) is NEEDS_BODY
     assert isinstance(decide(rules, make_head(), INTERCEPT, ("opus-1",)), Plan)
-    assert isinstance(decide(rules, make_head(), INTERCEPT, ("haiku",)), Pass)
+    assert isinstance(decide(rules, make_head(), INTERCEPT, ("haiku", "sonnet")), Pass)
 
 
 def test_a_replay_does_not_move_the_clients_key() -> None:
@@ -235,14 +184,10 @@ def test_the_demo_upstream_waits_for_its_server() -> None:
 @table(
     ("request_line", "expected"),
     [
-        ("POST /model/claude-opus-4/converse", "/model/up/converse"),
-        ("POST /model/claude-opus-4/count-tokens", "/model/up/count-tokens"),
         ("GET /v1/models/claude-opus-4?x=1", "/v1/models/up?x=1"),
-        ("POST /v1beta/tunedModels/claude-opus-4:generateContent", "/v1beta/tunedModels/up:generateContent"),
-        ("POST /v1/realtime/calls?a=%20&model=claude-opus-4&b", "/v1/realtime/calls?a=%20&model=up&b"),
+        ("POST /model/a%3Ab/invoke", "/model/a%3Ab/invoke"),
         ("POST /v1/%72ealtime/calls?model=claude-opus-4", "/v1/%72ealtime/calls?model=up"),
         ("POST /v1/messages?model=claude-opus-4", "/v1/messages?model=claude-opus-4"),
-        ("POST /v1/deployments/claude-opus-4/run", "/v1/deployments/claude-opus-4/run"),
     ],
 )
 def test_a_model_in_path_or_query_is_mapped(request_line: str, expected: str) -> None:
@@ -255,17 +200,3 @@ def test_a_query_with_two_models_is_refused() -> None:
     refusal = decided(make_head("/v1/realtime?model=a&m%6Fdel=b", method="GET"))
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.reason) == (400, "the query names more than one model")
-
-
-def test_the_models_of_a_batch_lead_to_one_rule_or_to_a_refusal() -> None:
-    rules = make_ruleset(
-        make_rule("opus", match={"model": "opus-*"}), make_rule("haiku", match={"model": "haiku-*"})
-    )
-    plan = decide(rules, make_head("/v1/messages/batches"), INTERCEPT, ("opus-1", "opus-2"))
-    assert isinstance(plan, Plan)
-    assert plan.rule.name == "opus"
-    for models in (("opus-1", "haiku-1"), ("opus-1", "other"), ("other", "opus-1")):
-        refusal = decide(rules, make_head("/v1/messages/batches"), INTERCEPT, models)
-        assert isinstance(refusal, Refusal)
-        assert refusal.status == 400
-    assert isinstance(decide(rules, make_head("/v1/messages/batches"), INTERCEPT, ("a", "b")), Pass)

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from mitm_gateway.rules.edits import Beta, BodyEdits, Models
+from mitm_gateway.rules.edits import BodyEdits
 from mitm_gateway.rules.field_paths import parse_path
 from mitm_gateway.rules.fields import parse_duration, parse_size
 from mitm_gateway.rules.json_schema import json_schema
@@ -88,41 +88,6 @@ def test_auth_refuses_keys_that_do_not_fit_its_scheme(auth: dict[str, str], expe
 def test_a_prefix_is_used_as_written() -> None:
     auth = {"scheme": "header", "credential": "a", "name": "x-key", "prefix": "Key "}
     assert Auth.model_validate(auth).prefix == "Key "
-
-
-@table(
-    ("beta", "expected"),
-    [
-        ({}, ("a-1", "b-1", "a-1")),
-        ({"keep": ["a-*"]}, ("a-1",)),
-        ({"keep": []}, ()),
-        ({"drop": ["a-*"]}, ("b-1",)),
-        ({"keep": ["a-*"], "drop": ["*"], "add": ["c-1"]}, ("c-1",)),
-        ({"rename": {"a-1": "b-1"}, "add": ["b-1", "c-1"]}, ("b-1", "c-1")),
-    ],
-)
-def test_beta_keeps_and_drops_then_renames_then_adds(beta: dict[str, Any], expected: tuple[str, ...]) -> None:
-    edited = Beta.model_validate(beta).edited(("a-1", "b-1", "a-1"))
-    assert edited == tuple(dict.fromkeys(expected))
-
-
-@table(
-    ("asked", "sent"),
-    [("claude-opus-4-8", "exact"), ("claude-opus-4-7", "first"), ("claude-x", "second"), ("gpt", "other")],
-)
-def test_an_exact_model_name_wins_then_file_order_then_the_default(asked: str, sent: str) -> None:
-    models = Models.model_validate(
-        {
-            "map": {"claude-opus-*": "first", "claude-*": "second", "claude-opus-4-8": "exact"},
-            "default": "other",
-        }
-    )
-    assert models.sent_for(asked) == sent
-    assert list(models.names.exact) == ["claude-opus-4-8"]
-
-
-def test_a_model_without_a_matching_entry_stays() -> None:
-    assert Models().sent_for("gpt") == "gpt"
 
 
 def test_body_values_are_json_text() -> None:
