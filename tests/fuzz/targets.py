@@ -5,24 +5,28 @@ such bytes; the suite runs the targets over the seeds and over what Hypothesis m
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
-from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
-from mitm_gateway.llm.usage import reader_for
+from mitm_gateway.exchange.restore_model import AutoRestorer, JsonRestorer, SseRestorer, always
+from mitm_gateway.llm.apis import OTHER
+from mitm_gateway.llm.usage import Usage, reader_for
 from mitm_gateway.rules.field_paths import parse_path
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
+from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as AWS_STREAM
 from mitm_gateway.wire.sse import Event, EventReader
 from support.bodies import assert_same_both_ways, to
 from support.constants import TESTS
 
 _DATA = TESTS / "data"
 _CORPUS = Path(__file__).parent / "corpus"
+_CUTS = (1, 2, 3, 7, 40)
 _PATHS = (parse_path("metadata.user_id"), parse_path("tools[*].defer_loading"))
 
 
@@ -52,19 +56,18 @@ def body(data: bytes) -> None:
 
 def events(data: bytes) -> None:
     """Events, edited bytes and usage of a stream do not depend on how it is cut."""
-    cut, data = (data[0] % 7 + 1, data[1:]) if data else (1, data)
-    pieces = [data[place : place + cut] for place in range(0, len(data), cut)]
-    assert _read(pieces) == _read([data])
-    for restorer in (SseRestorer, JsonRestorer):
-        assert _restored(restorer(always("client")), pieces) == _restored(restorer(always("client")), [data])
-    for kind in ("text/event-stream", "application/json"):
-        whole, cut_up = reader_for(kind), reader_for(kind)
-        assert whole is not None
-        assert cut_up is not None
-        whole.feed(data)
-        for piece in pieces:
-            cut_up.feed(piece)
-        assert whole.finish() == cut_up.finish()
+    cut, data = (_CUTS[data[0] % len(_CUTS)], data[1:]) if data else (1, data)
+    equal = [data[place : place + cut] for place in range(0, len(data), cut)]
+    for pieces in (equal, re.split(rb"(?<=\n\n)", data)):
+        assert _read(pieces) == _read([data])
+        for restorer in (SseRestorer, JsonRestorer):
+            assert _restored(restorer(always("client")), pieces) == _restored(
+                restorer(always("client")), [data]
+            )
+        for kind in ("text/event-stream", "application/json", AWS_STREAM, ""):
+            assert _usage(kind, pieces) == _usage(kind, [data])
+            whole, cut_up = (AutoRestorer(always("client"), OTHER, kind) for _ in range(2))
+            assert _restored(cut_up, pieces) == _restored(whole, [data])
 
 
 def _read(pieces: list[bytes]) -> list[Event]:
@@ -72,8 +75,15 @@ def _read(pieces: list[bytes]) -> list[Event]:
     return [event for piece in pieces for event in reader.feed(piece)] + reader.finish()
 
 
-def _restored(restorer: SseRestorer | JsonRestorer, pieces: list[bytes]) -> bytes:
+def _restored(restorer: SseRestorer | JsonRestorer | AutoRestorer, pieces: list[bytes]) -> bytes:
     return b"".join(map(restorer.feed, pieces)) + restorer.flush()
+
+
+def _usage(kind: str, pieces: list[bytes]) -> Usage:
+    reader = reader_for(kind)
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.finish()
 
 
 def rules(data: bytes) -> None:

@@ -268,14 +268,6 @@ def test_removing_and_setting_is_the_same_on_parsed_data(
     assert json.loads(at_once) == json.loads(step_by_step)
 
 
-@given(st.binary(max_size=120))
-def test_any_bytes_scan_or_are_refused(raw: bytes) -> None:
-    try:
-        assert scan(raw).raw is raw
-    except BodyError as fault:
-        assert str(fault)  # noqa: PT017
-
-
 @pytest.fixture
 def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Counts the members that are walked."""

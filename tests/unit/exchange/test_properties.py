@@ -13,6 +13,7 @@ from mitm_gateway.exchange.plan import Pass, Plan, decide
 from mitm_gateway.text.redact import Secret, is_key_header
 from mitm_gateway.wire.request import Arrival
 from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.strategies import JSON_PIECES, JSONISH, STREAM_PIECES
 from support.table import table
 
 CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
@@ -25,6 +26,29 @@ RULES = make_ruleset(
 @table(("name", "seed"), CASES)
 def test_the_seeds_keep_the_promises(name: str, seed: Path) -> None:
     TARGETS[name](seed.read_bytes())
+
+
+EVENTS = st.lists(
+    STREAM_PIECES
+    | st.sampled_from(
+        [*JSON_PIECES, b"\xef\xbb\xbf", b"id: 1", b'data: {"usage":\ndata: {"output_tokens":7}}\n\n',
+         b'data: {"message":{"model":"m","usage":{"input_tokens":3}}}\n\n']
+    )
+    | st.binary(max_size=9),
+    max_size=12,
+).map(b"".join)  # fmt: skip
+FIRST = st.binary(min_size=1, max_size=1)  # chooses the cuts of a stream
+MADE_UP = {
+    "body": st.binary(max_size=120) | JSONISH,
+    "events": st.builds(bytes.__add__, FIRST, EVENTS),
+    "rules": st.binary(max_size=300),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@given(data=st.data())
+def test_any_bytes_keep_the_promises(name: str, data: st.DataObject) -> None:
+    TARGETS[name](data.draw(MADE_UP[name]))
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -2,9 +2,6 @@
 
 import json
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from mitm_gateway.exchange.restore_model import AutoRestorer, always, by_name
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.llm.body_kind import kind_of
@@ -70,12 +67,6 @@ def test_the_first_bytes_tell_a_stream_from_json(content_type: str) -> None:
 def test_any_other_body_passes_unchanged(text: bytes) -> None:
     assert restored(OTHER, "text/plain", text) == text
     assert restored(OTHER, "", *(bytes([byte]) for byte in text)) == text
-
-
-@given(st.binary(max_size=40), st.sampled_from(["", JSON, SSE, "text/plain"]), st.integers(1, 9))
-def test_the_chunks_change_nothing(data: bytes, content_type: str, size: int) -> None:
-    pieces = [data[at : at + size] for at in range(0, len(data), size)]
-    assert restored(OTHER, content_type, *pieces) == restored(OTHER, content_type, data)
 
 
 def test_bytes_are_held_only_until_the_kind_is_certain() -> None:

@@ -52,8 +52,3 @@ def test_the_events_do_not_depend_on_the_chunks(
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert events(*chunks) == events(stream)
     assert events(*(stream[place : place + 1] for place in range(len(stream)))) == events(stream)
-
-
-@given(st.binary(max_size=300))
-def test_garbage_never_raises(stream: bytes) -> None:
-    events(stream, limit=20)
