@@ -164,6 +164,33 @@ def test_a_tunnel_that_is_not_decrypted_carries_anything(
         assert client.read_response().status == 200
 
 
+@pytest.mark.parametrize("decrypts", ["rules", "all"])
+def test_a_tunnel_carries_http2_without_tls_as_it_is(
+    mitmdump: StartMitmdump, recorder: StartRecorder, decrypts: str
+) -> None:
+    settings = bytes.fromhex("000000040000000000")
+    upstream = recorder(Bytes(settings))
+    option = f"gateway_intercept={decrypts}"
+    proxy = mitmdump("--set", option, rules=RULES["host"], names={f"{OTHER}:50051": upstream.port})
+    with Wire(proxy.port) as client:
+        assert client.connect(f"{OTHER}:50051").status == 200
+        sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings
+        client.send(sent)
+        assert client.receive() == settings
+    assert upstream.raw == sent
+
+
+def test_http2_without_tls_in_a_tunnel_to_a_host_with_rules_goes_by_the_rules(
+    mitmdump: StartMitmdump, recorder: StartRecorder
+) -> None:
+    upstream = recorder(json_reply(message()))
+    proxy = mitmdump(rules=RULES["path"].replace("https://gw.test", upstream.url))
+    with Wire(proxy.port) as client:
+        assert client.connect(f"{OTHER}:80").status == 200
+        answer = Http2Client(client).request(pseudo_headers(OTHER, "/v1/messages", scheme="http"), BODY)
+    assert (answer.status, upstream.requests[0].target) == (200, "/v1/messages")
+
+
 @pytest.mark.parametrize(
     "body",
     [b"Content-Length: 100\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"],

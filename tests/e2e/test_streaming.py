@@ -37,6 +37,25 @@ def test_the_openai_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump
     assert {part.model for part in parts} == {"gpt-5"}
 
 
+@pytest.mark.parametrize("has_http2", [True, False], ids=["http2", "http1"])
+def test_http2_without_tls_reaches_an_upstream_with_tls(
+    recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority, has_http2: bool
+) -> None:
+    events = message_events("gw-large")
+    upstream = recorder(Stream(events, gated=False), tls=authority, names=["gw.test"], http2=has_http2)
+    text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
+    modes, names = [f"reverse:https://{API}"], {"gw.test": upstream.port}
+    proxy = mitmdump(rules=text, modes=modes, names=names, trust=authority.ca_file, env=ENV)
+    head = [*pseudo_headers("localhost", scheme="http"), ("x-api-key", CK)]
+    with Wire(proxy.port) as wire:
+        client = Http2Client(wire)
+        for _ in range(2):
+            answer = client.request(head, b'{"model":"claude-opus-4"}')
+            assert answer.body == b"".join(events).replace(b"gw-large", b"claude-opus-4")
+    assert upstream.connections[0].alpn == ("h2" if has_http2 else "http/1.1")
+    assert [each.header("authorization") for each in upstream.requests] == [f"Bearer {GW}"] * 2
+
+
 def test_http2_clients_get_events_one_by_one(
     recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority
 ) -> None:

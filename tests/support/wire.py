@@ -203,7 +203,7 @@ def pseudo_headers(
 
 
 class Http2Client:
-    """HTTP/2 over a `Wire` that was opened with `alpn=("h2",)`; `headers` need the four pseudo headers."""
+    """HTTP/2 over a `Wire` without TLS or with `alpn=("h2",)`; `headers` need the four pseudo headers."""
 
     def __init__(self, wire: Wire, *, careful: bool = True) -> None:
         """`careful=False` sends headers that no honest client would send."""

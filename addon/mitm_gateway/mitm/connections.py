@@ -11,6 +11,7 @@ from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import DNSLayer, HttpLayer, TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.tls import HTTP_ALPNS
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
@@ -45,7 +46,8 @@ LOOP = Refusal(
 )
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
-
+# The first line of an HTTP/2 connection; no HTTP/1 request has this method.
+_PREFACE = b"PRI * HTTP/2.0\r\n"
 
 Address: TypeAlias = tuple[str, int]
 
@@ -185,19 +187,30 @@ class Connections:
             address = data.context.server.address
             data.ignore_connection = not _has_rules(ruleset, data.client_hello.sni, address)
 
-    def require_http(self, data: NextLayer) -> None:
-        """Have everything read as HTTP where rules decide, so that anything else is refused instead of relayed."""
-        if isinstance(data.layer, DNSLayer) and self._needs_key(data.context.client):
-            data.layer = _Closed(data.context)
-        # Without a flow it is a tunnel that the user wants undecrypted.
-        if isinstance(data.layer, TCPLayer) and data.layer.flow is not None:
-            ruleset = self._lifecycle.ruleset()
-            if (
-                ruleset is None
-                or ruleset.unmatched == "block"
-                or _has_rules(ruleset, data.context.client.sni, data.context.server.address)
-            ):
-                data.layer = HttpLayer(data.context, HTTPMode.transparent)
+    def choose_protocol(self, data: NextLayer) -> None:
+        """Have everything read as HTTP where rules decide, so that anything else is refused instead of relayed.
+
+        Without TLS, mitmproxy reads HTTP/2 as HTTP/1, and would not forward it as HTTP/2.
+        """
+        context, is_ruled = data.context, self._rules_decide(data)
+        if isinstance(data.layer, DNSLayer):
+            if self._needs_key(context.client):
+                data.layer = _Closed(context)
+        elif isinstance(data.layer, TCPLayer):
+            # Without a flow it is a tunnel that the user wants undecrypted.
+            if is_ruled and data.layer.flow is not None:
+                data.layer = HttpLayer(context, HTTPMode.transparent)
+        elif _begins_http2(data) and not is_ruled and _is_tunnel(data):
+            data.layer = TCPLayer(context, ignore=self._lifecycle.settings.only_rule_hosts)
+        if _begins_http2(data):
+            context.client.alpn, context.client.alpn_offers = b"h2", HTTP_ALPNS  # as if TLS had chosen it
+
+    def _rules_decide(self, data: NextLayer) -> bool:
+        """Return whether rules decide on the host of a connection, or block it."""
+        ruleset, server = self._lifecycle.ruleset(), data.context.server
+        if ruleset is None or ruleset.unmatched == "block":
+            return True
+        return _has_rules(ruleset, data.context.client.sni, server.address)
 
     # ---- upstreams ----
 
@@ -260,6 +273,20 @@ def _carries_no_key(mode: mode_specs.ProxyMode) -> bool:
     return isinstance(mode, mode_specs.DnsMode)
 
 
+def _is_reverse(mode: mode_specs.ProxyMode) -> bool:
+    return isinstance(mode, mode_specs.ReverseMode)
+
+
+def _is_tunnel(data: NextLayer) -> bool:
+    """Return whether a client has named an address that it connects to, instead of one for each request."""
+    return data.context.server.address is not None and not _is_reverse(data.context.client.proxy_mode)
+
+
+def _begins_http2(data: NextLayer) -> bool:
+    """Return whether a client without TLS begins with HTTP/2, as gRPC and AWS's SDK for JavaScript do."""
+    return not data.context.client.tls and data.data_client().startswith(_PREFACE)
+
+
 # Local capture has this machine's own programs as peers, by whatever address (on Linux 169.254.0.1). Peers of a tunnel
 # choose the address that they show.
 _HERE_BY_MODE = {"local": True, "wireguard": False, "tun": False}
@@ -273,7 +300,7 @@ def _is_this_machine(client: Client) -> bool:
 
 def _comes_from_elsewhere(data: ServerConnectionHookData) -> bool:
     """Return whether another machine chose the destination; a reverse listener's is the user's own choice."""
-    return data.client.proxy_mode.type_name != "reverse" and not _is_this_machine(data.client)
+    return not _is_reverse(data.client.proxy_mode) and not _is_this_machine(data.client)
 
 
 def _leads_to(entry: UnderWay, data: ServerConnectionHookData) -> bool:

@@ -20,7 +20,7 @@ class FinalCheck:
 
     def __init__(self, requests: Requests, connections: Connections) -> None:
         self._requests = requests
-        self.next_layer = connections.require_http
+        self.next_layer = connections.choose_protocol
         self.server_connect = connections.check_upstream
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
