@@ -10,7 +10,7 @@ import pytest
 
 from clients.test_matrix import ALL, HOSTS, Home, Program, home, rules
 from clients.upstream import TEXT, Upstream
-from support.launcher import TIMEOUT_S
+from support.program import TIMEOUT_S
 from support.recorder import Recorder
 
 __all__ = ["home"]

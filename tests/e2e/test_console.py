@@ -10,7 +10,7 @@ import pytest
 
 from support.answers import Stream, message_events
 from support.constants import CK, ENV, GATEWAY, GW, HEADERS
-from support.processes import START_S
+from support.program import TIMEOUT_S
 from support.rules import one_rule
 from support.starters import StartRecorder, StartTerminal
 from support.terminal import Terminal
@@ -40,7 +40,7 @@ def console(tmp_path: Path, terminal: StartTerminal) -> Callable[..., Terminal]:
 
 def port_of(console: Terminal) -> int:
     """Return the port that the console shows when it listens."""
-    return int(console.wait_for(r"\[127\.0\.0\.1:(\d+)\]", START_S)[1])
+    return int(console.wait_for(r"\[127\.0\.0\.1:(\d+)\]", TIMEOUT_S)[1])
 
 
 REPORT = (

@@ -17,7 +17,7 @@ import pytest
 
 from support.answers import json_reply, message
 from support.constants import GATEWAY, ROOT
-from support.forked import Program
+from support.forked import ProgramName
 from support.launcher import Command
 from support.processes import unused_port
 from support.recorder import Recorder
@@ -139,14 +139,14 @@ class Desk:
         """Start a gateway on a port of the test, and wait until it says how to use it."""
         self.port = unused_port()
         place = [*words, "--port", str(self.port)]
-        self.command.fork(*place, env=environ).wait_for("eval ")
+        self.command.fork(*place, env=environ).wait_for_output("eval ")
 
-    def load_addon(self, program: Program, words: list[str], environ: dict[str, str]) -> None:
+    def load_addon(self, program: ProgramName, words: list[str], environ: dict[str, str]) -> None:
         """Start a program of mitmproxy with the addon as its script, and wait until the rules are in force."""
         place = ["-s", str(GATEWAY), *words, "-p", str(unused_port())]
         if program == "mitmweb":
             place += ["--no-web-open-browser", "--web-port", str(unused_port())]
-        self.command.fork(*place, env=environ, program=program).wait_for("in force")
+        self.command.fork(*place, env=environ, program=program).wait_for_output("in force")
 
     def close(self) -> None:
         """End what runs."""

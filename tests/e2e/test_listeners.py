@@ -56,7 +56,7 @@ def test_no_connection_is_refused_after_the_first_success(mitmdump: StartMitmdum
         each.start()
     lazy = ("--set", "connection_strategy=lazy")
     proxy = mitmdump("-p", str(port), *lazy, rules=RULES, modes=[mode], listen_host=None, wait=False)
-    proxy.wait_for_output("rules? in force", timeout=60)
+    proxy.wait_for_output("rules? in force")
     wait_until(lambda: listening_addresses(port) == {"127.0.0.1"}, proxy.output)
     seen = [each.served for each in clients]
     wait_until(

@@ -73,7 +73,7 @@ def test_without_rules_the_other_commands_say_how_to_get_some(command: Command, 
 
 def test_serve_takes_the_environment_form_and_says_how_to_point_a_client_at_it(command: Command) -> None:
     running = command.fork("serve", "--port", "18431", env=FORM)
-    running.wait_for("env --port 18431")
+    running.wait_for_output("env --port 18431")
     running.stop()
     seen = running.stderr
     assert "rules from ANTHROPIC_AUTH_MODE" in seen

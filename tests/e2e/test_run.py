@@ -138,7 +138,7 @@ def test_a_session_is_recorded_in_a_new_file(recorder: StartRecorder, command: C
 
 def test_the_gateway_ends_with_its_client(recorder: StartRecorder, command: Command) -> None:
     running = command.fork("run", "--", "true", env=environment_form(recorder()))
-    assert running.wait() == 0
+    assert running.wait_for_exit() == 0
     assert processes_of(command) == []
 
 
@@ -173,10 +173,10 @@ def test_signals_reach_the_client(recorder: StartRecorder, command: Command, num
         "print('ready', flush=True); signal.pause()"
     )
     running = command.fork("run", "--", *client, env=environment_form(recorder()))
-    running.wait_for("ready\n")
+    running.wait_for_output("ready\n")
     assert len(processes_of(command)) == 3  # the command, its gateway and its client
-    running.send_signal(number)
-    assert running.wait() == 9
+    running.process.send_signal(number)
+    assert running.wait_for_exit() == 9
     assert processes_of(command) == []
 
 
@@ -185,7 +185,7 @@ def test_the_exit_status_names_the_signal_that_killed_the_client(
 ) -> None:
     client = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     running = command.fork("run", "--", *client, env=environment_form(recorder()))
-    assert running.wait() == 128 + signal.SIGKILL
+    assert running.wait_for_exit() == 128 + signal.SIGKILL
     assert processes_of(command) == []
 
 

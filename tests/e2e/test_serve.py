@@ -33,7 +33,7 @@ def test_serve_listens_for_each_host_and_prints_one_line_for_each_request_of_a_r
     port = unused_port()
     saved = command.home / "talk.mitm"
     running = command.fork("serve", "--port", str(port), "--save", saved)
-    running.wait_for("for all clients")
+    running.wait_for_output("for all clients")
     for number, host in enumerate(("api.anthropic.com", "api.openai.com")):
         assert f"http://127.0.0.1:{port + number} serves {host}\n" in running.stderr
     question = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}

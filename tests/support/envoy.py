@@ -12,6 +12,7 @@ from typing import Any
 from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.rules.load import parse_rules
 from support.processes import unused_port
+from support.program import Program
 from support.waiting import wait_until
 
 
@@ -45,7 +46,7 @@ def validate(program: str, file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-class Envoy:
+class Envoy(Program):
     """Envoy with the export of these rules, listening on a free loopback port; `edit` breaks the main file."""
 
     def __init__(
@@ -73,14 +74,15 @@ class Envoy:
         )
         file = write_export(folder, rules, env, options)
         file.write_text(edit(file.read_text()))
-        self._output = folder / "output.txt"
-        with self._output.open("wb") as log:
-            self.process = subprocess.Popen(
+        output = folder / "output.txt"
+        with output.open("wb") as log:
+            process = subprocess.Popen(
                 [program, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "2", "-l", "warning",
                  "--file-flush-interval-msec", "20"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        self._wait_until_ready()
+        super().__init__(process, output)
+        self._wait_until_it_listens(self._is_ready)
 
     @property
     def url(self) -> str:
@@ -95,23 +97,6 @@ class Envoy:
         )
         line: dict[str, Any] = json.loads(file.read_text().splitlines()[number])
         return line
-
-    def output(self) -> str:
-        """Everything written to stdout and stderr so far."""
-        return self._output.read_text(errors="replace")
-
-    def kill(self) -> None:
-        """End it in any case; for teardown."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-    def _wait_until_ready(self) -> None:
-        try:
-            wait_until(self._is_ready, has_ended=lambda: self.process.poll() is not None)
-        except TimeoutError:
-            self.kill()
-            raise RuntimeError(f"Envoy does not listen:\n{self.output()}") from None
 
     def _is_ready(self) -> bool:
         try:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from mitm_gateway.rules import watch
 from support.constants import GATEWAY, ROOT
 
-Program = Literal["mitmdump", "mitmweb", "mitm-gateway"]
+ProgramName = Literal["mitmdump", "mitmweb", "mitm-gateway"]
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -50,7 +50,7 @@ class Forked:
     @classmethod
     def start(
         cls,
-        program: Program,
+        program: ProgramName,
         args: Sequence[str],
         *,
         cwd: Path,
@@ -90,7 +90,7 @@ class Forked:
 
 
 def _run(
-    program: Program,
+    program: ProgramName,
     args: Sequence[str],
     cwd: Path,
     env: Mapping[str, str],

@@ -1,7 +1,6 @@
 """`mitm-gateway` as users run it: in a process, with its own home."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -9,51 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import ROOT
-from support.forked import Forked, Program
+from support.forked import Forked, ProgramName
+from support.program import Program
 from support.recorder import Recorder
-from support.waiting import wait_until
 
 KEY = "gho_0123456789abcdef0123"  # in the variables of `environment_form`
-TIMEOUT_S = 90.0
-
-
-class Running:
-    """The command in a forked process, and what it has printed so far."""
-
-    def __init__(self, process: Forked, output: Path, errors: Path) -> None:
-        self._process, self._output, self._errors = process, output, errors
-
-    @property
-    def stdout(self) -> str:
-        return self._output.read_text(errors="replace") if self._output.exists() else ""
-
-    @property
-    def stderr(self) -> str:
-        return self._errors.read_text(errors="replace") if self._errors.exists() else ""
-
-    def wait_for(self, text: str) -> None:
-        """Wait until it has printed a text."""
-        wait_until(
-            lambda: text in self.stdout + self.stderr,
-            lambda: f"no {text!r} in the output:\n{self.stdout}{self.stderr}",
-            TIMEOUT_S,
-            lambda: self._process.poll() is not None,
-        )
-
-    def send_signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        """Its exit status, once it has ended."""
-        return self._process.wait(TIMEOUT_S)
-
-    def stop(self) -> int:
-        """Ask it to end as Ctrl-C does, and return its exit status."""
-        self.send_signal(signal.SIGINT)
-        return self.wait()
-
-    def kill(self) -> None:
-        self._process.kill()
 
 
 class Command:
@@ -61,7 +20,7 @@ class Command:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._forked: list[Running] = []
+        self._forked: list[Program] = []
         home.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -92,16 +51,26 @@ class Command:
         }
 
     def fork(
-        self, *args: str | Path, env: Mapping[str, str] | None = None, program: Program = "mitm-gateway"
-    ) -> Running:
-        """Start the command, or a program of mitmproxy, forked."""
+        self,
+        *args: str | Path,
+        env: Mapping[str, str] | None = None,
+        program: ProgramName = "mitm-gateway",
+        text: str = "",
+    ) -> Program:
+        """Start the command, or a program of mitmproxy, forked; `text` is its input."""
         folder = Path(tempfile.mkdtemp(dir=self.home, prefix=".started-"))
-        output, errors = folder / "output", folder / "errors"
-        environ = self.environment(env)
+        given, output, errors = (folder / name for name in ("input", "output", "errors"))
+        given.write_text(text)
         process = Forked.start(
-            program, [*map(str, args)], cwd=self.home, env=environ, output=output, errors=errors
+            program,
+            [*map(str, args)],
+            cwd=self.home,
+            env=self.environment(env),
+            output=output,
+            errors=errors,
+            text=given,
         )
-        self._forked.append(Running(process, output, errors))
+        self._forked.append(Program(process, output, errors))
         return self._forked[-1]
 
     def kill(self) -> None:
@@ -124,27 +93,12 @@ class Command:
         )
 
     def run(
-        self, *args: str | Path, env: Mapping[str, str] | None = None, text: str | None = None
+        self, *args: str | Path, env: Mapping[str, str] | None = None, text: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run the command to its end, forked; `text` is its input."""
-        argv = list(map(str, args))
-        with tempfile.TemporaryDirectory() as folder:
-            given, output, errors = (Path(folder) / name for name in ("input", "output", "errors"))
-            given.write_text(text or "")
-            process = Forked.start(
-                "mitm-gateway",
-                argv,
-                cwd=self.home,
-                env=self.environment(env),
-                output=output,
-                errors=errors,
-                text=given,
-            )
-            try:
-                status = process.wait(TIMEOUT_S)
-            finally:
-                process.kill()
-            return subprocess.CompletedProcess(argv, status, output.read_text(), errors.read_text())
+        running = self.fork(*args, env=env, text=text)
+        status = running.wait_for_exit()
+        return subprocess.CompletedProcess(args, status, running.stdout, running.stderr)
 
     def write_rules(self, text: str) -> Path:
         """Write the default rules file."""

@@ -6,22 +6,20 @@ import os
 import random
 import re
 import shutil
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import GATEWAY
-from support.forked import Forked
-from support.waiting import wait_until
+from support.forked import Forked, ProgramName
+from support.program import Program
 
 RESOLVE = Path(__file__).with_name("resolve.py")
 WEB_PASSWORD = "password-of-the-test"
-START_S = 60.0  # a loaded CI machine with two cores
 _LISTENING = re.compile(r"listening at (?:\S+, )?(?:http://)?\S*?:(\d+)[./]")
 
 
-class Mitmdump:
+class Mitmdump(Program):
     """mitmdump with the gateway (or another `script`, or none for `None`), listening on a free loopback port.
 
     `rules` is the text of the rule file, `names` maps "host:port" or "host" to loopback ports, `trust` is the
@@ -50,7 +48,6 @@ class Mitmdump:
         self._fixed_ports = [unused_port() for _ in modes] if len(modes) > 1 else []
         if self._fixed_ports:
             modes = [f"{mode}@{port}" for mode, port in zip(modes, self._fixed_ports, strict=True)]
-        self._log = folder / "output.txt"
         if rules is not None:
             self.write_rules(rules)
         _share_ca(self.confdir)
@@ -71,11 +68,13 @@ class Mitmdump:
             "TEST_NAMES": json.dumps(names or {}),
             **(env or {}),
         }
-        self.process = Forked.start(
-            "mitmweb" if web else "mitmdump", [*command, *args], cwd=folder, env=environment, output=self._log
+        name: ProgramName = "mitmweb" if web else "mitmdump"
+        output = folder / "output.txt"
+        super().__init__(
+            Forked.start(name, [*command, *args], cwd=folder, env=environment, output=output), output
         )
         if wait:
-            self._wait_until_it_listens()
+            self._wait_until_it_listens(self._is_up)
 
     def write_rules(self, text: str) -> None:
         """Replace the rules file atomically, as an editor does; only its owner may write it."""
@@ -109,45 +108,9 @@ class Mitmdump:
         """Certificate that a client must trust in intercept mode."""
         return self.confdir / "mitmproxy-ca-cert.pem"
 
-    def output(self) -> str:
-        """Everything written to stdout and stderr so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
-
-    def wait_for_output(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
-        """The first match of a regular expression in the output."""
-        return wait_until(
-            lambda: re.search(pattern, self.output()),
-            lambda: f"no {pattern!r} in the output:\n{self.output()}",
-            timeout,
-            lambda: self.process.poll() is not None,
-        )
-
-    def wait_for_exit(self, timeout: float = START_S) -> int:
-        """The exit status of a process that ends by itself."""
-        return self.process.wait(timeout)
-
-    def stop(self, timeout: float = 20.0) -> int:
-        """Ask it to end as Ctrl-C does, and return its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout)
-
-    def kill(self) -> None:
-        """End it in any case; for teardown."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
     def _logged_ports(self) -> list[int]:
         lines = [line for line in self.output().splitlines() if "Web server" not in line]
         return [int(match[1]) for line in lines if (match := _LISTENING.search(line))]
-
-    def _wait_until_it_listens(self) -> None:
-        try:
-            wait_until(self._is_up, timeout=START_S, has_ended=lambda: self.process.poll() is not None)
-        except TimeoutError:
-            self.kill()
-            raise RuntimeError(f"mitmproxy does not listen:\n{self.output()}") from None
 
     def _is_up(self) -> bool:
         output = self.output()
