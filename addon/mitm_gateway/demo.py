@@ -3,9 +3,7 @@
 It needs no account and calls no model. Its answers show the received request, and so the changes of the rules.
 """
 
-import argparse
 import asyncio
-import contextlib
 import json
 import re
 import secrets
@@ -289,21 +287,3 @@ def _input_tokens(asked: Mapping[str, Any]) -> int:
 
 def _new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(12)}"
-
-
-async def _serve(port: int) -> None:
-    bound = DemoGateway().start(port)
-    print(f"demo gateway listening at http://127.0.0.1:{bound}", flush=True)
-    await asyncio.Event().wait()
-
-
-def main() -> None:
-    """Run the demo gateway alone until it is interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m mitm_gateway.demo", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(parser.parse_args().port))
-
-
-if __name__ == "__main__":
-    main()

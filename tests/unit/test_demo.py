@@ -2,19 +2,15 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-import mitm_gateway
 from mitm_gateway.demo import DemoGateway, last_words
 from support.table import table
 
-ADDON = Path(mitm_gateway.__file__).parents[1]
 BEARER = {"authorization": "Bearer demo-key"}
 QUESTION = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hello there"}]}
 
@@ -220,19 +216,3 @@ async def test_a_body_that_is_not_a_json_object_is_a_bad_request(
 )
 def test_the_demo_quotes_the_users_last_words(messages: object, words: str) -> None:
     assert last_words({"messages": messages}) == words
-
-
-async def test_it_runs_alone_as_a_module() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-u", "-m", "mitm_gateway.demo", cwd=ADDON, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
-        said, url = line.rsplit(" ", 1)
-        assert said == "demo gateway listening at"
-        async with httpx.AsyncClient(base_url=url) as client:
-            assert (await client.head("/")).status_code == 200
-    finally:
-        process.kill()
-        await process.wait()
