@@ -54,6 +54,12 @@ def test_the_three_keys_are_enough() -> None:
     assert "S3CRET" not in f"{rules.rules} {rules.credentials} {rules!r}"
 
 
+def test_the_auth_scheme_may_be_another_one() -> None:
+    (rule,) = read(DESKTOP | {"inferenceGatewayAuthScheme": "x-api-key"}).rules
+    assert rule.auth is not None
+    assert rule.auth.scheme == "x-api-key"
+
+
 def test_a_dollar_in_a_desktop_file_is_a_dollar() -> None:
     value = credential_of(read(DESKTOP | {"inferenceGatewayApiKey": "a$$b${C}"})).value
     assert value is not None
@@ -173,6 +179,24 @@ def test_three_variables_become_one_rule() -> None:
 def test_without_a_mode_there_is_no_environment_form() -> None:
     assert from_environment({}) is None
     assert from_environment(ENVIRON | {"ANTHROPIC_AUTH_MODE": ""}) is None
+
+
+@table(
+    ("changes", "expected"),
+    [
+        ({"ANTHROPIC_AUTH_MODE": "baerer"},
+         'ANTHROPIC_AUTH_MODE is not known; expected one of bearer, x-api-key (did you mean "bearer"?)'),
+        ({"ANTHROPIC_BASE_URL": "g.test"}, 'ANTHROPIC_BASE_URL is not a URL; expected "https://host[:port][/base]"'),
+        ({"ANTHROPIC_BASE_URL": "http://g.test"},
+         'ANTHROPIC_BASE_URL would send the key over plain http; expected "https://…"'),
+        ({"ANTHROPIC_BASE_URL": "https://g.test/$TEAM"},
+         "ANTHROPIC_BASE_URL contains a variable in another notation"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_environment_is_reported(changes: dict[str, str], expected: str) -> None:
+    with pytest.raises(RulesError) as raised:
+        from_environment(ENVIRON | changes)
+    assert str(raised.value) == f"environment: {expected}"
 
 
 def test_all_faults_of_the_environment_are_reported_at_once() -> None:

@@ -1,23 +1,16 @@
 """The vocabulary of a rules file, and its JSON Schema for editors."""
 
-import copy
-from typing import Any
-
-import jsonschema
 import pytest
 from pydantic import ValidationError
 
 from mitm_gateway.rules.edits import BodyEdits
 from mitm_gateway.rules.field_paths import parse_path
 from mitm_gateway.rules.fields import parse_duration, parse_size
-from mitm_gateway.rules.json_schema import json_schema
 from mitm_gateway.rules.patterns import Glob
 from mitm_gateway.rules.schema import Auth, Credential, Match, Rule
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.addresses import Upstream
 from support.table import table
-
-SMALLEST: dict[str, Any] = {"rules": [{"match": {"host": "a.test"}}]}
 
 
 @table(
@@ -123,70 +116,6 @@ def test_a_literal_credential_cannot_be_written_in_a_file_and_is_never_shown() -
         with pytest.raises(ValidationError):
             Credential.model_validate({key: "S3CRET"})
     assert Credential.model_validate({"env": "A"}).value is None
-
-
-VALIDATOR = jsonschema.Draft202012Validator(json_schema())
-
-
-def fits(data: dict[str, Any]) -> bool:
-    return bool(VALIDATOR.is_valid(data))
-
-
-def changed(part: str, value: Any) -> dict[str, Any]:
-    data = copy.deepcopy(SMALLEST)
-    data["rules"][0][part] = value
-    return data
-
-
-def test_the_schema_is_valid_and_accepts_the_smallest_file() -> None:
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    assert fits(SMALLEST)
-
-
-@table(
-    "data",
-    [
-        {},
-        {"rules": []},
-        SMALLEST | {"rulez": 1},
-        SMALLEST | {"version": 2},
-        SMALLEST | {"unmatched": "drop"},
-        SMALLEST | {"credentials": {"a": {}}},
-        SMALLEST | {"credentials": {"a": {"env": "A", "file": "b"}}},
-        SMALLEST | {"credentials": {"a": {"command": {"argv": "helper"}}}},
-        {"rules": [{"upstream": "demo"}]},
-        {"rules": [{"match": {"path": "/v1/**"}}]},
-        {"rules": [{"match": None}]},
-        {"rules": [{"match": {"host": False}}]},
-        {"rules": [{"match": {"host": []}}]},
-        changed("upsteam", "demo"),
-        changed("allow_http", "yes"),
-        changed("auth", {"scheme": "baerer"}),
-        changed("auth", {"credential": "a"}),
-        changed("auth", None),
-        changed("headers", {"set": {"a": 1}}),
-        changed("headers", {"set": ["a"]}),
-        changed("beta", {"keep": {"a": "b"}}),
-        changed("models", {"map": {"a": 4.5}}),
-        changed("respond", {"count_tokens": True}),
-    ],
-)
-def test_the_schema_shows_editors_mistakes(data: dict[str, Any]) -> None:
-    assert not fits(data)
-
-
-@table(
-    "data",
-    [
-        {"rules": [{"preset": "litellm", "auth": {"credential": "a"}, "match": {"path": "/v1/messages"}}]},
-        changed("auth", {"scheme": "${SCHEME:-bearer}", "credential": "a"}),
-        changed("match", {"host": ["a.test", "b.test"], "header": {"x-a": True, "x-b": ["c", "d*"]}}),
-        changed("body", {"set": {"a": None, "b": [1, {"c": False}]}, "remove": ["d"]}),
-        changed("beta", {"keep": []}),
-    ],
-)
-def test_the_schema_accepts_everything_that_the_loader_accepts(data: dict[str, Any]) -> None:
-    assert fits(data)
 
 
 @table("text", ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "[*]", "a]b", "a[*"])
