@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.rules.ruleset import NEEDS_BODY, Asked, RuleSet
-from mitm_gateway.rules.schema import Rule
+from mitm_gateway.rules.schema import Match, Rule
 from support.core import make_head, make_rule, make_ruleset
+from support.matches import MATCHES, REQUESTS, fits
 from support.table import table
 
 
@@ -83,54 +84,17 @@ def test_an_address_is_matched_as_a_whole() -> None:
     assert not rules.knows_host("0.0.1", 80)
 
 
-HOSTS = st.sampled_from(
-    ["a.test", "b.a.test", "c.b.a.test", "a.b.test", "x.y.test", "test", "127.0.0.1", "::1", "a.c.test"]
-)
-PATTERNS = st.sampled_from(
-    [
-        "a.test", "*.a.test", "*.test", "*", "a.*.test", "*.*.test", "b.a.test:443", "*:8443", "127.0.0.1",
-        "[::1]",
-    ]
-)  # fmt: skip
-PATHS = st.sampled_from(["/v1/messages", "/v1/", "/v1", "/x/y", "/", "/v1/../x"])
-PATH_PATTERNS = st.sampled_from([None, "/v1/**", "/v1/*", "/**", "/x/*", "*"])
-MODELS = st.sampled_from([None, "opus-1", "haiku"])
-MODEL_PATTERNS = st.sampled_from([None, "opus-*", "haiku", "*"])
-
-
-@st.composite
-def rules_strategy(draw: st.DrawFn) -> list[Rule]:
-    rules = []
-    for number in range(draw(st.integers(1, 8))):
-        match: dict[str, Any] = {}
-        if path := draw(PATH_PATTERNS):
-            match["path"] = path
-        if model := draw(MODEL_PATTERNS):
-            match["model"] = model
-        rules.append(make_rule(f"r{number}", draw(st.lists(PATTERNS, min_size=1, max_size=2)), match=match))
-    return rules
-
-
-def plain_loop(
-    rules: list[Rule], host: str, port: int, path: str, odd: bool, asked: str | None
-) -> Rule | None:
-    for rule in rules:
-        match = rule.match
-        if not any(pattern.covers(host, port) for pattern in match.host):
-            continue
-        if match.path and (odd or not any(pattern.covers(path) for pattern in match.path)):
-            continue
-        if match.model and (asked is None or not any(glob.covers(asked) for glob in match.model)):
-            continue
-        return rule
-    return None
-
-
-@given(rules_strategy(), HOSTS, st.sampled_from([443, 8443]), PATHS, MODELS)
-def test_the_index_agrees_with_a_plain_loop(
-    rules: list[Rule], host: str, port: int, path: str, asked: str | None
+@given(st.lists(MATCHES, max_size=6), REQUESTS)
+def test_the_first_rule_whose_match_fits_takes_a_request(
+    matches: list[Match], request: dict[str, Any]
 ) -> None:
-    head = make_head(path, host=host, port=port)
-    found = RuleSet(tuple(rules)).find(head, Asked(asked))
-    expected = plain_loop(rules, host, port, path, head.has_odd_path, asked)
-    assert name_of(found) == (expected.name if expected else None)
+    rules = tuple(Rule(name=str(number), match=match) for number, match in enumerate(matches))
+    head = make_head(
+        request["path"],
+        request["headers"],
+        method=request["method"],
+        host=request["host"],
+        port=request["port"],
+    )
+    expected = next((rule for rule in rules if fits(rule.match, request)), None)
+    assert RuleSet(rules).find(head, Asked(request["model"])) is expected
