@@ -281,11 +281,10 @@ def _tree(places: tuple[Place, ...]) -> Mapping[str, Any]:
 def _node(node: json_models.PlaceNode) -> Mapping[str, Any]:
     below = {key: _node(each) for key, each in node.below.items() if key is not None}
     each = _node(node.below[None]) if None in node.below else None
-    is_gated = node.is_keyed and not node.is_main
     return {
         "is_model": node.is_model,
         "is_main": node.is_main,
-        "is_gated": is_gated,
+        "is_gated": node.is_gated,
         "each": each,
         "below": below or None,
     }

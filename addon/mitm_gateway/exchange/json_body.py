@@ -8,7 +8,6 @@
 import codecs
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,8 +17,9 @@ from ..llm.session import SESSION_KEYS, session_in_body
 from ..text.bounded_json import SMALL_TEXT, is_overgrown_in_turns, is_sparse
 from ..text.turns import Turns, finish
 from .body_error import BodyError, OvergrownError, Reason
-from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, PlaceNode, refuse_constant, tree_of
+from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, PlaceNode, tree_of
 from .json_parsers import Parsers
+from .json_walk import Member, Walker, skip_blanks, value_end
 
 simdjson: Any
 try:
@@ -40,20 +40,11 @@ _MODEL = "model"
 _MAX_METADATA, _MAX_METADATA_TEXT = 64, 1 << 14
 
 
-class Member(NamedTuple):
-    """Position of a member of an object or an element of an array; `start` is the key's quote or the value."""
-
-    key: str | int
-    start: int
-    value: int
-    end: int
-
-
 class Layout(NamedTuple):
     """A body's text, and the positions of the top-level members, of the two braces around them and of the models."""
 
     text: str
-    members: tuple[Member, ...]
+    members: list[Member]
     braces: tuple[int, int]
     models: tuple[ModelName, ...]
 
@@ -74,83 +65,6 @@ class Body:
     def model(self) -> str | None:
         """The first model that the body names."""
         return self.models[0] if self.models else None
-
-
-# Takes a key and the position of its value, and returns the value's end.
-Visit = Callable[[str | int, int], int]
-
-
-# --- walking ---
-
-
-# `bool` drops each object as soon as it is complete, and each fraction. Without it the values of the whole body pile up
-# and the garbage collector visits them again and again: 3.5 times slower on 10 MB of small objects, with far more memory.
-_scan_value: Callable[[str, int], tuple[object, int]] = json.JSONDecoder(
-    object_hook=bool, parse_float=bool, parse_constant=refuse_constant
-).scan_once  # type: ignore[attr-defined]
-_scan_string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
-_blanks = re.compile(r"[ \t\n\r]*").match
-
-
-def _skip_blanks(text: str, at: int) -> int:
-    match = _blanks(text, at)
-    assert match
-    return match.end()
-
-
-def value_end(text: str, at: int) -> int:
-    """Return the end of the value that starts there. Raises what the scanner raises if there is none."""
-    return _scan_value(text, at)[1]
-
-
-class Walker:
-    """Iterates over the members of objects and arrays, `MAX_MEMBERS` in total."""
-
-    def __init__(self) -> None:
-        self._left = MAX_MEMBERS
-
-    def members(self, text: str, opening: int, visit: Visit) -> tuple[tuple[Member, ...], int]:
-        """Return the members of the object or array that opens there, and the position of its closing bracket.
-
-        `visit` receives each key and the position of its value, and returns the value's end.
-        """
-        keyed = text[opening] == "{"
-        closing = "}" if keyed else "]"
-        members: list[Member] = []
-        at = _skip_blanks(text, opening + 1)
-        if text[at : at + 1] == closing:
-            return (), at
-        while True:
-            self._count()
-            key, value = _key(text, at) if keyed else (len(members), at)
-            end = visit(key, value)
-            members.append(Member(key, at, value, end))
-            at = _skip_blanks(text, end)
-            if text[at : at + 1] == closing:
-                return tuple(members), at
-            if text[at : at + 1] != ",":
-                raise _not_json()
-            at = _skip_blanks(text, at + 1)
-
-    def _count(self) -> None:
-        if not self._left:
-            raise BodyError(Reason.TOO_MANY)
-        self._left -= 1
-
-
-def _key(text: str, at: int) -> tuple[str, int]:
-    """Return the key that starts there, and the position of its value."""
-    if text[at : at + 1] != '"':
-        raise _not_json()
-    key, end = _scan_string(text, at + 1, True)
-    colon = _skip_blanks(text, end)
-    if text[colon : colon + 1] != ":":
-        raise _not_json()
-    return key, _skip_blanks(text, colon + 1)
-
-
-def _not_json() -> BodyError:
-    return BodyError(Reason.NOT_JSON)
 
 
 # --- scanning ---
@@ -244,7 +158,7 @@ def _walked(raw: bytes, api: Api) -> Body:
     except UnicodeDecodeError:
         raise BodyError(Reason.NOT_UTF8) from None
     except (json.JSONDecodeError, StopIteration):
-        raise _not_json() from None
+        raise BodyError(Reason.NOT_JSON) from None
     except RecursionError:
         raise BodyError(Reason.TOO_DEEP) from None
     except BodyError:
@@ -255,22 +169,13 @@ def _walked(raw: bytes, api: Api) -> Body:
 
 
 def _walk(raw: bytes, text: str, api: Api) -> Body:
-    opening = _skip_blanks(text, 1 if text.startswith("\ufeff") else 0)
+    opening = skip_blanks(text, 1 if text.startswith("\ufeff") else 0)
     if text[opening : opening + 1] != "{":
         _expect_end(text, value_end(text, opening))
         raise BodyError(Reason.NOT_AN_OBJECT)
-    tree, finder, seen = tree_of(api.request), Finder(text, api, value_end), set[str | int]()
-
-    def visit(key: str | int, at: int) -> int:
-        if (node := tree.below.get(str(key))) is None:
-            return value_end(text, at)
-        if key in seen:
-            raise BodyError(Reason.SECOND_MODEL if key == _MODEL else Reason.REPEATED_KEY)
-        seen.add(key)
-        # A model without a value counts as absent; anything else in its place does not.
-        return at + 4 if text.startswith("null", at) else finder.value(node, at)
-
-    members, closing = Walker().members(text, opening, visit)
+    finder = Finder(text, api)
+    visit = finder.members_of(tree_of(api.request), may_be_null=True)
+    members, closing = Walker(MAX_MEMBERS).members(text, opening, visit)
     _expect_end(text, closing + 1)
     keys = frozenset(str(member.key) for member in members)
     spans = [(member.value, member.end) for member in members if member.key == _MODEL]
@@ -294,8 +199,8 @@ def _naming_session(layout: Layout) -> dict[str, Any]:
 
 
 def _expect_end(text: str, at: int) -> None:
-    if _skip_blanks(text, at) != len(text):
-        raise _not_json()
+    if skip_blanks(text, at) != len(text):
+        raise BodyError(Reason.NOT_JSON)
 
 
 def layout_of(body: Body) -> Layout:

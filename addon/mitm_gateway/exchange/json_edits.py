@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
 from operator import itemgetter
 from typing import TypeAlias
 
 from ..llm.apis import OTHER
 from ..rules.field_paths import FieldPath, PathStep, PathSteps, Selector
+from . import json_body
 from .body_error import BodyError, Reason
-from .json_body import Body, Layout, Member, Walker, layout_of, value_end
+from .json_body import Body, Layout, layout_of
+from .json_models import ModelName
+from .json_walk import Member, Walker, value_end
 
 _MODEL = "model"
 BETAS = "anthropic_beta"
@@ -54,13 +56,10 @@ def edit(
         betas = None
     removed = [path.steps for path in remove if path.steps[0] in body.keys]
     if not (betas or removed or set_):
-        if not renamed:
-            return body.raw
-        if body.model and (span := _model_span(body)):
-            return _joined(body.raw, [(*span, _json(renamed[body.model]))])
+        return _renamed(body, renamed)
     try:
         edits = _Document(layout_of(body))
-        edits.rename(renamed, {place[0] for place in body.api.request})
+        edits.rename(renamed)
         if betas:
             edits.map_betas(betas, needs_betas)
         edits.remove(removed)
@@ -75,7 +74,26 @@ def edit(
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-# --- the model's position ---
+# --- models ---
+
+
+def _renamed(body: Body, renamed: Mapping[str, str]) -> bytes:
+    if not renamed:
+        return body.raw
+    if body.model and (span := _model_span(body)):
+        return _joined(body.raw, [(*span, _json(renamed[body.model]))])
+    return _spliced_bytes(body, _renames(layout_of(body).models, renamed))
+
+
+def _renames(models: Iterable[ModelName], renamed: Mapping[str, str]) -> list[_Edit]:
+    """Return the edits that rename models."""
+    texts = {name: _json(sent) for name, sent in renamed.items()}
+    return [
+        (start, end, _json(prefix + renamed[name]) if prefix else texts[name])
+        for start, end, name, prefix in models
+        if name in renamed
+    ]
+
 
 _leading_model = re.compile(
     rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")'
@@ -106,109 +124,79 @@ def _only_model(raw: bytes) -> re.Match[bytes] | None:
     return found[0] if is_sure else None
 
 
-@dataclass(slots=True)
-class _Slot:
-    """One top-level member while it is edited: first as spans of the body's text, then, if needed, as a separate text."""
-
-    source: str
-    member: Member
-    editor: _Editor
-    edits: list[_Edit] = field(default_factory=list)
-    own: str | None = None
-    gone: bool = False
-
-    def text(self) -> str:
-        if self.own is not None:
-            return self.own
-        return _spliced(self.source, self.edits, self.member.value, self.member.end)
-
-    def set(self, steps: PathSteps, value: str) -> None:
-        if not self.edits and self.own is None:
-            self.editor.assign(self.source, self.member.value, steps, value, self.edits)
-        else:
-            self.own = self.editor.assigned(self.text(), steps, value)
-
-    def remove(self, paths: Sequence[PathSteps]) -> None:
-        if not self.edits and self.own is None:
-            self.editor.prune(self.source, self.member.value, paths, self.edits)
-        else:
-            self.own = self.editor.pruned(self.text(), paths)
-
-    def all(self) -> list[_Edit]:
-        if self.own is None:
-            return self.edits
-        if self.own == self.source[self.member.value : self.member.end]:
-            return []
-        return [(self.member.value, self.member.end, self.own)]
+# --- edits in order ---
 
 
 class _Document:
-    """The edits of one body, grouped by top-level member so that only edited members are read again."""
+    """The edits of one body, by top-level member: each works on the member's text as the ones before have left it."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._editor = _Editor()
-        self._slots = [_Slot(layout.text, member, self._editor) for member in layout.members]
+        self._editor = _Editor(json_body.MAX_MEMBERS)
+        self._changed: dict[Member, str] = {}
+        self._gone: set[Member] = set()
         self._added: dict[str, str] = {}
 
-    def rename(self, renamed: Mapping[str, str], keys: Set[str | None]) -> None:
-        """Rename the models, which are below these top-level keys."""
-        texts = {name: _json(sent) for name, sent in renamed.items()}
-        edits = [
-            (start, end, _json(prefix + renamed[name]) if prefix else texts[name])
-            for start, end, name, prefix in self._layout.models
-            if name in renamed
-        ]
-        for slot in self._slots if edits else ():
-            if slot.member.key in keys:
-                slot.edits += [edit for edit in edits if slot.member.start <= edit[0] < slot.member.end]
+    def rename(self, renamed: Mapping[str, str]) -> None:
+        edits = _renames(self._layout.models, renamed)
+        for member in self._layout.members if edits else ():
+            if own := [edit for edit in edits if member.start <= edit[0] < member.end]:
+                self._changed[member] = _spliced(self._layout.text, own, member.value, member.end)
 
     def map_betas(self, betas: Betas, is_needed: bool) -> None:
-        if (slot := self._slot(BETAS)) is not None:
-            names, kept = _mapped_betas(slot.text(), betas, is_needed)
-            slot.gone = bool(names) and not kept
-            if kept != names:
-                slot.own = _json(kept)
-        for slot in filter(None, map(self._slot, BETA_PARENTS)):
-            for value in self._editor.values(slot.text(), BETAS):
+        if (member := self._member(BETAS)) is not None:
+            names, kept = _mapped_betas(self._text(member), betas, is_needed)
+            if names and not kept:
+                self._gone.add(member)
+            elif kept != names:
+                self._changed[member] = _json(kept)
+        for member in filter(None, map(self._member, BETA_PARENTS)):
+            for value in self._editor.values(self._text(member), BETAS):
                 names, kept = _mapped_betas(value, betas, is_needed)
                 if names and not kept:
-                    slot.remove([(BETAS,)])
+                    self._changed[member] = self._editor.pruned(self._text(member), [(BETAS,)])
                 elif kept != names:
-                    slot.set((BETAS,), _json(kept))
+                    self._changed[member] = self._editor.assigned(self._text(member), (BETAS,), _json(kept))
 
     def remove(self, paths: list[PathSteps]) -> None:
         """Remove all paths at once: a path inside a member that is removed has no effect."""
         for key in dict.fromkeys(steps[0] for steps in paths):
-            slot = self._slot(key)
             below = [steps[1:] for steps in paths if steps[0] == key]
-            if slot is None:
+            if (member := self._member(key)) is None:
                 continue
             if () in below:
-                slot.gone = True
+                self._gone.add(member)
             else:
-                slot.remove(below)
+                self._changed[member] = self._editor.pruned(self._text(member), below)
 
     def set(self, steps: PathSteps, value: str) -> None:
         key, below = steps[0], steps[1:]
-        if slot := self._slot(key):
-            slot.set(below, value)
+        if member := self._member(key):
+            self._changed[member] = self._editor.assigned(self._text(member), below, value)
         elif isinstance(key, str) and key in self._added:
             self._added[key] = self._editor.assigned(self._added[key], below, value)
         elif isinstance(key, str) and (built := _wrapped(below, value)) is not None:
             self._added[key] = built
 
     def all(self) -> list[_Edit]:
-        edits = [edit for slot in self._slots if not slot.gone for edit in slot.all()]
-        gone = [slot.gone for slot in self._slots]
+        members, text = self._layout.members, self._layout.text
+        edits = [
+            (member.value, member.end, changed)
+            for member, changed in self._changed.items()
+            if member not in self._gone and changed != text[member.value : member.end]
+        ]
+        gone = [member in self._gone for member in members]
         added = [f"{_json(key)}:{value}" for key, value in self._added.items()]
-        return edits + _membership(self._layout.members, gone, added, self._layout.braces)
+        return edits + _membership(members, gone, added, self._layout.braces)
 
-    def _slot(self, key: PathStep) -> _Slot | None:
-        found = [slot for slot in self._slots if slot.member.key == key]
+    def _text(self, member: Member) -> str:
+        return self._changed.get(member) or self._layout.text[member.value : member.end]
+
+    def _member(self, key: PathStep) -> Member | None:
+        found = [member for member in self._layout.members if member.key == key]
         if len(found) > 1:
             raise BodyError(Reason.REPEATED_KEY)
-        return found[0] if found and not found[0].gone else None
+        return found[0] if found and found[0] not in self._gone else None
 
 
 def _mapped_betas(text: str, betas: Betas, is_needed: bool) -> tuple[list[str], list[str]]:
@@ -249,14 +237,14 @@ class _Editor(Walker):
         """Return the value of a key in an object's text, if it has one. Raises BodyError if the key is repeated."""
         found: list[str] = []
 
-        def visit(own: str | int, at: int) -> int:
+        def visit(own: str | int, _start: int, at: int) -> int:
             end = value_end(text, at)
             if own == key:
                 found.append(text[at:end])
             return end
 
         if text.startswith("{"):
-            self.members(text, 0, visit)
+            self.walk(text, 0, visit)
         if len(found) > 1:
             raise BodyError(Reason.REPEATED_KEY)
         return found
@@ -267,7 +255,7 @@ class _Editor(Walker):
             return value_end(text, at)
         gone: list[bool] = []
 
-        def visit(key: str | int, value: int) -> int:
+        def visit(key: str | int, _start: int, value: int) -> int:
             below = [steps[1:] for steps in paths if self._fits(steps[0], key, text, value)]
             gone.append(() in below)
             if below and not gone[-1]:
@@ -289,7 +277,7 @@ class _Editor(Walker):
         step, below = steps[0], steps[1:]
         found = 0
 
-        def visit(key: str | int, place: int) -> int:
+        def visit(key: str | int, _start: int, place: int) -> int:
             nonlocal found
             if not self._fits(step, key, text, place):
                 return value_end(text, place)
@@ -301,9 +289,8 @@ class _Editor(Walker):
             if found > 1:
                 raise BodyError(Reason.REPEATED_KEY)
             if not found and (built := _wrapped(below, value)) is not None:
-                edits += _membership(
-                    members, [False] * len(members), [f"{_json(step)}:{built}"], (at, closing)
-                )
+                added = [f"{_json(step)}:{built}"]
+                edits += _membership(members, [False] * len(members), added, (at, closing))
         return closing + 1
 
     def _fits(self, step: PathStep, key: str | int, text: str, value: int) -> bool:
@@ -315,14 +302,14 @@ class _Editor(Walker):
         """Return whether the object there has the selector's key with a text that its glob covers."""
         found = False
 
-        def visit(key: str | int, value: int) -> int:
+        def visit(key: str | int, _start: int, value: int) -> int:
             nonlocal found
             end = value_end(text, value)
             if key == selector.key and text[value] == '"' and not found:
                 found = selector.glob.covers(json.loads(text[value:end]))
             return end
 
-        self.members(text, at, visit)
+        self.walk(text, at, visit)
         return found
 
     def pruned(self, text: str, paths: Sequence[PathSteps]) -> str:

@@ -8,10 +8,11 @@ import operator
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..llm.apis import Api, Place
 from .body_error import BodyError, Reason
+from .json_walk import BLANK, TEXT, Visit, Walker, refuse_constant, scan_string, skip_blanks, value_end
 
 # A bound for the time that a hostile body takes (a third of a second).
 MAX_STEPS = 300_000
@@ -47,8 +48,8 @@ class PlaceNode(NamedTuple):
     below: dict[str | None, Any]
     is_main: bool
     """True on the way to an API's first place, where nothing else may stand."""
-    is_keyed: bool
-    """True if every model below it is the value of a key "model"."""
+    is_gated: bool
+    """True if a text without a key "model" has no model there, and may be anything."""
     frame: ElementFrame | None
 
 
@@ -62,13 +63,12 @@ def tree_of(places: tuple[Place, ...], *, is_main: bool = True) -> PlaceNode:
             tuple([place[1:] for place in places if place and place[0] == step]), is_main=leads_to_first
         )
     is_keyed = all(place[-1:] == ("model",) for place in places)
-    return PlaceNode(() in places, below, is_main, is_keyed, _frame(places) if is_keyed else None)
+    is_gated = is_keyed and not is_main
+    return PlaceNode(() in places, below, is_main, is_gated, _frame(places) if is_keyed else None)
 
 
-_BLANK = r"[ \t\n\r]*+"
-_TEXT = r'"[^"\\\x00-\x1f]*+"'
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,300}+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-_SIMPLE = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
+_SIMPLE = rf"(?:{TEXT}|{_NUMBER}|true|false|null)"
 
 
 def _frame(places: tuple[Place, ...]) -> ElementFrame | None:
@@ -77,128 +77,100 @@ def _frame(places: tuple[Place, ...]) -> ElementFrame | None:
     lead = trail = ""
     for key in places[0][:-1]:
         name = re.escape(json.dumps(key))
-        member = rf"(?!{name}){_TEXT}{_BLANK}:{_BLANK}{_SIMPLE}"
-        lead += rf"\{{{_BLANK}(?:{member}{_BLANK},{_BLANK})*+{name}{_BLANK}:{_BLANK}"
-        trail = rf"(?:{_BLANK},{_BLANK}{member})*+{_BLANK}\}}{trail}"
-    return ElementFrame(re.compile(lead).match, re.compile(rf"{trail}{_BLANK},{_BLANK}(){lead}").match)
-
-
-def refuse_constant(_name: str) -> NoReturn:
-    """Refuse a number that JSON does not have."""
-    raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
+        member = rf"(?!{name}){TEXT}{BLANK}:{BLANK}{_SIMPLE}"
+        lead += rf"\{{{BLANK}(?:{member}{BLANK},{BLANK})*+{name}{BLANK}:{BLANK}"
+        trail = rf"(?:{BLANK},{BLANK}{member})*+{BLANK}\}}{trail}"
+    return ElementFrame(re.compile(lead).match, re.compile(rf"{trail}{BLANK},{BLANK}(){lead}").match)
 
 
 # Returns the value of an object's key "model", and the object's end; all other values are dropped as they are read.
 _scan_model: Callable[[str, int], tuple[object, int]] = json.JSONDecoder(
     object_hook=operator.methodcaller("get", "model"), parse_float=bool, parse_constant=refuse_constant
 ).scan_once  # type: ignore[attr-defined]
-_scan_string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
-_member = re.compile(rf"{_BLANK}({_TEXT}){_BLANK}:{_BLANK}").match
-_after = re.compile(rf"{_BLANK}([,}}\]]){_BLANK}").match
-_blanks = re.compile(_BLANK).match
-_colon = re.compile(rf"{_BLANK}:{_BLANK}").match
-_plain_text = re.compile(rf"{_BLANK}:{_BLANK}({_TEXT})").match
+_plain_text = re.compile(rf"{BLANK}:{BLANK}({TEXT})").match
 # The segments of a resource name that precede a model.
 RESOURCES = ("models", "tunedModels")
 _RESOURCE = re.compile(rf"(?:[^/]+/)*?(?:{'|'.join(RESOURCES)})/")
-
-ValueEnd: TypeAlias = Callable[[str, int], int]
 
 
 class Finder:
     """Finds the models of one body."""
 
-    def __init__(self, text: str, api: Api, value_end: ValueEnd) -> None:
+    def __init__(self, text: str, api: Api) -> None:
         self._text = text
-        self._value_end = value_end
         self._has_resource_names = api.has_resource_names
-        self._steps = MAX_STEPS
+        self._walker = Walker(MAX_STEPS)
         # Without escaped letters a key "model" has one spelling.
         self._is_plain = "\\" not in text or "\\u006" not in text
         self.found: list[ModelName] = []
 
     def value(self, node: PlaceNode, at: int) -> int:
         """Find the models in the value there; return its end. Raises BodyError."""
-        if node.is_keyed and not node.is_main and self._is_plain:
-            end = self._value_end(self._text, at)
-            if self._text.find(_MODEL_KEY, at, end) < 0:
+        text = self._text
+        if node.is_gated and self._is_plain:
+            end = value_end(text, at)
+            if text.find(_MODEL_KEY, at, end) < 0:
                 return end
-        mark = self._text[at : at + 1]
+        mark = text[at : at + 1]
         if mark == '"' and node.is_model:
             return self._name(at)
         if mark == "{" and node.below and None not in node.below:
             count = len(self.found)
-            end = self._object(node, at)
+            end = self._walker.walk(text, at, self.members_of(node)) + 1
             if node.is_model and len(self.found) == count:
                 raise BodyError(Reason.MODEL_NOT_A_STRING)
             return end
         if mark == "[" and None in node.below:
             return self._list(node.below[None], at)
-        end = self._value_end(self._text, at)
+        end = value_end(text, at)
         if node.is_model:
-            if self._text[at:end] != "null":
+            if text[at:end] != "null":
                 raise BodyError(Reason.MODEL_NOT_A_STRING)
         elif node.is_main or mark in _BRACKETS:
             raise BodyError(Reason.NO_MODELS)
         return end
 
     def _name(self, at: int) -> int:
-        name, end = _scan_string(self._text, at + 1, True)
+        name, end = scan_string(self._text, at + 1, True)
         prefix = ""
         if self._has_resource_names and (resource := _RESOURCE.match(name)):
             prefix, name = resource[0], name[resource.end() :]
         self.found.append((at, end, name, prefix))
         return end
 
-    def _object(self, node: PlaceNode, at: int) -> int:
-        text, below, value_end = self._text, node.below, self._value_end
-        at = self._skip(at + 1)
-        if text[at : at + 1] == "}":
-            return at + 1
-        seen: set[str] = set()
-        while True:
-            self._count()
-            key, at = self._key(at)
-            if key not in below:
-                at = value_end(text, at)
-            else:
-                if key in seen:
-                    raise BodyError(Reason.SECOND_MODEL if key == "model" else Reason.REPEATED_KEY)
-                seen.add(key)
-                at = self.value(below[key], at)
-            if (mark := _after(text, at)) is None:
-                raise BodyError(Reason.NOT_JSON)
-            at = mark.end(1)
-            if mark[1] != ",":
-                if mark[1] == "}":
-                    return at
-                raise BodyError(Reason.NOT_JSON)
+    def members_of(self, node: PlaceNode, *, may_be_null: bool = False) -> Visit:
+        """Return a visit to the members of one object; with `may_be_null` a member without a value counts as absent."""
+        text, value = self._text, self.value
+        below: dict[Any, PlaceNode] = node.below
+        seen: set[str | int] = set()
 
-    def _list(self, node: PlaceNode, at: int) -> int:
-        at = self._skip(at + 1)
-        if self._text[at : at + 1] == "]":
-            return at + 1
+        def visit(key: str | int, _start: int, at: int) -> int:
+            if (node := below.get(key)) is None:
+                return value_end(text, at)
+            if key in seen:
+                raise BodyError(Reason.SECOND_MODEL if key == "model" else Reason.REPEATED_KEY)
+            seen.add(key)
+            return at + 4 if may_be_null and text.startswith("null", at) else value(node, at)
+
+        return visit
+
+    def _list(self, node: PlaceNode, opening: int) -> int:
+        def visit(_number: str | int, _start: int, at: int) -> int:
+            return self.value(node, at)
+
+        first = None
         if node.frame is not None and self._is_plain and not self._has_resource_names:
-            at = self._plain_elements(node.frame, at)
-        while True:
-            self._count()
-            at = self.value(node, at)
-            if (mark := _after(self._text, at)) is None:
-                raise BodyError(Reason.NOT_JSON)
-            if mark[1] != ",":
-                if mark[1] == "]":
-                    return mark.end(1)
-                raise BodyError(Reason.NOT_JSON)
-            at = mark.end()
+            first = self._plain_elements(node.frame, skip_blanks(self._text, opening + 1))
+        return self._walker.walk(self._text, opening, visit, first) + 1
 
-    def _plain_elements(self, frame: ElementFrame, at: int) -> int:
+    def _plain_elements(self, frame: ElementFrame, at: int) -> int | None:
         """Find the models of the first elements, as long as each has one key "model"; return the start of the next one.
 
         The object in the frame has a text as its model, so this key is the one. The last element is left to the caller.
         """
         text, find, between, add = self._text, self._text.find, frame.between, self.found.append
-        lead, found = frame.lead(text, at), find(_MODEL_KEY, at)
-        for _ in range(self._steps):
+        lead, found, next_one = frame.lead(text, at), find(_MODEL_KEY, at), None
+        for _ in range(MAX_STEPS):
             if not lead or text[start := lead.end()] != "{":
                 break
             name, end = _scan_model(text, start)
@@ -208,26 +180,5 @@ class Finder:
                 break
             start, end = model.span(1)
             add((start, end, name, ""))
-            at = lead.start(1)
-        return at
-
-    def _key(self, at: int) -> tuple[str, int]:
-        if found := _member(self._text, at):
-            return found[1][1:-1], found.end()
-        at = self._skip(at)
-        if self._text[at : at + 1] != '"':
-            raise BodyError(Reason.NOT_JSON)
-        key, end = _scan_string(self._text, at + 1, True)
-        if not (colon := _colon(self._text, end)):
-            raise BodyError(Reason.NOT_JSON)
-        return key, colon.end()
-
-    def _skip(self, at: int) -> int:
-        found = _blanks(self._text, at)
-        assert found
-        return found.end()
-
-    def _count(self) -> None:
-        if not self._steps:
-            raise BodyError(Reason.TOO_MANY)
-        self._steps -= 1
+            next_one = lead.start(1)
+        return next_one

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.exchange import json_body as module
+from mitm_gateway.exchange import json_walk
 from mitm_gateway.exchange.body_error import BodyError, OvergrownError
 from mitm_gateway.exchange.json_body import scan
 from mitm_gateway.exchange.json_edits import edit
+from mitm_gateway.exchange.json_walk import Visit, Walker
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import OVERGROWN, overgrown, to, told, walked
 from support.table import table
@@ -272,14 +274,17 @@ def test_removing_and_setting_is_the_same_on_parsed_data(
 def visits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Counts the members that are walked."""
     counted = 0
-    count = module.Walker._count
+    walk = Walker.walk
 
-    def counting(walker: Any) -> None:
-        nonlocal counted
-        counted += 1
-        count(walker)
+    def counting(walker: Walker, text: str, opening: int, visit: Visit, first: int | None = None) -> int:
+        def noted(*member: Any) -> int:
+            nonlocal counted
+            counted += 1
+            return visit(*member)
 
-    monkeypatch.setattr(module.Walker, "_count", counting)
+        return walk(walker, text, opening, noted, first)
+
+    monkeypatch.setattr(Walker, "walk", counting)
     return lambda: counted
 
 
@@ -323,7 +328,7 @@ def test_a_body_that_needs_far_more_memory_than_its_size_is_refused_before_it_is
 def test_a_body_of_millions_of_numbers_is_refused_without_a_walk(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(module, "_scan_value", None)
+    monkeypatch.setattr(json_walk, "_scan_value", None)
     monkeypatch.setattr(module, "simdjson", None)
     with pytest.raises(OvergrownError):
         scan(overgrown(b"0," * (size // 2)))
