@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,47 +16,23 @@ from hyperframe.frame import HeadersFrame, SettingsFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import options
-from mitmproxy.addons.next_layer import NextLayer
-from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer
 from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 from mitmproxy.proxy.layers.quic import QuicStreamDataReceived, SendQuicStreamData
-from mitmproxy.proxy.mode_specs import ProxyMode
-from mitmproxy.test import taddons
+from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.patches import table
 from mitm_gateway.patches.safety import heads
-from support.layers import Connection
-from support.patched import applied, no_patches
+from support.layers import HOST, HTTP2_PREFACE, TUNNEL, Connection, connected, pieces
+from support.patched import applied
 
 LIMIT = 128 << 10
-HOST = "upstream.test"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-TUNNEL: dict[str, Any] = {"target": (HOST, 443), "sni": HOST, "answer": ANSWER, "upstream_tls": False}
-H2 = {**TUNNEL, "alpn": b"h2"}
+SERVED = {**TUNNEL, "answer": ANSWER}
+H2 = {**SERVED, "alpn": b"h2"}
 Fields = Sequence[tuple[str, str]]
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GET: Fields = ((":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/"))
-
-
-@pytest.fixture
-async def context() -> AsyncIterator[taddons.context]:
-    patches = no_patches()
-    with taddons.context(Proxyserver(), NextLayer()) as made:
-        assert table.apply(patches, "safety") == []
-        yield made
-        patches.undo("safety")
-
-
-async def sent(context: taddons.context, data: bytes, cut: int, **way: Any) -> Connection:
-    connection = Connection(context, **way)
-    await connection.start()
-    for place in range(0, len(data), cut):
-        await connection.receive(data[place : place + cut])
-    return connection
 
 
 def http1(padding: int, line: bytes = b"GET / HTTP/1.1") -> bytes:
@@ -65,12 +41,12 @@ def http1(padding: int, line: bytes = b"GET / HTTP/1.1") -> bytes:
 
 @pytest.mark.parametrize("cut", [1000, 65536, 1 << 20])
 async def test_an_http1_head_up_to_128_kib_is_served_and_a_larger_one_is_431(
-    context: taddons.context, cut: int
+    patched: taddons.context, cut: int
 ) -> None:
     fits = LIMIT - len(http1(0))
-    served = await sent(context, http1(fits), cut, **TUNNEL)
+    served = await connected(patched, *pieces(http1(fits), cut), **SERVED)
     assert served.got == ANSWER
-    refused = await sent(context, http1(fits + 1) * 2, cut, **TUNNEL)
+    refused = await connected(patched, *pieces(http1(fits + 1) * 2, cut), **TUNNEL)
     assert refused.got.startswith(b"HTTP/1.1 431 ")
     assert b"application/json" in refused.got
     assert not any(refused.sent.values())
@@ -86,13 +62,13 @@ async def test_an_http1_head_up_to_128_kib_is_served_and_a_larger_one_is_431(
         pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\n" + b" " * LIMIT, id="blanks"),
     ],
 )
-async def test_an_endless_http1_head_is_431_at_once(context: taddons.context, head: bytes) -> None:
-    refused = await sent(context, head, 65536, **TUNNEL)
+async def test_an_endless_http1_head_is_431_at_once(patched: taddons.context, head: bytes) -> None:
+    refused = await connected(patched, *pieces(head, 65536), **TUNNEL)
     assert refused.got.startswith(b"HTTP/1.1 431 ")
 
 
 async def test_no_byte_of_an_unfinished_http1_head_is_searched_twice(
-    context: taddons.context, monkeypatch: pytest.MonkeyPatch
+    patched: taddons.context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched = 0
 
@@ -103,46 +79,46 @@ async def test_no_byte_of_an_unfinished_http1_head_is_searched_twice(
     for owner, name in ((heads, "_HEAD_END"), (_receivebuffer, "blank_line_regex")):
         monkeypatch.setattr(owner, name, SimpleNamespace(search=search))
     head = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 900 + b"X-A: " + b"a" * (120 << 10)
-    connection = await sent(context, head, 4096, **TUNNEL)
+    connection = await connected(patched, *pieces(head, 4096), **TUNNEL)
     assert heads.has_unfinished_head(connection.client)
     assert searched <= len(head)
     await connection.close()
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0", "9.9"])
-async def test_an_http1_request_of_another_version_is_400(context: taddons.context, version: str) -> None:
-    refused = await sent(context, http1(1, f"GET / HTTP/{version}".encode()), 65536, **TUNNEL)
+async def test_an_http1_request_of_another_version_is_400(patched: taddons.context, version: str) -> None:
+    refused = await connected(patched, http1(1, f"GET / HTTP/{version}".encode()), **TUNNEL)
     assert refused.got.startswith(b"HTTP/1.1 400 ")
     assert not any(refused.sent.values())
 
 
 @pytest.mark.parametrize("cut", [1, 1000, 65536])
 async def test_an_http1_head_of_more_than_a_thousand_fields_is_431(
-    context: taddons.context, cut: int
+    patched: taddons.context, cut: int
 ) -> None:
     head = b"GET / HTTP/1.1\r\nHost: %s\r\n%%s\r\n" % HOST.encode()
-    served = await sent(context, head % (b"a:\r\n" * 999) + b"\n" * 2000, cut, **TUNNEL)
+    served = await connected(patched, *pieces(head % (b"a:\r\n" * 999) + b"\n" * 2000, cut), **SERVED)
     assert served.got.startswith(ANSWER)
-    refused = await sent(context, head % (b"a:\r\n" * 1000), cut, **TUNNEL)
+    refused = await connected(patched, *pieces(head % (b"a:\r\n" * 1000), cut), **TUNNEL)
     assert refused.got.startswith(b"HTTP/1.1 431 ")
     assert not any(refused.sent.values())
 
 
-async def test_an_http1_response_head_of_more_than_a_thousand_fields_is_502(context: taddons.context) -> None:
+async def test_an_http1_response_head_of_more_than_a_thousand_fields_is_502(patched: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"a:\r\n" * 1000 + b"\r\n"
-    connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": answer})
+    connection = await connected(patched, http1(1), **TUNNEL, answer=answer)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
 
 
-async def test_an_http2_head_of_more_than_a_thousand_fields_is_431(context: taddons.context) -> None:
-    client = await Http2.connected(context)
+async def test_an_http2_head_of_more_than_a_thousand_fields_is_431(patched: taddons.context) -> None:
+    client = await Http2.connected(patched)
     assert (await client.ask([*GET, *[("x-a", "")] * 1000]))[0] == 431
     assert client.upstream == b""
     assert await client.ask([*GET, *[("x-a", "")] * 990]) == (200, b"ok")
 
 
-async def test_the_second_head_of_a_connection_is_bounded_too(context: taddons.context) -> None:
-    connection = await sent(context, http1(1) + http1(LIMIT), 1 << 20, **TUNNEL)
+async def test_the_second_head_of_a_connection_is_bounded_too(patched: taddons.context) -> None:
+    connection = await connected(patched, http1(1) + http1(LIMIT), **SERVED)
     assert connection.got.startswith(ANSWER + b"HTTP/1.1 431 ")
     assert connection.sent[HOST, 443].count(b"GET") == 1
 
@@ -155,16 +131,16 @@ async def test_the_second_head_of_a_connection_is_bounded_too(context: taddons.c
     ],
 )
 async def test_an_endless_part_of_a_chunked_body_ends_the_connection(
-    context: taddons.context, rest: bytes
+    patched: taddons.context, rest: bytes
 ) -> None:
     head = b"POST / HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n" % HOST.encode()
-    connection = await sent(context, head + rest, 65536, **{**TUNNEL, "answer": b""})
+    connection = await connected(patched, *pieces(head + rest, 65536), **TUNNEL)
     assert not connection.client.connected
     assert (b"the message head is too large" in connection.got) or not connection.got
 
 
-async def test_a_client_cannot_send_far_ahead_of_its_answers(context: taddons.context) -> None:
-    connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": b""})
+async def test_a_client_cannot_send_far_ahead_of_its_answers(patched: taddons.context) -> None:
+    connection = await connected(patched, http1(1), **TUNNEL)
     for _ in range(heads.MAX_AHEAD_BYTES >> 20):
         await connection.receive(b"a" * (1 << 20))
     assert connection.client.connected
@@ -172,14 +148,14 @@ async def test_a_client_cannot_send_far_ahead_of_its_answers(context: taddons.co
     assert not connection.client.connected
 
 
-async def test_an_http1_response_head_over_the_limit_is_502(context: taddons.context) -> None:
+async def test_an_http1_response_head_over_the_limit_is_502(patched: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * LIMIT + b"\r\n\r\n"
-    connection = await sent(context, http1(1), 65536, **{**TUNNEL, "answer": answer})
+    connection = await connected(patched, http1(1), **TUNNEL, answer=answer)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
 
 
-async def test_an_unfinished_head_is_not_logged(context: taddons.context) -> None:
-    connection = await sent(context, b"GET / HTTP/1.1\r\nX-Api-Key: client-key", 65536, **TUNNEL)
+async def test_an_unfinished_head_is_not_logged(patched: taddons.context) -> None:
+    connection = await connected(patched, b"GET / HTTP/1.1\r\nX-Api-Key: client-key", **TUNNEL)
     await connection.close()
     assert not any("client-key" in line for line in connection.logged)
 
@@ -194,8 +170,7 @@ class Http2:
 
     @classmethod
     async def connected(cls, context: taddons.context) -> Http2:
-        client = cls(Connection(context, **H2))
-        await client._connection.start()
+        client = cls(await connected(context, **H2))
         client._h2.initiate_connection()
         return client
 
@@ -225,9 +200,9 @@ class Http2:
 
 @pytest.mark.parametrize("padding", [LIMIT, 200_000, 900_000])
 async def test_an_http2_head_over_128_kib_is_431_and_the_connection_serves_on(
-    context: taddons.context, padding: int
+    patched: taddons.context, padding: int
 ) -> None:
-    client = await Http2.connected(context)
+    client = await Http2.connected(patched)
     status, body = await client.ask([*GET, ("x-a", "a" * padding)])
     assert status == 431
     assert b"the request's head is too large" in body
@@ -236,12 +211,14 @@ async def test_an_http2_head_over_128_kib_is_431_and_the_connection_serves_on(
 
 
 async def test_a_small_http2_head_that_unpacks_to_megabytes_ends_the_connection(
-    context: taddons.context,
+    patched: taddons.context,
 ) -> None:
     # A field of 4 KB, and bytes of which each repeats it; reading a megabyte of them would take a second.
     bomb = Encoder().encode([*GET, ("x-a", "a" * 4000)]) + b"\xbe" * 1000
     head = HeadersFrame(1, data=bomb, flags=["END_HEADERS", "END_STREAM"])
-    connection = await sent(context, PREFACE + SettingsFrame(0).serialize() + head.serialize(), 65536, **H2)
+    connection = await connected(
+        patched, HTTP2_PREFACE + SettingsFrame(0).serialize() + head.serialize(), **H2
+    )
     assert not connection.client.connected
     assert b"431" not in connection.got
     assert not any(connection.sent.values())
@@ -256,39 +233,29 @@ def test_long_header_values_are_encoded_as_hpack_encodes_them(value: bytes) -> N
 
 @pytest.mark.parametrize("method", ["", " ", "G T", "GET\r\nX-A: 1", "GET / HTTP/1.1"])
 async def test_an_http2_request_whose_method_is_no_token_is_400(
-    context: taddons.context, method: str
+    patched: taddons.context, method: str
 ) -> None:
-    client = await Http2.connected(context)
+    client = await Http2.connected(patched)
     assert (await client.ask([(":method", method), *GET[1:]]))[0] in (0, 400)
     assert client.upstream == b""
 
 
 @pytest.mark.parametrize("length", ["5", "05", "1"])
 async def test_an_http2_request_with_a_length_but_no_body_is_400(
-    context: taddons.context, length: str
+    patched: taddons.context, length: str
 ) -> None:
-    client = await Http2.connected(context)
+    client = await Http2.connected(patched)
     post = [(":method", "POST"), *GET[1:], ("content-length", length)]
     assert (await client.ask(post))[0] == 400
     assert client.upstream == b""
     assert await client.ask([(":method", "POST"), *GET[1:], ("content-length", "0")]) == (200, b"ok")
 
 
-def make_client() -> Client:
-    return Client(
-        peername=("127.0.0.1", 50000),
-        sockname=("127.0.0.1", 8080),
-        timestamp_start=0,
-        state=ConnectionState.OPEN,
-        proxy_mode=ProxyMode.parse("regular"),
-    )
-
-
 class Http3:
     """Both ends of an HTTP/3 connection without QUIC between them."""
 
     def __init__(self) -> None:
-        connection = make_client()
+        connection = tflow.tclient_conn()
         self._client = LayeredH3Connection(connection, is_client=True)
         self.server = LayeredH3Connection(connection, is_client=False)
         self.commands: list[Any] = []
@@ -324,7 +291,7 @@ class Http3:
     ],
 )
 async def test_an_http3_request_that_is_too_large_or_malformed_is_answered_locally(
-    context: taddons.context, fields: Fields, monkeypatch: pytest.MonkeyPatch
+    patched: taddons.context, fields: Fields, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heads, "MAX_HEAD_BYTES", 2000)  # aioquic's client encodes no large head
     http3 = Http3()
@@ -333,17 +300,19 @@ async def test_an_http3_request_that_is_too_large_or_malformed_is_answered_local
     assert [type(each).__name__ for each in http3.ask(GET)] == ["HeadersReceived"]
 
 
-async def test_an_endless_http3_head_ends_the_connection(context: taddons.context) -> None:
+async def test_an_endless_http3_head_ends_the_connection(patched: taddons.context) -> None:
     http3 = Http3()
     http3.ask(GET)
-    event = QuicStreamDataReceived(make_client(), 4, b"\x01\x80\x10\x00\x00" + b"a" * (LIMIT + 1), False)
+    event = QuicStreamDataReceived(
+        tflow.tclient_conn(), 4, b"\x01\x80\x10\x00\x00" + b"a" * (LIMIT + 1), False
+    )
     assert http3.server.handle_stream_event(event) == []
     http3.commands += http3.server.transmit()
     assert "CloseQuicConnection" in [type(each).__name__ for each in http3.commands]
 
 
-async def test_an_endless_client_hello_ends_the_connection(context: taddons.context) -> None:
-    client = make_client()
+async def test_an_endless_client_hello_ends_the_connection(patched: taddons.context) -> None:
+    client = tflow.tclient_conn()
     outer = Context(client, options.Options())
     ServerTLSLayer(outer)
     layer = ClientTLSLayer(outer)

@@ -1,7 +1,6 @@
 """HTTP/2 peers that flood, do not read, shut down, or cancel; and answers that are not HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,36 +20,26 @@ from hyperframe.frame import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from mitmproxy.addons.next_layer import NextLayer
-from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from mitmproxy.test import taddons, tflow
 
-from mitm_gateway.patches import table
 from mitm_gateway.patches.safety import turns
 from mitm_gateway.patches.safety.back_pressure import Reading
-from support.layers import Connection
-from support.patched import applied, no_patches
+from support.layers import HOST, HTTP2_PREFACE, TUNNEL, Connection, connected
+from support.patched import applied
 
-HOST = "upstream.test"
 UPSTREAM = (HOST, 443)
-TUNNEL: dict[str, Any] = {"target": UPSTREAM, "sni": HOST, "upstream_tls": False}
 GET = b"GET / HTTP/1.1\r\nHost: upstream.test\r\n\r\n"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = ((":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/"))
 POST = ((":method", "POST"), *HEAD[1:])
 OK = ((":status", "200"), ("content-length", "2"))
 
 
 @pytest.fixture
-async def context() -> AsyncIterator[taddons.context]:
-    patches = no_patches()
-    with taddons.context(Proxyserver(), NextLayer()) as made:
-        assert table.apply(patches, "safety") == []
-        made.options.http2_ping_keepalive = 0  # no clock
-        made.options.stream_large_bodies = "1"
-        yield made
-        patches.undo("safety")
+def context(patched: taddons.context) -> taddons.context:
+    """mitmproxy with the safety patches, streaming every body."""
+    patched.options.stream_large_bodies = "1"
+    return patched
 
 
 def head(stream: int, fields: Any = OK, *, end: bool = False) -> HeadersFrame:
@@ -77,7 +66,8 @@ def sent_bytes(*all_frames: Frame) -> bytes:
 
 
 def parsed(got: bytes) -> list[Frame]:
-    found = []
+    """Return the frames, behind the preface if there is one."""
+    found, got = [], got.removeprefix(HTTP2_PREFACE)
     while got:
         frame, length = Frame.parse_frame_header(memoryview(got[:9]))
         frame.parse_body(memoryview(got[9 : 9 + length]))
@@ -86,24 +76,18 @@ def parsed(got: bytes) -> list[Frame]:
     return found
 
 
-async def connected(
-    context: taddons.context, settings: dict[int, int] | None = None, **way: Any
+async def http2(
+    context: taddons.context, *frames: Frame, settings: dict[int, int] | None = None, **way: Any
 ) -> Connection:
-    """Return the connection of a client that speaks HTTP/2."""
-    connection = Connection(context, **{**TUNNEL, "alpn": b"h2", **way})
-    await connection.start()
-    await connection.receive(PREFACE + SettingsFrame(0, settings or {}).serialize())
-    return connection
+    """Return the connection of a client that has sent these frames over HTTP/2."""
+    begin = HTTP2_PREFACE + SettingsFrame(0, settings or {}).serialize()
+    return await connected(context, begin, sent_bytes(*frames), **TUNNEL, alpn=b"h2", **way)
 
 
 async def answered(context: taddons.context, *frames_of_answer: Frame, count: int = 1) -> Connection:
     """Return an HTTP/1 client's connection after requests to which an upstream over HTTP/2 answers so."""
     answer = sent_bytes(SettingsFrame(0), *frames_of_answer)
-    connection = Connection(context, **TUNNEL, upstream_alpn=b"h2", answer=answer)
-    await connection.start()
-    for _ in range(count):
-        await connection.receive(GET)
-    return connection
+    return await connected(context, *[GET] * count, **TUNNEL, upstream_alpn=b"h2", answer=answer)
 
 
 # ---- upstreams ----
@@ -123,16 +107,17 @@ async def test_a_response_that_an_upstream_has_begun_outlives_its_goaway(
 ) -> None:
     connection = await answered(context, *answer, count=2)
     assert connection.got.count(b"HTTP/1.1 200 ") == 2
-    assert connection.sent[UPSTREAM].count(PREFACE) == 2  # a connection for each request
+    assert connection.sent[UPSTREAM].count(HTTP2_PREFACE) == 2  # a connection for each request
 
 
 async def test_an_upload_that_waits_for_room_outlives_a_goaway(context: taddons.context) -> None:
     answer = sent_bytes(SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 10}))
-    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
-    await connection.receive(sent_bytes(head(1, POST), data(1, b"a" * 100, end=False)))
+    connection = await http2(
+        context, head(1, POST), data(1, b"a" * 100, end=False), upstream_alpn=b"h2", answer=answer
+    )
     await connection.receive(sent_bytes(data(1, b"b" * 50)))
     await connection.upstream_sends(sent_bytes(goaway(1), WindowUpdateFrame(1, window_increment=200)))
-    assert contents(connection.sent[UPSTREAM].removeprefix(PREFACE)) == b"a" * 100 + b"b" * 50
+    assert contents(connection.sent[UPSTREAM]) == b"a" * 100 + b"b" * 50
     await connection.upstream_sends(sent_bytes(head(1), data(1)))
     assert contents(connection.got) == b"ok"
 
@@ -150,8 +135,9 @@ async def test_requests_that_wait_for_an_upstreams_streams_end_with_its_goaway(
     # mitmproxy sends ten until it has the upstream's settings; the answers come when all have been received.
     answers = (frame for at in range(1, 20, 2) for frame in (head(at), data(at)))
     answer = sent_bytes(goaway(19, code), *answers)
-    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
-    await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 25, 2))))
+    connection = await http2(
+        context, *(head(at, HEAD, end=True) for at in range(1, 25, 2)), upstream_alpn=b"h2", answer=answer
+    )
     statuses = [frame.stream_id for frame in parsed(connection.got) if isinstance(frame, HeadersFrame)]
     assert sorted(statuses) == list(range(1, 25, 2))
 
@@ -159,30 +145,29 @@ async def test_requests_that_wait_for_an_upstreams_streams_end_with_its_goaway(
 async def test_an_upstream_may_take_room_back(context: taddons.context) -> None:
     settings = SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 10})  # 90 bytes less than it has received
     answer = sent_bytes(settings, WindowUpdateFrame(1, window_increment=60))
-    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
-    await connection.receive(sent_bytes(head(1, POST), data(1, b"a" * 100, end=False)))
+    connection = await http2(
+        context, head(1, POST), data(1, b"a" * 100, end=False), upstream_alpn=b"h2", answer=answer
+    )
     await connection.receive(sent_bytes(data(1, b"b" * 50, end=True)))
-    assert contents(connection.sent[UPSTREAM].removeprefix(PREFACE)) == b"a" * 100
+    assert contents(connection.sent[UPSTREAM]) == b"a" * 100
     for at in (3, 5):
         await connection.receive(sent_bytes(head(at, HEAD, end=True)))
-    assert contents(connection.sent[UPSTREAM].removeprefix(PREFACE)) == b"a" * 100 + b"b" * 50
+    assert contents(connection.sent[UPSTREAM]) == b"a" * 100 + b"b" * 50
 
 
 async def test_an_upstream_that_cancels_is_an_error_of_the_upstream(context: taddons.context) -> None:
     cancel = RstStreamFrame(1, error_code=ErrorCodes.CANCEL)
-    connection = await connected(context, upstream_alpn=b"h2", answer=sent_bytes(SettingsFrame(0), cancel))
-    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
-    answer = b"".join(frame.data for frame in parsed(connection.got) if isinstance(frame, DataFrame))
-    assert b"the upstream reset the request" in answer
+    connection = await http2(
+        context, head(1, HEAD, end=True), upstream_alpn=b"h2", answer=sent_bytes(SettingsFrame(0), cancel)
+    )
+    assert b"the upstream reset the request" in contents(connection.got)
 
 
 @pytest.mark.parametrize("status", ["99", "0", "-200", "1000", "12345"])
 async def test_an_invalid_status_is_502(context: taddons.context, status: str) -> None:
     over_http2 = await answered(context, head(1, ((":status", status),)), data(1))
     answer = b"HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n" % status.encode()
-    over_http1 = Connection(context, **TUNNEL, answer=answer)
-    await over_http1.start()
-    await over_http1.receive(GET)
+    over_http1 = await connected(context, GET, **TUNNEL, answer=answer)
     for connection in (over_http2, over_http1):
         assert connection.got.startswith(b"HTTP/1.1 502 ")
 
@@ -190,18 +175,14 @@ async def test_an_invalid_status_is_502(context: taddons.context, status: str) -
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])
 async def test_an_http1_response_of_another_version_is_502(context: taddons.context, version: str) -> None:
     answer = f"HTTP/{version} 200 OK\r\nContent-Length: 0\r\n\r\n".encode()
-    connection = Connection(context, **TUNNEL, answer=answer)
-    await connection.start()
-    await connection.receive(GET)
+    connection = await connected(context, GET, **TUNNEL, answer=answer)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;x\r\na\r\n"])
 async def test_many_chunks_that_arrive_together_are_joined(context: taddons.context, chunk: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 1000 + b"0\r\n\r\n"
-    connection = Connection(context, **TUNNEL, answer=answer)
-    await connection.start()
-    await connection.receive(GET)
+    connection = await connected(context, GET, **TUNNEL, answer=answer)
     assert connection.got.endswith(b"\r\n1\r\na" * 62 + b"\r\n3a8\r\n" + b"a" * 936 + b"\r\n0\r\n\r\n")
 
 
@@ -210,25 +191,24 @@ async def test_many_chunks_that_arrive_together_are_joined(context: taddons.cont
 
 @given(st.lists(st.binary(max_size=40), max_size=100), st.integers(1, 50))
 def test_received_data_is_divided_between_frames_however_it_arrives(contents: list[bytes], cut: int) -> None:
-    whole = PREFACE + b"".join(data(1, each, end=False).serialize() for each in contents)
-    divided, passed = turns._Frames(len(PREFACE)), b""
+    whole = HTTP2_PREFACE + b"".join(data(1, each, end=False).serialize() for each in contents)
+    divided, passed = turns._Frames(len(HTTP2_PREFACE)), b""
     for place in range(0, len(whole), cut):
         for piece in divided.divide(whole[place : place + cut]):
             passed += piece
     assert passed + divided._held == whole
-    pieces = list(turns._Frames(len(PREFACE)).divide(whole))
-    assert [len(parsed(piece.removeprefix(PREFACE))) for piece in pieces[:-1]] == [16] * (len(pieces) - 1)
+    pieces = list(turns._Frames(len(HTTP2_PREFACE)).divide(whole))
+    assert [len(parsed(piece)) for piece in pieces[:-1]] == [16] * (len(pieces) - 1)
 
 
 async def test_the_others_have_their_turn_between_the_frames_of_a_flood(context: taddons.context) -> None:
-    connection = await connected(context)
-    await connection.receive(PingFrame(0, b"12345678").serialize() * 3200)
+    connection = await http2(context, *[PingFrame(0, b"12345678")] * 3200)
     assert connection.turns == 199
     assert sum(isinstance(frame, PingFrame) for frame in parsed(connection.got)) == 3200
 
 
 async def test_frames_of_a_client_that_has_left_are_dropped(context: taddons.context) -> None:
-    connection = await connected(context)
+    connection = await http2(context)
     connection.at_turn = {1: connection.close}
     await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 201, 2))))
     assert 0 < len({flow.id for flow in connection.flows}) <= 16
@@ -261,8 +241,9 @@ async def test_no_more_is_received_while_frames_wait() -> None:
 
 async def test_frames_have_the_usual_size_whatever_a_client_allows(context: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"a" * 60000
-    connection = await connected(context, {SettingCodes.MAX_FRAME_SIZE: (1 << 24) - 1}, answer=answer)
-    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    connection = await http2(
+        context, head(1, HEAD, end=True), settings={SettingCodes.MAX_FRAME_SIZE: (1 << 24) - 1}, answer=answer
+    )
     sizes = [len(frame.data) for frame in parsed(connection.got) if isinstance(frame, DataFrame)]
     assert sum(sizes) == 60000
     assert max(sizes) == 16 << 10
@@ -270,14 +251,19 @@ async def test_frames_have_the_usual_size_whatever_a_client_allows(context: tadd
 
 async def test_small_pieces_that_wait_are_joined_and_dropped_at_the_end(context: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"a" * 9000
-    connection = await connected(context, {SettingCodes.INITIAL_WINDOW_SIZE: 0}, answer=answer, cut=10)
-    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    connection = await http2(
+        context,
+        head(1, HEAD, end=True),
+        settings={SettingCodes.INITIAL_WINDOW_SIZE: 0},
+        answer=answer,
+        cut=10,
+    )
     buffers = connection.http2.stream_buffers
     sizes = [len(frame.data) for frame in buffers[1]]
     assert (len(sizes), sum(sizes)) == (65, 9000)
     window = WindowUpdateFrame(1, window_increment=4000)
     await connection.receive(sent_bytes(window, window))
-    assert sum(len(frame.data) for frame in parsed(connection.got) if isinstance(frame, DataFrame)) == 8000
+    assert len(contents(connection.got)) == 8000
     await connection.close()
     assert not buffers
 
@@ -313,13 +299,17 @@ class Transport(SimpleNamespace):
 
 def acknowledged(sent: bytes) -> set[int]:
     """Return the streams of which received data was acknowledged."""
-    frames_sent = parsed(sent.removeprefix(PREFACE))
-    return {frame.stream_id for frame in frames_sent if isinstance(frame, WindowUpdateFrame)} - {0}
+    return {frame.stream_id for frame in parsed(sent) if isinstance(frame, WindowUpdateFrame)} - {0}
 
 
 async def test_an_http2_upstream_waits_on_a_stream_that_is_not_read(context: taddons.context) -> None:
-    connection = await connected(context, NO_ROOM, upstream_alpn=b"h2", answer=SettingsFrame(0).serialize())
-    await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in (1, 3))))
+    connection = await http2(
+        context,
+        *(head(at, HEAD, end=True) for at in (1, 3)),
+        settings=NO_ROOM,
+        upstream_alpn=b"h2",
+        answer=SettingsFrame(0).serialize(),
+    )
     await connection.receive(sent_bytes(*(room(at) for at in (0, 3))))
     for at in (1, 3):
         await connection.upstream_sends(head(at, OK[:1]).serialize())
@@ -334,8 +324,7 @@ async def test_an_http2_upstream_waits_on_a_stream_that_is_not_read(context: tad
 
 @pytest.mark.parametrize("end", [ROOM, RstStreamFrame(1).serialize()], ids=["reads", "cancels"])
 async def test_an_http1_upstream_waits_for_a_client(context: taddons.context, end: bytes) -> None:
-    connection = await connected(context, NO_ROOM)
-    await connection.receive(sent_bytes(head(1, HEAD, end=True)))
+    connection = await http2(context, head(1, HEAD, end=True), settings=NO_ROOM)
     transport, slots = Transport(), asyncio.Semaphore(0)
     vars(connection.flows[0].server_conn)["gateway_reading"] = Reading(transport, slots)
     await connection.upstream_sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(STREAMED))
@@ -356,21 +345,19 @@ async def test_an_http1_upstream_waits_for_a_client(context: taddons.context, en
 
 async def test_an_http2_client_waits_for_an_http2_upstream(context: taddons.context) -> None:
     answer = SettingsFrame(0, NO_ROOM).serialize()
-    connection = await connected(context, upstream_alpn=b"h2", answer=answer)
-    await connection.receive(sent_bytes(head(1, POST)))
+    connection = await http2(context, head(1, POST), upstream_alpn=b"h2", answer=answer)
     for piece in PIECES:
         await connection.receive(data(1, piece, end=False).serialize())
     assert not acknowledged(connection.got)
     await connection.upstream_sends(ROOM)
     assert acknowledged(connection.got) == {1}
-    assert contents(connection.sent[UPSTREAM].removeprefix(PREFACE)) == STREAMED
+    assert contents(connection.sent[UPSTREAM]) == STREAMED
 
 
 @pytest.mark.parametrize("end", [ROOM, goaway(0).serialize()], ids=["reads", "ends"])
 async def test_an_http1_client_waits_for_an_http2_upstream(context: taddons.context, end: bytes) -> None:
     answer = SettingsFrame(0, NO_ROOM).serialize()
-    connection = Connection(context, **TUNNEL, upstream_alpn=b"h2", answer=answer)
-    await connection.start()
+    connection = await connected(context, **TUNNEL, upstream_alpn=b"h2", answer=answer)
     transport = Transport()
     vars(connection.client)["gateway_reading"] = Reading(transport, None)
     length = b"Content-Length: %d\r\n\r\n" % len(STREAMED)

@@ -1,21 +1,13 @@
 """Pipelined HTTP/1 requests: a few of a client at a time, in order, and the end of the connection behind them."""
 
-from collections.abc import AsyncIterator
-from typing import Any
-
 import pytest
 from mitmproxy import http
-from mitmproxy.addons.next_layer import NextLayer
-from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
-from mitm_gateway.patches import table
 from mitm_gateway.patches.safety import turns
-from support.layers import Connection
-from support.patched import no_patches
+from support.layers import TUNNEL, Connection, connected
 
 COUNT = 50
-TUNNEL: dict[str, Any] = {"target": ("upstream.test", 443), "sni": "upstream.test", "upstream_tls": False}
 REQUESTS = [b"GET /%d HTTP/1.1\r\nHost: upstream.test\r\n\r\n" % number for number in range(COUNT)]
 ANSWERS = b"".join(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n/%02d" % number for number in range(COUNT))
 
@@ -28,14 +20,9 @@ class Local:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Connection]:
-    patches = no_patches()
-    with taddons.context(Proxyserver(), NextLayer(), Local()) as context:
-        assert table.apply(patches, "safety") == []
-        connection = Connection(context, **TUNNEL)
-        await connection.start()
-        yield connection
-        patches.undo("safety")
+async def client(patched: taddons.context) -> Connection:
+    patched.master.addons.add(Local())
+    return await connected(patched, **TUNNEL)
 
 
 async def test_the_others_have_their_turn_after_a_few_requests(client: Connection) -> None:

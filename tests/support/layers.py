@@ -25,6 +25,10 @@ from mitmproxy.test import taddons
 from mitm_gateway.mitm.addon import GatewayAddon
 from support.constants import API, CK, CK_MARK, GW, GW_MARK
 
+# A host without a rule, for what mitmproxy and the patches alone do.
+HOST = "upstream.test"
+TUNNEL: dict[str, Any] = {"target": (HOST, 443), "sni": HOST, "upstream_tls": False}
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UPSTREAM = ("127.0.0.1", 9)  # in clear, so that no TLS layer stands between; nothing is really connected
 RULES = f"""
 credentials: {{gw: {{env: TEST_GW_KEY}}}}
@@ -75,7 +79,7 @@ class Connection:
     ) -> None:
         self._addons = gateway.master.addons
         self._upstream_alpn = upstream_alpn
-        self._answer = [answer[place : place + cut] for place in range(0, len(answer), cut)]
+        self._answer = pieces(answer, cut)
         self.client = Client(
             peername=("127.0.0.1", 50000),
             sockname=("127.0.0.1", 8080),
@@ -179,6 +183,20 @@ class Connection:
         return [events.DataReceived(server, piece) for piece in self._answer] if is_head else []
 
 
+def pieces(data: bytes, size: int) -> list[bytes]:
+    """Cut bytes into pieces of a size."""
+    return [data[place : place + size] for place in range(0, len(data), size)]
+
+
+async def connected(context: taddons.context, *sent: bytes, **way: Any) -> Connection:
+    """Return the connection of a client that has sent these pieces."""
+    connection = Connection(context, **way)
+    await connection.start()
+    for piece in sent:
+        await connection.receive(piece)
+    return connection
+
+
 class Gateway:
     """The addon among mitmproxy's own, with flows written to a file, and a loop to run it in."""
 
@@ -223,10 +241,9 @@ class Gateway:
         """Send a request in pieces and hang up; the upstream's response arrives in pieces too."""
 
         async def run() -> Connection:
-            connection = Connection(self._context, answer=answer, cut=answer_cut, **way)
-            await connection.start()
-            for place in range(0, len(sent), cut):
-                await connection.receive(sent[place : place + cut])
+            connection = await connected(
+                self._context, *pieces(sent, cut), answer=answer, cut=answer_cut, **way
+            )
             await connection.close()
             return connection
 
