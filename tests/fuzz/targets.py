@@ -99,6 +99,6 @@ def rules(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {"body": body, "events": events, "rules": rules}
 SEEDS: dict[str, list[Path]] = {
     "body": sorted((_CORPUS / "body").iterdir()),
-    "events": sorted((_DATA / "streams").glob("*.sse")),
+    "events": sorted((_DATA / "streams").iterdir()),
     "rules": sorted((_DATA / "rules").rglob("*.yaml")),
 }

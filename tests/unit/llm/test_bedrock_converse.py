@@ -1,30 +1,14 @@
 """Bedrock's Converse API, read as the Messages API: in the view and in the log."""
 
 import json
-from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from mitm_gateway.llm import bedrock_converse
 from mitm_gateway.llm.conversation import render
-from mitm_gateway.llm.usage import Usage, reader_for
+from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.eventstreams import converse_events, frame
-from support.table import table
+from support.shown import shown, usage_of
 
 STREAM = b"".join(converse_events("hello ", "there"))
-
-
-def shown(body: Any) -> str:
-    return render(json.dumps(body).encode(), "application/json")
-
-
-def usage_of(content_type: str, *chunks: bytes) -> Usage:
-    reader = reader_for(content_type)
-    for chunk in chunks:
-        reader.feed(chunk)
-    return reader.finish()
 
 
 REQUEST = {
@@ -111,12 +95,6 @@ def test_a_stream_is_shown_and_counted() -> None:
     assert render(STREAM, CONTENT_TYPE) == ANSWER
 
 
-@table("size", [1, 7, 100, 10_000])
-def test_the_tokens_of_a_stream_do_not_depend_on_the_chunks(size: int) -> None:
-    chunks = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
-    assert usage_of(CONTENT_TYPE, *chunks) == Usage(None, 11, 7, 5, None, "tool_use", None, is_stream=True)
-
-
 def test_a_truncated_or_failed_stream_is_marked() -> None:
     assert "note: the stream has not ended" in render(b"".join(converse_events("one ")[:5]), CONTENT_TYPE)
     error = frame(b'{"message": "busy"}', message_type="exception", exception_type="throttlingException")
@@ -124,28 +102,3 @@ def test_a_truncated_or_failed_stream_is_marked() -> None:
     assert "  one " in text
     assert "error:\n  throttlingException: busy" in text
     assert usage_of(CONTENT_TYPE, error).error == "throttlingException"
-
-
-_VALUES = st.recursive(
-    st.none() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(
-        st.sampled_from(
-            ["type", "text", "toolUse", "toolResult", "reasoningContent", "image", "source", "delta", "start",
-             "usage", "inputTokens", "toolConfig", "tools", "output", "message", "content", "messages"]
-        ),
-        inner,
-        max_size=3,
-    ),
-    max_leaves=12,
-)  # fmt: skip
-_KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata", "other"]
-
-
-@given(_VALUES, st.sampled_from(_KINDS))
-def test_malformed_data_never_raises(value: Any, kind: str) -> None:
-    data = json.dumps(value).encode()
-    render(data, "application/json")
-    render(frame(data, event_type=kind, message_type="event"), CONTENT_TYPE)
-    usage_of(CONTENT_TYPE, frame(data, event_type=kind, message_type="event"))
-    assert bedrock_converse.events(value) or value

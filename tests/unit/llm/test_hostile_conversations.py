@@ -12,7 +12,7 @@ from mitm_gateway.llm.read_body import event_data
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from mitm_gateway.wire.sse import EventReader
 from support.eventstreams import chunk, converse, frame
-from support.shown import JSON, SSE, shown, stream
+from support.shown import JSON, SSE, shown, stream, usage_of
 from support.table import table
 
 
@@ -62,6 +62,7 @@ def test_many_damaged_events_produce_few_notes() -> None:
         b'{"type": "response.output_item.added", "item": {"partial_json": {}, "arguments": 3, "text": {}}}',
         b'{"content": {"a": 1}}', b'{"choices": [null]}', b'{"output": [3], "usage": []}', b'{"error": []}',
         b'{"messages": [{"role": {}, "content": [{"type": []}]}], "tools": [null], "system": {"a": 1}}',
+        b'{"toolConfig": {"tools": 3}}', b'{"output": {"message": 3}}',
         b"[" * 100_000, b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"a": "\\ud800"}',
     ],
 )  # fmt: skip
@@ -78,7 +79,8 @@ JSON_VALUES = st.recursive(
         st.sampled_from(
             ["type", "content", "messages", "input", "role", "text", "tools", "delta", "index", "choices",
              "message", "tool_calls", "function", "usage", "error", "item", "response", "output", "source",
-             "content_block", "thinking", "summary", "image_url", "name", "arguments", "partial_json"]
+             "content_block", "thinking", "summary", "image_url", "name", "arguments", "partial_json",
+             "toolUse", "toolResult", "reasoningContent", "image", "start", "toolConfig", "inputTokens"]
         )
         , inner | st.sampled_from(["text", "image", "tool_use", "tool_result", "message_start", "reasoning",
                                    "content_block_delta", "content_block_start", "response.completed",
@@ -89,12 +91,18 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
-@given(st.lists(JSON_VALUES, max_size=4), st.integers(0, 40))
-def test_no_json_body_and_no_event_raises(values: list[Any], cut: int) -> None:
+KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata", "other"]
+
+
+@given(st.lists(JSON_VALUES, max_size=4), st.integers(0, 40), st.sampled_from(KINDS))
+def test_no_json_body_and_no_event_raises(values: list[Any], cut: int, kind: str) -> None:
     for value in values:
         body = json.dumps(value).encode()
         render(body, JSON).encode()
         render(body[: len(body) - cut], JSON).encode()
+        event = frame(body, event_type=kind, message_type="event")
+        render(event, CONTENT_TYPE).encode()
+        usage_of(CONTENT_TYPE, event)
     data = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
     render(data, SSE).encode()
     render(data[: len(data) - cut], SSE).encode()

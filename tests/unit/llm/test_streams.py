@@ -5,9 +5,10 @@ from pathlib import Path
 from mitm_gateway.exchange.restore_model import AutoRestorer, always
 from mitm_gateway.llm.apis import APIS, Api
 from mitm_gateway.llm.conversation import render
-from mitm_gateway.llm.usage import Usage, reader_for
+from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.constants import STREAMS
+from support.shown import usage_of
 from support.table import table
 
 CONTENT_TYPES = {".sse": "text/event-stream", ".json": "application/json", ".eventstream": CONTENT_TYPE,
@@ -20,7 +21,16 @@ def api_of(path: Path) -> Api:
 
 
 FILES = sorted(STREAMS.iterdir())
-TEXTS = [path for path in FILES if path.stem.endswith(("-text", "-array")) and path.suffix != ".jsonl"]
+COUNTED = {
+    "bedrock-converse-text.eventstream": Usage(None, 9, 2, stop_reason="end_turn", is_stream=True),
+    "bedrock-invoke-text.eventstream": Usage("claude-x", 9, 2, stop_reason="end_turn", is_stream=True),
+    "chat-completions-text.sse": Usage("gpt-5", 9, 2, 3, None, "stop", is_stream=True),
+    "gemini-generate-array.json": Usage("gemini-x", 9, 5, 4, None, "STOP"),
+    "gemini-generate-text.sse": Usage("gemini-x", 9, 5, 4, None, "STOP", is_stream=True),
+    "messages-text.sse": Usage("claude-sonnet-4-6", 12, 17, 4096, 0, "end_turn", is_stream=True),
+    "responses-text.sse": Usage("gpt-5", 9, 2, 3, None, "completed", is_stream=True),
+    "vertex-messages-text.sse": Usage("claude-x", 9, 2, stop_reason="end_turn", is_stream=True),
+}
 
 
 @table(
@@ -30,33 +40,21 @@ def test_every_api_that_answers_with_a_conversation_has_a_recorded_response(api:
     assert any(api_of(path) is api for path in FILES)
 
 
-@table("path", TEXTS)
-def test_a_recorded_response_is_shown_and_counted(path: Path) -> None:
+@table(("name", "usage"), COUNTED.items())
+def test_a_recorded_response_is_shown_and_counted(name: str, usage: Usage) -> None:
+    path = STREAMS / name
     content_type, data = CONTENT_TYPES[path.suffix], path.read_bytes()
     text = render(data, content_type)
     assert "Hello" in text
     assert "note:" not in text
-    reader = reader_for(content_type)
-    for at in range(0, len(data), 50):
-        reader.feed(data[at : at + 50])
-    usage = reader.finish()
-    assert usage.input_tokens
-    assert usage.output_tokens
-    assert usage.stop_reason
-    assert usage.error is None
-    assert usage == counted(data, content_type)
-
-
-def counted(data: bytes, content_type: str) -> Usage:
-    reader = reader_for(content_type)
-    reader.feed(data)
-    return reader.finish()
+    assert usage_of(content_type, data) == usage
+    assert usage_of(content_type, *(data[at : at + 50] for at in range(0, len(data), 50))) == usage
 
 
 @table("path", [path for path in FILES if path.suffix != ".eventstream"])
 def test_every_name_in_a_recorded_response_is_restored(path: Path) -> None:
     data, api = path.read_bytes(), api_of(path)
-    name = counted(data, CONTENT_TYPES[path.suffix]).model or "claude-x"
+    name = usage_of(CONTENT_TYPES[path.suffix], data).model or "claude-x"
     restorer = AutoRestorer(always("the-clients-name"), api, CONTENT_TYPES[path.suffix])
     restored = b"".join(
         [*(restorer.feed(data[at : at + 7]) for at in range(0, len(data), 7)), restorer.flush()]

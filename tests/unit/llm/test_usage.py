@@ -6,57 +6,22 @@ from typing import Any
 import pytest
 
 from mitm_gateway.llm import usage
-from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, reader_for, usage_in
+from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, usage_in
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.eventstreams import chunk
+from support.shown import usage_of
 from support.table import table
 from support.work import work
-
-
-def usage_of(content_type: str, *chunks: bytes) -> Usage:
-    reader = reader_for(content_type)
-    for piece in chunks:
-        reader.feed(piece)
-    return reader.finish()
 
 
 def stream(*events: object) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
-def test_a_stream_of_the_messages_api_is_counted() -> None:
-    first = {
-        "input_tokens": 8,
-        "cache_read_input_tokens": 5,
-        "cache_creation_input_tokens": 3,
-        "output_tokens": 1,
-    }
-    events = stream(
-        {"type": "message_start", "message": {"model": "m", "usage": first}},
-        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "usage"}},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 96}},
-    )
-    assert usage_of("text/event-stream; charset=utf-8", events[:70], events[70:]) == Usage(
-        "m", 8, 96, 5, 3, "end_turn", is_stream=True
-    )
-
-
 def test_json_of_the_messages_api_is_counted() -> None:
     answer = {"model": "m", "stop_reason": "max_tokens", "usage": {"input_tokens": 8, "output_tokens": 9}}
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage(
         "m", 8, 9, stop_reason="max_tokens"
-    )
-
-
-def test_chat_completions_are_counted() -> None:
-    tokens = {"prompt_tokens": 8, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5}}
-    events = stream(
-        {"model": "m", "choices": [{"delta": {"content": "x"}, "finish_reason": None}]},
-        {"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
-        {"model": "m", "choices": [], "usage": tokens},
-    )
-    assert usage_of("text/event-stream", events, b"data: [DONE]\n\n") == Usage(
-        "m", 8, 9, 5, None, "stop", is_stream=True
     )
 
 
@@ -95,15 +60,9 @@ def test_values_of_other_types_are_ignored(value: object) -> None:
     assert usage_of("application/json", json.dumps(answer).encode()) == Usage()
 
 
-def test_bedrocks_frames_are_counted() -> None:
-    events = [
-        {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
-    ]
-    data = b"".join(map(chunk, events))
-    told = Usage("m", 8, 9, stop_reason="end_turn", is_stream=True)
-    assert usage_of(CONTENT_TYPE, data[:50], data[50:]) == told
-    # Bytes that are not a frame end the reading, and keep no memory.
+def test_bytes_that_are_not_a_frame_end_the_reading_and_keep_no_memory() -> None:
+    data = chunk(FIRST) + chunk(LAST)
+    told = Usage("m", 8, 96, stop_reason="end_turn", is_stream=True)
     assert usage_of(CONTENT_TYPE, data, b"\xff" * 2_000_000, data) == told
 
 
@@ -207,9 +166,7 @@ def test_geminis_interactions_are_counted() -> None:
 def test_tokens_written_to_the_cache_are_counted_by_their_time(
     response: dict[str, Any], written: int, longer: int | None
 ) -> None:
-    reader = reader_for("application/json")
-    reader.feed(json.dumps(response).encode())
-    found = reader.finish()
+    found = usage_of("application/json", json.dumps(response).encode())
     assert (found.cache_creation_tokens, found.cache_creation_long_tokens) == (written, longer)
 
 
