@@ -13,10 +13,9 @@ from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
 from ..text.printable import counted
-from ..wire.content_encoding import DecodingError, decode
-from .flows import arrival_of, head_of
+from ..wire.content_encoding import DecodingError
+from .flows import decoded, received
 from .recorder import facts_of
-from .replay import original_head
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +69,7 @@ class Commands:
 
         if not isinstance(flow, http.HTTPFlow):
             return ["not an HTTP flow"]
-        arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
-        head = original_head(flow) or head_of(flow, arrival)
+        head, arrival = received(flow)
         model = facts_of(flow).get("model") or _model_in(flow)
         return explain(self._rules(), head, model, arrival).lines()
 
@@ -136,9 +134,7 @@ def _room() -> int | None:
 
 def _model_in(flow: http.HTTPFlow) -> str | None:
     """Return the model in the body of a request; the record of a refused one has none."""
-    request = flow.request
-    encoding = request.headers.get("content-encoding", "")
     try:
-        return scan(decode(request.raw_content or b"", encoding, _MAX_EXPLAINED)).model
+        return scan(decoded(flow.request, _MAX_EXPLAINED)).model
     except (DecodingError, BodyError):
         return None

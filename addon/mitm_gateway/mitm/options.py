@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import Loader
@@ -29,6 +29,7 @@ _EXPECTED: dict[object, str] = {
     Sequence[str]: "a list of texts",
 }
 _INTERCEPTED = ("all", "rules")
+T = TypeVar("T")
 
 
 def add_options(loader: Loader) -> None:
@@ -127,94 +128,65 @@ class Settings:
     @classmethod
     def read(cls, options: Options, default_rules: Path | None) -> Settings:
         """Return the settings that the options give. Raises OptionsError that names what is expected."""
+        # mitmproxy's own interfaces alone hold to the choices.
+        if options.gateway_intercept not in _INTERCEPTED:
+            raise exceptions.OptionsError(f"gateway_intercept is not one of {', '.join(_INTERCEPTED)}")
+        if options.gateway_keep < 0:
+            raise exceptions.OptionsError("gateway_keep is negative; expected a number, or 0 for all")
         clients = _path(options.gateway_clients)
+        origins, hosts = _listed(options.gateway_origins), _listed(options.gateway_hosts)
         return cls(
             rules=_path(options.gateway_rules) or default_rules,
-            body_limit=_size("gateway_body_limit", options.gateway_body_limit),
-            capture=_size("gateway_capture", options.gateway_capture),
-            view_limit=_size("gateway_view_limit", options.gateway_view_limit),
+            body_limit=_size(options, "gateway_body_limit"),
+            capture=_size(options, "gateway_capture"),
+            view_limit=_size(options, "gateway_view_limit"),
             log=_path(options.gateway_log),
             prices=_path(options.gateway_prices),
             otel=options.gateway_otel,
-            metrics=_address("gateway_metrics", options.gateway_metrics),
+            metrics=_parsed(_address, options.gateway_metrics, _ADDRESS) if options.gateway_metrics else None,
             reveal=options.gateway_reveal,
             clients=clients,
-            only_rule_hosts=_choice("gateway_intercept", options.gateway_intercept, _INTERCEPTED) == "rules",
-            keep=_count("gateway_keep", options.gateway_keep),
+            only_rule_hosts=options.gateway_intercept == "rules",
+            keep=options.gateway_keep,
             fast=options.gateway_fast,
-            proxies=_proxies(options.gateway_proxy),
+            proxies=_parsed(lambda text: Proxies.of(text, os.environ), options.gateway_proxy, "{}"),
             policy=Policy(
-                origins=frozenset(map(_origin, _listed(options.gateway_origins))),
-                hosts=frozenset(map(_host, _listed(options.gateway_hosts))),
+                origins=frozenset(_parsed(parse_origin, each, _ORIGIN) for each in origins),
+                hosts=frozenset(_parsed(parse_authority, each, _HOST).host for each in hosts),
                 client_keys=read_client_keys(clients) if clients else None,
             ),
         )
-
-
-def _proxies(text: str) -> Proxies:
-    try:
-        return Proxies.of(text, os.environ)
-    except ValueError as fault:
-        raise exceptions.OptionsError(str(fault)) from None
 
 
 def _path(text: str) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def _size(option: str, text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as fault:
-        raise exceptions.OptionsError(f"{option} {fault}") from None
-
-
-def _choice(option: str, value: str, choices: Sequence[str]) -> str:
-    """Return the value; mitmproxy's own interfaces alone hold to the choices."""
-    if value not in choices:
-        raise exceptions.OptionsError(f"{option} is not one of {', '.join(choices)}")
-    return value
-
-
-def _count(option: str, value: int) -> int:
-    if value < 0:
-        raise exceptions.OptionsError(f"{option} is negative; expected a number, or 0 for all")
-    return value
-
-
-def _address(option: str, text: str) -> tuple[str, int] | None:
-    """Return host and port to listen on; port 0 means any free one."""
-    if not text:
-        return None
-    host, _, port = text.rpartition(":")
-    try:
-        return normal_host(host), 0 if port == "0" else parse_port(port)
-    except ValueError:
-        raise exceptions.OptionsError(
-            f'{option} is not an address to listen on; expected one such as "127.0.0.1:9464"'
-        ) from None
-
-
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"[,\s]+", text) if part.strip()]
 
 
-def _origin(text: str) -> str:
-    try:
-        return parse_origin(text)
-    except ValueError:
-        raise exceptions.OptionsError(
-            'gateway_origins contains an invalid origin; expected one such as "https://app.example.com"'
-        ) from None
+_ADDRESS = 'gateway_metrics is not an address to listen on; expected one such as "127.0.0.1:9464"'
+_ORIGIN = 'gateway_origins contains an invalid origin; expected one such as "https://app.example.com"'
+_HOST = 'gateway_hosts contains an invalid host name; expected one such as "gateway.lan"'
 
 
-def _host(text: str) -> str:
+def _parsed(parse: Callable[[str], T], text: str, fault: str) -> T:
+    """Return a parsed value. Raises OptionsError with this text; `{}` in it is the reason of the parser."""
     try:
-        return parse_authority(text).host
-    except ValueError:
-        raise exceptions.OptionsError(
-            'gateway_hosts contains an invalid host name; expected one such as "gateway.lan"'
-        ) from None
+        return parse(text)
+    except ValueError as reason:
+        raise exceptions.OptionsError(fault.format(reason)) from None
+
+
+def _size(options: Options, name: str) -> int:
+    return _parsed(parse_size, getattr(options, name), f"{name} {{}}")
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return host and port to listen on; port 0 means any free one."""
+    host, _, port = text.rpartition(":")
+    return normal_host(host), 0 if port == "0" else parse_port(port)
 
 
 def read_client_keys(path: Path) -> tuple[bytes, ...]:

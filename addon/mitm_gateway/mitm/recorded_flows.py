@@ -14,11 +14,9 @@ from ..recordings.masks import Masks
 from ..recordings.recorded import MAX_BODY_BYTES, Part, Recorded, SocketMessage
 from ..wire.content_encoding import DecodingError, decode_prefix
 from ..wire.refusal import ANY_FAULT
-from ..wire.request import Fields, RequestHead
-from .flows import arrival_of, head_of
+from .flows import received
 from .recorder import facts_of
 from .recording_file import RecordingError, RecordingReader
-from .replay import original_head
 
 _ENDINGS: dict[object, Ending] = {
     "client_left": "client_left", "timed_out": "timed_out", "upstream_broke_off": "broke_off",
@@ -39,8 +37,9 @@ class Recording:
 
     def __iter__(self) -> Iterator[Recorded]:
         """Yield each request. Raises RecordingError after the requests before the fault."""
-        for flow in self._readable():
-            _learn(self.masks, flow)
+        with contextlib.suppress(RecordingError):  # the second reading reports it
+            for flow in self._reader:
+                _learn(self.masks, flow)
         for number, flow in enumerate(self._reader, 1):
             try:
                 found = as_recorded(flow, number, self.masks)
@@ -51,11 +50,6 @@ class Recording:
                 continue
             yield found
 
-    def _readable(self) -> Iterator[http.HTTPFlow]:
-        """Yield the flows before a fault, which the second reading reports."""
-        with contextlib.suppress(RecordingError):
-            yield from self._reader
-
 
 def _learn(masks: Masks, flow: http.HTTPFlow) -> None:
     request, response = flow.request, flow.response
@@ -65,8 +59,7 @@ def _learn(masks: Masks, flow: http.HTTPFlow) -> None:
 
 def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     """Return a flow as a recorded request without secrets."""
-    arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
-    head = original_head(flow) or head_of(flow, arrival)
+    head, arrival = received(flow)
     request, response, error = flow.request, flow.response, flow.error
     began = _time(request.timestamp_start) or 0.0
     masks = known.having(
@@ -74,7 +67,7 @@ def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     )
     return Recorded(
         number,
-        _masked_head(head, masks),
+        replace(head, target=masks.target(head.target), fields=masks.fields(head.fields)),
         _part(request, masks),
         response=_part(response, masks) if response else None,
         status=response.status_code if response else None,
@@ -90,10 +83,6 @@ def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:
     )
 
 
-def _masked_head(head: RequestHead, masks: Masks) -> RequestHead:
-    return replace(head, target=masks.target(head.target), fields=masks.fields(head.fields))
-
-
 def _part(message: http.Message, masks: Masks) -> Part:
     fields = message.headers.fields
     encoding = message.headers.get("content-encoding", "")
@@ -102,11 +91,8 @@ def _part(message: http.Message, masks: Masks) -> Part:
         content = decode_prefix(content, encoding, MAX_BODY_BYTES)
     except DecodingError:
         content = b""
-    return Part(_plain(masks.fields(fields)), content, masks)
-
-
-def _plain(fields: Fields) -> Fields:
-    return tuple(field for field in fields if field[0].lower() != b"content-encoding")
+    plain = [field for field in masks.fields(fields) if field[0].lower() != b"content-encoding"]
+    return Part(tuple(plain), content, masks)
 
 
 def _time(stamp: float | None) -> float | None:

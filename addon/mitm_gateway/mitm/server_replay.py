@@ -26,10 +26,10 @@ from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import RequestHead
-from .flows import arrival_of, head_of
+from .flows import received
 from .recorder import facts_of
 from .recording_file import RecordingReader
-from .replay import ORIGINAL, original_head
+from .replay import ORIGINAL
 
 # They are about the connection that the recording was made over; the others about a body that is whole now.
 _DROPPED = ("transfer-encoding", "content-length", "connection", "keep-alive", "alt-svc")
@@ -72,8 +72,7 @@ class ServerReplay:
         if _is_incomplete(flow, facts):
             self.incomplete += 1
             return
-        arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
-        head = original_head(flow) or head_of(flow, arrival)
+        head, _ = received(flow)
         body = _decoded(flow.request.raw_content or b"", flow.request.headers.get("content-encoding", ""))
         model = _original_model(flow) or call_of(head).model_in(head.target) or _model_in(head, body)
         self.replies.add(number, _question(head, model, (body,), self.headers), flow.response)
