@@ -7,7 +7,7 @@ import pytest
 from mitmproxy.proxy import server
 from mitmproxy.proxy.layers.http import _http_h2
 
-from mitm_gateway.mitm.log_filter import Unquoted, quote_peers, unquote_peers
+from mitm_gateway.mitm.log_filter import Unquoted, unquote_peers
 from support.constants import GW
 from support.table import table
 
@@ -30,9 +30,9 @@ def test_an_exception_is_logged_without_the_bytes_that_it_names(caplog: pytest.L
 def test_everything_that_mitmproxy_logs_about_a_connection_is_unquoted(
     module: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unquote_peers()
+    unquote_peers(True)
     module.logger.error("received %r", GW.encode())
-    quote_peers()
+    unquote_peers(False)
     assert "received b'…'" in caplog.text
 
 

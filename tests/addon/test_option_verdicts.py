@@ -8,8 +8,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.web.master import WebMaster
 
-from mitm_gateway.mitm.judged_options import WATCHED
-from mitm_gateway.mitm.option_conflicts import broken_promises
+from mitm_gateway.mitm.option_conflicts import WATCHED, broken_promises
 from mitm_gateway.mitm.options import add_options
 from support.constants import API
 from support.core import BEARER, make_rule, make_ruleset

@@ -34,12 +34,10 @@ _deadman = Deadman()
 def stand_in() -> None:
     """Refuse every request from now on."""
     with contextlib.suppress(exceptions.AddonManagerError):
-        if _deadman not in ctx.master.addons:
-            ctx.master.addons.add(_deadman)
+        ctx.master.addons.add(_deadman)
 
 
 def stand_down() -> None:
     """Stop refusing: the gateway decides again."""
     with contextlib.suppress(exceptions.AddonManagerError):
-        if _deadman in ctx.master.addons:
-            ctx.master.addons.remove(_deadman)
+        ctx.master.addons.remove(_deadman)

@@ -28,13 +28,13 @@ from ..wire.addresses import Upstream
 from ..wire.proxies import ENVIRONMENT, SETTING_VARIABLE
 from ..wire.refusal import ANY_FAULT
 from ..wire.request import Arrival
-from . import fail_closed, judged_options, live_view, views
+from . import fail_closed, live_view, views
 from .defaults import dial_late, set_defaults
 from .failed_start import end_start
 from .flows import head_of
 from .listeners import bind_to_loopback, deepen_backlogs
-from .log_filter import quote_peers, unquote_peers
-from .option_conflicts import broken_promises, known_holes
+from .log_filter import unquote_peers
+from .option_conflicts import WATCHED, broken_promises, known_holes
 from .options import Settings, add_options, take_out_faults
 from .private_files import make_private
 from .recorder import Recorder
@@ -58,7 +58,7 @@ _REPLAY_OPTIONS = frozenset({
     "server_replay_ignore_port", "server_replay_nopop", "server_replay_refresh", "server_replay_reuse",
     "server_replay_use_headers",
 })  # fmt: skip
-_WATCHED_OPTIONS = judged_options.WATCHED.union(_NEED_BODIES, _REPLAY_OPTIONS)
+_WATCHED_OPTIONS = WATCHED.union(_NEED_BODIES, _REPLAY_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Lifecycle:
         self.may_stream = not any(name in ctx.options and getattr(ctx.options, name) for name in _NEED_BODIES)
         # Before the rules are in force: from Python 3.12 on clients may connect while the program starts.
         self._dial_late(loaded.ruleset)
-        quote_peers() if settings.reveal else unquote_peers()
+        unquote_peers(not settings.reveal)
         if self._is_running:
             self._put_in_force(loaded)
             self._watch()

@@ -36,13 +36,7 @@ _unquoted = Unquoted()
 _LOGGERS = ("mitmproxy.proxy.server", "mitmproxy.proxy.layers.http._http_h2")
 
 
-def unquote_peers() -> None:
-    """Log connections without the bytes that peers sent."""
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_unquoted)
-
-
-def quote_peers() -> None:
-    """Log connections as mitmproxy does, where the user wants to see everything."""
-    for name in _LOGGERS:
-        logging.getLogger(name).removeFilter(_unquoted)
+def unquote_peers(wanted: bool) -> None:
+    """Log connections without the bytes that peers sent or, where the user wants to see everything, as mitmproxy does."""
+    for log in map(logging.getLogger, _LOGGERS):
+        (log.addFilter if wanted else log.removeFilter)(_unquoted)

@@ -51,8 +51,8 @@ class Recorder:
         self._log: LogFile | None = None
         self._path: Path | None = None
         self._logged_hints: set[tuple[str | None, str]] = set()
-        self._reporter = Reporter()
-        self.report_to = self._reporter.report_to
+        self._telemetry: Telemetry | None = None
+        self._reported: tuple[bool, tuple[str, int] | None] = (False, None)
         self.stats = Stats()
         self._prices = Prices()
         self._prices_file: Path | None = None
@@ -70,15 +70,29 @@ class Recorder:
         if again or file != self._prices_file:
             self._prices, self._prices_file = Prices.of_file(file), file
 
+    def report_to(self, otlp: bool, scrape: tuple[str, int] | None) -> None:
+        """Report over OTLP or not, and to Prometheus on an address or not at all. Raises OptionsError."""
+        if (otlp, scrape) == self._reported:
+            return
+        self._close_telemetry()
+        if otlp or scrape:
+            self._telemetry = _started(otlp, scrape)
+        self._reported = otlp, scrape
+
     def close(self) -> None:
-        """Write and deliver what is pending."""
+        """Write and deliver what is pending, within seconds."""
         self._close_log()
-        self._reporter.close()
+        self._close_telemetry()
 
     def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
         self._log = self._path = None
+
+    def _close_telemetry(self) -> None:
+        if self._telemetry is not None:
+            self._telemetry.close()
+        self._telemetry, self._reported = None, (False, None)
 
     def progress(self, flow: http.HTTPFlow, record: Record) -> None:
         """Show the record of a flow that has not ended."""
@@ -101,7 +115,8 @@ class Recorder:
         if self._log is not None:
             self._log.write(to_json(entry).decode())
         self.stats.add(entry)
-        self._reporter.note(report)
+        if self._telemetry is not None:
+            self._telemetry.note(report)
 
     def _log_hint(self, rule: str | None, hint: str, status: int | None) -> None:
         """Log a hint once for each rule: clients repeat what fails."""
@@ -119,35 +134,6 @@ def _show(flow: http.HTTPFlow, report: Report, entry: Mapping[str, object], mark
     flow.comment = comment_of(report)
     flow.marked = marker
     flow.metadata[FACTS] = report.facts(entry)
-
-
-class Reporter:
-    """Passes finished records on to OpenTelemetry where the user wants that."""
-
-    def __init__(self) -> None:
-        self._wanted: tuple[bool, tuple[str, int] | None] = (False, None)
-        self._telemetry: Telemetry | None = None
-
-    def report_to(self, otlp: bool, scrape: tuple[str, int] | None) -> None:
-        """Report over OTLP or not, and to Prometheus on an address or not at all. Raises OptionsError."""
-        wanted = (otlp, scrape)
-        if wanted == self._wanted:
-            return
-        self.close()
-        if otlp or scrape:
-            self._telemetry = _started(otlp, scrape)
-        self._wanted = wanted
-
-    def note(self, report: Report) -> None:
-        """Report on a flow that has ended."""
-        if self._telemetry is not None:
-            self._telemetry.note(report)
-
-    def close(self) -> None:
-        """Deliver what is pending, within seconds."""
-        if self._telemetry is not None:
-            self._telemetry.close()
-        self._telemetry, self._wanted = None, (False, None)
 
 
 def _started(otlp: bool, scrape: tuple[str, int] | None) -> Telemetry:
