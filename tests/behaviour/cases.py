@@ -4,6 +4,7 @@ import json
 
 from behaviour.case import MODELS, Case, body_case
 from behaviour.routing_cases import ROUTING_CASES
+from support.answers import message
 from support.constants import CK, GW
 
 NASTY = (
@@ -87,6 +88,8 @@ CASES = [
     Case("headers: remove, set, add", "headers: {remove: [x-stainless-*], set: {Editor-Version: v/1%}, add: {x-a: '2'}}",
          headers=(("X-Stainless-OS", "x"), ("x-a", "1")),
          sent_headers={"x-stainless-os": None, "editor-version": "v/1%", "x-a": "1"}),
+    Case("a header set to nothing", "headers: {set: {x-a: ''}, add: {x-b: ''}}", headers=(("X-A", "1"), ("x-a", "2")),
+         sent_headers={"x-a": "", "x-b": ""}),
     Case("a second credential in a header", 'headers: {set: {x-app-key: "Key ${credential:other}"}}',
          sent_headers={"x-app-key": "Key other-secret", "authorization": f"Bearer {GW}"}),
     Case("betas", "beta: {keep: [keep-*, old], rename: {old: new}, add: [added]}",
@@ -165,6 +168,19 @@ CASES = [
           b'{"a":1 ,"tools":[{"n":1},{"n":2 }] }', rule='body: {remove: [context, "tools[*].d"]}'),
     body_case("fields are set and added", b'{"a": {"b":1} }', b'{"a": {"b":[1, null],"c":"x"},"m":{"u":"\xc3\xa9"} }',
           rule='body: {set: {a.b: [1, null], a.c: x, m.u: "é"}}'),
+    *(
+        Case(f"a name with {odd} is restored whole", MODELS, match="path: /**", target=target, body=body, sent_body=sent,
+             sent_target=f"/base{sent_target}", answer=json.dumps(message(name), ensure_ascii=False).encode())
+        for odd, target, sent_target, body, sent, name in [
+            ("a NUL", "/v1/messages", "/v1/messages", b'{"model":"a\\u0000b"}', b'{"model":"gw-small"}', "a\0b"),
+            ("a NUL, of two", "/v1/messages", "/v1/messages",
+             b'{"model":"claude-opus-\\u0000x","fallbacks":[{"model":"\\u0000"}]}',
+             b'{"model":"gw-large","fallbacks":[{"model":"gw-small"}]}', "claude-opus-\0x"),
+            ("bytes that are no text", "/model/a%C3%FFb/invoke", "/model/gw-small/invoke", b"", b"", "a\ufffd\ufffdb"),
+            ("such a byte for a star", "/model/claude-opus-%FF/invoke", "/model/gw-large/invoke", b"", b"",
+             "claude-opus-\ufffd"),
+        ]
+    ),
     Case("a models list", MODELS + "\n    respond: {models: true}", method="GET", target="/v1/models", body=b"",
          sent_target=None, answer=json.dumps({"data": [{"type": "model", "id": "claude-exact", "display_name":
              "claude-exact", "created_at": "1970-01-01T00:00:00Z"}], "has_more": False, "first_id": "claude-exact",

@@ -271,6 +271,14 @@ def test_a_body_small_as_text_and_large_as_data_is_413(mapping: Shared) -> None:
     assert len(upstream.raw) == before
 
 
+@pytest.mark.parametrize("body", [b"RIFF\0\xff", '{"a":1}'.encode("utf-16"), b'{"a":1]\xc0', b'{"model":1}'])
+def test_the_reason_names_bytes_that_are_no_text_first(mapping: Shared, body: bytes) -> None:
+    proxy, _ = mapping
+    answer = ask(proxy, Case("", body=body))
+    assert answer.status == 400
+    assert ("is not UTF-8" in json.loads(answer.body)["error"]["message"]) == (b"model" not in body)
+
+
 def test_claude_code_gets_its_answer(mapping: Shared, run_claude: RunClaude) -> None:
     proxy, upstream = mapping
     upstream.script = insist_on_bearer(GW)

@@ -76,6 +76,16 @@ def test_a_good_file_is_valid_or_refused_with_its_place(
         assert_valid(envoy_program, ruleset, options)
 
 
+def test_a_text_that_looks_like_another_type_stays_a_text(envoy_program: str, tmp_path: Path) -> None:
+    texts = [*"yYnN~-", "no", "on", "null", "08", "012", "0o17", "1e3", "1.5", "0x1F", "+5", "5.", "1:30"]
+    values = ", ".join(f"x-{place}: '{text}'" for place, text in enumerate(texts))
+    edits = f"headers: {{set: {{n: a, y: b, {values}}}, remove: [Y-]}}"
+    credentials = "credentials: {n: {env: GW_KEY}, y: {env: GW_KEY}}"
+    rule = f"match: {{host: y, method: [Y, N]}}, upstream: 'https://n/y', auth: {{scheme: bearer, credential: y}}, {edits}"
+    ruleset = parse_rules(f"{credentials}\nrules: [{{name: n, {rule}}}]".encode(), "rules.yaml", ENV)
+    assert_valid(envoy_program, ruleset, options_for(ruleset, tmp_path))
+
+
 def with_presets(names: Sequence[str]) -> RuleSet:
     """Rules that use these presets, each with its own host, so that no rule takes the requests of another."""
     rules = []

@@ -294,6 +294,8 @@ class _Dumper(_DUMPER):  # type: ignore[misc]
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else None
+    if text.lower() in ("y", "n"):  # texts to this library, and true and false to Envoy's
+        style = "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -82,7 +82,9 @@ def _page_headers() -> list[dict[str, Any]]:
 
 
 def _field(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
-    return {"header": {"key": name, "value": value}, "append_action": action}
+    # Without the last key Envoy leaves out a header whose value is empty, and the client's would stay.
+    field: dict[str, Any] = {"header": {"key": name, "value": value}, "append_action": action}
+    return field if value else {**field, "keep_empty_value": True}
 
 
 def _literal(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 import pytest
 from hypothesis import example, given
@@ -89,6 +90,17 @@ def test_requests_are_identified_alike(lua: Library, path: str, method: str, mod
         return
     assert (call[b"first"] - 1, call[b"last"] - 1) == byte_span(path, *wanted.span)
     assert lua.call("head.path_with", path, call, model) == as_bytes(wanted.path_with(model))
+
+
+@given(
+    joined(
+        "%C3", "%A9", "%E2", "%82", "%AC", "%F0", "%9F", "%ED", "%A0", "%FF", "%00", "é", "a", "%zz", "%", "+"
+    )
+)
+@example("claude%FF%C3")
+def test_percent_encoded_names_are_texts_alike(lua: Library, encoded: str) -> None:
+    assert lua.call("text.unquoted_text", encoded) == as_bytes(unquote(encoded))
+    assert lua.call("head.query_text", encoded) == as_bytes(unquote_plus(encoded))
 
 
 def planned(rule: Rule) -> plan.Plan:

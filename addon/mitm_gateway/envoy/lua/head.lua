@@ -115,7 +115,7 @@ function head.query_places(query, names)
 end
 
 -- Decode a name or a value of a query.
-function head.query_text(encoded) return text.unquoted((encoded:gsub("%+", " "))) end
+function head.query_text(encoded) return text.unquoted_text((encoded:gsub("%+", " "))) end
 
 -- Percent-encode a model as a value of a query.
 function head.quoted_value(model) return (text.quoted(model):gsub("%%2F", "/")) end

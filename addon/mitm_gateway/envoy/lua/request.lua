@@ -142,6 +142,13 @@ end
 
 -- ---- the rule ----
 
+-- Return names by others, all as JSON strings: Envoy cuts a note at a NUL.
+local function quoted(names)
+  local written = {}
+  for sent, asked in pairs(names) do written[escapes.quoted(sent)] = escapes.quoted(asked) end
+  return written
+end
+
 -- Note the facts for the access log and the response, and name the rule last: the gate behind the filter lets a request pass
 -- by the route of this rule only. A note of several fields takes longer than several notes.
 local function finish(handle, headers, request, rule)
@@ -152,14 +159,14 @@ local function finish(handle, headers, request, rule)
   if api and request.call.endpoint.is_about_earlier and not request.model then
     notes:set(NOTES, "earlier", request.number)
   end
-  if api and request.asked_for then notes:set(NOTES, "asked_for", request.asked_for) end
+  if api and request.asked_for then notes:set(NOTES, "asked_for", quoted(request.asked_for)) end
   if rule and request.model then
     local is_renamed = request.sent and request.sent ~= request.model
     if not (restores and is_renamed) then notes:set(NOTES, "stays", true) end
     local shown = logged.shown(request.model)
     notes:set(NOTES, "model", shown)
     notes:set(NOTES, "model_sent", is_renamed and logged.shown(request.sent) or shown)
-    if shown ~= request.model then notes:set(NOTES, "asked", request.model) end
+    if shown ~= request.model then notes:set(NOTES, "asked", escapes.quoted(request.model)) end
   end
   headers:replace(DONE, tostring(request.number))
 end
@@ -248,7 +255,7 @@ local function identify(request)
   request.normal = text.normal_path(request.path)
   local call = head.identify(request.method:upper(), request.normal)
   request.call = call
-  if call.first then request.model = text.unquoted(request.normal:sub(call.first, call.last - 1)) end
+  if call.first then request.model = text.unquoted_text(request.normal:sub(call.first, call.last - 1)) end
   local names = call.endpoint.query
   if not names[1] or not has(request.query, "=") then return end
   local places = head.query_places(request.query, names)
@@ -331,6 +338,8 @@ function envoy_on_request(handle)
     handle:logErr("mitm-gateway: " .. tostring(fault))
     fault = { status = 502, reason = REASONS.fault }
   end
+  local is_broken = fault.reason == REASONS.not_json and request.text
+  if is_broken and not json.is_utf8(request.text) then fault.reason = REASONS.not_utf8 end
   handle:streamInfo():dynamicMetadata():set(NOTES, "refusal", fault.reason)
   answer(handle, fault, request)
 end

@@ -13,7 +13,12 @@ end
 
 -- Return the function that renames models on the way back, nil if the rule renamed none.
 local function rename_for(noted)
-  if noted.asked_for then return restore.by_name(function(sent) return noted.asked_for[sent] end) end
+  if noted.asked_for then
+    return restore.by_name(function(sent)
+      local asked = noted.asked_for[escapes.quoted(sent)]
+      return asked and escapes.decoded(asked:sub(2, -2))
+    end)
+  end
   if noted.earlier then -- results of an earlier request
     local map = LISTENER.rules[noted.earlier].models
     return restore.by_name(function(sent) return models.asked_for(map, sent) end)
@@ -21,7 +26,7 @@ local function rename_for(noted)
   -- a name that is sent as a resource comes back whole
   local keeps_resource = CONSTANTS.responses[noted.api or 1].has_resource_names
     and not text.has(noted.model_sent or "", "models/")
-  return noted.model and not noted.stays and restore.always(write_asked(noted.asked or noted.model), keeps_resource)
+  return noted.model and not noted.stays and restore.always(noted.asked or write_asked(noted.model), keeps_resource)
 end
 
 -- Return the editor for a body of this kind, nil if it has no models.

@@ -127,6 +127,40 @@ function text.unquoted(subject)
   return (subject:gsub("%%(%x%x)", character_of))
 end
 
+local UNREADABLE = "\239\191\189" -- U+FFFD
+local CONTINUED = "^[\128-\191]"
+local SECOND = { [224] = "^[\160-\191]", [237] = "^[\128-\159]", [240] = "^[\144-\191]", [244] = "^[\128-\143]" }
+
+-- Return the last byte of the character at `at`, and whether it is whole; of a broken one, the bytes that begin one.
+local function character_at(subject, at)
+  local lead = subject:byte(at)
+  local more = lead >= 240 and lead <= 244 and 3 or lead >= 224 and lead < 240 and 2 or lead >= 194 and lead < 224 and 1
+  if lead < 128 or not more then return at, lead < 128 end
+  local last = at
+  while last < at + more and subject:find(last == at and SECOND[lead] or CONTINUED, last + 1) do last = last + 1 end
+  return last, last == at + more
+end
+
+-- Return bytes as UTF-8: each broken character becomes U+FFFD, as in Python.
+local function readable(subject)
+  if not subject:find("[\128-\255]") then return subject end
+  local pieces, at = {}, 1
+  while at <= #subject do
+    local last, is_whole = character_at(subject, at)
+    pieces[#pieces + 1] = is_whole and subject:sub(at, last) or UNREADABLE
+    at = last + 1
+  end
+  return table.concat(pieces)
+end
+
+local function unquoted_run(run) return has(run, "%") and readable(text.unquoted(run)) or nil end
+
+-- Decode all percent-encoded bytes as UTF-8.
+function text.unquoted_text(subject)
+  if not has(subject, "%") then return subject end
+  return (subject:gsub("[%z\1-\127]+", unquoted_run))
+end
+
 local function escaped(byte) return string.format("%%%02X", byte:byte()) end
 
 -- Percent-encode a text as one segment of a path.
