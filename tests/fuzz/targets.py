@@ -20,7 +20,7 @@ from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as AWS_STREAM
-from mitm_gateway.wire.sse import Event, EventReader
+from mitm_gateway.wire.sse import EventReader
 from support.bodies import assert_same_both_ways, to
 from support.constants import TESTS
 
@@ -70,7 +70,7 @@ def events(data: bytes) -> None:
             assert _restored(cut_up, pieces) == _restored(whole, [data])
 
 
-def _read(pieces: list[bytes]) -> list[Event]:
+def _read(pieces: list[bytes]) -> list[bytes]:
     reader = EventReader(limit=64)
     return [event for piece in pieces for event in reader.feed(piece)] + reader.finish()
 
