@@ -65,82 +65,6 @@ _ANSWERED = tuple(
 _PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
 
 
-def constants() -> dict[str, Any]:
-    """Return the table `CONSTANTS` of the filter."""
-    return {
-        "notes": LUA,
-        "path_header": PATH,
-        "model_header": MODEL,
-        "key_header": KEY,
-        "done_header": DONE,
-        "reasons": _reasons(),
-        "errors": {form: {status: _error(form, status) for status in _STATUSES} for form in get_args(Form)},
-        "endpoints": list(map(_endpoint, ENDPOINTS)),
-        "other": api_data(OTHER),
-        "trees": [_tree(places) for places in _PLACES],
-        "max_steps": json_models.MAX_STEPS,
-        "max_names": json_models.MAX_NAMES,
-        "max_name_bytes": json_models.MAX_NAME_BYTES,
-        **_forms(),
-        "resources": dict.fromkeys(json_models.RESOURCES, True),
-        "other_types": json_body.OTHER_TYPES,
-        "utf16_and_32": json_body.UTF16_AND_32,
-        "max_path_bytes": guard.MAX_PATH_CHARACTERS,
-        "preflight": _preflight(),
-        "token_betas": plan.TOKEN_BETAS,
-        "betas": json_edits.BETAS,
-        "beta_parents": json_edits.BETA_PARENTS,
-        "own_sites": guard.OWN_SITES,
-        "usual_slots": client_keys.USUAL_SLOTS,
-        "protocol_header": client_keys.PROTOCOL,
-        "max_keys": guard.MAX_KEYS,
-        "anthropic_key": plan.ANTHROPIC_KEY,
-        "placeholders": sorted(redact.PLACEHOLDERS),
-        "key_names": sorted(redact.KEY_NAMES),
-        "key_endings": redact.KEY_ENDINGS,
-        "api_key_names": sorted(redact.API_KEY_NAMES),
-        "api_key_endings": redact.API_KEY_ENDINGS,
-        "page_token_endings": redact.PAGE_TOKEN_ENDINGS,
-        "max_decodings": MAX_DECODINGS,
-        "wide_blanks": [chr(code) for code in range(0x80, _LAST_BLANK + 1) if chr(code).isspace()],
-        "max_depth": _MAX_DEPTH,
-        "max_members": json_body.MAX_MEMBERS,
-        "growth": _growth(),
-        **_logging(),
-        "max_digits": sys.int_info.default_max_str_digits,
-        "estimated_members": local_answers.ESTIMATED_MEMBERS,
-        "count_keys": local_answers.COUNT_KEYS,
-        "image_characters": local_answers.IMAGE_CHARACTERS,
-        "characters_per_token": local_answers.CHARACTERS_PER_TOKEN,
-        **_of_responses(),
-    }
-
-
-def _of_responses() -> dict[str, Any]:
-    """Return the constants that are about responses: restored names and token counts."""
-    return {
-        "max_held_bytes": json_scanner.MAX_HELD_BYTES,
-        "max_key_bytes": json_scanner.MAX_KEY_BYTES,
-        "responses": list(map(_response, _RESPONSES)),
-        "response_trees": list(map(_response_tree, _ANSWERED)),
-        "event_fields": [field.decode() for field in body_kind.FIELDS],
-        "frames_type": aws_eventstream.CONTENT_TYPE,
-        "never_json": response_plan.NEVER_JSON,
-        "max_json_bytes": usage.MAX_JSON_BYTES,
-        "max_tokens": usage.MAX_TOKENS,
-        "max_frame_bytes": usage.MAX_FRAME_BYTES,
-        "max_frame": aws_eventstream.MAX_FRAME,
-        "frame_values": aws_eventstream.FIXED,
-        "tokens": list(map(_tokens, TOKENS)),
-        "logged_tokens": LOGGED_TOKENS,
-        "stop_reasons": STOP_REASONS,
-        "with_status": dict.fromkeys(usage.WITH_STATUS, True),
-        "unfinished": dict.fromkeys(usage.UNFINISHED, True),
-        "usage_marks": _usage_marks(),
-        "max_line_bytes": sse.MAX_LINE_BYTES,
-    }
-
-
 def _tokens(names: Tokens) -> Mapping[str, Any]:
     return {
         "within": names.within,
@@ -157,71 +81,6 @@ def _usage_marks() -> list[list[str]]:
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
     kinds = [['"object"', f'"object"%s*:%s*"{kind}"'] for kind in usage.WITH_STATUS] + [['"interaction"']]
     return [['"error"'], *counts, *stops, *kinds]
-
-
-def _logging() -> dict[str, Any]:
-    """Return the constants for a client's texts in the access log."""
-    return {
-        "logged_names": LOGGED_NAMES,
-        "max_logged_name": MAX_LOGGED_NAME,
-        "max_shown_name": MAX_NAME,
-        "key_marks": redact.KEY_MARKS,
-        "mask": redact.MASK,
-    }
-
-
-def _forms() -> Mapping[str, int]:
-    return {
-        "max_part_headers": form_body.MAX_HEADERS,
-        "max_fields": form_body.MAX_FIELDS,
-        "max_field_name": form_body.MAX_FIELD_NAME,
-        "max_field_json": form_body.MAX_FIELD_JSON,
-    }
-
-
-def _growth() -> Mapping[str, int]:
-    return {
-        "small_text": bounded_json.SMALL_TEXT,
-        "max": bounded_json.MAX_GROWTH,
-        "container": bounded_json.CONTAINER_BYTES,
-        "member": bounded_json.MEMBER_BYTES,
-        "string": bounded_json.STRING_BYTES,
-        "entry": bounded_json.ENTRY_BYTES,
-        "usual_members": bounded_json.USUAL_MEMBERS,
-        "max_values": bounded_json.MAX_BODY_VALUES,
-        "array_values": bounded_json.ARRAY_VALUES,
-        "many_values": bounded_json.MAX_VALUES,
-        "many_backslashes": local_answers.MAX_BACKSLASHES,
-    }
-
-
-def _preflight() -> Mapping[str, str]:
-    return {
-        "access-control-allow-methods": web_pages.METHODS,
-        "access-control-max-age": str(web_pages.MAX_AGE_S),
-        "vary": "Origin",
-    }
-
-
-def _reasons() -> Mapping[str, str]:
-    return {
-        **{reason.name.lower(): reason.value for reason in body_error.Reason},
-        "trace": guard.TRACE_REFUSED,
-        "cross_site": guard.CROSS_SITE,
-        "long_path": guard.LONG_PATH,
-        "odd_path": guard.ODD_PATH,
-        "two_readings": guard.TWO_READINGS,
-        "no_key_to_move": plan.NO_KEY_TO_MOVE,
-        "foreign_key": plan.FOREIGN_KEY,
-        "several_models": plan.SEVERAL_MODELS,
-        "different_rules": plan.DIFFERENT_RULES,
-        "web_page": refusals.WEB_PAGE.reason,
-        "client_key": refusals.CLIENT_KEY.reason,
-        "compressed": refusals.COMPRESSED.reason,
-        "socket": websocket.UNREADABLE_SOCKET,
-        "no_body": refusals.NO_BODY.reason,
-        "fault": refusals.FAULT.reason,
-    }
 
 
 def _error(form: Form, status: int) -> Mapping[str, Any]:
@@ -288,3 +147,118 @@ def _node(node: json_models.PlaceNode) -> Mapping[str, Any]:
         "each": each,
         "below": below or None,
     }
+
+
+# The table `CONSTANTS` of the filter.
+CONSTANTS: dict[str, Any] = {
+    "notes": LUA,
+    "path_header": PATH,
+    "model_header": MODEL,
+    "key_header": KEY,
+    "done_header": DONE,
+    "wide_blanks": [chr(code) for code in range(0x80, _LAST_BLANK + 1) if chr(code).isspace()],
+    # Refusals.
+    "reasons": {
+        **{reason.name.lower(): reason.value for reason in body_error.Reason},
+        "trace": guard.TRACE_REFUSED,
+        "cross_site": guard.CROSS_SITE,
+        "long_path": guard.LONG_PATH,
+        "odd_path": guard.ODD_PATH,
+        "two_readings": guard.TWO_READINGS,
+        "no_key_to_move": plan.NO_KEY_TO_MOVE,
+        "foreign_key": plan.FOREIGN_KEY,
+        "several_models": plan.SEVERAL_MODELS,
+        "different_rules": plan.DIFFERENT_RULES,
+        "web_page": refusals.WEB_PAGE.reason,
+        "client_key": refusals.CLIENT_KEY.reason,
+        "compressed": refusals.COMPRESSED.reason,
+        "socket": websocket.UNREADABLE_SOCKET,
+        "no_body": refusals.NO_BODY.reason,
+        "fault": refusals.FAULT.reason,
+    },
+    "errors": {form: {status: _error(form, status) for status in _STATUSES} for form in get_args(Form)},
+    # APIs, and the models in requests.
+    "endpoints": list(map(_endpoint, ENDPOINTS)),
+    "other": api_data(OTHER),
+    "trees": [_tree(places) for places in _PLACES],
+    "max_steps": json_models.MAX_STEPS,
+    "max_names": json_models.MAX_NAMES,
+    "max_name_bytes": json_models.MAX_NAME_BYTES,
+    "max_part_headers": form_body.MAX_HEADERS,
+    "max_fields": form_body.MAX_FIELDS,
+    "max_field_name": form_body.MAX_FIELD_NAME,
+    "max_field_json": form_body.MAX_FIELD_JSON,
+    "resources": dict.fromkeys(json_models.RESOURCES, True),
+    "other_types": json_body.OTHER_TYPES,
+    "utf16_and_32": json_body.UTF16_AND_32,
+    # Admission, and keys.
+    "max_path_bytes": guard.MAX_PATH_CHARACTERS,
+    "preflight": {
+        "access-control-allow-methods": web_pages.METHODS,
+        "access-control-max-age": str(web_pages.MAX_AGE_S),
+        "vary": "Origin",
+    },
+    "own_sites": guard.OWN_SITES,
+    "usual_slots": client_keys.USUAL_SLOTS,
+    "protocol_header": client_keys.PROTOCOL,
+    "max_keys": guard.MAX_KEYS,
+    "anthropic_key": plan.ANTHROPIC_KEY,
+    "placeholders": sorted(redact.PLACEHOLDERS),
+    "key_names": sorted(redact.KEY_NAMES),
+    "key_endings": redact.KEY_ENDINGS,
+    "api_key_names": sorted(redact.API_KEY_NAMES),
+    "api_key_endings": redact.API_KEY_ENDINGS,
+    "page_token_endings": redact.PAGE_TOKEN_ENDINGS,
+    "max_decodings": MAX_DECODINGS,
+    # Edits of bodies, and bounds of JSON.
+    "token_betas": plan.TOKEN_BETAS,
+    "betas": json_edits.BETAS,
+    "beta_parents": json_edits.BETA_PARENTS,
+    "max_depth": _MAX_DEPTH,
+    "max_members": json_body.MAX_MEMBERS,
+    "max_digits": sys.int_info.default_max_str_digits,
+    "growth": {
+        "small_text": bounded_json.SMALL_TEXT,
+        "max": bounded_json.MAX_GROWTH,
+        "container": bounded_json.CONTAINER_BYTES,
+        "member": bounded_json.MEMBER_BYTES,
+        "string": bounded_json.STRING_BYTES,
+        "entry": bounded_json.ENTRY_BYTES,
+        "usual_members": bounded_json.USUAL_MEMBERS,
+        "max_values": bounded_json.MAX_BODY_VALUES,
+        "array_values": bounded_json.ARRAY_VALUES,
+        "many_values": bounded_json.MAX_VALUES,
+        "many_backslashes": local_answers.MAX_BACKSLASHES,
+    },
+    # Texts of a client in the access log.
+    "logged_names": LOGGED_NAMES,
+    "max_logged_name": MAX_LOGGED_NAME,
+    "max_shown_name": MAX_NAME,
+    "key_marks": redact.KEY_MARKS,
+    "mask": redact.MASK,
+    # Estimates of tokens.
+    "estimated_members": local_answers.ESTIMATED_MEMBERS,
+    "count_keys": local_answers.COUNT_KEYS,
+    "image_characters": local_answers.IMAGE_CHARACTERS,
+    "characters_per_token": local_answers.CHARACTERS_PER_TOKEN,
+    # Responses: restored names and token counts.
+    "max_held_bytes": json_scanner.MAX_HELD_BYTES,
+    "max_key_bytes": json_scanner.MAX_KEY_BYTES,
+    "responses": list(map(_response, _RESPONSES)),
+    "response_trees": list(map(_response_tree, _ANSWERED)),
+    "event_fields": [field.decode() for field in body_kind.FIELDS],
+    "frames_type": aws_eventstream.CONTENT_TYPE,
+    "never_json": response_plan.NEVER_JSON,
+    "max_json_bytes": usage.MAX_JSON_BYTES,
+    "max_tokens": usage.MAX_TOKENS,
+    "max_frame_bytes": usage.MAX_FRAME_BYTES,
+    "max_frame": aws_eventstream.MAX_FRAME,
+    "frame_values": aws_eventstream.FIXED,
+    "tokens": list(map(_tokens, TOKENS)),
+    "logged_tokens": LOGGED_TOKENS,
+    "stop_reasons": STOP_REASONS,
+    "with_status": dict.fromkeys(usage.WITH_STATUS, True),
+    "unfinished": dict.fromkeys(usage.UNFINISHED, True),
+    "usage_marks": _usage_marks(),
+    "max_line_bytes": sse.MAX_LINE_BYTES,
+}

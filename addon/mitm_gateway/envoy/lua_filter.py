@@ -18,7 +18,7 @@ from ..rules.ruleset import RuleSet
 from ..rules.schema import Auth, Rule
 from ..wire.addresses import Upstream
 from .export_options import Listener, Options
-from .lua_constants import constants
+from .lua_constants import CONSTANTS
 from .refusals import too_large
 
 # Each may use the ones before it.
@@ -50,7 +50,7 @@ def lua(ruleset: RuleSet, listener: Listener, options: Options) -> str:
 
 def library(**replaced: Any) -> str:
     """Return the modules that need no Envoy; `replaced` gives constants other values, for tests."""
-    start = f'local ffi = require("ffi")\nlocal CONSTANTS = {literal(constants() | replaced)}\n'
+    start = f'local ffi = require("ffi")\nlocal CONSTANTS = {literal(CONSTANTS | replaced)}\n'
     return "\n".join([start, *map(_module, _LIBRARY)])
 
 
@@ -170,9 +170,11 @@ def literal(value: object) -> str:
         case int() | float():
             return str(value)
         case str():
-            return _text(value)
+            # Anything but printable ASCII is written as bytes: some characters beyond it end a line for YAML 1.1.
+            is_plain = value.isascii() and value.isprintable()
+            return json.dumps(value) if is_plain else literal(value.encode("utf-8", "surrogateescape"))
         case bytes():
-            return _escaped(value)
+            return '"' + "".join(f"\\{byte:03d}" for byte in value) + '"'
         case Mapping():
             fields = (
                 f"[{literal(key)}] = {literal(item)}" for key, item in value.items() if item is not None
@@ -182,16 +184,3 @@ def literal(value: object) -> str:
             return "{ " + ", ".join(map(literal, value)) + " }"
         case _:
             raise TypeError(type(value).__name__)
-
-
-def _text(value: str) -> str:
-    text = json.dumps(value)
-    # The escapes that JSON and Lua share stay; any other text is written as bytes, characters beyond ASCII too: some of
-    # them end a line for YAML 1.1.
-    if "\\u" not in text and "\\/" not in text and "\\b" not in text and "\\f" not in text:
-        return text
-    return _escaped(value.encode("utf-8", "surrogateescape"))
-
-
-def _escaped(value: bytes) -> str:
-    return '"' + "".join(f"\\{byte:03d}" for byte in value) + '"'

@@ -90,8 +90,9 @@ def test_a_listener_is_parsed_from_text() -> None:
 
 
 def test_a_lua_literal_can_hold_any_character() -> None:
-    assert literal({"a": ['q"\\\n', "\x01\x7f", None, True]}) == (
-        '{ ["a"] = { "q\\"\\\\\\n", "\\001\\127", nil, true } }'
+    assert (
+        literal({"a": ['q"\\', "\n\x7f", None, True]})
+        == '{ ["a"] = { "q\\"\\\\", "\\010\\127", nil, true } }'
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.envoy.export_options import Listener
-from mitm_gateway.envoy.lua_constants import api_data, constants
+from mitm_gateway.envoy.lua_constants import CONSTANTS, api_data
 from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.exchange import json_body, local_answers
 from mitm_gateway.exchange.body_error import BodyError
@@ -129,7 +129,7 @@ def test_the_memory_that_a_body_needs_is_counted_alike(value: object) -> None:
 
 @cache
 def lua_without_small_texts() -> Library:
-    return Library(growth={**constants()["growth"], "small_text": 0})
+    return Library(growth={**CONSTANTS["growth"], "small_text": 0})
 
 
 TEXTS = st.lists(st.one_of(st.sampled_from(FILLINGS).map(lambda text: text * 200), st.text(max_size=20).map(
@@ -300,7 +300,7 @@ def test_tokens_of_a_body_with_many_backslashes_are_estimated_from_its_size_alik
 
 @cache
 def lua_of_few_backslashes() -> Library:
-    return Library(growth={**constants()["growth"], "many_backslashes": 2})
+    return Library(growth={**CONSTANTS["growth"], "many_backslashes": 2})
 
 
 def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None:
