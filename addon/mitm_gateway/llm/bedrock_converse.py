@@ -10,12 +10,6 @@ from typing import Any
 from .shapes import Data, as_list, known
 
 _MEDIA = {"image", "document", "video", "audio"}
-_TOKENS = {
-    "inputTokens": "input_tokens",
-    "outputTokens": "output_tokens",
-    "cacheReadInputTokens": "cache_read_input_tokens",
-    "cacheWriteInputTokens": "cache_creation_input_tokens",
-}
 
 
 def body(value: Data) -> Data:
@@ -27,13 +21,13 @@ def body(value: Data) -> Data:
         rest = {name: item for name, item in value.items() if name != "toolConfig"}
         return {**rest, "tools": [known(tool).get("toolSpec", tool) for tool in tools]}
     if isinstance(message, Mapping):
-        return {**message, "stop_reason": value.get("stopReason"), "usage": usage(value.get("usage"))}
+        return {**message, "stop_reason": value.get("stopReason"), "usage": _usage(value.get("usage"))}
     return value
 
 
-def usage(value: Any) -> Data:
-    """Convert token counts."""
-    counts = {_TOKENS.get(name, name): count for name, count in known(value).items()}
+def _usage(value: Any) -> Data:
+    """Return token counts with the longer part of a cache where the Messages API has it."""
+    counts = dict(known(value))
     for each in map(known, as_list(counts.get("cacheDetails"))):
         if each.get("ttl") == "1h":
             counts["cache_creation"] = {"ephemeral_1h_input_tokens": each.get("inputTokens")}
@@ -87,7 +81,7 @@ def events(event: Any) -> list[Any]:
             delta = {"stop_reason": told.get("stopReason")}
             return [{"type": "message_delta", "delta": delta}, {"type": "message_stop"}]
         case "metadata":
-            return [{"type": "message_delta", "usage": usage(told.get("usage"))}]
+            return [{"type": "message_delta", "usage": _usage(told.get("usage"))}]
     return [event]
 
 

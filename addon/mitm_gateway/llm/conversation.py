@@ -18,6 +18,7 @@ from .conversation_parts import chat_call, ends, part_text, parts_of, section, t
 from .conversation_tools import tool_text
 from .read_body import read
 from .shapes import as_list, known
+from .usage import counts_in
 
 # Text beyond this is omitted from the middle: the system prompt and the newest messages matter most. A single part has
 # a quarter of it.
@@ -192,18 +193,14 @@ def _stop(body: Mapping[str, Any]) -> str | None:
 
 
 def _usage(body: Mapping[str, Any]) -> str | None:
-    usage = known(body.get("usage"))
-    details = known(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
+    usage = known(body.get("usage", body))
+    found = counts_in(usage)
     thought = known(usage.get("output_tokens_details") or usage.get("completion_tokens_details"))
     counts = {
-        "in": usage.get("input_tokens", usage.get("prompt_tokens", body.get("input_tokens"))),
-        "out": usage.get("output_tokens", usage.get("completion_tokens")),
-        "cache read": usage.get("cache_read_input_tokens", details.get("cached_tokens")),
-        "cache written": usage.get("cache_creation_input_tokens"),
+        "in": found.input_tokens,
+        "out": found.output_tokens,
+        "cache read": found.cache_read_tokens,
+        "cache written": found.cache_creation_tokens,
         "thinking": thought.get("reasoning_tokens"),
     }
-    return ", ".join(f"{name} {_count(count)}" for name, count in counts.items() if count is not None) or None
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else compact(value)
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if isinstance(count, int)) or None

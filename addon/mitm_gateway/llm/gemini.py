@@ -7,7 +7,6 @@ Shapes: https://ai.google.dev/api/generate-content.
 from collections.abc import Mapping
 from typing import Any
 
-from .apis import GEMINI_TOKENS
 from .shapes import Data, as_list, known
 
 _REQUEST = {"contents": "messages", "systemInstruction": "system", "system_instruction": "system"}
@@ -53,26 +52,10 @@ def _response(value: Data) -> Data:
         "model": value.get("modelVersion"),
         "content": known(first.get("content")).get("parts"),
         "stop_reason": first.get("finishReason") or blocked,
-        "usage": usage(value.get("usageMetadata")),
+        "usage": value.get("usageMetadata"),
         "error": value.get("error"),
     }
     return {name: item for name, item in found.items() if item}
-
-
-def usage(value: Any) -> Data:
-    """Convert token counts."""
-    counts, names = known(value), GEMINI_TOKENS
-
-    def total(parts: tuple[str, ...]) -> int | None:
-        found = [counts[name] for name in parts if isinstance(counts.get(name), int)]
-        return sum(found) if found else None
-
-    found = {
-        "input_tokens": total(names.input),
-        "output_tokens": total(names.output),
-        "cache_read_input_tokens": counts.get(names.cache_read),
-    }
-    return {name: count for name, count in found.items() if count is not None}
 
 
 def part(value: Data) -> Data:

@@ -111,6 +111,11 @@ def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
             found.update(_tokens(counts, names))
 
 
+def counts_in(usage: Mapping[str, Any]) -> Usage:
+    """Return the token counts in an object of any API."""
+    return Usage().updated(dict.fromkeys(_NAMES_OF_COUNTS, usage))
+
+
 # A place below an object: its first step, and the others.
 _Place: TypeAlias = tuple[str, tuple[str | int, ...]]
 # The places of one count in the APIs; the values at the places of one API are added up.
@@ -318,11 +323,11 @@ class _EventUsage:
         if self._events.is_between_events and chunk.endswith(b"\n\n") and not _find_mark(chunk):
             return
         for event in self._events.feed(chunk):
-            self._take(event.data)
+            self._take(event)
 
     def finish(self) -> Usage:
         for event in self._events.finish():
-            self._take(event.data)
+            self._take(event)
         return self._usage
 
     def _take(self, data: bytes) -> None:
