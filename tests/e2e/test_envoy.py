@@ -268,7 +268,7 @@ MALFORMED: list[tuple[str, str, tuple[Header, ...]]] = [
 def test_a_head_that_http2_allows_and_http1_does_not_is_not_sent(one_envoy: StartOne, more: str) -> None:
     upstream, proxy = one_envoy(more=more)
     with contextlib.ExitStack() as opened:
-        clients = [Http2Client(opened.enter_context(Wire(proxy.port)), careful=False) for _ in MALFORMED]
+        clients = [Http2Client(opened.enter_context(Wire(proxy.port))) for _ in MALFORMED]
         for client, (method, target, fields) in zip(clients, MALFORMED, strict=True):
             client.send_request([*pseudo_headers("localhost", target, method, "http"), *fields])
         # Envoy ends a connection that is no HTTP/2 a second later, so all are sent before the first is read.

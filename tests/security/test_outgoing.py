@@ -61,7 +61,7 @@ def test_30_a_refused_request_that_another_addon_streams_is_answered(
     client.send_request("POST", "/v1/../x", [("Host", API), CLIENT_KEY, framing])
     with contextlib.suppress(ConnectionError):
         client.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
-    stage.assert_refused(client.read_response(timeout=5), 400)
+    stage.assert_refused(client.read_response(), 400)
 
 
 def test_31_a_request_waits_for_a_slow_helper(stage_with: StartStage, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import responses
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from h2.events import (
 )
 
 from support.answers import Header, Reply, Seen
+from support.wire import EndError, Incoming
 
 WAIT_S = 20.0  # far more than anything here takes; a wait that runs out is a failure
 IDLE_S = 120.0
@@ -38,10 +39,6 @@ class Connection:
     alpn: str | None = None
 
 
-class GoneError(Exception):
-    """The peer hung up, or the recorder is being closed."""
-
-
 class Responder(Protocol):
     """Writer of one response, for any HTTP version."""
 
@@ -53,68 +50,42 @@ class Responder(Protocol):
     def gone(self) -> bool: ...
 
 
-class Peer:
-    """A socket with a read buffer; every received byte is recorded."""
+class Peer(Incoming):
+    """A client's socket; every received byte is recorded."""
 
     def __init__(self, sock: socket.socket, record: Connection) -> None:
         self._sock = sock
         self._record = record
-        self._buffer = b""
         self.send = sock.sendall
 
     def receive(self) -> bytes:
         data = self._sock.recv(65536)
-        if not data:
-            raise GoneError
         self._record.raw += data
         return data
-
-    def until(self, marker: bytes) -> bytes:
-        while (end := self._buffer.find(marker)) < 0:
-            self._buffer += self.receive()
-        return self._take(end + len(marker))
-
-    def exactly(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            self._buffer += self.receive()
-        return self._take(length)
 
     def gone(self) -> bool:
         """Return True if the peer has hung up; data that it sent before is kept."""
         self._sock.settimeout(0)
         try:
-            self._buffer += self.receive()
+            self._receive_more()
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
-        except (GoneError, OSError):
+        except OSError:
             return True
         finally:
             self._sock.settimeout(IDLE_S)
         return False
 
-    def _take(self, length: int) -> bytes:
-        taken, self._buffer = self._buffer[:length], self._buffer[length:]
-        return taken
-
 
 def read_request(peer: Peer, index: int) -> Seen:
-    start, *fields = peer.until(b"\r\n\r\n").decode("latin-1").split("\r\n")[:-2]
+    start, headers = peer.read_message_head()
     method, target, _ = start.split(" ", 2)
-    pairs = (line.partition(":") for line in fields)
-    head = Seen(method, target, tuple((name, value.strip()) for name, _, value in pairs), b"", index)
+    head = Seen(method, target, headers, b"", index)
     if head.header("expect") == "100-continue":
         peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     if head.header("transfer-encoding"):
-        body = b"".join(iter(lambda: _read_chunk(peer), b""))
-    else:
-        body = peer.exactly(int(head.header("content-length") or 0))
-    return Seen(method, target, head.headers, body, index)
-
-
-def _read_chunk(peer: Peer) -> bytes:
-    """The next chunk of a body, empty for the last one (trailers are not expected)."""
-    size = int(peer.until(b"\r\n").partition(b";")[0], 16)
-    return peer.exactly(size + 2)[:-2]
+        return replace(head, body=peer.read_chunks())
+    return replace(head, body=peer.read_exactly(int(head.header("content-length") or 0)))
 
 
 class Http1:
@@ -168,8 +139,7 @@ class Http2:
             with self.window_opened:
                 self.protocol.initiate_connection()
                 self.flush()
-            while True:
-                data = self._peer.receive()
+            while data := self._peer.receive():
                 with self.window_opened:
                     for happened in self.protocol.receive_data(data):
                         self._take(happened)
@@ -208,7 +178,7 @@ class Http2:
         request = Seen(pseudo[":method"], pseudo[":path"], headers, self._bodies[stream], self._index)
         try:
             self._answer(_Http2Stream(self, stream), request)
-        except (GoneError, OSError):
+        except OSError:
             with self.window_opened, contextlib.suppress(Exception):
                 self.protocol.reset_stream(stream)
                 self.flush()
@@ -236,7 +206,7 @@ class _Http2Stream:
         while data:
             with lock:
                 if self.gone() or time.monotonic() > deadline:
-                    raise GoneError
+                    raise EndError
                 window = protocol.local_flow_control_window(self._stream)
                 size = min(window, protocol.max_outbound_frame_size, len(data))
                 if size > 0:

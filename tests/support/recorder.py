@@ -9,19 +9,9 @@ from typing import Self, assert_never
 
 from support.answers import Answer, Bytes, Close, Hang, Reply, Script, Seen, Stream, claude_answers
 from support.certificates import Authority
-from support.protocols import (
-    IDLE_S,
-    POLL_S,
-    WAIT_S,
-    Connection,
-    GoneError,
-    Http1,
-    Http2,
-    Peer,
-    Responder,
-    read_request,
-)
+from support.protocols import IDLE_S, POLL_S, WAIT_S, Connection, Http1, Http2, Peer, Responder, read_request
 from support.waiting import wait_until
+from support.wire import EndError
 
 
 class Recorder:
@@ -144,7 +134,7 @@ class Recorder:
                 while True:
                     request = read_request(peer, index)
                     self._answer(Http1(peer, request), request)
-        except (GoneError, OSError):
+        except OSError:
             pass
         finally:
             with contextlib.suppress(OSError):
@@ -152,14 +142,14 @@ class Recorder:
             accepted.close()
 
     def _answer(self, responder: Responder, request: Seen) -> None:
-        """Note the request and answer it; `GoneError` means that the connection is to be closed."""
+        """Note the request and answer it; an `OSError` means that the connection is to be closed."""
         answer = self.script(request) if callable(self.script) else self.script
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
         try:
             self._give(responder, answer)
-        except (GoneError, OSError):
+        except OSError:
             if isinstance(answer, Stream | Hang) and not self._closing.is_set():
                 with self._changed:
                     self._hangups += 1
@@ -181,13 +171,13 @@ class Recorder:
                 self._wait(responder, threading.Semaphore(0))
             case Bytes():
                 responder.bytes(answer.data)
-                raise GoneError
+                raise EndError
             case Close():
-                raise GoneError
+                raise EndError
             case _:
                 assert_never(answer)
 
     def _wait(self, responder: Responder, gate: threading.Semaphore) -> None:
         while not gate.acquire(timeout=POLL_S):
             if self._closing.is_set() or responder.gone():
-                raise GoneError
+                raise EndError

@@ -164,7 +164,7 @@ class Stage:
 
     def http2(self, host: str = "", **options: Any) -> Http2Client:
         """The same tunnel with HTTP/2."""
-        self._http2.append(Http2Client(self.tunnel(host, alpn=["h2"], **options), careful=False))
+        self._http2.append(Http2Client(self.tunnel(host, alpn=["h2"], **options)))
         return self._http2[-1]
 
     def ask(

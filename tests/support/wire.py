@@ -1,10 +1,11 @@
 """Clients that show every byte: a raw socket, plain or TLS through CONNECT, and HTTP/2 on top of it."""
 
+import contextlib
 import socket
 import ssl
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,37 +19,80 @@ TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Body bytes that arrived together, and when (`time.monotonic`)."""
-
-    at: float
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
-    """A response as received; over HTTP/1 the chunks hold the body without its framing."""
+    """A response as received, its body without framing."""
 
     status: int
     headers: tuple[Header, ...]
-    chunks: tuple[Chunk, ...]
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(chunk.data for chunk in self.chunks)
+    body: bytes = b""
 
     def header(self, name: str) -> str | None:
         """The first value of a header."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
-class Wire:
+class Incoming(ABC):
+    """Received bytes of HTTP/1.1, read in its parts."""
+
+    _buffer = b""
+
+    @abstractmethod
+    def receive(self) -> bytes:
+        """Return the next bytes, empty at the end."""
+
+    def read_until(self, marker: bytes) -> bytes:
+        """All bytes up to and with `marker`, framing included."""
+        while (end := self._buffer.find(marker)) < 0:
+            self._receive_more()
+        return self._take(end + len(marker))
+
+    def read_exactly(self, length: int) -> bytes:
+        while len(self._buffer) < length:
+            self._receive_more()
+        return self._take(length)
+
+    def read_rest(self) -> bytes:
+        """All bytes up to the end of the connection."""
+        with contextlib.suppress(EndError):
+            while True:
+                self._receive_more()
+        return self._take(len(self._buffer))
+
+    def read_message_head(self) -> tuple[str, tuple[Header, ...]]:
+        """The start line of the next message, and its fields."""
+        start, *fields = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")[:-2]
+        pairs = (line.partition(":") for line in fields)
+        return start, tuple((name, value.strip()) for name, _, value in pairs)
+
+    def read_chunk(self) -> bytes:
+        """The next chunk of a chunked body, empty for the last one (trailers are not expected)."""
+        size = int(self.read_until(b"\r\n").partition(b";")[0], 16)
+        return self.read_exactly(size + 2)[:-2]
+
+    def read_chunks(self) -> bytes:
+        """A chunked body up to its end."""
+        return b"".join(iter(self.read_chunk, b""))
+
+    def _receive_more(self) -> None:
+        if not (data := self.receive()):
+            raise EndError(f"closed behind {self._buffer!r}")
+        self._buffer += data
+
+    def _take(self, length: int) -> bytes:
+        taken, self._buffer = self._buffer[:length], self._buffer[length:]
+        return taken
+
+
+class EndError(ConnectionError):
+    """The peer has closed the connection."""
+
+
+class Wire(Incoming):
     """A client's connection: `Wire(port)` in clear, `Wire.through(...)` for TLS inside a CONNECT tunnel."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._sock: socket.socket = socket.create_connection((host, port), TIMEOUT_S)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = b""
 
     @classmethod
     def through(
@@ -124,40 +168,27 @@ class Wire:
         self._sock.settimeout(timeout)
         return self._sock.recv(65536)
 
-    def read_until(self, marker: bytes, timeout: float = TIMEOUT_S) -> bytes:
-        """All bytes up to and with `marker`, framing included."""
-        deadline = time.monotonic() + timeout
-        while (end := self._buffer.find(marker)) < 0:
-            if not (data := self.receive(max(0.001, deadline - time.monotonic()))):
-                raise ConnectionError(f"closed before {marker!r}: {self._buffer!r}")
-            self._buffer += data
-        return self._take(end + len(marker))
-
-    def read_head(self, timeout: float = TIMEOUT_S) -> tuple[int, tuple[Header, ...]]:
+    def read_head(self) -> tuple[int, tuple[Header, ...]]:
         """Status and headers of the next response."""
-        start, *fields = self.read_until(b"\r\n\r\n", timeout).decode("latin-1").split("\r\n")[:-2]
-        pairs = (line.partition(":") for line in fields)
-        return int(start.split(" ", 2)[1]), tuple((name, value.strip()) for name, _, value in pairs)
+        start, headers = self.read_message_head()
+        return int(start.split(" ", 2)[1]), headers
 
-    def read_chunk(self, timeout: float = TIMEOUT_S) -> Chunk:
-        """The next chunk of a chunked body, empty for the last one."""
-        size = int(self.read_until(b"\r\n", timeout).partition(b";")[0], 16)
-        data = self._exactly(size + 2)[:-2]
-        return Chunk(time.monotonic(), data)
-
-    def read_response(self, method: str = "GET", timeout: float = TIMEOUT_S) -> Response:
+    def read_response(self, method: str = "GET") -> Response:
         """The next whole response; a body without length ends with the connection."""
-        status, headers = self.read_head(timeout)
-        response = Response(status, headers, ())
-        if method == "HEAD" or status in (204, 304) or (method == "CONNECT" and status == 200):
+        response = Response(*self.read_head())
+        if (
+            method == "HEAD"
+            or response.status in (204, 304)
+            or (method == "CONNECT" and response.status == 200)
+        ):
             return response
         if (response.header("transfer-encoding") or "").lower() == "chunked":
-            chunks = self._chunks(timeout)
+            body = self.read_chunks()
         elif (length := response.header("content-length")) is not None:
-            chunks = [Chunk(time.monotonic(), self._exactly(int(length)))]
+            body = self.read_exactly(int(length))
         else:
-            chunks = self._rest(timeout)
-        return Response(status, headers, tuple(chunks))
+            body = self.read_rest()
+        return replace(response, body=body)
 
     def closed_by_peer(self) -> bool:
         """Return True if the peer closes without sending more."""
@@ -171,29 +202,6 @@ class Wire:
     def close(self) -> None:
         self._sock.close()
 
-    def _chunks(self, timeout: float) -> list[Chunk]:
-        chunks = []
-        while (chunk := self.read_chunk(timeout)).data:
-            chunks.append(chunk)
-        return chunks
-
-    def _rest(self, timeout: float) -> list[Chunk]:
-        chunks = [Chunk(time.monotonic(), self._take(len(self._buffer)))]
-        while data := self.receive(timeout):
-            chunks.append(Chunk(time.monotonic(), data))
-        return chunks
-
-    def _exactly(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            if not (data := self.receive()):
-                raise ConnectionError(f"closed after {len(self._buffer)} of {length} bytes")
-            self._buffer += data
-        return self._take(length)
-
-    def _take(self, length: int) -> bytes:
-        taken, self._buffer = self._buffer[:length], self._buffer[length:]
-        return taken
-
 
 def pseudo_headers(
     authority: str, path: str = "/v1/messages", method: str = "POST", scheme: str = "https"
@@ -205,18 +213,18 @@ def pseudo_headers(
 class Http2Client:
     """HTTP/2 over a `Wire` without TLS or with `alpn=("h2",)`; `headers` need the four pseudo headers."""
 
-    def __init__(self, wire: Wire, *, careful: bool = True) -> None:
-        """`careful=False` sends headers that no honest client would send."""
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._protocol: Any = H2Connection(
             H2Configuration(
                 header_encoding="latin-1",
-                validate_outbound_headers=careful,
-                normalize_outbound_headers=careful,
+                # Any headers are sent, also those that no honest client would send.
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
             )
         )
         self._heads: dict[int, tuple[Header, ...]] = {}
-        self._chunks: dict[int, list[Chunk]] = {}
+        self._chunks: dict[int, list[bytes]] = {}
         self._ended: set[int] = set()
         self._reset: dict[int, int] = {}
         self._protocol.initiate_connection()
@@ -241,26 +249,26 @@ class Http2Client:
                 self._flush()
                 body = body[size:]
             else:
-                self._pump(TIMEOUT_S)
+                self._pump()
         if trailers:
             self._protocol.send_headers(stream, list(trailers), end_stream=True)
             self._flush()
         return stream
 
-    def read_chunk(self, stream: int, number: int, timeout: float = TIMEOUT_S) -> Chunk:
+    def read_chunk(self, stream: int, number: int) -> bytes:
         """The `number`-th data frame of a response, counted from 0."""
         while len(self._chunks[stream]) <= number:
             self._check(stream)
-            self._pump(timeout)
+            self._pump()
         return self._chunks[stream][number]
 
-    def read_response(self, stream: int, timeout: float = TIMEOUT_S) -> Response:
+    def read_response(self, stream: int) -> Response:
         """The whole response of a stream; `ConnectionError` if it was reset."""
         while stream not in self._ended:
             self._check(stream)
-            self._pump(timeout)
+            self._pump()
         headers = self._heads[stream]
-        return Response(int(dict(headers)[":status"]), headers, tuple(self._chunks[stream]))
+        return Response(int(dict(headers)[":status"]), headers, b"".join(self._chunks[stream]))
 
     def request(self, headers: Sequence[Header], body: bytes = b"") -> Response:
         """Send a request and read the whole response."""
@@ -278,8 +286,8 @@ class Http2Client:
     def _flush(self) -> None:
         self._wire.send(self._protocol.data_to_send())
 
-    def _pump(self, timeout: float) -> None:
-        data = self._wire.receive(timeout)
+    def _pump(self) -> None:
+        data = self._wire.receive()
         if not data:
             raise ConnectionError("the HTTP/2 connection was closed")
         for happened in self._protocol.receive_data(data):
@@ -289,7 +297,7 @@ class Http2Client:
                 case DataReceived(
                     stream_id=int(stream), data=bytes(body), flow_controlled_length=int(length)
                 ):
-                    self._chunks[stream].append(Chunk(time.monotonic(), body))
+                    self._chunks[stream].append(body)
                     self._protocol.acknowledge_received_data(length, stream)
                 case StreamEnded(stream_id=int(stream)):
                     self._ended.add(stream)
