@@ -1,15 +1,16 @@
 """Exchanges with a few rules, begun and released."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange.config import Config
 from mitm_gateway.exchange.exchange import Exchange
-from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials
+from mitm_gateway.exchange.masked_head import MaskedHead
+from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Step
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text.redact import Secret
-from mitm_gateway.wire.request import Arrival
+from mitm_gateway.wire.request import Arrival, RequestHead
 from support.constants import API, CK, GW
 from support.core import BEARER, make_head, make_rule, make_ruleset
 
@@ -29,15 +30,34 @@ def begun(*rules: Rule, arrival: Arrival | None = None, unmatched: str = "auto",
     )
 
 
+def steps_of(
+    exchange: Exchange, head: RequestHead, body: bytes = BODY, values: Mapping[str, Value] = VALUES
+) -> Iterator[Step]:
+    """Run a request: yield its steps, the last of which needs nothing more."""
+    step = exchange.on_request_head(head)
+    while isinstance(step, NeedCredentials | NeedBody):
+        yield step
+        is_body = isinstance(step, NeedBody)
+        step = exchange.on_request_body(body) if is_body else exchange.on_credentials(values)
+    yield step
+
+
+def sent_by(steps: Iterable[Step], body: bytes) -> tuple[MaskedHead, bytes]:
+    """Return the head and the body that leave after these steps, if this body was sent to the gateway."""
+    head: MaskedHead | None = None
+    for step in steps:
+        assert isinstance(step, NeedCredentials | NeedBody | Forward), step
+        if not isinstance(step, NeedCredentials) and isinstance(step.head, MaskedHead):
+            head = step.head
+        if isinstance(step, Forward) and step.body is not None:
+            body = step.body
+    assert head
+    return head, body
+
+
 def released(exchange: Exchange, headers: Mapping[str, str] = KEY) -> Exchange:
     """Run a request until it has left."""
-    step = exchange.on_request_head(make_head(headers=dict(headers)))
-    while isinstance(step, NeedCredentials | NeedBody):
-        step = (
-            exchange.on_credentials(VALUES)
-            if isinstance(step, NeedCredentials)
-            else exchange.on_request_body(BODY)
-        )
-    assert isinstance(step, Forward)
+    *_, last = steps_of(exchange, make_head(headers=dict(headers)))
+    assert isinstance(last, Forward)
     exchange.release()
     return exchange

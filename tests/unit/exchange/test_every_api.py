@@ -9,20 +9,19 @@ from urllib.parse import quote, unquote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.credentials.value import Value
 from mitm_gateway.exchange.comment import comment_of
 from mitm_gateway.exchange.config import Config
 from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.exchange.plan import Pass
 from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import ResponseHead
-from mitm_gateway.exchange.steps import Forward, NeedBody, NeedCredentials, Step
+from mitm_gateway.exchange.steps import Forward, Step
 from mitm_gateway.llm.apis import APIS, OTHER, Api, Place
 from mitm_gateway.rules.schema import Rule
-from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
+from support.exchanges import sent_by, steps_of
 from support.table import table
 
 HOST = "api.example.com"
@@ -39,20 +38,12 @@ def run(
     rule: Rule, method: str, target: str, body: bytes, headers: Mapping[str, str] = JSON
 ) -> tuple[Step, bytes, Exchange]:
     """Return the last step of a request, the body that leaves, and the exchange."""
-    ruleset = make_ruleset(rule)
-    exchange = Exchange(Config(ruleset), Arrival(tls=True, sni=HOST))
-    step, head = exchange.on_request_head(make_head(target, dict(headers), method=method, host=HOST)), None
-    while isinstance(step, NeedCredentials | NeedBody):
-        head = step.head if isinstance(step, NeedBody) and step.head else head
-        step = (
-            exchange.on_credentials({"gw": Value(Secret("s"), read_at=0.0)})
-            if isinstance(step, NeedCredentials)
-            else exchange.on_request_body(body)
-        )
-    if isinstance(step, Forward):
-        step = Forward(step.head or head, step.body)
-        return step, step.body if step.body is not None else body, exchange
-    return step, body, exchange
+    exchange = Exchange(Config(make_ruleset(rule)), Arrival(tls=True, sni=HOST))
+    *before, last = steps_of(exchange, make_head(target, dict(headers), method=method, host=HOST), body)
+    if not isinstance(last, Forward):
+        return last, body, exchange
+    head, left = sent_by([*before, last], body)
+    return Forward(head), left, exchange
 
 
 def endpoints(api: Api) -> list[tuple[str, str]]:
