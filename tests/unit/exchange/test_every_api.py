@@ -21,6 +21,7 @@ from mitm_gateway.rules.schema import Rule
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
 from support.core import make_head, make_rule, make_ruleset
+from support.endpoints import endpoints
 from support.exchanges import sent_by, steps_of
 from support.table import table
 
@@ -31,7 +32,6 @@ SENT = ("up-a", "up/b", "up-star", "up-star")
 MAPS = make_rule("maps", HOST, upstream="https://up.test", models={"map": MAP})
 MATCHES = make_rule("matches", HOST, upstream="https://up.test", match={"model": ["client-*", "vendor/*"]})
 JSON = {"Content-Type": "application/json"}
-FILL = {"{model*}": "{model}", "**": "rest/of/it", "*": "part"}
 
 
 def run(
@@ -44,17 +44,6 @@ def run(
         return last, body, exchange
     head, left = sent_by([*before, last], body)
     return Forward(head), left, exchange
-
-
-def endpoints(api: Api) -> list[tuple[str, str]]:
-    """Return method and path of an API's endpoints, with `{model}` for the name."""
-    found = []
-    for endpoint in api.endpoints or ("POST /v1/anything",):
-        method, _, path = endpoint.rpartition(" ")
-        for mark, text in FILL.items():
-            path = path.replace(mark, text)
-        found.append((method or "POST", "/base" + path))
-    return found
 
 
 CASES = [(api, method, path) for api in (*APIS, OTHER) for method, path in endpoints(api)]

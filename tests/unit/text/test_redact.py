@@ -86,26 +86,10 @@ def test_a_word_before_a_mask_is_masked_unless_it_is_an_auth_scheme() -> None:
     assert masked_header("authorization", "Bearer ****1a2b") == "Bearer ****1a2b"
 
 
-KEY_HEADERS = [
-    "Authorization", "Proxy-Authorization", "X-Api-Key", "api_key", "X--Api--Key", "x.api.key", "Cookie",
-    "Ocp-Apim-Subscription-Key", "subscription-key", "x-litellm-api-key", "X-Amz-Security-Token", "x-functions-key",
-    "X-Auth-Token", "Private-Token", "cf-aig-authorization", "Helicone-Auth", "x-portkey-virtual-key",
-    "CF-Access-Client-Secret", "x-ms-authorization-auxiliary", "X-Amz-Signature", "Cf-Access-Jwt-Assertion", "token",
-]  # fmt: skip
-OTHER_HEADERS = [
-    "Host", "Idempotency-Key", "Sec-WebSocket-Key", "anthropic-version", "x-stainless-lang", "x-ratelimit-limit-tokens",
-    "Author", "x-prompt-cache-key", "x-keyboard", "tokenizer", "monkey", "session-id", "WWW-Authenticate",
-]  # fmt: skip
-
-
-def test_headers_that_carry_keys_are_recognised_by_name() -> None:
-    assert [name for name in KEY_HEADERS if not is_key_header(name)] == []
-    assert [name for name in OTHER_HEADERS if is_key_header(name)] == []
-
-
 # Headers and parameters in which clients send keys to gateways and vendors.
 KEYS_IN_USE = [
-    "authorization", "proxy-authorization", "x-api-key", "api-key", "apikey", "x-apikey", "x-goog-api-key", "key",
+    "authorization", "proxy-authorization", "x-api-key", "api-key", "api_key", "x--api--key", "x.api.key", "apikey",
+    "x-apikey", "x-goog-api-key", "key",
     "token", "access_token", "api_token", "sig", "ocp-apim-subscription-key", "subscription-key", "x-functions-key",
     "x-ms-authorization-auxiliary", "x-ms-token-aad-access-token", "x-litellm-api-key", "x-litellm-key",
     "x-portkey-api-key", "x-portkey-virtual-key", "x-portkey-aws-secret-access-key", "x-portkey-aws-access-key-id",
@@ -129,6 +113,7 @@ NO_KEYS = [
     "x-stainless-lang", "x-claude-code-session-id", "x-app", "session_id", "x-openclaw-session-key", "x-amz-target",
     "x-amz-date", "x-goog-user-project", "helicone-cache-enabled", "x-portkey-provider", "cf-aig-cache-ttl",
     "http-referer", "x-title", "authority", "author", "max-tokens", "surrogate-key", "www-authenticate", "traceparent",
+    "host", "x-ratelimit-limit-tokens", "x-prompt-cache-key", "x-keyboard", "tokenizer", "monkey", "session-id",
     "copilot-integration-id", "editor-version", "x-initiator", "ai-resource-group", "x-ms-region",
 ]  # fmt: skip
 
@@ -141,7 +126,7 @@ def test_names_in_use_for_keys_are_known(name: str) -> None:
 
 @table("name", NO_KEYS)
 def test_other_headers_are_no_keys(name: str) -> None:
-    assert not is_key_header(name)
+    assert not is_key_header(name.upper())
 
 
 @table("name", sorted(KEY_NAMES) + sorted(KEY_ENDINGS))
