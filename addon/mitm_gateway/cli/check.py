@@ -18,7 +18,6 @@ from ..text.printable import one_line
 from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, rule_count, say
 from .rules_source import RulesSource, find_rules
 
-_STDIN, _STDIN_NAME = "-", "<stdin>"
 _EXAMPLES = """\
 examples:
   mitm-gateway check
@@ -30,11 +29,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "check",
+        run=run,
         help="report every mistake in rules files",
         description="Report every mistake with file, line and column. The exit status is 1 if there is any.",
         epilog=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("files", nargs="*", metavar="FILE", help="rules files; - reads standard input")
 
@@ -48,17 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(name: str) -> int:
-    is_stdin = name == _STDIN
     try:
-        ruleset = (
-            parse_rules(sys.stdin.buffer.read(MAX_BYTES + 1), _STDIN_NAME, os.environ)
-            if is_stdin
-            else load(Path(name), os.environ)
-        )
+        if name == "-":
+            ruleset = parse_rules(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", os.environ)
+        else:
+            ruleset = load(Path(name), os.environ)
     except RulesError as fault:
         print_fault(fault)
         return FAULT
-    return _passed(_STDIN_NAME if is_stdin else name, ruleset)
+    return _passed(ruleset.file, ruleset)
 
 
 def _passed(name: str, ruleset: RuleSet) -> int:

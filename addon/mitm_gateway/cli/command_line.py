@@ -104,12 +104,9 @@ def build_parser() -> Parser:
         description="Let any LLM client use any gateway, by rules, inside mitmproxy.",
         epilog=_EXAMPLES,
     )
-    parser.set_defaults(parser=parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in _COMMANDS:
         command.add(commands)
     completion.add(commands, parser)
-    for each in commands.choices.values():
-        each.set_defaults(parser=each)
     return parser

@@ -58,13 +58,10 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def add_port_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the port of the first listener."""
+def add_port_option(parser: argparse.ArgumentParser, meaning: str = "port of the first listener") -> None:
+    """Add the option that names a port of the gateway."""
     parser.add_argument(
-        "--port",
-        type=port_number,
-        default=DEFAULT_PORT,
-        help="port of the first listener (default %(default)s)",
+        "--port", type=port_number, default=DEFAULT_PORT, help=f"{meaning} (default %(default)s)"
     )
 
 
@@ -105,7 +102,7 @@ def print_fault(fault: object) -> None:
 
 def _wrapped(text: str, stream: TextIO) -> str:
     """Return the text with its lines broken between words where a terminal would break them inside words."""
-    if not _is_terminal(stream):
+    if not stream.isatty():
         return text
     width = _width(stream)
     return "\n".join(
@@ -123,16 +120,12 @@ def _width(stream: TextIO) -> int:
 
 def terminal_width(stream: TextIO, most: int) -> int | None:
     """Return the width of a stream's terminal, at most `most`; None if the stream is no terminal."""
-    return min(_width(stream), most) if _is_terminal(stream) else None
+    return min(_width(stream), most) if stream.isatty() else None
 
 
 def wants_colour(stream: TextIO) -> bool:
     """Return True if the stream is a terminal and `NO_COLOR` is not set."""
-    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty()
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def wrong_usage(text: str) -> int:

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..rules import presets
 from .common import OK, PROGRAM, Subparsers, examples, fish_quoted
 
 
@@ -31,8 +30,14 @@ class Completable:
 
 def add(commands: Subparsers, parser: argparse.ArgumentParser) -> None:
     """Add the subcommand; `parser` defines what is completed."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        print(completion_script(parser, arguments.shell))
+        return OK
+
     completion = commands.add_parser(
         "completion",
+        run=run,
         help="print the completion script of a shell",
         description="Print the completion script of a shell.",
         epilog=examples(
@@ -41,12 +46,6 @@ def add(commands: Subparsers, parser: argparse.ArgumentParser) -> None:
         ),
     )
     completion.add_argument("shell", metavar="SHELL", choices=tuple(_SCRIPTS), help=", ".join(_SCRIPTS))
-
-    def run(arguments: argparse.Namespace) -> int:
-        print(completion_script(parser, arguments.shell))
-        return OK
-
-    completion.set_defaults(run=run)
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
@@ -68,8 +67,6 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str
             options += [(option, action.help or "") for option in action.option_strings if option != "-h"]
         elif action.choices:
             choices += map(str, action.choices)
-        elif action.metavar == "PRESET":
-            choices += presets.names()
     yield Completable(words, text, tuple(options), tuple(choices))
     yield from below
 

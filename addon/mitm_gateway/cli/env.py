@@ -40,11 +40,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "env",
+        run=run,
         help="print the variables for clients of a running gateway",
         description="Print the shell commands that point clients at a gateway that `serve` runs.",
         epilog=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("--client", metavar="NAME", help="client that reads the variables (default: all)")
     parser.add_argument("--shell", choices=_SHELLS, help="syntax of the commands (default: from $SHELL)")

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 
 from ..exchange.explain import explain_url
 from ..text.printable import visible
@@ -17,6 +16,7 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "explain",
+        run=run,
         help="show which rule takes a request and every edit it makes",
         description="Show which rule takes a request and every edit it makes, or why none does. Nothing is sent.",
         epilog=examples(
@@ -24,7 +24,6 @@ def add(commands: Subparsers) -> None:
             "explain POST http://127.0.0.1:8080/v1/messages -H 'x-api-key: any-key'",
         ),
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("method", metavar="METHOD", type=_method, help="such as POST")
@@ -47,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(explanation.as_json(), indent=2, ensure_ascii=False))
     else:
-        _print(visible("\n".join(explanation.lines())).split("\n"))
+        lines = visible("\n".join(explanation.lines())).split("\n")
+        print("\n".join(map(_coloured, lines) if wants_colour(sys.stdout) else lines))
     return OK
 
 
@@ -74,10 +74,6 @@ _COLOURS = {
     "but": "33",
     "rule": "1",
 }
-
-
-def _print(lines: Sequence[str]) -> None:
-    print("\n".join(map(_coloured, lines) if wants_colour(sys.stdout) else lines))
 
 
 def _coloured(line: str) -> str:

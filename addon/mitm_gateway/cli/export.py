@@ -22,6 +22,7 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "export",
+        run=run,
         help="export the rules as an Envoy configuration",
         description="Export the rules as an Envoy configuration. The files contain no secret.",
         epilog=examples(
@@ -29,7 +30,6 @@ def add(commands: Subparsers) -> None:
             "export envoy --listen 8080=api.anthropic.com --listen 8081=api.openai.com",
         ),
     )
-    parser.set_defaults(run=run)
     parser.add_argument("engine", metavar="ENGINE", choices=["envoy"], help="envoy")
     add_rules_option(parser)
     _add_addresses(parser)

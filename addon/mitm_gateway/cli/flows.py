@@ -44,13 +44,13 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "flows",
+        run=run,
         help="list, show and convert recorded requests",
         # Python 3.11 writes the options that exclude each other on one line.
         usage="%(prog)s FILE [options]",
         description="Read a recording of mitmproxy, or a HAR file.",
         epilog=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("file", type=Path, metavar="FILE", help="recording of mitmproxy, or HAR file")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--show", type=int, metavar="N", help="print request N and its response in full")
@@ -84,8 +84,8 @@ def add(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the requests; the status is 1 if a part of the recording cannot be read."""
-    if wrong := _fault(arguments):
-        return wrong_usage(wrong)
+    if (arguments.rules or arguments.against) and not arguments.cases:
+        return wrong_usage(f"{'--rules' if arguments.rules else '--against'} requires --cases")
     from ..mitm.recorded_flows import Recording
     from ..mitm.recording_file import RecordingError
 
@@ -101,12 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     if fault is not None:
         print_fault(f"mitm-gateway: {fault}")
     return status
-
-
-def _fault(arguments: argparse.Namespace) -> str | None:
-    if (arguments.rules or arguments.against) and not arguments.cases:
-        return f"{'--rules' if arguments.rules else '--against'} requires --cases"
-    return None
 
 
 def _print(arguments: argparse.Namespace, recording: Recording) -> int:

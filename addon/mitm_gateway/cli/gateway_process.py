@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from .console import FIRST_CLIENT
 from .gateway_main import READY, STARTER
@@ -51,7 +51,7 @@ class GatewayProcess:
         package = str(Path(__file__).resolve().parents[2])
         tool = "mitmweb" if web else "mitmdump"
         words = [tool, "verbose" if verbose else "quiet", str(listeners), *arguments]
-        with _private(log) as output:
+        with open(log, "ab", opener=lambda file, flags: os.open(file, flags | os.O_TRUNC, 0o600)) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", STARTER.format(parent=package), *words],
                 env={**environ, "PYTHONUNBUFFERED": "1"},
@@ -85,15 +85,12 @@ class GatewayProcess:
         On its first start mitmproxy writes that certificate after it has begun to listen. Raises GatewayError.
         """
         deadline = time.monotonic() + START_S
-        while not self._is_ready(ca):
+        while not (READY in self._output() and (ca is None or is_written(ca))):
             if self.has_ended:
                 raise GatewayError(fault_in(self._output()) or "it ended without output")
             if time.monotonic() > deadline:
                 raise GatewayError(f"it is not ready after {START_S:g} s; its log is {self._log}")
             time.sleep(_POLL_S)
-
-    def _is_ready(self, ca: Path | None) -> bool:
-        return READY in self._output() and (ca is None or is_written(ca))
 
     def has_connections(self) -> bool:
         """Return True if a client has connected."""
@@ -123,10 +120,6 @@ def fault_in(output: str) -> str:
     lines = output.strip().splitlines()
     told = [_TIME.sub("", line) for line in lines if not _STARTED.search(line)]
     return "\n".join(told or lines)
-
-
-def _private(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")
 
 
 def is_written(certificate: Path) -> bool:

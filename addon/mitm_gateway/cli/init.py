@@ -14,11 +14,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "init",
+        run=run,
         help="write a commented rules file for a preset",
         description="Write a commented rules file for a preset. An existing file is kept unless --force is given.",
         epilog=examples("init litellm", "init github-copilot --rules copilot.yaml"),
     )
-    parser.set_defaults(run=run)
     names = presets.names()
     parser.add_argument("preset", metavar="PRESET", choices=names, help=", ".join(names))
     parser.add_argument(

@@ -3,7 +3,7 @@
 import argparse
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from ..rules.problems import did_you_mean
@@ -50,10 +50,11 @@ class Parser(argparse.ArgumentParser):
     given: Sequence[str] = ()
     """The words that are parsed."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, run: Callable[..., int] | None = None, **options: Any) -> None:
         # An abbreviated option would change its meaning with the next one that begins alike.
         settings = {"allow_abbrev": False, "formatter_class": _Help}
         super().__init__(*args, **{**settings, **options})
+        self.set_defaults(parser=self, run=run)
 
     def error(self, message: str) -> NoReturn:
         """Print the fault in one line, the way to the help in another, and exit with status 2."""

@@ -4,9 +4,7 @@ import argparse
 import textwrap
 
 from ..rules import presets
-from ..rules.nodes import shown
-from ..rules.problems import did_you_mean
-from .common import OK, Subparsers, examples, wrong_usage
+from .common import OK, Subparsers, examples
 
 COMMENT_WIDTH = 100
 
@@ -15,12 +13,14 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "presets",
+        run=run,
         help="list the known providers, each with date and source",
         description="List the known providers, each with date and source, or show one preset in full.",
         epilog=examples("presets", "presets litellm"),
     )
-    parser.set_defaults(run=run)
-    parser.add_argument("name", nargs="?", metavar="PRESET", help="show one preset in full")
+    parser.add_argument(
+        "name", nargs="?", metavar="PRESET", choices=presets.names(), help="show one preset in full"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,17 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
         for name in presets.names():
             print("\n".join(_summary(name)))
         return OK
-    if arguments.name not in presets.names():
-        return unknown_preset(arguments.name)
     print("\n".join(_summary(arguments.name, notes=True)))
     print(textwrap.indent(presets.rule_text(arguments.name), "    "))
     return OK
-
-
-def unknown_preset(name: str) -> int:
-    """Report a preset that does not exist and return the exit status."""
-    hint = did_you_mean(name, presets.names()) or f"; expected one of {', '.join(presets.names())}"
-    return wrong_usage(f"unknown preset {shown(name)}{hint}")
 
 
 def _summary(name: str, *, notes: bool = False) -> list[str]:

@@ -50,11 +50,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "run",
+        run=run,
         help="start a client together with a gateway for it",
         description="Start a client together with a gateway on a free port, and end both together.",
         epilog=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
     add_proxy_options(parser)
     add_save_option(parser)
@@ -81,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{command[0]}: no such program")
         return NOT_FOUND
     try:
-        client, position = _client(arguments.client_name, command)
+        client, position = catalogue.of_command(command)
+        if arguments.client_name is not None:
+            client = catalogue.named(arguments.client_name)
     except ValueError as fault:
         return wrong_usage(str(fault))
     source = find_rules(arguments.rules, os.environ, demo=True)
@@ -117,11 +119,6 @@ def _recording(arguments: argparse.Namespace, log: Path) -> Path | None:
     if any(assignment.startswith("save_stream_file=") for assignment in arguments.set):
         return None
     return log.with_suffix(RECORDING)
-
-
-def _client(name: str | None, command: Sequence[str]) -> tuple[Client, int]:
-    client, position = catalogue.of_command(command)
-    return (client if name is None else catalogue.named(name)), position
 
 
 def _no_listener(client: Client, program: str) -> str:

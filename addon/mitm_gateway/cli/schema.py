@@ -9,13 +9,13 @@ from .common import OK, Subparsers, examples
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
+    commands.add_parser(
         "schema",
+        run=run,
         help="print the JSON Schema of rules files",
         description="Print the JSON Schema of rules files, for editors.",
         epilog=examples("schema > rules.schema.json"),
     )
-    parser.set_defaults(run=run)
 
 
 def run(_: argparse.Namespace) -> int:

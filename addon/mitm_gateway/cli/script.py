@@ -7,13 +7,13 @@ from .common import OK, Subparsers, examples, script_path
 
 def add(commands: Subparsers) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
+    commands.add_parser(
         "script",
+        run=run,
         help="print the path to give to mitmdump -s",
         description="Print the path to give to `mitmdump -s`, for a mitmproxy in the same environment.",
         epilog=examples("script"),
     )
-    parser.set_defaults(run=run)
 
 
 def run(_: argparse.Namespace) -> int:

@@ -60,11 +60,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "serve",
+        run=run,
         help="run the gateway until interrupted",
         description="Run the gateway until interrupted: one listener for each host that the rules name.",
         epilog=_EXAMPLES,
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
     add_proxy_options(parser)
     parser.add_argument(
@@ -122,6 +122,8 @@ def _serve(
 ) -> int:
     file, secrets = source.write(folder, os.environ)
     os.environ.update(secrets)
+    # The gateway logs a line for each request of a rule; mitmproxy's own would repeat it.
+    quiet = [] if arguments.verbose or arguments.web else ["flow_detail=0"]
     return run_tool(
         "mitmweb" if arguments.web else "mitmdump",
         mitmproxy_arguments(
@@ -130,7 +132,7 @@ def _serve(
             modes=modes,
             port=arguments.port,
             listen_host=arguments.listen_host,
-            more=[*_quiet(arguments), *upstream_trust(folder, os.environ), *save],
+            more=[*quiet, *upstream_trust(folder, os.environ), *save],
             extra=arguments.extra,
         ),
     )
@@ -162,11 +164,6 @@ def _stray(arguments: argparse.Namespace) -> str | None:
     word = arguments.extra[0]
     hint = f' (did you mean "--port {word}"?)' if word.isdecimal() else ""
     return f'unknown argument "{word}"{hint}; arguments for mitmproxy follow "--"'
-
-
-def _quiet(arguments: argparse.Namespace) -> list[str]:
-    """Return the option that hides mitmproxy's lines: the gateway logs one for each request of a rule."""
-    return [] if arguments.verbose or arguments.web else ["flow_detail=0"]
 
 
 def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[CoveredHost, ...]:

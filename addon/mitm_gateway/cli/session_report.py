@@ -76,7 +76,7 @@ class SessionReport:
             entries, looks = self.requests.entries(), looks + 1
             if looks == _LOOKS_FOR_A_REQUEST and not entries and not gateway.has_connections():
                 say(f"no request has reached the gateway so far. {self._reason()}")
-            if any(not _is_failure(entry) for entry in entries):
+            if any(not (entry.get("refusal") or entry.get("hint")) for entry in entries):
                 return
             if hint := next((entry["hint"] for entry in entries if entry.get("hint")), None):
                 # Clients retry silently for minutes. One that draws its own screen shows the error there.
@@ -127,10 +127,6 @@ def _failures(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield refusal
         elif is_lost and (outcome := entry.get("outcome")) in _UPSTREAM_FAILED:
             yield _UPSTREAM_FAILED[outcome].format(entry.get("status"))
-
-
-def _is_failure(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("refusal") or entry.get("hint"))
 
 
 def _cut(text: str) -> str:

@@ -16,13 +16,13 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "stats",
+        run=run,
         help="sum up a gateway_log: requests, tokens, cost and times",
         description="Sum up requests, errors, tokens, cost and times of a gateway_log, with a line of totals.",
         epilog=examples(
             "stats log.jsonl", "stats --by session log.jsonl", "stats --prices prices.yaml < log.jsonl"
         ),
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
         "--by",
         choices=WAYS,

@@ -26,11 +26,11 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "token-files",
+        run=run,
         help="keep a file for each credential up to date, for Envoy",
         description="Keep a file for each credential up to date, for Envoy.",
         epilog=examples("token-files /run/gateway", "token-files --once secrets"),
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the files")
     parser.add_argument("--once", action="store_true", help="write the files once and exit")

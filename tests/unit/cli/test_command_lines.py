@@ -168,7 +168,7 @@ def test_a_fault_breaks_between_words_on_a_terminal(
     bad.write_text(RULES.replace("upstream", "timeout"))
     status_of("check bad.yaml")
     whole = capsys.readouterr().err
-    monkeypatch.setattr(common, "_is_terminal", lambda stream: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
     status_of("check bad.yaml")

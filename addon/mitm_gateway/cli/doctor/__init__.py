@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...text.printable import counted
-from ..common import DEFAULT_PORT, FAULT, OK, Subparsers, add_rules_option, examples, port_number
+from ..common import FAULT, OK, Subparsers, add_port_option, add_rules_option, examples
 from . import clients, network, options, patches, rules, trust, upstreams
 from .finding import Fault, Findings, Good, Note, Subject
 
@@ -15,18 +15,13 @@ def add(commands: Subparsers) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "doctor",
+        run=run,
         help="check rules, keys, trust, port, options and patches",
         description="Check rules, keys, trust, port, options and patches. Each fault comes with its fix.",
         epilog=examples("doctor", "doctor --port 8081", "doctor --patches"),
     )
-    parser.set_defaults(run=run)
     add_rules_option(parser)
-    parser.add_argument(
-        "--port",
-        type=port_number,
-        default=DEFAULT_PORT,
-        help="port that the gateway will use (default %(default)s)",
-    )
+    add_port_option(parser, "port that the gateway will use")
     parser.add_argument(
         "--patches", action="store_true", help="list each change to mitmproxy, and the defect that it fixes"
     )
