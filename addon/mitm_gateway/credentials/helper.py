@@ -107,34 +107,29 @@ async def run_helper(
     argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors
 ) -> bytes:
     """Return the output of a helper, at most 64 KiB; `errors` gets its error output. Raises CredentialError."""
-    async with errors.reading() as pipe:
-        return await _run(argv, timeout_s, environ, errors, pipe)
-
-
-async def _run(
-    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors, pipe: int
-) -> bytes:
     program = Path(argv[0]).name
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=pipe,
-            env=dict(environ),
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as fault:
-        reason = getattr(fault, "strerror", None) or "its arguments are not valid"
-        raise CredentialError(f'helper "{program}" cannot be started: {reason}') from None
-    try:
-        async with asyncio.timeout(timeout_s):
-            output = await _bounded_output(process, program, errors)
-            status = await process.wait()
-    except TimeoutError:
-        raise CredentialError(f'helper "{program}" took longer than {timeout_s:g} s', may_pass=True) from None
-    finally:
-        await _end_group(process)
+    async with errors.reading() as pipe:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=pipe,
+                env=dict(environ),
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as fault:
+            reason = getattr(fault, "strerror", None) or "its arguments are not valid"
+            raise CredentialError(f'helper "{program}" cannot be started: {reason}') from None
+        try:
+            async with asyncio.timeout(timeout_s):
+                output = await _bounded_output(process, program, errors)
+                status = await process.wait()
+        except TimeoutError:
+            text = f'helper "{program}" took longer than {timeout_s:g} s'
+            raise CredentialError(text, may_pass=True) from None
+        finally:
+            await _end_group(process)
     if status != 0:
         raise CredentialError(f'helper "{program}" failed with exit status {status}')
     return output

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..rules.read_file import FileError, read_regular_file
 from ..rules.schema import Credential
+from ..rules.watch import Stamp, stamp_of
 from ..text.redact import Secret
 from ..wire import sigv4
 from . import helper
@@ -107,22 +108,15 @@ class _File(Source):
     name: str
     path: Path
     context: Context
-    _stamp: tuple[int, ...] = ()
+    _stamp: Stamp = None
     _value: Value | None = None
 
     def at_hand(self) -> Value:
-        stamp = self._current_stamp()
+        stamp = stamp_of(self.path)
         if self._value is None or stamp != self._stamp:
             self._value = Value(Secret(clean(self._read())), read_at=self.context.now())
             self._stamp = stamp
         return self._value
-
-    def _current_stamp(self) -> tuple[int, ...]:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return ()  # reading the file gives the reason
-        return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns)
 
     def _read(self) -> str:
         try:

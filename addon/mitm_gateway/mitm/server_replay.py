@@ -14,13 +14,10 @@ from typing import Any
 from mitmproxy import http
 from mitmproxy.options import Options
 
-from ..exchange.body_error import BodyError
 from ..exchange.exchange import Exchange
-from ..exchange.request_body import read_request_body
 from ..exchange.response_plan import SWITCHING
 from ..exchange.steps import AnswerFromRecording
-from ..llm.calls import call_of
-from ..recordings.recorded import MAX_BODY_BYTES
+from ..recordings.recorded import MAX_BODY_BYTES, model_in
 from ..recordings.replies import Comparison, Miss, Question, Replies
 from ..text.printable import counted
 from ..wire.content_encoding import DecodingError, decode
@@ -74,7 +71,7 @@ class ServerReplay:
             return
         head, _ = received(flow)
         body = _decoded(flow.request.raw_content or b"", flow.request.headers.get("content-encoding", ""))
-        model = _original_model(flow) or call_of(head).model_in(head.target) or _model_in(head, body)
+        model = _original_model(flow) or _model_in(head, body)
         self.replies.add(number, _question(head, model, (body,), self.headers), flow.response)
 
     def answer(
@@ -83,7 +80,7 @@ class ServerReplay:
         """Return the recorded response to a request, or the refusal of one that is not in the recording."""
         head = exchange.head
         received = _decoded(content, head.get("content-encoding") or "")
-        model = exchange.record.model or call_of(head).model_in(head.target) or _model_in(head, received)
+        model = exchange.record.model or _model_in(head, received)
         bodies = (received,) if step.edited is None else (step.edited, received)
         found = self.replies.take(_question(head, model, bodies, self.headers))
         if isinstance(found, Miss):
@@ -123,12 +120,8 @@ def _original_model(flow: http.HTTPFlow) -> str | None:
 
 
 def _model_in(head: RequestHead, body: bytes) -> str | None:
-    try:
-        # Decoded already, whatever the head says.
-        found = read_request_body(replace(head, fields=()), body, MAX_BODY_BYTES)
-    except (BodyError, DecodingError):
-        return None
-    return found.model if found else None
+    # Decoded already, whatever the head says.
+    return model_in(replace(head, fields=()), body)
 
 
 def _decoded(content: bytes, encoding: str) -> bytes:

@@ -52,8 +52,10 @@ class Telemetry:
             self._page = MetricsPage(*scrape, registry)
             self.page_port = self._page.port
             readers.append(PrometheusMetricReader(registry=registry))
-        _warn_once(warn)
-        resource = _resource()
+        # Instead of the SDK's log, which repeats itself and may quote an address.
+        sdk = logging.getLogger("opentelemetry")
+        sdk.propagate, sdk.handlers = False, [_Once(warn)]
+        resource = Resource.create({"service.name": "mitm-gateway"}).merge(OTELResourceDetector().detect())
         self._spans: TracerProvider | None = None
         if otlp and _exports("TRACES"):
             self._spans = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -140,26 +142,15 @@ def _exports(signal: str) -> bool:
     return not disabled and os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() != "none"
 
 
-def _resource() -> Resource:
-    """Return the resource from the variables, with a default service name."""
-    return Resource.create({"service.name": "mitm-gateway"}).merge(OTELResourceDetector().detect())
-
-
-def _warn_once(warn: Callable[[str], None]) -> None:
-    """Replace the SDK's log with one line: it repeats itself, and may quote an address."""
-    sdk = logging.getLogger("opentelemetry")
-    sdk.propagate = False
-    sdk.handlers = [_Once(warn)]
-
-
 class _Once(logging.Handler):
+    """Reports the first fault of an export, without its text."""
+
     def __init__(self, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._warn = warn
         self._has_warned = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Report the first fault, without its text."""
         if not self._has_warned.is_set():
             self._has_warned.set()
             self._warn("exporting fails; check OTEL_EXPORTER_OTLP_ENDPOINT (requests are not affected)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import IO, Any, Literal, TypeAlias, get_args
 
 from ..exchange.facts import known_facts
@@ -183,7 +184,9 @@ class Stats:
         for key, totals in self._totals.items():
             parts = dict(zip(_KEY, key, strict=True))
             groups.setdefault(tuple(_shown(name, parts[name]) for name in names), []).append(totals)
-        rows = [(*key, *_Totals.sum_of(found).cells()) for key, found in sorted(groups.items(), key=_name)]
+        rows = [
+            (*key, *_Totals.sum_of(found).cells()) for key, found in sorted(groups.items(), key=itemgetter(0))
+        ]
         blank = [""] * (len(names) - 1)
         rows.append(("total", *blank, *_Totals.sum_of(list(self._totals.values())).cells()))
         return aligned([Column(name, is_text=True) for name in names] + _COLUMNS, rows, width)
@@ -200,10 +203,6 @@ def _lines(log: IO[bytes]) -> Iterator[bytes]:
 
 _KEY = ("rule", "model", "session", "outcome")
 _Key: TypeAlias = tuple[str | None, ...]
-
-
-def _name(group: tuple[tuple[str, ...], list[_Totals]]) -> tuple[str, ...]:
-    return group[0]
 
 
 def _shown(name: str, value: str | None) -> str:

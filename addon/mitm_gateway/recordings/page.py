@@ -92,7 +92,7 @@ class Page:
         rest = text.partition("\n")[2]
         if not rest:
             return f'<section id="s{number}"><pre>{escape(text)}</pre></section>'
-        is_open = " open" if _is_short(text) else ""
+        is_open = "" if text.startswith(("system", "tools")) else " open"
         return (
             f'<section id="s{number}"><details{is_open}><summary>{escape(_title(text))}</summary>'
             f"<pre>{escape(rest)}</pre></details></section>"
@@ -106,11 +106,6 @@ def _as_before(same: Sequence[tuple[str, int, int]]) -> Iterator[str]:
     title, request, section = same[0]
     names = title if len(same) == 1 else f"{title} … {same[-1][0]}, {len(same)} sections"
     yield f'<p class="same"><a href="#s{section}">{escape(names)}</a>: as in request {request}</p>'
-
-
-def _is_short(text: str) -> bool:
-    """Tell a message from the system prompt and the tools, which are folded at first."""
-    return not text.startswith(("system", "tools"))
 
 
 def _title(text: str) -> str:

@@ -47,6 +47,17 @@ class Part:
         return next((as_text(value) for name, value in self.fields if name.lower() == b"content-type"), "")
 
 
+def model_in(head: RequestHead, content: bytes) -> str | None:
+    """Return the model in the path or in the decoded body of a request."""
+    if model := call_of(head).model_in(head.target):
+        return model
+    try:
+        body = read_request_body(head, content, MAX_BODY_BYTES)
+    except (BodyError, DecodingError):
+        return None
+    return body.model if body else None
+
+
 @dataclass(frozen=True, slots=True)
 class SocketMessage:
     """A message of a WebSocket."""
@@ -93,14 +104,7 @@ class Recorded:
         """The model that the client asked for."""
         if isinstance(model := self.facts.get("model"), str):
             return model
-        return call_of(self.head).model_in(self.head.target) or self._model_in_body()
-
-    def _model_in_body(self) -> str | None:
-        try:
-            body = read_request_body(self.head, self.request.raw, MAX_BODY_BYTES)
-        except (BodyError, DecodingError):
-            return None
-        return body.model if body else None
+        return model_in(self.head, self.request.raw)
 
     @cached_property
     def entry(self) -> Mapping[str, object]:

@@ -32,13 +32,11 @@ _PRESETS = {
     "vertex": "vertex",
     "foundry": "azure-foundry",
 }
-_READ_KEYS = (
+_KNOWN_KEYS = (
     "inferenceProvider", "inferenceGatewayBaseUrl", "inferenceGatewayApiKey", "inferenceGatewayAuthScheme",
     "inferenceCustomHeaders", "inferenceGatewayHeaders", "inferenceModels", "inferenceCredentialHelper",
     "inferenceCredentialHelperTtlSec", "inferenceCredentialHelperTimeoutSec", "inferenceCredentialKind",
-)  # fmt: skip
-# Known to Desktop, without meaning for a gateway.
-_OTHER_KEYS = (
+    # Without meaning for a gateway.
     "inferenceCredentialHelperSilentRefreshEnabled", "inferenceMaxTokensPerWindow", "inferenceSessionLifetimeSec",
     "inferenceStreamIdleTimeoutSec", "inferenceTokenWindowHours",
 )  # fmt: skip
@@ -105,14 +103,13 @@ class _Desktop:
             return None
 
     def _check_keys(self) -> None:
-        known = (*_READ_KEYS, *_OTHER_KEYS)
         # All begin alike, so only the rest shows whether two are nearly the same.
-        endings = [key.removeprefix(_PREFIX) for key in known]
+        endings = [key.removeprefix(_PREFIX) for key in _KNOWN_KEYS]
         for key in self._data:
-            if not key.startswith(_PREFIX) or key in known or key.startswith(_OTHER_PROVIDERS):
+            if not key.startswith(_PREFIX) or key in _KNOWN_KEYS or key.startswith(_OTHER_PROVIDERS):
                 continue
             if key.startswith(_OUR_PREFIXES) or nearest(key.removeprefix(_PREFIX), endings):
-                self._add(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", at_key=True)
+                self._add(key, f"unknown key {shown(key)}{did_you_mean(key, _KNOWN_KEYS)}", at_key=True)
         if "rules" in self._data:
             text = f'"rules" and "{PROVIDER_KEY}" exclude each other; expected one of them'
             self._add("rules", text, at_key=True)
