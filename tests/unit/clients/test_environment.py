@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from mitm_gateway.clients import catalogue, environment
 from mitm_gateway.clients.api_hosts import CoveredHost, covered_hosts
 from mitm_gateway.clients.environment import Changes
@@ -50,22 +48,12 @@ def test_targets_are_the_hosts_of_known_apis_and_then_all_others() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("environ", "region"),
-    [
-        ({}, "us-east-1"),
-        ({"AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
-        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-central-1"}, "eu-west-1"),
-        ({"AWS_PROFILE": "work"}, "ap-south-1"),
-    ],
-)
-def test_the_bedrock_host_has_the_region_of_the_aws_tools(
-    environ: dict[str, str], region: str, tmp_path: Path
-) -> None:
+def test_the_bedrock_host_has_the_region_of_the_aws_tools(tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text("[default]\noutput = json\n[profile work]\nregion = ap-south-1\n")
-    found = covered_hosts(ruleset(rule(BEDROCK)), {**environ, "AWS_CONFIG_FILE": str(config)})
-    assert found == (CoveredHost(f"bedrock-runtime.{region}.amazonaws.com", "bedrock"),)
+    config.write_text("[profile work]\nregion = ap-south-1\n")
+    environ = {"AWS_PROFILE": "work", "AWS_CONFIG_FILE": str(config)}
+    expected = CoveredHost("bedrock-runtime.ap-south-1.amazonaws.com", "bedrock")
+    assert covered_hosts(ruleset(rule(BEDROCK)), environ) == (expected,)
 
 
 @table(

@@ -22,10 +22,7 @@ CLIENT_KEYS = [
     [
         (BEARER, ("Authorization", "Bearer GW-SECRET")),
         ({"scheme": "x-api-key", "credential": "gw"}, ("x-api-key", "GW-SECRET")),
-        ({"scheme": "api-key", "credential": "gw"}, ("api-key", "GW-SECRET")),
-        ({"scheme": "x-goog-api-key", "credential": "gw"}, ("x-goog-api-key", "GW-SECRET")),
         ({"scheme": "basic", "credential": "gw"}, ("Authorization", "Basic R1ctU0VDUkVU")),
-        ({"scheme": "token", "credential": "gw"}, ("Authorization", "token GW-SECRET")),
         (
             {"scheme": "header", "name": "X-Key", "prefix": "Key ", "credential": "gw"},
             ("X-Key", "Key GW-SECRET"),

@@ -12,6 +12,7 @@ from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.rules.ruleset import RuleSet
+from mitm_gateway.rules.schema import Rule
 from support.table import table
 
 # Variables that the presets read unless the rule gives the value.
@@ -69,61 +70,42 @@ def test_the_proposals_in_the_comments_of_a_starter_are_valid(name: str) -> None
         rules(changed, **ENVIRONMENT)
 
 
+def rule_of(preset: str, more: str = "auth: {credential: client}", **environ: str) -> Rule:
+    """Return a rule with this preset, which leaves the rest to it."""
+    (rule,) = rules(f"rules: [{{preset: {preset}, {more}}}]", **environ).rules
+    return rule
+
+
 def test_a_rule_wins_over_its_preset() -> None:
-    (rule,) = rules(
-        """
-credentials: {k: {env: K}}
-rules:
-  - preset: azure-foundry
-    upstream: https://mine.example.com/base
-    auth: {scheme: bearer, credential: k}
-"""
-    ).rules
+    own = "upstream: https://mine.example.com/base, auth: {scheme: bearer, credential: client}"
+    rule = rule_of("azure-foundry", own)
     assert str(rule.upstream) == "https://mine.example.com/base"
     assert rule.auth
-    assert (rule.auth.scheme, rule.auth.credential) == ("bearer", "k")
+    assert (rule.auth.scheme, rule.auth.credential) == ("bearer", "client")
     assert rule.beta
     assert rule.name == "rule 1"
 
 
 def test_a_header_of_a_rule_replaces_its_presets_in_any_case() -> None:
-    (rule,) = rules(
-        """
-credentials: {k: {env: K}}
-rules:
-  - preset: github-copilot
-    auth: {credential: k}
-    headers: {set: {editor-version: mine}}
-"""
-    ).rules
+    rule = rule_of("github-copilot", "auth: {credential: client}, headers: {set: {editor-version: mine}}")
     assert [name for name in rule.headers.set if name.lower() == "editor-version"] == ["editor-version"]
     assert "Copilot-Integration-Id" in rule.headers.set
 
 
 def test_a_presets_variable_is_needed_only_where_the_rule_leaves_it_to_the_preset() -> None:
-    with pytest.raises(RulesError, match='needs the environment variable "LITELLM_URL"'):
-        rules("credentials: {k: {env: K}}\nrules:\n  - {preset: litellm, auth: {credential: k}}")
+    with pytest.raises(RulesError, match='1:9: "upstream" needs the environment variable "LITELLM_URL"'):
+        rule_of("litellm")
 
 
 def test_the_model_names_of_a_rule_come_before_its_presets() -> None:
-    (rule,) = rules(
-        """
-credentials: {k: {env: K}}
-rules:
-  - preset: github-copilot
-    auth: {credential: k}
-    models: {map: {claude-opus-5-*: mine}}
-"""
-    ).rules
+    rule = rule_of("github-copilot", "auth: {credential: client}, models: {map: {claude-opus-5-*: mine}}")
     assert rule.models
     assert rule.models.sent_for("claude-opus-5-5") == "mine"
     assert rule.models.sent_for("claude-opus-4-1") == "claude-opus-4.1"
 
 
 def test_a_glob_of_a_rule_covers_exact_names_of_its_preset() -> None:
-    (rule,) = rules(
-        "rules:\n  - {preset: github-copilot, auth: {credential: client}, models: {map: {claude-*: mine}}}"
-    ).rules
+    rule = rule_of("github-copilot", "auth: {credential: client}, models: {map: {claude-*: mine}}")
     assert rule.models
     assert rule.models.sent_for("claude-opus-4-8") == "mine"
 
@@ -212,8 +194,7 @@ def test_the_region_of_aws_is_found_as_its_tools_find_it(
     (tmp_path / ".aws" / "config").write_text(
         "[default]\noutput = json\n[profile work]\nregion = ap-south-1\n"
     )
-    environ = {**environ, "HOME": str(tmp_path)}
-    (rule,) = rules("rules: [{preset: bedrock-mantle, auth: {credential: client}}]", **environ).rules
+    rule = rule_of("bedrock-mantle", **environ, HOME=str(tmp_path))
     assert str(rule.upstream) == f"https://bedrock-mantle.{region}.api.aws/anthropic"
 
 
