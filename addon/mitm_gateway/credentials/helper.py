@@ -35,6 +35,7 @@ _EXPIRY_MARGIN_S = 5.0
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 # Names of the token in the output of helpers: ours, OAuth's and that of the `az` command.
 _TOKEN_KEYS = ("token", "access_token", "accessToken")
+_LEAP_SECOND = re.compile(r"(T\d\d:\d\d):60")
 # Any longer life is used as this one.
 _LONGEST_LIFE_S = 365 * 86400.0
 
@@ -183,7 +184,7 @@ def _parse_json(output: bytes, ttl_s: float, now: float, wall: float) -> Value:
     if left_s is not None and left_s <= 0:
         raise CredentialError("the helper printed an expired token")
     life_s = ttl_s if left_s is None else max(left_s - _EXPIRY_MARGIN_S, left_s / 2)
-    headers = _headers(data.get("headers", {}))
+    headers = _headers(data.get("headers"))
     api = _api(data.get("api"))
     return Value(Secret(clean(token)), headers, read_at=now, stale_at=now + life_s, api=api)
 
@@ -240,7 +241,8 @@ def _timestamp(text: object, *, is_local: bool = False) -> float | None:
     if not isinstance(text, str):
         return None
     try:
-        parsed = datetime.fromisoformat(text)
+        # RFC 3339 allows small letters and leap seconds, Python neither.
+        parsed = datetime.fromisoformat(_LEAP_SECOND.sub(r"\1:59", text.upper()))
         # An RFC 3339 time has an offset; without one it would be read as local time.
         return parsed.timestamp() if parsed.tzinfo is not None or is_local else None
     except (ValueError, OverflowError):
@@ -248,6 +250,8 @@ def _timestamp(text: object, *, is_local: bool = False) -> float | None:
 
 
 def _headers(headers: object) -> tuple[tuple[str, Secret], ...]:
+    if headers is None:
+        return ()
     if not isinstance(headers, dict):
         raise CredentialError('the helper printed "headers" that are not an object')
     result = []

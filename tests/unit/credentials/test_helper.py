@@ -31,6 +31,9 @@ from support.table import table
         ({"token": "t", "expires_at": "5100"}, 95),
         ({"token": "t", "expires_at": "1970-01-01T01:25:00Z"}, 95),
         ({"token": "t", "expires_at": "1970-01-01T03:25:00+02:00"}, 95),
+        ({"token": "t", "expires_at": "1970-01-01t01:25:00z"}, 95),
+        ({"token": "t", "expires_at": "1970-01-01T01:24:60Z"}, 94),  # a leap second
+        ({"token": "t", "expires_at": None, "headers": None}, 300),
     ],
 )
 def test_a_helper_may_limit_the_life_of_its_value(data: dict[str, Any], life: float) -> None:
