@@ -11,7 +11,7 @@ from ..wire import sigv4
 from ..wire.addresses import Upstream
 from .extras import installing
 from .fields import CLIENT, CREDENTIAL_REFERENCE
-from .model_map import NameTemplate
+from .model_map import NameTemplate, base_name
 from .nodes import shown
 from .patterns import Glob, HostPattern, PathGlob
 from .problems import Loc, Mistake, Pos, did_you_mean
@@ -225,7 +225,7 @@ def takes_all(first: Match, second: Match) -> bool:
         _covered(first.host, second.host)
         and _covered(first.path, second.path)
         and _methods_covered(first.method, second.method)
-        and _covered(first.model, second.model)
+        and _models_covered(first.model, second.model)
         and _headers_covered(first, second)
     )
 
@@ -234,6 +234,15 @@ def _covered(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
     if first is None:
         return True
     return second is not None and all(any(mine.contains(each) for mine in first) for each in second)
+
+
+def _models_covered(first: Sequence[Glob] | None, second: Sequence[Glob] | None) -> bool:
+    """Return whether globs cover others; a name is also matched without its `[1m]`."""
+    names = [[each, *([] if "*" in each.text else [Glob(base_name(each.text))])] for each in second or ()]
+    return first is None or (
+        second is not None
+        and all(any(mine.contains(one) for mine in first for one in each) for each in names)
+    )
 
 
 def _methods_covered(first: tuple[str, ...] | None, second: tuple[str, ...] | None) -> bool:

@@ -163,6 +163,8 @@ def _parse_header_glob(text: str) -> Glob:
 
 
 def _parse_beta_name(text: str) -> str:
+    if "*" in text:
+        raise ValueError('contains "*"; expected a whole name, such as "context-1m-2025-08-07"')
     if not HEADER_NAME.fullmatch(text):
         raise ValueError('is not a beta name; expected a form such as "context-1m-2025-08-07"')
     return text

@@ -126,7 +126,7 @@ def _not_one_of(loc: Loc, data: dict[str, Any], error: ErrorDetails) -> str:
     names = [name.strip("'") for name in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
     value = _value_at(data, loc)
     if not isinstance(value, str):
-        return f"{quoted(loc)} is {type_name(value)}; expected {_alternatives(names)}{_hint(value)}"
+        return f"{quoted(loc)} is {type_name(value)}; expected {_alternatives(names)}{_choice_hint(value)}"
     hint = did_you_mean(value, names) if loc[-1] == "scheme" else ""
     return f"{quoted(loc)} is not known; expected {_alternatives(names)}{hint}"
 
@@ -163,11 +163,16 @@ def _other_type(loc: Loc, kind: str, value: object) -> str:
             return f"{type_name(value)}; expected {expected}{form or _hint(value, kind)}"
 
 
+def _choice_hint(value: object) -> str:
+    """Return why a choice is not text; in quotes it would be none of the choices either."""
+    return " (YAML reads on, off, yes and no as true or false)" if isinstance(value, bool) else ""
+
+
 def _hint(value: object, kind: str = "") -> str:
     if isinstance(value, bool):
         return f" {BOOLEAN_HINT}"
-    if kind == "bool_type" and isinstance(value, str):
-        return " (without quotes)"
+    if kind == "bool_type":
+        return " (without quotes)" if isinstance(value, str) else ""
     return " (put it in quotes)" if isinstance(value, int | float) else ""
 
 
