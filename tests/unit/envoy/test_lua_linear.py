@@ -1,17 +1,13 @@
 """Every function of the filter that reads a peer's bytes takes work in proportion to them."""
 
-from functools import cache
-from typing import Any
-
 import pytest
 
 from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.envoy.lua_filter import literal, rule_data
 from mitm_gateway.llm.apis import APIS
-from support.constants import TESTS
 from support.core import make_rule
-from support.lua import Library
+from support.lua_work import counted
 from support.table import table
 
 pytestmark = pytest.mark.exhaustive
@@ -89,6 +85,8 @@ local function bytes_of(text)
 end
 local function bytewise(make) return fed(bytes_of, make) end
 """
+BATCHES = next(api for api in APIS if api.name == "message-batches")
+SETTING = f"local RULE, API = {literal(EDITS | {'models': DATA['models']})}, {literal(api_data(BATCHES))}\n{FEEDING}"
 # A start, a piece that is repeated, and an end.
 LINES = [
     ("", "a", ""), ("", " ", ""), ("a", " ", "a"), ("", "\u3000", "a"), ("", "/", "a"), ("", "=", ""),
@@ -119,21 +117,9 @@ BODIES = [
 ]  # fmt: skip
 
 
-@cache
-def counted(function: str) -> Any:
-    """Return a function that returns the work of a call."""
-    rule = literal(EDITS | {"models": DATA["models"]})
-    api = literal(api_data(next(api for api in APIS if api.name == "message-batches")))
-    counting = (TESTS / "support" / "counting.lua").read_text()
-    called = f"local called = (function() {function} end)()"
-    return Library().execute(
-        f"local RULE, API = {rule}, {api}\n{FEEDING}\n{called}\n{counting}\nreturn counted(called)"
-    )
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_twice_the_bytes_take_at_most_three_times_the_work(name: str) -> None:
-    call = counted(CALLS[name])
+    call = counted(f"{SETTING}\n{CALLS[name]}")
     for start, piece, end in (*LINES, *BODIES):
         once, twice = (
             call((start + piece * size + end).encode("utf-8", "surrogatepass")) for size in (N, 2 * N)
