@@ -6,6 +6,7 @@ They import when they run: the process that hands out the tests loads this file 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import resource
 import shutil
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from support.envoy import Envoy
     from support.launcher import Command
     from support.processes import Mitmdump
-    from support.recorder import Recorder
     from support.starters import RunClaude, RunCurl, RunMain, StartEnvoy, StartMitmdump, StartRecorder
 
 MANY_FILES = 4500
@@ -48,15 +48,8 @@ def recorder() -> Iterator[StartRecorder]:
     """Start upstreams: `recorder(script, tls=authority, names=["gw.test"], http2=True)`."""
     from support.recorder import Recorder
 
-    started: list[Recorder] = []
-
-    def start(*args: Any, **options: Any) -> Recorder:
-        started.append(Recorder(*args, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
+    with contextlib.ExitStack() as upstreams:
+        yield lambda *args, **options: upstreams.enter_context(Recorder(*args, **options))
 
 
 @pytest.fixture

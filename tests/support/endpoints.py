@@ -1,7 +1,8 @@
-"""A request to each endpoint in the table of APIs."""
+"""The table of APIs by name, and a request to each endpoint in it."""
 
-from mitm_gateway.llm.apis import Api
+from mitm_gateway.llm.apis import APIS, OTHER, Api
 
+API_BY_NAME = {api.name: api for api in (*APIS, OTHER)}
 _FILL = {"{model*}": "{model}", "**": "rest/of/it", "*": "part"}
 
 

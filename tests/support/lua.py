@@ -5,7 +5,9 @@ from typing import Any
 
 from lupa.luajit21 import LuaRuntime, lua_type
 
-from mitm_gateway.envoy.lua_filter import library
+from mitm_gateway.envoy.export_options import Listener
+from mitm_gateway.envoy.lua_filter import library, rule_data
+from mitm_gateway.rules.schema import Rule
 
 # Returns the results of a function, or the reason of a refusal.
 _CALLER = b"""
@@ -18,6 +20,11 @@ return function(called)
   end
 end
 """
+
+
+def data_of(rule: Rule) -> dict[str, Any]:
+    """Return a rule as the filter has it."""
+    return rule_data(rule, Listener("127.0.0.1", 1))
 
 
 class Refused(Exception):

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import CONSTANTS, api_data
-from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.exchange import json_body, local_answers
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.json_body import is_json, scan
@@ -23,11 +21,9 @@ from mitm_gateway.text import bounded_json
 from mitm_gateway.text.bounded_json import MAX_BODY_VALUES
 from support.bodies import NASTY, OVERGROWN, overgrown
 from support.core import make_rule
-from support.lua import Library, Refused
+from support.lua import Library, Refused, data_of
 from support.strategies import JSONISH, ODD_BYTES
 from support.table import table
-
-HERE = Listener("127.0.0.1", 1)
 
 
 def found_in(lua: Library, raw: bytes, api: Api = OTHER) -> object:
@@ -177,7 +173,7 @@ def test_the_models_of_every_api_are_found_and_renamed_alike(
     rule = make_rule(models={"map": {"m": "sent", "é": 'q"'}})
     assert rule.models is not None
     places, *_ = lua.call("models.scan", raw, api_data(api))
-    renamed = lua.call("models.renamed", raw, list(places.values()), rule_data(rule, HERE)["models"])
+    renamed = lua.call("models.renamed", raw, list(places.values()), data_of(rule)["models"])
     assert renamed == edit(scan(raw, api), model=rule.models.sent_for)
 
 
@@ -244,7 +240,7 @@ def edited_by_addon(rule: Rule, raw: bytes) -> object:
 
 
 def edited_by_filter(lua: Library, rule: Rule, raw: bytes) -> object:
-    data = rule_data(rule, HERE)
+    data = data_of(rule)
     try:
         lua.call("models.scan", raw, api_data(OTHER))
         return lua.call(

@@ -4,19 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import api_data
-from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.form_body import MAX_FIELD_NAME, MAX_FIELDS, read_form
 from mitm_gateway.exchange.json_models import MAX_NAME_BYTES
-from mitm_gateway.llm.apis import APIS
 from support.core import make_rule
-from support.lua import Library, Refused
+from support.endpoints import API_BY_NAME
+from support.lua import Library, Refused, data_of
 from support.table import table
 
-HERE = Listener("127.0.0.1", 1)
-REALTIME = next(api for api in APIS if api.name == "realtime")
+REALTIME = API_BY_NAME["realtime"]
 PAIRS, PARTS = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
 FIELD = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n'
 
@@ -43,7 +40,7 @@ FORM_TYPES = st.sampled_from([
 def test_the_models_of_forms_are_found_and_renamed_alike(
     lua: Library, form: str, content_type: str, name: str
 ) -> None:
-    api = next(each for each in APIS if each.name == name)
+    api = API_BY_NAME[name]
     raw, rule = (
         form.encode("utf-8", "surrogateescape"),
         make_rule(models={"map": {"a": "b"}, "default": "é-c"}),
@@ -59,7 +56,7 @@ def test_the_models_of_forms_are_found_and_renamed_alike(
     models = found.models if found else ()
     assert [name.decode("utf-8", "surrogateescape") for name in names.values()] == list(models)
     renamed = found.renamed(rule.models.sent_for) if found else raw
-    data = rule_data(rule, HERE)["models"]
+    data = data_of(rule)["models"]
     assert lua.call("models.renamed", raw, places, data) == renamed
 
 

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mitm_gateway.envoy.export_options import Listener
-from mitm_gateway.envoy.lua_filter import rule_data
 from mitm_gateway.envoy.re2 import model_regex
 from mitm_gateway.exchange import client_keys, plan
 from mitm_gateway.exchange.headers import stripped, without_token_betas
@@ -34,10 +32,8 @@ from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, as_bytes, as_text
 from support.constants import API
 from support.core import make_head, make_rule, make_ruleset
-from support.lua import Library
+from support.lua import Library, data_of
 from support.table import table
-
-HERE = Listener("127.0.0.1", 1)
 
 
 def joined(*pieces: str, size: int = 8) -> st.SearchStrategy[str]:
@@ -272,7 +268,7 @@ QUERY = st.fixed_dictionaries(
 def test_queries_are_edited_alike(lua: Library, query: str, keys: dict[str, Any]) -> None:
     rule = make_rule(query=keys)
     wanted = edited_target(f"/?{query}", rule.query, {}).removeprefix("/")
-    assert lua.call("head.edited_query", f"?{query}", rule_data(rule, HERE)["query"]) == as_bytes(wanted)
+    assert lua.call("head.edited_query", f"?{query}", data_of(rule)["query"]) == as_bytes(wanted)
 
 
 @given(joined(*BLANKS, ",", ",", "a", "oauth-2025-04-20", "OAuth-x", "b", "é"))
@@ -299,7 +295,7 @@ BETAS = st.fixed_dictionaries(
 def test_betas_are_edited_alike(lua: Library, keys: dict[str, Any], names: list[str]) -> None:
     rule = make_rule(beta=keys)
     assert isinstance(rule.beta, Beta)
-    kept, changed = lua.call("head.edited_betas", rule_data(rule, HERE)["beta"], names)
+    kept, changed = lua.call("head.edited_betas", data_of(rule)["beta"], names)
     wanted = list(rule.beta.edited(tuple(names)))
     assert ([as_text(name) for name in kept.values()], changed) == (wanted, wanted != names)
 
@@ -321,7 +317,7 @@ def test_models_are_mapped_alike(
 ) -> None:
     name += ending
     models = Models(map=mapped, default=default)
-    data = rule_data(make_rule(models={"map": mapped, "default": default}), HERE)["models"]
+    data = data_of(make_rule(models={"map": mapped, "default": default}))["models"]
     assert lua.call("head.sent_model", data, name) == as_bytes(models.sent_for(name))
     names, record = (name, *NAMES), Record(0.0)
     record.note_models(planned(make_rule(models={"map": mapped, "default": default})), names)
@@ -340,7 +336,7 @@ def test_the_names_that_were_asked_for_are_known_alike(
     lua: Library, entries: list[tuple[str, str]], default: str | None, sent: str
 ) -> None:
     models = Models(map=dict(entries), default=default)
-    data = rule_data(make_rule(models={"map": dict(entries), "default": default}), HERE)["models"]
+    data = data_of(make_rule(models={"map": dict(entries), "default": default}))["models"]
     for name in (sent, models.sent_for("claude-opus-4-8"), models.sent_for("a")):
         asked = models.names.asked_for(name)
         assert lua.call("models.asked_for", data, name) == (None if asked is None else as_bytes(asked))

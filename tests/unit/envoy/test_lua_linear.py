@@ -2,11 +2,11 @@
 
 import pytest
 
-from mitm_gateway.envoy.export_options import Listener
 from mitm_gateway.envoy.lua_constants import api_data
-from mitm_gateway.envoy.lua_filter import literal, rule_data
-from mitm_gateway.llm.apis import APIS
+from mitm_gateway.envoy.lua_filter import literal
 from support.core import make_rule
+from support.endpoints import API_BY_NAME
+from support.lua import data_of
 from support.lua_work import counted
 from support.table import table
 
@@ -17,7 +17,7 @@ RULE = make_rule(
     models={"map": {"a*b*c": "x", "*-*": "y", "x*-*": "a{1}/{2}"}}, beta={"drop": ["a*b"], "rename": {"a": "b"}},
     body={"remove": ["a[*].b", "b", "a[b=*x*].c"], "set": {"c.d": 1, "a[*].x": "y"}}, query={"set": {"a": "b"}},
 )  # fmt: skip
-DATA = rule_data(RULE, Listener("127.0.0.1", 1))
+DATA = data_of(RULE)
 EDITS = {name: DATA[name] for name in ("beta", "body_remove", "body_set", "query")}
 CALLS: dict[str, str] = {
     "text.trimmed": "return text.trimmed",
@@ -85,7 +85,7 @@ local function bytes_of(text)
 end
 local function bytewise(make) return fed(bytes_of, make) end
 """
-BATCHES = next(api for api in APIS if api.name == "message-batches")
+BATCHES = API_BY_NAME["message-batches"]
 SETTING = f"local RULE, API = {literal(EDITS | {'models': DATA['models']})}, {literal(api_data(BATCHES))}\n{FEEDING}"
 # A start, a piece that is repeated, and an end.
 LINES = [

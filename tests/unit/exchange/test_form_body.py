@@ -4,11 +4,11 @@ import pytest
 
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.form_body import read_form
-from mitm_gateway.llm.apis import APIS, OTHER, Api
+from mitm_gateway.llm.apis import OTHER, Api
+from support.endpoints import API_BY_NAME
 from support.table import table
 
-REALTIME = next(api for api in APIS if api.name == "realtime")
-CHAT = next(api for api in APIS if api.name == "chat-completions")
+REALTIME, CHAT = API_BY_NAME["realtime"], API_BY_NAME["chat-completions"]
 
 TYPE = "multipart/form-data; boundary=b"
 FIELD = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\n'

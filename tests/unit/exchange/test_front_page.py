@@ -114,9 +114,7 @@ def test_everything_else_is_refused(method: str, target: str, headers: dict[str,
     [
         ({"Host": "evil.test"}, 421),
         ({"Origin": "https://evil.test"}, 403),
-        ({"Origin": "null"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
 )
 def test_the_guard_comes_before_the_page(headers: dict[str, str], status: int) -> None:

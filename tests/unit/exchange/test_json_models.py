@@ -17,10 +17,10 @@ from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import to, walked
+from support.endpoints import API_BY_NAME
 from support.table import table
 
-BY_NAME = {api.name: api for api in (*APIS, OTHER)}
-BATCHES, GEMINI, REALTIME = BY_NAME["message-batches"], BY_NAME["gemini"], BY_NAME["realtime"]
+BATCHES, GEMINI, REALTIME = (API_BY_NAME[name] for name in ("message-batches", "gemini", "realtime"))
 
 
 def batch(*params: str) -> bytes:

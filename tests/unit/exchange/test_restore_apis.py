@@ -3,11 +3,11 @@
 import json
 
 from mitm_gateway.exchange.restore_model import AutoRestorer, always, by_name
-from mitm_gateway.llm.apis import APIS, OTHER, Api
+from mitm_gateway.llm.apis import OTHER, Api
 from mitm_gateway.llm.body_kind import kind_of
+from support.endpoints import API_BY_NAME
 from support.table import table
 
-BY_NAME = {api.name: api for api in (*APIS, OTHER)}
 JSON, SSE = "application/json", "text/event-stream"
 
 
@@ -36,8 +36,8 @@ def restored(api: Api, content_type: str, *chunks: bytes, names: dict[str, str] 
     ],
 )  # fmt: skip
 def test_a_json_response_names_the_clients_model(api: str, before: bytes, after: bytes) -> None:
-    assert restored(BY_NAME[api], JSON, before) == after
-    assert restored(BY_NAME[api], JSON, *(bytes([byte]) for byte in before)) == after
+    assert restored(API_BY_NAME[api], JSON, before) == after
+    assert restored(API_BY_NAME[api], JSON, *(bytes([byte]) for byte in before)) == after
 
 
 def test_the_results_of_a_batch_get_their_names_back_line_by_line() -> None:
@@ -50,7 +50,7 @@ def test_the_results_of_a_batch_get_their_names_back_line_by_line() -> None:
     expected = raw.replace(b'"message": {"model": "up-a", "content"', b'"message": {"model": "a", "content"')
     for content_type in ("application/binary", "application/x-jsonl", JSON, ""):
         got = restored(
-            BY_NAME["message-batch-results"], content_type, raw[:50], raw[50:], names={"up-a": "a"}
+            API_BY_NAME["message-batch-results"], content_type, raw[:50], raw[50:], names={"up-a": "a"}
         )
         assert got == expected
 
