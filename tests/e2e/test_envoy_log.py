@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, json_reply, message, message_events
+from support.aws import chunk, converse_events, frame
 from support.constants import API, ENV, GW
 from support.envoy import Envoy
-from support.eventstreams import chunk, converse_events, frame
 from support.recorder import Recorder
 from support.wire import Wire
 

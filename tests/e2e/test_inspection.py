@@ -24,8 +24,8 @@ from support.answers import (
     message_events,
     tool_events,
 )
+from support.aws import converse_events
 from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
-from support.eventstreams import converse_events
 from support.one_gateway import StartGateway, rules
 from support.processes import Mitmdump
 from support.recorder import Recorder

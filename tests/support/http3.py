@@ -14,6 +14,7 @@ from aioquic.h3.connection import H3_ALPN, FrameType, H3Connection, encode_frame
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, QuicEvent, StreamReset
+from hpack.hpack import encode_integer
 
 from support.answers import Header
 
@@ -74,26 +75,15 @@ def _frame(part: Sequence[Header] | bytes) -> bytes:
     if isinstance(part, bytes):
         return encode_frame(FrameType.DATA, part)
     # QPACK with literals only (RFC 9204, 4.5.6): aioquic's encoder refuses large heads.
-    section = b"".join(
-        _number(len(name), 3, 0x20)
-        + name.encode("latin-1")
-        + _number(len(value), 7, 0)
-        + value.encode("latin-1")
-        for name, value in part
-    )
+    section = b"".join(_literal(name, 3, 0x20) + _literal(value, 7) for name, value in part)
     return encode_frame(FrameType.HEADERS, b"\0\0" + section)
 
 
-def _number(value: int, bits: int, flags: int) -> bytes:
-    """Encode an integer with a prefix of this many bits (RFC 7541, 5.1)."""
-    most = (1 << bits) - 1
-    if value < most:
-        return bytes([flags | value])
-    rest, result = value - most, [flags | most]
-    while rest >= 128:
-        result.append(rest % 128 + 128)
-        rest //= 128
-    return bytes([*result, rest])
+def _literal(text: str, prefix_bits: int, flags: int = 0) -> bytes:
+    data = text.encode("latin-1")
+    length = encode_integer(len(data), prefix_bits)
+    length[0] |= flags
+    return bytes(length) + data
 
 
 def ask(port: int, *parts: Sequence[Header] | bytes, sni: str = "localhost") -> tuple[int, bytes]:

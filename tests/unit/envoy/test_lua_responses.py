@@ -20,7 +20,7 @@ from mitm_gateway.llm.apis import APIS, OTHER, TOKENS, Place
 from mitm_gateway.llm.body_kind import kind_of
 from mitm_gateway.llm.usage import reader_for
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE as AWS_STREAM
-from support.eventstreams import chunk, converse, frame
+from support.aws import chunk, converse, frame
 from support.lua import Library
 from support.strategies import JSON_PIECES, ODD_BYTES, STREAM_PIECES
 from support.table import table

@@ -5,7 +5,7 @@ import json
 from mitm_gateway.llm.conversation import render
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
-from support.eventstreams import converse_events, frame
+from support.aws import converse_events, frame
 from support.shown import shown, usage_of
 
 STREAM = b"".join(converse_events("hello ", "there"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.wire.aws_eventstream import Frame, event, frames
-from support.eventstreams import chunk, frame
+from support.aws import chunk, frame
 
 
 def test_frames_are_parsed() -> None:
