@@ -166,7 +166,13 @@ ROUTING_CASES = [
         for reads, rule, match in [
             ("name models", MODELS, "path: /v1/**"), ("are edited", "body: {remove: [store]}", "path: /v1/**"),
             ("have betas", "beta: {drop: [x]}", "path: /v1/**"), ("decide", "", 'path: /v1/**, model: "gpt-5*"'),
+            ("alone decide", "", 'model: "gpt-5*"'),
         ]
+    ),
+    *(
+        Case(f"a WebSocket with {what} whose messages name models", MODELS, more=SECOND, method="GET", body=body,
+             target="/v1/responses", headers=(*UPGRADE, *length), status=426, sent_target=None)
+        for what, length, body in [("a length", (("Content-Length", "0"),), b""), ("a body", (), b"{}")]
     ),
     Case("a WebSocket without a version whose messages name models", MODELS, method="GET", body=b"", target="/v1/responses",
          headers=(("Connection", "Upgrade"), ("Upgrade", "websocket")), status=426, sent_target=None),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,21 @@ import yaml
 
 from behaviour.case import MODELS, Case
 from behaviour.cases import CASES
+from behaviour.engines import ENGINES, ENV, Shared, started
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown
 from support.constants import API, CK, GW, JSON, REVERSE
 from support.envoy import Envoy
-from support.processes import Mitmdump
-from support.recorder import Recorder
 from support.starters import RunClaude, StartRecorder
 from support.wire import Http2Client, Response, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
-ENV = {"GW_KEY": GW, "OTHER_KEY": "other-secret"}
 Engine = Callable[..., Any]
 
 
-@pytest.fixture(params=["mitmdump", "envoy"])
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Start an engine with these rules: `engine(rules, body_limit=…, clients=…)`."""
     start = request.getfixturevalue(request.param)
@@ -66,11 +63,7 @@ def rules_of_all(upstream: str) -> str:
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
 
 
-Shared = tuple[Any, Recorder]
-"""An engine, and the upstream of its rules."""
-
-
-@pytest.fixture(scope="module", params=["mitmdump", "envoy"])
+@pytest.fixture(scope="module", params=ENGINES)
 def all_cases(request: pytest.FixtureRequest) -> Iterator[Shared]:
     """One engine with the rules of every case; one engine for each would take minutes."""
     with started(request, rules_of_all) as (proxy, upstream):
@@ -78,28 +71,11 @@ def all_cases(request: pytest.FixtureRequest) -> Iterator[Shared]:
         yield proxy, upstream
 
 
-@pytest.fixture(scope="module", params=["mitmdump", "envoy"])
+@pytest.fixture(scope="module", params=ENGINES)
 def mapping(request: pytest.FixtureRequest) -> Iterator[Shared]:
     """One engine with a rule that maps models, for all tests that say what its upstream answers."""
     with started(request, Case("", MODELS, match="path: /**").rules) as shared:
         yield shared
-
-
-@contextmanager
-def started(request: pytest.FixtureRequest, rules: Callable[[str], str]) -> Iterator[Shared]:
-    """Start the engine that the fixture's parameter names."""
-    folder = request.getfixturevalue("tmp_path_factory").mktemp(request.param)
-    proxy: Any
-    with Recorder() as upstream:
-        if request.param == "mitmdump":
-            proxy = Mitmdump(folder, rules=rules(upstream.url), modes=[*REVERSE, "regular"], env=ENV)
-        else:
-            program = request.getfixturevalue("envoy_program")
-            proxy = Envoy(program, folder, rules(upstream.url), ENV, API)
-        try:
-            yield proxy, upstream
-        finally:
-            proxy.kill()
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: CASES[number].name)

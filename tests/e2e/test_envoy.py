@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,42 +22,48 @@ from support.wire import Http2Client, Wire, pseudo_headers
 pytestmark = pytest.mark.e2e
 
 
+WAYS = ("plain", "filtered")
+
+
+def both(upstream: str) -> str:
+    """Return two rules for an upstream, which has a base path: one without the filter, and one with it."""
+    rule = f"upstream: {upstream}/base, auth: {{scheme: bearer, credential: gw}}"
+    return f"""
+credentials: {{gw: {{env: GW_KEY}}}}
+rules:
+  - {{name: plain, match: {{host: "{API}", path: /plain/**}}, {rule}}}
+  - {{name: filtered, match: {{host: "{API}", path: /filtered/**}}, {rule}, models: {{default: gw-model}}}}
+"""
+
+
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["head", "body"])
 def test_an_upstream_is_asked_by_its_name_and_in_the_best_protocol(
-    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, http2: bool, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, http2: bool
 ) -> None:
     upstream = recorder(json_reply(message("gw-model")), tls=authority, names=("localhost",), http2=http2)
-    proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
-    answer = ask(proxy, ("x-api-key", CK), body=b'{"model":"claude"}')
-    assert answer.status == 200, answer.body
-    assert json.loads(answer.body)["model"] == ("claude" if more else "gw-model")
-    asked = upstream.wait_for_request("/base/v1/messages")
-    assert asked.header("authorization") == f"Bearer {GW}"
-    assert asked.header(":authority" if http2 else "host") == f"localhost:{upstream.port}"
-    assert asked.header("x-api-key") is None
-    connection = upstream.connections[0]
-    assert (connection.sni, connection.alpn) == ("localhost", "h2" if http2 else "http/1.1")
+    proxy = envoy(both(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
+    for way, model in zip(WAYS, ("gw-model", "claude"), strict=True):
+        answer = ask(proxy, ("x-api-key", CK), target=f"/{way}/v1/messages", body=b'{"model":"claude"}')
+        assert answer.status == 200, answer.body
+        assert json.loads(answer.body)["model"] == model
+        asked = upstream.wait_for_request(f"/base/{way}/v1/messages")
+        assert asked.header("authorization") == f"Bearer {GW}"
+        assert asked.header(":authority" if http2 else "host") == f"localhost:{upstream.port}"
+        assert asked.header("x-api-key") is None
+        connection = upstream.connections[asked.connection]
+        assert (connection.sni, connection.alpn) == ("localhost", "h2" if http2 else "http/1.1")
 
 
-def test_a_certificate_for_another_name_gets_no_request(
-    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority
-) -> None:
-    upstream = recorder(json_reply({}), tls=authority, names=("other.test",))
-    proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
-    answer = ask(proxy)
-    assert (answer.status, upstream.raw) == (502, b"")
-    assert "cannot be reached" in error_of(answer)
-
-
-def test_a_certificate_of_another_authority_gets_no_request(
+def test_a_certificate_for_another_name_or_of_another_authority_gets_no_request(
     envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other")
-    upstream = recorder(json_reply({}), tls=other, names=("localhost",))
-    proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
-    assert (ask(proxy).status, upstream.raw) == (502, b"")
+    for issuer, name in ((authority, "other.test"), (Authority(tmp_path / "other"), "localhost")):
+        upstream = recorder(json_reply({}), tls=issuer, names=(name,))
+        proxy = envoy(rules(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
+        answer = ask(proxy)
+        assert (answer.status, upstream.raw) == (502, b"")
+        assert "cannot be reached" in error_of(answer)
 
 
 def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
@@ -82,20 +89,23 @@ def test_unmatched_requests_pass_untouched_where_the_rules_say_so(
     assert ask(proxy, target="/other/%2e%2e/x").status == 400
 
 
-@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(one_envoy: StartOne, more: str) -> None:
+def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
+    envoy: StartEnvoy, recorder: StartRecorder
+) -> None:
     fields = (("Access-Control-Allow-Origin", "*"), ("X-Else", "1"), ("Alt-Svc", 'h3=":8443"'))
-    upstream, proxy = one_envoy(json_reply({}, headers=fields), more, origins=("https://ours.test",))
-    ours = ask(proxy, ("Origin", "https://Ours.test"), ("Sec-Fetch-Site", "cross-site"))
-    assert (ours.status, ours.header("access-control-allow-origin")) == (200, "*")
-    nobodys = ask(proxy)
-    assert nobodys.status == 200
-    assert (nobodys.header("access-control-allow-origin"), nobodys.header("x-else")) == (None, "1")
-    assert ours.header("alt-svc") is nobodys.header("alt-svc") is None
-    theirs = ask(proxy, ("Origin", "https://theirs.test"))
-    assert theirs.status == 403
-    assert "--origin" in error_of(theirs)
-    assert len(upstream.requests) == 2
+    upstream = recorder(json_reply({}, headers=fields))
+    proxy = envoy(both(upstream.url), origins=("https://ours.test",))
+    for target in (f"/{way}/x" for way in WAYS):
+        page = (("Origin", "https://Ours.test"), ("Sec-Fetch-Site", "cross-site"))
+        ours, nobodys = ask(proxy, *page, target=target), ask(proxy, target=target)
+        assert (ours.status, ours.header("access-control-allow-origin")) == (200, "*")
+        assert nobodys.status == 200
+        assert (nobodys.header("access-control-allow-origin"), nobodys.header("x-else")) == (None, "1")
+        assert ours.header("alt-svc") is nobodys.header("alt-svc") is None
+        theirs = ask(proxy, ("Origin", "https://theirs.test"), target=target)
+        assert theirs.status == 403
+        assert "--origin" in error_of(theirs)
+    assert len(upstream.requests) == 2 * len(WAYS)
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["plain", "filtered"])
@@ -114,25 +124,6 @@ def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOne, tokens
     assert asked.header("sec-websocket-protocol") == "realtime"
     assert asked.header("upgrade") == "websocket"
     assert CK.encode() not in upstream.raw
-
-
-@pytest.mark.parametrize("match", ["path: /v1/**", "model: x", "path: /v1/**, model: x"])
-def test_a_websocket_under_a_rule_that_reads_bodies_is_refused(
-    envoy: StartEnvoy, recorder: StartRecorder, match: str
-) -> None:
-    upstream = recorder(Reply(200, b"{}"))
-    other = f"""
-  - name: other
-    match: {{host: "{API}"}}
-    upstream: {upstream.url}
-"""
-    proxy = envoy(rules(upstream.url, "models: {default: gw-model}").replace("path: /v1/**", match) + other)
-    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
-    for body, length in ((b"", []), (b"", [("Content-Length", "0")]), (b"{}", [("Content-Length", "2")])):
-        answer = ask(proxy, *upgrade, *length, method="GET", target="/v1/realtime", body=body)
-        assert (answer.status, answer.header("x-should-retry")) == (426, "false"), length
-        assert "WebSocket" in error_of(answer)
-    assert upstream.raw == b""
 
 
 @pytest.mark.parametrize(
@@ -237,44 +228,54 @@ def test_rules_without_a_filter_refuse_the_same_requests(one_envoy: StartOne) ->
     assert ask(proxy, target="/v1/" + "a" * 3000).status == 200
 
 
-@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
 def test_a_clients_trailers_are_not_forwarded(
-    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority, more: str
+    envoy: StartEnvoy, recorder: StartRecorder, authority: Authority
 ) -> None:
     upstream = recorder(json_reply({}), tls=authority, names=("localhost",), http2=True)
-    proxy = envoy(rules(f"https://localhost:{upstream.port}", more), ca=str(authority.ca_file))
-    pseudo = pseudo_headers("localhost", scheme="http")
+    proxy = envoy(both(f"https://localhost:{upstream.port}"), ca=str(authority.ca_file))
     with Wire(proxy.port) as wire:
         client = Http2Client(wire)
-        stream = client.send_request(pseudo, b"{}", trailers=[("x-api-key", CK), ("x-else", "1")])
-        assert client.read_response(stream).status == 200
-    asked = upstream.wait_for_request("/base/v1/messages")
-    assert asked.body == b"{}"
-    assert not any(name in ("x-api-key", "x-else") for name, _ in asked.headers)
+        for way in WAYS:
+            head = pseudo_headers("localhost", f"/{way}/x", scheme="http")
+            stream = client.send_request(head, b"{}", trailers=[("x-api-key", CK), ("x-else", "1")])
+            assert client.read_response(stream).status == 200
+            asked = upstream.wait_for_request(f"/base/{way}/x")
+            assert asked.body == b"{}"
+            assert not any(name in ("x-api-key", "x-else") for name, _ in asked.headers)
 
 
 MALFORMED: list[tuple[str, str, tuple[Header, ...]]] = [
-    ("TRACK", "/v1/messages", ()),
-    ("GET /x HTTP/1.1", "/v1/messages", ()),
-    ("GET", "/v1/messages HTTP/1.1 x", ()),
-    ("GET", "/v1/a\r\nx: y", ()),
-    ("GET", "v1/messages", ()),
-    ("", "/v1/messages", ()),
-    ("POST", "/v1/messages", (("content-length", "5"),)),
+    ("TRACK", "/x", ()),
+    ("GET /x HTTP/1.1", "/x", ()),
+    ("GET", "/x HTTP/1.1 x", ()),
+    ("GET", "/a\r\nx: y", ()),
+    ("GET", "x", ()),
+    ("", "/x", ()),
+    ("POST", "/x", (("content-length", "5"),)),
 ]
 
 
-@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_a_head_that_http2_allows_and_http1_does_not_is_not_sent(one_envoy: StartOne, more: str) -> None:
-    upstream, proxy = one_envoy(more=more)
+def test_a_head_that_http2_allows_and_http1_does_not_is_not_sent(
+    envoy: StartEnvoy, recorder: StartRecorder
+) -> None:
+    upstream = recorder(json_reply({}))
+    proxy = envoy(both(upstream.url))
+    heads = [
+        [
+            *pseudo_headers("localhost", f"/{way}{target}" if target[0] == "/" else target, method, "http"),
+            *fields,
+        ]
+        for way in WAYS
+        for method, target, fields in MALFORMED
+    ]
     with contextlib.ExitStack() as opened:
-        clients = [Http2Client(opened.enter_context(Wire(proxy.port))) for _ in MALFORMED]
-        for client, (method, target, fields) in zip(clients, MALFORMED, strict=True):
-            client.send_request([*pseudo_headers("localhost", target, method, "http"), *fields])
+        clients = [Http2Client(opened.enter_context(Wire(proxy.port))) for _ in heads]
+        for client, head in zip(clients, heads, strict=True):
+            client.send_request(head)
         # Envoy ends a connection that is no HTTP/2 a second later, so all are sent before the first is read.
-        for client, line in zip(clients, MALFORMED, strict=True):
+        for client, head in zip(clients, heads, strict=True):
             with contextlib.suppress(ConnectionError):
-                assert client.read_response(1).status >= 400, line
+                assert client.read_response(1).status >= 400, head
     assert upstream.raw == b""
 
 
@@ -297,13 +298,24 @@ def test_a_listed_page_is_answered_its_preflight_and_may_read(one_envoy: StartOn
     assert "Origin" in (answer.header("vary") or "")
 
 
-@pytest.mark.parametrize("more", ["", "models: {default: gw-model}"], ids=["plain", "filtered"])
-def test_the_beta_of_a_stripped_token_is_stripped(one_envoy: StartOne, more: str) -> None:
-    upstream, proxy = one_envoy(more=more)
-    assert (
-        ask(proxy, ("Authorization", f"Bearer {CK}"), ("anthropic-beta", "a, oauth-2025-04-20,b")).status
-        == 200
-    )
-    assert upstream.wait_for_request().header("anthropic-beta") == "a,b"
-    assert ask(proxy, ("anthropic-beta", "oauth-2025-04-20")).status == 200
-    assert upstream.requests[1].header("anthropic-beta") is None
+# Headers of a session and its agent, and what the log has of a path and of these.
+NAMED = (
+    ("/messages?beta=true", "s-1", "a.1", ("/messages", "s-1", "a.1")),
+    ("/sk-mine", "sk-ant-mine", "a b", ("****", "other", None)),  # something like a key
+)
+
+
+def test_a_log_line_names_session_and_agent_with_the_filter_and_without(
+    envoy: StartEnvoy, recorder: StartRecorder
+) -> None:
+    proxy = envoy(both(recorder(json_reply({})).url))
+    for number, (way, (target, session, agent, logged)) in enumerate(product(WAYS, NAMED)):
+        headers = (
+            ("X-Claude-Code-Session-Id", session),
+            ("session_id", "other"),
+            ("X-Claude-Code-Agent-Id", agent),
+        )
+        assert ask(proxy, *headers, target=f"/{way}{target}").status == 200
+        line = proxy.log_line(number)
+        assert (line["path"].removeprefix(f"/{way}"), line.get("session"), line.get("agent")) == logged
+        assert "mine" not in str(line)

@@ -1,21 +1,40 @@
-"""The access log of an exported configuration: the keys of `gateway_log`, with tokens and outcomes of every API."""
+"""The same lines in `gateway_log` and in Envoy's access log: tokens and outcomes of every API."""
 
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy.options import Options
 
-from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, json_reply, message, message_events
+from behaviour.engines import ENGINES, LOG, started
+from support.answers import (
+    Answer,
+    Bytes,
+    Close,
+    Hang,
+    Header,
+    Reply,
+    Seen,
+    Stream,
+    json_reply,
+    message,
+    message_events,
+)
 from support.aws import chunk, converse_events, frame
-from support.constants import API, ENV, GW
+from support.constants import API, CK, ENV, GW, REVERSE
 from support.envoy import Envoy
 from support.recorder import Recorder
-from support.wire import Wire
+from support.starters import StartMitmdump, StartRecorder
+from support.table import table
+from support.waiting import wait_until
+from support.wire import Response, Wire
 
 pytestmark = pytest.mark.e2e
 
+KEY = "sk-ant-api03-abcdef"  # too short for a mask with its last letters
 GEMINI = {
     "candidates": [{"content": {"parts": [{"text": "hi"}], "role": "model"}, "finishReason": "STOP"}],
     "usageMetadata": {
@@ -91,7 +110,7 @@ OUTCOMES: dict[str, tuple[str, Answer, str]] = {
     "a stream that ends in an error": (CONVERSE_STREAM, binary(THROTTLED), "upstream_error"),
     "a stream that ends in a key": (
         "/v1/messages",
-        sse(message_events()[0], b'data: {"type":"error","error":{"type":"sk-ant-api03-abcdefghijkl"}}\n\n'),
+        sse(message_events()[0], b'data: {"type":"error","error":{"type":"%s"}}\n\n' % KEY.encode()),
         "upstream_error",
     ),
     "a body that lacks its end": ("/v1/messages", CUT, "upstream_broke_off"),
@@ -106,6 +125,8 @@ OUTCOMES: dict[str, tuple[str, Answer, str]] = {
     "a local answer": ("/v1/models", Close(), "ok"),
     "an estimate": ("/v1/messages/count_tokens", Close(), "ok"),
 }
+# Envoy's routes answer these, without a reason in the log.
+ANSWERED_BY_ROUTES = ("no rule", "a missing credential")
 ALL = {**{f"tokens of {name}": answer for name, answer in ANSWERS.items()}, **OUTCOMES}
 RULES = """
 credentials: {{gw: {{env: GW_KEY}}, missing: {{env: UNSET_KEY}}}}
@@ -125,15 +146,17 @@ rules:
 
 
 class Logged:
-    """One Envoy whose upstream answers as the header `X-Case` names, and the lines of its access log."""
+    """An engine whose upstream answers as the header `X-Case` names, and the lines of its log."""
 
-    def __init__(self, proxy: Envoy) -> None:
-        self.proxy = proxy
-        self._count = 0
+    def __init__(self, proxy: Any, upstream: Recorder, file: Path) -> None:
+        self.proxy, self.upstream, self.file = proxy, upstream, file
+        self.answer: Response | None = None
 
     def ask(
-        self, name: str, target: str, *headers: tuple[str, str], leaves: bool = False, model: str = "a"
-    ) -> None:
+        self, name: str, target: str, *headers: Header, leaves: bool = False, model: str = "a"
+    ) -> dict[str, Any]:
+        """Send a request, keep its answer, and return its line of the log."""
+        count, self.answer = self._count(), None
         method = "GET" if target == "/v1/models" else "POST"
         body = json.dumps({"model": model}).encode() if method == "POST" else b""
         with Wire(self.proxy.port) as client:
@@ -141,83 +164,98 @@ class Logged:
             if leaves:
                 client.read_head()
             else:
-                with contextlib.suppress(ConnectionError, EOFError):
-                    client.read_response(method)
+                with contextlib.suppress(ConnectionError):
+                    self.answer = client.read_response(method)
+        wait_until(lambda: self._count() > count, lambda: f"no line for {name}")
+        line: dict[str, Any] = json.loads(self.file.read_text().splitlines()[count])
+        return line
 
-    def line(self, name: str, target: str, *headers: tuple[str, str], **more: Any) -> dict[str, Any]:
-        """Send a request; return its line of the log."""
-        self.ask(name, target, *headers, **more)
-        self._count += 1
-        return self.proxy.log_line(self._count - 1)
+    def _count(self) -> int:
+        return self.file.read_text().count("\n") if self.file.exists() else 0
 
 
-@pytest.fixture(scope="module")
-def logged(envoy_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+@pytest.fixture(scope="module", params=ENGINES)
+def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
     def answer(request: Seen) -> Answer:
         name = request.header("x-case") or ""
         return Stream(message_events()) if name == "endless" else ALL[name][1]
 
-    upstream = Recorder(answer)
-    proxy = Envoy(
-        envoy_program,
-        tmp_path_factory.mktemp("envoy"),
-        RULES.format(host=API, url=upstream.url),
-        ENV,
-        API,
-        tokens=True,
-    )
-    yield Logged(proxy)
-    proxy.kill()
-    upstream.close()
+    with started(request, lambda url: RULES.format(host=API, url=url), tokens=True) as (proxy, upstream):
+        upstream.script = answer
+        yield Logged(proxy, upstream, (proxy.folder if isinstance(proxy, Envoy) else proxy.home) / LOG)
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@table("name", ANSWERS)
 def test_the_log_has_the_tokens_of_every_api(logged: Logged, name: str) -> None:
     path, _, tokens = ANSWERS[name]
-    line = logged.line(f"tokens of {name}", path)
+    line = logged.ask(f"tokens of {name}", path, ("Accept-Encoding", "gzip"))
     kinds = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
     assert tuple(line.get(kind) for kind in kinds) == tokens, line
     assert line["outcome"] == "ok"
+    assert logged.upstream.requests[-1].header("accept-encoding") == "identity"
 
 
-@pytest.mark.parametrize("name", OUTCOMES)
+@table("name", OUTCOMES)
 def test_the_log_has_the_outcome(logged: Logged, name: str) -> None:
     path, _, outcome = OUTCOMES[name]
-    assert logged.line(name, path)["outcome"] == outcome
+    line = logged.ask(name, path)
+    assert line["outcome"] == outcome
+    if outcome == "refused":
+        assert logged.answer is not None
+        assert line["status"] == logged.answer.status
+        assert line.get("refusal", "") in json.loads(logged.answer.body)["error"]["message"]
+        assert line.get("refusal") or name in ANSWERED_BY_ROUTES
+
+
+def test_a_line_has_the_same_fields_on_every_engine_and_no_secret(logged: Logged) -> None:
+    line = logged.ask("a whole body", "/v1/messages?key=mine", ("x-api-key", CK), model='é"\n')
+    measured = ("time", "first_event_ms", "total_ms", "bytes_in", "bytes_out")
+    assert all(line.pop(name) is not None for name in measured)
+    assert line == {
+        "rule": "gw", "model": 'é"␊', "method": "POST", "host": API, "path": "/v1/messages",
+        "upstream": logged.upstream.url, "model_sent": 'é"␊', "status": 200,
+        "input_tokens": 11, "output_tokens": 7, "outcome": "ok",
+    }  # fmt: skip
+    text = logged.file.read_text()
+    assert not any(secret in text for secret in (CK, GW, "mine"))
 
 
 def test_a_client_that_leaves_is_logged(logged: Logged) -> None:
-    assert logged.line("endless", "/v1/messages", leaves=True)["outcome"] == "client_left"
+    assert logged.ask("endless", "/v1/messages", leaves=True)["outcome"] == "client_left"
 
 
 def test_session_and_agent_are_logged_though_the_rule_removes_their_headers(logged: Logged) -> None:
-    line = logged.line(
-        "a whole body", "/v1/messages", ("session_id", "s-1"), ("X-Claude-Code-Agent-Id", "agent.1")
-    )
+    named = (("session_id", "s-1"), ("X-Claude-Code-Agent-Id", "agent.1"))
+    line = logged.ask("a whole body", "/v1/messages", *named)
     assert (line["session"], line["agent"]) == ("s-1", "agent.1")
 
 
 def test_no_key_is_logged_as_a_session_or_in_a_path(logged: Logged) -> None:
-    line = logged.line(
-        "a whole body", "/v1/sk-ant-api03-abcdefghijkl", ("X-Session-Id", "sk-ant-api03-abcdefghijkl")
-    )
+    line = logged.ask("a whole body", f"/v1/{KEY}", ("X-Session-Id", KEY))
     assert "sk-ant" not in json.dumps(line)
-    assert (line.get("session"), line["path"]) == (None, "****")
-    assert logged.line("a stream that ends in a key", "/v1/messages")["refusal"] == "upstream: ****"
-    assert GW not in json.dumps(line)
+    assert line["path"].removeprefix("/v1/") == "****"
+    assert line.get("session") in (None, "****")
+    assert logged.ask("a stream that ends in a key", "/v1/messages")["refusal"] == "upstream: ****"
 
 
-@pytest.mark.parametrize(
+@table(
     ("model", "shown"),
-    [
-        ("\x1b[2J\n\x9b\u202e", "␛[2J␊\\u009b\\u202e"),
-        ("m" * 300, "m" * 255 + "…"),
-        ("sk-ant-api03-abcdefghijkl", "****"),
-    ],
-    ids=["escapes", "long", "key"],
+    [("\x1b[2J\n\x9b\u202e", "␛[2J␊\\u009b\\u202e"), ("m" * 300, "m" * 255 + "…"), (KEY, "****")],
 )
 def test_a_models_name_is_logged_on_one_line_and_without_a_key(
     logged: Logged, model: str, shown: str
 ) -> None:
-    line = logged.line("a whole body", "/v1/messages", model=model)
+    line = logged.ask("a whole body", "/v1/messages", model=model)
     assert (line["model"], line["model_sent"]) == (shown, shown)
+
+
+@pytest.mark.skipif("tcp_timeout" not in Options(), reason="this mitmproxy has no option tcp_timeout")
+def test_a_long_silence_is_logged_as_timed_out(
+    mitmdump: StartMitmdump, recorder: StartRecorder, tmp_path: Path
+) -> None:
+    log, upstream = tmp_path / LOG, recorder(Hang())
+    options = ("--set", f"gateway_log={log}", "--set", "tcp_timeout=2")
+    proxy = mitmdump(*options, rules=RULES.format(host=API, url=upstream.url), modes=REVERSE, env=ENV)
+    with Wire(proxy.port) as client:
+        client.send_request("POST", "/v1/messages", [("Host", "localhost")], b"{}")
+        wait_until(lambda: log.exists() and "timed_out" in log.read_text())
