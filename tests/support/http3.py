@@ -1,6 +1,7 @@
 """HTTP/3 over real QUIC on loopback: a client that sends any head, and an upstream that keeps what it receives."""
 
 import asyncio
+import random
 import ssl
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from hpack.hpack import encode_integer
 from support.answers import Header
 
 TIMEOUT_S = 20.0
+# No port is used twice: for a while, mitmproxy takes packets from the address of an ended connection to belong to that
+# connection, and drops them.
+_PORTS = iter(random.sample(range(10_000, 32_000), 1000))
 Fields = Sequence[tuple[bytes, bytes]]
 
 
@@ -95,7 +99,9 @@ def ask(port: int, *parts: Sequence[Header] | bytes, sni: str = "localhost") -> 
         )
         async with (
             asyncio.timeout(TIMEOUT_S),
-            connect("127.0.0.1", port, configuration=settings, create_protocol=_Client) as client,
+            connect(
+                "127.0.0.1", port, configuration=settings, create_protocol=_Client, local_port=next(_PORTS)
+            ) as client,
         ):
             assert isinstance(client, _Client)
             answer = await client.ask(parts)
