@@ -52,8 +52,8 @@ rules:
         return rest[: int(size, 16)]
 
 
-def body_case(case: str, sent: bytes, expected: bytes | None, **keys: object) -> Case:
-    rule = str(keys.get("rule", MODELS))
+def body_case(case: str, sent: bytes, expected: bytes | None, rule: str = MODELS) -> Case:
+    """Return a case of a body and what the upstream receives of it; None if it is refused."""
     if expected is None:
         return Case(case, rule, body=sent, status=400, sent_target=None)
     return Case(case, rule, body=sent, sent_body=expected)

@@ -1,7 +1,10 @@
 """The same cases through mitmdump and through an exported Envoy."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ from behaviour.case import MODELS, Case
 from behaviour.cases import CASES
 from behaviour.engines import ENGINES, ENV, Shared, started
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
-from support.answers import Reply, Stream, insist_on_bearer, json_reply, message, message_events
+from support.answers import Reply, Seen, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown
 from support.constants import API, CK, GW, JSON, REVERSE
-from support.envoy import Envoy
+from support.processes import Mitmdump
+from support.recorder import Recorder
 from support.starters import RunClaude, StartRecorder
+from support.table import table
 from support.wire import Http2Client, Response, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +44,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return start_envoy if request.param == "envoy" else start_mitmdump
 
 
-def ask(proxy: Any, case: Case, number: str = "") -> Response:
+def ask(proxy: Any, case: Case, number: object = "") -> Response:
     has_host = any(name == "Host" for name, _ in case.headers)
     headers = [
         *([] if has_host else [("Host", "localhost")]),
@@ -47,7 +52,7 @@ def ask(proxy: Any, case: Case, number: str = "") -> Response:
         ("Content-Type", "application/json"),
     ]
     with Wire(proxy.port) as client:
-        return client.request(case.method, case.target, [*headers, ("X-Case", number)], case.body)
+        return client.request(case.method, case.target, [*headers, ("X-Case", str(number))], case.body)
 
 
 def rules_of_all(upstream: str) -> str:
@@ -63,7 +68,7 @@ def rules_of_all(upstream: str) -> str:
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(params=ENGINES)
 def all_cases(request: pytest.FixtureRequest) -> Iterator[Shared]:
     """One engine with the rules of every case; one engine for each would take minutes."""
     with started(request, rules_of_all) as (proxy, upstream):
@@ -71,18 +76,53 @@ def all_cases(request: pytest.FixtureRequest) -> Iterator[Shared]:
         yield proxy, upstream
 
 
+PLAIN = """
+  - name: plain
+    match: {host: api.anthropic.com}
+    upstream: UPSTREAM
+    auth: {scheme: bearer, credential: gw}
+"""
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def mapping(request: pytest.FixtureRequest) -> Iterator[Shared]:
-    """One engine with a rule that maps models, for all tests that say what its upstream answers."""
-    with started(request, Case("", MODELS, match="path: /**").rules) as shared:
+    """One engine with a rule that maps models and a plain one, for all tests that say what its upstream answers."""
+    rules = Case("", MODELS, match="path: [/v1/**, /v1beta/**, /api/**]", more=PLAIN).rules
+    with started(request, rules) as shared:
         yield shared
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: CASES[number].name)
-def test_the_engine_handles_the_case(all_cases: Shared, number: int) -> None:
-    (proxy, upstream), case = all_cases, CASES[number]
-    before = len(upstream.requests)
-    answer = ask(proxy, case, str(number))
+@dataclass(frozen=True)
+class OverHttp2:
+    """A connection over HTTP/2, and how its requests name the listener."""
+
+    scheme: str
+    authority: str
+    client: Http2Client
+
+    def ask(self, case: Case, number: int) -> Response:
+        headers = [(name.lower(), value) for name, value in case.headers if name != "Transfer-Encoding"]
+        if all(name != "content-type" for name, _ in headers):
+            headers.append(("content-type", "application/json"))
+        head = pseudo_headers(self.authority, case.target, case.method, self.scheme)
+        return self.client.request([*head, ("x-case", str(number)), *headers], case.plain_body)
+
+
+@pytest.fixture
+def over_http2(all_cases: Shared) -> Iterator[list[OverHttp2]]:
+    """A connection in clear, and one through TLS where the engine takes that."""
+    proxy, _ = all_cases
+    with ExitStack() as opened:
+        wire = opened.enter_context(Wire(proxy.port))
+        connections = [OverHttp2("http", "localhost", Http2Client(wire))]
+        if isinstance(proxy, Mitmdump):
+            wire = Wire.through(proxy.ports[1], f"{API}:443", proxy.ca_cert, alpn=("h2",))
+            connections.append(OverHttp2("https", API, Http2Client(opened.enter_context(wire))))
+        yield connections
+
+
+def assert_handled(case: Case, answer: Response, sent: Sequence[Seen], upstream: Recorder) -> None:
+    """Assert that the client got this answer, and the upstream received the request as the case says."""
     assert answer.status == case.status, answer.body
     if case.status != 200:
         error = json.loads(answer.body)["error"]
@@ -91,61 +131,38 @@ def test_the_engine_handles_the_case(all_cases: Shared, number: int) -> None:
         assert answer.header("x-should-retry") == "false"
     if case.answer is not None:
         assert answer.body == case.answer
-    if case.sent_target is None:
-        assert len(upstream.requests) == before
-        return
-    asked = upstream.requests[before]
-    assert asked.target == case.sent_target
-    assert {name: asked.header(name) for name in case.sent_headers} == case.sent_headers
-    assert asked.body == (case.body if case.sent_body is None else case.sent_body)
-    assert asked.header("host") == f"127.0.0.1:{upstream.port}"
+    assert [asked.target for asked in sent] == ([] if case.sent_target is None else [case.sent_target])
+    for asked in sent:
+        assert {name: asked.header(name) for name in case.sent_headers} == case.sent_headers
+        assert asked.body == (case.plain_body if case.sent_body is None else case.sent_body)
+        assert asked.header("host") == f"127.0.0.1:{upstream.port}"
 
 
-def ask_over_http2(client: Http2Client, case: Case, number: int, scheme: str, authority: str) -> Response:
-    headers = [(name.lower(), value) for name, value in case.headers if name != "Transfer-Encoding"]
-    head = pseudo_headers(authority, case.target, case.method, scheme)
-    has_type = any(name == "content-type" for name, _ in headers)
-    more = [("x-case", str(number)), *([] if has_type else [("content-type", "application/json")])]
-    return client.request([*head, *headers, *more], case.plain_body)
-
-
-@pytest.mark.parametrize("is_secured", [False, True], ids=["plain", "tls"])
-def test_every_case_is_the_same_over_http2(all_cases: Shared, is_secured: bool) -> None:
+# One test, as these engines start slowly.
+@table(("number", "case"), enumerate(CASES))
+def test_the_engine_handles_the_case_over_http1_and_http2(
+    all_cases: Shared, over_http2: list[OverHttp2], number: int, case: Case
+) -> None:
     proxy, upstream = all_cases
-    scheme, authority = "http", "localhost"
-    if is_secured and isinstance(proxy, Envoy):
-        pytest.skip("the listener of Envoy has no TLS")
-    elif is_secured:
-        scheme, authority = "https", API
-        wire = Wire.through(proxy.ports[1], f"{API}:443", proxy.ca_cert, alpn=("h2",))
-    else:
-        wire = Wire(proxy.port)
-    client, differing = Http2Client(wire), []
-    for number, case in enumerate(CASES):
-        if any(name in ("Host", "Upgrade") for name, _ in case.headers):
-            continue
+    ways: list[Callable[[], Response]] = [lambda: ask(proxy, case, number)]
+    if all(name not in ("Host", "Upgrade") for name, _ in case.headers):
+        ways += [partial(connection.ask, case, number) for connection in over_http2]
+    for ask_once in ways:
         before = len(upstream.requests)
-        status = ask_over_http2(client, case, number, scheme, authority).status
-        sent = [(each.target, each.body) for each in upstream.requests[before:]]
-        body = case.plain_body if case.sent_body is None else case.sent_body
-        wanted = [] if case.sent_target is None else [(case.sent_target, body)]
-        if (status, sent) != (case.status, wanted):
-            differing.append((case.name, status, sent))
-    wire.close()
-    assert not differing
+        assert_handled(case, ask_once(), upstream.requests[before:], upstream)
 
 
-def test_every_name_that_the_views_mask_is_stripped(engine: Engine, recorder: StartRecorder) -> None:
-    upstream = recorder(json_reply(message()))
+def test_every_name_that_the_views_mask_is_stripped(mapping: Shared) -> None:
+    proxy, upstream = mapping
+    upstream.script = json_reply(message())
     names = sorted({*KEY_NAMES, *KEY_ENDINGS, *(f"X-{ending}" for ending in KEY_ENDINGS)})
     assert all(MASK in masked_header(name, "hunter2") for name in names)
-    proxy = engine(Case("").rules(upstream.url))
     for at in range(0, len(names), 40):  # Envoy takes a hundred fields
         some = names[at : at + 40]
-        target = f"/v1/messages?{'&'.join(f'{name}=hunter2' for name in some)}&a=1"
+        target = f"/plain/messages?{'&'.join(f'{name}=hunter2' for name in some)}&a=1"
         case = Case("", target=target, headers=tuple((name, "hunter2") for name in some))
         assert ask(proxy, case).status == 200
-        assert upstream.requests[-1].target == "/base/v1/messages?a=1"
+        assert upstream.requests[-1].target == "/plain/messages?a=1"
     assert b"hunter2" not in upstream.raw
 
 
@@ -178,7 +195,7 @@ def test_a_client_key_counts_in_every_slot_and_is_removed(
     assert len(upstream.requests) == 8
 
 
-@pytest.mark.parametrize("size", [1, 7, 64, 4096])
+@table("size", [1, 7, 64, 4096])
 def test_a_stream_gets_the_clients_model_name_across_any_cut(mapping: Shared, size: int) -> None:
     proxy, upstream = mapping
     whole = (
@@ -189,26 +206,22 @@ def test_a_stream_gets_the_clients_model_name_across_any_cut(mapping: Shared, si
     assert answer.body == whole.replace(b'"gw-large"', b'"claude-opus-4"')
 
 
-@pytest.mark.parametrize("rule", ["", MODELS], ids=["untouched", "restored"])
-def test_each_event_arrives_before_the_next_is_sent(
-    engine: Engine, recorder: StartRecorder, rule: str
-) -> None:
+@table(("target", "restored"), [("/plain/messages", b"gw-large"), ("/v1/messages", b"claude-opus-4")])
+def test_each_event_arrives_before_the_next_is_sent(mapping: Shared, target: str, restored: bytes) -> None:
+    proxy, upstream = mapping
     events = message_events("gw-large")
-    upstream = recorder(Stream(events))
-    proxy = engine(Case("", rule).rules(upstream.url))
+    upstream.script = Stream(events)
     with Wire(proxy.port) as client:
-        client.send_request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"claude-opus-4"}')
+        client.send_request("POST", target, [("Host", "localhost")], b'{"model":"claude-opus-4"}')
         client.read_head()
         for number, expected in enumerate(events):
             if number:
                 upstream.release()
-            assert client.read_chunk() == (
-                expected.replace(b"gw-large", b"claude-opus-4") if rule else expected
-            )
+            assert client.read_chunk() == expected.replace(b"gw-large", restored)
         assert client.read_chunk() == b""
 
 
-@pytest.mark.parametrize("chunked", [False, True])
+@table("chunked", [False, True])
 def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shared, chunked: bool) -> None:
     proxy, upstream = mapping
     body, headers = json.dumps(message("gw-s", "x" * 5000)).encode(), (JSON, ("X-Odd", "a,b"))
@@ -221,19 +234,16 @@ def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shar
             assert got.header("x-odd") == "a,b"
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder, chunked: bool) -> None:
+def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder) -> None:
     upstream = recorder(json_reply(message()))
     proxy = engine(Case("", MODELS).rules(upstream.url), body_limit=65536)
     body = b'{"model":"a","x":"' + b"a" * 200_000 + b'"}'
-    headers = [("Host", "localhost")]
-    if chunked:
-        headers.append(("Transfer-Encoding", "chunked"))
-        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    with Wire(proxy.port) as client:
-        answer = client.request("POST", "/v1/messages", headers, body)
-    assert answer.status == 413
-    assert json.loads(answer.body)["error"]["type"] == "request_too_large"
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    for framing, sent in ((), body), ((("Transfer-Encoding", "chunked"),), chunked):
+        with Wire(proxy.port) as client:
+            answer = client.request("POST", "/v1/messages", [("Host", "localhost"), *framing], sent)
+        assert answer.status == 413
+        assert json.loads(answer.body)["error"]["type"] == "request_too_large"
     assert upstream.raw == b""
 
 
@@ -279,25 +289,17 @@ def test_names_are_restored_between_events_without_one(mapping: Shared) -> None:
     assert answer.body == (whole + quiet + named).replace(b'"gw-large"', b'"claude-opus-4"')
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "kind", "body"),
-    [
-        ("POST /v1/messages", "application/octet-stream", b'data: {"model":"gw-large"}\n\n'),
-        ("POST /v1/messages", "text/event-stream", b'{"x":1,"model":"gw-large"}'),
-        ("POST /api/chat", "application/x-ndjson", b'{"model":"gw-large"}\n{"x":1,"model":"gw-large"}\n'),
-        ("GET /v1beta/models/claude-opus-4", "application/json", b'{"name":"models/gw-large","version":"1"}'),
-        (
-            "POST /v1beta/models/claude-opus-4:generateContent",
-            "application/json",
-            b'{"modelVersion":"gw-large","model":1}',
-        ),
-        (
-            "POST /v1beta/models/claude-opus-4:streamGenerateContent",
-            "application/json",
-            b'[{"modelVersion":"gw-large"}]',
-        ),
-    ],
-)
+RESTORED = (
+    ("POST /v1/messages", "application/octet-stream", b'data: {"model":"gw-large"}\n\n'),
+    ("POST /v1/messages", "text/event-stream", b'{"x":1,"model":"gw-large"}'),
+    ("POST /api/chat", "application/x-ndjson", b'{"model":"gw-large"}\n{"x":1,"model":"gw-large"}\n'),
+    ("GET /v1beta/models/claude-opus-4", "application/json", b'{"name":"models/gw-large","version":"1"}'),
+    ("POST /v1beta/models/claude-opus-4:generateContent", "application/json", b'{"modelVersion":"gw-large","model":1}'),
+    ("POST /v1beta/models/claude-opus-4:streamGenerateContent", "application/json", b'[{"modelVersion":"gw-large"}]'),
+)  # fmt: skip
+
+
+@table(("endpoint", "kind", "body"), RESTORED)
 def test_names_are_restored_where_the_api_has_them_under_any_type(
     mapping: Shared, endpoint: str, kind: str, body: bytes
 ) -> None:
@@ -328,27 +330,28 @@ def test_results_of_a_batch_show_the_clients_names_if_only_one_is_possible(
     assert answer.body == expected
 
 
-@pytest.mark.parametrize("sent", ["gw-large", "gw-exact", "dated"])
-def test_the_model_that_answers_for_another_gets_its_own_name_back(mapping: Shared, sent: str) -> None:
-    proxy, upstream = mapping
-    upstream.script = json_reply(message(sent))
-    answer = ask(proxy, Case("", body=b'{"fallbacks":[{"model":"claude-exact"}],"model":"claude-opus-4"}'))
-    names = {"gw-large": "claude-opus-4", "gw-exact": "claude-exact"}
-    assert json.loads(answer.body)["model"] == names.get(sent, sent)
+TWO_MODELS = Case("", body=b'{"fallbacks":[{"model":"claude-exact"}],"model":"claude-opus-4"}')
+EARLIER = Case("", method="GET", target="/v1/responses/resp_1", body=b"")
+UNCHANGED = Case("", body=b'{"model":"gw-large"}')
 
 
-@pytest.mark.parametrize("sent", ["gw-exact", "gw-large"])
-def test_an_earlier_response_shows_the_clients_name_if_only_one_is_possible(
-    mapping: Shared, sent: str
+@table(
+    ("case", "sent", "received"),
+    [
+        # The model that answers for another gets its own name back.
+        (TWO_MODELS, "gw-large", "claude-opus-4"),
+        (TWO_MODELS, "gw-exact", "claude-exact"),
+        (TWO_MODELS, "dated", "dated"),
+        # An earlier response shows the client's name if only one is possible.
+        (EARLIER, "gw-exact", "claude-exact"),
+        (EARLIER, "gw-large", "gw-large"),
+        # A name that the rule did not change stays.
+        (UNCHANGED, "gw-large-2026", "gw-large-2026"),
+    ],
+)
+def test_a_response_shows_the_name_that_the_client_knows(
+    mapping: Shared, case: Case, sent: str, received: str
 ) -> None:
     proxy, upstream = mapping
     upstream.script = json_reply(message(sent))
-    answer = ask(proxy, Case("", method="GET", target="/v1/responses/resp_1", body=b""))
-    assert json.loads(answer.body)["model"] == {"gw-exact": "claude-exact"}.get(sent, sent)
-
-
-def test_a_name_that_the_rule_did_not_change_stays(mapping: Shared) -> None:
-    proxy, upstream = mapping
-    upstream.script = json_reply(message("gw-large-2026"))
-    answer = ask(proxy, Case("", body=b'{"model":"gw-large"}'))
-    assert json.loads(answer.body)["model"] == "gw-large-2026"
+    assert json.loads(ask(proxy, case).body)["model"] == received
