@@ -80,8 +80,6 @@ class Exchange:
         """The caller has performed `NeedBody`: the body may be reported."""
         self.is_released = False
         """The caller has performed `Forward` or `Pass`; before that nothing may leave."""
-        self.is_passing = False
-        """No rule takes the request, and it has been released."""
         self.is_answered = False
         """The client gets a local answer."""
         self._now = now
@@ -265,21 +263,18 @@ class Exchange:
         return () if self.config.reveal else self.secrets
 
     @property
+    def is_passing(self) -> bool:
+        """No rule takes the request, and it has been released."""
+        return self.is_released and self.plan is None
+
+    @property
     def takes_body(self) -> bool:
         """The body is to be reported: the step for the head has been performed, and a rule may take the request."""
         return (self.is_held or self.is_released) and not self.is_answered and not self.is_passing
 
-    def hold(self) -> None:
-        """Let the body be reported: the caller has performed `NeedBody`."""
-        self.is_held = True
-
-    def release(self) -> None:
-        """Let the request leave: the caller has performed `Forward` or `Pass`."""
-        self.is_released, self.is_passing = True, self.plan is None
-
     def withhold(self) -> None:
         """Let nothing leave: the caller answers locally."""
-        self.is_released, self.is_passing, self.is_answered = False, False, True
+        self.is_released, self.is_answered = False, True
 
     def allows(self, destination: Upstream) -> bool:
         """Return whether a request may go there: where a rule takes it, to the rule's upstream only."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
+from operator import attrgetter
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -58,9 +59,6 @@ class Explanation:
             if value not in (None, ())
         }
 
-    def _model_change(self) -> str:
-        return f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
-
     def lines(self) -> list[str]:
         """Return the explanation as text."""
         result = [self.request]
@@ -75,14 +73,12 @@ class Explanation:
                 result.append(f"  refused    {self.status}: {self.reason}")
             case "answer":
                 result.append(f"  answered   here with {self.status}: {self.reason}")
-        named = (
-            (
-                "auth",
-                self.auth and self.auth + (f" (credential {self.credential})" if self.credential else ""),
-            ),
-            ("model", self.model and self.model + self._model_change()),
-        )
-        result += [f"  {name:<10} {value}" for name, value in named if value]
+        if self.auth:
+            credential = f" (credential {self.credential})" if self.credential else ""
+            result.append(f"  auth       {self.auth}{credential}")
+        if self.model:
+            change = f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
+            result.append(f"  model      {self.model}{change}")
         result += [f"  remove     {line}" for line in self.removed]
         result += [f"  set        {line}" for line in self.put_in]
         result += [f"  query      {line}" for line in self.query]
@@ -103,6 +99,9 @@ class Explanation:
         return f"refused with {self.status}: {self.reason}"
 
 
+_verdict = attrgetter("verdict", "status", "destination")
+
+
 def explain_url(
     ruleset: RuleSet, method: str, url: str, headers: Sequence[tuple[str, str]] = (), model: str | None = None
 ) -> Explanation:
@@ -116,11 +115,7 @@ def explain_url(
         return explain(ruleset, _head(method, _moved(url, host), headers), model, Arrival("reverse"))
     found = explain(ruleset, head, model, Arrival(sni=head.host, tls=head.scheme == "https"))
     other = explain(ruleset, head, model, Arrival("reverse"))
-    is_same = (found.verdict, found.status, found.destination) == (
-        other.verdict,
-        other.status,
-        other.destination,
-    )
+    is_same = _verdict(found) == _verdict(other)
     return found if is_same else replace(found, elsewhere=f"on a reverse listener: {other.outcome()}")
 
 
@@ -152,12 +147,10 @@ def _head(method: str, url: str, headers: Sequence[tuple[str, str]]) -> RequestH
 
 def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arrival) -> Explanation:
     """Explain a request with this head and, in its body, this model."""
-    request = (
-        f"{head.method} {head.scheme}://{hostport(head.host, head.port, head.scheme)}{masked_text(head.path)}"
-    )
-    if refusal := check_admission(head, arrival, Policy(), ruleset.knows_host) or refuse_socket(
-        ruleset, head
-    ):
+    host = hostport(head.host, head.port, head.scheme)
+    request = f"{head.method} {head.scheme}://{host}{masked_text(head.path)}"
+    refusal = check_admission(head, arrival, Policy(), ruleset.knows_host) or refuse_socket(ruleset, head)
+    if refusal:
         return Explanation(request, "refuse", refusal.rule, status=refusal.status, reason=refusal.reason)
     if answer := to_probe(ruleset, head):
         return Explanation(request, "answer", status=answer.status, reason=answer.note)

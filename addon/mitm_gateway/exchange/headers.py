@@ -1,18 +1,18 @@
 """Header edits on raw fields: order, case and bytes of all other fields stay as the client sent them."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..rules.edits import Beta, HeaderEdits
-from ..rules.fields import CLIENT, CREDENTIAL_REFERENCE, FRAMING_HEADERS
+from ..rules.fields import CLIENT, FRAMING_HEADERS
 from ..rules.schema import Auth
 from ..text.redact import Secret, is_key_header, normal_name
 from ..wire.request import Fields, RequestHead, as_bytes, as_text, lower_name
 from ..wire.sigv4 import AwsKeys, signed
 from .client_keys import PROTOCOL, bare_key, key_to_move, without_protocol_keys
 from .plan import Plan, is_token_beta
-from .query import encoded
+from .query import encoded, filled
 
 _BETA = b"anthropic-beta"
 Field = tuple[bytes, bytes]
@@ -53,12 +53,13 @@ def outgoing_fields(plan: Plan, head: RequestHead, secrets: Secrets) -> Fields:
     if "connection" in head.values:
         names = [as_text(name) for name, _ in secret_fields]
         fields = without_nominations(fields, (*names, *rule.headers.set, *rule.headers.add))
-    if (
-        head.authority
-    ):  # HTTP/2 names the host in a pseudo-header, and knows lower-case names only (RFC 9113, 8.2)
-        lowered = [(name.lower(), value) for name, value in fields]
-        fields = tuple([item for item in lowered if item[0] != b"host"])
-    return fields
+    # HTTP/2 names the host in a pseudo-header.
+    return tuple([item for item in _lowered(fields) if item[0] != b"host"]) if head.authority else fields
+
+
+def _lowered(fields: Fields) -> Fields:
+    """Return the fields with lower-case names, the only ones that HTTP/2 knows (RFC 9113, 8.2)."""
+    return tuple([(name.lower(), value) for name, value in fields])
 
 
 def _own_fields(plan: Plan, head: RequestHead) -> list[Field]:
@@ -73,13 +74,9 @@ def _own_fields(plan: Plan, head: RequestHead) -> list[Field]:
 def _secret_fields(auth: Auth, secrets: Secrets) -> list[Field]:
     fields = [(as_bytes(name), as_bytes(secret.reveal())) for name, secret in secrets.extra]
     if secrets.auth is not None:
-        (name, prefix), value = auth.slot, as_bytes(secrets.auth.reveal())
-        fields.append(
-            (
-                as_bytes(name),
-                as_bytes(prefix) + (base64.b64encode(value) if auth.scheme == "basic" else value),
-            )
-        )
+        (name, prefix), key = auth.slot, as_bytes(secrets.auth.reveal())
+        value = base64.b64encode(key) if auth.scheme == "basic" else key
+        fields.append((as_bytes(name), as_bytes(prefix) + value))
     return fields
 
 
@@ -98,21 +95,18 @@ def put(fields: Iterable[Field], new: Iterable[Field]) -> Fields:
 
 def edited(fields: Fields, headers: HeaderEdits, beta: Beta | None, secrets: Mapping[str, Secret]) -> Fields:
     """Return the fields after remove, set, add and beta. `secrets` are those that `headers` names."""
+
+    def written(edits: Mapping[str, str]) -> list[Field]:
+        return [(as_bytes(name), as_bytes(filled(value, secrets))) for name, value in edits.items()]
+
     kept = [item for item in fields if not _is_removed(item, headers)]
-    fields = put(
-        kept, [(as_bytes(name), as_bytes(_filled(value, secrets))) for name, value in headers.set.items()]
-    )
-    added = [(as_bytes(name), as_bytes(_filled(value, secrets))) for name, value in headers.add.items()]
-    return _with_betas((*fields, *added), beta) if beta else (*fields, *added)
+    fields = (*put(kept, written(headers.set)), *written(headers.add))
+    return _with_betas(fields, beta) if beta else fields
 
 
 def _is_removed(item: Field, headers: HeaderEdits) -> bool:
     name = lower_name(item[0])
     return name not in FRAMING_HEADERS and any(glob.covers(name) for glob in headers.remove)
-
-
-def _filled(value: str, secrets: Mapping[str, Secret]) -> str:
-    return CREDENTIAL_REFERENCE.sub(lambda found: secrets[found[1]].reveal(), value)
 
 
 def _with_betas(fields: Fields, beta: Beta) -> Fields:
@@ -137,19 +131,27 @@ def drops_token(plan: Plan, head: RequestHead) -> bool:
 
 
 def without_token_betas(fields: Fields) -> Fields:
-    """Return the fields without the beta names that belong to a token; all other bytes stay."""
-    return tuple(filter(None, map(_without_token_betas, fields)))
+    """Return the fields without the beta names that belong to a token."""
+    return _without_parts(fields, _BETA, is_token_beta)
 
 
-def _without_token_betas(item: Field) -> Field | None:
-    name, value = item
-    if name.lower() != _BETA:
-        return item
-    betas = as_text(value).split(",")
-    kept = [beta for beta in betas if not is_token_beta(beta)]
-    if len(kept) == len(betas):
-        return item
-    return (name, as_bytes(",".join(kept).strip())) if any(beta.strip() for beta in kept) else None
+def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
+    """Return the fields with these names removed from `Connection`: the next hop would drop the headers it names."""
+    hidden = {normal_name(name) for name in names}
+    return _without_parts(fields, b"connection", lambda option: normal_name(option) in hidden)
+
+
+def _without_parts(fields: Fields, name: bytes, drops: Callable[[str], bool]) -> Fields:
+    """Return the fields without some parts of a header with a list; all other bytes stay, unless no part is left."""
+    result = []
+    for item in fields:
+        parts = as_text(item[1]).split(",") if item[0].lower() == name else []
+        kept = [part for part in parts if not drops(part)]
+        if len(kept) == len(parts):
+            result.append(item)
+        elif any(map(str.strip, kept)):
+            result.append((item[0], as_bytes(",".join(kept).strip())))
+    return tuple(result)
 
 
 def stripped(fields: Fields) -> Fields:
@@ -159,23 +161,6 @@ def stripped(fields: Fields) -> Fields:
     return tuple(filter(None, map(without_protocol_keys, kept)) if PROTOCOL in names else kept)
 
 
-def without_nominations(fields: Fields, names: Sequence[str]) -> Fields:
-    """Return the fields with these names removed from `Connection`: the next hop would drop the headers it names."""
-    hidden = {normal_name(name) for name in names}
-    return tuple(filter(None, (_without_options(item, hidden) for item in fields)))
-
-
-def _without_options(item: Field, hidden: set[str]) -> Field | None:
-    name, value = item
-    if name.lower() != b"connection":
-        return item
-    options = [option.strip() for option in as_text(value).split(",")]
-    kept = [option for option in options if normal_name(option) not in hidden]
-    if len(kept) == len(options):
-        return item
-    return (name, as_bytes(", ".join(kept))) if kept else None
-
-
 def signed_fields(
     plan: Plan, head: RequestHead, method: str, target: str, fields: Fields, body: bytes, keys: AwsKeys
 ) -> Fields:
@@ -183,6 +168,4 @@ def signed_fields(
     url = f"{plan.destination.scheme}://{plan.destination.authority}{target}"
     service, region = plan.auth.service or "", plan.auth.region or ""
     result = signed(fields, method, url, body, keys, service=service, region=region)
-    if head.authority:  # HTTP/2 knows lower-case names only (RFC 9113, 8.2)
-        return tuple((name.lower(), value) for name, value in result)
-    return result
+    return _lowered(result) if head.authority else result

@@ -51,10 +51,9 @@ class ModelScanner:
     def reset(self) -> None:
         """Start over with the next document; what is held must have been taken before."""
         self._depth = 0
-        self._watched: list[
-            PlaceNode
-        ] = []  # the open containers that may have a model; those inside any other may not
-        self._lists: list[bool] = []  # which of them are lists
+        # The open containers that may have a model, and which of them are lists; those inside any other may have none.
+        self._watched: list[PlaceNode] = []
+        self._lists: list[bool] = []
         self._key: str | None = None
         self._wants_key = False
         self._in_string = False
@@ -231,11 +230,9 @@ class ModelScanner:
         self._in_string = False
         captured, self._captured = self._captured, None
         if self._is_target:
-            self._is_target = False
-            overlong, self._overlong = self._overlong, False
-            out.append(
-                bytes(captured or b"") + b'"' if overlong else self._rename(bytes(captured or b"") + b'"')
-            )
+            text = bytes(captured or b"") + b'"'
+            out.append(text if self._overlong else self._rename(text))
+            self._is_target = self._overlong = False
             self._key = None
             return pos + 1
         if self._wants_key and captured is not None:

@@ -18,9 +18,7 @@ def edited_target(target: str, query: QueryEdits, secrets: Mapping[str, Secret])
     if not (query.set or query.remove):
         return target
     path, _, given = target.partition("?")
-    wanted = {
-        name: f"{encoded(name)}={encoded(_filled(value, secrets))}" for name, value in query.set.items()
-    }
+    wanted = {name: f"{encoded(name)}={encoded(filled(value, secrets))}" for name, value in query.set.items()}
     pairs = list(_edited(given.split("&") if given else [], query, wanted))
     return f"{path}?{'&'.join(pairs)}" if pairs else path
 
@@ -42,5 +40,6 @@ def _edited(pairs: list[str], query: QueryEdits, wanted: dict[str, str]) -> Iter
     yield from left.values()
 
 
-def _filled(value: str, secrets: Mapping[str, Secret]) -> str:
+def filled(value: str, secrets: Mapping[str, Secret]) -> str:
+    """Return the value of an edit with the secrets that it names."""
     return CREDENTIAL_REFERENCE.sub(lambda found: secrets[found[1]].reveal(), value)

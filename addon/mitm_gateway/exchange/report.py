@@ -84,15 +84,13 @@ class Report(NamedTuple):
 
     def facts(self, entry: Mapping[str, object]) -> dict[str, object]:
         """Return the facts of the Gateway view as plain values, the log entry included; unknown values are absent."""
-        record = self.record
+        record, age = self.record, self.record.credential_age_s
         facts = {
             **entry,
             "outcome": self.outcome if record.total_s is not None else "under way",
             "auth": record.auth,
             "credential": record.credential,
-            "credential_age_s": None
-            if record.credential_age_s is None
-            else round(record.credential_age_s, 1),
+            "credential_age_s": age if age is None else round(age, 1),
             "edits": list(record.edits),
             "applied": None if record.applied is None else list(record.applied),
             "bytes_received": record.bytes_received,

@@ -12,26 +12,14 @@ from .apis import APIS, OTHER, Api, Form
 
 # The vendors' own hosts, for endpoints that several APIs share.
 _FORMS: tuple[tuple[Form, re.Pattern[str]], ...] = (
-    (
-        "openai",
-        re.compile(
-            r"(?:[\w-]+\.)?api\.openai\.com|chatgpt\.com|[\w.-]+\.(?:openai|cognitiveservices)\.azure\.com"
-            r"|models\.(?:github\.ai|inference\.ai\.azure\.com)"
-            r"|api\.(?:groq\.com|mistral\.ai|x\.ai|together\.(?:xyz|ai)|fireworks\.ai|perplexity\.ai)"
-        ),
-    ),
-    (
-        "gemini",
-        re.compile(
-            r"(?:generativelanguage|cloudcode-pa|(?:[\w-]+-)?aiplatform(?:\.[\w-]+\.rep)?)\.googleapis\.com"
-        ),
-    ),
-    (
-        "bedrock",
-        re.compile(
-            r"(?:[\w-]+\.)?bedrock-(?:agent|runtime)[\w-]*\.[\w.-]+|bedrock\.[\w-]+\.amazonaws\.com(?:\.cn)?"
-        ),
-    ),
+    ("openai", re.compile(
+        r"(?:[\w-]+\.)?api\.openai\.com|chatgpt\.com|[\w.-]+\.(?:openai|cognitiveservices)\.azure\.com"
+        r"|models\.(?:github\.ai|inference\.ai\.azure\.com)"
+        r"|api\.(?:groq\.com|mistral\.ai|x\.ai|together\.(?:xyz|ai)|fireworks\.ai|perplexity\.ai)")),
+    ("gemini", re.compile(
+        r"(?:generativelanguage|cloudcode-pa|(?:[\w-]+-)?aiplatform(?:\.[\w-]+\.rep)?)\.googleapis\.com")),
+    ("bedrock", re.compile(
+        r"(?:[\w-]+\.)?bedrock-(?:agent|runtime)[\w-]*\.[\w.-]+|bedrock\.[\w-]+\.amazonaws\.com(?:\.cn)?")),
 )  # fmt: skip
 
 
@@ -116,9 +104,8 @@ def _identify(host: str, method: str, path: str) -> Call:
     lowered = (path.lower() if path.isascii() else path.translate(_LOWER)).rstrip("/")
     for endpoint in ENDPOINTS:
         if endpoint.method in (None, method) and (span := endpoint.find(lowered)):
-            return Call(
-                endpoint.api, endpoint.api.form or form_on(host), path, span if span[0] >= 0 else None
-            )
+            api = endpoint.api
+            return Call(api, api.form or form_on(host), path, None if span == _NO_MODEL else span)
     return Call(OTHER, form_on(host), path)
 
 

@@ -130,7 +130,7 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange, *, is_kept: boo
         case NeedBody(head):
             flow.request.stream = False
             _set_head(flow, head, exchange, is_kept=is_kept)
-            exchange.hold()
+            exchange.is_held = True
             return
         case LocalAnswer():
             flow.request.stream = False
@@ -148,7 +148,7 @@ def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange, *, is_kept: boo
             raise AssertionError("the caller waits, and obtains credentials and recorded responses")
         case _:
             assert_never(step)
-    exchange.release()
+    exchange.is_released = True
 
 
 def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Exchange | None = None) -> None:
@@ -164,7 +164,7 @@ def refuse(flow: http.HTTPFlow, reason: Refusal | BaseException, exchange: Excha
         logger.warning("internal fault while refusing a request: %s", type(fault).__name__)
     if flow.response is None:
         if exchange is not None:  # also where `withhold` has failed
-            exchange.is_released = exchange.is_passing = False
+            exchange.is_released = False
         kill(flow)
 
 

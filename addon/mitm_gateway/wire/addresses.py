@@ -148,12 +148,17 @@ def is_address(host: str) -> bool:
 
 # Clouds describe a machine, its credentials included, at these addresses and at link-local ones: AWS, Google,
 # Scaleway, Alibaba, Azure, Oracle.
-_METADATA = frozenset(
-    map(
-        ipaddress.ip_address,
-        ("fd00:ec2::254", "fd20:ce::254", "fd00:42::42", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
-    )
-)
+_METADATA = [
+    ipaddress.ip_address(text)
+    for text in [
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "fd00:42::42",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+    ]
+]
 
 
 def is_metadata_address(text: str) -> bool:

@@ -148,7 +148,7 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     exchange.on_request_head(make_head("/v1/responses", upgrade, method="GET"))
     exchange.on_credentials(VALUES)
-    exchange.release()
+    exchange.is_released = True
     head = ResponseHead(status, ((b"content-type", b"application/json"),))
     exchange.on_response_head(head)
     exchange.on_end(head)
@@ -172,7 +172,7 @@ def test_an_empty_answer_to_a_call_of_a_model_is_named(
     exchange = begun(PLAIN)
     exchange.on_request_head(make_head(target, method=method))
     exchange.on_credentials(VALUES)
-    exchange.release()
+    exchange.is_released = True
     head = ResponseHead(200, ((b"Content-Length", b"0"),))
     exchange.on_response_head(head)
     exchange.on_end(head, ending=ending)

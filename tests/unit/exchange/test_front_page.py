@@ -65,7 +65,7 @@ def test_a_probe_is_answered_and_is_no_fault(target: str) -> None:
 def test_a_probe_that_a_rule_takes_is_forwarded_and_not_found_is_no_fault() -> None:
     exchange = begun()
     assert isinstance(ask(exchange, "HEAD", "/v1/api/hello"), Forward)
-    exchange.release()
+    exchange.is_released = True
     exchange.on_end(ResponseHead(404, ()))
     assert Report.of(exchange.complete()).outcome == "ok"
 
