@@ -22,7 +22,7 @@ from ..exchange import (
     websocket,
 )
 from ..llm import body_kind, usage
-from ..llm.apis import APIS, OTHER, STOP_REASONS, TOKENS, Api, Form, Place, Tokens
+from ..llm.apis import APIS, OTHER, STOP_REASONS, TOKENS, Api, Form, Place
 from ..llm.calls import ENDPOINTS, Endpoint, interleaved
 from ..llm.errors import error_body, error_headers
 from ..llm.session import AGENT_HEADERS, SESSION_HEADERS
@@ -65,14 +65,15 @@ _ANSWERED = tuple(
 _PUNCTUATION = re.compile(r"([^A-Za-z0-9/_])")
 
 
-def _tokens(names: Tokens) -> Mapping[str, Any]:
-    return {
-        "within": names.within,
-        "input": names.input,
-        "output": names.output,
-        "cache_read": names.cache_read.split("."),
-        "cache_creation": names.cache_creation,
+def _counts(within: str, names: Mapping[str, usage.Count]) -> Mapping[str, Any]:
+    """Return the places of the counts in an object of this name, and the members on the way to them."""
+    places = {
+        count: [[[first, *rest] for first, rest in summed] for summed in names[count]]
+        for count in LOGGED_TOKENS
+        if count in names
     }
+    members = [place[0] for apis in places.values() for summed in apis for place in summed]
+    return {"within": within, "places": places, "members": dict.fromkeys(members, True)}
 
 
 def _usage_marks() -> list[list[str]]:
@@ -254,7 +255,7 @@ CONSTANTS: dict[str, Any] = {
     "max_frame_bytes": usage.MAX_FRAME_BYTES,
     "max_frame": aws_eventstream.MAX_FRAME,
     "frame_values": aws_eventstream.FIXED,
-    "tokens": list(map(_tokens, TOKENS)),
+    "counts": [_counts(*item) for item in reversed(usage.PLACES_OF_COUNTS.items())],
     "logged_tokens": LOGGED_TOKENS,
     "stop_reasons": STOP_REASONS,
     "with_status": dict.fromkeys(usage.WITH_STATUS, True),

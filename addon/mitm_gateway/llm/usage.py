@@ -105,7 +105,7 @@ def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
         found["error"] = error
     if tier := _tier(part):
         found["service_tier"] = tier
-    for within, names in reversed(_NAMES_OF_COUNTS.items()):
+    for within, names in reversed(PLACES_OF_COUNTS.items()):
         counts = part.get(within)
         if isinstance(counts, dict):
             found.update(_tokens(counts, names))
@@ -113,22 +113,22 @@ def _collect(part: Mapping[str, Any], found: dict[str, Any]) -> None:
 
 def counts_in(usage: Mapping[str, Any]) -> Usage:
     """Return the token counts in an object of any API."""
-    return Usage().updated(dict.fromkeys(_NAMES_OF_COUNTS, usage))
+    return Usage().updated(dict.fromkeys(PLACES_OF_COUNTS, usage))
 
 
 # A place below an object: its first step, and the others.
 _Place: TypeAlias = tuple[str, tuple[str | int, ...]]
 # The places of one count in the APIs; the values at the places of one API are added up.
-_Count: TypeAlias = tuple[tuple[_Place, ...], ...]
+Count: TypeAlias = tuple[tuple[_Place, ...], ...]
 
 
 def _place(steps: Sequence[Any]) -> _Place:
     return steps[0], tuple(steps[1:])
 
 
-def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
+def _places_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, Count]]:
     """Return the places of each count, by the object that they are in."""
-    found: dict[str, dict[str, _Count]] = {}
+    found: dict[str, dict[str, Count]] = {}
     for names in apis:
         places = {
             "input_tokens": names.input,
@@ -145,11 +145,11 @@ def _names_of_counts(apis: Iterable[Tokens]) -> dict[str, dict[str, _Count]]:
     return found
 
 
-_NAMES_OF_COUNTS = _names_of_counts(TOKENS)
+PLACES_OF_COUNTS = _places_of_counts(TOKENS)
 _STOP_REASONS = tuple(map(_place, STOP_REASONS))
 
 
-def _tokens(counts: Mapping[str, Any], names: Mapping[str, _Count]) -> Iterator[tuple[str, int]]:
+def _tokens(counts: Mapping[str, Any], names: Mapping[str, Count]) -> Iterator[tuple[str, int]]:
     for count, apis in names.items():
         for places in apis:
             numbers = [

@@ -59,7 +59,7 @@ CALLS: dict[str, str] = {
     "restore.sse by byte": "return bytewise(function() return restore.sse(NAME, TREE) end)",
     "restore.json_lines": "return whole(function() return restore.json_lines(NAME, TREE) end)",
     "restore.always": "return NAME",
-    "kinds.of": "return function(text) return kinds.of('', text, false) end",
+    "kinds.of": "return function(text) return kinds.of('', text) end",
     "usage.sse": "return whole(function() return usage.sse() end)",
     "usage.json": "return whole(function() return usage.json() end)",
     "usage.frames": "return whole(function() return usage.frames() end)",

@@ -96,7 +96,7 @@ local function fits(step, key, text, p, at)
 end
 
 -- Add the edits that remove the paths from the value at `at`, which their first steps lead to. Return its end.
-local function prune(text, p, at, paths, depth, found)
+local function prune(text, p, at, found, paths, depth)
   if not is_container(p[at]) then return value_end(p, at) end
   local gone, seen, any = {}, {}, false
   local walk = depth == 1 and members_of or nested_members_of
@@ -115,17 +115,10 @@ local function prune(text, p, at, paths, depth, found)
     gone[#gone + 1] = whole
     any = any or whole
     if whole or #below == 0 then return value_end(p, value) end
-    return prune(text, p, value, below, depth + 1, found)
+    return prune(text, p, value, found, below, depth + 1)
   end)
   if any then change_members(members, gone, nil, found) end
   return members.closing + 1
-end
-
-local function removed(text, paths)
-  local p, at = json.open(text)
-  local found = {}
-  prune(text, p, at, paths, 1, found)
-  return spliced(text, found)
 end
 
 -- Return the value inside the objects that the steps name; nil where a step asks for an array.
@@ -138,7 +131,7 @@ local function wrapped(path, depth, value)
 end
 
 -- Add the edits that set the path below the value at `at`. Return its end.
-local function assign(text, p, at, path, depth, value, found)
+local function assign(text, p, at, found, path, depth, value)
   if depth > #path then
     local finish = value_end(p, at)
     if text:sub(at + 1, finish) ~= value then found[#found + 1] = { at, finish, value } end
@@ -150,7 +143,7 @@ local function assign(text, p, at, path, depth, value, found)
   local members = walk(text, p, at, function(key, place)
     if not fits(step, key, text, p, place) then return value_end(p, place) end
     namesakes = namesakes + 1
-    return assign(text, p, place, path, depth + 1, value, found)
+    return assign(text, p, place, found, path, depth + 1, value)
   end)
   if type(step) == "string" and p[at] == OPEN_OBJECT then
     if namesakes > 1 then refuse(REASONS.repeated_key) end
@@ -158,13 +151,6 @@ local function assign(text, p, at, path, depth, value, found)
     if built then change_members(members, {}, escapes.quoted(step) .. ":" .. built, found) end
   end
   return members.closing + 1
-end
-
-local function assigned(text, path, value)
-  local p, at = json.open(text)
-  local found = {}
-  assign(text, p, at, path, 1, value, found)
-  return spliced(text, found)
 end
 
 -- Return the texts in the array that opens at `at`; nil for anything else.
@@ -207,7 +193,7 @@ local function member_named(members, key)
 end
 
 -- Edit the names in a member "anthropic_beta"; without any name left the member is removed.
-local function edit_betas(text, p, members, beta, drops_token, found)
+local function edit_betas(text, p, members, found, beta, drops_token)
   local number = member_named(members, CONSTANTS.betas)
   if not number then return end
   local names = strings_in(text, p, members.values[number])
@@ -229,18 +215,24 @@ local function edit_betas(text, p, members, beta, drops_token, found)
 end
 
 -- Edit the names of betas at the top level and in the members that Converse passes on.
-local function with_betas(text, beta, drops_token)
-  local p, at = json.open(text)
+local function edit_every_beta(text, p, at, found, beta, drops_token)
   local function skip(_, value) return value_end(p, value) end
-  local members, found = members_of(text, p, at, skip), {}
-  edit_betas(text, p, members, beta, drops_token, found)
+  local members = members_of(text, p, at, skip)
+  edit_betas(text, p, members, found, beta, drops_token)
   for _, parent in ipairs(CONSTANTS.beta_parents) do
     local number = member_named(members, parent)
     local value = number and members.values[number]
     if value and p[value] == OPEN_OBJECT then
-      edit_betas(text, p, nested_members_of(text, p, value, skip), beta, drops_token, found)
+      edit_betas(text, p, nested_members_of(text, p, value, skip), found, beta, drops_token)
     end
   end
+end
+
+-- Return the text after one step, which adds its edits to a list.
+local function after(text, step, ...)
+  local p, at = json.open(text)
+  local found = {}
+  step(text, p, at, found, ...)
   return spliced(text, found)
 end
 
@@ -248,8 +240,8 @@ end
 -- `drops_token` the betas that belong to the client's token leave too.
 function edits.apply(text, rule, drops_token)
   members_left = CONSTANTS.max_members
-  if rule.beta or drops_token then text = with_betas(text, rule.beta, drops_token) end
-  if rule.body_remove[1] then text = removed(text, rule.body_remove) end
-  for _, value in ipairs(rule.body_set) do text = assigned(text, value[1], value[2]) end
+  if rule.beta or drops_token then text = after(text, edit_every_beta, rule.beta, drops_token) end
+  if rule.body_remove[1] then text = after(text, prune, rule.body_remove, 1) end
+  for _, value in ipairs(rule.body_set) do text = after(text, assign, value[1], 1, value[2]) end
   return text
 end

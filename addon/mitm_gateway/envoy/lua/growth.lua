@@ -5,7 +5,7 @@ local growth = {}
 local COSTS = CONSTANTS.growth
 local BACKSLASH = 92
 
-local as_bytes = ffi.typeof("const uint8_t *")
+local bytes_of = text.bytes_of
 
 -- The kind of each byte outside strings that counts.
 local ARRAY, OBJECT, COMMA, COLON, STRING = 1, 2, 3, 4, 5
@@ -30,7 +30,7 @@ end
 
 -- Return how many arrays, objects, commas, colons and strings a text has, apart from the ones inside strings.
 local function counts(text)
-  local p, at, size = as_bytes(text), 0, #text
+  local p, at, size = bytes_of(text), 0, #text
   local arrays, objects, commas, colons, strings = 0, 0, 0, 0, 0
   while at < size do
     local kind = kinds[p[at]]
@@ -59,7 +59,7 @@ end
 
 -- Return whether reading the strings of a text would take long.
 function growth.has_many_backslashes(text)
-  local p, left = as_bytes(text), COSTS.many_backslashes
+  local p, left = bytes_of(text), COSTS.many_backslashes
   for at = 0, #text - 1 do
     if p[at] == BACKSLASH then left = left - 1 end
   end

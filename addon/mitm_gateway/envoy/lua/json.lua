@@ -9,25 +9,19 @@ local MAX_DEPTH, MAX_MEMBERS, MAX_DIGITS = CONSTANTS.max_depth, CONSTANTS.max_me
 local QUOTE, BACKSLASH, COMMA, COLON, MINUS, DOT = 34, 92, 44, 58, 45, 46
 local OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY = 123, 125, 91
 
-local as_bytes = ffi.typeof("const uint8_t *")
+local bytes_of, marks_of = text.bytes_of, text.marks_of
 
 -- Refuse the request with this reason.
 function json.refuse(reason) error({ status = 400, reason = reason }, 0) end
 local refuse = json.refuse
 
-local function marks_of(bytes)
-  local marks = ffi.new("uint8_t[256]")
-  for _, byte in ipairs(bytes) do marks[byte] = 1 end
-  return marks
-end
-
 -- Bytes inside a string that need a look: the quote, the backslash, controls and all beyond ASCII.
-local is_special = marks_of({ QUOTE, BACKSLASH })
+local is_special = marks_of('"\\')
 for byte = 0, 255 do
   if byte < 32 or byte > 127 then is_special[byte] = 1 end
 end
-local is_blank = marks_of({ 32, 9, 10, 13 })
-local is_short_escape = marks_of({ ('"\\/bfnrt'):byte(1, -1) })
+local is_blank = marks_of(" \t\n\r")
+local is_short_escape = marks_of('"\\/bfnrt')
 
 -- The size of the text that is read: one at a time, and never while Envoy waits.
 local size = 0
@@ -133,7 +127,7 @@ end
 -- Return the end of the string in a text whose first character is at `at`.
 function json.string_at(text, at)
   size = #text
-  return string_end(as_bytes(text), at)
+  return string_end(bytes_of(text), at)
 end
 
 -- Step from a key's quote to the value behind its colon.
@@ -186,7 +180,7 @@ json.value_end = value_end
 -- Make a text the one that is read. Return its bytes and the place of its first value, behind a byte order mark.
 function json.open(text)
   size = #text
-  local p = as_bytes(text)
+  local p = bytes_of(text)
   return p, blanks_end(p, p[0] == 239 and p[1] == 187 and p[2] == 191 and 3 or 0)
 end
 
@@ -213,16 +207,6 @@ function json.each(text, p, at, visit)
   end
 end
 
--- Step from behind a member of an object to the next one's quote, or to the closing bracket.
-local function next_key(p, at)
-  at = blanks_end(p, at)
-  if p[at] == CLOSE_OBJECT then return at end
-  if p[at] ~= COMMA then refuse(REASONS.not_json) end
-  at = blanks_end(p, at + 1)
-  if p[at] ~= QUOTE then refuse(REASONS.not_json) end
-  return at
-end
-
 -- Check that a text is strict JSON with an object at its top, of a bounded number of members. `visit(p, key, value)` gets
 -- the places of each key's quote and value, and returns the value's end.
 function json.scan(text, visit)
@@ -232,13 +216,15 @@ function json.scan(text, visit)
     expect_end(p, value_end(p, at))
     refuse(REASONS.not_an_object)
   end
-  local count = 0
   at = blanks_end(p, at + 1)
-  while p[at] ~= CLOSE_OBJECT do
-    at, count = next_key(p, visit(p, at, value_after_key(p, at))), count + 1
-    if count >= MAX_MEMBERS and p[at] == QUOTE then refuse(REASONS.too_many) end
+  if p[at] == CLOSE_OBJECT then return expect_end(p, at + 1) end
+  for _ = 1, MAX_MEMBERS do
+    at = blanks_end(p, visit(p, at, value_after_key(p, at)))
+    if p[at] == CLOSE_OBJECT then return expect_end(p, at + 1) end
+    if p[at] ~= COMMA then refuse(REASONS.not_json) end
+    at = blanks_end(p, at + 1)
   end
-  expect_end(p, at + 1)
+  refuse(p[at] == QUOTE and REASONS.too_many or REASONS.not_json)
 end
 
 -- Return an object's members of these names as raw text; none where the text is no object.
@@ -246,14 +232,12 @@ function json.fields(text, names)
   local p, at = json.open(text)
   local found = {}
   if p[at] ~= OPEN_OBJECT then return found end
-  at = blanks_end(p, at + 1)
-  while p[at] ~= CLOSE_OBJECT do
-    local value = value_after_key(p, at)
-    local finish, key = value_end(p, value), escapes.decoded(text:sub(at + 2, string_end(p, at + 1) - 1))
+  local closing = json.each(text, p, at, function(key, value)
+    local finish = value_end(p, value)
     if names[key or ""] then found[key] = text:sub(value + 1, finish) end
-    at = next_key(p, finish)
-  end
-  expect_end(p, at + 1)
+    return finish
+  end)
+  expect_end(p, closing + 1)
   return found
 end
 
@@ -273,7 +257,7 @@ end
 
 -- Return whether a text is UTF-8.
 function json.is_utf8(text)
-  local p, at = as_bytes(text), 0
+  local p, at = bytes_of(text), 0
   return (pcall(function()
     while at < #text do at = p[at] > 127 and character_end(p, at) or at + 1 end
   end))

@@ -69,17 +69,17 @@ local function ends_in(name, endings)
   return false
 end
 
-local function names_key(name)
-  name = name:gsub("%W+", ""):lower()
-  return KEY_NAMES[name] or ends_in(name, CONSTANTS.key_endings), name
-end
+local function normal_name(name) return (name:gsub("%W+", ""):lower()) end
 
 -- Return whether a header of this name carries a key.
-function keys.is_key_name(name) return (names_key(name)) end
+function keys.is_key_name(name)
+  name = normal_name(name)
+  return KEY_NAMES[name] or ends_in(name, CONSTANTS.key_endings)
+end
 
 -- Return whether a header or parameter of this name carries the key of an API.
 function keys.is_api_key_name(name)
-  name = name:gsub("%W+", ""):lower()
+  name = normal_name(name)
   return API_KEY_NAMES[name] or ends_in(name, CONSTANTS.api_key_endings)
 end
 
@@ -88,7 +88,7 @@ local function key_start(protocol)
   local start = 1
   for _, label in ipairs(text.split(protocol, ".")) do
     start = start + #label + 1
-    if names_key(label) then return math.min(start, #protocol + 1) end
+    if keys.is_key_name(label) then return math.min(start, #protocol + 1) end
   end
 end
 
@@ -116,9 +116,8 @@ function keys.without_websocket_key(value)
   return #kept > 0 and table.concat(kept, ", ") or nil
 end
 
-local function names_key_of_query(encoded)
-  local is_name, name = names_key(encoded)
-  return is_name and not ends_in(name, CONSTANTS.page_token_endings)
+local function names_key_of_query(name)
+  return keys.is_key_name(name) and not ends_in(normal_name(name), CONSTANTS.page_token_endings)
 end
 
 -- Return whether a parameter's name, in any spelling, is such a name.

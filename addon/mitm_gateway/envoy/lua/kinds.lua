@@ -18,22 +18,13 @@ local function declared(content_type)
   return (kind == "application/json" or kind:sub(-5) == "+json") and "json" or "other"
 end
 
-local begins = text.begins
-
--- Return the kind of a body that begins like this; nil if more bytes are necessary to tell.
-function kinds.of(content_type, start, is_whole)
+-- Return the kind of a body that begins like this.
+function kinds.of(content_type, start)
   local kind = declared(content_type)
   if kind == "frames" then return kind end
-  local at = begins(start, BOM) and 4 or 1
+  local at = text.begins(start, BOM) and 4 or 1
   while at <= #start and BLANKS[start:byte(at)] do at = at + 1 end
-  local rest = start:sub(at)
-  local first = rest:sub(1, 1)
+  local first = start:sub(at, at)
   if first == "{" or first == "[" then return "json" end
-  local is_open = rest == "" or begins(BOM, rest)
-  for _, field in ipairs(CONSTANTS.event_fields) do
-    if begins(rest, field) then return "sse" end
-    is_open = is_open or begins(field, rest)
-  end
-  if is_open and not is_whole then return nil end
-  return kind
+  return text.begins_with_any(start:sub(at), CONSTANTS.event_fields) and "sse" or kind
 end

@@ -39,14 +39,9 @@ local function replace(headers, name, before, after)
   if after == nil then headers:remove(name) elseif after ~= before then headers:replace(name, after) end
 end
 
-local function strip_websocket_key(headers)
-  local value = headers:get("sec-websocket-protocol")
-  if value then replace(headers, "sec-websocket-protocol", value, keys.without_websocket_key(value)) end
-end
-
-local function strip_token_betas(headers)
-  local value = headers:get("anthropic-beta")
-  if value then replace(headers, "anthropic-beta", value, head.without_token_betas(value)) end
+local function edit(headers, name, edited)
+  local value = headers:get(name)
+  if value then replace(headers, name, value, edited(value)) end
 end
 
 local function edit_beta_header(headers, beta)
@@ -291,8 +286,8 @@ local function serve(handle, headers, request)
     end
   end
   edit_path(headers, rule, request)
-  if rule.strips then strip_websocket_key(headers) end
-  if rule.strips and not moves_token then strip_token_betas(headers) end
+  if rule.strips then edit(headers, CONSTANTS.protocol_header, keys.without_websocket_key) end
+  if rule.strips and not moves_token then edit(headers, "anthropic-beta", head.without_token_betas) end
   if rule.beta then edit_beta_header(headers, rule.beta) end
   if key then headers:replace(KEY, key) end
   finish(handle, headers, request, rule)

@@ -72,7 +72,7 @@ function envoy_on_response(handle)
     local size = chunk:length()
     local received = size > 0 and chunk:getBytes(0, size) or ""
     if not kind and size > 0 then -- the first chunk decides: Envoy does not mark the last one, until which it could wait
-      kind = kinds.of(content_type, received, true)
+      kind = kinds.of(content_type, received)
       restorer = rename and editor_for(kind, rename, noted)
       reader = LISTENER.tokens and (usage[kind] or usage.json)()
     end

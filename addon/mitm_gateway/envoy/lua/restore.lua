@@ -7,14 +7,8 @@ local restore = {}
 local MAX_HELD_BYTES, MAX_KEY_BYTES = CONSTANTS.max_held_bytes, CONSTANTS.max_key_bytes
 
 -- The scanner reads byte by byte: compiled, that is several times as fast as a pattern.
-local bytes_of = ffi.typeof("const uint8_t *")
+local bytes_of, marks_of = text.bytes_of, text.marks_of
 local QUOTE, COMMA, OPEN_OBJECT, OPEN_ARRAY, CLOSE_OBJECT, CLOSE_ARRAY = 34, 44, 123, 91, 125, 93
-
-local function marks_of(text)
-  local marks = ffi.new("uint8_t[256]")
-  for mark in text:gmatch(".") do marks[mark:byte()] = 1 end
-  return marks
-end
 
 local IN_STRING, BRACKETS, STRUCTURE = marks_of('"\\'), marks_of('"{}[]'), marks_of('"{}[]:,')
 -- Bytes that may precede a document or separate its parts; the last three are a byte order mark.

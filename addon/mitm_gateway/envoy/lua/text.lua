@@ -2,6 +2,16 @@
 
 local text = {}
 
+-- The bytes of a text, counted from 0; behind the last one there is a NUL.
+text.bytes_of = ffi.typeof("const uint8_t *")
+
+-- Return marks by byte: 1 for the bytes in this text.
+function text.marks_of(bytes)
+  local marks = ffi.new("uint8_t[256]")
+  for place = 1, #bytes do marks[bytes:byte(place)] = 1 end
+  return marks
+end
+
 -- Compiled by LuaJIT, which a search for a pattern is not.
 function text.has(subject, part) return subject:find(part, 1, true) ~= nil end
 local has = text.has

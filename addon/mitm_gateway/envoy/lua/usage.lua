@@ -5,7 +5,7 @@ local usage = {}
 
 local MAX_JSON_BYTES, MAX_LINE_BYTES = CONSTANTS.max_json_bytes, CONSTANTS.max_line_bytes
 local MAX_FRAME_BYTES = CONSTANTS.max_frame_bytes
-local MAX_TOKENS, TOKENS, STOP_REASONS = CONSTANTS.max_tokens, CONSTANTS.tokens, CONSTANTS.stop_reasons
+local MAX_TOKENS, COUNTS, STOP_REASONS = CONSTANTS.max_tokens, CONSTANTS.counts, CONSTANTS.stop_reasons
 local LINE_END = 10
 
 local set_of = text.set_of
@@ -16,15 +16,7 @@ local PART = set_of({
   "incomplete_details", "interaction",
 })
 for _, place in ipairs(STOP_REASONS) do PART[place[1]] = true end
-local COUNTS = {}
-for _, names in ipairs(TOKENS) do
-  PART[names.within], COUNTS[names.within] = true, COUNTS[names.within] or {}
-  local counts = COUNTS[names.within]
-  for _, name in ipairs({ names.cache_read[1], names.cache_creation }) do counts[name] = true end
-  for _, summed in ipairs({ names.input, names.output }) do
-    for _, name in ipairs(summed) do counts[name] = true end
-  end
-end
+for _, counts in ipairs(COUNTS) do PART[counts.within] = true end
 local PARTS = { "message", "response", "delta", "interaction" }
 local ERROR, REASON = set_of({ "type", "code", "status" }), set_of({ "reason" })
 
@@ -84,32 +76,26 @@ local function stop_reason_in(part)
   return details and name_in(json.fields(details, REASON).reason) or status
 end
 
-local function sum_of(fields, names)
-  local sum
-  for _, name in ipairs(names) do
-    local count = count_in(fields[name])
-    if count then sum = (sum or 0) + count end
+-- Return the sum of the counts at the places of the first API that has any; nil for none.
+local function sum_at(apis, fields)
+  for _, places in ipairs(apis) do
+    local sum
+    for _, place in ipairs(places) do
+      local count = count_in(value_at(fields[place[1]], place, 2))
+      if count then sum = (sum or 0) + count end
+    end
+    if sum then return sum end
   end
-  return sum
 end
 
--- Of a count under two names the first valid one is used.
+-- Of a count in two objects the last one is used.
 local function add_tokens(told, part)
-  local fields, found = {}, {}
-  for within, names in pairs(COUNTS) do
-    fields[within] = is_object(part[within]) and json.fields(part[within], names) or nil
-  end
-  for _, names in ipairs(TOKENS) do
-    local counts = fields[names.within]
-    if counts then
-      local cached = names.cache_read
-      found.input_tokens = found.input_tokens or sum_of(counts, names.input)
-      found.output_tokens = found.output_tokens or sum_of(counts, names.output)
-      found.cache_read_tokens = found.cache_read_tokens or count_in(value_at(counts[cached[1]], cached, 2))
-      found.cache_creation_tokens = found.cache_creation_tokens or count_in(counts[names.cache_creation or ""])
+  for _, counts in ipairs(COUNTS) do
+    if is_object(part[counts.within]) then
+      local fields = json.fields(part[counts.within], counts.members)
+      for name, apis in pairs(counts.places) do told[name] = sum_at(apis, fields) or told[name] end
     end
   end
-  for name, count in pairs(found) do told[name] = count end
 end
 
 local function add_part(told, part)
