@@ -23,8 +23,8 @@ from .refusals import too_large
 
 # Each may use the ones before it.
 _LIBRARY = (
-    "text", "strings", "escapes", "growth", "json", "logged", "head", "keys", "kinds", "models", "edits", "estimate",
-    "restore", "frames", "usage",
+    "text", "strings", "escapes", "growth", "json", "logged", "head", "keys", "kinds", "model_map", "models",
+    "forms", "edits", "estimate", "restore", "frames", "usage",
 )  # fmt: skip
 _HANDLERS = ("admission",)
 _HOOKS = ("request", "response")

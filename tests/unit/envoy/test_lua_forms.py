@@ -50,9 +50,9 @@ def test_the_models_of_forms_are_found_and_renamed_alike(
         found = read_form(raw, content_type, api)
     except BodyError:
         with pytest.raises(Refused):
-            lua.call("models.scan_form", raw, content_type, api_data(api))
+            lua.call("forms.scan", raw, content_type, api_data(api))
         return
-    places, names = lua.call("models.scan_form", raw, content_type, api_data(api))
+    places, names = lua.call("forms.scan", raw, content_type, api_data(api))
     models = found.models if found else ()
     assert [name.decode("utf-8", "surrogateescape") for name in names.values()] == list(models)
     renamed = found.renamed(rule.models.sent_for) if found else raw
@@ -74,7 +74,7 @@ def test_a_form_of_many_or_large_fields_is_refused_alike(lua: Library, raw: byte
     with pytest.raises(BodyError) as refused:
         read_form(raw, content_type, REALTIME)
     with pytest.raises(Refused, match=str(refused.value)):
-        lua.call("models.scan_form", raw, content_type, api_data(REALTIME))
+        lua.call("forms.scan", raw, content_type, api_data(REALTIME))
 
 
 @table(("raw", "content_type"), [
@@ -85,5 +85,5 @@ def test_a_form_of_many_or_large_fields_is_refused_alike(lua: Library, raw: byte
 def test_a_form_within_the_bounds_names_its_model_alike(lua: Library, raw: bytes, content_type: str) -> None:
     found = read_form(raw, content_type, REALTIME)
     assert found
-    _, names = lua.call("models.scan_form", raw, content_type, api_data(REALTIME))
+    _, names = lua.call("forms.scan", raw, content_type, api_data(REALTIME))
     assert [name.decode() for name in names.values()] == list(found.models)

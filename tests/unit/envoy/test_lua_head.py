@@ -318,10 +318,10 @@ def test_models_are_mapped_alike(
     name += ending
     models = Models(map=mapped, default=default)
     data = data_of(make_rule(models={"map": mapped, "default": default}))["models"]
-    assert lua.call("head.sent_model", data, name) == as_bytes(models.sent_for(name))
+    assert lua.call("model_map.sent_model", data, name) == as_bytes(models.sent_for(name))
     names, record = (name, *NAMES), Record(0.0)
     record.note_models(planned(make_rule(models={"map": mapped, "default": default})), names)
-    asked_for = lua.call("models.names_by_sent", names, data)
+    asked_for = lua.call("model_map.names_by_sent", names, data)
     assert {as_text(sent): as_text(asked) for sent, asked in asked_for.items()} == record.asked_for
 
 
@@ -339,4 +339,4 @@ def test_the_names_that_were_asked_for_are_known_alike(
     data = data_of(make_rule(models={"map": dict(entries), "default": default}))["models"]
     for name in (sent, models.sent_for("claude-opus-4-8"), models.sent_for("a")):
         asked = models.names.asked_for(name)
-        assert lua.call("models.asked_for", data, name) == (None if asked is None else as_bytes(asked))
+        assert lua.call("model_map.asked_for", data, name) == (None if asked is None else as_bytes(asked))

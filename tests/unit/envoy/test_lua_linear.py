@@ -38,7 +38,7 @@ CALLS: dict[str, str] = {
     "head.without_token_betas": "return head.without_token_betas",
     "head.beta_names": "return head.beta_names",
     "head.edited_betas": "return function(value) return head.edited_betas(RULE.beta, head.beta_names(value)) end",
-    "head.sent_model": "return function(name) return head.sent_model(RULE.models, name) end",
+    "model_map.sent_model": "return function(name) return model_map.sent_model(RULE.models, name) end",
     "models.scan in a batch": "return function(text) return models.scan(text, API) end",
     "models.renamed": "return function(text) return models.renamed(text, (models.scan(text, API)), RULE.models) end",
     "head.query_places": "return function(text) return head.query_places(text, 'model') end",
@@ -65,7 +65,7 @@ CALLS: dict[str, str] = {
     "usage.frames": "return whole(function() return usage.frames() end)",
     "usage.frames by byte": "return bytewise(function() return usage.frames() end)",
     "json.items": "return json.items",
-    "models.asked_for": "return function(name) return models.asked_for(RULE.models, name) end",
+    "model_map.asked_for": "return function(name) return model_map.asked_for(RULE.models, name) end",
     "usage.sse by byte": "return bytewise(function() return usage.sse() end)",
 }
 FEEDING = """

@@ -148,7 +148,7 @@ function head.refusal(form, status, reason, rule)
   return error_.before .. escapes.quoted(reason):sub(2, -2) .. error_.after, headers
 end
 
--- ---- query, betas, models ----
+-- ---- query, betas ----
 
 -- Return a query with its question mark after a rule's removals and settings; every other parameter stays byte for byte.
 function head.edited_query(query, edits)
@@ -214,36 +214,4 @@ function head.edited_betas(beta, names)
   local changed = #kept ~= #names
   for place, name in ipairs(names) do changed = changed or kept[place] ~= name end
   return kept, changed
-end
-
--- Return a model name without a trailing `[1m]`, in any case and any number.
-function head.base_name(name)
-  local stop = #name
-  while stop >= 4 and name:sub(stop - 3, stop):lower() == "[1m]" do stop = stop - 4 end
-  return name:sub(1, stop)
-end
-
-local function mapped(models, name)
-  if models.exact[name] then return models.exact[name] end
-  if models.targets[name] then return name end
-  for _, glob in ipairs(models.globs) do
-    local captured = text.captures(glob[1], name)
-    if captured then
-      local pieces = {}
-      for place, piece in ipairs(glob[2]) do
-        pieces[place] = type(piece) == "number" and head.base_name(captured[piece]) or piece
-      end
-      return table.concat(pieces)
-    end
-  end
-end
-
--- Return the name that the upstream gets for the one that the client asked for.
-function head.sent_model(models, name)
-  local base = head.base_name(name)
-  local sent = mapped(models, name) or mapped(models, base)
-  if sent then return sent end
-  if text.any_covers(models.forms, base) then return base end
-  if not models.default or text.any_covers(models.forms, name) then return name end
-  return models.default
 end

@@ -56,7 +56,7 @@ end
 local function edit_path(headers, rule, request)
   local path, query, place = request.path, request.query, request.query_place
   if (request.call.first or place) and rule.models then
-    request.sent = head.sent_model(rule.models, request.model)
+    request.sent = model_map.sent_model(rule.models, request.model)
     if request.sent ~= request.model and place then
       query = query:sub(1, place[1] - 1) .. head.quoted_value(request.sent) .. query:sub(place[2] + 1)
     elseif request.sent ~= request.model then
@@ -102,7 +102,7 @@ local function read_body(handle, headers, request)
     request.places, request.names, request.may_have_betas = models.scan(content, request.call.endpoint)
   else
     request.form = content
-    request.places, request.names = models.scan_form(content, content_type, request.call.endpoint)
+    request.places, request.names = forms.scan(content, content_type, request.call.endpoint)
   end
   request.body_model = request.names[1]
   return headers
@@ -112,9 +112,9 @@ local function edit_body(rule, request, moves_token)
   local edited = request.text
   if rule.models and request.body_model then
     edited = models.renamed(edited, request.places, rule.models)
-    request.asked_for = #request.names > 1 and models.names_by_sent(request.names, rule.models) or nil
+    request.asked_for = #request.names > 1 and model_map.names_by_sent(request.names, rule.models) or nil
     if not request.call.first and not request.query_place then
-      request.sent = head.sent_model(rule.models, request.body_model)
+      request.sent = model_map.sent_model(rule.models, request.body_model)
     end
   end
   local drops_token = rule.strips and not moves_token and request.may_have_betas
@@ -129,8 +129,8 @@ end
 local function edit_form(rule, request)
   local places, names = request.places, request.names
   if not names[1] then return end
-  request.asked_for = #names > 1 and models.names_by_sent(names, rule.models) or nil
-  if not request.sent then request.sent = head.sent_model(rule.models, names[1]) end
+  request.asked_for = #names > 1 and model_map.names_by_sent(names, rule.models) or nil
+  if not request.sent then request.sent = model_map.sent_model(rule.models, names[1]) end
   local edited = models.renamed(request.form, places, rule.models)
   if edited ~= request.form then request.body:setBytes(edited) end
 end
@@ -205,7 +205,7 @@ local function route_by_body(handle, headers, request)
 end
 
 local function covers_model(globs, name)
-  return name and (text.any_covers(globs, name) or text.any_covers(globs, head.base_name(name)))
+  return name and (text.any_covers(globs, name) or text.any_covers(globs, model_map.base_name(name)))
 end
 
 -- Refuse a body whose models may belong to different rules. Envoy chose the rule by the first; the others belong to it if

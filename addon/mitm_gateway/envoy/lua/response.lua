@@ -21,7 +21,7 @@ local function rename_for(noted)
   end
   if noted.earlier then -- results of an earlier request
     local map = LISTENER.rules[noted.earlier].models
-    return restore.by_name(function(sent) return models.asked_for(map, sent) end)
+    return restore.by_name(function(sent) return model_map.asked_for(map, sent) end)
   end
   -- a name that is sent as a resource comes back whole
   local keeps_resource = CONSTANTS.responses[noted.api or 1].has_resource_names
