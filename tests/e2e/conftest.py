@@ -12,9 +12,7 @@ from support.answers import Reply, Script, claude_answers, json_reply, message
 from support.certificates import Authority
 from support.constants import API, ENV, REVERSE
 from support.envoy import Envoy
-from support.one_envoy import StartOne
-from support.one_envoy import rules as envoy_rules
-from support.one_gateway import StartGateway, rules
+from support.one_rule import StartGateway, StartOne, rules
 from support.presets import KEY, Setting, StartPreset
 from support.processes import Mitmdump
 from support.recorder import Recorder
@@ -50,7 +48,7 @@ def gateway(recorder: StartRecorder, mitmdump: StartMitmdump) -> StartGateway:
     ) -> tuple[Recorder, Mitmdump]:
         upstream = recorder(script or json_reply(message()))
         settings = {"modes": REVERSE, "env": ENV, **options}
-        return upstream, mitmdump(*args, rules=rules(upstream, extra, auth), **settings)
+        return upstream, mitmdump(*args, rules=rules(upstream.url, extra, auth=auth), **settings)
 
     return start
 
@@ -61,7 +59,7 @@ def one_envoy(recorder: StartRecorder, envoy: StartEnvoy) -> StartOne:
 
     def start(script: Script | None = None, more: str = "", **options: Any) -> tuple[Recorder, Envoy]:
         upstream = recorder(script or Reply(200, b"{}"))
-        return upstream, envoy(envoy_rules(upstream.url, more), **options)
+        return upstream, envoy(rules(upstream.url, more), **options)
 
     return start
 

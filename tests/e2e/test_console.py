@@ -10,8 +10,8 @@ import pytest
 
 from support.answers import Stream, message_events
 from support.constants import CK, ENV, GATEWAY, GW, HEADERS
+from support.one_rule import one_rule
 from support.program import TIMEOUT_S
-from support.rules import one_rule
 from support.starters import StartRecorder, StartTerminal
 from support.terminal import Terminal
 from support.wire import Wire

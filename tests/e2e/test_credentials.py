@@ -8,7 +8,7 @@ import pytest
 
 from support.answers import Answer, Reply, Seen, json_reply, message
 from support.constants import API, JSON, REVERSE
-from support.one_gateway import post
+from support.one_rule import post
 from support.starters import StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e

@@ -13,7 +13,7 @@ from support.answers import Bytes, Header, Reply, json_reply, message
 from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
-from support.one_envoy import StartOne, ask, error_of, rules
+from support.one_rule import StartOne, ask, error_of, rules
 from support.recorder import Recorder
 from support.starters import StartEnvoy, StartRecorder
 from support.waiting import wait_until

@@ -8,7 +8,7 @@ import pytest
 
 from support.answers import Bytes, Reply
 from support.envoy import Envoy
-from support.one_envoy import StartOne, ask, error_of, rules
+from support.one_rule import StartOne, ask, error_of, rules
 from support.proc import peak_mb
 from support.processes import unused_port
 from support.starters import StartEnvoy, StartRecorder

@@ -14,8 +14,8 @@ from mitm_gateway.rules.ruleset import RuleSet
 from support.answers import json_reply
 from support.constants import API, GW, ROOT, RULES_DATA
 from support.envoy import validate
+from support.one_rule import one_rule
 from support.recorder import Recorder
-from support.rules import one_rule
 from support.starters import StartEnvoy
 from support.waiting import wait_until
 from support.wire import Wire

@@ -16,7 +16,7 @@ from support.answers import (
     message_events,
 )
 from support.constants import CK, ENV, GW, HEADERS, REVERSE, ROOT
-from support.one_gateway import MODELS, StartGateway, post, rules
+from support.one_rule import MODELS, StartGateway, post, rules
 from support.starters import StartMitmdump, StartRecorder
 from support.wire import Wire
 
@@ -71,7 +71,7 @@ def test_a_whole_url_at_a_reverse_listener_is_a_path_for_the_upstream(
     recorder: StartRecorder, mitmdump: StartMitmdump
 ) -> None:
     target, upstream = recorder(Reply(200, b"target")), recorder(json_reply(message()))
-    text = rules(upstream) + "unmatched: pass\n"
+    text = rules(upstream.url) + "unmatched: pass\n"
     proxy = mitmdump(rules=text, modes=[f"reverse:{target.url}", *REVERSE], env=ENV)
     for port, path in [(proxy.ports[0], "/other"), (proxy.ports[1], "/v1/messages")]:
         place = f"localhost:{port}"
@@ -120,7 +120,7 @@ def test_a_request_under_way_keeps_the_rules_it_began_with(gateway: StartGateway
     with Wire(proxy.port) as client:
         client.send_request("POST", "/v1/messages", HEADERS, b'{"model":"claude-opus-4"}')
         upstream.wait_for_request()
-        proxy.write_rules(rules(upstream))
+        proxy.write_rules(rules(upstream.url))
         proxy.wait_for_output("(?s)rules? in force.*rules? in force")
         upstream.release(len(events))
         answer = client.read_response("POST")

@@ -26,10 +26,9 @@ from support.answers import (
 )
 from support.aws import converse_events
 from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
-from support.one_gateway import StartGateway, rules
+from support.one_rule import StartGateway, one_rule, rules
 from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.rules import one_rule
 from support.starters import RunClaude, StartMitmdump, StartRecorder
 from support.waiting import wait_until
 from support.web import Flow, flows_of, has_ended, replay, view, wait_for_flow
@@ -289,7 +288,7 @@ def test_a_replay_from_mitmweb_runs_the_rules_again(shown: StartGateway) -> None
 def test_a_replay_from_a_file_runs_the_rules_again(record: Record, mitmdump: StartMitmdump) -> None:
     upstream, file = record()
     kept = file.read_bytes()
-    proxy = mitmdump("-C", str(file), rules=rules(upstream, EDITS), env=ENV)
+    proxy = mitmdump("-C", str(file), rules=rules(upstream.url, EDITS), env=ENV)
     assert_sent_again(upstream)
     proxy.stop()
     assert file.read_bytes() == kept
@@ -298,7 +297,7 @@ def test_a_replay_from_a_file_runs_the_rules_again(record: Record, mitmdump: Sta
 def test_flows_of_a_file_are_shown_and_not_changed(record: Record, mitmdump: StartMitmdump) -> None:
     upstream, file = record()
     kept = file.read_bytes()
-    viewer = mitmdump("-r", str(file), *LOG, rules=rules(upstream, EDITS), env=ENV, web=True)
+    viewer = mitmdump("-r", str(file), *LOG, rules=rules(upstream.url, EDITS), env=ENV, web=True)
     flow = wait_for_flow(viewer, has_ended)
     assert flow["comment"].startswith("opus-4 11→7 → gw-large, gw: x-api-key → bearer, 200, ")
     assert view(viewer, flow, "request", "Auto") == "model: gw-large\n\nuser:\n  say ␛[31mred"
@@ -314,7 +313,7 @@ def test_flows_of_a_file_are_shown_and_not_changed(record: Record, mitmdump: Sta
 @pytest.mark.parametrize("modes", [[], REVERSE], ids=["intercept", "reverse"])
 def test_a_flow_of_a_file_can_be_replayed(record: Record, mitmdump: StartMitmdump, modes: list[str]) -> None:
     upstream, file = record()
-    viewer = mitmdump("-r", str(file), web=True, modes=modes, rules=rules(upstream, EDITS), env=ENV)
+    viewer = mitmdump("-r", str(file), web=True, modes=modes, rules=rules(upstream.url, EDITS), env=ENV)
     flow = wait_for_flow(viewer, has_ended)
     replay(viewer, flow)
     assert_sent_again(upstream)

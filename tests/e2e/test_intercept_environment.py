@@ -30,8 +30,8 @@ from support.certificates import Authority
 from support.constants import API, GW, ROOT
 from support.launcher import Command
 from support.mcp import RESULT, McpServer
+from support.one_rule import one_rule
 from support.recorder import Recorder
-from support.rules import one_rule
 
 pytestmark = pytest.mark.e2e
 

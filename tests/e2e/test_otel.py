@@ -10,9 +10,9 @@ import pytest
 from support.answers import Reply, Stream, anthropic_error, message_events
 from support.collector import Collector
 from support.constants import CK, ENV, GW, HEADERS, REVERSE
+from support.one_rule import one_rule
 from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.rules import one_rule
 from support.starters import StartMitmdump, StartRecorder
 from support.waiting import wait_until
 from support.wire import Wire

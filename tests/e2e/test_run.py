@@ -13,8 +13,8 @@ import pytest
 
 from support.answers import json_reply, message
 from support.launcher import KEY, Command, environment_form, names
+from support.one_rule import one_rule
 from support.recorder import Recorder
-from support.rules import one_rule
 from support.starters import StartRecorder
 from support.waiting import wait_until
 

@@ -8,7 +8,7 @@ import pytest
 from support.answers import Stream, insist_on_bearer, message_events
 from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS
-from support.one_gateway import MODELS, StartGateway, post, recorded_flow, rules
+from support.one_rule import MODELS, StartGateway, post, recorded_flow, rules
 from support.starters import StartMitmdump, StartRecorder
 from support.wire import Http2Client, Wire, pseudo_headers
 
@@ -25,7 +25,7 @@ def test_the_openai_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump
 
     chunks = (chunk("hel"), chunk("lo"), b"data: [DONE]\n\n")
     upstream = recorder(insist_on_bearer(GW, then=Stream(chunks, gated=False)))
-    text = rules(upstream, MODELS).replace(API, "api.openai.com")
+    text = rules(upstream.url, MODELS).replace(API, "api.openai.com")
     proxy = mitmdump(rules=text, modes=["reverse:https://api.openai.com"], env=ENV)
     client = openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="dummy", max_retries=0)
     parts = list(
@@ -43,7 +43,7 @@ def test_http2_without_tls_reaches_an_upstream_with_tls(
 ) -> None:
     events = message_events("gw-large")
     upstream = recorder(Stream(events, gated=False), tls=authority, names=["gw.test"], http2=has_http2)
-    text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
+    text = rules(upstream.url, MODELS).replace(upstream.url, "https://gw.test")
     modes, names = [f"reverse:https://{API}"], {"gw.test": upstream.port}
     proxy = mitmdump(rules=text, modes=modes, names=names, trust=authority.ca_file, env=ENV)
     head = [*pseudo_headers("localhost", scheme="http"), ("x-api-key", CK)]
@@ -61,7 +61,7 @@ def test_http2_clients_get_events_one_by_one(
 ) -> None:
     events = message_events("gw-large")
     upstream = recorder(Stream(events), tls=authority, names=["gw.test"], http2=True)
-    text = rules(upstream, MODELS).replace(upstream.url, "https://gw.test")
+    text = rules(upstream.url, MODELS).replace(upstream.url, "https://gw.test")
     proxy = mitmdump(rules=text, names={"gw.test": upstream.port}, trust=authority.ca_file, env=ENV)
     with Wire.through(proxy.port, f"{API}:443", proxy.ca_cert, alpn=["h2"]) as wire:
         client = Http2Client(wire)

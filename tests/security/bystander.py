@@ -25,9 +25,9 @@ from typing import Protocol
 from support.answers import message
 from support.constants import API, ENV
 from support.envoy import Envoy, find_envoy
+from support.one_rule import MAPPING, one_rule
 from support.proc import memory_mb
 from support.processes import Mitmdump
-from support.rules import MAPPING, one_rule
 from support.wire import Wire
 
 LASTING_S, PAUSE_S = 5.0, 0.05

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
 from support.constants import ENV, TESTS
+from support.one_rule import MAPPING, one_rule
 from support.proc import memory_mb, open_files
 from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.rules import MAPPING, one_rule
 
 COUNTING = TESTS / "support" / "counting.py"
 HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"

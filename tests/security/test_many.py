@@ -13,9 +13,9 @@ import pytest
 
 from support.answers import Stream, message_events
 from support.constants import ENV, REVERSE
+from support.one_rule import one_rule
 from support.proc import memory_mb, open_files
 from support.recorder import Recorder
-from support.rules import one_rule
 from support.stage import BODY, RULES, Stage
 from support.starters import StartMitmdump, StartStage
 from support.waiting import wait_until
