@@ -55,9 +55,9 @@ def sent_by(steps: Iterable[Step], body: bytes) -> tuple[MaskedHead, bytes]:
     return head, body
 
 
-def released(exchange: Exchange, headers: Mapping[str, str] = KEY) -> Exchange:
+def released(exchange: Exchange, head: RequestHead | None = None) -> Exchange:
     """Run a request until it has left."""
-    *_, last = steps_of(exchange, make_head(headers=dict(headers)))
+    *_, last = steps_of(exchange, head or make_head(headers=KEY))
     assert isinstance(last, Forward)
     exchange.is_released = True
     return exchange

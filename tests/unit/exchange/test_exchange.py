@@ -20,7 +20,7 @@ from mitm_gateway.wire.request import Arrival, as_text
 from mitm_gateway.wire.sigv4 import AwsKeys
 from support.constants import API, CK, GW
 from support.core import make_head, make_rule
-from support.exchanges import BODY, BY_MODEL, KEY, MAPPED, PLAIN, VALUES, begun, released, steps_of
+from support.exchanges import BODY, BY_MODEL, KEY, MAPPED, PLAIN, VALUES, begun, released, sent_by, steps_of
 from support.table import table
 
 
@@ -213,21 +213,14 @@ def test_no_step_contains_a_key(rule: Rule) -> None:
 
 def test_what_another_addon_edits_meanwhile_is_written_as_edited() -> None:
     exchange = begun(PLAIN)
-    exchange.on_request_head(make_head(headers=KEY))
-    step = exchange.on_credentials(VALUES)
-    assert isinstance(step, Forward)
-    assert step.head is not None
-    fields = (*step.head.fields[:-1], (b"Authorization", b"Bearer other"), (b"x-new", b"1"))
+    head, _ = sent_by(steps_of(exchange, make_head(headers=KEY)), BODY)
+    fields = (*head.fields[:-1], (b"Authorization", b"Bearer other"), (b"x-new", b"1"))
     assert exchange.with_secrets("/elsewhere", fields) == ("/elsewhere", fields)
 
 
 def test_a_revealed_head_is_the_one_that_is_written() -> None:
-    exchange = begun(PLAIN, reveal=True)
-    exchange.on_request_head(make_head(headers=KEY))
-    step = exchange.on_credentials(VALUES)
-    assert isinstance(step, Forward)
-    assert step.head is not None
-    assert (b"Authorization", f"Bearer {GW}".encode()) in step.head.fields
+    head, _ = sent_by(steps_of(begun(PLAIN, reveal=True), make_head(headers=KEY)), BODY)
+    assert (b"Authorization", f"Bearer {GW}".encode()) in head.fields
 
 
 def test_a_token_for_another_api_is_noted() -> None:

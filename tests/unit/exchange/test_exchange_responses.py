@@ -14,7 +14,7 @@ from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.request import Fields
 from support.constants import CK, GW
 from support.core import make_head, make_rule
-from support.exchanges import MAPPED, PLAIN, VALUES, begun, released
+from support.exchanges import MAPPED, PLAIN, begun, released
 from support.table import table
 
 EVENTS = ((b"Content-Type", b"text/event-stream"), (b"Content-Length", b"9"))
@@ -40,9 +40,7 @@ def answered(exchange: Exchange, status: int = 200, fields: Fields = EVENTS) -> 
 def test_a_key_that_is_kept_is_masked_where_the_upstream_echoes_it(
     target: str, headers: dict[str, str]
 ) -> None:
-    exchange = begun(make_rule("kept", auth={"scheme": "keep"}))
-    exchange.on_request_head(make_head(target, headers))
-    exchange.on_credentials({})
+    exchange = released(begun(make_rule("kept", auth={"scheme": "keep"})), make_head(target, headers))
     echo = ResponseHead(200, ((b"x-echo", CK.encode()),), f"not {CK}".encode())
     plan = exchange.on_response_head(echo)
     assert plan is not None
@@ -81,9 +79,9 @@ def test_a_switch_of_protocols_does_not_stream_through_a_tee() -> None:
 def test_a_page_may_read_an_answer_only_where_its_origin_is_listed() -> None:
     fields = ((b"Access-Control-Allow-Origin", b"*"), (b"x-a", b"1"))
     for origin, kept in [("https://ok.test", fields), ("", fields[1:])]:
-        headers = {"Origin": origin} if origin else {}
+        head = make_head(headers={"Origin": origin} if origin else {})
         policy = Policy(origins=frozenset({"https://ok.test"}))
-        plan = answered(released(begun(PLAIN, policy=policy), headers), 200, fields)
+        plan = answered(released(begun(PLAIN, policy=policy), head), 200, fields)
         assert plan.fields == kept
 
 
@@ -144,11 +142,8 @@ def test_a_record_contains_no_key_that_the_response_names(
 
 @table("status", [400, 404, 405, 426, 501])
 def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> None:
-    exchange = begun(PLAIN)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    exchange.on_request_head(make_head("/v1/responses", upgrade, method="GET"))
-    exchange.on_credentials(VALUES)
-    exchange.is_released = True
+    exchange = released(begun(PLAIN), make_head("/v1/responses", upgrade, method="GET"))
     head = ResponseHead(status, ((b"content-type", b"application/json"),))
     exchange.on_response_head(head)
     exchange.on_end(head)
@@ -169,10 +164,7 @@ def test_an_upstream_without_websockets_is_named_as_the_cause(status: int) -> No
 def test_an_empty_answer_to_a_call_of_a_model_is_named(
     method: str, target: str, ending: Ending, is_named: bool
 ) -> None:
-    exchange = begun(PLAIN)
-    exchange.on_request_head(make_head(target, method=method))
-    exchange.on_credentials(VALUES)
-    exchange.is_released = True
+    exchange = released(begun(PLAIN), make_head(target, method=method))
     head = ResponseHead(200, ((b"Content-Length", b"0"),))
     exchange.on_response_head(head)
     exchange.on_end(head, ending=ending)
