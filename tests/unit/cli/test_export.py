@@ -48,7 +48,5 @@ def test_a_folder_that_cannot_be_made_is_a_fault_and_no_traceback(
 ) -> None:
     taken = tmp_path / "file"
     taken.touch()
-    assert (
-        run_main(*command, taken / "folder", "--rules", call[3], status=1).err
-        == f"mitm-gateway: {taken / 'folder'}: Not a directory\n"
-    )
+    told = run_main(*command, taken / "folder", "--rules", call[3], status=1).err
+    assert told == f"mitm-gateway: {taken / 'folder'}: Not a directory\n"

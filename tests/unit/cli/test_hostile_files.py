@@ -109,10 +109,8 @@ def test_a_flow_of_many_values_is_damaged(
     monkeypatch.setattr(recording_file, "MAX_RECORDED_VALUES", 1000)
     for values in (b"0:]" * 1001, b"0:~" * 1001, b"-1:x]", b"9:x]"):
         flow = pair(pair(b"a", b";") + pair(values, b"]"), b"}")
-        assert (
-            "flow 1 is damaged; expected a file that"
-            in run_main("flows", recording(folder, flow), status=1).err
-        )
+        told = run_main("flows", recording(folder, flow), status=1).err
+        assert "flow 1 is damaged; expected a file that" in told
 
 
 @pytest.mark.parametrize(
@@ -144,10 +142,8 @@ def test_remarks_about_a_recording_are_few(folder: Path, run_main: RunMain) -> N
 )
 def test_a_format_is_a_number(version: bytes, folder: Path, run_main: RunMain) -> None:
     flow = pair(pair(b"version", b";") + version, b"}")
-    assert (
-        "flow 1 is damaged: its format is no number"
-        in run_main("flows", recording(folder, flow), status=1).err
-    )
+    told = run_main("flows", recording(folder, flow), status=1).err
+    assert "flow 1 is damaged: its format is no number" in told
 
 
 @pytest.mark.parametrize("how", ["", "--jsonl", "--html out.html"])
@@ -158,9 +154,8 @@ def test_a_request_at_no_time_of_a_clock_is_left_out(how: str, folder: Path, run
     for flow, time in zip(flows[3:], (math.inf, math.nan), strict=False):
         assert flow.response is not None
         flow.response.timestamp_end = time
-    assert (
-        run_main("flows", str(write(folder / "r", flows)), *how.split()).err.count("has invalid values") == 5
-    )
+    told = run_main("flows", write(folder / "r", flows), *how.split()).err
+    assert told.count("has invalid values") == 5
 
 
 HOSTILE_FACTS: tuple[dict[str, Any], ...] = (
@@ -225,10 +220,8 @@ def test_a_page_is_written_as_a_whole_and_private(
         run_main("flows", good, "--html", place, status=2)
     assert {each.name for each in folder.iterdir()} == {"r", "out.html", "other", "fifo", "rules.yaml"}
     capsys.readouterr()
-    assert (
-        run_main("flows", good, "--html", "nowhere/out.html", status=1).err
-        == "mitm-gateway: nowhere/out.html: No such file or directory\n"
-    )
+    told = run_main("flows", good, "--html", "nowhere/out.html", status=1).err
+    assert told == "mitm-gateway: nowhere/out.html: No such file or directory\n"
 
 
 def test_a_state_of_mitmproxy_is_read_like_mitmproxy_reads_it() -> None:

@@ -40,10 +40,8 @@ def test_a_missing_secret_ends_it_and_names_the_credential(tmp_path: Path, run_m
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES.replace("FILE", str(tmp_path / "nowhere")))
     rules.chmod(0o600)
-    assert (
-        'credential "a"'
-        in run_main("token-files", "--rules", rules, "--once", tmp_path / "out", status=1).err
-    )
+    told = run_main("token-files", "--rules", rules, "--once", tmp_path / "out", status=1).err
+    assert 'credential "a"' in told
 
 
 async def test_a_file_is_replaced_only_where_its_secret_changed(tmp_path: Path) -> None:

@@ -224,9 +224,8 @@ def assert_restored_alike(lua: Library, kind: str, places: tuple[Place, ...], pi
     keeps = places not in (OTHER.response, JSON_PLACES)
     restorer = restorers[kind](always(NAME, keeps_resource=keeps), places)
     wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])
-    assert (
-        lua.execute(RESTORE)(kind.encode(), NAME.encode(), keeps, PLACES.index(places) + 1, pieces) == wanted
-    )
+    restore, tree = lua.execute(RESTORE), PLACES.index(places) + 1
+    assert restore(kind.encode(), NAME.encode(), keeps, tree, pieces) == wanted
 
 
 @given(st.text(max_size=6))

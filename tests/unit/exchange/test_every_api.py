@@ -171,16 +171,10 @@ def way_back(target: str, request: bytes, response: bytes, method: str = "POST")
 
 def test_of_several_models_each_gets_its_own_name_back() -> None:
     request = b'{"model":"client-a","fallbacks":[{"model":"vendor/client-b"},{"model":"other"}]}'
-    for sent, asked in {
-        "up-a": "client-a",
-        "up/b": "vendor/client-b",
-        "other": "other",
-        "dated": "dated",
-    }.items():
-        assert (
-            way_back("/v1/messages", request, b'{"model":"%s"}' % sent.encode())
-            == b'{"model":"%s"}' % asked.encode()
-        )
+    names = {b"up-a": b"client-a", b"up/b": b"vendor/client-b", b"other": b"other", b"dated": b"dated"}
+    for sent, asked in names.items():
+        response = way_back("/v1/messages", request, b'{"model":"%s"}' % sent)
+        assert response == b'{"model":"%s"}' % asked
 
 
 def test_of_names_with_the_same_target_the_first_is_restored() -> None:
@@ -230,9 +224,8 @@ def test_a_name_without_an_entry_is_sent_as_it_is_and_the_comment_says_so(case: 
         step, left, exchange = run(MAPS, method, target, body)
         assert isinstance(step, Forward), step
         assert (left == body) is (name != "client-a")
-        assert (
-            "no entry in models.map" in comment_of(Report.of(exchange.progress("waiting", None)))
-        ) is not is_covered
+        comment = comment_of(Report.of(exchange.progress("waiting", None)))
+        assert ("no entry in models.map" in comment) is not is_covered
 
 
 def test_one_name_of_a_batch_without_an_entry_is_mentioned() -> None:

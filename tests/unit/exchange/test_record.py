@@ -108,10 +108,8 @@ def test_a_body_names_the_session_where_no_header_does() -> None:
 
 def test_a_refusal_is_reported_with_its_reason() -> None:
     record = replace(planned(), status=502, refusal='credential "gw" is not there')
-    assert (
-        comment_of(Report.of(record))
-        == 'refused with 502: credential "gw" is not there, copilot: x-api-key → bearer'
-    )
+    comment = comment_of(Report.of(record))
+    assert comment == 'refused with 502: credential "gw" is not there, copilot: x-api-key → bearer'
 
 
 def test_the_log_entry_leaves_out_empty_values() -> None:

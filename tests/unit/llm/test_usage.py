@@ -77,11 +77,9 @@ def test_an_error_is_reported_by_its_type() -> None:
         (True, "error"),
         (-1, "error"),
     ):
-        of_responses = {"type": "error", "code": code, "message": "busy"}
-        assert usage_of("text/event-stream", stream(of_responses)).error == told
-        assert (
-            usage_of("text/event-stream", stream({"error": {"code": code, "message": "busy"}})).error == told
-        )
+        inner = {"code": code, "message": "busy"}
+        for event in ({"type": "error", **inner}, {"error": inner}):
+            assert usage_of("text/event-stream", stream(event)).error == told
 
 
 def test_a_truncated_stream_reports_what_it_contained() -> None:
@@ -132,10 +130,9 @@ def test_gemini_is_counted() -> None:
 
 def test_a_run_of_an_assistant_ends_with_its_status() -> None:
     run = {"object": "thread.run", "model": "m", "status": "queued", "usage": None}
+    ended = {**run, "status": "completed"}
     assert usage_of("text/event-stream", stream(run)).stop_reason is None
-    assert (
-        usage_of("text/event-stream", stream(run, {**run, "status": "completed"})).stop_reason == "completed"
-    )
+    assert usage_of("text/event-stream", stream(run, ended)).stop_reason == "completed"
 
 
 def test_geminis_interactions_are_counted() -> None:
@@ -193,11 +190,9 @@ def test_a_tier_with_its_own_prices_is_named(response: dict[str, Any], tier: str
 
 
 def test_the_tier_that_served_replaces_the_one_that_was_asked_for() -> None:
-    usage = Usage().updated({"response": {"service_tier": "priority"}})
-    assert (
-        usage.updated({"response": {"service_tier": "default", "usage": {"input_tokens": 1}}}).special_tier
-        is None
-    )
+    asked = {"response": {"service_tier": "priority"}}
+    served = {"response": {"service_tier": "default", "usage": {"input_tokens": 1}}}
+    assert Usage().updated(asked).updated(served).special_tier is None
 
 
 FIRST = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}}

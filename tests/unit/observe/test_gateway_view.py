@@ -34,8 +34,9 @@ FACTS = {
 
 
 def test_the_report_compares_the_received_and_the_forwarded_request() -> None:
+    text = render(FACTS, RECEIVED, FORWARDED)
     assert (
-        render(FACTS, RECEIVED, FORWARDED)
+        text
         == """\
 rule: copilot
 outcome: ok, 200

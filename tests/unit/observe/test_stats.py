@@ -178,7 +178,5 @@ def test_a_log_is_priced_again_by_a_file(tmp_path: Path, run_main: RunMain) -> N
     prices.write_text("models: {opus: {input: 1000, output: 0, cache_read: 0, cache_write: 0}}")
     assert "$1.00" in run_main("stats", "--prices", prices, log).out
     prices.write_text("models: {opus: {input: cheap, output: 0}}")
-    assert (
-        'prices.yaml:1:24: "input" is text; expected US dollars'
-        in run_main("stats", "--prices", prices, log, status=1).err
-    )
+    told = run_main("stats", "--prices", prices, log, status=1).err
+    assert 'prices.yaml:1:24: "input" is text; expected US dollars' in told

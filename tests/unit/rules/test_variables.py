@@ -38,10 +38,8 @@ def test_an_unset_variable_is_named() -> None:
 def test_a_malformed_reference_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(VariableError) as raised:
         expanded(text, ENVIRON)
-    assert (
-        str(raised.value)
-        == 'contains "${" without a name or an end; expected "${NAME}", or "$$" for a dollar sign'
-    )
+    expected = 'contains "${" without a name or an end; expected "${NAME}", or "$$" for a dollar sign'
+    assert str(raised.value) == expected
 
 
 def test_a_credential_reference_stays_in_the_values_of_headers() -> None:
