@@ -134,6 +134,17 @@ CASES = [
     Case("a path over the limit", target=f"/v1/{'a' * 8189}", status=400, sent_target=None),
     Case("dot segments", target="/v1/%2e%2e/x", status=400, sent_target=None),
     Case("empty segments", target="/v1//x", status=400, sent_target=None),
+    *(
+        Case(f"a WebSocket's path as Google's SDKs write it, for {match}", match=match,
+             target="//ws/google.ai.x.BidiGenerateContent?alt=a&key=k",
+             sent_target="/base/ws/google.ai.x.BidiGenerateContent?alt=a")
+        for match in ("path: /ws/**", "path: [/v1/**, /ws/google.*]", "method: POST")
+    ),
+    *(
+        Case(f"empty segments in {target}", match="method: POST", target=target, status=400, sent_target=None)
+        for target in ("//ws/other.ai.x", "///ws/google.ai.x", "//ws/google.ai//x", "//ws/google.ai/../x",
+                       "//%77s/google.ai.x", "/x//ws/google.ai.x")
+    ),
     Case("another Host", headers=(("Host", "evil.test"),), status=421, sent_target=None),
     Case("a web page", headers=(("Origin", "https://evil.test"),), status=403, sent_target=None),
     *(

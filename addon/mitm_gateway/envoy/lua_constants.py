@@ -31,6 +31,7 @@ from ..text.echoes import MAX_DECODINGS
 from ..text.printable import MAX_NAME
 from ..wire import aws_eventstream, sse
 from ..wire.refusal import Refusal
+from ..wire.request import DOUBLED_PATH
 from . import refusals
 
 LUA = "mitm_gateway"
@@ -211,6 +212,7 @@ CONSTANTS: dict[str, Any] = {
     "api_key_endings": redact.API_KEY_ENDINGS,
     "page_token_endings": redact.PAGE_TOKEN_ENDINGS,
     "max_decodings": MAX_DECODINGS,
+    "doubled_path": DOUBLED_PATH,
     # Edits of bodies, and bounds of JSON.
     "token_betas": plan.TOKEN_BETAS,
     "betas": json_edits.BETAS,

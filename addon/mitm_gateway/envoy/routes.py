@@ -20,6 +20,7 @@ from ..rules.ruleset import RuleSet
 from ..rules.schema import Rule
 from ..text.redact import KEY_ENDINGS, KEY_MARKS, KEY_NAMES
 from ..wire.refusal import Refusal
+from ..wire.request import DOUBLED_PATH
 from .access_log import KEPT
 from .export_options import Listener, Options
 from .extension import typed
@@ -61,7 +62,7 @@ def virtual_hosts(ruleset: RuleSet, listener: Listener, options: Options) -> lis
 
 def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Route]:
     rules = ruleset.on_host(listener.host, listener.host_port)
-    routes = [_encoded_path()]
+    routes = [_other_path()]
     if any(rule.respond.head for rule in rules):
         routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
     for number, rule in enumerate(ruleset.rules, start=1):
@@ -74,9 +75,9 @@ def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Rout
     return [*routes, *_refusals(BLOCKED, listener.host)]
 
 
-def _encoded_path() -> Route:
-    """Send an encoded path to the filter: rules match a path in normal form."""
-    conditions = [_regex(":path", r"[^?]*%.*"), _is_present(PATH, present=False)]
+def _other_path() -> Route:
+    """Send a path that is not in normal form to the filter: rules match it in that form."""
+    conditions = [_regex(":path", rf"[^?]*%.*|{re.escape(DOUBLED_PATH)}.*"), _is_present(PATH, present=False)]
     return _answer(500, "", conditions)
 
 

@@ -83,7 +83,7 @@ def _header_keys(head: RequestHead, is_slot: Names) -> Iterator[str]:
 
 
 def _query_keys(head: RequestHead, is_slot: Names) -> Iterator[str]:
-    if len(head.target) > len(head.path):
+    if head.query:
         for pair in parameters(head.target):
             if is_slot(pair):
                 yield from dict.fromkeys(_values(pair))
@@ -117,7 +117,7 @@ def without_protocol_keys(item: tuple[bytes, bytes]) -> tuple[bytes, bytes] | No
 def without_gateway_keys(head: RequestHead, knows: Names) -> RequestHead:
     """Return a head without the keys that `knows` calls the gateway's own, in any slot; all else stays byte for byte."""
     target = head.target
-    if len(target) > len(head.path):
+    if head.query:
         target = without_query_keys(
             target, lambda pair: is_key_parameter(pair) and any(map(knows, _values(pair)))
         )

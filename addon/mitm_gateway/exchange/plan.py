@@ -147,7 +147,7 @@ def _plan(
     if is_sent and (refusal := _check_keys(rule, auth, head, destination, arrival)):
         return refusal
     sent = rule.models.sent_for(asked) if rule.models and asked is not None else asked
-    path, query = head.path, head.target[len(head.path) :]
+    path, query = head.path, head.query
     if sent is not None and sent != asked:
         path, query = call.path_with(sent) if call.span else path, call.query_with(query, sent)
     if query and auth.scheme != "keep":

@@ -8,6 +8,8 @@ from ..text.short_cache import remember_short
 from .addresses import has_odd_segments, normal_path
 
 Mode = Literal["regular", "reverse", "transparent"]
+# Google's SDKs join "/ws/…" to a base URL that ends in a slash.
+DOUBLED_PATH = "//ws/google."
 
 
 def as_text(value: bytes) -> str:
@@ -59,7 +61,9 @@ class RequestHead:
     verb: str = field(init=False, repr=False, compare=False)
     """The method in upper case."""
     path: str = field(init=False, repr=False, compare=False)
-    """The target without its query."""
+    """The target without its query, and without the slash that Google's SDKs double."""
+    query: str = field(init=False, repr=False, compare=False)
+    """The query with its question mark, if the target has one."""
     matched_path: str = field(init=False, repr=False, compare=False)
     """The path in the form in which rules match it."""
     has_odd_path: bool = field(init=False, repr=False, compare=False)
@@ -69,7 +73,9 @@ class RequestHead:
 
     def __post_init__(self) -> None:
         self.verb = self.method.upper()
-        self.path = path = self.target.partition("?")[0]
+        path, mark, query = self.target.partition("?")
+        self.path = path = path[1:] if path.startswith(DOUBLED_PATH) else path
+        self.query = mark + query
         self.matched_path = normal_path(path)
         self.has_odd_path = has_odd_segments(path)
         values: dict[str, tuple[str, ...]] = {}

@@ -115,6 +115,12 @@ def test_a_host_without_rules_passes_with_its_own_fields() -> None:
     assert exchange.allows(Upstream("https", "anywhere.test", 1))
 
 
+def test_a_path_with_the_slash_that_google_sdks_double_passes_as_it_is() -> None:
+    head = make_head("//ws/google.ai.x.BidiGenerateContent?key=k", headers=KEY)
+    exchange = begun(make_rule("r", match={"path": "/v1/**"}), arrival=Arrival())
+    assert exchange.on_request_head(head) == Pass(head.target, head.fields)
+
+
 def test_a_key_for_a_proxy_does_not_pass() -> None:
     head = make_head(headers={"Proxy-Authorization": "Basic dTp3", "x-a": "1"}, host="other.test")
     step = begun(PLAIN, arrival=Arrival()).on_request_head(head)

@@ -179,18 +179,21 @@ local function learn_model(handle, headers, request)
   return request.body_model, true, headers
 end
 
+-- Return whether a path is not in the normal form that routes match.
+local function is_in_other_form(request) return request.is_doubled or has(request.path, "%") end
+
 -- Return the metadata of the first route. Envoy gives it once, and again only after it has waited for a body: path and
 -- model are set before, or the noted rule would not be the route's.
 local function route_at_first(handle, headers, request)
   local model, knows_model
   if LISTENER.asks_model then model, knows_model, headers = learn_model(handle, headers, request) end
-  local is_encoded = has(request.path, "%")
-  if is_encoded then
+  local is_other = is_in_other_form(request)
+  if is_other then
     headers:replace(":path", request.normal .. request.query)
     headers:replace(PATH, "normal")
   end
   if knows_model then headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL) end
-  if is_encoded or knows_model then handle:clearRouteCache() end
+  if is_other or knows_model then handle:clearRouteCache() end
   return handle:metadata(), headers
 end
 
@@ -230,8 +233,10 @@ local function find_rule(handle, headers, request)
     route, headers = route_by_body(handle, headers, request)
     number = route:get("rule")
   end
-  if has(request.path, "%") then headers:replace(":path", request.target) end
   request.number = number or 0
+  if is_in_other_form(request) then
+    headers:replace(":path", number and request.path .. request.query or request.target)
+  end
   if LISTENER.asks_model and not request.model then check_other_models(request) end
   return LISTENER.rules[request.number], headers
 end
@@ -307,8 +312,11 @@ local function request_of(headers)
   local mark = target:find("?", 1, true)
   local path, query = target, ""
   if mark then path, query = target:sub(1, mark - 1), target:sub(mark) end
+  local is_doubled = text.begins(path, CONSTANTS.doubled_path)
+  if is_doubled then path = path:sub(2) end
   return { -- with the fields that later steps set: a table that grows is copied several times
     method = headers:get(":method"), target = target, path = path, query = query, fields = fields_of(headers),
+    is_doubled = is_doubled,
     normal = nil, call = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, has_no_body = nil,
     body = nil, text = nil, form = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
   }
