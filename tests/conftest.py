@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import resource
-import shutil
+import subprocess
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from support.clients import CLAUDE_TIMEOUT_S, Finished, claude_command, curl, find_claude, run_client
-from support.constants import API, ENV
+from support.constants import API, ENV, ROOT
 
 if TYPE_CHECKING:
     from support.certificates import Authority
     from support.envoy import Envoy
     from support.launcher import Command
     from support.processes import Mitmdump
-    from support.starters import RunClaude, RunCurl, RunMain, StartEnvoy, StartMitmdump, StartRecorder
+    from support.starters import RunClaude, RunMain, StartEnvoy, StartMitmdump, StartRecorder
 
 MANY_FILES = 4500
+CLAUDE_TIMEOUT_S = 90.0
 # On a busy machine the duration of one example means nothing; pytest's timeout ends an example that hangs.
 # Each run draws other examples, and CI runs the suite twice; `make fuzz` is for many.
 settings.register_profile("default", deadline=None, max_examples=60)
@@ -155,38 +156,29 @@ def many_files() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def claude() -> Path:
-    """Claude Code's executable; without one, the test is skipped."""
-    if (found := find_claude()) is None:
+    """Claude Code's executable: `CLAUDE_BIN`, or the one that `make test` installed; else the test is skipped."""
+    path = Path(os.environ.get("CLAUDE_BIN") or ROOT / ".cache" / "npm" / "node_modules" / ".bin" / "claude")
+    if not os.access(path, os.X_OK):
         pytest.skip("Claude Code is not installed: `make test` installs it with npm, or set CLAUDE_BIN")
-    return found
+    return path
 
 
 @pytest.fixture
 def run_claude(claude: Path, tmp_path: Path) -> RunClaude:
-    """Run Claude Code in a home that lasts for the test."""
+    """Run Claude Code for one prompt, with only these variables: `run_claude(env, prompt, arguments)`."""
+    home = tmp_path / "claude-home"
+    home.mkdir()
+    quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_MAX_RETRIES": "0"}
+    basic = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **quiet}
 
     def run(
-        env: Mapping[str, str],
-        prompt: str = "hi",
-        args: Sequence[str] = (),
-        timeout: float = CLAUDE_TIMEOUT_S,
-    ) -> Finished:
-        quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_MAX_RETRIES": "0"}
-        return run_client(
-            claude_command(claude, prompt, args), tmp_path / "claude-home", {**quiet, **env}, timeout
-        )
-
-    return run
-
-
-@pytest.fixture
-def run_curl(tmp_path: Path) -> RunCurl:
-    """Run curl: `run_curl("--http2", "-x", proxy.url, "--cacert", proxy.ca_cert, url, env={…})`."""
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-
-    def run(*args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 30) -> Finished:
-        return curl(*args, home=tmp_path / "curl-home", env=env, timeout=timeout)
+        env: Mapping[str, str], prompt: str = "hi", args: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [claude, "-p", prompt, *args],
+            cwd=home, env={**basic, **env}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=CLAUDE_TIMEOUT_S, check=False,
+        )  # fmt: skip
 
     return run
 

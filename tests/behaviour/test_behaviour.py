@@ -270,7 +270,7 @@ def test_claude_code_gets_its_answer(mapping: Shared, run_claude: RunClaude) -> 
     upstream.script = insist_on_bearer(GW)
     before = len(upstream.requests)
     done = run_claude({"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": CK})
-    assert (done.code, done.stdout) == (0, "hello there\n"), (done, proxy.output())
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), (done, proxy.output())
     asked = [each for each in upstream.requests[before:] if each.path == "/base/v1/messages"]
     assert {each.json["model"] for each in asked} <= {"gw-small", "gw-large"}
     assert asked

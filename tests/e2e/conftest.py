@@ -12,11 +12,18 @@ from support.answers import Reply, Script, claude_answers, json_reply, message
 from support.certificates import Authority
 from support.constants import API, ENV, REVERSE
 from support.envoy import Envoy
-from support.one_rule import StartGateway, StartOne, rules
+from support.one_rule import rules
 from support.presets import KEY, Setting, StartPreset
 from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.starters import StartEnvoy, StartMitmdump, StartRecorder, StartTerminal
+from support.starters import (
+    StartEnvoy,
+    StartGateway,
+    StartMitmdump,
+    StartOneEnvoy,
+    StartRecorder,
+    StartTerminal,
+)
 from support.terminal import Terminal
 
 
@@ -54,7 +61,7 @@ def gateway(recorder: StartRecorder, mitmdump: StartMitmdump) -> StartGateway:
 
 
 @pytest.fixture
-def one_envoy(recorder: StartRecorder, envoy: StartEnvoy) -> StartOne:
+def one_envoy(recorder: StartRecorder, envoy: StartEnvoy) -> StartOneEnvoy:
     """Start a rule and its upstream: `one_envoy(script, further keys of the rule, **options of an export)`."""
 
     def start(script: Script | None = None, more: str = "", **options: Any) -> tuple[Recorder, Envoy]:

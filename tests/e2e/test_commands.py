@@ -11,7 +11,8 @@ from mitm_gateway.cli.env import lines, shell_of
 from mitm_gateway.clients.environment import Changes
 from mitm_gateway.rules import presets
 from support.launcher import Command
-from support.starters import RunCurl, StartMitmdump
+from support.starters import StartMitmdump
+from support.wire import Wire
 
 RULES = """
 credentials: {gw: {env: GW_KEY}}
@@ -104,7 +105,7 @@ def test_env_lines_by_shell() -> None:
 
 @pytest.mark.e2e
 def test_env_prints_the_variables_for_an_intercepting_gateway(
-    command: Command, mitmdump: StartMitmdump, run_curl: RunCurl
+    command: Command, mitmdump: StartMitmdump
 ) -> None:
     command.write_rules(RULES)
     before = command.run("env", "--intercept", env={"GW_KEY": "k"})
@@ -112,7 +113,8 @@ def test_env_prints_the_variables_for_an_intercepting_gateway(
     assert "does not exist yet; start the gateway once" in before.stderr
     proxy = mitmdump(rules=RULES, env={"GW_KEY": "k"})
     proxy.wait_for_output("rules? in force")
-    run_curl("-x", proxy.url, "http://127.0.0.1:9/")  # the CA is there once something has been asked
+    with Wire(proxy.port) as client:  # the CA is there once something has been asked
+        client.request("GET", "http://127.0.0.1:9/", [("Host", "127.0.0.1:9")])
     ca = command.home / ".mitmproxy" / "mitmproxy-ca-cert.pem"
     ca.parent.mkdir()
     shutil.copy(proxy.ca_cert, ca)

@@ -29,7 +29,7 @@ def openai_client(demo: str) -> Any:
 def test_claude_code_gets_a_streamed_answer(demo: str, run_claude: RunClaude) -> None:
     env = {"ANTHROPIC_BASE_URL": demo, "ANTHROPIC_AUTH_TOKEN": "a-token-of-twenty-and-more"}
     done = run_claude(env, prompt="say something")
-    assert done.code == 0, done
+    assert done.returncode == 0, done
     assert done.stdout.startswith(HELLO)
     assert "- authorization: Bearer ****more\n" in done.stdout
     assert done.stdout.endswith("You said: say something\n")
@@ -39,7 +39,7 @@ def test_claude_code_with_an_api_key_gets_the_reason_for_the_refusal(
     demo: str, run_claude: RunClaude
 ) -> None:
     done = run_claude({"ANTHROPIC_BASE_URL": demo, "ANTHROPIC_API_KEY": "any-key"})
-    assert done.code == 1
+    assert done.returncode == 1
     assert 'the demo gateway wants "Authorization: Bearer <anything>"' in done.stdout
 
 

@@ -13,9 +13,9 @@ from support.answers import Bytes, Header, Reply, json_reply, message
 from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
-from support.one_rule import StartOne, ask, error_of, rules
+from support.one_rule import ask, error_of, rules
 from support.recorder import Recorder
-from support.starters import StartEnvoy, StartRecorder
+from support.starters import StartEnvoy, StartOneEnvoy, StartRecorder
 from support.waiting import wait_until
 from support.wire import Http2Client, Wire, pseudo_headers
 
@@ -109,7 +109,7 @@ def test_only_pages_of_a_listed_origin_get_in_and_may_read_the_answer(
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["plain", "filtered"])
-def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOne, tokens: bool) -> None:
+def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOneEnvoy, tokens: bool) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     upstream, proxy = one_envoy(Bytes(head + b"first frame"), tokens=tokens)
     with Wire(proxy.port) as client:
@@ -138,7 +138,7 @@ def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOne, tokens
     ],
     ids=["in the hook", "in a request", "in a refusal"],
 )
-def test_a_fault_in_the_filter_sends_nothing(one_envoy: StartOne, place: str, fault: str) -> None:
+def test_a_fault_in_the_filter_sends_nothing(one_envoy: StartOneEnvoy, place: str, fault: str) -> None:
     def planted(text: str) -> str:
         assert place in text
         return text.replace(place, fault)
@@ -217,7 +217,7 @@ def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
     wait_until(sent, proxy.output)
 
 
-def test_rules_without_a_filter_refuse_the_same_requests(one_envoy: StartOne) -> None:
+def test_rules_without_a_filter_refuse_the_same_requests(one_envoy: StartOneEnvoy) -> None:
     upstream, proxy = one_envoy(body_limit=1000)
     assert ask(proxy, target="/v1/" + "a" * 9000).status == 400
     assert ask(proxy, target="/v1/./a").status == 400
@@ -279,7 +279,9 @@ def test_a_head_that_http2_allows_and_http1_does_not_is_not_sent(
     assert upstream.raw == b""
 
 
-def test_a_listed_page_is_answered_its_preflight_and_may_read(one_envoy: StartOne, tmp_path: Path) -> None:
+def test_a_listed_page_is_answered_its_preflight_and_may_read(
+    one_envoy: StartOneEnvoy, tmp_path: Path
+) -> None:
     clients = tmp_path / "clients"
     clients.write_text("team-key\n")
     upstream, proxy = one_envoy(

@@ -8,10 +8,10 @@ import pytest
 
 from support.answers import Bytes, Reply
 from support.envoy import Envoy
-from support.one_rule import StartOne, ask, error_of, rules
+from support.one_rule import ask, error_of, rules
 from support.proc import peak_mb
 from support.processes import unused_port
-from support.starters import StartEnvoy, StartRecorder
+from support.starters import StartEnvoy, StartOneEnvoy, StartRecorder
 from support.waiting import wait_until
 from support.wire import Wire
 
@@ -58,7 +58,7 @@ def test_the_limit_of_bodies_does_not_depend_on_the_conditions_of_rules(
     assert ask(proxy, ("Transfer-Encoding", "chunked"), body=chunked).status == 200
 
 
-def test_a_head_over_128_kib_is_refused(one_envoy: StartOne) -> None:
+def test_a_head_over_128_kib_is_refused(one_envoy: StartOneEnvoy) -> None:
     upstream, proxy = one_envoy()
     for size in (60, 120):
         assert ask(proxy, ("x-a", "a" * size * 1024)).status == 200, size
@@ -68,7 +68,7 @@ def test_a_head_over_128_kib_is_refused(one_envoy: StartOne) -> None:
     assert len(upstream.requests) == 2
 
 
-def test_an_upgrade_to_anything_but_websocket_is_removed(one_envoy: StartOne) -> None:
+def test_an_upgrade_to_anything_but_websocket_is_removed(one_envoy: StartOneEnvoy) -> None:
     upstream, proxy = one_envoy(more="models: {default: gw-model}")
     for value in ("foo", "h2c", "websockets", "webs", "w"):
         answer = ask(proxy, ("Connection", "Upgrade"), ("Upgrade", value), body=b'{"model":"claude"}')
@@ -78,7 +78,7 @@ def test_an_upgrade_to_anything_but_websocket_is_removed(one_envoy: StartOne) ->
         assert asked.json == {"model": "gw-model"}
 
 
-def test_an_unrequested_upgrade_is_not_relayed(one_envoy: StartOne) -> None:
+def test_an_unrequested_upgrade_is_not_relayed(one_envoy: StartOneEnvoy) -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
     _, proxy = one_envoy(Bytes(head + b"raw"))
     for headers in ((), (("Connection", "Upgrade"), ("Upgrade", "foo"))):
@@ -87,7 +87,7 @@ def test_an_unrequested_upgrade_is_not_relayed(one_envoy: StartOne) -> None:
         assert "switched protocols" in error_of(answer)
 
 
-def test_unfinished_heads_fill_the_memory_up_to_a_bound(one_envoy: StartOne) -> None:
+def test_unfinished_heads_fill_the_memory_up_to_a_bound(one_envoy: StartOneEnvoy) -> None:
     limit = 96 << 20
     _, proxy = one_envoy(max_heap=limit)
     head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n" + b"x-a: %s\r\n" % (b"a" * 1000) * 95
@@ -99,7 +99,7 @@ def test_unfinished_heads_fill_the_memory_up_to_a_bound(one_envoy: StartOne) -> 
     wait_until(lambda: status_of(proxy) == 200, lambda: memory_of(proxy))
 
 
-def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(one_envoy: StartOne) -> None:
+def test_bodies_that_have_begun_fill_the_memory_up_to_a_bound(one_envoy: StartOneEnvoy) -> None:
     limit = 128 << 20
     upstream, proxy = one_envoy(more="models: {default: gw-model}", max_heap=limit)
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n{"

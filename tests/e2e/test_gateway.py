@@ -16,8 +16,8 @@ from support.answers import (
     message_events,
 )
 from support.constants import CK, ENV, GW, HEADERS, REVERSE, ROOT
-from support.one_rule import MODELS, StartGateway, post, rules
-from support.starters import StartMitmdump, StartRecorder
+from support.one_rule import MODELS, post, rules
+from support.starters import StartGateway, StartMitmdump, StartRecorder
 from support.wire import Wire
 
 pytestmark = pytest.mark.e2e

@@ -8,8 +8,8 @@ import pytest
 from support.answers import Stream, insist_on_bearer, message_events
 from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS
-from support.one_rule import MODELS, StartGateway, post, recorded_flow, rules
-from support.starters import StartMitmdump, StartRecorder
+from support.one_rule import MODELS, post, recorded_flow, rules
+from support.starters import StartGateway, StartMitmdump, StartRecorder
 from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e

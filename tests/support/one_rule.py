@@ -1,7 +1,6 @@
 """Rules files with one rule, and requests for it to a gateway that has one."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -10,11 +9,8 @@ from mitmproxy import http, io
 from support.constants import API, HEADERS
 from support.envoy import Envoy
 from support.processes import Mitmdump
-from support.recorder import Recorder
 from support.wire import Response, Wire
 
-StartGateway = Callable[..., tuple[Recorder, Mitmdump]]
-StartOne = Callable[..., tuple[Recorder, Envoy]]
 MAPPING = "models: {map: {claude-x: gw-model}}"
 MODELS = "models: {map: {claude-opus-*: gw-large}, default: gw-small}"
 

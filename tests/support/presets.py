@@ -51,4 +51,4 @@ def messages(setting: Setting, run_claude: RunClaude, env: Mapping[str, str] | N
     """Claude Code asks through the setting, and prints what the provider said."""
     base = {"ANTHROPIC_BASE_URL": setting.proxy.url, "ANTHROPIC_API_KEY": CK}
     done = run_claude(base if env is None else env)
-    assert (done.code, done.stdout) == (0, "hello there\n"), (done, setting.proxy.output())
+    assert (done.returncode, done.stdout) == (0, "hello there\n"), (done, setting.proxy.output())

@@ -1,10 +1,9 @@
-"""Types of the fixtures that start something; `tests/conftest.py` and `tests/security/conftest.py` provide them."""
+"""Types of the fixtures that start something; the `conftest.py` of each folder provides them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+import subprocess
+from collections.abc import Callable
+from typing import NamedTuple
 
-from support.clients import CLAUDE_TIMEOUT_S, Finished
 from support.envoy import Envoy
 from support.processes import Mitmdump
 from support.recorder import Recorder
@@ -13,8 +12,13 @@ from support.terminal import Terminal
 
 StartRecorder = Callable[..., Recorder]  # takes the arguments of Recorder
 StartMitmdump = Callable[..., Mitmdump]  # those of Mitmdump after the folder
+StartEnvoy = Callable[..., Envoy]  # rules, and options of an export
 StartTerminal = Callable[..., Terminal]  # those of Terminal
 StartStage = Callable[..., Stage]  # those of Stage after the folder and the authority
+# An upstream and a gateway with one rule for it: a script, further keys of the rule, and options.
+StartGateway = Callable[..., tuple[Recorder, Mitmdump]]
+StartOneEnvoy = Callable[..., tuple[Recorder, Envoy]]
+RunClaude = Callable[..., subprocess.CompletedProcess[str]]  # variables, a prompt, and further arguments
 
 
 class Printed(NamedTuple):
@@ -25,31 +29,3 @@ class Printed(NamedTuple):
 
 
 RunMain = Callable[..., Printed]  # the words of a command line, and its exit status
-
-
-class StartEnvoy(Protocol):
-    """Start Envoy with the export of these rules."""
-
-    def __call__(
-        self, rules: str, host: str = ..., env: Mapping[str, str] | None = None, **options: object
-    ) -> Envoy: ...
-
-
-class RunClaude(Protocol):
-    """Run Claude Code for one prompt, with only the variables of `env` and a few that keep it quiet."""
-
-    def __call__(
-        self,
-        env: Mapping[str, str],
-        prompt: str = "hi",
-        args: Sequence[str] = (),
-        timeout: float = CLAUDE_TIMEOUT_S,
-    ) -> Finished: ...
-
-
-class RunCurl(Protocol):
-    """Run curl with these arguments."""
-
-    def __call__(
-        self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 30
-    ) -> Finished: ...
