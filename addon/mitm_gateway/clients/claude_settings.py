@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..rules.desktop import PROVIDER_KEY
+from ..rules.read_file import FileError, read_regular_file
 
 # Settings of an organisation, which override all others.
 _MANAGED = (
@@ -63,8 +64,8 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes() if path.is_file() and path.stat().st_size <= _MAX_BYTES else b""
-    except OSError:
+        return read_regular_file(path, _MAX_BYTES)
+    except FileError:
         return b""
 
 

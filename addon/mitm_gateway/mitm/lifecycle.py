@@ -53,12 +53,7 @@ START_PATIENCE_S = 5.0
 # With these, other addons of mitmproxy work on whole bodies.
 _NEED_BODIES = ("intercept", "map_local", "map_remote", "modify_body", "server_replay")
 _REPLAY = "server_replay"
-_REPLAY_OPTIONS = frozenset({
-    _REPLAY, "server_replay_ignore_content", "server_replay_ignore_host", "server_replay_ignore_params",
-    "server_replay_ignore_port", "server_replay_nopop", "server_replay_refresh", "server_replay_reuse",
-    "server_replay_use_headers",
-})  # fmt: skip
-_WATCHED_OPTIONS = WATCHED.union(_NEED_BODIES, _REPLAY_OPTIONS)
+_WATCHED_OPTIONS = WATCHED.union(_NEED_BODIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +121,7 @@ class Lifecycle:
 
     def configure(self, updated: set[str]) -> None:
         """Take the options over. At start a fault ends the program; later the change is rolled back."""
-        is_ours = any(name.startswith("gateway_") or name in _WATCHED_OPTIONS for name in updated)
+        is_ours = any(name.startswith(("gateway_", _REPLAY)) or name in _WATCHED_OPTIONS for name in updated)
         if self._is_configured and not is_ours:
             return
         self._is_configured = True
@@ -140,14 +135,15 @@ class Lifecycle:
         """Read options and rules; return the problems, for which the old ones stay."""
         try:
             settings = Settings.read(ctx.options, self._default_rules)
-            loaded = self._candidate or self._loaded
+            loaded = self._candidate
             if loaded is None or "gateway_rules" in updated:
                 loaded = self._read_rules(settings.rules)
             if problems := self._take_prices(settings.prices):
                 return problems
             self._recorder.write_to(settings.log)
             self._recorder.report_to(settings.otel, settings.metrics)
-            recording = _recording() if updated & _REPLAY_OPTIONS else self.recording
+            is_replayed_anew = any(name.startswith(_REPLAY) for name in updated)
+            recording = _recording() if is_replayed_anew else self.recording
         except RecordingError as fault:
             return [f"{_REPLAY}: {fault}"]
         except exceptions.OptionsError as fault:
@@ -327,8 +323,6 @@ class Lifecycle:
             (self.settings.prices, self._reread_prices),
         ]
         self._watchers = [Watcher(path, changed) for path, changed in watched if path is not None]
-        for watcher in self._watchers:
-            watcher.start()
 
     def _reread_clients(self) -> None:
         try:

@@ -6,7 +6,7 @@ their clients made them, and one without a recorded response is refused instead 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,12 @@ class ServerReplay:
 
     replies: Replies[http.Response]
     refreshes: bool
-    headers: Sequence[str] = ()
     incomplete: int = 0
 
     @classmethod
     def read(cls, options: Options) -> ServerReplay:
         """Return the responses that the options name. Raises RecordingError."""
-        headers = options.server_replay_use_headers
-        found = cls(Replies(_comparison(options)), options.server_replay_refresh, headers)
+        found = cls(Replies(_comparison(options)), options.server_replay_refresh)
         number = 0
         for path in options.server_replay:
             for flow in RecordingReader(Path(path).expanduser()):
@@ -72,17 +70,17 @@ class ServerReplay:
         head, _ = received(flow)
         body = _decoded(flow.request.raw_content or b"", flow.request.headers.get("content-encoding", ""))
         model = _original_model(flow) or _model_in(head, body)
-        self.replies.add(number, _question(head, model, (body,), self.headers), flow.response)
+        self.replies.add(number, self._question(head, model, (body,)), flow.response)
 
     def answer(
         self, exchange: Exchange, step: AnswerFromRecording, content: bytes
     ) -> http.Response | Refusal:
         """Return the recorded response to a request, or the refusal of one that is not in the recording."""
         head = exchange.head
-        received = _decoded(content, head.get("content-encoding") or "")
-        model = exchange.record.model or _model_in(head, received)
-        bodies = (received,) if step.edited is None else (step.edited, received)
-        found = self.replies.take(_question(head, model, bodies, self.headers))
+        body = _decoded(content, head.get("content-encoding") or "")
+        model = exchange.record.model or _model_in(head, body)
+        bodies = (body,) if step.edited is None else (step.edited, body)
+        found = self.replies.take(self._question(head, model, bodies))
         if isinstance(found, Miss):
             return Refusal(_NO_RETRY, f"server_replay: {found.reason}")
         response = found.copy()
@@ -92,6 +90,11 @@ class ServerReplay:
         if self.refreshes:
             response.refresh()
         return response
+
+    def _question(self, head: RequestHead, model: str | None, bodies: tuple[bytes, ...]) -> Question:
+        compared = map(str.lower, self.replies.comparison.headers)
+        values = {name: head.get(name) for name in compared}
+        return Question(head.method, head.host, head.port, head.target, model, bodies, values)
 
 
 def _comparison(options: Options) -> Comparison:
@@ -129,10 +132,3 @@ def _decoded(content: bytes, encoding: str) -> bytes:
         return decode(content, encoding, MAX_BODY_BYTES)
     except DecodingError:
         return content
-
-
-def _question(
-    head: RequestHead, model: str | None, bodies: tuple[bytes, ...], headers: Sequence[str]
-) -> Question:
-    values = {name.lower(): head.get(name.lower()) for name in headers}
-    return Question(head.method, head.host, head.port, head.target, model, bodies, values)

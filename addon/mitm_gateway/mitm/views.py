@@ -1,6 +1,6 @@
 """The content views "LLM" and "Gateway", for the interfaces of mitmproxy 11 and 12."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -105,7 +105,8 @@ _GATEWAY_VIEW = View("Gateway", _gateway, _gateway_priority)
 
 def add(limit: Callable[[], int]) -> Callable[[], None]:
     """Register the views with mitmproxy; return the function that removes them."""
-    added = [_adapted(view) for view in (llm_view(limit), _GATEWAY_VIEW)]
+    adapted = _contentview if _HAS_NEW_VIEWS else _legacy_view
+    added = [adapted(view) for view in (llm_view(limit), _GATEWAY_VIEW)]
     _remove_legacy()
     for view in added:
         contentviews.add(view)
@@ -118,10 +119,6 @@ def _remove_legacy() -> None:
         for name in ("LLM", "Gateway"):
             if known := _legacy.get(name):
                 _legacy.remove(known)
-
-
-def _adapted(view: View) -> Any:
-    return _contentview(view) if _HAS_NEW_VIEWS else _legacy_view(view)
 
 
 def _contentview(view: View) -> Any:
@@ -143,32 +140,20 @@ def _contentview(view: View) -> Any:
 
 
 def _legacy_view(view: View) -> Any:
+    def message(data: bytes, metadata: Mapping[str, Any]) -> ShownMessage:
+        get = metadata.get
+        return ShownMessage(data, get("content_type") or "", get("flow"), get("http_message"))
+
     class Adapter(_legacy.View):  # type: ignore[misc]
         name = view.name
         is_bounded = True
 
-        def __call__(
-            self,
-            data: bytes,
-            *,
-            content_type: str | None = None,
-            flow: flow.Flow | None = None,
-            http_message: http.Message | None = None,
-            **unknown: Any,
-        ) -> Any:
-            drawn = view.render(ShownMessage(data, content_type or "", flow, http_message))
+        def __call__(self, data: bytes, **metadata: Any) -> Any:
+            drawn = view.render(message(data, metadata))
             # mitmweb 11 gives an empty line no height.
             return view.name, ([("text", line or " ")] for line in drawn.split("\n"))
 
-        def render_priority(
-            self,
-            data: bytes,
-            *,
-            content_type: str | None = None,
-            flow: flow.Flow | None = None,
-            http_message: http.Message | None = None,
-            **unknown: Any,
-        ) -> float:
-            return view.priority(ShownMessage(data, content_type or "", flow))
+        def render_priority(self, data: bytes, **metadata: Any) -> float:
+            return view.priority(message(data, metadata))
 
     return Adapter()

@@ -48,11 +48,9 @@ class MetricsPage:
 
     def _run(self) -> None:
         with self._socket, asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._listen())
+            start = asyncio.start_server(self._serve, sock=self._socket, limit=_MAX_HEAD_BYTES)
+            self._server = runner.run(start)
             self._loop.run_forever()
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, sock=self._socket, limit=_MAX_HEAD_BYTES)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

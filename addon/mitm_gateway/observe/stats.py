@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import IO, Any, Literal, TypeAlias, get_args
 
@@ -30,34 +31,6 @@ MAX_LINE = 1 << 20
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 
 
-class _Times:
-    """The latest times, as an array: float objects would fragment the memory."""
-
-    def __init__(self) -> None:
-        self._values = array("d")
-        self._oldest = 0
-
-    def append(self, value: float | None) -> None:
-        if value is None:
-            return
-        if len(self._values) < MAX_TIMES:
-            self._values.append(value)
-            return
-        self._values[self._oldest] = value
-        self._oldest = (self._oldest + 1) % MAX_TIMES
-
-    @staticmethod
-    def joined(parts: Sequence[_Times]) -> _Times:
-        """Return the times of several rows."""
-        times = _Times()
-        for part in parts:
-            times._values.extend(part._values)
-        return times
-
-    def __iter__(self) -> Iterator[float]:
-        return iter(self._values)
-
-
 @dataclass(slots=True)
 class _Totals:
     requests: int = 0
@@ -67,8 +40,9 @@ class _Totals:
     priced: int = 0
     unpriced: int = 0
     """Requests with tokens and without a known cost."""
-    first: _Times = field(default_factory=_Times)
-    total: _Times = field(default_factory=_Times)
+    # The latest times, as numbers: float objects would fragment the memory.
+    first: array[float] = field(default_factory=lambda: array("d"))
+    total: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, entry: Mapping[str, Any], cost: float | None) -> None:
         """Add the entry of one request."""
@@ -86,8 +60,10 @@ class _Totals:
         elif has_tokens and not is_free(entry):
             self.unpriced += 1
         if get("method") != "HEAD":  # the times of a client's probes would hide those of its answers
-            self.first.append(get("first_event_ms"))
-            self.total.append(get("total_ms"))
+            for times, value in ((self.first, get("first_event_ms")), (self.total, get("total_ms"))):
+                if value is not None:
+                    times.append(value)
+                    del times[:-MAX_TIMES]
 
     @staticmethod
     def sum_of(parts: Sequence[_Totals]) -> _Totals:
@@ -99,8 +75,8 @@ class _Totals:
             sum(part.cost for part in parts),
             sum(part.priced for part in parts),
             sum(part.unpriced for part in parts),
-            _Times.joined([part.first for part in parts]),
-            _Times.joined([part.total for part in parts]),
+            array("d", chain.from_iterable(part.first for part in parts)),
+            array("d", chain.from_iterable(part.total for part in parts)),
         )
 
     def cells(self) -> list[str]:
@@ -128,16 +104,14 @@ def _is_error(entry: Mapping[str, Any]) -> bool:
     A WebSocket that the gateway refuses is no failure: the client continues over HTTP.
     """
     outcome = entry.get("outcome")
-    if outcome in ("ok", "client_left") or _is_refused_socket(entry):
+    if outcome in ("ok", "client_left"):
+        return False
+    if entry.get("status") == 426 and outcome in ("refused", None) and "refusal" in entry:
         return False
     if "outcome" in entry:
         return True
     status = entry.get("status")
     return status is None or status >= 400 or "refusal" in entry or "hint" in entry
-
-
-def _is_refused_socket(entry: Mapping[str, Any]) -> bool:
-    return entry.get("status") == 426 and entry.get("outcome", "refused") == "refused" and "refusal" in entry
 
 
 class Stats:

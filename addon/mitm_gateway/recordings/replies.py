@@ -69,7 +69,7 @@ class Replies(Generic[T]):
     """The recorded responses, each of which is given once and in the order of the recording."""
 
     def __init__(self, comparison: Comparison) -> None:
-        self._comparison = comparison
+        self.comparison = comparison
         self._all: list[_Recorded[T]] = []
         self._waiting: dict[bytes, deque[_Recorded[T]]] = {}
 
@@ -89,7 +89,7 @@ class Replies(Generic[T]):
             waiting = self._waiting.get(self._key(asked, body))
             used_up = used_up or waiting is not None
             if waiting:
-                return (waiting[0] if self._comparison.reuses else waiting.popleft()).response
+                return (waiting[0] if self.comparison.reuses else waiting.popleft()).response
         if used_up:
             return Miss(
                 "each recorded response to this request has been given; server_replay_reuse gives it again"
@@ -97,12 +97,12 @@ class Replies(Generic[T]):
         return self._miss(asked)
 
     def _key(self, question: Question, body: bytes) -> bytes:
-        content = b"" if self._comparison.ignores_content else _canonical(_read(body))
+        content = b"" if self.comparison.ignores_content else _canonical(_read(body))
         return hashlib.blake2b(repr((self._parts(question), content)).encode()).digest()
 
     def _parts(self, question: Question) -> tuple[object, ...]:
         """Return the compared parts besides the body, in the order of `_PARTS`."""
-        how = self._comparison
+        how = self.comparison
         path, _, query = without_query_keys(question.target).partition("?")
         pairs = parse_qsl(query, keep_blank_values=True, separator="&")
         return (
@@ -139,7 +139,7 @@ class Replies(Generic[T]):
         differing = next(
             (name for name, *both in zip(_PARTS, known, parts, strict=True) if both[0] != both[1]), None
         )
-        if self._comparison.ignores_content:
+        if self.comparison.ignores_content:
             return score, differing or "nothing"
         body = _read(entry.question.bodies[0])
         likeness, where = max((_equal_members(body, each), _first_difference(body, each)) for each in bodies)

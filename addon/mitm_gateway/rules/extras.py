@@ -25,18 +25,14 @@ def installing(extra: Extra, prefix: Path | None = None, python: str = sys.execu
     packages = shlex.join(PACKAGES[extra])
     if (prefix / "pipx_metadata.json").is_file():
         return f"pipx inject {shlex.quote(prefix.name)} {packages}"
-    if _is_of_uvx(prefix):
+    # uvx creates an environment in uv's cache for each run.
+    if any(part.startswith(("archive-v", "environments-v")) for part in prefix.parts):
         return (
             f"uvx --with {' --with '.join(map(shlex.quote, PACKAGES[extra]))} with the rest of your command"
         )
     if _is_of_uv(prefix):
         return f"uv pip install --python {shlex.quote(python)} {packages}"
     return f"{shlex.quote(python)} -m pip install {packages}"
-
-
-def _is_of_uvx(prefix: Path) -> bool:
-    """Return whether an environment is one of those in uv's cache, which uvx creates for each run."""
-    return any(part.startswith(("archive-v", "environments-v")) for part in prefix.parts)
 
 
 def _is_of_uv(prefix: Path) -> bool:

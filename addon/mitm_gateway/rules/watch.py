@@ -24,22 +24,17 @@ def stamp_of(path: Path) -> Stamp:
 
 
 class Watcher:
-    """A watcher that calls `changed` for each settled change of a file, on the event loop's thread."""
+    """Calls `changed` for each settled change of a file, in the running event loop, until it is stopped."""
 
     def __init__(self, path: Path, changed: Callable[[], object]) -> None:
         self._path = path
         self._changed = changed
         self._reported = self._seen = stamp_of(path)
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start polling."""
         self._task = asyncio.get_running_loop().create_task(self._watch())
 
     def stop(self) -> None:
         """Stop polling."""
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     async def _watch(self) -> None:
         while True:

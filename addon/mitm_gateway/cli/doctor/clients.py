@@ -39,12 +39,9 @@ def check_programs(ruleset: RuleSet, subject: Subject) -> Findings:
     """Name the command that sends one request with each installed client program."""
     hosts = covered_hosts(ruleset, subject.environ)
     for client in map(catalogue.load, catalogue.names()):
-        if client.prove and any(_is_installed(program, subject) for program in client.programs):
+        path = subject.environ.get("PATH", "")
+        if client.prove and any(shutil.which(program, path=path) for program in client.programs):
             yield Good(f"{client.title} found: {_advice(client, hosts)}")
-
-
-def _is_installed(program: str, subject: Subject) -> bool:
-    return shutil.which(program, path=subject.environ.get("PATH", "")) is not None
 
 
 def _advice(client: Client, hosts: tuple[CoveredHost, ...]) -> str:

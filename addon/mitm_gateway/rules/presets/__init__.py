@@ -36,16 +36,15 @@ def rule_of(name: str) -> dict[str, Any]:
 
 def with_variables(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
     """Return the environment with the preset's variables, each from the first source of its list with a value."""
+
+    def value(source: str) -> str | None:
+        return profile_region(environ) if source == _AWS_PROFILE else environ.get(source)
+
     variables: dict[str, list[str]] = content(name).get("variables", {})
     chosen = {
-        variable: next(filter(None, (_from(source, environ) for source in sources)), None)
-        for variable, sources in variables.items()
+        variable: next(filter(None, map(value, sources)), None) for variable, sources in variables.items()
     }
     return {**environ, **{variable: value for variable, value in chosen.items() if value}}
-
-
-def _from(source: str, environ: Mapping[str, str]) -> str | None:
-    return profile_region(environ) if source == _AWS_PROFILE else environ.get(source)
 
 
 def rule_text(name: str) -> str:
