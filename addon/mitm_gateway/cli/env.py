@@ -3,7 +3,7 @@
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..clients import catalogue, environment
@@ -25,7 +25,6 @@ from .common import (
 from .rules_source import told_rules
 from .serve import served_hosts
 
-_SHELLS = ("bash", "fish", "powershell")
 # Without quotes, which some shells match in comments as well.
 _COMMENT = "# for the gateway only, as they hold its keys: {} (start it in a shell where they are set)"
 _EXAMPLES = """\
@@ -34,6 +33,15 @@ examples:
   eval "$(mitm-gateway env --client aider)"
   eval "$(mitm-gateway env --intercept)"
   mitm-gateway env --shell fish | source"""
+
+
+# How each shell unsets variables, separates their names, sets one, and quotes a text.
+_SHELLS: dict[str, tuple[str, str, str, Callable[[str], str]]] = {
+    "bash": ("unset {}", " ", "export {}={}", shlex.quote),
+    "fish": ("set -e {}", " ", "set -gx {} {}", fish_quoted),
+    "powershell": ("Remove-Item -ErrorAction SilentlyContinue Env:{}", ", Env:", "$Env:{} = {}",
+                   lambda text: "'" + text.replace("'", "''") + "'"),
+}  # fmt: skip
 
 
 def add(commands: Subparsers) -> None:
@@ -47,7 +55,9 @@ def add(commands: Subparsers) -> None:
     )
     add_rules_option(parser)
     parser.add_argument("--client", metavar="NAME", help="client that reads the variables (default: all)")
-    parser.add_argument("--shell", choices=_SHELLS, help="syntax of the commands (default: from $SHELL)")
+    parser.add_argument(
+        "--shell", choices=tuple(_SHELLS), help="syntax of the commands (default: from $SHELL)"
+    )
     add_port_option(parser)
     parser.add_argument(
         "--host", action="append", help="host that the client addresses, as in `serve --host`"
@@ -110,18 +120,6 @@ def lines(changes: Changes, shell: str, gateway_keys: Sequence[str] = ()) -> lis
 
 def _commands(changes: Changes, shell: str) -> list[str]:
     """Return the commands; the first line unsets variables that contain another key."""
-    match shell:
-        case "fish":
-            unset = [f"set -e {' '.join(changes.unset)}"] if changes.unset else []
-            return unset + [f"set -gx {name} {fish_quoted(value)}" for name, value in changes.set.items()]
-        case "powershell":
-            names = ", ".join(f"Env:{name}" for name in changes.unset)
-            unset = [f"Remove-Item -ErrorAction SilentlyContinue {names}"] if names else []
-            return unset + [f"$Env:{name} = {_powershell(value)}" for name, value in changes.set.items()]
-        case _:
-            unset = [f"unset {' '.join(changes.unset)}"] if changes.unset else []
-            return unset + [f"export {name}={shlex.quote(value)}" for name, value in changes.set.items()]
-
-
-def _powershell(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    unset, comma, put, quoted = _SHELLS[shell]
+    gone = [unset.format(comma.join(changes.unset))] if changes.unset else []
+    return gone + [put.format(name, quoted(value)) for name, value in changes.set.items()]

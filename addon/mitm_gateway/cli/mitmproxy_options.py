@@ -167,8 +167,12 @@ def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:
     return [f"ssl_verify_upstream_trusted_ca={file}"]
 
 
-def reverse_modes(hosts: Sequence[CoveredHost], ports: Iterable[int]) -> list[str]:
-    """Return mitmproxy's modes for one listener per host, on these ports."""
+def listener_modes(
+    arguments: argparse.Namespace, hosts: Sequence[CoveredHost], ports: Iterable[int]
+) -> list[str]:
+    """Return mitmproxy's modes: an HTTPS proxy, or one listener per host on these ports."""
+    if arguments.intercept:
+        return ["regular"]
     return [f"reverse:https://{target.host}@{port}" for target, port in zip(hosts, ports, strict=False)]
 
 

@@ -22,9 +22,9 @@ from .gateway_process import GatewayError, GatewayProcess, free_ports
 from .mitmproxy_options import (
     add_proxy_options,
     assigned,
+    listener_modes,
     mitmproxy_arguments,
     option_fault,
-    reverse_modes,
     settings_fault,
     settings_folder,
     upstream_trust,
@@ -185,9 +185,7 @@ class _Session:
                 return
 
     def _start(self, file: Path, secrets: Mapping[str, str], ports: Sequence[int]) -> GatewayProcess:
-        web, modes = self.arguments.web, ["regular"]
-        if not self.arguments.intercept:
-            modes = reverse_modes(self.hosts, ports)
+        web, modes = self.arguments.web, listener_modes(self.arguments, self.hosts, ports)
         extra = ["--web-port", str(free_ports(1)[0])] if web else []
         more = [f"gateway_log={self.requests.file}", *upstream_trust(self.folder, os.environ), *self.save]
         command = mitmproxy_arguments(

@@ -34,9 +34,9 @@ from .console import call_when_ready, tune_log
 from .gateway_process import is_written
 from .mitmproxy_options import (
     add_proxy_options,
+    listener_modes,
     mitmproxy_arguments,
     option_fault,
-    reverse_modes,
     settings_fault,
     settings_folder,
     upstream_trust,
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         return wrong_usage(
             "the rules name no host without a wildcard; name one with --host, or use --intercept"
         )
-    modes = ["regular"] if arguments.intercept else reverse_modes(hosts, count(arguments.port))
+    modes = listener_modes(arguments, hosts, count(arguments.port))
     if fault := port_fault(arguments.listen_host, range(arguments.port, arguments.port + len(modes))):
         print_fault(f"mitm-gateway: {fault}")
         return FAULT

@@ -28,50 +28,38 @@ _EXPECTED: dict[object, str] = {
     Optional[int]: "a whole number",  # noqa: UP045 - mitmproxy's own spelling
     Sequence[str]: "a list of texts",
 }
-_INTERCEPTED = ("all", "rules")
 T = TypeVar("T")
+
+
+_OPTIONS: tuple[tuple[str, type, object, str], ...] = (
+    ("gateway_rules", str, "", "Rules file; by default rules.yaml beside the addon folder."),
+    ("gateway_body_limit", str, "64MiB", "Largest request body that a rule may read, encoded and decoded."),
+    ("gateway_origins", str, "", "Web origins whose pages may use a listener, separated by commas."),
+    ("gateway_hosts", str, "", "More Host names of a reverse listener, separated by commas."),
+    ("gateway_log", str, "", "File to which one JSON line per handled request is appended."),
+    ("gateway_otel", bool, False,
+     "Send OpenTelemetry spans and metrics to the address that the OTEL_* variables set."),
+    ("gateway_metrics", str, "", "Address that serves metrics to Prometheus, such as 127.0.0.1:9464."),
+    ("gateway_capture", str, "8MiB", "How much of each response is kept for display."),
+    ("gateway_view_limit", str, "1MiB",
+     "How much text the LLM view shows; a single part gets at most a quarter of it."),
+    ("gateway_prices", str, "", "File with prices of models that override the list prices of the package."),
+    ("gateway_reveal", bool, False, "Show and keep secrets unmasked."),
+    ("gateway_clients", str, "", "File of client keys, one a line; every request then needs one."),
+    ("gateway_intercept", str, "all", "Hosts to decrypt: all, or only those with rules."),
+    ("gateway_keep", int, 0, "How many handled flows mitmweb keeps; 0 keeps all."),
+    ("gateway_fast", bool, True, "Quicker hook dispatch inside mitmproxy."),
+    ("gateway_proxy", str, ENVIRONMENT,
+     "Proxy in front of upstreams: a URL, none, or env for HTTPS_PROXY, ALL_PROXY and NO_PROXY as curl reads them."),
+)  # fmt: skip
+_INTERCEPTED = ("all", "rules")
 
 
 def add_options(loader: Loader) -> None:
     """Declare the gateway's options, with the same words on every load: mitmproxy would drop the user's values."""
-    add = loader.add_option
-    add("gateway_rules", str, "", "Rules file; by default rules.yaml beside the addon folder.")
-    add("gateway_body_limit", str, "64MiB", "Largest request body that a rule may read, encoded and decoded.")
-    add("gateway_origins", str, "", "Web origins whose pages may use a listener, separated by commas.")
-    add("gateway_hosts", str, "", "More Host names of a reverse listener, separated by commas.")
-    add("gateway_log", str, "", "File to which one JSON line per handled request is appended.")
-    add(
-        "gateway_otel",
-        bool,
-        False,
-        "Send OpenTelemetry spans and metrics to the address that the OTEL_* variables set.",
-    )
-    add("gateway_metrics", str, "", "Address that serves metrics to Prometheus, such as 127.0.0.1:9464.")
-    add("gateway_capture", str, "8MiB", "How much of each response is kept for display.")
-    add(
-        "gateway_view_limit",
-        str,
-        "1MiB",
-        "How much text the LLM view shows; a single part gets at most a quarter of it.",
-    )
-    add("gateway_prices", str, "", "File with prices of models that override the list prices of the package.")
-    add("gateway_reveal", bool, False, "Show and keep secrets unmasked.")
-    add("gateway_clients", str, "", "File of client keys, one a line; every request then needs one.")
-    add(
-        "gateway_intercept",
-        str,
-        "all",
-        "Hosts to decrypt: all, or only those with rules.",
-        choices=_INTERCEPTED,
-    )
-    add("gateway_keep", int, 0, "How many handled flows mitmweb keeps; 0 keeps all.")
-    add("gateway_fast", bool, True, "Quicker hook dispatch inside mitmproxy.")
-    add(
-        "gateway_proxy",
-        str,
-        ENVIRONMENT,
-        "Proxy in front of upstreams: a URL, none, or env for HTTPS_PROXY, ALL_PROXY and NO_PROXY as curl reads them.",
-    )
+    for name, kind, default, text in _OPTIONS:
+        choices = _INTERCEPTED if name == "gateway_intercept" else None
+        loader.add_option(name, kind, default, text, choices)
 
 
 def take_out_faults(options: Options) -> list[str]:
