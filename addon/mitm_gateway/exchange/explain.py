@@ -61,31 +61,27 @@ class Explanation:
 
     def lines(self) -> list[str]:
         """Return the explanation as text."""
-        result = [self.request]
-        if self.rule:
-            result.append(f"  rule       {self.rule}" + (f" ({self.place})" if self.place else ""))
-        match self.verdict:
-            case "forward":
-                result.append(f"  upstream   {self.destination}")
-            case "pass":
-                result.append("  no rule    forwarded unchanged to its own host")
-            case "refuse":
-                result.append(f"  refused    {self.status}: {self.reason}")
-            case "answer":
-                result.append(f"  answered   here with {self.status}: {self.reason}")
-        if self.auth:
-            credential = f" (credential {self.credential})" if self.credential else ""
-            result.append(f"  auth       {self.auth}{credential}")
-        if self.model:
-            change = f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
-            result.append(f"  model      {self.model}{change}")
-        result += [f"  remove     {line}" for line in self.removed]
-        result += [f"  set        {line}" for line in self.put_in]
-        result += [f"  query      {line}" for line in self.query]
-        result += [f"  body       {line}" for line in self.body]
-        result += [f"  not        {line}" for line in self.why_not]
-        result += [f"  but        {self.elsewhere}"] if self.elsewhere else []
-        return result
+        credential = f" (credential {self.credential})" if self.credential else ""
+        change = f" → {self.model_sent}" if self.model_sent != self.model else ", unchanged"
+        outcomes = {
+            "forward": ("upstream", self.destination),
+            "pass": ("no rule", "forwarded unchanged to its own host"),
+            "refuse": ("refused", f"{self.status}: {self.reason}"),
+            "answer": ("answered", f"here with {self.status}: {self.reason}"),
+        }
+        rows = [
+            ("rule", f"{self.rule} ({self.place})" if self.place else self.rule),
+            outcomes[self.verdict],
+            ("auth", self.auth and self.auth + credential),
+            ("model", self.model and self.model + change),
+            *(("remove", line) for line in self.removed),
+            *(("set", line) for line in self.put_in),
+            *(("query", line) for line in self.query),
+            *(("body", line) for line in self.body),
+            *(("not", line) for line in self.why_not),
+            ("but", self.elsewhere),
+        ]
+        return [self.request, *(f"  {name:<10} {value}" for name, value in rows if value)]
 
     def outcome(self) -> str:
         """Return the outcome in a few words."""

@@ -17,7 +17,7 @@ from ..rules.schema import Rule
 from ..text.printable import visible
 from ..wire.addresses import hostport
 from ..wire.request import Arrival, RequestHead
-from .local_answers import PROBE, LocalAnswer
+from .local_answers import PROBE, TO_PROBE, LocalAnswer
 
 NAME = "mitmproxy-gateway"
 FRONT_PAGE = "front page"
@@ -49,7 +49,7 @@ def greet(
 ) -> LocalAnswer:
     """Return the answer to a request that gets a greeting."""
     if head.verb == "HEAD":
-        return LocalAnswer(200, "application/json", b"", note=PROBE)
+        return TO_PROBE
     facts = _facts(ruleset, head, arrival, variables, needs_key=needs_key)
     if _is_browser(head):
         return LocalAnswer(200, "text/html; charset=utf-8", _page(facts).encode(), _PAGE_HEADERS, FRONT_PAGE)

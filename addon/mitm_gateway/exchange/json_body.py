@@ -90,7 +90,8 @@ def _scanned(raw: bytes, api: Api) -> Turns[Body]:
             parser = _parsers.for_size(len(raw))
         else:
             yield from _check_growth(raw)
-            parser = None if _is_dense(raw) else simdjson.Parser()
+            is_dense = len(raw) > _MAX_DENSE_BYTES and raw.count(b",") > len(raw) // _DENSE
+            parser = None if is_dense else simdjson.Parser()
         if parser is not None and (body := _quickly_scanned(raw, api, parser)):
             return body
     yield from _check_growth(raw)
@@ -103,10 +104,6 @@ def _scanned(raw: bytes, api: Api) -> Turns[Body]:
 def _check_growth(raw: bytes) -> Turns[None]:
     if (yield from is_overgrown_in_turns(raw)):
         raise OvergrownError(Reason.OVERGROWN)
-
-
-def _is_dense(raw: bytes) -> bool:
-    return len(raw) > _MAX_DENSE_BYTES and raw.count(b",") > len(raw) // _DENSE
 
 
 def _quickly_scanned(raw: bytes, api: Api, parser: Any) -> Body | None:

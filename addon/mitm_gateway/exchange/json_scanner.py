@@ -56,7 +56,7 @@ class ModelScanner:
         self._lists: list[bool] = []
         self._key: str | None = None
         self._wants_key = False
-        self._in_string = False
+        self.in_string = False
         self._escaped = False
         self._captured: bytearray | None = None
         self._is_target = False
@@ -76,7 +76,7 @@ class ModelScanner:
         start = pos = 0
         end = len(data)
         while pos < end and not self._is_over:
-            if self._in_string:
+            if self.in_string:
                 pos, start = self._string(data, pos, start, out)
             elif self._depth > len(self._watched):
                 pos = self._skip(data, pos)
@@ -88,21 +88,17 @@ class ModelScanner:
                 pos = self._member(data, found)
             else:
                 pos, start = self._structure(data, pos, start, out)
-        if not (self._is_target and self._in_string):
+        if not (self._is_target and self.in_string):
             out.append(data[start:])
         return out[0] if len(out) == 1 else b"".join(out)
 
     def take_held(self) -> bytes:
         """Return what is held back, unedited: the document is broken or the stream is over."""
-        held = bytes(self._captured or b"") if self._is_target and self._in_string else b""
+        held = bytes(self._captured or b"") if self._is_target and self.in_string else b""
         self._is_target = False
         self._captured = None
         self._is_over = True
         return held
-
-    def take_held_at_line_end(self) -> bytes:
-        """Return what the end of a line cuts off: no string contains a line break, so the document is broken."""
-        return self.take_held() if self._in_string else b""
 
     def _member(self, data: bytes, found: re.Match[bytes]) -> int:
         """Return the place behind a whole key, and behind its value where that is complete and no model."""
@@ -115,7 +111,8 @@ class ModelScanner:
         found = _STRUCTURE.search(data, pos)
         place = found.start() if found else len(data)
         if data[pos:place].strip(_BLANKS):
-            self._pass_scalar()
+            # A number, a word or nonsense is the value of the key, if any; before the document it ends it.
+            self._is_over, self._key = self._depth == 0, None
         if found is None or self._is_over:
             return len(data), start
         match found[0]:
@@ -133,16 +130,11 @@ class ModelScanner:
                 self._wants_key = False
         return place + 1, start
 
-    def _pass_scalar(self) -> None:
-        """Pass a number, a word or nonsense: the value of the key, if any; before the document it ends it."""
-        self._is_over = self._depth == 0
-        self._key = None
-
     def _open_string(self, data: bytes, place: int, start: int, out: list[bytes]) -> int:
         if self._wants_key and self._key is not None:
             self._is_over = True  # two keys without a value between them are no JSON
             return start
-        self._in_string = True
+        self.in_string = True
         self._captured = bytearray()
         self._is_target = self._at_target()
         if not self._is_target:
@@ -189,7 +181,7 @@ class ModelScanner:
             return place
         mark = data[place : place + 1]
         if mark == b'"':
-            self._in_string = True
+            self.in_string = True
             self._captured = None
             self._is_target = False
         elif mark in b"{[":
@@ -227,7 +219,7 @@ class ModelScanner:
             self._captured += piece
 
     def _end_string(self, pos: int, start: int, out: list[bytes]) -> int:
-        self._in_string = False
+        self.in_string = False
         captured, self._captured = self._captured, None
         if self._is_target:
             text = bytes(captured or b"") + b'"'

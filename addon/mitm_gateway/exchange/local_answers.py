@@ -43,16 +43,14 @@ class LocalAnswer:
     """Kind of the request, for the log."""
 
 
+TO_PROBE = LocalAnswer(200, "application/json", b"", note=PROBE)
+
+
 def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
     """Return 200 for a `HEAD` on any path of a host whose rules say `head: true`."""
     if head.verb != "HEAD":
         return None
-    rules = ruleset.on_host(head.host, head.port)
-    return (
-        LocalAnswer(200, "application/json", b"", note=PROBE)
-        if any(rule.respond.head for rule in rules)
-        else None
-    )
+    return TO_PROBE if any(rule.respond.head for rule in ruleset.on_host(head.host, head.port)) else None
 
 
 def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:

@@ -59,11 +59,6 @@ class Plan:
     model_sent: str | None = None
     """The model in the path that is sent."""
 
-    @property
-    def puts_in_credential(self) -> bool:
-        """Return whether the request is sent with a secret of the gateway."""
-        return bool(self.rule.credential_names)
-
 
 Decision = Plan | Refusal | Pass | DependsOnModel | Greeting
 
@@ -138,9 +133,8 @@ def _plan(
     *,
     is_sent: bool,
 ) -> Plan | Refusal:
-    destination = destination_of(
-        rule, head.scheme, head.host, head.port, demo or (None if is_sent else NOWHERE)
-    )
+    demo = demo or (None if is_sent else NOWHERE)
+    destination = destination_of(rule, head.scheme, head.host, head.port, demo)
     if destination is None:
         return Refusal(503, "the demo gateway is not running yet", rule.name, retry=True)
     auth = auth_of(rule, destination, head.host)
@@ -181,7 +175,11 @@ def _check_keys(
         return refusal
     if auth.credential == "client":
         return _check_key_to_move(rule, auth, head, destination, arrival)
-    if arrival.replay and auth.scheme == "keep" and any(MASK in key for key in _auth_values(head)):
+    if (
+        arrival.replay
+        and auth.scheme == "keep"
+        and any(MASK in (head.get(name) or "") for name in USUAL_SLOTS)
+    ):
         return Refusal(400, "a replay has no key of the client's to send", rule.name)
     return None
 
@@ -216,10 +214,6 @@ def _check_key_to_move(
 def takes_anthropic_key(rule: Rule, destination: Upstream) -> bool:
     """Report whether the rule may move a client's Anthropic key to this destination."""
     return rule.allow_anthropic_key or f".{destination.host}".endswith(".anthropic.com")
-
-
-def _auth_values(head: RequestHead) -> tuple[str, ...]:
-    return tuple([value for name in USUAL_SLOTS for value in head.all(name)])
 
 
 def is_token_beta(name: str) -> bool:

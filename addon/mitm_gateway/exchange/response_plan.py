@@ -76,9 +76,8 @@ def plan_response(
     hidden: Sequence[str],
 ) -> ResponsePlan:
     """Plan the way back of one response; `hidden` are secrets that the upstream might echo in its head."""
-    own = plan.auth.credential or ""
     is_rejected = head.status == 401 or (head.status == 403 and is_token_rejected(head.get(ERROR_TYPE), b""))
-    rejected = (own, secrets.named[own]) if is_rejected and own in secrets.named else None
+    rejected = _own_credential(plan, secrets) if is_rejected else None
     restorer = _restorer_for(plan, request, record, head)
     # Alt-Svc would lead the client to another port of the upstream, past the gateway.
     left_out = (b"alt-svc",) if restorer is None else (b"alt-svc", *_FRAMING)
@@ -172,12 +171,21 @@ def tee_of_recording(head: ResponseHead, body: bytes) -> Tee:
 
 def rejected_by_body(plan: Plan, secrets: Secrets, tee: Tee, head: ResponseHead) -> tuple[str, Secret] | None:
     """Return the credential whose token the body of a 403 calls expired or invalid."""
-    own, body = plan.auth.credential or "", b""
-    if own not in secrets.named:
-        return None
+    own = _own_credential(plan, secrets)
+    return own if own and is_token_rejected(head.get(ERROR_TYPE), _error_body(tee, head)) else None
+
+
+def _own_credential(plan: Plan, secrets: Secrets) -> tuple[str, Secret] | None:
+    """Return the credential of the rule's auth, if the request was sent with one."""
+    name = plan.auth.credential or ""
+    return (name, secrets.named[name]) if name in secrets.named else None
+
+
+def _error_body(tee: Tee, head: ResponseHead) -> bytes:
+    """Return the beginning of a response, which says what is wrong; empty if it cannot be decoded."""
     with contextlib.suppress(DecodingError):
-        body = decode_prefix(tee.kept()[:MAX_ERROR_BYTES], head.get(b"content-encoding"), MAX_ERROR_BYTES)
-    return (own, secrets.named[own]) if is_token_rejected(head.get(ERROR_TYPE), body) else None
+        return decode_prefix(tee.kept()[:MAX_ERROR_BYTES], head.get(b"content-encoding"), MAX_ERROR_BYTES)
+    return b""
 
 
 # Answers of servers without a WebSocket at a path.
@@ -193,14 +201,11 @@ def _hint(plan: Plan, request: RequestHead, tee: Tee, head: ResponseHead, model:
         return None
     if head.status in _NO_SOCKETS and is_websocket(request):
         return "the upstream has no WebSocket here; add `models: {}` to the rule, and the client uses HTTP at once"
-    body = b""
-    with contextlib.suppress(DecodingError):
-        body = decode_prefix(tee.kept()[:MAX_ERROR_BYTES], head.get(b"content-encoding"), MAX_ERROR_BYTES)
     return hint(
         Failure(
             status=head.status,
             content_type=kind,
-            body=body,
+            body=_error_body(tee, head),
             path=request.path,
             location=head.get(b"location"),
             scheme=plan.auth.scheme,

@@ -58,7 +58,7 @@ class AutoRestorer:
         self._api = api
         self._content_type = content_type
         self._start = b""
-        self._restorer: JsonRestorer | SseRestorer | LinesRestorer | None = None
+        self._restorer: JsonRestorer | SseRestorer | None = None
         self._is_decided = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -113,27 +113,6 @@ class JsonRestorer:
         return self._scanner.take_held() if self._scanner else b""
 
 
-class LinesRestorer:
-    """Restores the models of JSON Lines: each line is a document."""
-
-    def __init__(self, rename: Rename, places: tuple[Place, ...]) -> None:
-        self._scanner = ModelScanner(rename, places)
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Return what may leave after this chunk."""
-        out: list[bytes] = []
-        for line in chunk.splitlines(keepends=True):
-            out.append(self._scanner.feed(line))
-            if line.endswith((b"\n", b"\r")):
-                out.append(self._scanner.take_held())
-                self._scanner.reset()
-        return b"".join(out)
-
-    def flush(self) -> bytes:
-        """Return what is still held at the end."""
-        return self._scanner.take_held()
-
-
 class SseRestorer:
     """Restores the models in the events of a stream."""
 
@@ -157,7 +136,8 @@ class SseRestorer:
         out: list[bytes] = []
         pos, end = 0, len(chunk)
         while pos < end:
-            stop = _line_end(chunk, pos)
+            found = _LINE_END.search(chunk, pos)
+            stop = found.start() if found else end
             if stop > pos:
                 out.append(self._piece(chunk[pos:stop]))
                 self._after_cr = False
@@ -212,7 +192,8 @@ class SseRestorer:
             self._after_cr = False
             return mark
         self._after_cr = mark == b"\r"
-        held = self._scanner.take_held_at_line_end() if self._in_data else b""
+        # No string contains a line break: what is held belongs to a broken document.
+        held = self._scanner.take_held() if self._in_data and self._scanner.in_string else b""
         if self._line_is_empty:
             self._reset()
         self._field.clear()
@@ -221,12 +202,21 @@ class SseRestorer:
         return held + mark
 
 
+class LinesRestorer(SseRestorer):
+    """Restores the models of JSON Lines: each line is a document."""
+
+    def _piece(self, piece: bytes) -> bytes:
+        self._line_is_empty = False
+        return self._scanned(piece)
+
+    def _terminator(self, mark: bytes) -> bytes:
+        held = self._scanner.take_held()
+        self._reset()
+        self._line_is_empty, self._is_first_line = True, False
+        return held + mark
+
+
 @lru_cache(maxsize=64)
 def _search_for(names: tuple[str, ...]) -> Callable[[bytes], re.Match[bytes] | None]:
     """Return a search for any of these names as a JSON string."""
     return re.compile(b"|".join(re.escape(json_string(name)) for name in names)).search
-
-
-def _line_end(chunk: bytes, pos: int) -> int:
-    found = _LINE_END.search(chunk, pos)
-    return found.start() if found else len(chunk)

@@ -36,13 +36,10 @@ def fields_for_pages(fields: Fields, plan: Plan, request: RequestHead, policy: P
 
     A page of any other origin must not read what the gateway's credential has paid for.
     """
-    names = [name.lower() for name, _ in fields]
     if headers := page_headers(request, policy):
-        if _ALLOW_ORIGIN in names:
+        if any(name.lower() == _ALLOW_ORIGIN for name, _ in fields):
             return fields
         return (*fields, *((as_bytes(name), as_bytes(value)) for name, value in headers.items()))
-    if not plan.puts_in_credential:
+    if not plan.rule.credential_names:
         return fields
-    return tuple(
-        [item for item, name in zip(fields, names, strict=True) if not name.startswith(b"access-control-")]
-    )
+    return tuple([item for item in fields if not item[0].lower().startswith(b"access-control-")])

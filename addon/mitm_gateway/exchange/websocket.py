@@ -72,13 +72,10 @@ class MessageUsage:
         total = self._total or Usage()
         changes = {name: value for name, value in found._asdict().items() if value is not None}
         for name in _COUNTS:
-            changes[name] = _sum(getattr(total, name), getattr(found, name))
+            if (before := getattr(total, name)) is not None:
+                changes[name] = before + changes.get(name, 0)
         self._total = total._replace(**changes)
 
     def finish(self) -> Usage | None:
         """Return the sum, or None without any count."""
         return self._total
-
-
-def _sum(first: int | None, second: int | None) -> int | None:
-    return second if first is None else first + (second or 0)

@@ -289,18 +289,14 @@ def fields_masked_exactly(fields: Fields, secrets: Sequence[str]) -> Fields:
     A value that contains one in another form, such as base64, is masked as a whole.
     """
     if present := _present(secrets, _decoded(b"\n".join(chain.from_iterable(fields)))):
-        named = tuple([(_masked_name(name, present), value) for name, value in fields])
-        fields = _without_echoes(named, present)
+        named = [(_encoded(without_echoes(_decoded(name), present)), value) for name, value in fields]
+        fields = _without_echoes(tuple(named), present)
     values = [_decoded(value) for _, value in fields]
     # Most heads contain none, which one search in all values shows.
     if not may_contain_encoded(values, secrets) or not contains_encoded("\n".join(values), secrets):
         return fields
     pairs = zip(fields, values, strict=True)
     return tuple([(item[0], _MASK) if contains_encoded(value, secrets) else item for item, value in pairs])
-
-
-def _masked_name(name: bytes, secrets: Sequence[str]) -> bytes:
-    return _encoded(masked_exactly(_decoded(name), [each for each in secrets if len(each) >= SHORTEST_PART]))
 
 
 def _without_echoes(fields: Fields, secrets: Sequence[str]) -> Fields:

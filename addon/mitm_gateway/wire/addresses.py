@@ -290,13 +290,6 @@ def place(scheme: str, host: str, port: int) -> Upstream:
 
 # Letters, digits, `-._~` (RFC 3986, 6.2.2.2), and `:@`, which mean the same in a segment either way.
 _NEEDLESS = re.compile(r"%(2[dDeE]|3[0-9aA]|4[0-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
-_ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
-
-
-def _decoded(path: str) -> str:
-    return _ESCAPE.sub(lambda found: chr(int(found[0][1:], 16)), path)
-
-
 _PARAMETERS = re.compile(r";[^/]*")
 _PATH_END = re.compile(r"[?#\0]")
 _SLASHES = re.compile(r"/+")
@@ -332,5 +325,5 @@ def has_odd_segments(path: str) -> bool:
             return True
         if "%" not in path:
             return False
-        path = _decoded(path)
+        path = unquote(path, errors="surrogateescape")
     return False

@@ -220,7 +220,9 @@ ANSWERS = (ANSWER | st.lists(ANSWER, max_size=3)).map(
 
 
 def assert_restored_alike(lua: Library, kind: str, places: tuple[Place, ...], pieces: list[bytes]) -> None:
-    restorers = {"json": JsonRestorer, "sse": SseRestorer, "json_lines": LinesRestorer}
+    restorers: dict[str, type[JsonRestorer] | type[SseRestorer]] = {
+        "json": JsonRestorer, "sse": SseRestorer, "json_lines": LinesRestorer
+    }  # fmt: skip
     keeps = places not in (OTHER.response, JSON_PLACES)
     restorer = restorers[kind](always(NAME, keeps_resource=keeps), places)
     wanted = b"|".join([*map(restorer.feed, pieces), restorer.flush()])

@@ -13,7 +13,6 @@ local QUOTE, COMMA, OPEN_OBJECT, OPEN_ARRAY, CLOSE_OBJECT, CLOSE_ARRAY = 34, 44,
 local IN_STRING, BRACKETS, STRUCTURE = marks_of('"\\'), marks_of('"{}[]'), marks_of('"{}[]:,')
 -- Bytes that may precede a document or separate its parts; the last three are a byte order mark.
 local BLANKS = marks_of(" \t\r\n\239\187\191")
-local LINE_ENDS = marks_of("\r\n")
 
 -- Return the place of the next of these marks from `at` on, counted from 1; behind the end where there is none.
 local function seek(p, marks, at, size)
@@ -179,12 +178,11 @@ local function next_place(chunk, text, at, found)
   return found[text]
 end
 
--- Return whether the rest of a chunk contains no model.
-local function is_harmless(chunk, at, found, suspects)
-  for place = 1, #suspects do
-    if next_place(chunk, suspects[place], at, found) <= #chunk then return false end
-  end
-  return true
+-- Return the next place of any suspect from `at` on; behind the end if there is none.
+local function next_suspect(chunk, at, found, suspects)
+  local first = #chunk + 1
+  for place = 1, #suspects do first = math.min(first, next_place(chunk, suspects[place], at, found)) end
+  return first
 end
 
 -- Edit the next piece. Behind a model, a rest of it without suspects is read only if another piece follows.
@@ -199,7 +197,7 @@ function Scanner:feed(data)
   while at <= #data and not self.is_over do
     if self.in_string then
       at, start = self:string(data, p, at, start, out)
-      if start == at and self.suspects and is_harmless(data, at, found, self.suspects) then
+      if start == at and self.suspects and next_suspect(data, at, found, self.suspects) > #data then
         self.unread = data:sub(at)
         break
       end
@@ -241,30 +239,6 @@ function restore.json(rename, tree)
   return scanner
 end
 
-local LinesRestorer = {}
-LinesRestorer.__index = LinesRestorer
-
--- Return an editor of JSON Lines: each line is a document.
-function restore.json_lines(rename, tree)
-  return setmetatable({ scanner = new_scanner(rename, tree) }, LinesRestorer)
-end
-
-function LinesRestorer:feed(chunk)
-  local out, at = {}, 1
-  while at <= #chunk do
-    local stop = chunk:find("[\r\n]", at) or #chunk
-    out[#out + 1] = self.scanner:feed(chunk:sub(at, stop))
-    if LINE_ENDS[chunk:byte(stop)] == 1 then
-      out[#out + 1] = self.scanner:flush()
-      self.scanner:reset()
-    end
-    at = stop + 1
-  end
-  return table.concat(out)
-end
-
-function LinesRestorer:flush() return self.scanner:flush() end
-
 local SseRestorer = {}
 SseRestorer.__index = SseRestorer
 
@@ -282,8 +256,7 @@ local EVENT_END = "\n\n"
 
 -- Return the last byte of the whole events from `at` on without suspects; `at - 1` where there are none.
 local function harmless_end(chunk, at, found, suspects)
-  local suspect = #chunk + 1
-  for _, text in ipairs(suspects) do suspect = math.min(suspect, next_place(chunk, text, at, found)) end
+  local suspect = next_suspect(chunk, at, found, suspects)
   local last, stop = at - 1, next_place(chunk, EVENT_END, at, found)
   while stop + 1 < suspect and stop < #chunk do
     last = stop + 1
@@ -351,4 +324,19 @@ function SseRestorer:line(chunk, at, out)
   end
   if stop <= #chunk then out[#out + 1] = self:line_end(chunk:sub(stop, stop)) end
   return stop + 1
+end
+
+-- End a document of JSON Lines.
+local function document_end(self, mark)
+  local held = self.scanner:flush()
+  self.scanner:reset()
+  self.line_is_empty, self.is_first_line = true, false
+  return held .. mark
+end
+
+-- Return an editor of JSON Lines: each line is a document.
+function restore.json_lines(rename, tree)
+  local restorer = restore.sse(rename, tree)
+  restorer.in_data, restorer.line_end = true, document_end
+  return restorer
 end
