@@ -1,14 +1,18 @@
 """The presets for AWS with real clients: signatures, and the model in the path."""
 
+from typing import Any
+
 import pytest
 
 from support.answers import Answer, Seen, anthropic_error, json_reply, message, message_events
 from support.aws import event_stream, signature_fits
 from support.constants import CK
-from support.presets import KEY, Setting, StartPreset, keys_in, messages
+from support.presets import KEY, StartPreset, keys_in, messages
 from support.starters import RunClaude
 
 pytestmark = pytest.mark.e2e
+
+PROMPT: Any = [{"role": "user", "content": "hi"}]
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 AWS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -34,16 +38,15 @@ def test_bedrock_mantle_in_its_own_mode(start_preset: StartPreset, run_claude: R
     assert request.json["model"].startswith("anthropic.claude-")
 
 
-def test_bedrock_mantle_signed(start_preset: StartPreset, run_claude: RunClaude) -> None:
-    host = "bedrock-mantle.us-east-1.api.aws"
+def test_bedrock_mantle_signed(start_preset: StartPreset) -> None:
     setting = start_preset(
         "bedrock-mantle",
-        host,
+        "bedrock-mantle.us-east-1.api.aws",
         "    models: {map: {claude-*: anthropic.claude-opus-4-7}}",
         env=AWS,
         **signed("bedrock-mantle"),
     )
-    messages(setting, run_claude)
+    setting.client().messages.create(model="claude-opus-4-7", max_tokens=9, messages=PROMPT)
     request = setting.asked("/anthropic/v1/messages")
     assert signature_fits(request, SECRET_KEY, service="bedrock-mantle", region="us-east-1")
     assert request.json["model"] == "anthropic.claude-opus-4-7"
@@ -68,37 +71,28 @@ def signed(service: str) -> dict[str, str]:
     return {"credentials": "{aws: default}", "auth": auth}
 
 
-def bedrock_mode(setting: Setting) -> dict[str, str]:
-    """The variables of Claude Code's Bedrock mode."""
-    return {
+def test_bedrock_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
+    setting = start_preset("bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers)
+    env = {
         "CLAUDE_CODE_USE_BEDROCK": "1",
         "CLAUDE_CODE_SKIP_BEDROCK_AUTH": "1",
         "ANTHROPIC_BEDROCK_BASE_URL": setting.proxy.url,
         "AWS_REGION": "us-east-1",
     }
-
-
-def run_bedrock(setting: Setting, run_claude: RunClaude) -> Seen:
-    """Claude Code in its Bedrock mode, and the streaming request that reached the provider."""
-    messages(setting, run_claude, bedrock_mode(setting))
+    messages(setting, run_claude, env)
     asked = [request for request in setting.upstream.requests if request.method == "POST"]
     assert {request.path.rpartition("/")[2] for request in asked} == {"invoke-with-response-stream"}
     request = asked[-1]
     assert request.path.startswith("/model/us.anthropic.claude-")
     assert request.header("host") == RUNTIME
-    assert "model" not in request.json
-    assert "stream" not in request.json
+    assert not {"model", "stream"} & request.json.keys()
     assert request.json["anthropic_version"] == "bedrock-2023-05-31"
-    return request
-
-
-def test_bedrock_with_a_bearer_key(start_preset: StartPreset, run_claude: RunClaude) -> None:
-    setting = start_preset("bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers)
-    request = run_bedrock(setting, run_claude)
     assert keys_in(request) == {"authorization": [f"Bearer {KEY}"]}
 
 
-def test_bedrock_signed(start_preset: StartPreset, run_claude: RunClaude) -> None:
+def test_a_clients_own_signature_is_replaced(start_preset: StartPreset) -> None:
+    import anthropic
+
     setting = start_preset(
         "bedrock",
         RUNTIME,
@@ -108,18 +102,6 @@ def test_bedrock_signed(start_preset: StartPreset, run_claude: RunClaude) -> Non
         env=AWS,
         **signed("bedrock"),
     )
-    messages(setting, run_claude, bedrock_mode(setting))
-    request = setting.asked("/model/eu.anthropic.claude-test-v1:0/invoke-with-response-stream")
-    assert signature_fits(request, SECRET_KEY, service="bedrock", region="us-east-1")
-    assert request.header("x-amz-security-token") == AWS["AWS_SESSION_TOKEN"]
-
-
-def test_a_clients_own_signature_is_replaced(start_preset: StartPreset, run_claude: RunClaude) -> None:
-    import anthropic
-
-    setting = start_preset(
-        "bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers, env=AWS, **signed("bedrock")
-    )
     client = anthropic.AnthropicBedrock(
         base_url=setting.proxy.url,
         aws_region="us-east-1",
@@ -128,12 +110,9 @@ def test_a_clients_own_signature_is_replaced(start_preset: StartPreset, run_clau
         aws_session_token="session-of-the-client",
         max_retries=0,
     )
-    answer = client.messages.create(
-        model="us.anthropic.claude-test-v1:0", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
-    )
-    assert answer.content[0].to_dict()["text"] == "hello there"
-    (request,) = setting.upstream.requests
-    assert request.path.endswith("/invoke")
+    answer = client.messages.create(model="us.anthropic.claude-test-v1:0", max_tokens=9, messages=PROMPT)
+    assert answer.stop_reason == "end_turn"
+    request = setting.asked("/model/eu.anthropic.claude-test-v1:0/invoke")
     assert signature_fits(request, SECRET_KEY, service="bedrock", region="us-east-1")
     assert request.values("x-amz-security-token") == [AWS["AWS_SESSION_TOKEN"]]
     assert b"session-of-the-client" not in setting.upstream.raw

@@ -214,6 +214,13 @@ def test_one_preset_serves_all_apis_of_a_provider() -> None:
         assert ruleset.knows_host("api.openai.com", 443)
 
 
+def test_copilot_lists_its_models_and_counts_tokens_locally() -> None:
+    rule = rule_of("github-copilot")
+    assert (rule.respond.models, rule.respond.count_tokens) == (True, "estimate")
+    assert rule.models
+    assert {"claude-opus-4-8", "claude-sonnet-4-6", "claude-haiku-4-5"} <= rule.models.map.keys()
+
+
 def test_an_unknown_preset_is_named_with_the_nearest() -> None:
     with pytest.raises(RulesError, match=r'unknown preset "bedrok".*\(did you mean "bedrock"\?\)'):
         rules("rules:\n  - {preset: bedrok}")
