@@ -10,7 +10,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.mitm.commands import Commands
-from mitm_gateway.mitm.flow_list import Keeper
+from mitm_gateway.mitm.live_view import Keeper
 from mitm_gateway.mitm.replay import remember
 from mitm_gateway.mitm.requests import ending_of
 from mitm_gateway.observe.log_file import LogFile

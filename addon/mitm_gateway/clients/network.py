@@ -3,7 +3,6 @@
 import re
 import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,38 +13,31 @@ from ..rules.ruleset import RuleSet
 from .api_hosts import Environ
 from .ca_settings import configured_ca_files
 
-
-@dataclass(frozen=True, slots=True)
-class CaVariable:
-    """A variable that names a file of trusted authorities."""
-
-    name: str
-    readers: str
-    # Others are set only if the user has set them: their readers trust the file of an `always` variable too.
-    always: bool = False
-
-
-CA_TABLE: Final = (
-    CaVariable("NODE_EXTRA_CA_CERTS", "Node, Bun and Claude Code", always=True),
-    CaVariable("SSL_CERT_FILE", "OpenSSL, Python, Go, Rust, uv, Ruby", always=True),
-    CaVariable("REQUESTS_CA_BUNDLE", "requests, pip, boto3, AWS CLI", always=True),
-    CaVariable("CURL_CA_BUNDLE", "curl", always=True),
-    CaVariable("GIT_SSL_CAINFO", "git, also with GnuTLS", always=True),
-    CaVariable("DENO_CERT", "Deno", always=True),
-    CaVariable("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "gRPC", always=True),
-    CaVariable("AWS_CA_BUNDLE", "boto3, AWS CLI"),
-    CaVariable("BUNDLE_SSL_CA_CERT", "Bundler"),
-    CaVariable("CARGO_HTTP_CAINFO", "cargo"),
-    CaVariable("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "gcloud"),
-    CaVariable("HTTPLIB2_CA_CERTS", "httplib2"),
-    CaVariable("NIX_SSL_CERT_FILE", "Nix"),
-    CaVariable("NPM_CONFIG_CAFILE", "npm, where it overrides NODE_EXTRA_CA_CERTS"),
-    CaVariable("npm_config_cafile", "npm, where it overrides NODE_EXTRA_CA_CERTS"),
-    CaVariable("PERL_LWP_SSL_CA_FILE", "Perl"),
-    CaVariable("PIP_CERT", "pip"),
-    CaVariable("YARN_HTTPS_CA_FILE_PATH", "Yarn"),
+# Variables that name a file of trusted authorities, and the programs that read them. These are always set.
+CA_ALWAYS: Final = (
+    "NODE_EXTRA_CA_CERTS",  # Node, Bun and Claude Code
+    "SSL_CERT_FILE",  # OpenSSL, Python, Go, Rust, uv, Ruby
+    "REQUESTS_CA_BUNDLE",  # requests, pip, boto3, AWS CLI
+    "CURL_CA_BUNDLE",  # curl
+    "GIT_SSL_CAINFO",  # git, also with GnuTLS
+    "DENO_CERT",  # Deno
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",  # gRPC
 )
-CA_VARIABLES: Final = tuple(variable.name for variable in CA_TABLE)
+# These are set only if the user has set them: their readers trust the file of a variable above too.
+CA_IF_SET: Final = (
+    "AWS_CA_BUNDLE",  # boto3, AWS CLI
+    "BUNDLE_SSL_CA_CERT",  # Bundler
+    "CARGO_HTTP_CAINFO",  # cargo
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",  # gcloud
+    "HTTPLIB2_CA_CERTS",  # httplib2
+    "NIX_SSL_CERT_FILE",  # Nix
+    "NPM_CONFIG_CAFILE",  # npm, where it overrides NODE_EXTRA_CA_CERTS
+    "npm_config_cafile",  # npm, where it overrides NODE_EXTRA_CA_CERTS
+    "PERL_LWP_SSL_CA_FILE",  # Perl
+    "PIP_CERT",  # pip
+    "YARN_HTTPS_CA_FILE_PATH",  # Yarn
+)
+CA_VARIABLES: Final = (*CA_ALWAYS, *CA_IF_SET)
 # Files that the user names in them are trusted by the gateway for upstreams too.
 UPSTREAM_VARIABLES: Final = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
 PROXY_VARIABLES: Final = (
@@ -71,7 +63,7 @@ def proxied(ruleset: RuleSet, proxy: str, bundle: Path, environ: Environ) -> dic
         # Programs on Node 22 and later that call `fetch` or `https` ignore the proxy without it.
         "NODE_USE_ENV_PROXY": "1",
         **no_proxy(environ, ruleset),
-        **{each.name: str(bundle) for each in CA_TABLE if each.always or own.get(each.name)},
+        **{name: str(bundle) for name in CA_VARIABLES if name in CA_ALWAYS or own.get(name)},
     }
 
 
@@ -111,25 +103,24 @@ def excepts(entry: str, pattern: HostPattern) -> bool:
 
 def ca_bundle(ca: Path, environ: Environ) -> bytes:
     """Return every certificate that the client trusts already, and the CA of the proxy, each once."""
-    found = (_certificates(file) for file in _trusted_files(environ, ca))
-    return b"\n".join(dict.fromkeys(certificate for several in found for certificate in several)) + b"\n"
+    named = [Path(environ[name]).expanduser() for name in CA_VARIABLES if environ.get(name)]
+    system = (
+        *configured_ca_files(environ).values(),
+        *_SYSTEM_BUNDLES,
+        ssl.get_default_verify_paths().openssl_cafile,
+    )
+    return _joined([ca, Path(certifi.where()), *named, *map(Path, system)])
 
 
 def upstream_authorities(environ: Environ) -> bytes | None:
     """Return the certificates to trust upstream if the user's variables name further authorities, else None."""
     files = [Path(environ[name]).expanduser() for name in UPSTREAM_VARIABLES if environ.get(name)]
-    own = [certificate for file in files for certificate in _certificates(file)]
-    if not own:
-        return None
-    return b"\n".join(dict.fromkeys([*own, *_certificates(Path(certifi.where()))])) + b"\n"
+    return _joined([*files, Path(certifi.where())]) if any(map(_certificates, files)) else None
 
 
-def _trusted_files(environ: Environ, ca: Path) -> Iterator[Path]:
-    yield ca
-    yield Path(certifi.where())
-    yield from (Path(environ[name]).expanduser() for name in CA_VARIABLES if environ.get(name))
-    yield from map(Path, configured_ca_files(environ).values())
-    yield from map(Path, (*_SYSTEM_BUNDLES, ssl.get_default_verify_paths().openssl_cafile))
+def _joined(files: Sequence[Path]) -> bytes:
+    """Return the certificates in these files, each once."""
+    return b"\n".join(dict.fromkeys(each for file in files for each in _certificates(file))) + b"\n"
 
 
 def _certificates(file: Path) -> list[bytes]:

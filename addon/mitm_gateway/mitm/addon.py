@@ -30,10 +30,9 @@ from .connections import Connections
 from .defaults import timeout_s
 from .ended import Ended
 from .final_check import FinalCheck
-from .flow_list import Keeper
 from .flows import head_of, hide_connect, perform, perform_response, refuse, response_head_of
 from .lifecycle import Lifecycle
-from .live_view import Live, is_watched
+from .live_view import Keeper, Live, is_watched
 from .recorder import Recorder
 from .replay import is_replay, remember_sent, restore_original, restore_original_model
 from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, stream_request

@@ -12,7 +12,7 @@ from support.table import table
 PROXY = "http://127.0.0.1:1234"
 BUNDLE = Path("/bundle.pem")
 RULES = parse_rules(b"rules: [{match: {host: api.anthropic.com}}]", "rules.yaml", {})
-ALWAYS = {each.name for each in network.CA_TABLE if each.always}
+ALWAYS = set(network.CA_ALWAYS)
 
 
 @table(
