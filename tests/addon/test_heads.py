@@ -53,20 +53,6 @@ async def test_an_http1_head_up_to_128_kib_is_served_and_a_larger_one_is_431(
     assert not refused.client.connected
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        pytest.param(b"GET /" + b"a" * LIMIT, id="path"),
-        pytest.param(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 100_000, id="headers"),
-        pytest.param(b"a" * (LIMIT + 1), id="method"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\n" + b" " * LIMIT, id="blanks"),
-    ],
-)
-async def test_an_endless_http1_head_is_431_at_once(patched: taddons.context, head: bytes) -> None:
-    refused = await connected(patched, *pieces(head, 65536), **TUNNEL)
-    assert refused.got.startswith(b"HTTP/1.1 431 ")
-
-
 async def test_no_byte_of_an_unfinished_http1_head_is_searched_twice(
     patched: taddons.context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,10 +71,22 @@ async def test_no_byte_of_an_unfinished_http1_head_is_searched_twice(
     await connection.close()
 
 
-@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0", "9.9"])
-async def test_an_http1_request_of_another_version_is_400(patched: taddons.context, version: str) -> None:
-    refused = await connected(patched, http1(1, f"GET / HTTP/{version}".encode()), **TUNNEL)
-    assert refused.got.startswith(b"HTTP/1.1 400 ")
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param(b"GET /" + b"a" * LIMIT, 431, id="endless path"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 100_000, 431, id="endless fields"),
+        pytest.param(b"a" * (LIMIT + 1), 431, id="endless method"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\n" + b" " * LIMIT, 431, id="endless blanks"),
+        *(pytest.param(http1(1, b"GET / HTTP/%s" % version), 400, id=f"version {version.decode()}")
+          for version in (b"0.9", b"1.2", b"2.0", b"3.0", b"9.9")),
+    ],
+)  # fmt: skip
+async def test_an_invalid_http1_head_is_refused_at_once(
+    patched: taddons.context, head: bytes, status: int
+) -> None:
+    refused = await connected(patched, *pieces(head, 65536), **TUNNEL)
+    assert refused.got.startswith(b"HTTP/1.1 %d " % status)
     assert not any(refused.sent.values())
 
 
@@ -102,12 +100,6 @@ async def test_an_http1_head_of_more_than_a_thousand_fields_is_431(
     refused = await connected(patched, *pieces(head % (b"a:\r\n" * 1000), cut), **TUNNEL)
     assert refused.got.startswith(b"HTTP/1.1 431 ")
     assert not any(refused.sent.values())
-
-
-async def test_an_http1_response_head_of_more_than_a_thousand_fields_is_502(patched: taddons.context) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"a:\r\n" * 1000 + b"\r\n"
-    connection = await connected(patched, http1(1), **TUNNEL, answer=answer)
-    assert connection.got.startswith(b"HTTP/1.1 502 ")
 
 
 async def test_an_http2_head_of_more_than_a_thousand_fields_is_431(patched: taddons.context) -> None:
@@ -148,8 +140,21 @@ async def test_a_client_cannot_send_far_ahead_of_its_answers(patched: taddons.co
     assert not connection.client.connected
 
 
-async def test_an_http1_response_head_over_the_limit_is_502(patched: taddons.context) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * LIMIT + b"\r\n\r\n"
+@pytest.mark.parametrize(
+    ("start", "fields"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK", b"X-A: " + b"a" * LIMIT + b"\r\n", id="over the limit"),
+        pytest.param(b"HTTP/1.1 200 OK", b"a:\r\n" * 1000, id="more than a thousand fields"),
+        *(pytest.param(b"HTTP/%s 200 OK" % version, b"", id=f"version {version.decode()}")
+          for version in (b"0.9", b"1.2", b"2.0", b"9.9")),
+        *(pytest.param(b"HTTP/1.1 %s X" % status, b"", id=f"status {status.decode()}")
+          for status in (b"99", b"0", b"-200", b"1000", b"12345")),
+    ],
+)  # fmt: skip
+async def test_an_invalid_http1_response_head_is_502(
+    patched: taddons.context, start: bytes, fields: bytes
+) -> None:
+    answer = start + b"\r\nContent-Length: 0\r\n" + fields + b"\r\n"
     connection = await connected(patched, http1(1), **TUNNEL, answer=answer)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
 

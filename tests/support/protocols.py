@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from http.client import responses
-from typing import Protocol
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -19,7 +18,6 @@ from h2.events import (
     StreamEnded,
     StreamReset,
     TrailersReceived,
-    WindowUpdated,
 )
 
 from support.answers import Header, Reply, Seen
@@ -37,17 +35,6 @@ class Connection:
     raw: bytearray = field(default_factory=bytearray)
     sni: str | None = None
     alpn: str | None = None
-
-
-class Responder(Protocol):
-    """Writer of one response, for any HTTP version."""
-
-    def whole(self, reply: Reply) -> None: ...
-    def head(self, status: int, headers: Sequence[Header]) -> None: ...
-    def chunk(self, data: bytes) -> None: ...
-    def end(self, trailers: Sequence[Header] = ()) -> None: ...
-    def bytes(self, data: bytes) -> None: ...
-    def gone(self) -> bool: ...
 
 
 class Peer(Incoming):
@@ -123,7 +110,7 @@ def _http1_head(status: int, headers: Sequence[Header]) -> bytes:
 class Http2:
     """An HTTP/2 connection: one thread reads, one for each request answers."""
 
-    def __init__(self, peer: Peer, index: int, answer: Callable[[Responder, Seen], None]) -> None:
+    def __init__(self, peer: Peer, index: int, answer: Callable[["Http2Stream", Seen], None]) -> None:
         self._peer = peer
         self._index = index
         self._answer = answer
@@ -169,22 +156,20 @@ class Http2:
                 self.reset.add(stream)
             case ConnectionTerminated():
                 self.closed = True
-            case WindowUpdated():
-                pass
 
     def _serve_stream(self, stream: int) -> None:
         headers = self._heads[stream]
         pseudo = dict(headers)
         request = Seen(pseudo[":method"], pseudo[":path"], headers, self._bodies[stream], self._index)
         try:
-            self._answer(_Http2Stream(self, stream), request)
+            self._answer(Http2Stream(self, stream), request)
         except OSError:
             with self.window_opened, contextlib.suppress(Exception):
                 self.protocol.reset_stream(stream)
                 self.flush()
 
 
-class _Http2Stream:
+class Http2Stream:
     def __init__(self, connection: Http2, stream: int) -> None:
         self._connection = connection
         self._stream = stream
@@ -231,3 +216,6 @@ class _Http2Stream:
 
     def gone(self) -> bool:
         return self._connection.closed or self._stream in self._connection.reset
+
+
+Responder = Http1 | Http2Stream

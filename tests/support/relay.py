@@ -57,7 +57,7 @@ class Relay:
             if first == b"\x16":  # TLS
                 client.sendall(b"HTTP/1.1 400 Bad request\r\n\r\n")
                 return
-            (self._serve_socks if first == b"\x05" else self._serve_http)(client, first)
+            self._serve_socks(client) if first == b"\x05" else self._serve_http(client, first)
 
     def _serve_http(self, client: socket.socket, head: bytes) -> None:
         while b"\r\n\r\n" not in head:
@@ -79,7 +79,7 @@ class Relay:
             place = place if b":" in place else place + b":80"
             self._relay(client, place.decode(), b"", head.replace(target, b"/" + path, 1))
 
-    def _serve_socks(self, client: socket.socket, _first: bytes) -> None:
+    def _serve_socks(self, client: socket.socket) -> None:
         methods = client.recv(client.recv(1)[0])
         client.sendall(b"\x05\x02" if b"\x02" in methods else b"\x05\x00")
         if b"\x02" in methods:
