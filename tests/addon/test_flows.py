@@ -27,6 +27,14 @@ def recording(tmp_path: Path) -> Path:
     return write(tmp_path / "talk.mitm", [talked(FIRST), talked(SECOND)])
 
 
+@pytest.fixture
+def unnamed(tmp_path: Path) -> Path:
+    """Two sessions that no client names, the first one with requests 1 and 3."""
+    return write(
+        tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
+    )
+
+
 def test_the_list_has_a_line_for_each_request(recording: Path, run_main: RunMain) -> None:
     heading, first, second = run_main("flows", recording).out.splitlines()
     assert heading.split()[:3] == ["#", "time", "session"]
@@ -67,25 +75,18 @@ def test_lines_are_wrapped_on_a_terminal_only(
 
 
 def test_a_number_that_is_not_there_is_wrong_usage(recording: Path, run_main: RunMain) -> None:
-    assert (
-        run_main("flows", recording, "--show", "3", status=2).err
-        == "mitm-gateway: there is no request 3; expected a number from 1 to 2\n"
-    )
+    seen = run_main("flows", recording, "--show", "3", status=2)
+    assert seen.err == "mitm-gateway: there is no request 3; expected a number from 1 to 2\n"
 
 
-def test_a_number_of_another_session_names_those_of_the_session(tmp_path: Path, run_main: RunMain) -> None:
-    path = write(
-        tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
-    )
+def test_a_number_of_another_session_names_those_of_the_session(unnamed: Path, run_main: RunMain) -> None:
     for session, number, expected in (
         ("unnamed-1", "2", "request 2 is not in session unnamed-1…; it has requests 1, 3"),
         ("unnamed-2", "1", "request 1 is not in session unnamed-2…; it has request 2"),
         ("x", "1", 'no session begins with "x"; `flows FILE --session` lists the sessions'),
     ):
-        assert (
-            run_main("flows", path, "--session", session, "--show", number, status=2).err
-            == f"mitm-gateway: {expected}\n"
-        )
+        seen = run_main("flows", unnamed, "--session", session, "--show", number, status=2)
+        assert seen.err == f"mitm-gateway: {expected}\n"
 
 
 def test_json_lines_contain_the_data_of_each_request(recording: Path, run_main: RunMain) -> None:
@@ -96,22 +97,14 @@ def test_json_lines_contain_the_data_of_each_request(recording: Path, run_main: 
     assert (second["model"], second["outcome"]) == ("claude-opus-4-8", "ok")
 
 
-def test_the_list_names_the_cost_and_a_session_that_no_client_names(
-    tmp_path: Path, run_main: RunMain
-) -> None:
-    path = write(
-        tmp_path / "talk.mitm", [talked(body, headers=[]) for body in (FIRST, turn("other"), SECOND)]
-    )
-    rows = [line.split() for line in run_main("flows", path).out.splitlines()[1:]]
-    assert [row[3] for row in rows] == ["unnamed-"] * 3
-    assert all(row[-3].startswith("$0.00") for row in rows)
-    assert [line.split()[:2] for line in run_main("flows", path, "--session").out.splitlines()[1:]] == [
-        ["unnamed-1", "2"],
-        ["unnamed-2", "1"],
-    ]
-    assert [
-        line.split()[0] for line in run_main("flows", path, "--session", "unnamed-1").out.splitlines()
-    ] == ["#", "1", "3"]
+def test_the_list_names_the_cost_and_a_session_that_no_client_names(unnamed: Path, run_main: RunMain) -> None:
+    def rows(*words: str) -> list[list[str]]:
+        return [line.split() for line in run_main("flows", unnamed, *words).out.splitlines()[1:]]
+
+    assert [row[3] for row in rows()] == ["unnamed-"] * 3
+    assert all(row[-3].startswith("$0.00") for row in rows())
+    assert [row[:2] for row in rows("--session")] == [["unnamed-1", "2"], ["unnamed-2", "1"]]
+    assert [row[0] for row in rows("--session", "unnamed-1")] == ["1", "3"]
 
 
 def test_a_difference_is_described_in_words(tmp_path: Path, run_main: RunMain) -> None:
@@ -136,10 +129,8 @@ def test_a_page_is_written_for_its_owner_alone_and_links_to_sections_of_earlier_
 ) -> None:
     page = tmp_path / "talk.html"
     for _ in range(2):  # the second one overwrites the first
-        assert (
-            run_main("flows", recording, "--html", page).err.splitlines()[-1]
-            == f"mitm-gateway: {page}: written"
-        )
+        seen = run_main("flows", recording, "--html", page)
+        assert seen.err.splitlines()[-1] == f"mitm-gateway: {page}: written"
     text = page.read_text()
     assert text.count(SYSTEM) == text.count(TOOL["description"]) == 1
     assert ": as in request 1</p>" in text
@@ -172,13 +163,14 @@ def test_few_requests_are_in_memory_at_a_time(
     seen: list[weakref.ref[object]] = []
     alive: list[int] = []
 
+    as_recorded = recorded_flows.as_recorded
+
     def noted(flow: http.HTTPFlow, *more: Any) -> Recorded:
-        found = recorded_flows_recorded(flow, *more)
+        found = as_recorded(flow, *more)
         seen.extend([weakref.ref(flow), weakref.ref(found)])
         alive.append(sum(each() is not None for each in seen))
         return found
 
-    recorded_flows_recorded = recorded_flows.as_recorded
     monkeypatch.setattr(recorded_flows, "as_recorded", noted)
     # Flows are parts of cycles, so what has been read is counted.
     monkeypatch.setattr(recording_file, "COLLECT_AFTER", 100_000)
@@ -285,14 +277,7 @@ KEYS = {
     "pasted": "opaque-pasted-0123456789abcdef",
     "escaped": "opaque-escaped-0123456789abcd",
 }
-MODES: tuple[list[str], ...] = (
-    [],
-    ["--show", "1"],
-    ["--show", "2"],
-    ["--show", "3"],
-    ["--show", "4"],
-    ["--jsonl"],
-)
+MODES: tuple[list[str], ...] = ([], *(["--show", str(number)] for number in range(1, 5)), ["--jsonl"])
 
 
 def leaky_flows() -> list[http.HTTPFlow]:
@@ -323,13 +308,8 @@ def leaky_flows() -> list[http.HTTPFlow]:
         ],
         kind="application/json",
     )
-    asked.metadata["gateway"] = {
-        "hint": every,
-        "outcome": "ok",
-        "notes": [every],
-        "model": "m",
-        "refusal": every,
-    }
+    facts = {"outcome": "ok", "model": "m", "hint": every, "refusal": every, "notes": [every]}
+    asked.metadata["gateway"] = facts
     asked.comment = every
     failed = talked(turn("x"), b"{}")
     failed.response, failed.error = None, Error(f"no upstream for {every}")
