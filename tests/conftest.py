@@ -1,4 +1,4 @@
-"""Fixtures that several folders share; the types of those that start something are in `support/starters.py`.
+"""Fixtures that several folders share; the types of those that start something are in `support/fixture_types.py`.
 
 They import when they run: the process that hands out the tests loads this file too, before any worker starts.
 """
@@ -23,10 +23,10 @@ from support.constants import API, ENV, ROOT
 
 if TYPE_CHECKING:
     from support.certificates import Authority
+    from support.command import Command
     from support.envoy import Envoy
-    from support.launcher import Command
-    from support.processes import Mitmdump
-    from support.starters import RunClaude, RunMain, StartEnvoy, StartMitmdump, StartRecorder
+    from support.fixture_types import RunClaude, RunMain, StartEnvoy, StartMitmdump, StartRecorder
+    from support.mitmdump import Mitmdump
 
 MANY_FILES = 4500
 CLAUDE_TIMEOUT_S = 90.0
@@ -56,7 +56,7 @@ def recorder() -> Iterator[StartRecorder]:
 @pytest.fixture
 def mitmdump(tmp_path: Path) -> Iterator[StartMitmdump]:
     """Start mitmproxy: `mitmdump("--set", "x=y", rules=TEXT, modes=["reverse:…"], …)`; see `Mitmdump`."""
-    from support.processes import Mitmdump
+    from support.mitmdump import Mitmdump
 
     started: list[Mitmdump] = []
 
@@ -101,7 +101,7 @@ def envoy(envoy_program: str, tmp_path: Path) -> Iterator[StartEnvoy]:
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Command]:
     """The command `mitm-gateway` in a home that lasts for the test."""
-    from support.launcher import Command
+    from support.command import Command
 
     command = Command(tmp_path / "home")
     yield command
@@ -112,7 +112,7 @@ def command(tmp_path: Path) -> Iterator[Command]:
 def run_main(capsys: pytest.CaptureFixture[str]) -> RunMain:
     """Run `mitm-gateway` in this process: `run_main("flows", file, status=1).err`."""
     from mitm_gateway.cli import main
-    from support.starters import Printed
+    from support.fixture_types import Printed
 
     def run(*words: object, status: int = 0) -> Printed:
         capsys.readouterr()

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.constants import PACKAGE
+from support.counted_work import MAX_RATIO, ratio
 from support.regex_steps import Steps, is_bounded, samples
-from support.work import MAX_RATIO, ratio
 
 pytestmark = pytest.mark.exhaustive
 # Expressions with a bounded repeat look quadratic below its bound, and a quadratic part of others is small there. So only

@@ -35,10 +35,10 @@ from mitm_gateway.wire import addresses, aws_eventstream, content_encoding
 from mitm_gateway.wire.request import Arrival, RequestHead
 from mitm_gateway.wire.sigv4 import AwsKeys
 from mitm_gateway.wire.sse import EventReader
+from support.builders import make_head, make_rule, make_ruleset
 from support.constants import PACKAGE
-from support.core import make_head, make_rule, make_ruleset
+from support.counted_work import MAX_RATIO, ratio
 from support.regex_steps import CountingPattern
-from support.work import MAX_RATIO, ratio
 
 pytestmark = pytest.mark.exhaustive
 

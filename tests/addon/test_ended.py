@@ -11,7 +11,7 @@ from mitm_gateway.exchange.exchange import Exchange
 from mitm_gateway.mitm.ended import Ended
 from mitm_gateway.mitm.requests import UnderWay
 from mitm_gateway.wire.request import Arrival
-from support.core import make_rule, make_ruleset
+from support.builders import make_rule, make_ruleset
 
 
 class Records:

@@ -9,8 +9,8 @@ import pytest
 
 from mitm_gateway.exchange.exchange import Exchange
 from support.constants import API, GW
-from support.faults import STEPS, Breaking
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Connection, Gateway
+from support.scripts.faults import STEPS, Breaking
 
 pytestmark = pytest.mark.exhaustive
 REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from support.constants import CK
+from support.fixture_types import RunMain
 from support.recordings import talked, turn, write
-from support.starters import RunMain
 
 RULES = """
 credentials: {gw: {env: GW_KEY}}

@@ -16,8 +16,8 @@ from mitmproxy.test import tflow
 
 from mitm_gateway.mitm import recorded_flows, recording_file
 from mitm_gateway.recordings.recorded import Recorded
+from support.fixture_types import RunMain
 from support.recordings import SYSTEM, TOOL, talked, turn, write, write_har
-from support.starters import RunMain
 
 FIRST, SECOND = turn("hi"), turn("hi", "hello there", "read it")
 

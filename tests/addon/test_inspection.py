@@ -15,7 +15,7 @@ from mitm_gateway.mitm.replay import remember
 from mitm_gateway.mitm.requests import ending_of
 from mitm_gateway.observe.log_file import LogFile
 from mitm_gateway.observe.stats import Stats
-from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.builders import BEARER, make_head, make_rule, make_ruleset
 from support.patched import no_patches
 from support.table import table
 

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from support.constants import API, CK, GW
+from support.http_client import pseudo_headers
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Gateway
 from support.table import table
-from support.wire import pseudo_headers
 
 EVENTS = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -10,8 +10,8 @@ from mitmproxy.tools.web.master import WebMaster
 
 from mitm_gateway.mitm.option_conflicts import WATCHED, broken_promises
 from mitm_gateway.mitm.options import add_options
+from support.builders import BEARER, make_rule, make_ruleset
 from support.constants import API
-from support.core import BEARER, make_rule, make_ruleset
 
 # A value with which the option is refused.
 REFUSED: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 
 from support.constants import API, GW, REVERSE
 from support.envoy import Envoy
-from support.processes import Mitmdump
+from support.mitmdump import Mitmdump
 from support.recorder import Recorder
 
 ENV = {"GW_KEY": GW, "OTHER_KEY": "other-secret"}

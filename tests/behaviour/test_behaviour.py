@@ -18,11 +18,11 @@ from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.answers import Reply, Seen, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown
 from support.constants import API, CK, GW, JSON, REVERSE
-from support.processes import Mitmdump
+from support.fixture_types import RunClaude, StartRecorder
+from support.http_client import Http2Client, Response, Wire, pseudo_headers
+from support.mitmdump import Mitmdump
 from support.recorder import Recorder
-from support.starters import RunClaude, StartRecorder
 from support.table import table
-from support.wire import Http2Client, Response, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

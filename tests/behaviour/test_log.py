@@ -26,11 +26,11 @@ from support.answers import (
 from support.aws import chunk, converse_events, frame
 from support.constants import API, CK, ENV, GW, REVERSE
 from support.envoy import Envoy
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Response, Wire
 from support.recorder import Recorder
-from support.starters import StartMitmdump, StartRecorder
 from support.table import table
 from support.waiting import wait_until
-from support.wire import Response, Wire
 
 pytestmark = pytest.mark.e2e
 

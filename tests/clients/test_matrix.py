@@ -22,9 +22,9 @@ import yaml
 from clients.upstream import MODEL, TEXT, Tool, Upstream
 from mitm_gateway.clients import catalogue
 from mitm_gateway.clients.api_hosts import VENDOR_APIS
+from support.command import Command
 from support.constants import GW, ROOT
-from support.launcher import Command
-from support.processes import unused_port
+from support.program import unused_port
 from support.recorder import Recorder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.clients]

@@ -12,11 +12,7 @@ from support.answers import Reply, Script, claude_answers, json_reply, message
 from support.certificates import Authority
 from support.constants import API, ENV, REVERSE
 from support.envoy import Envoy
-from support.one_rule import rules
-from support.presets import KEY, Setting, StartPreset
-from support.processes import Mitmdump
-from support.recorder import Recorder
-from support.starters import (
+from support.fixture_types import (
     StartEnvoy,
     StartGateway,
     StartMitmdump,
@@ -24,6 +20,10 @@ from support.starters import (
     StartRecorder,
     StartTerminal,
 )
+from support.mitmdump import Mitmdump
+from support.one_rule import rules
+from support.presets import KEY, Setting, StartPreset
+from support.recorder import Recorder
 from support.terminal import Terminal
 
 

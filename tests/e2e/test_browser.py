@@ -19,7 +19,7 @@ from mitm_gateway.cli import main
 from mitm_gateway.cli.mitmproxy_options import WEB_COLUMNS
 from support.answers import Answer, Seen, Stream, claude_answers, event, insist_on_bearer, message
 from support.constants import CK, ENV, GW, GW_MASKED, ROOT
-from support.starters import RunClaude, StartMitmdump, StartRecorder
+from support.fixture_types import RunClaude, StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e
 

@@ -9,12 +9,12 @@ import pytest
 
 from mitm_gateway.patches.safety.error_pages import cause_of
 from support.certificates import Authority
+from support.company_proxy import Relay
 from support.constants import API, REVERSE
-from support.processes import unused_port
-from support.relay import Relay
-from support.starters import StartMitmdump, StartRecorder
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Wire
+from support.program import unused_port
 from support.table import table
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from support.launcher import Command
+from support.command import Command
 
 RULES = "rules: [{match: {host: api.anthropic.com}, upstream: https://gw.test}]\n"
 BAD = "rules: [{match: {host: api.anthropic.com}, upsteam: https://gw.test}]\n"

@@ -10,9 +10,9 @@ import pytest
 from mitm_gateway.cli.env import lines, shell_of
 from mitm_gateway.clients.environment import Changes
 from mitm_gateway.rules import presets
-from support.launcher import Command
-from support.starters import StartMitmdump
-from support.wire import Wire
+from support.command import Command
+from support.fixture_types import StartMitmdump
+from support.http_client import Wire
 
 RULES = """
 credentials: {gw: {env: GW_KEY}}

@@ -10,11 +10,11 @@ import pytest
 
 from support.answers import Stream, message_events
 from support.constants import CK, ENV, GATEWAY, GW, HEADERS
+from support.fixture_types import StartRecorder, StartTerminal
+from support.http_client import Wire
 from support.one_rule import one_rule
 from support.program import TIMEOUT_S
-from support.starters import StartRecorder, StartTerminal
 from support.terminal import Terminal
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

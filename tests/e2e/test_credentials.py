@@ -8,8 +8,8 @@ import pytest
 
 from support.answers import Answer, Reply, Seen, json_reply, message
 from support.constants import API, JSON, REVERSE
+from support.fixture_types import StartMitmdump, StartRecorder
 from support.one_rule import post
-from support.starters import StartMitmdump, StartRecorder
 
 pytestmark = pytest.mark.e2e
 

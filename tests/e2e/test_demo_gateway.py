@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.starters import RunClaude
+from support.fixture_types import RunClaude
 
 pytestmark = pytest.mark.e2e
 

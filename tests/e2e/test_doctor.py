@@ -16,10 +16,10 @@ from mitm_gateway.cli.doctor import findings, network, trust, upstreams
 from mitm_gateway.cli.doctor.finding import Fault, Note, Subject
 from mitm_gateway.patches.table import PATCHES
 from support.certificates import Authority
-from support.launcher import Command
-from support.processes import unused_port
-from support.relay import Relay
-from support.starters import StartMitmdump
+from support.command import Command
+from support.company_proxy import Relay
+from support.fixture_types import StartMitmdump
+from support.program import unused_port
 
 SECRET = "doctor-secret-0123456789abcdef"
 RULES = """

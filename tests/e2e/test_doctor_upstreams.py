@@ -10,9 +10,9 @@ from mitm_gateway.cli.doctor.finding import Fault, Good, Subject
 from mitm_gateway.rules.load import load
 from support.answers import Reply
 from support.certificates import Authority
-from support.processes import unused_port
-from support.relay import Relay
-from support.starters import StartRecorder
+from support.company_proxy import Relay
+from support.fixture_types import StartRecorder
+from support.program import unused_port
 
 
 def found(folder: Path, *urls: str, **environ: str) -> list[str]:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from support.answers import json_reply, message
+from support.command import Command
 from support.constants import GATEWAY, ROOT
+from support.fixture_types import StartRecorder
 from support.forked import ProgramName
-from support.launcher import Command
-from support.processes import unused_port
+from support.program import unused_port
 from support.recorder import Recorder
-from support.starters import StartRecorder
 
 pytestmark = pytest.mark.e2e
 

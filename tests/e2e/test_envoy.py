@@ -13,11 +13,11 @@ from support.answers import Bytes, Header, Reply, json_reply, message
 from support.certificates import Authority
 from support.constants import ADDON, API, CK, GW
 from support.envoy import Envoy
+from support.fixture_types import StartEnvoy, StartOneEnvoy, StartRecorder
+from support.http_client import Http2Client, Wire, pseudo_headers
 from support.one_rule import ask, error_of, rules
 from support.recorder import Recorder
-from support.starters import StartEnvoy, StartOneEnvoy, StartRecorder
 from support.waiting import wait_until
-from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

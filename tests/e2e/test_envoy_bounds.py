@@ -8,12 +8,12 @@ import pytest
 
 from support.answers import Bytes, Reply
 from support.envoy import Envoy
+from support.fixture_types import StartEnvoy, StartOneEnvoy, StartRecorder
+from support.http_client import Wire
 from support.one_rule import ask, error_of, rules
-from support.proc import peak_mb
-from support.processes import unused_port
-from support.starters import StartEnvoy, StartOneEnvoy, StartRecorder
+from support.process_figures import peak_mb
+from support.program import unused_port
 from support.waiting import wait_until
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

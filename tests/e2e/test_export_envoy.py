@@ -14,11 +14,11 @@ from mitm_gateway.rules.ruleset import RuleSet
 from support.answers import json_reply
 from support.constants import API, GW, ROOT, RULES_DATA
 from support.envoy import validate
+from support.fixture_types import StartEnvoy
+from support.http_client import Wire
 from support.one_rule import one_rule
 from support.recorder import Recorder
-from support.starters import StartEnvoy
 from support.waiting import wait_until
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

@@ -15,13 +15,14 @@ import pytest
 from mitmproxy import http, io
 
 from support.answers import Reply
-from support.launcher import Command
-from support.processes import Mitmdump, unused_port
+from support.command import Command
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Response, Wire
+from support.mitmdump import Mitmdump
+from support.mitmweb import Web
+from support.program import unused_port
 from support.recorder import Recorder
-from support.starters import StartMitmdump, StartRecorder
 from support.waiting import wait_until
-from support.web import Web
-from support.wire import Response, Wire
 
 pytestmark = pytest.mark.e2e
 

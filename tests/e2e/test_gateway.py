@@ -16,9 +16,9 @@ from support.answers import (
     message_events,
 )
 from support.constants import CK, ENV, GW, HEADERS, REVERSE, ROOT
+from support.fixture_types import StartGateway, StartMitmdump, StartRecorder
+from support.http_client import Wire
 from support.one_rule import MODELS, post, rules
-from support.starters import StartGateway, StartMitmdump, StartRecorder
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

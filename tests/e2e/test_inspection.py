@@ -26,13 +26,13 @@ from support.answers import (
 )
 from support.aws import converse_events
 from support.constants import CK, ENV, GW, GW_MASKED, HEADERS, REVERSE
+from support.fixture_types import RunClaude, StartGateway, StartMitmdump, StartRecorder
+from support.http_client import Wire
+from support.mitmdump import Mitmdump
+from support.mitmweb import Flow, flows_of, has_ended, replay, view, wait_for_flow
 from support.one_rule import one_rule, rules
-from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.starters import RunClaude, StartGateway, StartMitmdump, StartRecorder
 from support.waiting import wait_until
-from support.web import Flow, flows_of, has_ended, replay, view, wait_for_flow
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 BODY = json.dumps(

@@ -27,9 +27,9 @@ from support.answers import (
 )
 from support.aws import event_stream
 from support.certificates import Authority
+from support.command import Command
 from support.constants import API, GW, ROOT
-from support.launcher import Command
-from support.mcp import RESULT, McpServer
+from support.mcp_server import RESULT, McpServer
 from support.one_rule import one_rule
 from support.recorder import Recorder
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.proc import listening_addresses
-from support.processes import unused_port
-from support.starters import StartMitmdump
+from support.fixture_types import StartMitmdump
+from support.process_figures import listening_addresses
+from support.program import unused_port
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from support.answers import Reply, Stream, anthropic_error, message_events
-from support.collector import Collector
 from support.constants import CK, ENV, GW, HEADERS, REVERSE
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Wire
+from support.mitmdump import Mitmdump
 from support.one_rule import one_rule
-from support.processes import Mitmdump
+from support.otel_collector import Collector
 from support.recorder import Recorder
-from support.starters import StartMitmdump, StartRecorder
 from support.waiting import wait_until
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

@@ -14,11 +14,12 @@ from mitmproxy import http, io
 from support.answers import Bytes, Header, Stream, event, json_reply, message
 from support.certificates import Authority
 from support.constants import API, CK
-from support.proc import peak_mb
-from support.processes import Mitmdump, unused_port
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Http2Client, Wire, pseudo_headers
+from support.mitmdump import Mitmdump
+from support.process_figures import peak_mb
+from support.program import unused_port
 from support.recorder import Recorder
-from support.starters import StartMitmdump, StartRecorder
-from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

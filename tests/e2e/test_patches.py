@@ -7,9 +7,9 @@ import pytest
 from mitmproxy import version
 
 from support.answers import Reply
-from support.processes import Mitmdump
+from support.http_client import Wire
+from support.mitmdump import Mitmdump
 from support.recorder import Recorder
-from support.wire import Wire
 
 pytestmark = pytest.mark.e2e
 

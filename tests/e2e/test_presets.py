@@ -23,11 +23,11 @@ from support.answers import (
 )
 from support.certificates import Authority
 from support.constants import API, CK, JSON
+from support.fixture_types import RunClaude
+from support.http_client import Response, Wire
+from support.mitmdump import Mitmdump
 from support.presets import KEY, StartPreset, betas_in, keys_in, messages
-from support.processes import Mitmdump
 from support.recorder import Recorder
-from support.starters import RunClaude
-from support.wire import Response, Wire
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ import pytest
 from support.answers import Answer, Seen, anthropic_error, json_reply, message, message_events
 from support.aws import event_stream, signature_fits
 from support.constants import CK
+from support.fixture_types import RunClaude
 from support.presets import KEY, StartPreset, keys_in, messages
-from support.starters import RunClaude
 
 pytestmark = pytest.mark.e2e
 

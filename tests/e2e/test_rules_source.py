@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.launcher import Command
+from support.command import Command
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from support.answers import json_reply, message
-from support.launcher import KEY, Command, environment_form, names
+from support.command import KEY, Command, environment_form, names
+from support.fixture_types import StartRecorder
 from support.one_rule import one_rule
 from support.recorder import Recorder
-from support.starters import StartRecorder
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -8,9 +8,9 @@ import pytest
 
 from support.answers import claude_answers, insist_on_bearer, message_events
 from support.aws import event_stream
-from support.launcher import KEY, Command, environment_form
+from support.command import KEY, Command, environment_form
+from support.fixture_types import StartRecorder, StartTerminal
 from support.recorder import Recorder
-from support.starters import StartRecorder, StartTerminal
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ import urllib.request
 
 import pytest
 
-from support.launcher import Command
-from support.processes import unused_port
+from support.command import Command
+from support.program import unused_port
 
 pytestmark = pytest.mark.e2e
 

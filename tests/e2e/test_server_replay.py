@@ -8,9 +8,9 @@ import pytest
 
 from support.answers import Answer, Seen, Stream, json_reply, message, message_events
 from support.constants import API, CK, ENV, GW_MARK, JSON, REVERSE
-from support.processes import Mitmdump
-from support.starters import StartMitmdump, StartRecorder
-from support.wire import Response, Wire
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Response, Wire
+from support.mitmdump import Mitmdump
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ import pytest
 from support.answers import Stream, insist_on_bearer, message_events
 from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS
+from support.fixture_types import StartGateway, StartMitmdump, StartRecorder
+from support.http_client import Http2Client, Wire, pseudo_headers
 from support.one_rule import MODELS, post, recorded_flow, rules
-from support.starters import StartGateway, StartMitmdump, StartRecorder
-from support.wire import Http2Client, Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

@@ -13,9 +13,9 @@ from mitm_gateway.credentials.helper import parse_output
 from mitm_gateway.credentials.tokens import copilot, oauth2
 from mitm_gateway.credentials.tokens.http_client import TokenError, ask
 from support.answers import Answer, Bytes, Reply, Seen, json_reply
-from support.launcher import Command
-from support.relay import Relay
-from support.starters import StartRecorder
+from support.command import Command
+from support.company_proxy import Relay
+from support.fixture_types import StartRecorder
 
 pytestmark = pytest.mark.e2e
 

@@ -7,12 +7,13 @@ import pytest
 
 from support.answers import Stream, event, insist_on_bearer, json_reply, message
 from support.certificates import Authority
+from support.command import Command
+from support.company_proxy import Relay
 from support.constants import API, GW, UPGRADE
-from support.launcher import Command
-from support.processes import Mitmdump, unused_port
-from support.relay import Relay
-from support.starters import StartMitmdump, StartRecorder
-from support.wire import Wire
+from support.fixture_types import StartMitmdump, StartRecorder
+from support.http_client import Wire
+from support.mitmdump import Mitmdump
+from support.program import unused_port
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from support.constants import ROOT
-from support.processes import Mitmdump, unused_port
+from support.mitmdump import Mitmdump
+from support.program import unused_port
 
 CACHE = ROOT / ".cache" / "sdk-suites"
 HERE = Path(__file__).parent

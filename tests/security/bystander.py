@@ -25,10 +25,10 @@ from typing import Protocol
 from support.answers import message
 from support.constants import API, ENV
 from support.envoy import Envoy, find_envoy
+from support.http_client import Wire
+from support.mitmdump import Mitmdump
 from support.one_rule import MAPPING, one_rule
-from support.proc import memory_mb
-from support.processes import Mitmdump
-from support.wire import Wire
+from support.process_figures import memory_mb
 
 LASTING_S, PAUSE_S = 5.0, 0.05
 MAX_WAIT_S = 0.5

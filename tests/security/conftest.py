@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from support.certificates import Authority
-from support.relay import Relay
-from support.stage import Stage
-from support.starters import StartStage
+from support.company_proxy import Relay
+from support.fixture_types import StartStage
+from support.security_stage import Stage
 
 
 @pytest.fixture(scope="session")

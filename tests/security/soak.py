@@ -16,12 +16,12 @@ from pathlib import Path
 
 from support.answers import Answer, Bytes, Close, Reply, Seen, Stream, message_events
 from support.constants import ENV, TESTS
+from support.mitmdump import Mitmdump
 from support.one_rule import MAPPING, one_rule
-from support.proc import memory_mb, open_files
-from support.processes import Mitmdump
+from support.process_figures import memory_mb, open_files
 from support.recorder import Recorder
 
-COUNTING = TESTS / "support" / "counting.py"
+COUNTING = TESTS / "support" / "scripts" / "count_tasks.py"
 HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: client-key\r\nContent-Type: application/json\r\n"
 BODY = b'{"model":"claude-x","stream":true}'
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)

@@ -8,9 +8,9 @@ import pytest
 
 from support.answers import Bytes, Hang, Stream
 from support.constants import API, CK
-from support.proc import peak_mb
-from support.stage import API_HEADERS, BODY, Stage
-from support.starters import StartStage
+from support.fixture_types import StartStage
+from support.process_figures import peak_mb
+from support.security_stage import API_HEADERS, BODY, Stage
 from support.table import table
 
 pytestmark = pytest.mark.e2e

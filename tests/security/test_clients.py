@@ -9,9 +9,9 @@ import pytest
 
 from support.certificates import Authority
 from support.constants import API, CK, CLIENT_KEY, JSON, UPGRADE
-from support.proc import listening_addresses
-from support.stage import BODY, OWN, RULES, Client, Stage
-from support.starters import StartStage
+from support.fixture_types import StartStage
+from support.process_figures import listening_addresses
+from support.security_stage import BODY, OWN, RULES, Client, Stage
 from support.table import table
 from support.waiting import wait_until
 

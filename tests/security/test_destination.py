@@ -8,12 +8,12 @@ import pytest
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.problems import RulesError
 from support.answers import Reply
+from support.company_proxy import Relay
 from support.constants import API, CK, CLIENT_KEY, ENV
-from support.relay import Relay
-from support.stage import API_HEADERS, BODY, OWN, RULES, Stage
-from support.starters import StartMitmdump, StartStage
+from support.fixture_types import StartMitmdump, StartStage
+from support.http_client import pseudo_headers
+from support.security_stage import API_HEADERS, BODY, OWN, RULES, Stage
 from support.table import table
-from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

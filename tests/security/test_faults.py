@@ -15,15 +15,15 @@ import pytest
 
 from support.certificates import Authority
 from support.constants import API, GATEWAY, GW, GW_MARK, TESTS
-from support.faults import STEPS, UNTOLD
+from support.fixture_types import StartMitmdump
 from support.recorder import Recorder
-from support.stage import API_HEADERS, BODY, RULES, Client, Stage, answers
-from support.starters import StartMitmdump
+from support.scripts.faults import STEPS, UNTOLD
+from support.security_stage import API_HEADERS, BODY, RULES, Client, Stage, answers
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-SCRIPT = TESTS / "support" / "faults.py"
+SCRIPT = TESTS / "support" / "scripts" / "faults.py"
 # A helper whose value runs out at once is run for each request.
 SLOW_KEY = "{command: [/bin/sh, -c, 'echo $GW_KEY'], ttl: 1ms}"
 HOWS = ("raise", "hang", "empty", "cancelled")

@@ -8,10 +8,10 @@ import pytest
 from support.answers import Bytes, Stream, message_events
 from support.certificates import Authority
 from support.constants import API, CK, CLIENT_KEY, GW
-from support.stage import API_HEADERS, BODY, Stage, answers
-from support.starters import StartStage
+from support.fixture_types import StartStage
+from support.http_client import pseudo_headers
+from support.security_stage import API_HEADERS, BODY, Stage, answers
 from support.table import table
-from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

@@ -7,10 +7,10 @@ import pytest
 from support.answers import Header
 from support.certificates import Authority
 from support.constants import API, CK, CK_MARK, GW, GW_MARK
+from support.fixture_types import StartMitmdump
 from support.http3 import Http3Upstream, ask
+from support.mitmdump import Mitmdump
 from support.one_rule import MAPPING, one_rule
-from support.processes import Mitmdump
-from support.starters import StartMitmdump
 
 pytestmark = pytest.mark.e2e
 

@@ -3,10 +3,10 @@
 import pytest
 
 from support.constants import API
-from support.proc import open_files
-from support.processes import unused_port
-from support.starters import StartMitmdump
-from support.wire import Wire
+from support.fixture_types import StartMitmdump
+from support.http_client import Wire
+from support.process_figures import open_files
+from support.program import unused_port
 
 pytestmark = pytest.mark.e2e
 

@@ -13,13 +13,13 @@ import pytest
 
 from support.answers import Stream, message_events
 from support.constants import ENV, REVERSE
+from support.fixture_types import StartMitmdump, StartStage
+from support.http_client import Wire, pseudo_headers
 from support.one_rule import one_rule
-from support.proc import memory_mb, open_files
+from support.process_figures import memory_mb, open_files
 from support.recorder import Recorder
-from support.stage import BODY, RULES, Stage
-from support.starters import StartMitmdump, StartStage
+from support.security_stage import BODY, RULES, Stage
 from support.waiting import wait_until
-from support.wire import Wire, pseudo_headers
 
 pytestmark = pytest.mark.e2e
 

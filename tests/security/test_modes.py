@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from support.processes import Mitmdump
-from support.starters import StartMitmdump
+from support.fixture_types import StartMitmdump
+from support.mitmdump import Mitmdump
 from support.table import table
 from support.waiting import wait_until
 

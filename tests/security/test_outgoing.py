@@ -12,11 +12,12 @@ import pytest
 from mitm_gateway.text.redact import normal_name
 from support.answers import Bytes
 from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, JSON, ROOT, UPGRADE
-from support.stage import API_HEADERS, BODY, RULES, Client, Stage, assert_absent
-from support.starters import StartMitmdump, StartStage
+from support.fixture_types import StartMitmdump, StartStage
+from support.http_client import pseudo_headers
+from support.program import unused_port
+from support.security_stage import API_HEADERS, BODY, RULES, Client, Stage, assert_absent
 from support.table import table
 from support.waiting import wait_until
-from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -77,7 +78,6 @@ def test_31_a_request_waits_for_a_slow_helper(stage_with: StartStage, tmp_path: 
 
 def test_31_requests_during_the_start_never_leave_with_the_clients_key(stage_with: StartStage) -> None:
     """A client repeats its request from before the port opens."""
-    from support.processes import unused_port
 
     port = unused_port()
     stage_with("-p", str(port), modes=["regular"], wait=False)

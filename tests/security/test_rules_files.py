@@ -10,9 +10,9 @@ from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
 from support.constants import API, ROOT
-from support.stage import RULES
-from support.starters import StartMitmdump
-from support.work import work
+from support.counted_work import work
+from support.fixture_types import StartMitmdump
+from support.security_stage import RULES
 
 BOMBS = {
     "aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n"

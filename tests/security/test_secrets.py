@@ -13,12 +13,12 @@ from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.rules.load import parse_rules
 from support.answers import Close, Hang, Reply, Stream, message_events
 from support.constants import API, CK, ENV, GW, JSON
+from support.fixture_types import StartMitmdump, StartStage
+from support.http_client import Wire, pseudo_headers
+from support.mitmweb import Flow, Web
 from support.recorder import Recorder
-from support.stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absent
-from support.starters import StartMitmdump, StartStage
+from support.security_stage import API_HEADERS, BODY, RULES, Stage, answers, assert_absent
 from support.table import table
-from support.web import Flow, Web
-from support.wire import Wire, pseudo_headers
 
 e2e = pytest.mark.e2e
 SECRET_ARGUMENT = "argument-of-the-helper"

@@ -8,13 +8,13 @@ import pytest
 
 from support.certificates import Authority
 from support.constants import API, CK, GW, JSON, TESTS
-from support.stage import BODY, ELSEWHERE, OWN, RULES, Stage
+from support.http_client import pseudo_headers
+from support.security_stage import BODY, ELSEWHERE, OWN, RULES, Stage
 from support.table import table
-from support.wire import pseudo_headers
 
 pytestmark = pytest.mark.e2e
 
-SCRIPT = TESTS / "support" / "diverted.py"
+SCRIPT = TESTS / "support" / "scripts" / "diverted.py"
 # Besides the usual rules one whose requests stay on their host.
 STAYS = """
   - name: stays

@@ -11,8 +11,7 @@ from typing import Any
 
 from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.rules.load import parse_rules
-from support.processes import unused_port
-from support.program import Program
+from support.program import Program, unused_port
 from support.waiting import wait_until
 
 

@@ -8,8 +8,8 @@ from mitmproxy import http, io
 
 from support.constants import API, HEADERS
 from support.envoy import Envoy
-from support.processes import Mitmdump
-from support.wire import Response, Wire
+from support.http_client import Response, Wire
+from support.mitmdump import Mitmdump
 
 MAPPING = "models: {map: {claude-x: gw-model}}"
 MODELS = "models: {map: {claude-opus-*: gw-large}, default: gw-small}"

@@ -5,9 +5,9 @@ from typing import Any
 
 from support.answers import Seen
 from support.constants import CK
-from support.processes import Mitmdump
+from support.fixture_types import RunClaude
+from support.mitmdump import Mitmdump
 from support.recorder import Recorder
-from support.starters import RunClaude
 
 KEY = "provider-secret-0123456789abcdef"
 # Every name under which a key may travel.

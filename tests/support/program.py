@@ -1,7 +1,10 @@
-"""A program under test in a process: the text that it has printed, and its end."""
+"""Programs under test: the text that one has printed, its end, and a free port for it."""
 
+import contextlib
+import random
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +67,15 @@ class Program:
         except TimeoutError:
             self.kill()
             raise RuntimeError(f"{type(self).__name__} does not listen:\n{self.output()}") from None
+
+
+# Linux gives clients ports from 32768 on, others from 49152: below, no connection of a test takes a port meanwhile.
+_PORTS = range(10_000, 32_000)
+
+
+def unused_port() -> int:
+    """A port that is free now; prefer port 0 where possible."""
+    while True:
+        port = random.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

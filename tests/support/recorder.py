@@ -9,9 +9,19 @@ from typing import Self, assert_never
 
 from support.answers import Answer, Bytes, Close, Hang, Reply, Script, Seen, Stream, claude_answers
 from support.certificates import Authority
-from support.protocols import IDLE_S, POLL_S, WAIT_S, Connection, Http1, Http2, Peer, Responder, read_request
+from support.http1_reader import EndError
+from support.http_server import (
+    IDLE_S,
+    POLL_S,
+    WAIT_S,
+    Connection,
+    Http1,
+    Http2,
+    Peer,
+    Responder,
+    read_request,
+)
 from support.waiting import wait_until
-from support.wire import EndError
 
 
 class Recorder:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.starters import RunMain
+from support.fixture_types import RunMain
 
 RULES = """\
 rules:

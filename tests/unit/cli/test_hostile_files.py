@@ -20,8 +20,8 @@ from mitm_gateway.mitm.replay import ORIGINAL
 from mitm_gateway.mitm.server_replay import ServerReplay
 from mitm_gateway.observe import stats
 from mitm_gateway.recordings import har_entries
+from support.fixture_types import RunMain
 from support.recordings import talked, turn, write
-from support.starters import RunMain
 
 _ACTS_ON_A_TERMINAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 ESCAPES = "a\x1b]0;hit\x07\u202e\x9b31m.yaml"

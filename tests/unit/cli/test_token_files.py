@@ -9,7 +9,7 @@ from mitm_gateway.cli.token_files import Writer
 from mitm_gateway.credentials.store import Credentials
 from mitm_gateway.credentials.value import CredentialError
 from mitm_gateway.rules.schema import Credential
-from support.starters import RunMain
+from support.fixture_types import RunMain
 
 RULES = """
 credentials: {a: {file: FILE}}

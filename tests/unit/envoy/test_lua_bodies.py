@@ -20,7 +20,7 @@ from mitm_gateway.rules.schema import Rule
 from mitm_gateway.text import bounded_json
 from mitm_gateway.text.bounded_json import MAX_BODY_VALUES
 from support.bodies import NASTY, OVERGROWN, overgrown
-from support.core import make_rule
+from support.builders import make_rule
 from support.lua import Library, Refused, data_of
 from support.strategies import JSONISH, ODD_BYTES
 from support.table import table

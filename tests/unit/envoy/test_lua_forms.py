@@ -8,7 +8,7 @@ from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.exchange.body_error import BodyError
 from mitm_gateway.exchange.form_body import MAX_FIELD_NAME, MAX_FIELDS, read_form
 from mitm_gateway.exchange.json_models import MAX_NAME_BYTES
-from support.core import make_rule
+from support.builders import make_rule
 from support.endpoints import API_BY_NAME
 from support.lua import Library, Refused, data_of
 from support.table import table

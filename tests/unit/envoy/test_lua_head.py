@@ -31,8 +31,8 @@ from mitm_gateway.text.redact import (
 from mitm_gateway.wire import addresses
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, Fields, as_bytes, as_text
+from support.builders import make_head, make_rule, make_ruleset
 from support.constants import API
-from support.core import make_head, make_rule, make_ruleset
 from support.lua import Library, data_of
 from support.table import table
 

@@ -4,7 +4,7 @@ import pytest
 
 from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.envoy.lua_filter import literal
-from support.core import make_rule
+from support.builders import make_rule
 from support.endpoints import API_BY_NAME
 from support.lua import data_of
 from support.lua_work import counted

@@ -4,7 +4,7 @@ from typing import Any
 
 from mitm_gateway.envoy.export_options import Listener, Options
 from mitm_gateway.envoy.routes import virtual_hosts
-from support.core import make_rule, make_ruleset
+from support.builders import make_rule, make_ruleset
 from support.table import table
 
 

@@ -14,8 +14,8 @@ from mitm_gateway.rules.load import load
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, RequestHead, as_bytes, as_text
+from support.builders import sent_by, steps_of
 from support.constants import API, GW
-from support.exchanges import sent_by, steps_of
 
 VALUES = {"gw": Value(Secret(GW)), "other": Value(Secret("other-secret"))}
 UPSTREAM = "http://127.0.0.1:9"

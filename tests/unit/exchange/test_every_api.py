@@ -20,9 +20,8 @@ from mitm_gateway.llm.apis import APIS, OTHER, Api, Place
 from mitm_gateway.rules.schema import Rule
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
-from support.core import make_head, make_rule, make_ruleset
+from support.builders import make_head, make_rule, make_ruleset, sent_by, steps_of
 from support.endpoints import endpoints
-from support.exchanges import sent_by, steps_of
 from support.table import table
 
 HOST = "api.example.com"

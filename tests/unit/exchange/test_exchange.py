@@ -18,9 +18,21 @@ from mitm_gateway.wire.addresses import Upstream
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival, as_text
 from mitm_gateway.wire.sigv4 import AwsKeys
+from support.builders import (
+    BODY,
+    BY_MODEL,
+    KEY,
+    MAPPED,
+    PLAIN,
+    VALUES,
+    begun,
+    make_head,
+    make_rule,
+    released,
+    sent_by,
+    steps_of,
+)
 from support.constants import API, CK, GW
-from support.core import make_head, make_rule
-from support.exchanges import BODY, BY_MODEL, KEY, MAPPED, PLAIN, VALUES, begun, released, sent_by, steps_of
 from support.table import table
 
 

@@ -12,9 +12,8 @@ from mitm_gateway.exchange.report import Report
 from mitm_gateway.exchange.response_plan import EMPTY, ResponseHead, ResponsePlan
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.request import Fields
+from support.builders import MAPPED, PLAIN, begun, make_head, make_rule, released
 from support.constants import CK, GW
-from support.core import make_head, make_rule
-from support.exchanges import MAPPED, PLAIN, begun, released
 from support.table import table
 
 EVENTS = ((b"Content-Type", b"text/event-stream"), (b"Content-Length", b"9"))

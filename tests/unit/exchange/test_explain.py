@@ -1,9 +1,9 @@
 """The dry run."""
 
 from mitm_gateway.exchange.explain import describe_rules, explain_url
-from support.core import make_rule, make_ruleset
+from support.builders import make_rule, make_ruleset
+from support.counted_work import assert_linear
 from support.table import table
-from support.work import assert_linear
 
 RULE = make_rule(
     "copilot",

@@ -20,7 +20,7 @@ from mitm_gateway.exchange.response_plan import ResponseHead
 from mitm_gateway.exchange.steps import Forward, NeedBody, Step
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
-from support.core import make_head, make_rule, make_ruleset
+from support.builders import make_head, make_rule, make_ruleset
 from support.table import table
 
 LISTENER = "127.0.0.1:8080"

@@ -12,7 +12,7 @@ from mitm_gateway.exchange.guard import (
     without_proxy_keys,
 )
 from mitm_gateway.wire.request import Arrival, RequestHead
-from support.core import make_head
+from support.builders import make_head
 from support.table import table
 
 INTERCEPT = Arrival(mode="regular", tls=True, sni="api.anthropic.com", inside_connect=True)

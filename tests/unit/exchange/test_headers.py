@@ -3,8 +3,7 @@
 from typing import Any
 
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
-from support.core import BEARER, CLIENT, make_head
-from support.plans import plan_for, sent_fields
+from support.builders import BEARER, CLIENT, make_head, plan_for, sent_fields
 from support.table import table
 
 CLIENT_KEYS = [

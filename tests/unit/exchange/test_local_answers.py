@@ -5,7 +5,7 @@ import json
 from mitm_gateway.exchange.local_answers import estimated_tokens, to_body, to_head, to_probe
 from mitm_gateway.rules.ruleset import RuleSet
 from mitm_gateway.text.turns import finish
-from support.core import make_head, make_rule, make_ruleset
+from support.builders import make_head, make_rule, make_ruleset
 from support.table import table
 
 MODELS = {"map": {"claude-opus-4": "a", "claude-*": "b", "claude-haiku": "c"}}

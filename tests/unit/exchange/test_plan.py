@@ -8,8 +8,17 @@ from mitm_gateway.rules.ruleset import NEEDS_BODY
 from mitm_gateway.wire.addresses import Upstream
 from mitm_gateway.wire.refusal import Refusal
 from mitm_gateway.wire.request import Arrival
-from support.core import BEARER, CLIENT, make_head, make_rule, make_ruleset
-from support.plans import INTERCEPT, REVERSE, decided, plan_for
+from support.builders import (
+    BEARER,
+    CLIENT,
+    INTERCEPT,
+    REVERSE,
+    decided,
+    make_head,
+    make_rule,
+    make_ruleset,
+    plan_for,
+)
 from support.table import table
 
 

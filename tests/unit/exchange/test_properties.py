@@ -12,7 +12,7 @@ from mitm_gateway.exchange.headers import Secrets, outgoing_fields
 from mitm_gateway.exchange.plan import Pass, Plan, decide
 from mitm_gateway.text.redact import Secret, is_key_header
 from mitm_gateway.wire.request import Arrival
-from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.builders import BEARER, make_head, make_rule, make_ruleset
 from support.strategies import JSON_PIECES, JSONISH, STREAM_PIECES
 from support.table import table
 

@@ -16,7 +16,7 @@ from mitm_gateway.rules.edits import QueryEdits
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.text.redact import Secret
 from mitm_gateway.wire.request import Arrival
-from support.core import make_head
+from support.builders import make_head
 from support.table import table
 
 RULES = b"""

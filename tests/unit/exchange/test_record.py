@@ -9,7 +9,7 @@ from mitm_gateway.exchange.record import REPLAYED, Record
 from mitm_gateway.exchange.report import Report
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.request import Arrival
-from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.builders import BEARER, make_head, make_rule, make_ruleset
 from support.table import table
 
 HEAD = make_head("/v1/messages?key=CK", {"x-api-key": "CLIENT-KEY-0123456789abcdef"})

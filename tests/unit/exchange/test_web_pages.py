@@ -10,7 +10,7 @@ from mitm_gateway.exchange.plan import Plan, decide
 from mitm_gateway.exchange.web_pages import fields_for_pages, page_headers, preflight
 from mitm_gateway.wire.addresses import parse_origin
 from mitm_gateway.wire.request import Arrival
-from support.core import BEARER, make_head, make_rule, make_ruleset
+from support.builders import BEARER, make_head, make_rule, make_ruleset
 from support.table import table
 
 PAGE = "https://App.example"

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from mitm_gateway.exchange.websocket import MessageUsage, is_websocket, refuse_socket, without_other_upgrade
-from support.core import make_head, make_rule, make_ruleset
+from support.builders import make_head, make_rule, make_ruleset
 from support.table import table
 
 ASKED = {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

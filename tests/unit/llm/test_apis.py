@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mitm_gateway.llm.apis import APIS, OTHER, Api, Form
 from mitm_gateway.llm.calls import call_of, has_two_readings, identify
-from support.core import make_head
+from support.builders import make_head
 from support.endpoints import endpoints
 from support.table import table
 

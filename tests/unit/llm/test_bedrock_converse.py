@@ -6,7 +6,7 @@ from mitm_gateway.llm.conversation import render
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.aws import converse_events, frame
-from support.shown import shown, usage_of
+from support.llm_view import shown, usage_of
 
 STREAM = b"".join(converse_events("hello ", "there"))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mitm_gateway.llm.conversation import is_conversation, render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
-from support.shown import JSON, SSE, shown
+from support.llm_view import JSON, SSE, shown
 from support.table import table
 
 # ---- requests ----

@@ -6,7 +6,7 @@ from typing import Any
 from mitm_gateway.llm.conversation import render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.aws import chunk, frame
-from support.shown import SSE, shown, stream
+from support.llm_view import SSE, shown, stream
 from support.table import table
 
 # ---- answers ----

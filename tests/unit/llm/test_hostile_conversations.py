@@ -12,7 +12,7 @@ from mitm_gateway.llm.read_body import event_data
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from mitm_gateway.wire.sse import EventReader
 from support.aws import chunk, converse, frame
-from support.shown import JSON, SSE, shown, stream, usage_of
+from support.llm_view import JSON, SSE, shown, stream, usage_of
 from support.table import table
 
 

@@ -8,7 +8,7 @@ from mitm_gateway.llm.conversation import render
 from mitm_gateway.llm.usage import Usage
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.constants import STREAMS
-from support.shown import usage_of
+from support.llm_view import usage_of
 from support.table import table
 
 CONTENT_TYPES = {".sse": "text/event-stream", ".json": "application/json", ".eventstream": CONTENT_TYPE,

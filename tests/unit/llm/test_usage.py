@@ -9,9 +9,9 @@ from mitm_gateway.llm import usage
 from mitm_gateway.llm.usage import MAX_JSON_BYTES, Usage, usage_in
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.aws import chunk
-from support.shown import usage_of
+from support.counted_work import work
+from support.llm_view import usage_of
 from support.table import table
-from support.work import work
 
 
 def stream(*events: object) -> bytes:

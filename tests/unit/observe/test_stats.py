@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 from mitm_gateway.observe.stats import MAX_ROWS, MAX_TIMES, OTHERS, By, Stats
-from support.starters import RunMain
+from support.fixture_types import RunMain
 from support.table import table
 
 

@@ -13,8 +13,8 @@ from mitm_gateway.rules import yaml_events
 from mitm_gateway.rules.document import parse, read_document
 from mitm_gateway.rules.nodes import shown, type_name
 from mitm_gateway.rules.problems import Pos, RulesError
+from support.counted_work import assert_linear
 from support.table import table
-from support.work import assert_linear
 
 EXAMPLE = "`mitm-gateway init PRESET` writes an example"
 INDENTATION = "wrong indentation, or text that needs quotes; expected the keys of a mapping in one column"

@@ -18,8 +18,8 @@ from mitm_gateway.rules.load import load, parse_rules
 from mitm_gateway.rules.problems import RulesError
 from mitm_gateway.text.redact import looks_like_key
 from support.constants import PACKAGE, RULES_DATA
+from support.counted_work import assert_linear, work
 from support.table import table
-from support.work import assert_linear, work
 
 GOOD = sorted((RULES_DATA / "good").glob("*.yaml"))
 BAD = sorted((RULES_DATA / "bad").glob("*.yaml"))

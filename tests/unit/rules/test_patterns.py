@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitm_gateway.rules.patterns import Glob, HostPattern, PathGlob
+from support.counted_work import assert_linear
 from support.table import table
-from support.work import assert_linear
 
 
 @table(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mitm_gateway.rules.ruleset import NEEDS_BODY, Asked, RuleSet
 from mitm_gateway.rules.schema import Match, Rule
-from support.core import make_head, make_rule, make_ruleset
+from support.builders import make_head, make_rule, make_ruleset
 from support.matches import MATCHES, REQUESTS, fits
 from support.table import table
 

@@ -18,9 +18,9 @@ from typing import Any, Self
 from support.answers import Answer, Header, Seen, Stream, json_reply, message, message_events
 from support.certificates import Authority
 from support.constants import API, CK, CK_MARK, CLIENT_KEY, GW, GW_MARK, JSON
-from support.processes import Mitmdump
+from support.http_client import Http2Client, Response, Wire
+from support.mitmdump import Mitmdump
 from support.recorder import Recorder
-from support.wire import Http2Client, Response, Wire
 
 # A client's key for hosts without a rule; the invariants do not cover it.
 OWN = "sk-ant-own-business-0123456789"

@@ -21,7 +21,7 @@ from h2.events import (
 )
 
 from support.answers import Header, Reply, Seen
-from support.wire import EndError, Incoming
+from support.http1_reader import EndError, Incoming
 
 WAIT_S = 20.0  # far more than anything here takes; a wait that runs out is a failure
 IDLE_S = 120.0

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from support.envoy import Envoy
-from support.processes import Mitmdump
+from support.mitmdump import Mitmdump
 from support.recorder import Recorder
-from support.stage import Stage
+from support.security_stage import Stage
 from support.terminal import Terminal
 
 StartRecorder = Callable[..., Recorder]  # takes the arguments of Recorder

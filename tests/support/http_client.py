@@ -1,9 +1,7 @@
 """Clients that show every byte: a raw socket, plain or TLS through CONNECT, and HTTP/2 on top of it."""
 
-import contextlib
 import socket
 import ssl
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
 from support.answers import Header
+from support.http1_reader import Incoming
 
 TIMEOUT_S = 20.0
 
@@ -29,62 +28,6 @@ class Response:
     def header(self, name: str) -> str | None:
         """The first value of a header."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-
-class Incoming(ABC):
-    """Received bytes of HTTP/1.1, read in its parts."""
-
-    _buffer = b""
-
-    @abstractmethod
-    def receive(self) -> bytes:
-        """Return the next bytes, empty at the end."""
-
-    def read_until(self, marker: bytes) -> bytes:
-        """All bytes up to and with `marker`, framing included."""
-        while (end := self._buffer.find(marker)) < 0:
-            self._receive_more()
-        return self._take(end + len(marker))
-
-    def read_exactly(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            self._receive_more()
-        return self._take(length)
-
-    def read_rest(self) -> bytes:
-        """All bytes up to the end of the connection."""
-        with contextlib.suppress(EndError):
-            while True:
-                self._receive_more()
-        return self._take(len(self._buffer))
-
-    def read_message_head(self) -> tuple[str, tuple[Header, ...]]:
-        """The start line of the next message, and its fields."""
-        start, *fields = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")[:-2]
-        pairs = (line.partition(":") for line in fields)
-        return start, tuple((name, value.strip()) for name, _, value in pairs)
-
-    def read_chunk(self) -> bytes:
-        """The next chunk of a chunked body, empty for the last one (trailers are not expected)."""
-        size = int(self.read_until(b"\r\n").partition(b";")[0], 16)
-        return self.read_exactly(size + 2)[:-2]
-
-    def read_chunks(self) -> bytes:
-        """A chunked body up to its end."""
-        return b"".join(iter(self.read_chunk, b""))
-
-    def _receive_more(self) -> None:
-        if not (data := self.receive()):
-            raise EndError(f"closed behind {self._buffer!r}")
-        self._buffer += data
-
-    def _take(self, length: int) -> bytes:
-        taken, self._buffer = self._buffer[:length], self._buffer[length:]
-        return taken
-
-
-class EndError(ConnectionError):
-    """The peer has closed the connection."""
 
 
 class Wire(Incoming):

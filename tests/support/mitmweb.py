@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from support.processes import WEB_PASSWORD, Mitmdump
+from support.mitmdump import WEB_PASSWORD, Mitmdump
 from support.waiting import wait_until
 
 

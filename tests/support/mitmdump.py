@@ -1,20 +1,17 @@
 """A real mitmdump or mitmweb, in a process with its own home."""
 
-import contextlib
 import json
 import os
-import random
 import re
 import shutil
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.constants import GATEWAY
 from support.forked import Forked, ProgramName
-from support.program import Program
+from support.program import Program, unused_port
 
-RESOLVE = Path(__file__).with_name("resolve.py")
+RESOLVE = Path(__file__).with_name("scripts") / "resolve_names.py"
 WEB_PASSWORD = "password-of-the-test"
 _LISTENING = re.compile(r"listening at (?:\S+, )?(?:http://)?\S*?:(\d+)[./]")
 
@@ -132,15 +129,3 @@ def _share_ca(confdir: Path) -> None:
         confdir.mkdir(0o700)
         for file in made.glob("mitmproxy-*"):
             shutil.copy(file, confdir)
-
-
-# Linux gives clients ports from 32768 on, others from 49152: below, no connection of a test takes a port meanwhile.
-_PORTS = range(10_000, 32_000)
-
-
-def unused_port() -> int:
-    """A port that is free now; prefer port 0 where possible."""
-    while True:
-        port = random.choice(_PORTS)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port

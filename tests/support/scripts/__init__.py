@@ -1,0 +1,1 @@
+"""Scripts that mitmproxy loads when it is under test."""
