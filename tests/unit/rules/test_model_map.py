@@ -21,6 +21,9 @@ def test_the_notation_for_the_long_context_is_removed(text: str, expected: str) 
     assert base_name(text) == expected
 
 
+CAPTURES = {"claude-*-4-*": "anthropic/claude-{1}-4.{2}"}
+
+
 @table(
     ("names", "default", "asked", "sent"),
     [
@@ -43,18 +46,8 @@ def test_the_notation_for_the_long_context_is_removed(text: str, expected: str) 
         ({"a": "b", "b": "a"}, None, "a", "b"),
         ({"a": "b", "b": "a"}, None, "b", "a"),
         # captures
-        (
-            {"claude-*-4-*": "anthropic/claude-{1}-4.{2}"},
-            None,
-            "claude-opus-4-8",
-            "anthropic/claude-opus-4.8",
-        ),
-        (
-            {"claude-*-4-*": "anthropic/claude-{1}-4.{2}"},
-            "d",
-            "anthropic/claude-opus-4.8",
-            "anthropic/claude-opus-4.8",
-        ),
+        (CAPTURES, None, "claude-opus-4-8", "anthropic/claude-opus-4.8"),
+        (CAPTURES, "d", "anthropic/claude-opus-4.8", "anthropic/claude-opus-4.8"),
         ({"claude-*-4-*": "claude-{1}-4.{2}"}, "d", "claude-opus-4-8[1m]", "claude-opus-4.8"),
         ({"claude-*": "x/{1}.5"}, "d", "x/opus.5[1m]", "x/opus.5"),
         ({"claude-*-4-*": "x/{1}-4.{2}"}, None, "x/opus-4.8[1M][1m]", "x/opus-4.8"),
@@ -128,7 +121,7 @@ def test_a_condition_on_the_model_ignores_the_long_context(
         ({"a": "up", "claude-*": "up"}, None, "up", None),
         ({"claude-*": "vendor/claude-{1}"}, None, "vendor/claude-x", "claude-x"),
         ({"claude-*": "vendor/claude-{1}"}, None, "claude-x", None),
-        ({"claude-*-4-*": "anthropic/claude-{1}-4.{2}"}, "d", "anthropic/claude-opus-4.8", "claude-opus-4-8"),
+        (CAPTURES, "d", "anthropic/claude-opus-4.8", "claude-opus-4-8"),
         # several places for the text between the captures
         ({"claude-*-4-*": "claude-{1}-4.{2}"}, None, "claude-a-4.b-4.c", None),
         ({"*-*": "{1}{2}"}, None, "ab", None),

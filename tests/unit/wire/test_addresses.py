@@ -85,25 +85,8 @@ def test_hosts_have_one_normal_form(text: str, expected: str) -> None:
 
 @table(
     "text",
-    [
-        "",
-        ".",
-        "a..b",
-        "a b",
-        "a/b",
-        "a:b",
-        "a@b",
-        "a#b",
-        "a%00b",
-        "-a",
-        "a-",
-        "a\n",
-        "127.1",
-        "1",
-        "0x7f.1",
-        "a" * 254,
-    ],
-)
+    ["", ".", "a..b", "a b", "a/b", "a:b", "a@b", "a#b", "a%00b", "-a", "a-", "a\n", "127.1", "1", "0x7f.1", "a" * 254],
+)  # fmt: skip
 def test_invalid_hosts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         normal_host(text)
@@ -162,27 +145,19 @@ def test_invalid_upstreams_are_refused(text: str) -> None:
 
 
 @table(
-    ("path", "odd"),
-    [
-        ("/v1/messages", False),
-        ("/v1/", False),
-        ("/", False),
-        ("/a.b/..c/...", False),
-        ("/v1//x", True),
-        ("//x", True),
-        ("/a/../b", True),
-        ("/a/.", True),
-        ("/a/%2e%2E/b", True),
-        ("/a/%252e%252e/b", True),
-        ("/a%2f%2fb", True),
-        ("/a%2f..%2fb", True),
-        ("/a\\..\\b", True),
-        ("/a/..;x/b", True),
-        ("/model/arn%3Aaws%3Abedrock%3A%2Fprofile/invoke", False),
-    ],
+    "path",
+    ["/v1//x", "//x", "/a/../b", "/a/.", "/a/%2e%2E/b", "/a/%252e%252e/b", "/a%2f%2fb", "/a%2f..%2fb", "/a\\..\\b",
+     "/a/..;x/b"],
+)  # fmt: skip
+def test_dot_and_empty_segments_are_recognised(path: str) -> None:
+    assert has_odd_segments(path)
+
+
+@table(
+    "path", ["/v1/messages", "/v1/", "/", "/a.b/..c/...", "/model/arn%3Aaws%3Abedrock%3A%2Fprofile/invoke"]
 )
-def test_dot_and_empty_segments_are_recognised(path: str, odd: bool) -> None:
-    assert has_odd_segments(path) is odd
+def test_other_segments_with_dots_are_usual(path: str) -> None:
+    assert not has_odd_segments(path)
 
 
 def test_needless_escapes_are_decoded_for_matching() -> None:
