@@ -67,22 +67,14 @@ async def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
     assert await value(make({"file": str(tmp_path / "link")})) == "one"
 
 
-def _pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _large(path: Path) -> None:
-    path.write_bytes(b"a" * (64 * 1024 + 1))
-
-
 @pytest.mark.parametrize(
     ("create", "expected"),
     [
         (lambda path: None, "the file does not exist"),
         (Path.mkdir, "this is a folder; expected a file"),
-        (_pipe, "not a regular file"),
+        (os.mkfifo, "not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-        (_large, "larger than 64 KiB"),
+        (lambda path: path.write_bytes(b"a" * (64 * 1024 + 1)), "larger than 64 KiB"),
         (lambda path: path.write_bytes(b"abc\r\nX-Evil: 1"), "line breaks"),
         (lambda path: path.write_bytes(b"\xff"), "non-ASCII"),
     ],
@@ -109,9 +101,8 @@ async def test_a_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> N
 def helper(tmp_path: Path, body: str) -> list[str]:
     """A helper program in Python that first counts its runs in a file."""
     script = tmp_path / "helper.py"
-    script.write_text(
-        f"import os, sys, time, json\nopen({str(tmp_path / 'runs')!r}, 'a').write('x')\n{body}\n"
-    )
+    counted = f"runs = {str(tmp_path / 'runs')!r}\nwith open(runs, 'a') as file:\n    file.write('x')"
+    script.write_text(f"import os, sys, time, json\n{counted}\n{body}\n")
     return [sys.executable, str(script)]
 
 
@@ -153,7 +144,7 @@ def test_a_missing_value_is_reported_without_waiting() -> None:
 
 async def test_a_value_is_used_for_its_ttl(tmp_path: Path) -> None:
     clock = Clock()
-    argv = helper(tmp_path, f"print('secret%d' % len(open({str(tmp_path / 'runs')!r}).read()))")
+    argv = helper(tmp_path, "print(f'secret{os.path.getsize(runs)}')")
     credentials = make({"command": argv, "ttl": "100s"}, now=clock)
     assert await value(credentials) == "secret1"
     clock.now += 80
@@ -164,7 +155,7 @@ async def test_a_value_is_used_for_its_ttl(tmp_path: Path) -> None:
 
 async def test_a_value_is_refreshed_in_the_background_while_the_old_one_is_used(tmp_path: Path) -> None:
     clock = Clock()
-    argv = helper(tmp_path, f"print('secret%d' % len(open({str(tmp_path / 'runs')!r}).read()))")
+    argv = helper(tmp_path, "print(f'secret{os.path.getsize(runs)}')")
     credentials = make({"command": argv, "ttl": "100s"}, now=clock)
     await value(credentials)
     clock.now += 95
@@ -297,7 +288,7 @@ async def test_a_rejected_value_is_dropped_once(tmp_path: Path) -> None:
 
 
 async def test_rejecting_an_old_value_keeps_the_new_one(tmp_path: Path) -> None:
-    argv = helper(tmp_path, f"print('secret%d' % len(open({str(tmp_path / 'runs')!r}).read()))")
+    argv = helper(tmp_path, "print(f'secret{os.path.getsize(runs)}')")
     credentials = make({"command": argv})
     first = (await credentials.get("c")).secret
     credentials.reject("c", first)

@@ -13,51 +13,60 @@ from support.counted_work import work
 from support.llm_view import usage_of
 from support.table import table
 
+FIRST = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}}
+DELTA = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "usage"}}
+LAST = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 96}}
+WHOLE = {"response": {"object": "response", "status": "completed", "model": "m", "instructions": "x" * 300_000,
+         "usage": {"input_tokens": 8, "output_tokens": 96}}}  # fmt: skip
+
 
 def stream(*events: object) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
+def of_json(answer: object) -> Usage:
+    return usage_of("application/json", json.dumps(answer).encode())
+
+
+def of_stream(*events: object) -> Usage:
+    return usage_of("text/event-stream", stream(*events))
+
+
 def test_json_of_the_messages_api_is_counted() -> None:
     answer = {"model": "m", "stop_reason": "max_tokens", "usage": {"input_tokens": 8, "output_tokens": 9}}
-    assert usage_of("application/json", json.dumps(answer).encode()) == Usage(
-        "m", 8, 9, stop_reason="max_tokens"
-    )
+    assert of_json(answer) == Usage("m", 8, 9, stop_reason="max_tokens")
 
 
 def test_the_responses_api_is_counted() -> None:
     tokens = {"input_tokens": 8, "output_tokens": 9, "input_tokens_details": {"cached_tokens": 5}}
     answer = {"object": "response", "status": "completed", "model": "m", "usage": tokens}
     begun = {"object": "response", "status": "in_progress", "model": "m"}
-    events = stream(
-        {"type": "response.created", "response": begun}, {"type": "response.completed", "response": answer}
-    )
     told = Usage("m", 8, 9, 5, None, "completed")
-    assert usage_of("text/event-stream", events) == told._replace(is_stream=True)
-    assert usage_of("application/json", json.dumps(answer).encode()) == told
+    assert of_stream({"response": begun}, {"response": answer}) == told._replace(is_stream=True)
+    assert of_json(answer) == told
     cut = {**answer, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
-    assert usage_of("application/json", json.dumps(cut).encode()).stop_reason == "max_output_tokens"
-    assert usage_of("text/event-stream", stream({"response": begun})).stop_reason is None
+    assert of_json(cut).stop_reason == "max_output_tokens"
+    assert of_stream({"response": begun}).stop_reason is None
 
 
 @table("count", [-1, 10**12, 10**400, 1.5, "8", None, True])
 def test_impossible_counts_are_ignored(count: object) -> None:
     tokens = {"input_tokens": 8, "output_tokens": count, "cache_read_input_tokens": count}
-    assert usage_of("application/json", json.dumps({"usage": tokens}).encode()) == Usage(input_tokens=8)
+    assert of_json({"usage": tokens}) == Usage(input_tokens=8)
 
 
 @table("name", ["x" * 65, "two words", "\x1b[31m", "é", ""])
 def test_malformed_names_are_ignored(name: str) -> None:
     answer = {"stop_reason": name, "error": {"type": name, "code": name}}
-    assert usage_of("application/json", json.dumps(answer).encode()) == Usage(error="error")
-    assert usage_of("application/json", json.dumps({"model": name * 10 + "\n"}).encode()) == Usage()
+    assert of_json(answer) == Usage(error="error")
+    assert of_json({"model": name * 10 + "\n"}) == Usage()
 
 
 @table("value", [[], {}, [[]], 1.5, None])
 def test_values_of_other_types_are_ignored(value: object) -> None:
     names = ("status", "model", "stop_reason", "choices", "usage", "incomplete_details", "message", "delta")
     answer = {"object": "response", **dict.fromkeys(names, value)}
-    assert usage_of("application/json", json.dumps(answer).encode()) == Usage()
+    assert of_json(answer) == Usage()
 
 
 def test_bytes_that_are_not_a_frame_end_the_reading_and_keep_no_memory() -> None:
@@ -68,22 +77,17 @@ def test_bytes_that_are_not_a_frame_end_the_reading_and_keep_no_memory() -> None
 
 def test_an_error_is_reported_by_its_type() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
-    assert usage_of("application/json", json.dumps(error).encode()).error == "overloaded_error"
-    assert usage_of("text/event-stream", stream(error)).error == "overloaded_error"
-    for code, told in (
-        ("server_error", "server_error"),
-        (None, "error"),
-        (429, "error_429"),
-        (True, "error"),
-        (-1, "error"),
-    ):
+    assert of_json(error).error == "overloaded_error"
+    assert of_stream(error).error == "overloaded_error"
+    codes = {"server_error": "server_error", None: "error", 429: "error_429", True: "error", -1: "error"}
+    for code, told in codes.items():
         inner = {"code": code, "message": "busy"}
         for event in ({"type": "error", **inner}, {"error": inner}):
-            assert usage_of("text/event-stream", stream(event)).error == told
+            assert of_stream(event).error == told
 
 
 def test_a_truncated_stream_reports_what_it_contained() -> None:
-    events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
+    events = stream(FIRST)
     assert usage_of("text/event-stream", events + b'data: {"usage":{"outp') == Usage("m", 8, is_stream=True)
 
 
@@ -103,36 +107,31 @@ def test_malformed_bodies_report_nothing(kind: str, body: bytes) -> None:
 
 @table("content_type", ["", "text/plain", "application/json"])
 def test_the_first_bytes_tell_a_stream(content_type: str) -> None:
-    events = stream({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}})
+    events = stream(FIRST)
     assert usage_of(content_type, events[:3], events[3:]) == Usage("m", 8, is_stream=True)
     assert usage_of("text/event-stream", b'{"model":"m"}') == Usage("m")
 
 
 def test_gemini_is_counted() -> None:
-    tokens = {
-        "promptTokenCount": 6,
-        "toolUsePromptTokenCount": 2,
-        "candidatesTokenCount": 5,
-        "thoughtsTokenCount": 4,
-        "cachedContentTokenCount": 3,
-    }
+    tokens = {"promptTokenCount": 6, "toolUsePromptTokenCount": 2, "candidatesTokenCount": 5}
+    tokens |= {"thoughtsTokenCount": 4, "cachedContentTokenCount": 3}
     first = {"candidates": [{"content": {"parts": [{"text": "a"}]}}], "modelVersion": "g"}
     last = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": tokens, "modelVersion": "g"}
     expected = Usage("g", 8, 9, 3, None, "STOP")
-    assert usage_of("text/event-stream", stream(first, last)) == expected._replace(is_stream=True)
-    assert usage_of("application/json", json.dumps([first, last]).encode()) == expected
-    assert usage_of("application/json", json.dumps(last).encode()) == expected
+    assert of_stream(first, last) == expected._replace(is_stream=True)
+    assert of_json([first, last]) == expected
+    assert of_json(last) == expected
     error = {"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}
-    assert usage_of("application/json", json.dumps(error).encode()).error == "INVALID_ARGUMENT"
+    assert of_json(error).error == "INVALID_ARGUMENT"
     blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "modelVersion": "g"}
-    assert usage_of("text/event-stream", stream(blocked)).stop_reason == "SAFETY"
+    assert of_stream(blocked).stop_reason == "SAFETY"
 
 
 def test_a_run_of_an_assistant_ends_with_its_status() -> None:
     run = {"object": "thread.run", "model": "m", "status": "queued", "usage": None}
     ended = {**run, "status": "completed"}
-    assert usage_of("text/event-stream", stream(run)).stop_reason is None
-    assert usage_of("text/event-stream", stream(run, ended)).stop_reason == "completed"
+    assert of_stream(run).stop_reason is None
+    assert of_stream(run, ended).stop_reason == "completed"
 
 
 def test_geminis_interactions_are_counted() -> None:
@@ -141,10 +140,10 @@ def test_geminis_interactions_are_counted() -> None:
     first = {"event_type": "interaction.created", "interaction": {"model": "g", "status": "in_progress"}}
     last = {"interaction": {"id": "i", "status": "requires_action", "usage": tokens}}
     expected = Usage("g", 8, 9, 3, None, "requires_action")
-    assert usage_of("text/event-stream", stream(first)).stop_reason is None
-    assert usage_of("text/event-stream", stream(first, last)) == expected._replace(is_stream=True)
+    assert of_stream(first).stop_reason is None
+    assert of_stream(first, last) == expected._replace(is_stream=True)
     whole = {**last["interaction"], "object": "interaction", "model": "g"}
-    assert usage_of("application/json", json.dumps(whole).encode()) == expected
+    assert of_json(whole) == expected
 
 
 @table(
@@ -163,7 +162,7 @@ def test_geminis_interactions_are_counted() -> None:
 def test_tokens_written_to_the_cache_are_counted_by_their_time(
     response: dict[str, Any], written: int, longer: int | None
 ) -> None:
-    found = usage_of("application/json", json.dumps(response).encode())
+    found = of_json(response)
     assert (found.cache_creation_tokens, found.cache_creation_long_tokens) == (written, longer)
 
 
@@ -193,13 +192,6 @@ def test_the_tier_that_served_replaces_the_one_that_was_asked_for() -> None:
     asked = {"response": {"service_tier": "priority"}}
     served = {"response": {"service_tier": "default", "usage": {"input_tokens": 1}}}
     assert Usage().updated(asked).updated(served).special_tier is None
-
-
-FIRST = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 8}}}
-DELTA = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "usage"}}
-LAST = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 96}}
-WHOLE = {"response": {"object": "response", "status": "completed", "model": "m", "instructions": "x" * 300_000,
-         "usage": {"input_tokens": 8, "output_tokens": 96}}}  # fmt: skip
 
 
 def test_a_long_response_is_read_at_its_ends() -> None:
