@@ -1,5 +1,6 @@
 """Connections: which peers may connect, which tunnels are opened and decrypted, and where the gateway connects to."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -316,11 +317,8 @@ def _has_rules(ruleset: RuleSet, sni: str | None, address: tuple[str, int] | Non
     """Return whether a rule covers a host, as mitmproxy names it."""
     names = [name for name in (sni, address[0] if address else None) if name]
     port = address[1] if address else 443
-    return any(_knows(ruleset, name, port) for name in names)
-
-
-def _knows(ruleset: RuleSet, name: str, port: int) -> bool:
-    try:
-        return ruleset.knows_host(normal_host(name), port)
-    except ValueError:
-        return False
+    for name in names:
+        with contextlib.suppress(ValueError):
+            if ruleset.knows_host(normal_host(name), port):
+                return True
+    return False

@@ -112,18 +112,16 @@ def _modified_headers(options: Options) -> Iterator[str]:
 
 def known_holes(options: Options) -> Iterator[str]:
     """Yield the holes of this mitmproxy version that the gateway cannot close, each with what to do."""
-    if "web_port" in options and _version() < _WEB_LOGIN_FROM:
+    if "web_port" in options and not has_web_login(version.VERSION):
         yield (
             "this mitmweb has no login (CVE-2025-23217): any program on this machine can read its flows; "
             "mitmproxy 11.1.2 and newer have one"
         )
 
 
-_WEB_LOGIN_FROM = (11, 1, 2)
-
-
-def _version() -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.VERSION)[:3])
+def has_web_login(mitmproxy: str) -> bool:
+    """Return whether the mitmweb of a version has a login; earlier ones serve the flows through the proxy as well."""
+    return tuple(int(part) for part in re.findall(r"\d+", mitmproxy)[:3]) >= (11, 1, 2)
 
 
 def _sends_secret(rule: Rule) -> bool:

@@ -39,7 +39,10 @@ class Recording:
         """Yield each request. Raises RecordingError after the requests before the fault."""
         with contextlib.suppress(RecordingError):  # the second reading reports it
             for flow in self._reader:
-                _learn(self.masks, flow)
+                request, response = flow.request, flow.response
+                bodies = [message.raw_content or b"" for message in (request, response) if message]
+                answered = response.headers.fields if response else ()
+                self.masks.learn(request.headers.fields, request.path, answered, bodies)
         for number, flow in enumerate(self._reader, 1):
             try:
                 found = as_recorded(flow, number, self.masks)
@@ -49,12 +52,6 @@ class Recording:
                 )
                 continue
             yield found
-
-
-def _learn(masks: Masks, flow: http.HTTPFlow) -> None:
-    request, response = flow.request, flow.response
-    bodies = [message.raw_content or b"" for message in (request, response) if message]
-    masks.learn(request.headers.fields, request.path, response.headers.fields if response else (), bodies)
 
 
 def as_recorded(flow: http.HTTPFlow, number: int, known: Masks) -> Recorded:

@@ -205,17 +205,11 @@ class _Reading:
             self._inserted |= values_in(text, self._environ)
             return expanded(text, self._environ, credentials=credentials)
         except VariableError as fault:
-            own = (
-                f'; the credential is "${{credential:{fault.variable}}}"'
-                if self._names_credential(fault)
-                else ""
-            )
+            named, own = self._document.data.get("credentials"), ""
+            if isinstance(named, dict) and fault.variable in named:
+                own = f'; the credential is "${{credential:{fault.variable}}}"'
             self._add(Mistake(loc, f"{quoted(self._written(loc))} {fault}{own}", at_key))
             return text.replace("$", "")
-
-    def _names_credential(self, fault: VariableError) -> bool:
-        named = self._document.data.get("credentials")
-        return isinstance(named, dict) and fault.variable in named
 
     # ---- validation ----
 

@@ -10,8 +10,6 @@ from ...clients.network import unusable_ca_files
 from .finding import Fault, Findings, Good, Note, Subject
 from .network import is_client_of_gateway
 
-# Earlier versions of mitmweb have no login and serve the flows through the proxy as well (CVE-2025-23217).
-_MITMWEB_SAFE = (11, 1, 2)
 _CA_WARNING = datetime.timedelta(days=14)
 
 
@@ -64,8 +62,9 @@ def time_left(ca: Path) -> datetime.timedelta:
 
 def check_version(subject: Subject) -> Findings:
     """Find versions of mitmproxy whose web page has no login."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", subject.mitmproxy)[:3])
-    if numbers < _MITMWEB_SAFE:
+    from ...mitm.option_conflicts import has_web_login
+
+    if not has_web_login(subject.mitmproxy):
         yield Note(
             f"mitmproxy {subject.mitmproxy}: mitmweb has no login, so every program on this machine can read its flows "
             "(CVE-2025-23217)",
