@@ -132,8 +132,8 @@ def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOneEnvoy, t
         ("function envoy_on_request(handle)", 'function envoy_on_request(handle) error("planted")'),
         ("admission.check(request)\n", 'admission.check(request) error("planted")\n'),
         (
-            "local function answer(handle",
-            'local function answer() error("planted") end local function unused(handle',
+            "local function answer(request",
+            'local function answer() error("planted") end local function unused(request',
         ),
     ],
     ids=["in the hook", "in a request", "in a refusal"],

@@ -151,8 +151,9 @@ local function count_keys(headers, names, query)
 end
 
 -- Ask for a client's key where keys are configured, and take it out of the request, whatever its slot.
-function admission.check_client_key(headers, request, is_probe)
+function admission.check_client_key(request, is_probe)
   if not LISTENER.clients then return end
+  local headers = request.headers
   local is_known, names = false, key_headers(headers)
   if count_keys(headers, names, request.query) <= CONSTANTS.max_keys then
     for _, name in ipairs(names) do is_known = take_from_header(headers, name) or is_known end
@@ -170,8 +171,8 @@ function admission.check_size(bytes)
 end
 
 -- Answer the preflight request of a listed page, which needs no key. Return whether it was one.
-function admission.answer_preflight(handle, headers, request)
-  local origin = request.fields.origin
+function admission.answer_preflight(request)
+  local origin, headers = request.fields.origin, request.headers
   if not origin or request.method:upper() ~= "OPTIONS" then return false end
   local answer = { [":status"] = "204", ["access-control-allow-origin"] = text.trimmed(origin) }
   for name, value in pairs(CONSTANTS.preflight) do answer[name] = value end
@@ -179,7 +180,7 @@ function admission.answer_preflight(handle, headers, request)
   if (headers:get("access-control-request-private-network") or ""):lower() == "true" then
     answer["access-control-allow-private-network"] = "true"
   end
-  handle:respond(answer, "")
+  request.handle:respond(answer, "")
   return true
 end
 

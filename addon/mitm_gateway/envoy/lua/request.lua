@@ -13,12 +13,14 @@ local DONE = CONSTANTS.done_header
 local NO_MODEL = "-"
 local NOTES, LOGGED = CONSTANTS.notes, CONSTANTS.logged_names
 
-local function answer(handle, refusal, request)
+-- Return the form of errors and counts for the API of a call.
+local function form_of(call) return call.endpoint.form or LISTENER.form end
+
+local function answer(request, refusal)
   local call = head.identify(request.method:upper(), text.normal_path(request.path))
-  local form = call.endpoint.form or LISTENER.form
   local rule = request.rule and request.rule.name
-  local body, headers = head.refusal(form, refusal.status, refusal.reason, rule)
-  handle:respond(headers, body)
+  local body, headers = head.refusal(form_of(call), refusal.status, refusal.reason, rule)
+  request.handle:respond(headers, body)
 end
 
 -- ---- edits of the head ----
@@ -53,7 +55,7 @@ local function edit_beta_header(headers, beta)
 end
 
 -- Put the upstream's model into the path or the query, and take keys out; Envoy adds the upstream's base path.
-local function edit_path(headers, rule, request)
+local function edit_path(request, rule)
   local path, query, place = request.path, request.query, request.query_place
   if (request.call.first or place) and rule.models then
     request.sent = model_map.sent_model(rule.models, request.model)
@@ -65,7 +67,7 @@ local function edit_path(headers, rule, request)
   end
   if rule.strips then query = keys.sent_query(query) end
   if rule.query then query = head.edited_query(query, rule.query) end
-  if path ~= request.path or query ~= request.query then headers:replace(":path", path .. query) end
+  if path ~= request.path or query ~= request.query then request.headers:replace(":path", path .. query) end
 end
 
 -- ---- the body ----
@@ -79,60 +81,45 @@ local function is_compressed(encoding)
   return false
 end
 
--- Read and check the request's body, unless it is empty. Without a text it is not JSON, and has no model. Return the
--- headers: Envoy invalidates the ones that were got before it waited for the body.
-local function read_body(handle, headers, request)
-  if request.body or request.has_no_body then return headers end
+-- Read and check the request's body, unless it is empty. What is not JSON may be a form.
+local function read_body(request)
+  if request.content or request.has_no_body then return end
   -- For Envoy, a request for a WebSocket has no end.
   if request.fields.upgrade then refuse(426, REASONS.socket) end
+  local handle = request.handle
   local body = handle:body()
   local size = body and body:length() or 0
-  headers = handle:headers()
-  if size == 0 then
-    request.has_no_body = true
-    return headers
-  end
+  local headers = handle:headers() -- waiting for the body has invalidated the ones before
+  request.headers, request.body, request.has_no_body = headers, body, size == 0
+  if size == 0 then return end
   check_size(size)
   if is_compressed(headers:get("content-encoding") or "") then refuse(400, REASONS.compressed) end
-  local content = body:getBytes(0, size)
-  request.body = body
-  local content_type = headers:get("content-type") or ""
-  if head.is_json(content_type, content) then
-    request.text = content
-    request.places, request.names, request.may_have_betas = models.scan(content, request.call.endpoint)
+  local content, content_type = body:getBytes(0, size), headers:get("content-type") or ""
+  local endpoint = request.call.endpoint
+  request.content, request.is_json = content, head.is_json(content_type, content)
+  if request.is_json then
+    request.places, request.names, request.may_have_betas = models.scan(content, endpoint)
   else
-    request.form = content
-    request.places, request.names = forms.scan(content, content_type, request.call.endpoint)
+    request.places, request.names = forms.scan(content, content_type, endpoint)
   end
   request.body_model = request.names[1]
-  return headers
 end
 
-local function edit_body(rule, request, moves_token)
-  local edited = request.text
-  if rule.models and request.body_model then
+local function edit_body(request, rule, moves_token)
+  local edited, names = request.content, request.names
+  if rule.models and names[1] then
     edited = models.renamed(edited, request.places, rule.models)
-    request.asked_for = #request.names > 1 and model_map.names_by_sent(request.names, rule.models) or nil
-    if not request.call.first and not request.query_place then
-      request.sent = model_map.sent_model(rule.models, request.body_model)
+    request.asked_for = #names > 1 and model_map.names_by_sent(names, rule.models) or nil
+    request.sent = model_map.sent_model(rule.models, names[1])
+  end
+  if request.is_json then
+    local drops_token = rule.strips and not moves_token and request.may_have_betas
+      and has(request.content, CONSTANTS.token_betas)
+    if rule.beta or rule.body_remove[1] or rule.body_set[1] or drops_token then
+      edited = edits.apply(edited, rule, drops_token)
     end
   end
-  local drops_token = rule.strips and not moves_token and request.may_have_betas
-    and has(request.text, CONSTANTS.token_betas)
-  if rule.beta or rule.body_remove[1] or rule.body_set[1] or drops_token then
-    edited = edits.apply(edited, rule, drops_token)
-  end
-  if edited ~= request.text then request.body:setBytes(edited) end
-end
-
--- Map the models of a form.
-local function edit_form(rule, request)
-  local places, names = request.places, request.names
-  if not names[1] then return end
-  request.asked_for = #names > 1 and model_map.names_by_sent(names, rule.models) or nil
-  if not request.sent then request.sent = model_map.sent_model(rule.models, names[1]) end
-  local edited = models.renamed(request.form, places, rule.models)
-  if edited ~= request.form then request.body:setBytes(edited) end
+  if edited ~= request.content then request.body:setBytes(edited) end
 end
 
 -- ---- the rule ----
@@ -146,8 +133,8 @@ end
 
 -- Note the facts for the access log and the response, and name the rule last: the gate behind the filter lets a request pass
 -- by the route of this rule only. A note of several fields takes longer than several notes.
-local function finish(handle, headers, request, rule)
-  local notes = handle:streamInfo():dynamicMetadata()
+local function finish(request, rule)
+  local notes = request.handle:streamInfo():dynamicMetadata()
   local restores = rule and rule.restores and request.method ~= "HEAD"
   local api = restores and CONSTANTS.responses[request.call.endpoint.response]
   if api and request.call.endpoint.response ~= 1 then notes:set(NOTES, "api", request.call.endpoint.response) end
@@ -163,48 +150,51 @@ local function finish(handle, headers, request, rule)
     notes:set(NOTES, "model_sent", is_renamed and logged.shown(request.sent) or shown)
     if shown ~= request.model then notes:set(NOTES, "asked", escapes.quoted(request.model)) end
   end
-  headers:replace(DONE, tostring(request.number))
+  request.headers:replace(DONE, tostring(request.number))
 end
 
--- Return the model, whether it is known without reading the body, and the headers as `read_body` does. Envoy has taken
--- Transfer-Encoding out by now, and HTTP/2 has none, so without a length even a GET may have a body. Few do; it is read
--- before a route is chosen, as the model in it decides. That of an upgrade is unknown, so that a route asks for it.
-local function learn_model(handle, headers, request)
-  if request.model then return request.model, true, headers end
+-- Return the model, and whether it is known without reading the body. Envoy has taken Transfer-Encoding out by now, and
+-- HTTP/2 has none, so without a length even a GET may have a body. Few do; it is read before a route is chosen, as the
+-- model in it decides. That of an upgrade is unknown, so that a route asks for it.
+local function learn_model(request)
+  if request.model then return request.model, true end
   local length, upgrade = request.fields.length, request.fields.upgrade
-  if length == "0" and not upgrade then return nil, true, headers end
+  if length == "0" and not upgrade then return nil, true end
   local is_body_unlikely = request.method == "GET" or request.method == "HEAD"
-  if length or not is_body_unlikely or upgrade then return nil, false, headers end
-  headers = read_body(handle, headers, request)
-  return request.body_model, true, headers
+  if length or not is_body_unlikely or upgrade then return nil, false end
+  read_body(request)
+  return request.body_model, true
 end
 
 -- Return whether a path is not in the normal form that routes match.
 local function is_in_other_form(request) return request.is_doubled or has(request.path, "%") end
 
--- Return the metadata of the first route. Envoy gives it once, and again only after it has waited for a body: path and
--- model are set before, or the noted rule would not be the route's.
-local function route_at_first(handle, headers, request)
-  local model, knows_model
-  if LISTENER.asks_model then model, knows_model, headers = learn_model(handle, headers, request) end
-  local is_other = is_in_other_form(request)
-  if is_other then
-    headers:replace(":path", request.normal .. request.query)
-    headers:replace(PATH, "normal")
-  end
-  if knows_model then headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL) end
-  if is_other or knows_model then handle:clearRouteCache() end
-  return handle:metadata(), headers
+local function tell_model(request, model)
+  request.headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL)
 end
 
--- Return the metadata of the route behind one that asks for the body's model, and the headers.
-local function route_by_body(handle, headers, request)
-  headers = read_body(handle, headers, request)
+-- Return the metadata of the first route. Envoy gives it once, and again only after it has waited for a body: path and
+-- model are set before, or the noted rule would not be the route's.
+local function route_at_first(request)
+  local model, knows_model
+  if LISTENER.asks_model then model, knows_model = learn_model(request) end
+  local is_other = is_in_other_form(request)
+  if is_other then
+    request.headers:replace(":path", request.normal .. request.query)
+    request.headers:replace(PATH, "normal")
+  end
+  if knows_model then tell_model(request, model) end
+  if is_other or knows_model then request.handle:clearRouteCache() end
+  return request.handle:metadata()
+end
+
+-- Return the metadata of the route behind one that asks for the body's model.
+local function route_by_body(request)
+  read_body(request)
   if request.has_no_body then refuse(400, REASONS.no_body) end
-  local model = request.body_model
-  headers:replace(MODEL, model and "=" .. as_value(model) or NO_MODEL)
-  handle:clearRouteCache()
-  return handle:metadata(), headers
+  tell_model(request, request.body_model)
+  request.handle:clearRouteCache()
+  return request.handle:metadata()
 end
 
 local function covers_model(globs, name)
@@ -225,29 +215,25 @@ local function check_other_models(request)
   end
 end
 
-local function find_rule(handle, headers, request)
-  local route
-  route, headers = route_at_first(handle, headers, request)
+local function find_rule(request)
+  local route = route_at_first(request)
   local number = route:get("rule")
-  if not number and route:get("asks") then
-    route, headers = route_by_body(handle, headers, request)
-    number = route:get("rule")
-  end
+  if not number and route:get("asks") then number = route_by_body(request):get("rule") end
   request.number = number or 0
   if is_in_other_form(request) then
-    headers:replace(":path", number and request.path .. request.query or request.target)
+    request.headers:replace(":path", number and request.path .. request.query or request.target)
   end
   if LISTENER.asks_model and not request.model then check_other_models(request) end
-  return LISTENER.rules[request.number], headers
+  return LISTENER.rules[request.number]
 end
 
 -- ---- a request ----
 
-local function answer_count(handle, request)
-  local form = request.call.endpoint.form or LISTENER.form
-  local tokens = request.text and estimate.tokens(request.text, form) or 1
+local function answer_count(request)
+  local form = form_of(request.call)
+  local tokens = request.is_json and estimate.tokens(request.content, form) or 1
   local headers = { [":status"] = "200", ["content-type"] = "application/json" }
-  handle:respond(headers, '{"' .. CONSTANTS.count_keys[form] .. '": ' .. tokens .. "}")
+  request.handle:respond(headers, '{"' .. CONSTANTS.count_keys[form] .. '": ' .. tokens .. "}")
 end
 
 -- Note the API of the request, and the model in its path or query.
@@ -266,36 +252,32 @@ local function identify(request)
   end
 end
 
-local function serve(handle, headers, request)
+local function serve(request)
   admission.check(request)
-  if admission.answer_preflight(handle, headers, request) then return end
-  admission.check_client_key(headers, request, LISTENER.answers_head and request.method == "HEAD")
+  if admission.answer_preflight(request) then return end
+  admission.check_client_key(request, LISTENER.answers_head and request.method == "HEAD")
   identify(request)
-  local rule
-  rule, headers = find_rule(handle, headers, request)
-  if not rule then return finish(handle, headers, request) end
+  local rule = find_rule(request)
+  if not rule then return finish(request) end
   request.rule = rule
   local key, moves_token
-  if rule.client then key, moves_token = moved_key(headers, rule, request.query) end
+  if rule.client then key, moves_token = moved_key(request.headers, rule, request.query) end
   if rule.reads_body and (rule.reads_messages or not request.fields.upgrade) then
-    headers = read_body(handle, headers, request)
+    read_body(request)
     request.model = request.model or request.body_model
     if rule.counts_tokens and request.call.endpoint.counts_tokens and request.method:upper() == "POST" then
-      finish(handle, headers, request, rule)
-      return answer_count(handle, request)
+      finish(request, rule)
+      return answer_count(request)
     end
-    if request.text then
-      edit_body(rule, request, moves_token)
-    elseif request.form and rule.models then
-      edit_form(rule, request)
-    end
+    if request.content then edit_body(request, rule, moves_token) end
   end
-  edit_path(headers, rule, request)
+  edit_path(request, rule)
+  local headers = request.headers
   if rule.strips then edit(headers, CONSTANTS.protocol_header, keys.without_websocket_key) end
   if rule.strips and not moves_token then edit(headers, "anthropic-beta", head.without_token_betas) end
   if rule.beta then edit_beta_header(headers, rule.beta) end
   if key then headers:replace(KEY, key) end
-  finish(handle, headers, request, rule)
+  finish(request, rule)
 end
 
 -- Return the headers that more than one step reads, or that every request is asked for. To walk over all headers takes
@@ -307,7 +289,8 @@ local function fields_of(headers)
   }
 end
 
-local function request_of(headers)
+local function request_of(handle)
+  local headers = handle:headers()
   local target = headers:get(":path") or "*"
   local mark = target:find("?", 1, true)
   local path, query = target, ""
@@ -316,15 +299,15 @@ local function request_of(headers)
   if is_doubled then path = path:sub(2) end
   return { -- with the fields that later steps set: a table that grows is copied several times
     method = headers:get(":method"), target = target, path = path, query = query, fields = fields_of(headers),
-    is_doubled = is_doubled,
+    is_doubled = is_doubled, handle = handle, headers = headers,
     normal = nil, call = nil, query_place = nil, model = nil, sent = nil, rule = nil, number = nil, has_no_body = nil,
-    body = nil, text = nil, form = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
+    body = nil, content = nil, is_json = nil, places = nil, names = nil, body_model = nil, asked_for = nil,
   }
 end
 
 -- Note the path, and the session and agent that the client names, for the access log.
-local function note_names(handle, headers, request)
-  local notes = handle:streamInfo():dynamicMetadata()
+local function note_names(request)
+  local notes, headers = request.handle:streamInfo():dynamicMetadata(), request.headers
   notes:set(NOTES, "path", logged.masked(request.path))
   local session, agent = logged.name(headers, LOGGED.session), logged.name(headers, LOGGED.agent)
   if session then notes:set(NOTES, "session", session) end
@@ -332,17 +315,16 @@ local function note_names(handle, headers, request)
 end
 
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  local request = request_of(headers)
-  note_names(handle, headers, request)
-  local done, fault = pcall(serve, handle, headers, request)
+  local request = request_of(handle)
+  note_names(request)
+  local done, fault = pcall(serve, request)
   if done then return end
   if type(fault) ~= "table" then
     handle:logErr("mitm-gateway: " .. tostring(fault))
     fault = { status = 502, reason = REASONS.fault }
   end
-  local is_broken = fault.reason == REASONS.not_json and request.text
-  if is_broken and not json.is_utf8(request.text) then fault.reason = REASONS.not_utf8 end
+  local is_broken = fault.reason == REASONS.not_json and request.is_json
+  if is_broken and not json.is_utf8(request.content) then fault.reason = REASONS.not_utf8 end
   handle:streamInfo():dynamicMetadata():set(NOTES, "refusal", fault.reason)
-  answer(handle, fault, request)
+  answer(request, fault)
 end
