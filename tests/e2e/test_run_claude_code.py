@@ -35,33 +35,6 @@ def test_claude_code_runs_with_the_environment_form(
     assert KEY not in command.logs[0].read_text()
 
 
-def test_claude_code_runs_with_a_desktop_file(
-    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    file = tmp_path / "desktop.json"
-    file.write_text(desktop(upstream))
-    done = command.run("run", "--rules", file, "--", claude, "-p", "hi")
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-
-
-def test_desktop_keys_in_claude_codes_settings(
-    recorder: StartRecorder, command: Command, claude: Path
-) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    settings = command.home / ".claude" / "settings.json"
-    settings.parent.mkdir()
-    settings.write_text(desktop(upstream, theme="dark"))
-    done = command.run("run", "--", claude, "-p", "hi")
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-
-
-def test_intercepting_claude_code(recorder: StartRecorder, command: Command, claude: Path) -> None:
-    upstream = recorder(insist_on_bearer(KEY))
-    done = command.run("run", "--intercept", "--", claude, "-p", "hi", env=environment_form(upstream))
-    assert (done.returncode, done.stdout) == (0, "hello there\n"), done
-
-
 def test_a_providers_mode_needs_no_variables(recorder: StartRecorder, command: Command, claude: Path) -> None:
     upstream = recorder(lambda request: event_stream(message_events()))
     command.write_rules(
@@ -80,21 +53,22 @@ rules:
     assert asked.values("authorization") == [f"Bearer {KEY}"]
 
 
-def test_model_discovery_of_claude_code_is_answered_here(
-    recorder: StartRecorder, command: Command, claude: Path, tmp_path: Path
+def test_model_discovery_of_claude_code_is_answered_from_desktop_keys_in_its_settings(
+    recorder: StartRecorder, command: Command, claude: Path
 ) -> None:
     upstream = recorder(insist_on_bearer(KEY))
-    file = tmp_path / "desktop.json"
-    file.write_text(desktop(upstream, inferenceModels=["claude-mine-1", {"name": "claude-mine-2[1m]"}]))
+    settings = command.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    models = ["claude-mine-1", {"name": "claude-mine-2[1m]"}]
+    settings.write_text(desktop(upstream, inferenceModels=models, theme="dark"))
     env = {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
-    done = command.run("run", "--rules", file, "--", claude, "-p", "hi", env=env)
+    done = command.run("run", "--", claude, "-p", "hi", env=env)
     assert (done.returncode, done.stdout) == (0, "hello there\n"), done
     log = command.logs[0].read_text()
     assert re.search(r"GET https://api\.anthropic\.com/v1/models\?limit=1000\n\s*<< 200", log), log
     assert {request.path for request in upstream.requests} == {"/v1/messages"}
-    kept = "\n".join(
-        each.read_text(errors="replace") for each in command.home.rglob("*.json") if each.is_file()
-    )
+    files = [each for each in command.home.rglob("*.json") if each.is_file() and each != settings]
+    kept = "\n".join(each.read_text(errors="replace") for each in files)
     assert "claude-mine-1" in kept, "Claude Code keeps the list that it found"
     assert "claude-mine-2" in kept
 
