@@ -205,6 +205,7 @@ def test_the_log_has_the_outcome(logged: Logged, name: str) -> None:
         assert line["status"] == logged.answer.status
         assert line.get("refusal", "") in json.loads(logged.answer.body)["error"]["message"]
         assert line.get("refusal") or name in ANSWERED_BY_ROUTES
+    assert (line.get("status") == 424) == (name == "a missing credential")
 
 
 def test_a_line_has_the_same_fields_on_every_engine_and_no_secret(logged: Logged) -> None:

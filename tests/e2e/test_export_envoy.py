@@ -1,6 +1,5 @@
 """Every good rules file and preset, exported: Envoy's own validation takes it, and no secret is in it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +10,8 @@ from mitm_gateway.envoy import Listener, Options, files, find_unsupported
 from mitm_gateway.rules import presets
 from mitm_gateway.rules.load import parse_rules
 from mitm_gateway.rules.ruleset import RuleSet
-from support.answers import json_reply
 from support.constants import API, GW, ROOT, RULES_DATA
 from support.envoy import validate
-from support.fixture_types import StartEnvoy
-from support.http_client import Wire
-from support.one_rule import one_rule
-from support.recorder import Recorder
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -115,39 +108,6 @@ def test_a_key_from_a_variable_is_not_exported(edit: str, tmp_path: Path) -> Non
     ruleset = parse_rules(text.encode(), "rules.yaml", ENV)
     (problem,) = find_unsupported(ruleset, options_for(ruleset, tmp_path))
     assert "to a key, which the export would contain" in problem.text
-
-
-@pytest.mark.parametrize("client_key", [None, "wrong", "team-key"])
-def test_nothing_is_sent_without_a_secret_or_a_client_key(
-    envoy: StartEnvoy, tmp_path: Path, client_key: str | None
-) -> None:
-    clients = tmp_path / "clients"
-    clients.write_text("# one a line\nteam-key\n")
-    with Recorder(json_reply({})) as upstream:
-        proxy = envoy(one_rule(upstream.url), env={}, clients=str(clients))
-        with Wire(proxy.port) as client:
-            headers = [("Host", "localhost"), *([("x-api-key", client_key)] if client_key else [])]
-            answer = client.request("POST", "/v1/messages", headers, b"{}")
-            assert answer.status == (424 if client_key == "team-key" else 401), answer.body
-            assert json.loads(answer.body)["error"]["message"].startswith("mitm-gateway: ")
-        assert upstream.raw == b""
-        draft = proxy.secrets / "draft"
-        draft.write_text("late-secret")
-        draft.replace(proxy.secrets / "gw")
-        if client_key == "team-key":
-            wait_until(lambda: _status(proxy.port, headers) == 200)
-            asked = upstream.requests[0]
-            assert asked.header("authorization") == "Bearer late-secret"
-            assert asked.header("x-api-key") is None
-
-
-def _status(port: int, headers: list[tuple[str, str]]) -> int | None:
-    """Status of one request on a new connection; None if Envoy ends it to replace a secret."""
-    try:
-        with Wire(port) as client:
-            return client.request("POST", "/v1/messages", headers, b"{}").status
-    except ConnectionError:
-        return None
 
 
 def test_the_manifests_agree_with_the_guide() -> None:
