@@ -9,6 +9,8 @@ GATEWAY = ADDON / "gateway.py"
 TESTS = ROOT / "tests"
 RULES_DATA = TESTS / "data" / "rules"
 STREAMS = TESTS / "data" / "streams"
+# Requests and responses, and texts that the LLM view shows for them and for streams.
+CONVERSATIONS = TESTS / "data" / "conversations"
 
 API = "api.anthropic.com"
 REVERSE = (f"reverse:https://{API}",)

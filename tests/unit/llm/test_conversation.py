@@ -2,102 +2,19 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 from mitm_gateway.llm.conversation import is_conversation, render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
+from support.constants import CONVERSATIONS
 from support.llm_view import JSON, SSE, shown
 from support.table import table
 
-# ---- requests ----
 
-
-REQUEST = {
-    "model": "claude-opus-4-8",
-    "max_tokens": 32000,
-    "thinking": {"type": "enabled", "budget_tokens": 1024},
-    "system": [{"type": "text", "text": "You are terse."}, {"type": "text", "text": "Be kind."}],
-    "tools": [{"name": "Bash", "input_schema": {}}, {"type": "web_search_20250305", "name": "web"}],
-    "messages": [
-        {"role": "user", "content": "list the files"},
-        {"role": "assistant", "content": [
-            {"type": "thinking", "thinking": "ls will do", "signature": "c2ln"},
-            {"type": "redacted_thinking", "data": "x" * 40},
-            {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\npwd"}},
-        ]},
-        {"role": "user", "content": [
-            {"type": "tool_result", "tool_use_id": "toolu_1", "is_error": True, "content": "no such"},
-            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 8000}},
-            {"type": "document", "title": "a.pdf", "source": {"type": "url", "url": "https://h.test/a"}},
-        ]},
-    ],
-}  # fmt: skip
-SHOWN = (
-    "model: claude-opus-4-8\n"
-    "max_tokens: 32000\n"
-    'thinking: {"type": "enabled", "budget_tokens": 1024}\n'
-    "\n"
-    "system (22 bytes):\n  You are terse.\n  Be kind.\n"
-    "\n"
-    "tools (2):\n  Bash\n  web (web_search_20250305)\n"
-    "\n"
-    "user:\n  list the files\n"
-    "\n"
-    "assistant:\n"
-    "  thinking:\n    ls will do\n"
-    "  redacted_thinking: 40 bytes\n"
-    "  tool call Bash toolu_1:\n    command:\n      ls\n      pwd\n"
-    "\n"
-    "user:\n"
-    "  tool result toolu_1, an error:\n    no such\n"
-    "  image: image/png, 6.0 kB\n"
-    "  document: https://h.test/a, a.pdf"
-)
-
-
-def test_a_request_of_the_messages_api_is_shown() -> None:
-    assert shown(REQUEST) == SHOWN
-
-
-def test_a_request_of_chat_completions_is_shown() -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "ls", "arguments": '{"path": "/"}'}}
-    body = {
-        "model": "gpt-5",
-        "tools": [{"type": "function", "function": {"name": "ls"}}],
-        "messages": [
-            {"role": "system", "content": "Be terse."},
-            {"role": "user", "content": [
-                {"type": "text", "text": "look"},
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400}},
-            ]},
-            {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "call_1", "content": "etc usr"},
-        ],
-    }  # fmt: skip
-    assert shown(body) == (
-        "model: gpt-5\n\ntools (1):\n  ls\n\nsystem:\n  Be terse.\n\n"
-        "user:\n  look\n  image: image/png, 300 bytes\n\n"
-        "assistant:\n  tool call ls call_1:\n    path: /\n\n"
-        "tool:\n  tool result call_1:\n    etc usr"
-    )
-
-
-def test_a_request_of_the_responses_api_is_shown() -> None:
-    body = {
-        "model": "gpt-5",
-        "instructions": "Be terse.",
-        "input": [
-            {"role": "user", "content": [{"type": "input_text", "text": "look"},
-                                         {"type": "input_image", "image_url": "https://h.test/a.png"}]},
-            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
-            {"type": "function_call", "call_id": "c1", "name": "ls", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "c1", "output": "etc usr"},
-        ],
-    }  # fmt: skip
-    assert shown(body) == (
-        "model: gpt-5\n\nsystem (9 bytes):\n  Be terse.\n\nuser:\n  look\n  image: https://h.test/a.png\n\n"
-        "thinking:\n  hm\n\ntool call ls c1:\n  (no arguments)\n\ntool result c1:\n  etc usr"
-    )
+@table("path", sorted(CONVERSATIONS.glob("*.json")))
+def test_a_request_or_response_is_shown_as_the_text_beside_it(path: Path) -> None:
+    assert render(path.read_bytes(), JSON) == path.with_suffix(".txt").read_text().rstrip("\n")
 
 
 def test_a_bare_prompt_is_shown_as_a_message() -> None:
@@ -192,24 +109,6 @@ def test_an_image_is_shown_by_type_size_and_pixels(data: bytes, expected: str | 
     assert expected is None or expected in text
 
 
-def test_a_call_and_its_result_pair_by_the_call_id_and_later_tools_are_shown() -> None:
-    body = {
-        "input": [
-            {
-                "type": "additional_tools",
-                "role": "developer",
-                "tools": [{"type": "function", "name": "grep"}],
-            },
-            {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "ls", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "call_1", "output": "etc"},
-        ]
-    }
-    assert shown(body) == (
-        "developer:\n  tools (1):\n    grep\n\ntool call ls call_1:\n  (no arguments)\n\n"
-        "tool result call_1:\n  etc"
-    )
-
-
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\4\0\0\0\3\0\x08\6\0\0\0\0\0\0").decode()
 
 
@@ -245,29 +144,6 @@ def test_results_of_tools_that_the_provider_runs_are_shown() -> None:
     assert "generated image: image/png, 33 bytes, 1024 × 768 pixels" in text
     assert "title: T" in text
     assert "zzz" not in text
-
-
-def test_gemini_is_shown() -> None:
-    body = {
-        "systemInstruction": {"parts": [{"text": "Be terse."}]},
-        "generationConfig": {"temperature": 0.5},
-        "tools": [{"functionDeclarations": [{"name": "ls", "description": "Lists."}]}, {"googleSearch": {}}],
-        "contents": [
-            {"role": "user", "parts": [{"text": "look"}, {"inlineData": {"mimeType": "image/png", "data": "A" * 400}}]},
-            {"role": "model", "parts": [{"text": "hm", "thought": True},
-                                        {"functionCall": {"name": "ls", "args": {"path": "/"}}}]},
-            {"role": "user", "parts": [{"functionResponse": {"name": "ls", "response": {"result": "etc"}}}]},
-        ],
-    }  # fmt: skip
-    assert shown(body) == (
-        'generationConfig: {"temperature": 0.5}\n\nsystem (9 bytes):\n  Be terse.\n\n'
-        "tools (2):\n  ls:\n    Lists.\n  googleSearch\n\n"
-        "user:\n  look\n  image: image/png, 300 bytes\n\n"
-        "model:\n  thinking:\n    hm\n  tool call ls:\n    path: /\n\n"
-        "user:\n  tool result ls:\n    part:\n      result: etc"
-    )
-    error = {"error": {"code": 400, "message": "Bad key.", "status": "INVALID_ARGUMENT"}}
-    assert shown(error) == "error:\n  INVALID_ARGUMENT: Bad key."
 
 
 def shows(target: str, content_type: str) -> bool:

@@ -1,50 +1,22 @@
 """The text of the LLM view: responses and streams."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from mitm_gateway.llm.conversation import render
 from mitm_gateway.wire.aws_eventstream import CONTENT_TYPE
 from support.aws import chunk, frame
+from support.constants import CONVERSATIONS, STREAMS
 from support.llm_view import SSE, shown, stream
 from support.table import table
 
-# ---- answers ----
 
-
-@table(
-    ("name", "expected"),
-    [
-        (
-            "messages-text",
-            "model: claude-sonnet-4-6\n\nassistant:\n  thinking:\n    The user asks for a greeting. \n"
-            "  Hello! How can I help?\n\nstop: end_turn\n\n"
-            "usage: in 12, out 17, cache read 4,096, cache written 0",
-        ),
-        (
-            "messages-tool-use",
-            "model: claude-sonnet-4-6\n\nassistant:\n  tool call Task toolu_1:\n    model: haiku\n"
-            "    path: src/main.py\n\nstop: tool_use\n\n"
-            "usage: in 12, out 31, cache read 4,096, cache written 0",
-        ),
-        (
-            "messages-error",
-            "error:\n  overloaded_error: Overloaded\n\nmodel: claude-sonnet-4-6\n\nassistant:\n  (empty)\n\n"
-            "usage: in 12, out 1, cache read 4,096, cache written 0",
-        ),
-        (
-            "chat-completions-text",
-            "model: gpt-5\n\nassistant:\n  Hello\n\nstop: stop\n\nusage: in 9, out 2, cache read 3",
-        ),
-        (
-            "responses-text",
-            "model: gpt-5\n\nassistant:\n  Hello\n\nstop: completed\n\nusage: in 9, out 2, cache read 3",
-        ),
-    ],
-)
-def test_a_stream_is_shown_as_its_response(name: str, expected: str) -> None:
-    assert render(stream(name), SSE) == expected
-    assert render(stream(name).replace(b"\n", b"\r\n"), SSE) == expected
+@table("text", sorted(CONVERSATIONS.glob("*.sse.txt")))
+def test_a_stream_is_shown_as_its_response(text: Path) -> None:
+    data, expected = (STREAMS / text.stem).read_bytes(), text.read_text().rstrip("\n")
+    assert render(data, SSE) == expected
+    assert render(data.replace(b"\n", b"\r\n"), SSE) == expected
 
 
 def test_a_running_stream_shows_what_has_arrived() -> None:
@@ -112,6 +84,8 @@ def test_errors_are_shown() -> None:
     assert shown(error) == "error:\n  invalid_request_error: no"
     assert shown({"error": {"message": "no", "code": 404}}) == "error:\n  404: no"
     assert shown({"error": "no"}) == "error:\n  no"
+    error = {"error": {"code": 400, "message": "Bad key.", "status": "INVALID_ARGUMENT"}}
+    assert shown(error) == "error:\n  INVALID_ARGUMENT: Bad key."
 
 
 # ---- Bedrock ----
