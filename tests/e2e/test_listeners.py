@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import ssl
 import sys
 import threading
 from contextlib import ExitStack
@@ -81,3 +82,20 @@ def test_hundreds_of_clients_can_wait_to_be_accepted(
         opened.callback(proxy.process.send_signal, signal.SIGCONT)
         for _ in range(300):
             opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port), 10))
+
+
+def test_a_client_that_asks_a_reverse_listener_for_https_is_logged_once_with_the_remedy(
+    mitmdump: StartMitmdump,
+) -> None:
+    lazy = ("--set", "connection_strategy=lazy")
+    proxy = mitmdump(*lazy, rules=RULES, modes=["reverse:https://api.anthropic.com"])
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", proxy.port)) as client,
+            pytest.raises(ssl.SSLCertVerificationError),
+        ):
+            ssl.create_default_context().wrap_socket(client, server_hostname="localhost")
+    remedy = f"write http://127.0.0.1:{proxy.port} or ws://127.0.0.1:{proxy.port} in the client"
+    proxy.wait_for_output(remedy)
+    proxy.wait_for_output("(?s)handshake failed.*handshake failed")
+    assert proxy.output().count(remedy) == 1

@@ -7,10 +7,11 @@ import sys
 import textwrap
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
+from urllib.parse import urlsplit
 
 from ..rules.ruleset import RuleSet
 from ..text.printable import counted, visible
-from ..wire.addresses import parse_port
+from ..wire.addresses import DEFAULT_PORTS, hostport, parse_authority, parse_port
 
 OK, FAULT, USAGE, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "mitm-gateway"
@@ -71,6 +72,24 @@ def port_number(text: str) -> int:
         return parse_port(text)
     except ValueError:
         raise argparse.ArgumentTypeError("not a port number; expected 1 to 65535") from None
+
+
+def add_host_option(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add the option that names the hosts of reverse listeners."""
+    parser.add_argument("--host", type=_host_name, action="append", metavar="HOST", help=meaning)
+
+
+def _host_name(text: str) -> str:
+    """Return a host as rules name it. Raises ArgumentTypeError."""
+    try:
+        place = parse_authority(text)
+    except ValueError:
+        named = urlsplit(text if "://" in text else f"//{text}").netloc
+        hint = f' (did you mean "{visible(named)}"?)' if named and named != text else ""
+        raise argparse.ArgumentTypeError(
+            f"not a host; expected one such as api.anthropic.com{hint}"
+        ) from None
+    return hostport(place.host, place.port or DEFAULT_PORTS["https"], "https")
 
 
 def fish_quoted(text: str) -> str:

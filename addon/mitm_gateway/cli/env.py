@@ -14,6 +14,7 @@ from ..rules.ruleset import RuleSet
 from .common import (
     OK,
     Subparsers,
+    add_host_option,
     add_port_option,
     add_rules_option,
     ca_certificate,
@@ -59,9 +60,7 @@ def add(commands: Subparsers) -> None:
         "--shell", choices=tuple(_SHELLS), help="syntax of the commands (default: from $SHELL)"
     )
     add_port_option(parser)
-    parser.add_argument(
-        "--host", action="append", help="host that the client addresses, as in `serve --host`"
-    )
+    add_host_option(parser, "host that the client addresses, as in `serve --host`")
     parser.add_argument("--intercept", action="store_true", help="for a gateway that runs with --intercept")
 
 

@@ -15,14 +15,16 @@ from itertools import count
 from pathlib import Path
 
 from ..clients import catalogue, environment
-from ..clients.api_hosts import CoveredHost, covered_hosts
+from ..clients.api_hosts import HTTPS, CoveredHost, covered_hosts
 from ..rules.ruleset import RuleSet
+from ..wire.addresses import parse_authority
 from .check import warn_of_missing
 from .common import (
     DEFAULT_PORT,
     FAULT,
     PROGRAM,
     Subparsers,
+    add_host_option,
     add_port_option,
     add_rules_option,
     ca_certificate,
@@ -67,11 +69,8 @@ def add(commands: Subparsers) -> None:
     )
     add_rules_option(parser)
     add_proxy_options(parser)
-    parser.add_argument(
-        "--host",
-        action="append",
-        metavar="HOST",
-        help="host that the client addresses; may be repeated (default: the hosts of the rules)",
+    add_host_option(
+        parser, "host that the client addresses; may be repeated (default: the hosts of the rules)"
     )
     parser.add_argument(
         "--listen-host",
@@ -95,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         return wrong_usage(
             "the rules name no host without a wildcard; name one with --host, or use --intercept"
         )
+    _warn_of_uncovered(source.ruleset, arguments.host or ())
     modes = listener_modes(arguments, hosts, count(arguments.port))
     if fault := port_fault(arguments.listen_host, range(arguments.port, arguments.port + len(modes))):
         print_fault(f"mitm-gateway: {fault}")
@@ -173,6 +173,17 @@ def served_hosts(ruleset: RuleSet, wanted: Sequence[str] | None) -> tuple[Covere
         known = {target.host: target for target in found}
         found = tuple(known.get(host, CoveredHost(host)) for host in dict.fromkeys(wanted))
     return found[:_MOST_LISTENERS]
+
+
+def _warn_of_uncovered(ruleset: RuleSet, wanted: Sequence[str]) -> None:
+    """Print a warning for each host that the user names and no rule covers."""
+    for host in wanted:
+        place = parse_authority(host)
+        if not ruleset.knows_host(place.host, place.port or HTTPS):
+            names = ", ".join(pattern.text for rule in ruleset.rules for pattern in rule.match.host)
+            say(
+                f"warning: no rule covers {host}; name the API that the client calls, as the rules do: {names}"
+            )
 
 
 def _once_trusted(then: Callable[[], None], ca: Path, attempts: int = 100) -> None:

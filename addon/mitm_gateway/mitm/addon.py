@@ -17,7 +17,7 @@ from mitmproxy.connection import Client
 from mitmproxy.flow import Error
 from mitmproxy.hooks import UpdateHook
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
-from mitmproxy.tls import ClientHelloData
+from mitmproxy.tls import ClientHelloData, TlsData
 
 from ..credentials.value import CredentialError
 from ..exchange.exchange import Exchange
@@ -127,6 +127,12 @@ class GatewayAddon:
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Leave hosts without rules undecrypted where the user wants that."""
         self._connections.choose_decryption(data)
+
+    def tls_failed_client(self, data: TlsData) -> None:
+        """Log the remedy where a client asks a reverse listener for https."""
+        contain(
+            lambda: self._connections.note_failed_tls(data.context.client), "a failure could not be logged"
+        )
 
     # ---- requests ----
 

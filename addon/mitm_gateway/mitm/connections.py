@@ -21,7 +21,7 @@ from ..exchange.steps import NO_RULES
 from ..patches.safety.error_pages import OWN_FAULT, cause_of
 from ..rules.ruleset import RuleSet
 from ..text.printable import one_line
-from ..wire.addresses import Upstream, is_loopback, normal_host
+from ..wire.addresses import Upstream, hostport, is_loopback, normal_host
 from ..wire.refusal import ANY_FAULT, Refusal, is_cancelled
 from ..wire.request import Arrival
 from . import flows
@@ -112,6 +112,19 @@ class Connections:
         """Forget a connection to an upstream that has been closed."""
         if server.sockname is not None:
             self._own.pop(_end(server.sockname), None)
+
+    def note_failed_tls(self, client: Client) -> None:
+        """Log once for a reverse listener what to change in a client that asks it for https."""
+        if client.sockname is None or not _is_reverse(client.proxy_mode):
+            return
+        place = hostport(*_end(client.sockname), "")
+        if place not in self._failed:
+            self._failed.add(place)
+            logger.warning(
+                "%s: a client asks this listener for https or wss, and does not trust mitmproxy's certificate; "
+                "write http://%s or ws://%s in the client",
+                *([place] * 3),
+            )
 
     def note_failed(self, data: ServerConnectionHookData) -> None:
         """Log once that a passing host cannot be reached; requests that a rule takes are recorded."""

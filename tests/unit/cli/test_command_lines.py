@@ -34,6 +34,9 @@ WRONG = (
     ("serve --port x", "--port: not a port number; expected 1 to 65535"),
     ("serve --port 0", "--port: not a port number"),
     ("serve --port 99999", "--port: not a port number"),
+    ("serve --host https://a.test/v1", "--host: not a host; expected one such as api.anthropic.com (did you mean"),
+    ("serve --host a.test/v1", '--host: not a host; expected one such as api.anthropic.com (did you mean "a.test"?)'),
+    ("env --host ''", "--host: not a host; expected one such as api.anthropic.com\n"),
     ("serve --port -1", "--port: not a port number"),
     ("serve --port", "--port has no value"),
     ("serve 8080", 'unknown argument "8080" (did you mean "--port 8080"?); arguments for mitmproxy follow "--"'),
@@ -158,6 +161,15 @@ def test_an_unusable_file_is_named_with_the_fix(
     assert printed.err.startswith(told), printed.err
     assert len(printed.err.splitlines()) == 1
     assert contents(folder) == before
+
+
+def test_serve_warns_of_a_host_that_no_rule_covers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        hosts = "--host a.test --host OTHER.test:443"
+        assert status_of(f"serve {hosts} --rules rules.yaml --port {taken.getsockname()[1]}") == 1
+    lines = capsys.readouterr().err.splitlines()
+    told = "no rule covers other.test; name the API that the client calls, as the rules do: a.test"
+    assert [line for line in lines if "warning" in line] == [f"mitm-gateway: warning: {told}"]
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
