@@ -1,4 +1,4 @@
-"""The dry run."""
+"""The dry run of a request: its rule, every edit and its outcome, and no secret."""
 
 from mitm_gateway.exchange.explain import describe_rules, explain_url
 from support.builders import make_rule, make_ruleset

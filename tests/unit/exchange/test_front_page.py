@@ -103,7 +103,9 @@ def test_a_rule_and_a_passing_listener_have_precedence(method: str) -> None:
         ("GET", "/", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}),
     ],
 )
-def test_everything_else_is_refused(method: str, target: str, headers: dict[str, str]) -> None:
+def test_any_other_request_that_no_rule_takes_is_refused(
+    method: str, target: str, headers: dict[str, str]
+) -> None:
     step = ask(begun(), method, target, headers | BROWSER)
     assert isinstance(step, Refusal)
     assert step.status == 404

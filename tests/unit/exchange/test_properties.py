@@ -1,4 +1,4 @@
-"""The fuzzer's promises on its seeds and on what Hypothesis makes up, and the guard's on mutated heads."""
+"""The fuzzer's promises on its seeds and on any bytes, and the guard's on heads that disguise a host or a key."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Web pages as clients."""
+"""Web pages as clients: listed origins, preflights, and which pages may read a response."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ def test_no_other_options_request_is_answered(head: Any) -> None:
     assert page_headers(head, POLICY) == {}
 
 
-def test_two_origins_are_none() -> None:
+def test_a_request_with_two_origins_is_of_no_listed_page() -> None:
     head = make_head(headers=[("Origin", PAGE), ("Origin", PAGE)])
     assert page_headers(head, POLICY) == {}
 

@@ -1,4 +1,4 @@
-"""The text of the LLM view: requests."""
+"""The text of the LLM view: requests, and the responses in `tests/data/conversations`."""
 
 import base64
 import json

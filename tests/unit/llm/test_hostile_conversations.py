@@ -95,7 +95,7 @@ KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "messageStop"
 
 
 @given(st.lists(JSON_VALUES, max_size=4), st.integers(0, 40), st.sampled_from(KINDS))
-def test_no_json_body_and_no_event_raises(values: list[Any], cut: int, kind: str) -> None:
+def test_no_json_body_and_no_event_makes_the_view_raise(values: list[Any], cut: int, kind: str) -> None:
     for value in values:
         body = json.dumps(value).encode()
         render(body, JSON).encode()
@@ -109,7 +109,7 @@ def test_no_json_body_and_no_event_raises(values: list[Any], cut: int, kind: str
 
 
 @given(st.binary(max_size=80))
-def test_no_bytes_raise(data: bytes) -> None:
+def test_no_bytes_make_the_view_raise(data: bytes) -> None:
     for content_type in (JSON, SSE, CONTENT_TYPE):
         render(data, content_type).encode()
 

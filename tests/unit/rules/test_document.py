@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mitm_gateway.rules import yaml_events
 from mitm_gateway.rules.document import parse, read_document
-from mitm_gateway.rules.nodes import shown, type_name
+from mitm_gateway.rules.nodes import shown
 from mitm_gateway.rules.problems import Pos, RulesError
 from support.counted_work import assert_linear
 from support.table import table
@@ -205,15 +205,6 @@ def test_text_that_only_begins_like_json_is_yaml() -> None:
 )  # fmt: skip
 def test_a_key_is_quoted_unless_it_may_be_a_secret(key: str, expected: str) -> None:
     assert shown(key) == expected
-
-
-@table(
-    ("value", "expected"),
-    [(None, "empty"), (True, "a boolean"), (1, "a number"), (1.5, "a number"), ("", "text"), ({}, "a mapping"),
-     ([], "a list")],
-)  # fmt: skip
-def test_types_have_names(value: object, expected: str) -> None:
-    assert type_name(value) == expected
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

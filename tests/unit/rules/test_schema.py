@@ -1,4 +1,4 @@
-"""The vocabulary of a rules file, and its JSON Schema for editors."""
+"""The vocabulary of a rules file: its values, and keys that exclude each other."""
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from support.table import table
 @table(
     ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("1.5h", 5400), ("0.25s", 0.25)]
 )  # fmt: skip
-def test_durations(text: str, seconds: float) -> None:
+def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -26,7 +26,7 @@ def test_invalid_durations_are_refused(text: str) -> None:
 
 
 @table(("text", "size"), [("64KiB", 65_536), ("8MiB", 8 << 20), ("1GiB", 1 << 30), ("5B", 5), ("512", 512)])
-def test_sizes(text: str, size: int) -> None:
+def test_a_size_is_read_in_bytes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
