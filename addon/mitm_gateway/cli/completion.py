@@ -18,14 +18,9 @@ class Completable:
     choices: tuple[str, ...]
 
     @property
-    def key(self) -> str:
-        """Its words, joined."""
-        return " ".join(self.words)
-
-    @property
-    def following(self) -> tuple[str, ...]:
+    def following(self) -> str:
         """The words and options that may follow."""
-        return (*self.choices, *(name for name, _ in self.options))
+        return " ".join((*self.choices, *(name for name, _ in self.options)))
 
 
 def add(commands: Subparsers, parser: argparse.ArgumentParser) -> None:
@@ -73,9 +68,10 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...], text: str
 
 def _bash(commands: Sequence[Completable]) -> str:
     cases = "\n".join(
-        f"    {shlex.quote(each.key)}) words={shlex.quote(' '.join(each.following))} ;;" for each in commands
+        f"    {shlex.quote(' '.join(each.words))}) words={shlex.quote(each.following)} ;;"
+        for each in commands
     )
-    known = "|".join(each.key for each in commands if each.words)
+    known = "|".join(" ".join(each.words) for each in commands if each.words)
     return f"""\
 _mitm_gateway() {{
   local word key="" words="" current="${{COMP_WORDS[COMP_CWORD]}}"

@@ -150,9 +150,7 @@ def declare_gateway_options(declared: Options) -> list[str]:
 
     from ..mitm.options import add_options
 
-    before = set(declared.keys())
-    add_options(Loader(SimpleNamespace(options=declared)))
-    return [name for name in declared.keys() if name not in before]  # noqa: SIM118 - not a plain mapping
+    return add_options(Loader(SimpleNamespace(options=declared)))
 
 
 def upstream_trust(folder: Path, environ: Mapping[str, str]) -> list[str]:

@@ -55,11 +55,15 @@ _OPTIONS: tuple[tuple[str, type, object, str], ...] = (
 _INTERCEPTED = ("all", "rules")
 
 
-def add_options(loader: Loader) -> None:
-    """Declare the gateway's options, with the same words on every load: mitmproxy would drop the user's values."""
+def add_options(loader: Loader) -> list[str]:
+    """Declare the gateway's options, and return their names.
+
+    The words are the same on every load: mitmproxy would drop the user's values.
+    """
     for name, kind, default, text in _OPTIONS:
         choices = _INTERCEPTED if name == "gateway_intercept" else None
         loader.add_option(name, kind, default, text, choices)
+    return [name for name, *_ in _OPTIONS]
 
 
 def take_out_faults(options: Options) -> list[str]:
@@ -76,8 +80,7 @@ def take_out_faults(options: Options) -> list[str]:
 
 def _fault(options: Options, name: str) -> str | None:
     if name not in options:
-        known = [each for each in options._options if each.startswith("gateway_")]
-        return f'unknown option "{name}"{did_you_mean(name, known)}'
+        return f'unknown option "{name}"{did_you_mean(name, (known for known, *_ in _OPTIONS))}'
     option, value = options._options[name], options.deferred[name]
     try:
         # A value of the command line is text; config.yaml has types.

@@ -51,12 +51,12 @@ async def dial(
     reader, writer = await reach(proxy, trust=trust, **options)
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            await (_connect if proxy.scheme in ("http", "https") else _socks)(
-                proxy, reader, writer, host, port
-            )
+            open_tunnel = _connect if proxy.scheme in ("http", "https") else _socks
+            await open_tunnel(proxy, reader, writer, host, port)
     except BaseException as fault:
         writer.transport.abort()
-        if isinstance(fault, OSError) and not isinstance(fault, ProxyError):  # a timeout is one, too
+        # A timeout is an OSError, too.
+        if isinstance(fault, OSError | asyncio.IncompleteReadError) and not isinstance(fault, ProxyError):
             late = isinstance(fault, TimeoutError)
             raise ProxyError(proxy, "did not answer in time" if late else "closed the connection") from None
         raise
@@ -126,13 +126,12 @@ async def _connect(
     writer.write(b"Proxy-Authorization: %s\r\n\r\n" % login if login else b"\r\n")
     try:
         head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as fault:
-        gone = not fault.partial
-        raise ProxyError(proxy, "closed the connection" if gone else _not_http(proxy)) from None
-    except asyncio.LimitOverrunError:
-        raise ProxyError(proxy, _not_http(proxy)) from None
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as fault:
+        if isinstance(fault, asyncio.IncompleteReadError) and not fault.partial:
+            raise
+        head = b""
     if not (found := _STATUS.match(head)):
-        raise ProxyError(proxy, _not_http(proxy))
+        raise ProxyError(proxy, f"does not answer as an HTTP proxy; correct {proxy.source}")
     if not 200 <= (status := int(found[1])) < 300:
         raise ProxyError(proxy, _refusal(proxy, status, head, place.decode()))
 
@@ -141,10 +140,6 @@ def _refusal(proxy: Proxy, status: int, head: bytes, place: str) -> str:
     if status == 407:
         return asks_for_login(proxy, head)
     return f"{_REFUSALS.get(status, 'refused the connection to {}').format(place)} ({status})"
-
-
-def _not_http(proxy: Proxy) -> str:
-    return f"does not answer as an HTTP proxy; correct {proxy.source}"
 
 
 def _ascii(host: str) -> str:
@@ -159,14 +154,11 @@ def _ascii(host: str) -> str:
 async def _socks(
     proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int
 ) -> None:
-    try:
-        await _socks_login(proxy, reader, writer)
-        writer.write(b"\x05\x01\x00" + await _socks_address(proxy, host) + port.to_bytes(2, "big"))
-        version, fault, _, kind = await reader.readexactly(4)
-        rest = {1: 4, 4: 16}.get(kind) or (await reader.readexactly(1))[0]
-        await reader.readexactly(rest + 2)
-    except asyncio.IncompleteReadError:
-        raise ProxyError(proxy, "closed the connection") from None
+    await _socks_login(proxy, reader, writer)
+    writer.write(b"\x05\x01\x00" + await _socks_address(proxy, host) + port.to_bytes(2, "big"))
+    version, fault, _, kind = await reader.readexactly(4)
+    rest = {1: 4, 4: 16}.get(kind) or (await reader.readexactly(1))[0]
+    await reader.readexactly(rest + 2)
     if version != 5:
         raise ProxyError(proxy, f"does not answer as a SOCKS 5 proxy; correct {proxy.source}")
     if fault:

@@ -11,12 +11,11 @@ from ..text.redact import Secret
 from ..wire.addresses import Upstream
 from .cross_checks import secured
 from .document import Document
-from .edits import HeaderEdits
 from .fields import parse_upstream
 from .nodes import shown, type_name
 from .problems import Mistake, Problem, RulesError, did_you_mean, in_file_order, nearest
 from .ruleset import RuleSet
-from .schema import Auth, Credential, Match, Respond, Rule
+from .schema import Credential, Rule
 
 PROVIDER_KEY = "inferenceProvider"
 API_HOST = "api.anthropic.com"
@@ -234,11 +233,11 @@ def one_rule(
     rule = Rule.model_validate(
         {
             "name": name,
-            "match": Match.model_validate({"host": API_HOST, "path": "/v1/**"}),
+            "match": {"host": API_HOST, "path": "/v1/**"},
             "upstream": upstream,
-            "auth": Auth.model_validate({"scheme": scheme, "credential": _CREDENTIAL}),
-            "headers": HeaderEdits.model_validate({"set": dict(headers or {})}),
-            "respond": Respond(models=bool(models), head=True),
+            "auth": {"scheme": scheme, "credential": _CREDENTIAL},
+            "headers": {"set": dict(headers or {})},
+            "respond": {"models": bool(models), "head": True},
         }
     )
     file = document.file if document else name

@@ -10,10 +10,13 @@ from .edits import Beta, BodyEdits, HeaderEdits, Models, QueryEdits
 from .fields import keys_of
 from .nodes import BOOLEAN_HINT, shown, type_name
 from .problems import Loc, Mistake, did_you_mean
-from .right_lines import AUTH, right_form, slip
+from .right_lines import AUTH, level_of, right_form, slip
 from .schema import AUTH_SCHEMES, Auth, Credential, Match, Respond, Rule, RulesFile
 
-_PARTS: dict[str, type[BaseModel]] = {
+_MODELS: dict[str, type[BaseModel]] = {
+    "top": RulesFile,
+    "credential": Credential,
+    "rule": Rule,
     "match": Match,
     "auth": Auth,
     "headers": HeaderEdits,
@@ -45,17 +48,8 @@ _REQUIRED = {
 
 def known_keys(loc: Loc) -> tuple[str, ...]:
     """Return the keys that the mapping at a path may have."""
-    match loc:
-        case ():
-            return keys_of(RulesFile)
-        case ("credentials", _):
-            return keys_of(Credential)
-        case ("rules", int()):
-            return keys_of(Rule)
-        case ("rules", int(), str() as part) if part in _PARTS:
-            return keys_of(_PARTS[part])
-        case _:
-            return ()
+    model = _MODELS.get(level_of(loc))
+    return keys_of(model) if model is not None else ()
 
 
 def mistake_of(error: ErrorDetails, data: dict[str, Any], written: Loc) -> Mistake:

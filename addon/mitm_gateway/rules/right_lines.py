@@ -70,20 +70,24 @@ _PARTS = {
 }
 
 
-def slip(loc: Loc, key: str) -> tuple[str, str]:
-    """Return the key that a word from elsewhere means in the mapping at a path, and the right line; both may be empty."""
+def level_of(loc: Loc) -> str:
+    """Return the kind of mapping at a path: "top", "credential", "rule" or the part of a rule; empty for any other."""
     match loc:
         case ():
-            level = "top"
+            return "top"
         case ("credentials", _):
-            level = "credential"
+            return "credential"
         case ("rules", int()):
-            level = "rule"
-        case ("rules", int(), str() as level):
-            pass
+            return "rule"
+        case ("rules", int(), str() as part):
+            return part
         case _:
-            return "", ""
-    means, right = _BY_WORD.get((level, normal_name(key)), ("", ""))
+            return ""
+
+
+def slip(loc: Loc, key: str) -> tuple[str, str]:
+    """Return the key that a word from elsewhere means in the mapping at a path, and the right line; both may be empty."""
+    means, right = _BY_WORD.get((level_of(loc), normal_name(key)), ("", ""))
     return means, right
 
 
