@@ -3,14 +3,15 @@
 import asyncio
 import sys
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from mitm_gateway.exchange.exchange import Exchange
 from support.constants import API, GW
 from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Connection, Gateway
-from support.scripts.faults import STEPS, Breaking
+from support.scripts.faults import STEPS, breaking
 
 pytestmark = pytest.mark.exhaustive
 REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
@@ -22,49 +23,40 @@ REFUSING = ("refuse", "note_refusal", "withhold", "check", "perform")
 HEAD_HOST = "socket.test"
 
 
-class Faults(dict[str, str]):
-    """How each step fails, always or once."""
-
-    are_single = False
-
-    def get(self, step: str, default: Any = None) -> Any:
-        """Return how a step fails now."""
-        return self.pop(step, default) if self.are_single else super().get(step, default)
-
-
 class Broken(Gateway):
-    """A gateway whose steps fail as `broken` says; `met` are the steps of the last request."""
+    """A gateway whose steps fail as `broken` says, each time or once; `met` are the steps of the last request."""
 
-    broken: Faults
-    met: set[str]
+    def __init__(self, folder: Path, runner: asyncio.Runner) -> None:
+        self.broken: dict[str, str] = {}
+        self.met: set[str] = set()
+        self._is_once = False
+        super().__init__(folder, runner)
 
     def ask(self, *, by_head: bool = False, **broken: str) -> Connection:
         """Send one request while these steps are broken; with `by_head`, each of them once."""
-        self.broken.are_single = by_head
+        self.broken, self.met, self._is_once = broken, set(), by_head
         request, way = REQUEST, WAYS["tunnel"]
         if by_head:
             request = REQUEST.replace(API.encode(), HEAD_HOST.encode())
             way = {"target": (HEAD_HOST, 443), "sni": HEAD_HOST}
-        self.broken.clear()
-        self.met.clear()
-        self.broken.update(broken)
         try:
             return self.exchange(request, ANSWER, 4096, **way)
         finally:
-            self.broken.clear()
+            self.broken = {}
+
+    def fault_of(self, step: str) -> str | None:
+        """Return how a step fails now."""
+        self.met.add(step)
+        return self.broken.pop(step, None) if self._is_once else self.broken.get(step)
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
-    broken = Faults()
-    met: set[str] = set()
-    breaking = Breaking(lambda: broken, met.add)
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
         patch.setenv("TEST_GW_KEY", GW)
-        for step, (owner, name, _) in BREAKABLE.items():
-            patch.setattr(owner, name, breaking.wrap(step, getattr(owner, name)))
         gateway = Broken(tmp_path_factory.mktemp("gateway"), runner)
-        gateway.broken, gateway.met = broken, met
+        for step, (owner, name, _) in BREAKABLE.items():
+            patch.setattr(owner, name, breaking(getattr(owner, name), partial(gateway.fault_of, step)))
         yield gateway
         gateway.close()
 

@@ -225,4 +225,4 @@ def test_an_unrequested_switch_of_protocols_opens_no_pipe(stage: Stage, way: str
     assert stage.ask(client=client).status == 502
     with contextlib.suppress(OSError):
         client.send_request("POST", "/v1/messages", API_HEADERS, BODY)
-    assert client.closed_by_peer()
+    assert stage.assert_ends(client) == b""

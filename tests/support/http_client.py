@@ -133,15 +133,6 @@ class Wire(Incoming):
             body = self.read_rest()
         return replace(response, body=body)
 
-    def closed_by_peer(self) -> bool:
-        """Return True if the peer closes without sending more."""
-        try:
-            return not self._buffer and self.receive() == b""
-        except TimeoutError:
-            return False
-        except ConnectionError:
-            return True
-
     def close(self) -> None:
         self._sock.close()
 

@@ -9,6 +9,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,34 +76,21 @@ UNTOLD = {("find", "empty"), ("mask", "empty"), ("scan", "empty")}
 HANG_S = 0.1  # what is not async holds everything up while it hangs, so it hangs for a while only
 
 
-class Breaking:
-    """Breaks the steps that are named, each in its way, and knows which steps have been met."""
+def breaking(original: Any, kind: Callable[[], str | None]) -> Callable[..., Any]:
+    """Return the function with the fault that `kind` names at the time of a call."""
+    if inspect.iscoroutinefunction(original):
 
-    def __init__(self, broken: Callable[[], dict[str, str]], met: Callable[[str], object]) -> None:
-        self._broken = broken
-        self._met = met
+        async def call_async(*args: Any, **named: Any) -> Any:
+            if (fault := kind()) == "hang":
+                await asyncio.sleep(3600)
+            return fail(fault) if fault else await original(*args, **named)
 
-    def wrap(self, step: str, original: Any) -> Callable[..., Any]:
-        """Return the function with the faults that are in force at the time of a call."""
-        if inspect.iscoroutinefunction(original):
+        return call_async
 
-            async def breaking_async(*args: Any, **named: Any) -> Any:
-                kind = self._kind(step)
-                if kind == "hang":
-                    await asyncio.sleep(3600)
-                return fail(kind) if kind else await original(*args, **named)
+    def call(*args: Any, **named: Any) -> Any:
+        return fail(fault) if (fault := kind()) else original(*args, **named)
 
-            return breaking_async
-
-        def breaking(*args: Any, **named: Any) -> Any:
-            kind = self._kind(step)
-            return fail(kind) if kind else original(*args, **named)
-
-        return breaking
-
-    def _kind(self, step: str) -> str | None:
-        self._met(step)
-        return self._broken().get(step)
+    return call
 
 
 def fail(kind: str) -> None:
@@ -120,15 +108,15 @@ def install(control: Path, met: Path) -> None:
     """Break what the control file names, a step and a way on each line, and write down each step that is met."""
     seen: set[str] = set()
 
-    def note(step: str) -> None:
+    def kind(step: str) -> str | None:
         if step not in seen:
             seen.add(step)
             with met.open("a") as file:
                 file.write(f"{step}\n")
+        return dict(line.split() for line in control.read_text().splitlines()).get(step)
 
-    breaking = Breaking(lambda: dict(line.split() for line in control.read_text().splitlines()), note)
     for step, (owner, name, _) in STEPS.items():
-        setattr(owner, name, breaking.wrap(step, getattr(owner, name)))
+        setattr(owner, name, breaking(getattr(owner, name), partial(kind, step)))
 
 
 if "TEST_FAULT" in os.environ:
