@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import _lru_cache_wrapper
 from types import TracebackType
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from mitmproxy import exceptions, http
@@ -95,12 +96,9 @@ async def test_a_request_that_cannot_even_be_refused_is_killed(
     running: Any, step: str, second: str, fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, context = running
-
-    def broken(*_: object, **__: object) -> None:
-        raise fault
-
-    monkeypatch.setattr(Exchange, step, broken)
-    monkeypatch.setattr(Exchange if second == "exchange.refuse" else flows, second.partition(".")[2], broken)
+    refusing = {"exchange.refuse": (Exchange, "refuse"), "flows._refuse": (flows, "_refuse")}[second]
+    for owner, name in ((Exchange, step), refusing):
+        monkeypatch.setattr(owner, name, Mock(side_effect=fault))
     flow = request_flow()
     content, flow.request.raw_content = flow.request.raw_content, None
     await context.master.addons.handle_lifecycle(HttpRequestHeadersHook(flow))
@@ -221,18 +219,11 @@ async def test_any_fault_ends_in_a_local_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     addon, _ = running
-
-    def broken(*_: object) -> None:
-        raise fault
-
-    async def broken_later(*_: object) -> None:
-        raise fault
-
     if step == "obtain":
         monkeypatch.setattr(Credentials, "all_at_hand", lambda *_: None)
-        monkeypatch.setattr(Credentials, step, broken_later)
+        monkeypatch.setattr(Credentials, step, AsyncMock(side_effect=fault))
     else:
-        monkeypatch.setattr(Exchange, step, broken)
+        monkeypatch.setattr(Exchange, step, Mock(side_effect=fault))
     flow = request_flow()
     await sent(addon, flow)
     assert flow.response is not None

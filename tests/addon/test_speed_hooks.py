@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from mitmproxy.test import taddons, tflow
 from mitm_gateway.mitm.final_check import FinalCheck
 from mitm_gateway.patches import table
 from mitm_gateway.patches.patch import Patches
-from mitm_gateway.patches.speed.sockets import Cork
 from support.patched import no_patches
 
 
@@ -156,66 +154,6 @@ async def test_uninstalling_restores_mitmproxy(patches: Patches) -> None:
         patches.undo("speed")
         assert dict(vars(manager)) == before
         assert server.ConnectionHandler.handle_connection is handle
-
-
-class Transport:
-    """Notes what is written, and when the connection's half is ended."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def write_eof(self) -> None:
-        self.written.append(b"<end>")
-
-    def is_closing(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.written.append(b"<closed>")
-
-
-def writer_to(transport: Transport) -> asyncio.StreamWriter:
-    return asyncio.StreamWriter(transport, None, None, asyncio.get_running_loop())  # type: ignore[arg-type]
-
-
-async def test_pieces_leave_together_and_in_order() -> None:
-    transport = Transport()
-    writer = writer_to(transport)
-    holding: list[Cork] = []
-    cork = Cork(writer, holding)
-    for piece in (b"head", b"body"):
-        writer.write(piece)
-    assert (transport.written, holding) == ([], [cork])
-    cork.flush()
-    cork.flush()
-    assert transport.written == [b"headbody"]
-
-
-async def test_large_pieces_are_not_copied() -> None:
-    transport = Transport()
-    writer = writer_to(transport)
-    cork = Cork(writer, [])
-    body = bytes(1 << 20)
-    writer.write(b"head")
-    writer.write(body)
-    cork.flush()
-    assert transport.written == [b"head", body]
-    assert transport.written[1] is body
-
-
-async def test_held_bytes_are_sent_before_the_end_and_when_the_patch_is_removed() -> None:
-    transport = Transport()
-    writer = writer_to(transport)
-    cork = Cork(writer, [])
-    writer.write(b"last")
-    writer.write_eof()
-    writer.write(b"more")
-    cork.take_out()
-    writer.write(b"free")
-    assert transport.written == [b"last", b"<end>", b"more", b"free"]
 
 
 async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches) -> None:

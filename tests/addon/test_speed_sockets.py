@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from hypothesis import example, given
@@ -321,3 +322,50 @@ def test_a_body_is_reported_as_mitmproxy_reports_it(
     with taddons.context(), applied("plain-bodies"):
         assert told(pieces) == expected
     assert expected[0] == "RequestHeaders"
+
+
+# ---- what is written ----
+
+
+@pytest.fixture
+def transport() -> Mock:
+    return Mock(is_closing=lambda: False)
+
+
+@pytest.fixture
+async def writer(transport: Mock) -> asyncio.StreamWriter:
+    return asyncio.StreamWriter(transport, Mock(), None, asyncio.get_running_loop())
+
+
+async def test_pieces_leave_together_and_in_order(transport: Mock, writer: asyncio.StreamWriter) -> None:
+    holding: list[sockets.Cork] = []
+    cork = sockets.Cork(writer, holding)
+    for piece in (b"head", b"body"):
+        writer.write(piece)
+    assert (transport.method_calls, holding) == ([], [cork])
+    cork.flush()
+    cork.flush()
+    assert transport.method_calls == [call.write(b"headbody")]
+
+
+async def test_large_pieces_are_not_copied(transport: Mock, writer: asyncio.StreamWriter) -> None:
+    cork, body = sockets.Cork(writer, []), bytes(1 << 20)
+    writer.write(b"head")
+    writer.write(body)
+    cork.flush()
+    assert transport.method_calls == [call.write(b"head"), call.write(body)]
+    assert transport.write.call_args.args[0] is body
+
+
+async def test_held_bytes_are_sent_before_the_end_and_when_the_patch_is_removed(
+    transport: Mock, writer: asyncio.StreamWriter
+) -> None:
+    cork = sockets.Cork(writer, [])
+    writer.write(b"last")
+    writer.write_eof()
+    writer.write(b"more")
+    cork.take_out()
+    writer.write(b"free")
+    assert transport.method_calls == [
+        call.write(b"last"), call.write_eof(), call.write(b"more"), call.write(b"free"),
+    ]  # fmt: skip
