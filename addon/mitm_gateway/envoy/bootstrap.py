@@ -9,7 +9,7 @@ from ..llm.errors import error_body, error_headers
 from ..rules.ruleset import RuleSet
 from ..wire.refusal import Refusal
 from .access_log import access_log, kept_for_log
-from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of, suffix
+from .clusters import PRESERVE_CASE, clusters, listener_of, secrets_of
 from .export_options import Listener, Options
 from .extension import extension, typed
 from .header_edits import MUTATION, removal
@@ -27,7 +27,7 @@ from .refusals import (
     UNREACHABLE,
     too_large,
 )
-from .routes import GATE, NO_UPGRADE, PASS_CLUSTER, form_conditions, gate_for, headers_to_set, virtual_hosts
+from .routes import GATE, NO_UPGRADE, form_conditions, gate_for, headers_to_set, virtual_hosts
 
 _ADMIN_CLUSTER = "admin"
 # A web page can send any request to a port of this machine, so that no other admin page may exist.
@@ -61,10 +61,8 @@ def files(ruleset: RuleSet, options: Options) -> dict[str, str]:
 def bootstrap(ruleset: RuleSet, options: Options) -> dict[str, Any]:
     """Return the main file as plain data."""
     listeners = [
-        _listener(
-            f"gateway{suffix(number)}", each.address, each.port, _manager(number, each, ruleset, options)
-        )
-        for number, each in enumerate(options.listeners)
+        _listener(options.named("gateway", each), each.address, each.port, _manager(each, ruleset, options))
+        for each in options.listeners
     ]
     every = clusters(ruleset, options)
     if options.metrics:
@@ -135,14 +133,10 @@ _ROUTER = extension("router", "filters.http.router.v3.Router", suppress_envoy_he
 _MANAGER = typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager")
 
 
-def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options) -> dict[str, Any]:
-    hosts = virtual_hosts(ruleset, listener, options)
-    for route in hosts[0]["routes"]:
-        if route.get("route", {}).get("cluster") == PASS_CLUSTER:
-            route["route"]["cluster"] += suffix(number)
+def _manager(listener: Listener, ruleset: RuleSet, options: Options) -> dict[str, Any]:
     return {
         **_MANAGER,
-        "stat_prefix": f"gateway{suffix(number)}",
+        "stat_prefix": options.named("gateway", listener),
         # Response headers stay the upstream's, request headers the client's.
         "server_header_transformation": "PASS_THROUGH",
         "generate_request_id": False,
@@ -159,7 +153,7 @@ def _manager(number: int, listener: Listener, ruleset: RuleSet, options: Options
             "name": "rules",
             "max_direct_response_body_size_bytes": _DIRECT_BODY_BYTES,
             "request_headers_to_remove": [PATH, MODEL, KEY, DONE, "x-forwarded-proto"],
-            "virtual_hosts": hosts,
+            "virtual_hosts": virtual_hosts(ruleset, listener, options),
         },
         "local_reply_config": {"mappers": _mappers(listener, options)},
         "access_log": [access_log(listener, options)],

@@ -27,15 +27,12 @@ def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
         found.append(_cluster(cluster_name(number), destination_on(rule, listener), injectors, options))
     if ruleset.unmatched == "pass":
         found += [
-            _cluster(PASS_CLUSTER + suffix(number), Upstream("https", each.host, each.host_port), [], options)
-            for number, each in enumerate(options.listeners)
+            _cluster(
+                options.named(PASS_CLUSTER, each), Upstream("https", each.host, each.host_port), [], options
+            )
+            for each in options.listeners
         ]
     return found
-
-
-def suffix(number: int) -> str:
-    """Return the suffix that keeps the names of the listeners' clusters apart."""
-    return f"-{number + 1}" if number else ""
 
 
 def listener_of(rule: Rule, ruleset: RuleSet, options: Options) -> Listener:

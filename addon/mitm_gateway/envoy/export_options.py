@@ -71,3 +71,8 @@ class Options:
     log: str = "/dev/stdout"
     tokens: bool = False
     """Log token counts, for which every response is read."""
+
+    def named(self, name: str, listener: Listener) -> str:
+        """Return a name for something of this listener; those of further listeners have a number."""
+        number = self.listeners.index(listener)
+        return f"{name}-{number + 1}" if number else name

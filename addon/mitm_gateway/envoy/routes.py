@@ -69,7 +69,7 @@ def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Rout
         if rule in rules:
             routes += _rule_routes(number, rule, ruleset, listener, options)
     if ruleset.unmatched == "pass":
-        routes += _with_plain(_pass(listener), options, strips=False)
+        routes += _with_plain(_pass(listener, options), options, strips=False)
     else:  # a client's probe
         routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
     return [*routes, *_refusals(BLOCKED, listener.host)]
@@ -219,11 +219,12 @@ def gate_for(number: int) -> dict[str, Any]:
 _PATIENCE = {"timeout": "0s", "idle_timeout": "600s"}
 
 
-def _pass(listener: Listener) -> Route:
+def _pass(listener: Listener, options: Options) -> Route:
+    cluster = options.named(PASS_CLUSTER, listener)
     return {
         "match": {"prefix": "/", "headers": []},
         "request_headers_to_remove": _FOR_PROXIES,
-        "route": {"cluster": PASS_CLUSTER, "host_rewrite_literal": listener.authority, **_PATIENCE},
+        "route": {"cluster": cluster, "host_rewrite_literal": listener.authority, **_PATIENCE},
     }
 
 
