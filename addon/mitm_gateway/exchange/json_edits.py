@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, groupby, islice, pairwise
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -138,10 +139,11 @@ class _Document:
         self._added: dict[str, str] = {}
 
     def rename(self, renamed: Mapping[str, str]) -> None:
+        members, text = self._layout.members, self._layout.text
+        starts = [member.start for member in members]
         edits = _renames(self._layout.models, renamed)
-        for member in self._layout.members if edits else ():
-            if own := [edit for edit in edits if member.start <= edit[0] < member.end]:
-                self._changed[member] = _spliced(self._layout.text, own, member.value, member.end)
+        for at, own in groupby(edits, key=lambda edit: bisect_right(starts, edit[0]) - 1):
+            self._changed[members[at]] = _spliced(text, own, members[at].value, members[at].end)
 
     def map_betas(self, betas: Betas, is_needed: bool) -> None:
         if (member := self._member(BETAS)) is not None:
