@@ -127,6 +127,14 @@ CASES = [
     Case("odd betas pass a rule without betas", MODELS,
          body=b'{"anthropic_beta":[1, "oauth-2025-04-20"], "model":"claude-opus-4"}',
          sent_body=b'{"anthropic_beta":[1, "oauth-2025-04-20"], "model":"gw-large"}'),
+    *(
+        Case(f"a file is no request, {name}", rule, match="path: /upload/**", target="/upload/v1beta/files?upload_id=1",
+             sent_target="/base/upload/v1beta/files?upload_id=1", body=body)
+        for name, body in (("in JSON", b'{"model":"claude-opus-4"}'), ("not in JSON", b"\x00\xff{"))
+        for rule in (MODELS, "body: {remove: [model]}")
+    ),
+    Case("a path that ends like one of files", MODELS, match="path: /**", target="/upload/v1beta/x/files", body=b"\x00",
+         status=400, sent_target=None),
     *ROUTING_CASES,
     Case("what the filter tells the routes is not the client's to say", target="/other", status=404, sent_target=None,
          headers=(("x-mitm-gateway-path", "/v1/messages"), ("x-mitm-gateway-model", "=a"))),

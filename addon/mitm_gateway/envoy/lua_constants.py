@@ -113,6 +113,7 @@ def api_data(api: Api) -> Mapping[str, Any]:
         "response": _RESPONSES.index(_answers(api)) + 1,
         "is_about_earlier": api.is_about_earlier,
         "has_resource_names": api.has_resource_names,
+        "takes_files": api.takes_files,
     }
 
 

@@ -19,11 +19,14 @@ def read_in_turns(head: RequestHead, content: bytes, limit: int) -> Turns[Body |
         return None
     if len(content) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
+    api = call_of(head).api
+    if api.takes_files:
+        return None
     raw = yield from decode_in_turns(content, head.get("content-encoding") or "", limit)
     content_type = head.get("content-type") or ""
     if is_json(content_type, raw):
-        return (yield from scan_in_turns(raw, call_of(head).api))
-    return read_form(raw, content_type, call_of(head).api)
+        return (yield from scan_in_turns(raw, api))
+    return read_form(raw, content_type, api)
 
 
 def announces_more_than(limit: int, head: RequestHead) -> bool:

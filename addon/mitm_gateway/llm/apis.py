@@ -93,6 +93,8 @@ class Api:
     """The query parameters that name the model."""
     request: tuple[Place, ...] = _TOP
     response: tuple[Place, ...] = _ANSWERED
+    takes_files: bool = False
+    """True if a body is a file or describes one, and names no model, whatever its type says."""
     has_resource_names: bool = False
     """True if a body writes a model as a resource, `models/NAME`; only the name is mapped."""
     tokens: Tokens = ANTHROPIC_TOKENS
@@ -236,6 +238,11 @@ APIS: tuple[Api, ...] = (
         ("POST /models/{model*}:*", "POST /tunedModels/{model*}:*", "/models/{model*}/operations/*",
          "/cachedContents", "/cachedContents/*", "POST /tunedModels", "/tuningJobs", "/batchPredictionJobs"),
         "gemini", request=_GEMINI_PLACES, response=_GEMINI_ANSWERS, has_resource_names=True,
+    ),
+    # Google's SDKs call each piece of a file JSON.
+    Api(
+        "gemini-files", ("POST /upload/*/files", "POST /upload/*/fileSearchStores/*:uploadToFileSearchStore"), "gemini",
+        request=(), response=(), takes_files=True,
     ),
     # The API of Gemini's programs behind a Google login.
     Api(

@@ -36,6 +36,8 @@ from support.table import table
         ("POST /openai-api/deployments/gpt/embeddings", "embeddings", "gpt"),
         ("GET /ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?x=1", "gemini-live", None),
         ("GET /ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent", "gemini-live", None),
+        ("POST /upload/v1beta/files?upload_id=1", "gemini-files", None),
+        ("POST /upload/v1beta/fileSearchStores/s:uploadToFileSearchStore", "gemini-files", None),
         ("POST /v1beta/interactions", "interactions", None),
         ("POST /v1/projects/p/locations/l/batchPredictionJobs", "gemini", None),
         ("GET /api/v1/models/anthropic/claude/endpoints", "model-endpoints", "anthropic/claude"),

@@ -96,8 +96,11 @@ local function read_body(request)
   if is_compressed(headers:get("content-encoding") or "") then refuse(400, REASONS.compressed) end
   local content, content_type = body:getBytes(0, size), headers:get("content-type") or ""
   local endpoint = request.call.endpoint
-  request.content, request.is_json = content, head.is_json(content_type, content)
-  if request.is_json then
+  request.content = content
+  request.is_json = not endpoint.takes_files and head.is_json(content_type, content)
+  if endpoint.takes_files then
+    request.places, request.names = {}, {}
+  elseif request.is_json then
     request.places, request.names, request.may_have_betas = models.scan(content, endpoint)
   else
     request.places, request.names = forms.scan(content, content_type, endpoint)
