@@ -22,7 +22,7 @@ from support.patched import no_patches
 @pytest.fixture
 def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     """A gateway whose connections are bytes in and bytes out."""
-    monkeypatch.setenv("TEST_GW_KEY", GW)
+    monkeypatch.setenv("GW_KEY", GW)
     with asyncio.Runner() as runner:
         gateway = Gateway(tmp_path, runner)
         yield gateway
@@ -51,7 +51,7 @@ def rules(tmp_path: Path) -> Path:
 @pytest.fixture
 async def running(rules: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The addon after its start, and its context."""
-    monkeypatch.setenv("TEST_GW_KEY", GW)
+    monkeypatch.setenv("GW_KEY", GW)
     addon = GatewayAddon()
     with taddons.context(Proxyserver(), MapRemote(), addon) as context:
         context.configure(addon, gateway_rules=str(rules))

@@ -53,7 +53,7 @@ class Broken(Gateway):
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
-        patch.setenv("TEST_GW_KEY", GW)
+        patch.setenv("GW_KEY", GW)
         gateway = Broken(tmp_path_factory.mktemp("gateway"), runner)
         for step, (owner, name, _) in BREAKABLE.items():
             patch.setattr(owner, name, breaking(getattr(owner, name), partial(gateway.fault_of, step)))

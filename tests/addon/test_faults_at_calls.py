@@ -92,7 +92,7 @@ class Asked(Gateway):
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
-    monkeypatch.setenv("TEST_GW_KEY", GW)
+    monkeypatch.setenv("GW_KEY", GW)
     with asyncio.Runner() as runner:
         gateway = Asked(tmp_path, runner)
         gateway.learn()

@@ -6,26 +6,22 @@ import pytest
 
 from support.constants import CK
 from support.fixture_types import RunMain
+from support.one_rule import one_rule
 from support.recordings import talked, turn, write
-
-RULES = """
-credentials: {gw: {env: GW_KEY}}
-rules:
-  - name: gw
-    match: {host: api.anthropic.com, path: /v1/messages}
-    upstream: https://gw.test/base
-    auth: {scheme: bearer, credential: %s}
-    models: {map: {claude-opus-4-8: %s}}
-"""
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     flows = [talked(turn("hi")), talked(turn("hi", "hello", "more")), talked(turn("x", model="other"))]
     found = {"talk": str(write(tmp_path / "talk.mitm", flows))}
-    for name, text in (("now", ("gw", "gw-large")), ("new", ("gw", "gw-small")), ("own", ("client", "m"))):
+    for name, credential, model in (
+        ("now", "gw", "gw-large"), ("new", "gw", "gw-small"), ("own", "client", "m"),
+    ):  # fmt: skip
         path = tmp_path / f"{name}.yaml"
-        path.write_text(RULES % text)
+        auth = f"{{scheme: bearer, credential: {credential}}}"
+        path.write_text(
+            one_rule("https://gw.test/base", f"models: {{map: {{claude-opus-4-8: {model}}}}}", auth=auth)
+        )
         path.chmod(0o600)
         found[name] = str(path)
     return found

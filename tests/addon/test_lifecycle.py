@@ -82,7 +82,7 @@ async def test_options_that_the_user_did_not_set_get_defaults(running: Any) -> N
 async def test_no_redirected_host_is_dialled_while_the_program_starts(
     rules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEST_GW_KEY", GW)
+    monkeypatch.setenv("GW_KEY", GW)
     addon = GatewayAddon()
     with taddons.context(Proxyserver(), MapRemote(), addon) as context:
         context.configure(addon, gateway_rules=str(rules))

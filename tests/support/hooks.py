@@ -8,16 +8,9 @@ from mitmproxy import http
 from mitmproxy.test import tflow
 
 from mitm_gateway.mitm.addon import GatewayAddon
+from support.one_rule import one_rule
 
-RULES = """
-credentials: {gw: {env: TEST_GW_KEY}}
-rules:
-  - name: gw
-    match: {host: api.anthropic.com, path: /v1/**}
-    upstream: https://gw.test/base
-    auth: {scheme: bearer, credential: gw}
-    models: {map: {claude-opus-4: gw-large}}
-"""
+RULES = one_rule("https://gw.test/base", "models: {map: {claude-opus-4: gw-large}}")
 
 
 def request_flow(

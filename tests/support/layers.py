@@ -31,7 +31,7 @@ TUNNEL: dict[str, Any] = {"target": (HOST, 443), "sni": HOST, "upstream_tls": Fa
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UPSTREAM = ("127.0.0.1", 9)  # in clear, so that no TLS layer stands between; nothing is really connected
 RULES = f"""
-credentials: {{gw: {{env: TEST_GW_KEY}}}}
+credentials: {{gw: {{env: GW_KEY}}}}
 rules:
   - name: gw
     match: {{host: {API}}}
