@@ -82,25 +82,21 @@ def test_47_requests_without_a_body_are_forwarded(stage: Stage, method: str) -> 
     assert stage.ask(body=b"", method=method).status == 200
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("target", ["/v1/messages", "/v1/../x"])
-def test_48_a_huge_body_is_refused_in_bounded_memory(
-    stage_with: StartStage, chunked: bool, target: str
-) -> None:
+def test_48_a_huge_body_is_refused_in_bounded_memory(stage_with: StartStage) -> None:
     stage = stage_with("--set", "gateway_body_limit=16MiB")
     assert stage.ask().status == 200
-    stage.warmed_up()
-    before = peak_mb(stage.proxy.process.pid)
-    client, piece = stage.tunnel(), b"a" * (1 << 20)
-    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(100 << 20))
-    client.send_request("POST", target, [("Host", API), ("x-api-key", CK), framing])
-    try:
-        for _ in range(100):
-            client.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-        client.send(b"0\r\n\r\n" if chunked else b"")
-    except ConnectionError:
-        pass
-    stage.assert_refused(client.read_response(), 413 if target == "/v1/messages" else 400)
+    before, piece = peak_mb(stage.proxy.process.pid), b"a" * (1 << 20)
+    for target, status in (("/v1/messages", 413), ("/v1/../x", 400)):
+        for is_chunked in (False, True):
+            stage.warmed_up()
+            client = stage.tunnel()
+            framing = ("Transfer-Encoding", "chunked") if is_chunked else ("Content-Length", str(100 << 20))
+            client.send_request("POST", target, [("Host", API), ("x-api-key", CK), framing])
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):
+                    client.send(b"%x\r\n%s\r\n" % (len(piece), piece) if is_chunked else piece)
+                client.send(b"0\r\n\r\n" if is_chunked else b"")
+            stage.assert_refused(client.read_response(), status)
     assert peak_mb(stage.proxy.process.pid) - before < 80
 
 

@@ -8,7 +8,6 @@ import pytest
 from support.answers import Bytes, Stream, message_events
 from support.certificates import Authority
 from support.constants import API, CK, CLIENT_KEY, GW
-from support.fixture_types import StartStage
 from support.http_client import pseudo_headers
 from support.security_stage import API_HEADERS, BODY, Stage, answers
 from support.table import table
@@ -197,9 +196,9 @@ def test_42_raw_bytes_to_a_host_without_rules_pass_through(stage: Stage) -> None
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
 
 
-@pytest.mark.parametrize("way", ["tunnel", "reverse", "http2"])
-def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_with: StartStage, way: str) -> None:
-    stage = stage_with(http2=False)
+@table("way", ["tunnel", "reverse", "http2"])
+def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_over_http1: Stage, way: str) -> None:
+    stage = stage_over_http1
     final = (
         b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"model":"gw-model"}'
     )
