@@ -76,21 +76,23 @@ def test_unmatched_requests_of_a_reverse_listener_stream_and_name_the_target(
     ]
 
 
-@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
-def test_a_request_streams_from_the_first_byte(
-    mitmdump: StartMitmdump, recorder: StartRecorder, is_chunked: bool
-) -> None:
+def test_a_request_streams_from_the_first_byte(mitmdump: StartMitmdump, recorder: StartRecorder) -> None:
     upstream = recorder(json_reply(message()))
     proxy = start(mitmdump, upstream, RULES["path"])
-    framing = "Transfer-Encoding: chunked" if is_chunked else "Content-Length: 10"
-    first, second = (b"5\r\nfirst\r\n", b"5\r\nafter\r\n0\r\n\r\n") if is_chunked else (b"first", b"after")
-    with Wire(proxy.port) as client:
-        client.send(f"POST http://{OTHER}/x HTTP/1.1\r\nHost: {OTHER}\r\n{framing}\r\n\r\n".encode() + first)
-        upstream.wait_for_bytes(b"first")
-        assert b"after" not in upstream.raw
-        client.send(second)
-        assert client.read_response().status == 200
-    assert upstream.wait_for_request("/x").body == b"firstafter"
+    for number, (framing, first, after) in enumerate(
+        (
+            ("Content-Length: 12", b"first0", b"after0"),
+            ("Transfer-Encoding: chunked", b"6\r\nfirst1\r\n", b"6\r\nafter1\r\n0\r\n\r\n"),
+        )
+    ):
+        with Wire(proxy.port) as client:
+            head = f"POST http://{OTHER}/x HTTP/1.1\r\nHost: {OTHER}\r\n{framing}\r\n\r\n"
+            client.send(head.encode() + first)
+            upstream.wait_for_bytes(b"first%d" % number)
+            assert b"after%d" % number not in upstream.raw
+            client.send(after)
+            assert client.read_response().status == 200
+        assert upstream.requests[number].body == b"first%dafter%d" % (number, number)
 
 
 def test_an_upload_over_http2_reaches_an_http1_upstream_whole(
@@ -192,23 +194,16 @@ def test_http2_without_tls_in_a_tunnel_to_a_host_with_rules_goes_by_the_rules(
     assert (answer.status, upstream.requests[0].target) == (200, "/v1/messages")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"Content-Length: 100\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"],
-    ids=["length", "chunked"],
-)
-def test_a_response_that_breaks_off_arrives_broken(
-    mitmdump: StartMitmdump, recorder: StartRecorder, body: bytes
-) -> None:
-    upstream = recorder(Bytes(b"HTTP/1.1 200 OK\r\n" + body))
+def test_a_response_that_breaks_off_arrives_broken(mitmdump: StartMitmdump, recorder: StartRecorder) -> None:
+    upstream = recorder()
     proxy = start(mitmdump, upstream, RULES["host"])
-    with Wire(proxy.port) as client:
-        client.send_request("GET", f"http://{OTHER}/x", headers_of())
-        received = b""
-        while data := client.receive():
-            received += data
-    assert received.startswith(b"HTTP/1.1 200 ")
-    assert received.endswith(body)
+    for body in (b"Content-Length: 100\r\n\r\nshort", b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"):
+        upstream.script = Bytes(b"HTTP/1.1 200 OK\r\n" + body)
+        with Wire(proxy.port) as client:
+            client.send_request("GET", f"http://{OTHER}/x", headers_of())
+            received = b"".join(iter(client.receive, b""))
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert received.endswith(body)
 
 
 # ---- much at once ----

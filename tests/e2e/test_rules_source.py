@@ -36,25 +36,37 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_sources_are_tried_in_order(command: Command, name: str) -> None:
-    named = command.home / "named.yaml"
+def source(command: Command, name: str, *args: str | Path, env: dict[str, str] | None = None) -> str:
+    """Return the output of a command, which names the source of its rules."""
+    first, *more = COMMANDS[name]
+    done = command.run(first, *args, *more, env=env)
+    assert done.returncode == 0, done
+    return done.stdout + done.stderr
+
+
+def write_settings(command: Command) -> Path:
+    """Write Claude Code's settings with Desktop's keys."""
     settings = command.home / ".claude" / "settings.json"
     settings.parent.mkdir()
-    configured = command.write_rules(RULES)
-
-    def source(*args: str | Path, env: dict[str, str] | None = None) -> str:
-        done = command.run(*COMMANDS[name][:1], *args, *COMMANDS[name][1:], env=env)
-        assert done.returncode == 0, done
-        return done.stdout + done.stderr
-
-    assert str(configured) in source()
     settings.write_text(json.dumps(DESKTOP))
-    assert str(settings) in source()
-    assert "ANTHROPIC_AUTH_MODE" in source(env=FORM)
+    return settings
+
+
+def test_the_sources_are_tried_in_order(command: Command) -> None:
+    named, configured = command.home / "named.yaml", command.write_rules(RULES)
+    assert str(configured) in source(command, "check")
+    assert str(write_settings(command)) in source(command, "check")
+    assert "ANTHROPIC_AUTH_MODE" in source(command, "check", env=FORM)
     named.write_text(RULES)
     named.chmod(0o600)
-    assert str(named) in source("--rules", named, env=FORM)
+    assert str(named) in source(command, "check", "--rules", named, env=FORM)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tries_the_same_sources(command: Command, name: str) -> None:
+    command.write_rules(RULES)
+    assert str(write_settings(command)) in source(command, name)
+    assert "ANTHROPIC_AUTH_MODE" in source(command, name, env=FORM)
 
 
 @pytest.mark.parametrize("name", ["run", "env"])
