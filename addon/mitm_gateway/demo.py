@@ -17,6 +17,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from .text.bounded_json import parsed_object
 from .text.redact import masked_header
 
 MODELS = ("claude-opus-4.6", "claude-sonnet-4.6", "claude-haiku-4.5")
@@ -100,14 +101,9 @@ class _Gateway(RequestHandler):
 
     def question(self) -> Json | None:
         """Return the body as a JSON object, or `None` after a 400."""
-        try:
-            asked = json.loads(self.request.body)
-        except (ValueError, RecursionError):
-            asked = None
-        if isinstance(asked, dict):
-            return asked
-        self.refuse(400, "invalid_request_error", "the request body is not a JSON object")
-        return None
+        if (asked := parsed_object(self.request.body)) is None:
+            self.refuse(400, "invalid_request_error", "the request body is not a JSON object")
+        return asked
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.refuse(status_code, "api_error", f"the demo gateway could not answer: {self._reason}")

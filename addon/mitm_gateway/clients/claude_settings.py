@@ -9,6 +9,7 @@ from typing import Any
 
 from ..rules.desktop import PROVIDER_KEY
 from ..rules.read_file import FileError, read_regular_file
+from ..text.bounded_json import parsed_object
 
 # Settings of an organisation, which override all others.
 _MANAGED = (
@@ -50,16 +51,8 @@ def read_all(environ: Mapping[str, str], project: Path) -> tuple[SettingsFile, .
         project / ".claude" / "settings.local.json",
         *_MANAGED,
     ]
-    read = ((path, _read(path)) for path in dict.fromkeys(paths))
+    read = ((path, parsed_object(_content(path))) for path in dict.fromkeys(paths))
     return tuple(SettingsFile(path, data) for path, data in read if data is not None)
-
-
-def _read(path: Path) -> Mapping[str, Any] | None:
-    try:
-        data = json.loads(_content(path))
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def _content(path: Path) -> bytes:

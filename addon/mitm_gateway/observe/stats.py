@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import IO, Any, Literal, TypeAlias, get_args
 
 from ..exchange.facts import known_facts
-from ..text.bounded_json import parsed
+from ..text.bounded_json import parsed_object
 from ..text.printable import dollars, shown_name
 from .prices import is_free
 from .text_table import Column, aligned
@@ -140,11 +140,7 @@ class Stats:
     def add_lines(self, log: IO[bytes]) -> None:
         """Add the lines of a log; malformed ones are counted in `unreadable`."""
         for line in _lines(log):
-            try:
-                entry = parsed(line)
-            except (ValueError, RecursionError):
-                entry = None
-            if isinstance(entry, dict):
+            if (entry := parsed_object(line)) is not None:
                 self.add(known_facts(entry))
             elif line.strip():
                 self.unreadable += 1

@@ -38,6 +38,15 @@ def parsed(text: bytes | str) -> Any:
     return _DECODER.decode(text)
 
 
+def parsed_object(text: bytes | str) -> dict[str, Any] | None:
+    """Return the object of a JSON text; None for any other text."""
+    try:
+        data = parsed(text)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
 def _number(digits: str) -> int | str:
     return int(digits) if len(digits) <= _MAX_DIGITS else digits
 

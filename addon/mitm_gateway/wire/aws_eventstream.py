@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..text.bounded_json import parsed
+from ..text.bounded_json import parsed, parsed_object
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">IIi")
@@ -79,18 +79,10 @@ def event(frame: Frame) -> Any:
     """Return the event in a frame: the model's event or an error. Raises ValueError if there is none."""
     if frame.headers.get(":message-type") in ("exception", "error"):
         kind = frame.headers.get(":exception-type") or frame.headers.get(":error-code") or "error"
-        return {"type": "error", "error": {"type": kind, **_object(frame.payload)}}
+        return {"type": "error", "error": {"type": kind, **(parsed_object(frame.payload) or {})}}
     payload = parsed(frame.payload)
     if isinstance(payload, dict) and isinstance(payload.get("bytes"), str):
         return parsed(base64.b64decode(payload["bytes"]))
     name = frame.headers.get(":event-type")
     # Only the frame names the events of Converse.
     return {**payload, "type": name} if name and isinstance(payload, dict) else payload
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    try:
-        value = parsed(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -1,6 +1,5 @@
 """One small JSON request over HTTPS with the standard library."""
 
-import json
 import math
 import os
 import urllib.error
@@ -11,6 +10,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from ...text.bounded_json import parsed_object
 from ...wire.addresses import is_loopback
 from ...wire.proxies import ENVIRONMENT, SETTING_VARIABLE, Proxies
 
@@ -80,7 +80,7 @@ def _answer(opener: urllib.request.OpenerDirector, request: urllib.request.Reque
     except urllib.error.HTTPError as refusal:
         response = refusal
     with response:
-        return Answer(response.status, _object(response.read(_MAX_BYTES)))
+        return Answer(response.status, parsed_object(response.read(_MAX_BYTES)) or {})
 
 
 def _proxies(host: str) -> dict[str, str]:
@@ -93,11 +93,3 @@ def _proxies(host: str) -> dict[str, str]:
     if proxy is not None and proxy.scheme != "http":
         raise TokenError(f"{proxy.source} names a proxy that is not http://…, which this command cannot use")
     return {"https": proxy.url.reveal()} if proxy else {}
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
