@@ -20,7 +20,6 @@ from mitm_gateway.exchange import (
     guard,
     headers,
     json_body,
-    json_edits,
     masked_head,
     plan,
 )
@@ -28,7 +27,7 @@ from mitm_gateway.exchange.guard import Policy
 from mitm_gateway.exchange.restore_model import JsonRestorer, SseRestorer, always
 from mitm_gateway.llm import hints
 from mitm_gateway.llm.calls import identify
-from mitm_gateway.rules import field_paths, patterns
+from mitm_gateway.rules import patterns
 from mitm_gateway.rules.ruleset import Asked
 from mitm_gateway.rules.schema import Auth
 from mitm_gateway.text import bounded_json, echoes, printable, redact
@@ -77,12 +76,6 @@ def body(text: str) -> bytes:
             "metadata": {"user_id": text},
         }
     ).encode()
-
-
-def many_models(text: str) -> bytes:
-    """A body with a top-level member and a model for each character."""
-    members = {f"{place} {each}": each for place, each in enumerate(text)}
-    return json.dumps({"tools": [{"model": each} for each in members], **members}).encode()
 
 
 FORM = "multipart/form-data; boundary=b"
@@ -215,9 +208,6 @@ CALLS: dict[str, Callable[[str], object]] = {
     "exchange.body_edits": lambda text: (
         body_edits.applied_edits(RULE, json_body.scan(body(text))),
         body_edits.body_bytes(RULE, json_body.scan(token_betas(text)), drops_token=True),
-    ),
-    "exchange.json_edits": lambda text: json_edits.edit(
-        json_body.scan(many_models(text), MESSAGES), model="{}x".format, set_=[(field_paths.parse_path("c.d"), "1")]
     ),
     "exchange.form_body": lambda text: (
         form_body.read_form(b"--b\r\n" + raw(text) + b"\r\n--b--", f"multipart/form-data; boundary=b{text}", MESSAGES),

@@ -17,6 +17,7 @@ from mitm_gateway.exchange.json_edits import edit
 from mitm_gateway.llm.apis import APIS, OTHER, Api
 from mitm_gateway.rules.field_paths import parse_path
 from support.bodies import to, walked
+from support.counted_work import assert_linear
 from support.endpoints import API_BY_NAME
 from support.table import table
 
@@ -86,6 +87,16 @@ def test_a_hostile_number_of_entries_or_names_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(json_models, "MAX_STEPS", 100)
     with pytest.raises(BodyError, match="too many members"):
         scan(b'{"requests":[' + b"{}," * 100 + b"{}]}", BATCHES)
+
+
+def test_names_beside_many_members_are_mapped_in_linear_work() -> None:
+    def rename(size: int) -> None:
+        models = [{"model": f"m{each}"} for each in range(size)]
+        members = {f"k{each}": "a value" for each in range(size)}
+        body = scan(json.dumps({"tools": models, **members}).encode(), API_BY_NAME["messages"])
+        edit(body, model="{}x".format, set_=[(parse_path("b"), "1")])
+
+    assert_linear(rename, 400)
 
 
 def test_other_edits_of_the_same_part_are_made_as_well() -> None:
