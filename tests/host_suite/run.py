@@ -19,8 +19,9 @@ from mitmproxy import version
 from host_suite.intended import patch_of
 from host_suite.plugin import APPLIED, OUTCOMES
 from mitm_gateway.patches.table import PATCHES
+from support.clones import cloned
+from support.constants import ADDON, ROOT, TESTS
 
-_ROOT = Path(__file__).parents[2]
 _SOURCE = os.environ.get("HOST_SUITE_SOURCE", "https://github.com/mitmproxy/mitmproxy")
 _TIMEOUT_S = 120
 _ALL = tuple(patch.name for patch in PATCHES)
@@ -44,19 +45,13 @@ Outcomes = dict[str, str]
 def fetch() -> Path:
     """Return the folder with the tests of the installed mitmproxy; download it once."""
     tag = f"v{version.VERSION}"
-    folder = _ROOT / ".cache" / "host-suite" / tag
-    if folder.is_dir():
-        return folder
-    partial = folder.with_name(f"{tag}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    command = ["git", "clone", "--quiet", "--depth", "1", "--branch", tag, "-c", "advice.detachedHead=false"]
-    if subprocess.run([*command, _SOURCE, str(partial)]).returncode:
-        sys.exit(f"mitmproxy's tests could not be cloned from {_SOURCE} at {tag}; is this machine online?")
+    folder = ROOT / ".cache" / "host-suite" / tag
+    cloned(_SOURCE, folder, "--branch", tag, "-c", "advice.detachedHead=false")
     # The installed package is under test, not that of the clone.
-    shutil.rmtree(partial / "mitmproxy", ignore_errors=True)
-    (partial / "pyproject.toml").unlink()
-    (partial / "pytest.ini").write_text(_PYTEST_INI)
-    return partial.rename(folder)
+    shutil.rmtree(folder / "mitmproxy", ignore_errors=True)
+    (folder / "pyproject.toml").unlink(missing_ok=True)
+    (folder / "pytest.ini").write_text(_PYTEST_INI)
+    return folder
 
 
 def run(folder: Path, patches: Iterable[str], tests: Iterable[str], *, workers: int = 0) -> Outcomes:
@@ -64,7 +59,7 @@ def run(folder: Path, patches: Iterable[str], tests: Iterable[str], *, workers: 
     with tempfile.TemporaryDirectory() as scratch:
         outcomes = Path(scratch) / "outcomes.json"
         env = {name: value for name, value in os.environ.items() if name not in _UNSET}
-        env |= {"PYTHONPATH": f"{_ROOT / 'addon'}:{_ROOT / 'tests'}", "PYTHONSAFEPATH": "1", "HOME": scratch}
+        env |= {"PYTHONPATH": f"{ADDON}:{TESTS}", "PYTHONSAFEPATH": "1", "HOME": scratch}
         env |= {OUTCOMES: str(outcomes), APPLIED: " ".join(patches)}
         options = ["-p", "host_suite.plugin", "-p", "no:cacheprovider", "-p", "no:rerunfailures"]
         options += [f"--timeout={_TIMEOUT_S}", "-q", "--color=no", "--tb=short", "-n", str(workers)]

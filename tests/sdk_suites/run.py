@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.clones import cloned
 from support.constants import ROOT
 from support.mitmdump import Mitmdump
 from support.program import unused_port
@@ -29,23 +30,21 @@ TOOLS = (
 
 @dataclass(frozen=True, slots=True)
 class Sdk:
-    """An SDK: its repository, package, host, and the path behind the host."""
+    """An SDK: its repository on GitHub, package, host, and the path behind the host."""
 
-    name: str
     repository: str
     package: str
     host: str
     base: str = ""
 
+    @property
+    def name(self) -> str:
+        return self.repository.partition("/")[2]
+
 
 SDKS = (
-    Sdk(
-        "anthropic-sdk-python",
-        "https://github.com/anthropics/anthropic-sdk-python",
-        "anthropic",
-        "api.anthropic.com",
-    ),
-    Sdk("openai-python", "https://github.com/openai/openai-python", "openai", "api.openai.com", "/v1"),
+    Sdk("anthropics/anthropic-sdk-python", "anthropic", "api.anthropic.com"),
+    Sdk("openai/openai-python", "openai", "api.openai.com", "/v1"),
 )
 
 
@@ -65,7 +64,7 @@ def main(names: list[str]) -> int:
 
 
 def _is_same(sdk: Sdk) -> bool:
-    folder = _clone(sdk)
+    folder = cloned(f"https://github.com/{sdk.repository}", CACHE / sdk.name)
     python = _environment(sdk, folder)
     direct, through = _run(sdk, folder, python, is_mapped=False), _run(sdk, folder, python, is_mapped=True)
     found = [*_differences(direct, through)]
@@ -81,18 +80,6 @@ def _is_same(sdk: Sdk) -> bool:
     for line in found[:20]:
         print("  " + line[:300])
     return not found
-
-
-def _clone(sdk: Sdk) -> Path:
-    folder = CACHE / sdk.name
-    if folder.exists():
-        return folder
-    command = ["git", "clone", "--quiet", "--depth", "1", sdk.repository, str(folder)]
-    if subprocess.run(command, check=False).returncode:
-        sys.exit(
-            f"{sdk.repository} cannot be cloned; is this machine online? A clone in {folder} is used as it is"
-        )
-    return folder
 
 
 def _commit(folder: Path) -> str:
