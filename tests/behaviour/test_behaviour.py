@@ -131,6 +131,7 @@ def assert_handled(case: Case, answer: Response, sent: Sequence[Seen], upstream:
         assert answer.header("x-should-retry") == "false"
     if case.answer is not None:
         assert answer.body == case.answer
+        assert answer.header("content-type") == ("application/json" if case.answer else None)
     assert [asked.target for asked in sent] == ([] if case.sent_target is None else [case.sent_target])
     for asked in sent:
         assert {name: asked.header(name) for name in case.sent_headers} == case.sent_headers

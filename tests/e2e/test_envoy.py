@@ -11,7 +11,7 @@ import pytest
 
 from support.answers import Bytes, Header, Reply, json_reply, message
 from support.certificates import Authority
-from support.constants import ADDON, API, CK, GW
+from support.constants import ADDON, API, CK, GW, UPGRADE
 from support.envoy import Envoy
 from support.fixture_types import StartEnvoy, StartOneEnvoy, StartRecorder
 from support.http_client import Http2Client, Wire, pseudo_headers
@@ -124,6 +124,16 @@ def test_a_websocket_is_opened_with_the_gateways_key(one_envoy: StartOneEnvoy, t
     assert asked.header("sec-websocket-protocol") == "realtime"
     assert asked.header("upgrade") == "websocket"
     assert CK.encode() not in upstream.raw
+
+
+@pytest.mark.parametrize("target", ["/v1/messages", "/v1/messages?a=%20", "/elsewhere"])
+def test_a_websocket_that_is_no_get_is_refused_at_once(one_envoy: StartOneEnvoy, target: str) -> None:
+    upstream, proxy = one_envoy(Reply())
+    with Wire(proxy.port) as client:
+        answer = client.request("POST", target, [("Host", "localhost"), *UPGRADE], b"{}")
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["type"] == "invalid_request_error"
+    assert upstream.raw == b""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ WRONG_HOST = Refusal(
 WEB_PAGE = Refusal(403, "web pages may not use this gateway; export with --origin to allow one")
 CLIENT_KEY = Refusal(401, "a client key is needed; ask the operator of this gateway for one")
 COMPRESSED = Refusal(400, "a compressed body cannot be read here; send it without content-encoding")
+NOT_GET = Refusal(400, "a WebSocket is opened with GET")
 NO_BODY = Refusal(400, "the rules depend on the model, and the request has no body that names one")
 FAULT = Refusal(502, "internal fault; see Envoy's log")
 

@@ -6,7 +6,7 @@ whose conditions are sufficient and not necessary.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..exchange.local_answers import listed_models, model_list, one_model
@@ -28,7 +28,7 @@ from .header_edits import headers_put_in, path_edit, removals
 from .lua_constants import DONE, LUA, MODEL, PATH
 from .lua_filter import auth_on, destination_on
 from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
-from .refusals import BLOCKED, WRONG_HOST
+from .refusals import BLOCKED, NOT_GET, WRONG_HOST
 
 GATE, NO_UPGRADE = "gate", "no-upgrade"
 PASS_CLUSTER = "target"
@@ -62,7 +62,7 @@ def virtual_hosts(ruleset: RuleSet, listener: Listener, options: Options) -> lis
 
 def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Route]:
     rules = ruleset.on_host(listener.host, listener.host_port)
-    routes = [_other_path()]
+    routes = [*_refusals(NOT_GET, listener.host, _other_upgrade()), _other_path()]
     if any(rule.respond.head for rule in rules):
         routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
     for number, rule in enumerate(ruleset.rules, start=1):
@@ -73,6 +73,11 @@ def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Rout
     else:  # a client's probe
         routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
     return [*routes, *_refusals(BLOCKED, listener.host)]
+
+
+def _other_upgrade() -> list[Route]:
+    """Return the conditions of an upgrade that is no GET: Envoy would relay its body like messages, without an end."""
+    return [_is_present("upgrade", present=True), _exact(":method", "GET") | {"invert_match": True}]
 
 
 def _other_path() -> Route:
@@ -248,12 +253,12 @@ def _json(data: object, conditions: list[Route]) -> Route:
     return _answer(200, json.dumps(data, ensure_ascii=False), conditions)
 
 
-def _refusals(refusal: Refusal, host: str) -> list[Route]:
-    """Return the routes of a refusal, in the error form of each API."""
+def _refusals(refusal: Refusal, host: str, asked: Sequence[Route] = ()) -> list[Route]:
+    """Return the routes that refuse requests with these conditions, in the error form of each API."""
     routes = []
     for form, conditions in form_conditions(host):
         body = error_body(refusal, form).decode()
-        routes.append(_answer(refusal.status, body, conditions, error_headers(refusal, form)))
+        routes.append(_answer(refusal.status, body, [*asked, *conditions], error_headers(refusal, form)))
     return routes
 
 

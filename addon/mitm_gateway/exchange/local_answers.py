@@ -43,7 +43,7 @@ class LocalAnswer:
     """Kind of the request, for the log."""
 
 
-TO_PROBE = LocalAnswer(200, "application/json", b"", note=PROBE)
+TO_PROBE = LocalAnswer(200, "", b"", note=PROBE)
 
 
 def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
