@@ -22,6 +22,7 @@ from mitm_gateway.rules.fields import keys_of
 from mitm_gateway.rules.json_schema import field_texts
 from mitm_gateway.rules.load import parse_rules
 from support.constants import ROOT, TESTS
+from support.table import table
 from test_layers import PACKAGES
 
 DOCS = ROOT / "docs"
@@ -44,10 +45,6 @@ REFERENCE = (
 _CASE = re.compile(r"^(?:async )?def test_((?:\d\d+_)+)", re.MULTILINE)
 
 
-def by_name(page: Path) -> str:
-    return page.name
-
-
 def assert_generated(page: Path, name: str, expected: str) -> None:
     """Assert that the part between `<!-- NAME: … -->` and `<!-- /NAME -->` is the expected text."""
     pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
@@ -59,7 +56,7 @@ def assert_generated(page: Path, name: str, expected: str) -> None:
     assert page.read_text() == written, "run pytest with UPDATE_DOCS=1 and commit the page"
 
 
-def table(head: str, rows: Iterator[tuple[str, ...]]) -> str:
+def markdown_table(head: str, rows: Iterator[tuple[str, ...]]) -> str:
     columns = head.count("|") + 1
     lines = [f"| {head} |", "|" + " --- |" * columns, *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines) + "\n"
@@ -74,7 +71,9 @@ def described(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 
 
 def test_the_reference_of_the_rules_is_the_schemas() -> None:
-    parts = (f"**{title}**\n\n{table('key | meaning', described(model))}\n" for title, model in REFERENCE)
+    parts = (
+        f"**{title}**\n\n{markdown_table('key | meaning', described(model))}\n" for title, model in REFERENCE
+    )
     assert_generated(DOCS / "rules.md", "reference", "\n" + "".join(parts))
     assert all(text for _, model in REFERENCE for _, text in described(model))
 
@@ -87,7 +86,9 @@ def test_the_table_of_options_is_the_addons() -> None:
             rows.append((f"`{name}`", f"`{str(default).lower() if kind is bool else default or '–'}`", text))
 
     add_options(Loader())  # type: ignore[arg-type]
-    assert_generated(DOCS / "options.md", "options", table("option | default | meaning", iter(sorted(rows))))
+    assert_generated(
+        DOCS / "options.md", "options", markdown_table("option | default | meaning", iter(sorted(rows)))
+    )
 
 
 def test_the_table_of_presets_is_complete() -> None:
@@ -95,7 +96,7 @@ def test_the_table_of_presets_is_complete() -> None:
         (f"`{name}`", presets.content(name)["title"], str(presets.content(name)["date"]))
         for name in presets.names()
     )
-    assert_generated(DOCS / "providers.md", "presets", table("preset | provider | as of", rows))
+    assert_generated(DOCS / "providers.md", "presets", markdown_table("preset | provider | as of", rows))
 
 
 def test_the_table_of_clients_is_the_catalogues() -> None:
@@ -112,12 +113,14 @@ def test_the_table_of_clients_is_the_catalogues() -> None:
         )
         for each in clients
     )
-    assert_generated(DOCS / "clients.md", "clients", table("client | name | command | version | as of", rows))
+    assert_generated(
+        DOCS / "clients.md", "clients", markdown_table("client | name | command | version | as of", rows)
+    )
 
 
 def test_the_table_of_packages_is_the_one_that_the_layers_test_enforces() -> None:
     rows = ((f"`{name}`", line) for name, line in PACKAGES.items())
-    assert_generated(DOCS / "architecture.md", "packages", table("package | holds", rows))
+    assert_generated(DOCS / "architecture.md", "packages", markdown_table("package | holds", rows))
 
 
 def test_the_readme_shows_what_explain_prints() -> None:
@@ -136,7 +139,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", USER_PAGES, ids=by_name)
+@table("page", USER_PAGES)
 def test_the_rules_on_a_page_load(page: Path) -> None:
     for block in blocks(page, "yaml"):
         if "rules:" in block:
@@ -148,13 +151,13 @@ def test_the_rules_on_a_page_load(page: Path) -> None:
             assert parse_rules(text.encode(), page.name, {}).rules
 
 
-@pytest.mark.parametrize("page", USER_PAGES, ids=by_name)
+@table("page", USER_PAGES)
 def test_the_python_on_a_page_compiles(page: Path) -> None:
     for block in blocks(page, "python"):
         compile(block, page.name, "exec")
 
 
-@pytest.mark.parametrize("page", USER_PAGES, ids=by_name)
+@table("page", USER_PAGES)
 def test_the_commands_on_a_page_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = page.read_text()
     makefile = (ROOT / "Makefile").read_text()
@@ -179,7 +182,7 @@ def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands == set(listed)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@table("page", PAGES)
 def test_links_between_files_lead_somewhere(page: Path) -> None:
     for file, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)", page.read_text()):
         target = page.parent / file if file else page
@@ -193,7 +196,7 @@ def anchors(page: Path) -> list[str]:
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-@pytest.mark.parametrize("page", [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"], ids=by_name)
+@table("page", [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"])
 def test_the_paths_that_a_page_names_exist(page: Path) -> None:
     for path in re.findall(r"`((?:[a-z_]+/)+[a-z_.*-]*)`", page.read_text()):
         assert [*ROOT.glob(path), *(ROOT / "addon" / "mitm_gateway").glob(path)], path

@@ -120,12 +120,13 @@ VALUES = st.recursive(
 def test_the_memory_that_a_body_needs_is_counted_alike(value: object) -> None:
     text = json.dumps(value, separators=(",", ":")).encode()
     with patch.object(bounded_json, "SMALL_TEXT", 0):
-        assert lua_without_small_texts().call("growth.is_excessive", text) == bounded_json.is_overgrown(text)
+        assert lua_with(small_text=0).call("growth.is_excessive", text) == bounded_json.is_overgrown(text)
 
 
 @cache
-def lua_without_small_texts() -> Library:
-    return Library(growth={**CONSTANTS["growth"], "small_text": 0})
+def lua_with(**growth: int) -> Library:
+    """Return the library with these bounds on the memory of a body."""
+    return Library(growth={**CONSTANTS["growth"], **growth})
 
 
 TEXTS = st.lists(st.one_of(st.sampled_from(FILLINGS).map(lambda text: text * 200), st.text(max_size=20).map(
@@ -285,18 +286,13 @@ def test_tokens_are_estimated_alike(lua: Library, raw: bytes, form: Any) -> None
 
 @given(ESTIMATED)
 def test_tokens_of_a_body_with_many_backslashes_are_estimated_from_its_size_alike(raw: bytes) -> None:
-    library = lua_of_few_backslashes()
+    library = lua_with(many_backslashes=2)
     if found_in(library, raw) != "refused":
         with patch.object(local_answers, "MAX_BACKSLASHES", 2):
             tokens = estimated_tokens(raw)
         assert library.call("estimate.tokens", raw, "anthropic") == tokens
         if raw.count(b"\\") > 2:
             assert tokens == max(1, int(len(raw) / CHARACTERS_PER_TOKEN + 0.5))
-
-
-@cache
-def lua_of_few_backslashes() -> Library:
-    return Library(growth={**CONSTANTS["growth"], "many_backslashes": 2})
 
 
 def test_the_deepest_accepted_body_is_edited_and_estimated(lua: Library) -> None:
