@@ -18,7 +18,7 @@ from .conversation_parts import chat_call, ends, part_text, parts_of, section, t
 from .conversation_tools import tool_text
 from .read_body import read
 from .shapes import as_list, known
-from .usage import counts_in
+from .usage import UNFINISHED, counts_in
 
 # Text beyond this is omitted from the middle: the system prompt and the newest messages matter most. A single part has
 # a quarter of it.
@@ -179,14 +179,10 @@ def _error(error: Any) -> str:
     return folded(": ".join(parts) or compact(dict(error)), _MAX_OTHER)
 
 
-# The Responses API's status of a response that is not finished.
-_UNFINISHED = ("in_progress", "queued")
-
-
 def _stop(body: Mapping[str, Any]) -> str | None:
     reasons = [body.get("stop_reason")]
     reasons += [known(choice).get("finish_reason") for choice in as_list(body.get("choices"))[:_MAX_CHOICES]]
-    reasons += [body.get("status")] if "output" in body and body.get("status") not in _UNFINISHED else []
+    reasons += [body.get("status")] if "output" in body and body.get("status") not in UNFINISHED else []
     found = [compact(reason) for reason in reasons if reason]
     details = known(body.get("incomplete_details")).get("reason")
     return ", ".join([*found, compact(details)] if details else found) or None
