@@ -37,7 +37,7 @@ def edited_form(plan: Plan, form: FormBody, record: Record) -> bytes | None:
     sent_for = plan.rule.models.sent_for
     record.note_models(plan, form.models)
     if record.model is None:
-        record.model, record.model_sent = form.model, sent_for(form.model)
+        record.model, record.model_sent = form.models[0], sent_for(form.models[0])
     edited = form.renamed(sent_for)
     return None if edited is form.raw else edited
 

@@ -11,7 +11,7 @@ from ..llm.apis import Api
 from .body_error import BodyError, Reason
 from .json_body import layout_of, scan
 from .json_edits import byte_marks
-from .json_models import MAX_NAME_BYTES, MAX_NAMES, PlaceNode, tree_of
+from .json_models import MAX_NAME_BYTES, MAX_NAMES, PlaceNode, distinct, tree_of
 from .json_scanner import json_string
 
 _BOUNDARY = re.compile(r'(?i)[; \t]boundary=(?:"([^"]+)"|([^\s";,]+))')
@@ -41,20 +41,11 @@ class FormModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FormBody:
-    """A form that names models."""
+    """A form that names models: each of them once, and their places."""
 
     raw: bytes = field(repr=False)
+    models: tuple[str, ...]
     places: tuple[FormModel, ...] = field(repr=False)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models that the form names, each once."""
-        return tuple(dict.fromkeys([place.name for place in self.places]))
-
-    @property
-    def model(self) -> str:
-        """The first model that the form names."""
-        return self.places[0].name
 
     def renamed(self, sent_for: Callable[[str], str]) -> bytes:
         """Return the form with other names for its models; the same object if none changes."""
@@ -79,9 +70,7 @@ def read_form(raw: bytes, content_type: str, api: Api) -> FormBody | None:
         return None
     if len(places) > MAX_NAMES:
         raise BodyError(Reason.TOO_MANY_MODELS)
-    if any(len(place.name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for place in places):
-        raise BodyError(Reason.LONG_MODEL)
-    return FormBody(raw, tuple(places)) if places else None
+    return FormBody(raw, distinct([place.name for place in places]), tuple(places)) if places else None
 
 
 def _node_of(name: str, api: Api) -> PlaceNode | None:

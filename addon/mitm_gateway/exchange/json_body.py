@@ -17,7 +17,7 @@ from ..llm.session import SESSION_KEYS, session_in_body
 from ..text.bounded_json import SMALL_TEXT, is_overgrown_in_turns, is_sparse
 from ..text.turns import Turns, finish
 from .body_error import BodyError, OvergrownError, Reason
-from .json_models import MAX_NAME_BYTES, MAX_NAMES, Finder, ModelName, PlaceNode, tree_of
+from .json_models import MAX_NAME_BYTES, Finder, ModelName, PlaceNode, distinct, tree_of
 from .json_parsers import Parsers
 from .json_walk import Member, Walker, skip_blanks, value_end
 
@@ -77,13 +77,6 @@ def scan(raw: bytes, api: Api = OTHER) -> Body:
 
 def scan_in_turns(raw: bytes, api: Api) -> Turns[Body]:
     """Scan a body; the largest turn is the walk through its values."""
-    body = yield from _scanned(raw, api)
-    if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for name in body.models):
-        raise BodyError(Reason.LONG_MODEL)
-    return body
-
-
-def _scanned(raw: bytes, api: Api) -> Turns[Body]:
     is_usual = api.request[: len(OTHER.request)] == OTHER.request and not api.has_resource_names
     if simdjson is not None and len(raw) <= _MAX_QUICK_BYTES and is_usual:
         if is_sparse(raw):
@@ -114,13 +107,18 @@ def _quickly_scanned(raw: bytes, api: Api, parser: Any) -> Body | None:
             return None
         keys = frozenset(top)
         model = top[_MODEL] if _MODEL in keys else None
-        is_plain = len(keys) == len(top) and (model is None or isinstance(model, str))
+        is_plain = len(keys) == len(top) and (model is None or _is_short_name(model))
         is_plain = is_plain and not _names_more(top, keys, api)
         session = session_in_body({key: _small(top[key]) for key in SESSION_KEYS if key in keys})
     except Exception:
         # Any fault. The walk raises its error without a cause: such exceptions may contain the whole body.
         return None
     return Body(raw, () if model is None else (model,), keys, session) if is_plain else None
+
+
+def _is_short_name(value: Any) -> bool:
+    """Return whether a value is a name of a model with few enough characters, whatever their bytes."""
+    return isinstance(value, str) and len(value) <= MAX_NAME_BYTES // 4
 
 
 def _names_more(top: Any, keys: frozenset[str], api: Api) -> bool:
@@ -177,9 +175,7 @@ def _walk(raw: bytes, text: str, api: Api) -> Body:
     keys = frozenset(str(member.key) for member in members)
     spans = [(member.value, member.end) for member in members if member.key == _MODEL]
     own = [found for found in finder.found for start, end in spans if start <= found[0] < end]
-    models = tuple(dict.fromkeys([found[2] for found in chain(own, finder.found)]))
-    if len(models) > MAX_NAMES:
-        raise BodyError(Reason.TOO_MANY_MODELS)
+    models = distinct([found[2] for found in chain(own, finder.found)])
     if len(own) == len(finder.found) and not api.has_resource_names:
         api = OTHER  # the edits need not look further
     layout = Layout(text, members, (opening, closing), tuple(finder.found))

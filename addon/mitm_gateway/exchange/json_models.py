@@ -6,7 +6,7 @@
 import json
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -51,6 +51,16 @@ class PlaceNode(NamedTuple):
     is_gated: bool
     """True if a text without a key "model" has no model there, and may be anything."""
     frame: ElementFrame | None
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of models, each once. Raises BodyError if they are too many or too long."""
+    models = tuple(dict.fromkeys(names))
+    if len(models) > MAX_NAMES:
+        raise BodyError(Reason.TOO_MANY_MODELS)
+    if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for name in models):
+        raise BodyError(Reason.LONG_MODEL)
+    return models
 
 
 @lru_cache(maxsize=64)

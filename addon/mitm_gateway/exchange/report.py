@@ -23,8 +23,6 @@ class Report(NamedTuple):
     usage: Usage
     model: str | None
     """The model that the request or else the response names."""
-    late_error: str | None
-    failure: str | None
     outcome: Outcome
     """How the request ended; only a response that is known to be whole is `ok`."""
     prompt_tokens: int | None
@@ -35,9 +33,10 @@ class Report(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> Report:
         """Return the report on a record."""
-        usage, late_error, failure = record.usage or _NO_USAGE, record.late_error, record.failure
-        outcome, model = _outcome(record, failure), record.model or usage.model
-        return cls(record, usage, model, late_error, failure, outcome, *_prompt_tokens(record, usage))
+        usage = record.usage or _NO_USAGE
+        return cls(
+            record, usage, record.model or usage.model, _outcome(record), *_prompt_tokens(record, usage)
+        )
 
     @property
     def is_answered_here(self) -> bool:
@@ -47,7 +46,7 @@ class Report(NamedTuple):
 
     def log_entry(self) -> dict[str, object]:
         """Return the keys of a `gateway_log` line; unknown values are absent."""
-        record, usage, failure = self.record, self.usage, self.failure
+        record, usage, failure = self.record, self.usage, self.record.failure
         entry = {
             "time": datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds"),
             "rule": record.rule,
@@ -96,7 +95,7 @@ class Report(NamedTuple):
             "bytes_received": record.bytes_received,
             "retry": record.retry,
             "refusal": record.refusal,
-            "error": record.error or self.late_error,
+            "error": record.error or record.late_error,
             "notes": list(record.notes),
             "is_answered_here": self.is_answered_here,
             "fresh_tokens": self.fresh_tokens,
@@ -104,14 +103,14 @@ class Report(NamedTuple):
         return {key: value for key, value in facts.items() if value is not None}
 
 
-def _outcome(record: Record, failure: str | None) -> Outcome:
+def _outcome(record: Record) -> Outcome:
     if record.refusal is not None:
         return "refused"
     if record.ending in ("client_left", "timed_out"):
         return record.ending
     if record.status is not None and record.ending == "broke_off":
         return "upstream_broke_off"
-    if failure or record.hint or _is_error(record):
+    if record.failure or record.hint or _is_error(record):
         return "upstream_error"
     return "upstream_broke_off" if record.is_cut_short else "ok"
 

@@ -100,7 +100,7 @@ def _error(report: Report) -> str | None:
     """Return the kind of error, in few values: dashboards group by it."""
     outcome, status = report.outcome, report.record.status
     if outcome == "upstream_error":
-        return report.late_error or (str(status) if status else outcome)
+        return report.record.late_error or (str(status) if status else outcome)
     return outcome if outcome != "ok" else None
 
 

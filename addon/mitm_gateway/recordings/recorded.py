@@ -55,7 +55,7 @@ def model_in(head: RequestHead, content: bytes) -> str | None:
         body = read_request_body(head, content, MAX_BODY_BYTES)
     except (BodyError, DecodingError):
         return None
-    return body.model if body else None
+    return body.models[0] if body and body.models else None
 
 
 @dataclass(frozen=True, slots=True)
