@@ -25,40 +25,35 @@ class Steps:
 
     def match(self, text: str, pos: int = 0) -> int | None:
         """Return the end of a match that begins at `pos`."""
-        self._text = text
-        with _deep_recursion():
-            return self._end(pos)
+        return next(self._ends(text, pos), None)
 
     def full_match(self, text: str) -> bool:
         """Report whether the whole text matches."""
-        self._text = text
-        with _deep_recursion():
-            return any(end == len(text) for end in self._sequence(self._tree, 0, 0))
+        return any(end == len(text) for end in self._ends(text, 0))
 
-    def search(self, text: str, pos: int = 0) -> None:
-        """Look for the first match that begins at `pos` or later."""
-        self._text = text
-        with _deep_recursion():
-            while pos <= len(text) and self._end(pos) is None:
-                pos += 1
+    def search(self, text: str, pos: int = 0) -> tuple[int, int] | None:
+        """Return the span of the first match that begins at `pos` or later."""
+        for start in range(pos, len(text) + 1):
+            self.count += 1
+            if (end := self.match(text, start)) is not None:
+                return start, end
+        return None
 
     def find_all(self, text: str) -> list[tuple[int, int]]:
         """Return the spans of all matches that are not empty."""
-        self._text = text
         spans, pos = [], 0
-        with _deep_recursion():
-            while pos <= len(text):
-                self.count += 1
-                end = self._end(pos)
-                if end is not None and end > pos:
-                    spans.append((pos, end))
-                    pos = end
-                else:
-                    pos += 1
+        while found := self.search(text, pos):
+            start, end = found
+            if end > start:
+                spans.append(found)
+            pos = max(end, start + 1)
         return spans
 
-    def _end(self, pos: int) -> int | None:
-        return next(self._sequence(self._tree, 0, pos), None)
+    def _ends(self, text: str, pos: int) -> Iterator[int]:
+        """Yield the ends of all matches that begin at `pos`, as they are found."""
+        self._text = text
+        with _deep_recursion():
+            yield from self._sequence(self._tree, 0, pos)
 
     def _sequence(self, nodes: Any, at: int, pos: int) -> Iterator[int]:
         if at == len(nodes):
@@ -291,11 +286,12 @@ class CountingPattern:
         return counted
 
     def _run(self, method: str, text: str, start: int) -> None:
-        if method == "match":
-            self._steps.match(text, start)
-        elif method == "fullmatch":
-            self._steps.full_match(text[start:])
-        elif method == "search":
-            self._steps.search(text, start)
-        else:
-            self._steps.find_all(text[start:])
+        match method:
+            case "match":
+                self._steps.match(text, start)
+            case "fullmatch":
+                self._steps.full_match(text[start:])
+            case "search":
+                self._steps.search(text, start)
+            case _:
+                self._steps.find_all(text[start:])
