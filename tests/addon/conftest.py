@@ -49,12 +49,18 @@ def rules(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def running(rules: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The addon after its start, and its context."""
+async def context(rules: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[taddons.context]:
+    """mitmproxy with the addon after its start."""
     monkeypatch.setenv("GW_KEY", GW)
     addon = GatewayAddon()
     with taddons.context(Proxyserver(), MapRemote(), addon) as context:
         context.configure(addon, gateway_rules=str(rules))
         addon.running()
-        yield addon, context
+        yield context
         addon.done()
+
+
+@pytest.fixture
+def addon(context: taddons.context) -> Any:
+    """The addon after its start."""
+    return context.master.addons.get(GatewayAddon.name)

@@ -29,8 +29,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
-async def test_a_local_answer_leaves_no_key_in_its_flow(running: Any) -> None:
-    addon, _ = running
+async def test_a_local_answer_leaves_no_key_in_its_flow(addon: Any) -> None:
     flow = request_flow(method="GET", url="https://api.anthropic.com/?key=CLIENT-KEY", content=b"")
     flow.client_conn.proxy_mode = ProxyMode.parse("reverse:https://api.anthropic.com")
     request = await sent(addon, flow)
@@ -39,8 +38,7 @@ async def test_a_local_answer_leaves_no_key_in_its_flow(running: Any) -> None:
     assert "CLIENT-KEY" not in f"{request.headers.fields} {request.path}"
 
 
-async def test_a_request_is_edited_as_the_rule_says(running: Any) -> None:
-    addon, _ = running
+async def test_a_request_is_edited_as_the_rule_says(addon: Any) -> None:
     request = await sent(addon, request_flow())
     assert request.pretty_url == "https://gw.test/base/v1/messages"
     assert request.headers["authorization"] == f"Bearer {GW_MASKED}"
@@ -51,8 +49,7 @@ async def test_a_request_is_edited_as_the_rule_says(running: Any) -> None:
     assert request.headers["content-length"] == "20"
 
 
-async def test_the_original_request_is_stored_where_somebody_sees_flows(running: Any) -> None:
-    addon, context = running
+async def test_the_original_request_is_stored_where_somebody_sees_flows(addon: Any, context: Any) -> None:
     await sent(addon, unseen := request_flow())
     show_flows(context)
     await sent(addon, seen := request_flow())
@@ -62,9 +59,8 @@ async def test_the_original_request_is_stored_where_somebody_sees_flows(running:
 
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_others_have_their_turn_while_a_large_body_is_read(
-    running: Any, monkeypatch: pytest.MonkeyPatch, *, leaves: bool
+    addon: Any, monkeypatch: pytest.MonkeyPatch, *, leaves: bool
 ) -> None:
-    addon, _ = running
     turns: list[str] = []
     on_turn = Exchange.on_turn
 
@@ -93,9 +89,8 @@ async def test_others_have_their_turn_while_a_large_body_is_read(
 @pytest.mark.parametrize("second", ["exchange.refuse", "flows._refuse"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 async def test_a_request_that_cannot_even_be_refused_is_killed(
-    running: Any, step: str, second: str, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+    context: Any, step: str, second: str, fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, context = running
     refusing = {"exchange.refuse": (Exchange, "refuse"), "flows._refuse": (flows, "_refuse")}[second]
     for owner, name in ((Exchange, step), refusing):
         monkeypatch.setattr(owner, name, Mock(side_effect=fault))
@@ -108,8 +103,7 @@ async def test_a_request_that_cannot_even_be_refused_is_killed(
     assert flow.response is not None or not flow.killable
 
 
-async def test_flows_that_are_not_live_are_left_alone(running: Any) -> None:
-    addon, _ = running
+async def test_flows_that_are_not_live_are_left_alone(addon: Any) -> None:
     flow = request_flow()
     flow.live = False
     before = flow.request.copy()
@@ -119,8 +113,7 @@ async def test_flows_that_are_not_live_are_left_alone(running: Any) -> None:
     assert (flow.comment, flow.metadata) == ("", {})
 
 
-async def test_a_response_of_another_addon_is_kept(running: Any) -> None:
-    addon, _ = running
+async def test_a_response_of_another_addon_is_kept(addon: Any) -> None:
     flow = request_flow()
     flow.response = http.Response.make(418)
     await sent(addon, flow)
@@ -129,8 +122,7 @@ async def test_a_response_of_another_addon_is_kept(running: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://api.anthropic.com/v1/messages", "http://passing.test/"])
-async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> None:
-    addon, context = running
+async def test_a_request_that_has_ended_is_forgotten(addon: Any, context: Any, url: str) -> None:
     flow = request_flow(url=url)
     flow.client_conn.tls = url.startswith("https")
     flow.request.headers["Host"] = flow.request.host
@@ -148,8 +140,7 @@ async def test_a_request_that_has_ended_is_forgotten(running: Any, url: str) -> 
 
 
 @pytest.mark.parametrize("has_length", [True, False])
-async def test_a_response_of_unknown_length_streams_until_its_end(running: Any, has_length: bool) -> None:
-    addon, _ = running
+async def test_a_response_of_unknown_length_streams_until_its_end(addon: Any, has_length: bool) -> None:
     flow = request_flow()
     await sent(addon, flow)
     flow.response = http.Response.make(200)
@@ -161,8 +152,7 @@ async def test_a_response_of_unknown_length_streams_until_its_end(running: Any, 
     assert not addon._lifecycle.patches.gateway.has_streams()
 
 
-async def test_the_copy_of_a_passing_response_is_not_held_twice(running: Any) -> None:
-    addon, _ = running
+async def test_the_copy_of_a_passing_response_is_not_held_twice(addon: Any) -> None:
     flow = request_flow(url="http://passing.test/", headers={"Host": "passing.test"})
     flow.client_conn.tls = False
     await sent(addon, flow)
@@ -175,8 +165,7 @@ async def test_the_copy_of_a_passing_response_is_not_held_twice(running: Any) ->
     assert getattr(flow.response.stream, "__self__").kept() == b""  # noqa: B009 - it has no such type
 
 
-async def test_a_request_whose_body_has_not_been_edited_is_withheld(running: Any) -> None:
-    addon, _ = running
+async def test_a_request_whose_body_has_not_been_edited_is_withheld(addon: Any) -> None:
     flow = request_flow()
     addon.requestheaders(flow)
     assert flow.request.host == "gw.test"
@@ -184,10 +173,7 @@ async def test_a_request_whose_body_has_not_been_edited_is_withheld(running: Any
 
 
 @pytest.mark.parametrize("moved", ["host", "request"])
-async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(
-    running: Any, moved: str
-) -> None:
-    addon, _ = running
+async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(addon: Any, moved: str) -> None:
     request = await sent(addon, request_flow())
     if moved == "host":
         request.host = "evil.test"
@@ -196,8 +182,7 @@ async def test_a_request_that_was_moved_is_withheld_when_its_head_is_written(
     assert addon._requests.outgoing(request) is None
 
 
-async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
-    addon, context = running
+async def test_after_the_answer_nothing_holds_a_secret(addon: Any, context: Any) -> None:
     show_flows(context)
     flow = request_flow()
     await sent(addon, flow)
@@ -212,13 +197,12 @@ async def test_after_the_answer_nothing_holds_a_secret(running: Any) -> None:
 @pytest.mark.parametrize("step", ["on_request_head", "on_request_body", "on_credentials", "obtain"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 async def test_any_fault_ends_in_a_local_answer(
-    running: Any,
+    addon: Any,
     step: str,
     fault: BaseException,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    addon, _ = running
     if step == "obtain":
         monkeypatch.setattr(Credentials, "all_at_hand", lambda *_: None)
         monkeypatch.setattr(Credentials, step, AsyncMock(side_effect=fault))
@@ -239,10 +223,9 @@ async def test_any_fault_ends_in_a_local_answer(
 )
 @pytest.mark.parametrize("encoding", [{}, {"Content-Encoding": "gzip"}], ids=["plain", "not-gzip"])
 async def test_a_refused_body_does_not_wait_for_the_collector(
-    running: Any, body: bytes, encoding: dict[str, str]
+    addon: Any, body: bytes, encoding: dict[str, str]
 ) -> None:
     # The refusal's traceback held the frames that held the body, and they the refusal.
-    addon, _ = running
     flow = request_flow(content=body, headers=encoding)
     gc.freeze()  # `gc.get_objects` leaves out what exists
     gc.disable()
@@ -257,8 +240,7 @@ async def test_a_refused_body_does_not_wait_for_the_collector(
 
 
 @pytest.mark.parametrize("is_replay", [True, False])
-async def test_a_replay_continues_when_the_first_client_leaves(running: Any, is_replay: bool) -> None:
-    addon, _ = running
+async def test_a_replay_continues_when_the_first_client_leaves(addon: Any, is_replay: bool) -> None:
     flow = request_flow()
     flow.is_replay = "request" if is_replay else None
     await sent(addon, flow)
@@ -267,8 +249,7 @@ async def test_a_replay_continues_when_the_first_client_leaves(running: Any, is_
     assert (flow.id in addon._requests) is is_replay
 
 
-async def test_no_cache_keeps_a_long_text_of_a_peer(running: Any) -> None:
-    addon, context = running
+async def test_no_cache_keeps_a_long_text_of_a_peer(addon: Any, context: Any) -> None:
     show_flows(context)
     long = "x" * 5000
     flow = request_flow(

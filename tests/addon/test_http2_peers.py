@@ -36,7 +36,7 @@ OK = ((":status", "200"), ("content-length", "2"))
 
 
 @pytest.fixture
-def context(patched: taddons.context) -> taddons.context:
+def patched(patched: taddons.context) -> taddons.context:
     """mitmproxy with the safety patches, streaming every body."""
     patched.options.stream_large_bodies = "1"
     return patched
@@ -77,17 +77,17 @@ def parsed(got: bytes) -> list[Frame]:
 
 
 async def http2(
-    context: taddons.context, *frames: Frame, settings: dict[int, int] | None = None, **way: Any
+    patched: taddons.context, *frames: Frame, settings: dict[int, int] | None = None, **way: Any
 ) -> Connection:
     """Return the connection of a client that has sent these frames over HTTP/2."""
     begin = HTTP2_PREFACE + SettingsFrame(0, settings or {}).serialize()
-    return await connected(context, begin, sent_bytes(*frames), **TUNNEL, alpn=b"h2", **way)
+    return await connected(patched, begin, sent_bytes(*frames), **TUNNEL, alpn=b"h2", **way)
 
 
-async def answered(context: taddons.context, *frames_of_answer: Frame, count: int = 1) -> Connection:
+async def answered(patched: taddons.context, *frames_of_answer: Frame, count: int = 1) -> Connection:
     """Return an HTTP/1 client's connection after requests to which an upstream over HTTP/2 answers so."""
     answer = sent_bytes(SettingsFrame(0), *frames_of_answer)
-    return await connected(context, *[GET] * count, **TUNNEL, upstream_alpn=b"h2", answer=answer)
+    return await connected(patched, *[GET] * count, **TUNNEL, upstream_alpn=b"h2", answer=answer)
 
 
 # ---- upstreams ----
@@ -103,17 +103,17 @@ async def answered(context: taddons.context, *frames_of_answer: Frame, count: in
     ],
 )
 async def test_a_response_that_an_upstream_has_begun_outlives_its_goaway(
-    context: taddons.context, answer: list[Frame]
+    patched: taddons.context, answer: list[Frame]
 ) -> None:
-    connection = await answered(context, *answer, count=2)
+    connection = await answered(patched, *answer, count=2)
     assert connection.got.count(b"HTTP/1.1 200 ") == 2
     assert connection.sent[UPSTREAM].count(HTTP2_PREFACE) == 2  # a connection for each request
 
 
-async def test_an_upload_that_waits_for_room_outlives_a_goaway(context: taddons.context) -> None:
+async def test_an_upload_that_waits_for_room_outlives_a_goaway(patched: taddons.context) -> None:
     answer = sent_bytes(SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 10}))
     connection = await http2(
-        context, head(1, POST), data(1, b"a" * 100, end=False), upstream_alpn=b"h2", answer=answer
+        patched, head(1, POST), data(1, b"a" * 100, end=False), upstream_alpn=b"h2", answer=answer
     )
     await connection.receive(sent_bytes(data(1, b"b" * 50)))
     await connection.upstream_sends(sent_bytes(goaway(1), WindowUpdateFrame(1, window_increment=200)))
@@ -122,31 +122,31 @@ async def test_an_upload_that_waits_for_room_outlives_a_goaway(context: taddons.
     assert contents(connection.got) == b"ok"
 
 
-async def test_a_request_that_an_upstream_will_not_answer_is_502(context: taddons.context) -> None:
-    connection = await answered(context, goaway(0))
+async def test_a_request_that_an_upstream_will_not_answer_is_502(patched: taddons.context) -> None:
+    connection = await answered(patched, goaway(0))
     assert connection.got.startswith(b"HTTP/1.1 502 ")
     assert b"closed the connection" in connection.got
 
 
 @pytest.mark.parametrize("code", [ErrorCodes.NO_ERROR, ErrorCodes.INTERNAL_ERROR])
 async def test_requests_that_wait_for_an_upstreams_streams_end_with_its_goaway(
-    context: taddons.context, code: ErrorCodes
+    patched: taddons.context, code: ErrorCodes
 ) -> None:
     # mitmproxy sends ten until it has the upstream's settings; the answers come when all have been received.
     answers = (frame for at in range(1, 20, 2) for frame in (head(at), data(at)))
     answer = sent_bytes(goaway(19, code), *answers)
     connection = await http2(
-        context, *(head(at, HEAD, end=True) for at in range(1, 25, 2)), upstream_alpn=b"h2", answer=answer
+        patched, *(head(at, HEAD, end=True) for at in range(1, 25, 2)), upstream_alpn=b"h2", answer=answer
     )
     statuses = [frame.stream_id for frame in parsed(connection.got) if isinstance(frame, HeadersFrame)]
     assert sorted(statuses) == list(range(1, 25, 2))
 
 
-async def test_an_upstream_may_take_room_back(context: taddons.context) -> None:
+async def test_an_upstream_may_take_room_back(patched: taddons.context) -> None:
     settings = SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 10})  # 90 bytes less than it has received
     answer = sent_bytes(settings, WindowUpdateFrame(1, window_increment=60))
     connection = await http2(
-        context, head(1, POST), data(1, b"a" * 100, end=False), upstream_alpn=b"h2", answer=answer
+        patched, head(1, POST), data(1, b"a" * 100, end=False), upstream_alpn=b"h2", answer=answer
     )
     await connection.receive(sent_bytes(data(1, b"b" * 50, end=True)))
     assert contents(connection.sent[UPSTREAM]) == b"a" * 100
@@ -155,24 +155,24 @@ async def test_an_upstream_may_take_room_back(context: taddons.context) -> None:
     assert contents(connection.sent[UPSTREAM]) == b"a" * 100 + b"b" * 50
 
 
-async def test_an_upstream_that_cancels_is_an_error_of_the_upstream(context: taddons.context) -> None:
+async def test_an_upstream_that_cancels_is_an_error_of_the_upstream(patched: taddons.context) -> None:
     cancel = RstStreamFrame(1, error_code=ErrorCodes.CANCEL)
     connection = await http2(
-        context, head(1, HEAD, end=True), upstream_alpn=b"h2", answer=sent_bytes(SettingsFrame(0), cancel)
+        patched, head(1, HEAD, end=True), upstream_alpn=b"h2", answer=sent_bytes(SettingsFrame(0), cancel)
     )
     assert b"the upstream reset the request" in contents(connection.got)
 
 
 @pytest.mark.parametrize("status", ["99", "0", "-200", "1000", "12345"])
-async def test_an_invalid_status_is_502(context: taddons.context, status: str) -> None:
-    connection = await answered(context, head(1, ((":status", status),)), data(1))
+async def test_an_invalid_status_is_502(patched: taddons.context, status: str) -> None:
+    connection = await answered(patched, head(1, ((":status", status),)), data(1))
     assert connection.got.startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;x\r\na\r\n"])
-async def test_many_chunks_that_arrive_together_are_joined(context: taddons.context, chunk: bytes) -> None:
+async def test_many_chunks_that_arrive_together_are_joined(patched: taddons.context, chunk: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 1000 + b"0\r\n\r\n"
-    connection = await connected(context, GET, **TUNNEL, answer=answer)
+    connection = await connected(patched, GET, **TUNNEL, answer=answer)
     assert connection.got.endswith(b"\r\n1\r\na" * 62 + b"\r\n3a8\r\n" + b"a" * 936 + b"\r\n0\r\n\r\n")
 
 
@@ -191,14 +191,14 @@ def test_received_data_is_divided_between_frames_however_it_arrives(contents: li
     assert [len(parsed(piece)) for piece in pieces[:-1]] == [16] * (len(pieces) - 1)
 
 
-async def test_the_others_have_their_turn_between_the_frames_of_a_flood(context: taddons.context) -> None:
-    connection = await http2(context, *[PingFrame(0, b"12345678")] * 3200)
+async def test_the_others_have_their_turn_between_the_frames_of_a_flood(patched: taddons.context) -> None:
+    connection = await http2(patched, *[PingFrame(0, b"12345678")] * 3200)
     assert connection.turns == 199
     assert sum(isinstance(frame, PingFrame) for frame in parsed(connection.got)) == 3200
 
 
-async def test_frames_of_a_client_that_has_left_are_dropped(context: taddons.context) -> None:
-    connection = await http2(context)
+async def test_frames_of_a_client_that_has_left_are_dropped(patched: taddons.context) -> None:
+    connection = await http2(patched)
     connection.at_turn = {1: connection.close}
     await connection.receive(sent_bytes(*(head(at, HEAD, end=True) for at in range(1, 201, 2))))
     assert 0 < len({flow.id for flow in connection.flows}) <= 16
@@ -229,20 +229,20 @@ async def test_no_more_is_received_while_frames_wait() -> None:
 # ---- clients that do not read ----
 
 
-async def test_frames_have_the_usual_size_whatever_a_client_allows(context: taddons.context) -> None:
+async def test_frames_have_the_usual_size_whatever_a_client_allows(patched: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"a" * 60000
     connection = await http2(
-        context, head(1, HEAD, end=True), settings={SettingCodes.MAX_FRAME_SIZE: (1 << 24) - 1}, answer=answer
+        patched, head(1, HEAD, end=True), settings={SettingCodes.MAX_FRAME_SIZE: (1 << 24) - 1}, answer=answer
     )
     sizes = [len(frame.data) for frame in parsed(connection.got) if isinstance(frame, DataFrame)]
     assert sum(sizes) == 60000
     assert max(sizes) == 16 << 10
 
 
-async def test_small_pieces_that_wait_are_joined_and_dropped_at_the_end(context: taddons.context) -> None:
+async def test_small_pieces_that_wait_are_joined_and_dropped_at_the_end(patched: taddons.context) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"a" * 9000
     connection = await http2(
-        context,
+        patched,
         head(1, HEAD, end=True),
         settings={SettingCodes.INITIAL_WINDOW_SIZE: 0},
         answer=answer,
@@ -292,9 +292,9 @@ def acknowledged(sent: bytes) -> set[int]:
     return {frame.stream_id for frame in parsed(sent) if isinstance(frame, WindowUpdateFrame)} - {0}
 
 
-async def test_an_http2_upstream_waits_on_a_stream_that_is_not_read(context: taddons.context) -> None:
+async def test_an_http2_upstream_waits_on_a_stream_that_is_not_read(patched: taddons.context) -> None:
     connection = await http2(
-        context,
+        patched,
         *(head(at, HEAD, end=True) for at in (1, 3)),
         settings=NO_ROOM,
         upstream_alpn=b"h2",
@@ -313,8 +313,8 @@ async def test_an_http2_upstream_waits_on_a_stream_that_is_not_read(context: tad
 
 
 @pytest.mark.parametrize("end", [ROOM, RstStreamFrame(1).serialize()], ids=["reads", "cancels"])
-async def test_an_http1_upstream_waits_for_a_client(context: taddons.context, end: bytes) -> None:
-    connection = await http2(context, head(1, HEAD, end=True), settings=NO_ROOM)
+async def test_an_http1_upstream_waits_for_a_client(patched: taddons.context, end: bytes) -> None:
+    connection = await http2(patched, head(1, HEAD, end=True), settings=NO_ROOM)
     transport, slots = Transport(), asyncio.Semaphore(0)
     vars(connection.flows[0].server_conn)["gateway_reading"] = Reading(transport, slots)
     await connection.upstream_sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(STREAMED))
@@ -333,9 +333,9 @@ async def test_an_http1_upstream_waits_for_a_client(context: taddons.context, en
     assert contents(connection.got) == (STREAMED if end is ROOM else b"")
 
 
-async def test_an_http2_client_waits_for_an_http2_upstream(context: taddons.context) -> None:
+async def test_an_http2_client_waits_for_an_http2_upstream(patched: taddons.context) -> None:
     answer = SettingsFrame(0, NO_ROOM).serialize()
-    connection = await http2(context, head(1, POST), upstream_alpn=b"h2", answer=answer)
+    connection = await http2(patched, head(1, POST), upstream_alpn=b"h2", answer=answer)
     for piece in PIECES:
         await connection.receive(data(1, piece, end=False).serialize())
     assert not acknowledged(connection.got)
@@ -345,9 +345,9 @@ async def test_an_http2_client_waits_for_an_http2_upstream(context: taddons.cont
 
 
 @pytest.mark.parametrize("end", [ROOM, goaway(0).serialize()], ids=["reads", "ends"])
-async def test_an_http1_client_waits_for_an_http2_upstream(context: taddons.context, end: bytes) -> None:
+async def test_an_http1_client_waits_for_an_http2_upstream(patched: taddons.context, end: bytes) -> None:
     answer = SettingsFrame(0, NO_ROOM).serialize()
-    connection = await connected(context, **TUNNEL, upstream_alpn=b"h2", answer=answer)
+    connection = await connected(patched, **TUNNEL, upstream_alpn=b"h2", answer=answer)
     transport = Transport()
     vars(connection.client)["gateway_reading"] = Reading(transport, None)
     length = b"Content-Length: %d\r\n\r\n" % len(STREAMED)

@@ -18,8 +18,7 @@ from support.constants import GW
 from support.hooks import RULES, answered, request_flow, sent, show_flows
 
 
-async def test_helpers_use_the_gateways_proxy(running: Any) -> None:
-    addon, context = running
+async def test_helpers_use_the_gateways_proxy(addon: Any, context: Any) -> None:
     assert "MITM_GATEWAY_PROXY" not in os.environ
     context.configure(addon, gateway_proxy="http://proxy.test:1")
     assert os.environ["MITM_GATEWAY_PROXY"] == "http://proxy.test:1"
@@ -62,8 +61,9 @@ async def test_wrong_rules_at_start_are_logged_as_errors(
         ("gateway_rules", "/nonexistent"),
     ],
 )
-async def test_an_option_that_undoes_a_promise_is_rolled_back(running: Any, option: str, value: Any) -> None:
-    addon, context = running
+async def test_an_option_that_undoes_a_promise_is_rolled_back(
+    addon: Any, context: Any, option: str, value: Any
+) -> None:
     before = getattr(context.options, option)
     with pytest.raises(exceptions.OptionsError):
         context.options.update(**{option: value})
@@ -71,8 +71,7 @@ async def test_an_option_that_undoes_a_promise_is_rolled_back(running: Any, opti
     assert (await sent(addon, request_flow())).host == "gw.test"
 
 
-async def test_options_that_the_user_did_not_set_get_defaults(running: Any) -> None:
-    _, context = running
+async def test_options_that_the_user_did_not_set_get_defaults(context: Any) -> None:
     assert context.options.listen_host == "127.0.0.1"
     assert context.options.keep_host_header is True
     assert context.options.connection_strategy == "lazy"
@@ -86,13 +85,12 @@ async def test_no_redirected_host_is_dialled_while_the_program_starts(
     addon = GatewayAddon()
     with taddons.context(Proxyserver(), MapRemote(), addon) as context:
         context.configure(addon, gateway_rules=str(rules))
-        assert context.options.connection_strategy == "lazy"  # `running` was not called
+        assert context.options.connection_strategy == "lazy"  # the hook `running` was not called
 
 
 async def test_a_reload_applies_the_reading_that_it_checked(
-    running: Any, rules: Path, monkeypatch: pytest.MonkeyPatch
+    addon: Any, context: Any, rules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    addon, context = running
 
     def write(upstream: str) -> None:
         rules.write_text(RULES.replace("https://gw.test/base", upstream))
@@ -107,8 +105,7 @@ async def test_a_reload_applies_the_reading_that_it_checked(
     assert (await sent(addon, request_flow())).host == "checked.test"
 
 
-async def test_mitmproxys_commands_print_results(running: Any) -> None:
-    addon, context = running
+async def test_mitmproxys_commands_print_results(addon: Any, context: Any) -> None:
     call = context.master.commands.call
     assert call("gateway.rules") == ["1. gw: api.anthropic.com /v1/** → https://gw.test/base"]
     assert call("gateway.check") == ["no mistakes found"]
@@ -124,8 +121,9 @@ async def test_mitmproxys_commands_print_results(running: Any) -> None:
         call("gateway.stats", "day")
 
 
-async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(running: Any, tmp_path: Path) -> None:
-    addon, context = running
+async def test_prices_of_a_file_count_and_a_faulty_file_is_refused(
+    addon: Any, context: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "prices.yaml"
     file.write_text("models: {gw-large: {input: 1, output: 2}}")
     context.configure(addon, gateway_prices=str(file))
