@@ -18,14 +18,12 @@ end
 
 local function is_container(byte) return byte == OPEN_OBJECT or byte == OPEN_ARRAY end
 
--- Return the places of the members of the object or array that opens at `at`; `visit` as in `json.each`.
+-- Return the members of the object or array that opens at `at`, with their places; `visit` as in `json.each`.
 local function members_of(text, p, at, visit)
-  local members = { keys = {}, starts = {}, values = {}, ends = {}, count = 0, opening = at }
+  local members = { opening = at }
   members.closing = json.each(text, p, at, function(key, value, start)
-    local finish, number = visit(key, value), members.count + 1
-    members.keys[number], members.starts[number] = key, start
-    members.values[number], members.ends[number] = value, finish
-    members.count = number
+    local finish = visit(key, value)
+    members[#members + 1] = { key = key, start = start, value = value, finish = finish }
     return finish
   end)
   return members
@@ -55,21 +53,21 @@ end
 -- Take members and their commas out, and put a new one at the end.
 local function change_members(members, gone, added, found)
   local kept = {}
-  for number = 1, members.count do
+  for number = 1, #members do
     if not gone[number] then kept[#kept + 1] = number end
   end
-  local inside, count = members.opening + 1, members.count
+  local inside, count = members.opening + 1, #members
   if #kept == 0 then
     if count > 0 or added then found[#found + 1] = { inside, count > 0 and members.closing or inside, added or "" } end
     return
   end
-  if kept[1] > 1 then found[#found + 1] = { members.starts[1], members.starts[kept[1]], "" } end
+  if kept[1] > 1 then found[#found + 1] = { members[1].start, members[kept[1]].start, "" } end
   for place, this in ipairs(kept) do
     local following = kept[place + 1] or count + 1
-    if following - this > 1 then found[#found + 1] = { members.ends[this], members.ends[following - 1], "" } end
+    if following - this > 1 then found[#found + 1] = { members[this].finish, members[following - 1].finish, "" } end
   end
   if added then
-    local place = members.ends[kept[#kept]]
+    local place = members[kept[#kept]].finish
     found[#found + 1] = { place, place, "," .. added }
   end
 end
@@ -181,37 +179,33 @@ local function edited_betas(beta, names, drops_token)
 end
 
 -- Return the number of the member with this key, nil if there is none.
-local function member_named(members, key)
-  local number
-  for place = 1, members.count do
-    if members.keys[place] == key then
-      if number then refuse(REASONS.repeated_key) end
-      number = place
+local function number_of(members, key)
+  local found
+  for number, member in ipairs(members) do
+    if member.key == key then
+      if found then refuse(REASONS.repeated_key) end
+      found = number
     end
   end
-  return number
+  return found
 end
 
 -- Edit the names in a member "anthropic_beta"; without any name left the member is removed.
 local function edit_betas(text, p, members, found, beta, drops_token)
-  local number = member_named(members, CONSTANTS.betas)
+  local number = number_of(members, CONSTANTS.betas)
   if not number then return end
-  local names = strings_in(text, p, members.values[number])
+  local member = members[number]
+  local names = strings_in(text, p, member.value)
   if not names then
     -- null is no list of names, and stays
-    if beta and text:sub(members.values[number] + 1, members.ends[number]) ~= "null" then
-      refuse(REASONS.betas_not_strings)
-    end
+    if beta and text:sub(member.value + 1, member.finish) ~= "null" then refuse(REASONS.betas_not_strings) end
     return
   end
   local kept, changed = edited_betas(beta, names, drops_token)
   if not changed then return end
-  if #kept == 0 then
-    change_members(members, { [number] = true }, nil, found)
-  else
-    for place, name in ipairs(kept) do kept[place] = escapes.quoted(name) end
-    found[#found + 1] = { members.values[number], members.ends[number], "[" .. table.concat(kept, ",") .. "]" }
-  end
+  if #kept == 0 then return change_members(members, { [number] = true }, nil, found) end
+  for place, name in ipairs(kept) do kept[place] = escapes.quoted(name) end
+  found[#found + 1] = { member.value, member.finish, "[" .. table.concat(kept, ",") .. "]" }
 end
 
 -- Edit the names of betas at the top level and in the members that Converse passes on.
@@ -220,8 +214,8 @@ local function edit_every_beta(text, p, at, found, beta, drops_token)
   local members = members_of(text, p, at, skip)
   edit_betas(text, p, members, found, beta, drops_token)
   for _, parent in ipairs(CONSTANTS.beta_parents) do
-    local number = member_named(members, parent)
-    local value = number and members.values[number]
+    local number = number_of(members, parent)
+    local value = number and members[number].value
     if value and p[value] == OPEN_OBJECT then
       edit_betas(text, p, nested_members_of(text, p, value, skip), found, beta, drops_token)
     end
