@@ -237,13 +237,17 @@ def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shar
 
 def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder) -> None:
     upstream = recorder(json_reply(message()))
-    proxy = engine(Case("", MODELS).rules(upstream.url), body_limit=65536)
+    proxy = engine(Case("", MODELS, more=PLAIN).rules(upstream.url), body_limit=65536)
     body = b'{"model":"a","x":"' + b"a" * 200_000 + b'"}'
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    for framing, sent in ((), body), ((("Transfer-Encoding", "chunked"),), chunked):
+    for target, framing, sent in (
+        ("/v1/messages", (), body),
+        ("/v1/messages", (("Transfer-Encoding", "chunked"),), chunked),
+        ("/plain/messages", (), body),
+    ):
         with Wire(proxy.port) as client:
-            answer = client.request("POST", "/v1/messages", [("Host", "localhost"), *framing], sent)
-        assert answer.status == 413
+            answer = client.request("POST", target, [("Host", "localhost"), *framing], sent)
+        assert answer.status == 413, target
         assert json.loads(answer.body)["error"]["type"] == "request_too_large"
     assert upstream.raw == b""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from support.answers import Answer, Seen, Stream, event, json_reply, message, message_events
+from support.answers import Answer, Seen, Stream, event, json_reply, message, message_events, tool_events
 from support.constants import GW
 
 MODEL = "gateway-model"
@@ -100,20 +100,7 @@ def _message(tool: Tool | None) -> Json:
 
 
 def _message_events(tool: Tool | None) -> Iterable[bytes]:
-    if tool is None:
-        return message_events(MODEL)
-    start, _begin, *_words, stop, _delta, end = message_events(MODEL)
-    block = {"type": "tool_use", "id": "toolu_1", "name": tool.name, "input": {}}
-    delta = {"type": "input_json_delta", "partial_json": json.dumps(tool.arguments)}
-    reason = {"stop_reason": "tool_use", "stop_sequence": None}
-    return (
-        start,
-        event("content_block_start", index=0, content_block=block),
-        event("content_block_delta", index=0, delta=delta),
-        stop,
-        event("message_delta", delta=reason, usage={"output_tokens": 7}),
-        end,
-    )
+    return message_events(MODEL) if tool is None else tool_events(MODEL, tool.name, tool.arguments)
 
 
 def _chat_message(tool: Tool | None) -> Json:

@@ -227,17 +227,6 @@ def wait_for_key(proxy: Envoy, upstream: Recorder, key: str) -> None:
     wait_until(sent, proxy.output)
 
 
-def test_rules_without_a_filter_refuse_the_same_requests(one_envoy: StartOneEnvoy) -> None:
-    upstream, proxy = one_envoy(body_limit=1000)
-    assert ask(proxy, target="/v1/" + "a" * 9000).status == 400
-    assert ask(proxy, target="/v1/./a").status == 400
-    assert ask(proxy, method="TRACE", body=b"").status == 403
-    assert ask(proxy, body=b"x" * 1001).status == 413
-    assert upstream.raw == b""
-    assert ask(proxy, body=b"x" * 1000).status == 200
-    assert ask(proxy, target="/v1/" + "a" * 3000).status == 200
-
-
 def test_a_clients_trailers_are_not_forwarded(
     envoy: StartEnvoy, recorder: StartRecorder, authority: Authority
 ) -> None:

@@ -174,7 +174,7 @@ def calls_the_tool(request: Seen) -> Answer:
     model = request.json["model"]
     if RESULT.encode() in request.body:
         return Stream(message_events(model, [RESULT]), gated=False)
-    return Stream(tool_events(model, TOOL), gated=False)
+    return Stream(tool_events(model, TOOL, {}), gated=False)
 
 
 # Claude Code else names the tools only, and has the model ask for their descriptions.

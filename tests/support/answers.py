@@ -1,7 +1,7 @@
 """Responses of upstreams under test, and ready-made responses of the Messages API."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -116,10 +116,11 @@ def message_events(
     return _events(model, {"type": "text", "text": ""}, deltas, "end_turn")
 
 
-def tool_events(model: str, tool: str) -> tuple[bytes, ...]:
-    """Events of a streamed response that calls a tool without arguments."""
+def tool_events(model: str, tool: str, arguments: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Events of a streamed response that calls a tool."""
     block = {"type": "tool_use", "id": "toolu_test", "name": tool, "input": {}}
-    return _events(model, block, [{"type": "input_json_delta", "partial_json": "{}"}], "tool_use")
+    delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
+    return _events(model, block, [delta], "tool_use")
 
 
 def _events(
