@@ -150,7 +150,7 @@ def test_an_intercepted_request_is_held_until_it_is_resumed(
 
 MAPPED = """
 rules:
-  - {name: gw, match: {path: /v1/messages}, auth: {scheme: keep}, models: {map: {mine: theirs}, restore: true}}
+  - {name: gw, match: {host: 127.0.0.1, path: /v1/messages}, auth: {scheme: keep}, models: {map: {mine: theirs}}}
 """
 
 
@@ -163,9 +163,7 @@ def test_requests_that_are_sent_ahead_are_answered_one_after_the_other(
         return Reply(200, answer % seen.header("x-number").encode(), (("Content-Type", "application/json"),))
 
     upstream = recorder(reply)
-    proxy = mitmdump(
-        rules=MAPPED.replace("path:", "host: 127.0.0.1, path:"), modes=[f"reverse:{upstream.url}"]
-    )
+    proxy = mitmdump(rules=MAPPED, modes=[f"reverse:{upstream.url}"])
     body = b'{"model":"mine"}'
 
     def request(path: str, number: int) -> bytes:
@@ -209,8 +207,7 @@ def test_a_flow_that_has_ended_is_freed_without_a_collection(
 ) -> None:
     upstream = recorder(Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)))
     (tmp_path / "alive.py").write_text(ALIVE)
-    rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
-    proxy = mitmdump("-s", str(tmp_path / "alive.py"), rules=rules, modes=[f"reverse:{upstream.url}"])
+    proxy = mitmdump("-s", str(tmp_path / "alive.py"), rules=MAPPED, modes=[f"reverse:{upstream.url}"])
     with Wire(proxy.port) as wire:
         for path in ("/v1/messages", "/nowhere", "/v1/messages", "/v1/messages"):
             wire.request("POST", path, [("Host", "localhost")], b'{"model":"mine"}')
@@ -266,8 +263,7 @@ def test_an_addon_behind_the_gateway_sees_what_it_noted(
 ) -> None:
     upstream = recorder(Reply(200, b'{"id":"m","model":"theirs"}', (("Content-Type", "application/json"),)))
     (tmp_path / "seen.py").write_text(SEEN)
-    rules = MAPPED.replace("path:", "host: 127.0.0.1, path:")
-    proxy = mitmdump("-s", str(tmp_path / "seen.py"), rules=rules, modes=[f"reverse:{upstream.url}"])
+    proxy = mitmdump("-s", str(tmp_path / "seen.py"), rules=MAPPED, modes=[f"reverse:{upstream.url}"])
     with Wire(proxy.port) as wire:
         wire.request("POST", "/v1/messages", [("Host", "localhost")], b'{"model":"mine"}')
     proxy.wait_for_output(r"seen: :white_check_mark: mine → theirs, gw, 200, .* 200")

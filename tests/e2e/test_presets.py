@@ -11,16 +11,7 @@ import pytest
 import yaml
 
 from mitm_gateway.rules import presets
-from support.answers import (
-    Answer,
-    Header,
-    Seen,
-    Stream,
-    anthropic_error,
-    claude_answers,
-    json_reply,
-    message_events,
-)
+from support.answers import Answer, Header, Seen, Stream, claude_answers, json_reply, message_events
 from support.certificates import Authority
 from support.constants import API, CK, JSON
 from support.fixture_types import RunClaude
@@ -205,15 +196,8 @@ def test_azure_foundry_in_its_own_mode(start_preset: StartPreset, run_claude: Ru
 VERTEX = "us-east5-aiplatform.googleapis.com"
 
 
-def vertex_answers(request: Seen) -> Answer:
-    """Vertex's responses: Anthropic's events."""
-    if request.path.endswith(":streamRawPredict"):
-        return Stream(message_events(), gated=False)
-    return anthropic_error(404, "not_found_error", "not here")
-
-
 def test_vertex_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
-    setting = start_preset("vertex", VERTEX, listen=VERTEX, script=vertex_answers)
+    setting = start_preset("vertex", VERTEX, listen=VERTEX, script=Stream(message_events(), gated=False))
     env = {
         "CLAUDE_CODE_USE_VERTEX": "1",
         "CLAUDE_CODE_SKIP_VERTEX_AUTH": "1",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.answers import Answer, Seen, anthropic_error, json_reply, message, message_events
+from support.answers import json_reply, message, message_events
 from support.aws import event_stream, signature_fits
 from support.constants import CK
 from support.fixture_types import RunClaude
@@ -56,15 +56,6 @@ def test_bedrock_mantle_signed(start_preset: StartPreset) -> None:
 RUNTIME = "bedrock-runtime.us-east-1.amazonaws.com"
 
 
-def bedrock_answers(request: Seen) -> Answer:
-    """Bedrock's responses: a binary event stream, and the model in the path only."""
-    if request.path.endswith("/invoke-with-response-stream"):
-        return event_stream(message_events())
-    if request.path.endswith("/invoke"):
-        return json_reply(message())
-    return anthropic_error(404, "not_found_error", "not here")
-
-
 def signed(service: str) -> dict[str, str]:
     """Keys of AWS and their use, as arguments of `start_preset`."""
     auth = f"{{scheme: sigv4, service: {service}, region: us-east-1, credential: key}}"
@@ -72,7 +63,7 @@ def signed(service: str) -> dict[str, str]:
 
 
 def test_bedrock_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
-    setting = start_preset("bedrock", RUNTIME, listen=RUNTIME, script=bedrock_answers)
+    setting = start_preset("bedrock", RUNTIME, listen=RUNTIME, script=event_stream(message_events()))
     env = {
         "CLAUDE_CODE_USE_BEDROCK": "1",
         "CLAUDE_CODE_SKIP_BEDROCK_AUTH": "1",
@@ -98,7 +89,7 @@ def test_a_clients_own_signature_is_replaced(start_preset: StartPreset) -> None:
         RUNTIME,
         "    models: {map: {us.anthropic.claude-*: 'eu.anthropic.claude-test-v1:0'}}",
         listen=RUNTIME,
-        script=bedrock_answers,
+        script=json_reply(message()),
         env=AWS,
         **signed("bedrock"),
     )

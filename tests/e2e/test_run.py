@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,27 +133,13 @@ def test_a_session_is_recorded_in_a_new_file(recorder: StartRecorder, command: C
 # ---- ends ----
 
 
-def processes_of(command: Command) -> list[int]:
-    """Return the processes that a forked command has left running: all that it starts have its folder."""
-    return _processes(lambda folder: (folder / "cwd").readlink() == command.home)
-
-
-def gateways(command: Command) -> list[int]:
-    """The proxies that a command in a new interpreter runs."""
-    home = f"HOME={command.home}\0".encode()
-    main = b"mitm_gateway.cli.gateway_main"
-    return _processes(
-        lambda folder: main in (folder / "cmdline").read_bytes() and home in (folder / "environ").read_bytes()
-    )
-
-
-def _processes(fit: Callable[[Path], bool]) -> list[int]:
-    """Return the processes whose folders in `/proc` fit."""
+def processes_of(command: Command) -> list[str]:
+    """Return the processes of a command that run: it, its gateway and its client have its home as their folder."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if fit(folder):
-                found.append(int(folder.name))
+            if (folder / "cwd").readlink() == command.home:
+                found.append(folder.name)
     return found
 
 
@@ -166,7 +151,7 @@ def test_signals_reach_the_client(recorder: StartRecorder, command: Command, num
     )
     running = command.fork("run", "--", *client, env=environment_form(recorder()))
     running.wait_for_output("ready\n")
-    assert len(processes_of(command)) == 3  # the command, its gateway and its client
+    assert len(processes_of(command)) == 3
     running.process.send_signal(number)
     assert running.wait_for_exit() == 9
     assert processes_of(command) == []
@@ -186,10 +171,10 @@ def test_the_gateway_ends_when_the_launcher_is_killed(recorder: StartRecorder, c
     running = command.start("run", "--", *client, env=environment_form(recorder()), stdin=subprocess.PIPE)
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
-    assert len(gateways(command)) == 1
+    assert len(processes_of(command)) == 3
     running.kill()
     running.wait(30)
-    wait_until(lambda: gateways(command) == [])
+    wait_until(lambda: len(processes_of(command)) == 1)  # the client, whose input is still open
     running.communicate()
 
 

@@ -120,7 +120,7 @@ def test_19_a_client_key_is_not_forwarded_to_a_host_without_rules(keyed: Stage) 
 @table("origin", ["https://evil.example", "null", "https://api.anthropic.com", ""])
 @table("way", ["reverse", "tunnel"])
 def test_20_a_web_page_cannot_post(stage: Stage, origin: str, way: str) -> None:
-    client = stage.reverse() if way == "reverse" else stage.tunnel()
+    client = stage.client(way)
     headers = [("Host", API), CLIENT_KEY, ("Origin", origin), ("Content-Type", "text/plain")]
     stage.assert_refused(stage.ask(headers=headers, client=client), 403)
 
@@ -167,7 +167,7 @@ def test_22_the_listeners_own_names_are_served(stage: Stage, host: str) -> None:
 
 @table("way", ["reverse", "tunnel"])
 def test_23_a_websocket_of_a_page_is_refused(stage: Stage, way: str) -> None:
-    client = stage.reverse() if way == "reverse" else stage.tunnel()
+    client = stage.client(way)
     headers = [("Host", API), CLIENT_KEY, ("Origin", "https://evil.example"), *UPGRADE]
     answer = stage.ask("/v1/realtime", headers, b"", "GET", client)
     stage.assert_refused(answer, 403)
@@ -237,7 +237,7 @@ def test_25_unmatched_tunnels_are_blocked(stage_with: StartStage) -> None:
 @table("method", ["TRACE", "trace", "Trace", "TRACK"])
 @table("way", ["tunnel", "reverse", "plain"])
 def test_26_trace_is_refused(stage: Stage, method: str, way: str) -> None:
-    client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()
+    client = stage.client(way)
     target = "http://evil.test/" if way == "plain" else "/"
     host = "evil.test" if way == "plain" else API
     stage.assert_refused(stage.ask(target, [("Host", host), CLIENT_KEY], b"", method, client), 403)

@@ -71,7 +71,7 @@ def test_07_a_rules_host_with_another_inner_host_is_421(stage: Stage) -> None:
 @table("hosts", [("evil.test", API), (API, "evil.test"), (API, API), ()])
 @table("way", ["tunnel", "plain", "reverse"])
 def test_08_anything_but_one_host_header_is_400(stage: Stage, hosts: tuple[str, ...], way: str) -> None:
-    client = {"tunnel": stage.tunnel, "plain": stage.plain, "reverse": stage.reverse}[way]()
+    client = stage.client(way)
     target = f"http://{API}/v1/messages" if way == "plain" else "/v1/messages"
     answer = stage.ask(target, [*(("Host", host) for host in hosts), CLIENT_KEY], client=client)
     stage.assert_refused(answer, 400)

@@ -153,7 +153,7 @@ FRAMINGS = {
 @table("framing", FRAMINGS.values())
 @table("way", ["tunnel", "reverse"])
 def test_41_requests_of_ambiguous_length_are_400(stage: Stage, framing: str, way: str) -> None:
-    client = stage.tunnel() if way == "tunnel" else stage.reverse()
+    client = stage.client(way)
     client.send(f"POST /v1/x HTTP/1.1\r\nHost: {API}\r\nx-api-key: {CK}\r\n{framing}\r\n\r\n{{}}".encode())
     said = stage.assert_ends(client)
     assert said == b"" or said.startswith(b"HTTP/1.1 400"), said
@@ -203,10 +203,12 @@ def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_over_http1:
         b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"model":"gw-model"}'
     )
     stage.gw.script = Bytes(INTERIM + final)
-    if way == "http2":
-        answer = stage.http2().request([*HTTP2, CLIENT_KEY], BODY)
-    else:
-        answer = stage.ask(client=stage.reverse() if way == "reverse" else stage.tunnel())
+    over_http2 = way == "http2"
+    answer = (
+        stage.http2().request([*HTTP2, CLIENT_KEY], BODY)
+        if over_http2
+        else stage.ask(client=stage.client(way))
+    )
     assert (answer.status, answer.body) == (200, b'{"model":"claude-x"}')
     assert answer.header("link") is None
 
@@ -220,7 +222,7 @@ def test_an_upstream_that_sends_only_interim_answers_delays_no_other_client(stag
 def test_an_unrequested_switch_of_protocols_opens_no_pipe(stage: Stage, way: str) -> None:
     # The client's next bytes would be forwarded as they are, with its key.
     stage.gw.script = Bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-    client = stage.reverse() if way == "reverse" else stage.tunnel()
+    client = stage.client(way)
     assert stage.ask(client=client).status == 502
     with contextlib.suppress(OSError):
         client.send_request("POST", "/v1/messages", API_HEADERS, BODY)

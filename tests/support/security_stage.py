@@ -162,6 +162,10 @@ class Stage:
         client.start_tls(host if sni == "" else sni, self.proxy.ca_cert, alpn)
         return client
 
+    def client(self, way: str) -> Client:
+        """A connection by its way: `plain`, `reverse` or `tunnel`."""
+        return {"plain": self.plain, "reverse": self.reverse, "tunnel": self.tunnel}[way]()
+
     def http2(self, host: str = "", **options: Any) -> Http2Client:
         """The same tunnel with HTTP/2."""
         self._http2.append(Http2Client(self.tunnel(host, alpn=["h2"], **options)))
