@@ -96,7 +96,6 @@ class Lifecycle:
         self._recorder = recorder
         self._watchers: list[Watcher] = []
         self._candidate: Loaded | None = None
-        self._loaded: Loaded | None = None
         self._demo: DemoGateway | None = None
         self._demo_at: Upstream | None = None
         self._has_rules = asyncio.Event()
@@ -190,7 +189,7 @@ class Lifecycle:
     def done(self) -> None:
         """Stop serving: requests are answered with 503 until the gateway runs again."""
         fail_closed.stand_in()
-        self.in_force = self._loaded = None
+        self.in_force = None
         self._is_running = False
         for watcher in self._watchers:
             watcher.stop()
@@ -264,12 +263,12 @@ class Lifecycle:
         if path is None:
             raise exceptions.OptionsError("no rules file; set gateway_rules=FILE")
         ruleset = load(path, os.environ)
-        previous = self._loaded.credentials if self._loaded else None
+        previous = self.in_force.credentials if self.in_force else None
         return Loaded(ruleset, Credentials(ruleset.credentials, warn=logger.warning, previous=previous))
 
     def _put_in_force(self, loaded: Loaded) -> None:
         self._candidate = loaded
-        is_new, self._loaded = loaded is not self._loaded, loaded
+        is_new = loaded.ruleset is not self.ruleset()
         if is_new:
             self._dial_late(loaded.ruleset)
             self._start_demo(loaded.ruleset)
@@ -285,10 +284,10 @@ class Lifecycle:
 
     def _renew(self) -> None:
         """Let new requests begin with the settings, the rules and the demo gateway as they are now."""
-        if self._loaded is None:
+        if self._candidate is None:
             return
         config = Config(
-            ruleset=self._loaded.ruleset,
+            ruleset=self._candidate.ruleset,
             policy=self.settings.policy,
             body_limit=self.settings.body_limit,
             capture=self.settings.capture,
@@ -296,9 +295,9 @@ class Lifecycle:
             demo=self._demo_at,
             has_recording=self.recording is not None,
             is_watched=live_view.is_watched(),
-            variables=partial(_variables_at, self._loaded.ruleset),
+            variables=partial(_variables_at, self._candidate.ruleset),
         )
-        self.in_force = InForce(config, self._loaded.credentials)
+        self.in_force = InForce(config, self._candidate.credentials)
 
     # ---- the demo gateway ----
 

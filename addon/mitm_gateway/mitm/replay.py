@@ -32,8 +32,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
 
     A replay keeps the model that the client had asked for, because its body is still to come.
     """
-    before = flow.metadata.get(ORIGINAL) if is_replay(flow) else None
-    models = before if isinstance(before, dict) else {}
+    models = original_of(flow) if is_replay(flow) else {}
     keys = [key for key in keys if len(key) >= _LEAST_KEY]
     flow.metadata[ORIGINAL] = {
         **{name: models[name] for name in ("model", "model_sent") if name in models},
@@ -47,10 +46,15 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
     }
 
 
+def original_of(flow: http.HTTPFlow) -> dict[str, Any]:
+    """Return what is kept of the request as it arrived; empty where no rule has taken the flow."""
+    original = flow.metadata.get(ORIGINAL)
+    return original if isinstance(original, dict) else {}
+
+
 def original_head(flow: http.HTTPFlow) -> RequestHead | None:
     """Return the head as it arrived, its secrets masked; None where no rule has taken the flow."""
-    original = flow.metadata.get(ORIGINAL)
-    if not isinstance(original, dict):
+    if not (original := original_of(flow)):
         return None
     return RequestHead(
         flow.request.method,
@@ -65,8 +69,7 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
 
 def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
     """Keep what was sent instead, once the flow has ended, to recognise later edits by the user."""
-    original = flow.metadata.get(ORIGINAL)
-    if isinstance(original, dict):
+    if original := original_of(flow):
         original["sent"] = _place(flow)
         original["sent_fields"] = flow.request.data.headers.fields
         if model is not None and model_sent is not None and model != model_sent:
@@ -75,8 +78,7 @@ def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None
 
 def restore_original(flow: http.HTTPFlow) -> None:
     """Give a flow that is sent again its original head; edits by the user since then stay."""
-    original = flow.metadata.get(ORIGINAL)
-    if not isinstance(original, dict):
+    if not (original := original_of(flow)):
         return
     sent = original.get("sent_fields")
     if sent is None or _revealing(sent) == _revealing(flow.request.headers.fields):
@@ -105,11 +107,8 @@ def restore_original_model(flow: http.HTTPFlow) -> None:
 
     Only once the body is complete: before, mitmproxy would overwrite it with the body that was sent.
     """
-    original = flow.metadata.get(ORIGINAL)
-    content = flow.request.raw_content
-    if not isinstance(original, dict) or "model" not in original:
-        return
-    if not content or "content-encoding" in flow.request.headers:
+    original, content = original_of(flow), flow.request.raw_content
+    if "model" not in original or not content or "content-encoding" in flow.request.headers:
         return
     try:
         body = scan(content)

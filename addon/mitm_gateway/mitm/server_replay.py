@@ -26,7 +26,7 @@ from ..wire.request import RequestHead
 from .flows import received
 from .recorder import facts_of
 from .recording_file import RecordingReader
-from .replay import ORIGINAL
+from .replay import original_of
 
 # They are about the connection that the recording was made over; the others about a body that is whole now.
 _DROPPED = ("transfer-encoding", "content-length", "connection", "keep-alive", "alt-svc")
@@ -69,7 +69,8 @@ class ServerReplay:
             return
         head, _ = received(flow)
         body = _decoded(flow.request.raw_content or b"", flow.request.headers.get("content-encoding", ""))
-        model = _original_model(flow) or _model_in(head, body)
+        model = original_of(flow).get("model")
+        model = model if isinstance(model, str) else _model_in(head, body)
         self.replies.add(number, self._question(head, model, (body,)), flow.response)
 
     def answer(
@@ -114,12 +115,6 @@ def _is_incomplete(flow: http.HTTPFlow, facts: Mapping[str, Any]) -> bool:
     kept = flow.response.raw_content
     is_cut = kept is None or facts.get("bytes_in", 0) > len(kept)
     return flow.error is not None or is_cut or flow.response.status_code == SWITCHING
-
-
-def _original_model(flow: http.HTTPFlow) -> str | None:
-    original = flow.metadata.get(ORIGINAL)
-    model = original.get("model") if isinstance(original, dict) else None
-    return model if isinstance(model, str) else None
 
 
 def _model_in(head: RequestHead, body: bytes) -> str | None:

@@ -12,7 +12,7 @@ from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import hostport
 from ..wire.request import as_text
 from .recorder import FACTS, facts_of
-from .replay import ORIGINAL
+from .replay import original_of
 
 # The interface of mitmproxy 11.
 _legacy: Any = contentviews
@@ -69,8 +69,8 @@ def _gateway(message: ShownMessage) -> str:
         return "no rule handled this flow"
     facts = facts_of(message.flow)
     sent = _sent(message.flow)
-    original = message.flow.metadata.get(ORIGINAL)
-    received = _received(message.flow.request.method, original) if isinstance(original, dict) else sent
+    original = original_of(message.flow)
+    received = _received(message.flow.request.method, original) if original else sent
     return gateway_view.render(facts, received, None if facts.get("is_answered_here") else sent)
 
 

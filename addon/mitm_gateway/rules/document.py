@@ -34,6 +34,10 @@ class Document:
         """Return the position of the value at a path, or of its nearest existing ancestor."""
         return self._walk(loc)[1].pos
 
+    def value(self, loc: Loc) -> Any:
+        """Return the value at a path, or its nearest existing ancestor."""
+        return self._walk(loc)[1].data
+
     def key_pos(self, loc: Loc) -> Pos:
         """Return the position of the key at a path, or of the key of its nearest existing ancestor."""
         return self._walk(loc)[0]

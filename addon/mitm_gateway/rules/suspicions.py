@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from ..text.redact import PLACEHOLDERS, is_key_header, is_key_parameter
 from ..wire.addresses import Upstream, is_loopback
@@ -107,10 +106,5 @@ def is_literal_key(value: str) -> bool:
 
 def _is_variable(document: Document | None, loc: Loc) -> bool:
     """Return whether the file contains an environment variable in place of the value."""
-    data: Any = document.data if document else None
-    try:
-        for step in loc:
-            data = data[step]
-    except (KeyError, TypeError):  # the name, or a key before it, is written in another way
-        return False
-    return isinstance(data, str) and "${" in data
+    value = document.value(loc) if document else None
+    return isinstance(value, str) and "${" in value

@@ -78,19 +78,14 @@ def check_port(subject: Subject) -> Findings:
 
 
 def is_gateway_port(port: int) -> bool | None:
-    """Return whether a gateway listens on a port of this machine; None if nothing does."""
-    answer = _answer_to_trace(port)
-    return None if answer is None else _OWN_NAME in answer
-
-
-def _answer_to_trace(port: int) -> bytes | None:
-    """Return the response to TRACE, which a gateway always refuses; None if nothing listens."""
+    """Return whether a gateway listens on a port of this machine, by its answer to TRACE; None if nothing does."""
+    answer = b""
     try:
         with socket.create_connection(("127.0.0.1", port), _TIMEOUT_S) as connection:
             connection.settimeout(_TIMEOUT_S)
             with contextlib.suppress(OSError):
                 connection.sendall(_TRACE % port)
-                return b"".join(iter(lambda: connection.recv(4096), b""))
-            return b""
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
     except OSError:
         return None
+    return _OWN_NAME in answer

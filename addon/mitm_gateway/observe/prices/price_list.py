@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -118,7 +118,7 @@ def _problems(document: Document, errors: Sequence[ErrorDetails]) -> Iterator[Pr
                 text = f'{_name(loc[:-1])} has no "{loc[-1]}"; expected {_form(loc[:-1])}'
                 yield Problem(document.file, document.key_pos(loc[:-1]), text)
             case _:
-                text = f"{_name(loc)} is {_value(document.data, loc)}; expected {_expected(loc)}"
+                text = f"{_name(loc)} is {_value(document.value(loc))}; expected {_expected(loc)}"
                 yield Problem(document.file, document.pos(loc), text)
 
 
@@ -151,7 +151,5 @@ def _name(loc: Loc) -> str:
     return shown(str(loc[-1])) if loc else "the file"
 
 
-def _value(data: Any, loc: Loc) -> str:
-    for step in loc:
-        data = data[step]
+def _value(data: object) -> str:
     return f"{data:g}" if isinstance(data, int | float) and not isinstance(data, bool) else type_name(data)
