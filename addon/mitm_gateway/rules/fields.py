@@ -96,6 +96,8 @@ def _parse_path(text: str) -> PathGlob:
         raise ValueError('is a regular expression; expected a glob such as "/v1/**"')
     if not text.startswith(("/", "*")):
         raise ValueError('does not start with "/"; expected a form such as "/v1/**"')
+    if "/" not in text and "**" not in text:
+        raise ValueError('can never match: "*" stays inside a segment; expected "/**" for every path')
     if any(mark in text for mark in "?# ") or _CONTROL.search(text):
         raise ValueError("contains a query, a fragment or a space; a path is matched without its query")
     if has_odd_segments(text):
