@@ -1,4 +1,4 @@
-"""The bars: what is judged, what it may be, and the heading in docs/performance.md of what explains it."""
+"""The bars: each quantity that is judged, its bound, and the heading in docs/performance.md that explains it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bar:
         return [self.compare(*pair) for pair in zip(*found, strict=False)] if len(found) == 2 else found[0]
 
     def is_met(self, value: float) -> bool:
-        """Whether a run keeps the bound."""
+        """Report whether a run keeps the bound."""
         sign, bound = self.bound.split()
         return value <= float(bound) if sign == "≤" else value >= float(bound)
 
@@ -67,7 +67,7 @@ BARS = (
 
 
 def judged(values: Values) -> str:
-    """All bars in Markdown: each with its median, its runs, and how many of them keep it; four of five are due."""
+    """Return all bars in Markdown: each with its median, its runs, and how many of them keep it; four of five are due."""
     rows = []
     for bar in BARS:
         runs = bar.runs(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import statistics
 from collections.abc import Callable
+from math import log10
 
 import contestants
 from contestants import HERE, Maker
@@ -21,7 +22,7 @@ Curve = dict[str, list[tuple[float, float]]]
 
 
 def draw(bench: Bench) -> str:
-    """Measures all curves; the tables in Markdown, the pictures into docs/performance."""
+    """Measure all curves; return the tables in Markdown, and write the pictures into docs/performance."""
     parts = ["### Time by body size", _by_size(bench), "### Delay by streams", _by_streams(bench)]
     parts += ["### CPU by rules", _by_rules(bench)]
     parts += ["### Memory by requests", _by_count(bench, contestants.gateway(), "requests", _requests)]
@@ -127,7 +128,7 @@ def _table(bench: Bench, kind: str, places: tuple[int, ...], title: str) -> str:
 
 
 def _picture(name: str, across: str, upward: str, curves: Curve, *, logarithmic: bool = True) -> str:
-    """Writes a line chart as SVG, and returns the Markdown that shows it."""
+    """Write a line chart as SVG, and return the Markdown that shows it."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     (PICTURES / f"{name}.svg").write_text(svg(across, upward, curves, logarithmic=logarithmic))
     return f"![](performance/{name}.svg)\n\n"
@@ -135,7 +136,6 @@ def _picture(name: str, across: str, upward: str, curves: Curve, *, logarithmic:
 
 def svg(across: str, upward: str, curves: Curve, *, logarithmic: bool = True) -> str:
     """A line chart; both axes by powers of ten where `logarithmic`."""
-    from math import log10
 
     def scaled(value: float) -> float:
         return log10(max(value, 1e-3)) if logarithmic else value

@@ -117,7 +117,7 @@ def _bars(values: Values, grown_mb: float) -> list[list[str]]:
 
 
 def tell(bench: Bench, rounds: int) -> str:
-    """Measures all and tells it in Markdown."""
+    """Measure all, and return the tables in Markdown."""
     bench.start(_all())
     home = bench.folder / "none"
     home.mkdir()

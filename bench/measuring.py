@@ -27,7 +27,7 @@ Note = Callable[[str, float | None], None]
 Measure = Callable[["Running", Note], None]
 ROOT = HERE.parent
 SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
-WORDS = (
+WORDS = [
     "def",
     "return",
     "the",
@@ -41,7 +41,7 @@ WORDS = (
     "naïve",
     "import",
     "self",
-)
+]
 
 
 # ---- what is sent ----
@@ -67,7 +67,7 @@ def body(size: int, model: str, wish: str = "") -> bytes:
 
 
 def built(name: str) -> Path:
-    """A program of this folder, compiled where it is newer than what is there."""
+    """Return a program of this folder, compiled again if its source is newer."""
     source, program = HERE / f"{name}.c", CACHE / name
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def built(name: str) -> Path:
 
 @dataclass
 class Running:
-    """A contestant under way."""
+    """A contestant that has been started."""
 
     name: str
     start: Start
@@ -123,7 +123,7 @@ class Running:
         return total / 1024
 
     def load(self, data: bytes, connections: int, seconds: float, requests: int) -> dict[str, float]:
-        """Runs clients against it."""
+        """Send it requests from this many connections, and return the figures."""
         file = self.home / "body"
         file.write_bytes(data)
         counts = [str(self.port), str(connections), str(seconds), str(requests)]
@@ -136,7 +136,7 @@ class Running:
         return found
 
     def stop(self) -> None:
-        """Ends it."""
+        """End it."""
         pids = self.pids()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             for pid in pids:
@@ -152,7 +152,7 @@ class Running:
 
 
 def begin(name: str, make: Any, folder: Path, upstream: int) -> Running:
-    """Starts a contestant and waits for its first answer."""
+    """Start a contestant and wait for its first answer."""
     port, home = contestants.free_port(), Path(tempfile.mkdtemp(dir=folder))
     start = make(home, port, upstream)
     began = time.monotonic()
@@ -250,7 +250,7 @@ def measure_edit(note: Note) -> None:
 
 
 class Bench:
-    """Contestants, runs and what was found: one figure for each quantity and run."""
+    """The contestants that run, and the figures: one for each quantity and run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -264,11 +264,11 @@ class Bench:
 
     @property
     def notes(self) -> list[str]:
-        """Who was left out, and why."""
+        """The contestants that were left out, with the reason."""
         return [f"- {name} is left out: {fault}" for name, fault in self._notes.items()]
 
     def start(self, makers: Mapping[str, Any]) -> None:
-        """Starts all that are there."""
+        """Start the contestants that are installed."""
         for name, make in makers.items():
             try:
                 running = begin(name, make, self.folder, self.upstream)
@@ -279,7 +279,7 @@ class Bench:
             self.running.append(running)
 
     def turn(self, *measures: Measure) -> None:
-        """Takes each measure of all that run, one after the other, in another order each time."""
+        """Take each measure of all that run, one after the other, in another order each time."""
         for measure in measures:
             for running in self._chance.sample(self.running, len(self.running)):
                 try:
@@ -288,27 +288,27 @@ class Bench:
                     self._notes[f"A figure of {running.name}"] = f"no end after {fault.timeout:.0f} s"
 
     def group(self, makers: Mapping[str, Any], *measures: Measure) -> None:
-        """Starts some, measures them in turn and ends them."""
+        """Start some, measure them in turn and end them."""
         self.start(makers)
         self.turn(*measures)
         self.stop()
 
     def settle(self) -> None:
-        """Ends a run: a quantity that was measured more than once in it counts by its median."""
+        """End a run: a quantity that was measured more than once in it counts by its median."""
         for name, found in self._found.items():
             for key, values in found.items():
                 self.values[name][key].append(statistics.median(values))
         self._found.clear()
 
     def rounds(self, count: int, measure: Measure) -> None:
-        """Runs of one measure of all that run already."""
+        """Take one measure of all that run, in this many runs."""
         for number in range(count):
             self.turn(measure)
             self.settle()
             print(f"round {number + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
 
     def note(self, name: str) -> Note:
-        """What keeps the figures of a contestant."""
+        """Return a function that keeps the figures of a contestant."""
 
         def note(key: str, value: float | None) -> None:
             if value is not None:
@@ -317,13 +317,13 @@ class Bench:
         return note
 
     def stop(self) -> None:
-        """Ends everything."""
+        """End every contestant."""
         for running in self.running:
             running.stop()
         self.running.clear()
 
     def close(self) -> None:
-        """Ends the upstream too."""
+        """End the upstream too."""
         self.stop()
         self.upstream_process.kill()
         self.upstream_process.wait()
@@ -333,12 +333,12 @@ class Bench:
 
 
 def shown(value: float) -> str:
-    """A number with three significant digits."""
+    """Return a number with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def cell(values: Sequence[float]) -> str:
-    """Median, and least and most."""
+    """Return the median, with the least and the most."""
     if not values:
         return "–"
     middle = shown(statistics.median(values))
@@ -346,7 +346,7 @@ def cell(values: Sequence[float]) -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

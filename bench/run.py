@@ -50,7 +50,7 @@ COLUMNS = [
 
 
 def heading() -> str:
-    """Versions, date and machine of a run."""
+    """Return versions, date and machine of a run."""
     cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ": unknown")
     return (
         f"mitmproxy {version('mitmproxy')}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
@@ -94,7 +94,7 @@ def run(bench: Bench, *, with_peers: bool) -> None:
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peers", type=int, default=2, help="runs in which the peers are measured too")
