@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from mitmproxy import version
+from mitmproxy import ctx, version
 from mitmproxy.proxy.layers.http import HttpStream, _http1
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.test import taddons
 
 from mitm_gateway.patches import table
@@ -66,11 +67,15 @@ async def test_a_patch_that_fails_half_way_leaves_nothing_behind(patches: Patche
 
 
 async def test_undoing_restores_what_several_patches_changed(patches: Patches) -> None:
-    owners = (HttpStream, _http1, _http1.Http1Connection, _http1.Http1Client, _http1.Http1Server)
+    owners = (
+        HttpStream, _http1, _http1.Http1Connection, _http1.Http1Client, _http1.Http1Server, ConnectionHandler,
+        ctx.master.addons,
+    )  # fmt: skip
     before = [dict(vars(owner)) for owner in owners]
     table.apply(patches, "safety")
     safe = [dict(vars(owner)) for owner in owners]
     table.apply(patches, "speed")
+    assert [dict(vars(owner)) for owner in owners] != safe
     patches.undo("speed")
     assert [dict(vars(owner)) for owner in owners] == safe != before
     table.apply(patches, "speed")

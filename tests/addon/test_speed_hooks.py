@@ -13,7 +13,6 @@ from mitmproxy.addons.dumper import Dumper
 from mitmproxy.addons.save import Save
 from mitmproxy.addons.update_alt_svc import UpdateAltSvc
 from mitmproxy.addons.view import View
-from mitmproxy.proxy import server
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.test import taddons, tflow
 
@@ -142,18 +141,6 @@ async def test_a_replaced_hook_is_called(patches: Patches) -> None:
         listener.request = lambda flow: calls.append("replaced")  # type: ignore[method-assign]
         await context.master.addons.handle_lifecycle(HttpRequestHook(tflow.tflow()))
     assert calls == ["a.request", "replaced"]
-
-
-async def test_uninstalling_restores_mitmproxy(patches: Patches) -> None:
-    with taddons.context() as context:
-        manager = context.master.addons
-        handle = server.ConnectionHandler.handle_connection
-        before = dict(vars(manager))
-        table.apply(patches, "speed")
-        assert set(vars(manager)) > set(before)
-        patches.undo("speed")
-        assert dict(vars(manager)) == before
-        assert server.ConnectionHandler.handle_connection is handle
 
 
 async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches) -> None:

@@ -14,13 +14,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mitmproxy import options
-from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.commands import Command, OpenConnection
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import RequestData
-from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import SimpleConnectionHandler
 from mitmproxy.test import taddons, tflow
 
@@ -280,10 +279,7 @@ async def test_data_that_waits_is_dropped_if_its_connection_is_closed() -> None:
 
 def told(pieces: list[bytes]) -> list[object]:
     """Return the events of a server's layer for a request in these pieces."""
-    client = Client(
-        peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0,
-        proxy_mode=ProxyMode.parse("regular"), state=ConnectionState.OPEN,
-    )  # fmt: skip
+    client = CLIENT()
     layer = _http1.Http1Server(Context(client, options.Options()))
     found: list[object] = []
     for event in (events.Start(), *(events.DataReceived(client, piece) for piece in pieces)):

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+MAX_RATIO = 3  # of the work on twice as much
+
 
 def work(run: Callable[[], object]) -> int:
     """Return the number of Python lines and calls that `run` executes, calls into C included."""
@@ -29,10 +31,7 @@ def work(run: Callable[[], object]) -> int:
 def assert_linear(run: Callable[[int], object], size: int) -> None:
     """Assert that twice the size takes less than three times the work."""
     run(size)  # caches
-    assert work(lambda: run(2 * size)) < 3 * work(lambda: run(size))
-
-
-MAX_RATIO = 3
+    assert work(lambda: run(2 * size)) < MAX_RATIO * work(lambda: run(size))
 
 
 def ratio(work: Callable[[str], int], once: str, repeated: str, size: int) -> float:

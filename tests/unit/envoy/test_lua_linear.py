@@ -5,6 +5,7 @@ import pytest
 from mitm_gateway.envoy.lua_constants import api_data
 from mitm_gateway.envoy.lua_filter import literal
 from support.builders import make_rule
+from support.counted_work import MAX_RATIO
 from support.endpoints import API_BY_NAME
 from support.lua import data_of
 from support.lua_work import counted
@@ -12,7 +13,6 @@ from support.table import table
 
 pytestmark = pytest.mark.exhaustive
 N = 100
-MAX_RATIO = 3
 RULE = make_rule(
     models={"map": {"a*b*c": "x", "*-*": "y", "x*-*": "a{1}/{2}"}}, beta={"drop": ["a*b"], "rename": {"a": "b"}},
     body={"remove": ["a[*].b", "b", "a[b=*x*].c"], "set": {"c.d": 1, "a[*].x": "y"}}, query={"set": {"a": "b"}},
