@@ -128,9 +128,12 @@ class Home(Command):
 @pytest.fixture
 def home(request: pytest.FixtureRequest) -> Iterator[Home]:
     """A home below the cache: Gemini CLI ignores settings below folders that everybody may write to."""
+    program: Program = request.node.callspec.params["program"]
+    if program.version is None:
+        pytest.skip(f"not tried: {program.title} is not installed; `make clients` installs it")
     folder = CACHE / "homes" / request.node.name.replace("/", "-")
     shutil.rmtree(folder, ignore_errors=True)
-    made, program = Home(folder), request.node.callspec.params["program"]
+    made = Home(folder)
     made.path = program.path
     if program.command[0] == "node":
         # Node finds modules from the working directory upwards. Agents would read the whole folder.
@@ -206,8 +209,6 @@ def test_a_program_gets_its_answer_through_the_gateway(
     recorder: Callable[..., Recorder],
     record_property: Callable[[str, object], None],
 ) -> None:
-    if program.version is None:
-        pytest.skip(f"not tried: {program.title} is not installed; `make clients` installs it")
     note = home.home / "note.txt"
     note.write_text(NOTE)
     tool = program.tool_that_reads(note)

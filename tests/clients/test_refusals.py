@@ -54,8 +54,6 @@ def run_logged(
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_missing_credential_is_shown_and_not_tried_again(program: Program, home: Home) -> None:
-    if program.version is None:
-        pytest.skip(f"not tried: {program.title} is not installed; `make clients` installs it")
     home.write_rules(RULES.format(host=HOSTS[program.api]))
     done, lines, taken = run_logged(program, home)
     refused = [line for line in lines if line["status"] == 424]
@@ -68,8 +66,6 @@ def test_a_missing_credential_is_shown_and_not_tried_again(program: Program, hom
 def test_a_refused_websocket_takes_one_request_and_the_session_continues_over_http(
     program: Program, home: Home, recorder: Callable[..., Recorder]
 ) -> None:
-    if program.version is None:
-        pytest.skip(f"not tried: {program.title} is not installed; `make clients` installs it")
     upstream = recorder(Upstream(None))
     home.write_rules(rules(upstream, program))
     done, lines, _ = run_logged(program, home)

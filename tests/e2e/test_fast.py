@@ -170,13 +170,7 @@ def test_requests_that_are_sent_ahead_are_answered_one_after_the_other(
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Number: {number}\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
-    wanted = [
-        ("/v1/messages", 200),
-        ("/nowhere", 404),
-        ("/v1/messages", 200),
-        ("/nowhere", 404),
-        ("/v1/messages", 200),
-    ]
+    wanted = [("/v1/messages", 200), ("/nowhere", 404)] * 2 + [("/v1/messages", 200)]
     with Wire(proxy.port) as wire:
         wire.send(b"".join(request(path, number) for number, (path, _) in enumerate(wanted)))
         answers = [wire.read_response("POST") for _ in wanted]

@@ -57,12 +57,13 @@ def test_requests_of_rules_are_answered_from_a_recording(
 ) -> None:
     upstream, file = recorder(answers), tmp_path / "talk.mitm"
     first = mitmdump("-w", str(file), rules=rules(upstream.url), modes=REVERSE, env=ENV)
-    recorded = [
-        ask(first, "one", key=(("x-api-key", CK),), metadata={"user_id": "session 1"}),
-        ask(first, "one", key=(("x-api-key", CK),), stream=True),
-        ask(first, "two", key=(("x-api-key", CK),)),
-        ask(first, "own", key=(("x-api-key", CK),), target="/v1/complete"),
+    asked: list[dict[str, Any]] = [
+        {"text": "one", "metadata": {"user_id": "session 1"}},
+        {"text": "one", "stream": True},
+        {"text": "two"},
+        {"text": "own", "target": "/v1/complete"},
     ]
+    recorded = [ask(first, key=(("x-api-key", CK),), **each) for each in asked]
     assert [each.status for each in recorded] == [200] * 4
     first.stop()
     assert GW_MARK.encode() not in file.read_bytes()
@@ -70,12 +71,8 @@ def test_requests_of_rules_are_answered_from_a_recording(
 
     # No variable holds the key, and no client sends one.
     second = mitmdump("-S", str(file), rules=rules(upstream.url), modes=REVERSE, env={})
-    replayed = [
-        ask(second, "one", metadata={"user_id": "session 2"}),
-        ask(second, "one", stream=True),
-        ask(second, "two"),
-        ask(second, "own", target="/v1/complete"),
-    ]
+    asked[0]["metadata"] = {"user_id": "session 2"}
+    replayed = [ask(second, **each) for each in asked]
     assert [(each.status, each.body) for each in replayed] == [(each.status, each.body) for each in recorded]
     assert b'"model": "claude-x"' in replayed[0].body or b'"model":"claude-x"' in replayed[0].body
     assert "event-stream" in (replayed[1].header("content-type") or "")

@@ -1,11 +1,10 @@
 """Responses that stream through a real mitmdump, and the copies that are kept of them."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from support.answers import Stream, insist_on_bearer, message_events
+from support.answers import Stream, message_events
 from support.certificates import Authority
 from support.constants import API, CK, ENV, GW, HEADERS
 from support.fixture_types import StartGateway, StartMitmdump, StartRecorder
@@ -13,47 +12,6 @@ from support.http_client import Http2Client, Wire, pseudo_headers
 from support.one_rule import MODELS, post, recorded_flow, rules
 
 pytestmark = pytest.mark.e2e
-
-
-def test_the_openai_sdk_streams(recorder: StartRecorder, mitmdump: StartMitmdump) -> None:
-    import openai
-
-    def chunk(text: str) -> bytes:
-        data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gw-small",
-                "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}  # fmt: skip
-        return f"data: {json.dumps(data)}\n\n".encode()
-
-    chunks = (chunk("hel"), chunk("lo"), b"data: [DONE]\n\n")
-    upstream = recorder(insist_on_bearer(GW, then=Stream(chunks, gated=False)))
-    text = rules(upstream.url, MODELS).replace(API, "api.openai.com")
-    proxy = mitmdump(rules=text, modes=["reverse:https://api.openai.com"], env=ENV)
-    client = openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="dummy", max_retries=0)
-    parts = list(
-        client.chat.completions.create(
-            model="gpt-5", messages=[{"role": "user", "content": "hi"}], stream=True
-        )
-    )
-    assert "".join(part.choices[0].delta.content or "" for part in parts) == "hello"
-    assert {part.model for part in parts} == {"gpt-5"}
-
-
-@pytest.mark.parametrize("has_http2", [True, False], ids=["http2", "http1"])
-def test_http2_without_tls_reaches_an_upstream_with_tls(
-    recorder: StartRecorder, mitmdump: StartMitmdump, authority: Authority, has_http2: bool
-) -> None:
-    events = message_events("gw-large")
-    upstream = recorder(Stream(events, gated=False), tls=authority, names=["gw.test"], http2=has_http2)
-    text = rules(upstream.url, MODELS).replace(upstream.url, "https://gw.test")
-    modes, names = [f"reverse:https://{API}"], {"gw.test": upstream.port}
-    proxy = mitmdump(rules=text, modes=modes, names=names, trust=authority.ca_file, env=ENV)
-    head = [*pseudo_headers("localhost", scheme="http"), ("x-api-key", CK)]
-    with Wire(proxy.port) as wire:
-        client = Http2Client(wire)
-        for _ in range(2):
-            answer = client.request(head, b'{"model":"claude-opus-4"}')
-            assert answer.body == b"".join(events).replace(b"gw-large", b"claude-opus-4")
-    assert upstream.connections[0].alpn == ("h2" if has_http2 else "http/1.1")
-    assert [each.header("authorization") for each in upstream.requests] == [f"Bearer {GW}"] * 2
 
 
 def test_http2_clients_get_events_one_by_one(

@@ -11,7 +11,7 @@ from support.command import Command
 from support.company_proxy import Relay
 from support.constants import API, GW, UPGRADE
 from support.fixture_types import StartMitmdump, StartRecorder
-from support.http_client import Wire
+from support.http_client import Response, Wire
 from support.mitmdump import Mitmdump
 from support.program import unused_port
 
@@ -42,6 +42,12 @@ def through(relay: Relay, *, scheme: str = "http", login: str = "") -> str:
     return f"{scheme}://{login}{'@' if login else ''}127.0.0.1:{relay.port}"
 
 
+def get(port: int, host: str, path: str = "/") -> Response:
+    """Ask for a page of a host over plain http."""
+    with Wire(port) as wire:
+        return wire.request("GET", f"http://{host}{path}", [("Host", host)])
+
+
 # ---- ways through ----
 
 
@@ -70,14 +76,12 @@ def test_rules_passing_hosts_and_raw_tunnels_use_the_proxy(
         with Wire.through(proxy.port, "other.test:443", proxy.ca_cert) as wire:
             assert wire.request("GET", "/", [("Host", "other.test")]).status == 200
         for host in ("plain.test", "other.test"):
-            with Wire(proxy.port) as wire:
-                assert wire.request("GET", f"http://{host}/a?b", [("Host", host)]).status == 200
+            assert get(proxy.port, host, "/a?b").status == 200
         with Wire(proxy.port) as wire:
             assert wire.connect("other.test:22").status == 200
             wire.send(b"\x00\x01raw")
             plain.wait_for_bytes(b"\x00\x01raw")
-        with Wire(proxy.port) as wire:
-            assert wire.request("GET", "http://direct.test/", [("Host", "direct.test")]).status == 502
+        assert get(proxy.port, "direct.test").status == 502
         proxy.stop()
     assert relay.targets == [
         "gw.test:443", "other.test:443", "gw-plain.test:8000", "other.test:80", "other.test:22"
@@ -155,13 +159,10 @@ def test_loopback_no_proxy_and_none_bypass_it(
     with Relay() as relay:
         url = through(relay)
         proxy = start(mitmdump, authority, HTTP_PROXY=url, all_proxy=url)
-        with Wire(proxy.port) as wire:
-            for host in ("127.0.0.1", "localhost"):
-                place = f"{host}:{upstream.port}"
-                assert wire.request("GET", f"http://{place}/", [("Host", place)]).status == 200
+        for host in ("127.0.0.1", "localhost"):
+            assert get(proxy.port, f"{host}:{upstream.port}").status == 200
         other = start(mitmdump, authority, "--set", "gateway_proxy=none", ALL_PROXY=url)
-        with Wire(other.port) as wire:
-            assert wire.request("GET", "http://other.test/", [("Host", "other.test")]).status == 502
+        assert get(other.port, "other.test").status == 502
         assert relay.heads == []
         assert "by proxy" not in other.output()
 
@@ -174,8 +175,7 @@ def test_a_proxy_that_is_the_gateway_itself_is_ignored(
         "-p", str(port), rules=RULES, modes=["regular"], names={"other.test:80": upstream.port},
         env={"GW_KEY": GW, "all_proxy": f"http://localhost:{port}"},
     )  # fmt: skip
-    with Wire(port) as wire:
-        assert wire.request("GET", "http://other.test/", [("Host", "other.test")]).status == 200
+    assert get(port, "other.test").status == 200
     assert proxy.output().count("all_proxy names this gateway itself, and is ignored") == 1
 
 
@@ -208,8 +208,7 @@ def test_each_refusal_of_a_proxy_has_its_own_sentence(mitmdump: StartMitmdump, a
             assert expected in reason(proxy)
             assert expected in proxy.output()
         relay.answer = REFUSALS["login missing"][0]
-        with Wire(proxy.port) as wire:
-            plain = wire.request("GET", "http://other.test/", [("Host", "other.test")])
+        plain = get(proxy.port, "other.test")
         assert (plain.status, b"asks for a user and a password" in plain.body) == (502, True)
 
 

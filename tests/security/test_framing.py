@@ -203,10 +203,9 @@ def test_interim_answers_of_an_upstream_do_not_end_the_request(stage_over_http1:
         b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"model":"gw-model"}'
     )
     stage.gw.script = Bytes(INTERIM + final)
-    over_http2 = way == "http2"
     answer = (
         stage.http2().request([*HTTP2, CLIENT_KEY], BODY)
-        if over_http2
+        if way == "http2"
         else stage.ask(client=stage.client(way))
     )
     assert (answer.status, answer.body) == (200, b'{"model":"claude-x"}')
