@@ -23,7 +23,7 @@ from .read_file import FileError, FileMissing, read_regular_file
 from .right_lines import slip
 from .ruleset import RuleSet
 from .schema import Credential, Rule, RulesFile
-from .variables import VariableError, expanded, values_in, without_values
+from .variables import VariableError, expanded, set_variables, values_in, without_values
 
 # Parts of a rule whose values may contain "${credential:NAME}".
 _CREDENTIAL_PLACES = (("headers", "set"), ("headers", "add"), ("query", "set"))
@@ -99,6 +99,8 @@ class _Reading:
         self._written_keys: dict[Loc, str] = {}
         # Values of variables in the rules, any of which may be a secret, with their references.
         self._inserted: dict[str, str] = {}
+        # The set variables in a value, by its path.
+        self._variables: dict[Loc, list[str]] = {}
         # Rules with an unknown preset, which may well contain what the rule leaves out.
         self._unfilled: set[Loc] = set()
 
@@ -125,9 +127,10 @@ class _Reading:
     def _add(self, finding: Mistake, *, even_if_settled: bool = False) -> None:
         pos = self._document.pos_of(replace(finding, loc=self._written(finding.loc)))
         if even_if_settled or pos not in self._settled:
-            self.problems.append(
-                Problem(self._document.file, pos, without_values(finding.text, self._inserted))
-            )
+            text = without_values(finding.text, self._inserted)
+            if names := self._variables.get(finding.loc):
+                text += f"; the value is from {' and '.join(names)}"
+            self.problems.append(Problem(self._document.file, pos, text))
 
     def _written(self, loc: Loc) -> Loc:
         """Return a path with its keys as in the file."""
@@ -203,13 +206,16 @@ class _Reading:
     def _expanded(self, loc: Loc, text: str, *, credentials: bool = False, at_key: bool = False) -> str:
         try:
             self._inserted |= values_in(text, self._environ)
-            return expanded(text, self._environ, credentials=credentials)
+            filled = expanded(text, self._environ, credentials=credentials)
         except VariableError as fault:
             named, own = self._document.data.get("credentials"), ""
             if isinstance(named, dict) and fault.variable in named:
                 own = f'; the credential is "${{credential:{fault.variable}}}"'
             self._add(Mistake(loc, f"{quoted(self._written(loc))} {fault}{own}", at_key))
             return text.replace("$", "")
+        if not at_key and (names := set_variables(text, self._environ)):
+            self._variables[loc] = names
+        return filled
 
     # ---- validation ----
 

@@ -51,6 +51,13 @@ def expanded(text: str, environ: Mapping[str, str], *, credentials: bool = False
     return filled
 
 
+def set_variables(text: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables that insert a value into a text."""
+    references = _REFERENCE.finditer(text) if "$" in text else ()
+    found = (_VARIABLE.fullmatch(reference[1]) for reference in references if reference[2])
+    return [name for name in dict.fromkeys(each[1] for each in found if each) if environ.get(name)]
+
+
 def values_in(text: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the values that variables insert into a text, each with its reference."""
     names = [found[1] for found in _NAME.finditer(text)] if "$" in text else []

@@ -210,3 +210,17 @@ def test_the_owners_own_group_may_write_a_file_and_a_shared_one_may_not(tmp_path
         os.chown(file, 0, grp.getgrnam("daemon").gr_gid)
         with pytest.raises(RulesError, match="others may write this file"):
             load(file, {})
+
+
+@table(
+    ("upstream", "names"),
+    [
+        ("${URL}", "URL"), ("${URL:-demo}", "URL"), ("${URL}${URL}${PART}", "URL and PART"),
+        ("${UNSET:-x y}", ""), ("$${URL}", ""), ("gw.test", ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_from_the_environment_names_its_variables(upstream: str, names: str) -> None:
+    text = f"rules: [{{match: {{host: a.test}}, auth: {{scheme: none}}, upstream: '{upstream}'}}]"
+    (problem,) = problems_of(text, {"URL": "gw.test", "PART": "/a"})
+    assert problem.startswith('f:1:65: "upstream" ')
+    assert problem.partition("; the value is from ")[2] == names
