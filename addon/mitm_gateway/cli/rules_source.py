@@ -37,8 +37,9 @@ class RulesSource:
             # The installer decides about the modes of packaged files; the gateway accepts private ones only.
             shutil.copyfile(self.file, file)
             return file, {}
-        file.write_text(from_env.rules_file(environ))
-        return file, from_env.gateway_environment(environ)
+        text, secrets = from_env.rules_file(environ)
+        file.write_text(text)
+        return file, secrets
 
 
 def find_rules(file: Path | None, environ: Mapping[str, str], *, demo: bool = False) -> RulesSource:

@@ -1,25 +1,18 @@
 """The gateway's commands inside mitmproxy: `gateway.rules`, `gateway.explain` and the others."""
 
-import logging
 from collections.abc import Callable, Sequence
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.flow import Flow
 
-from ..exchange.body_error import BodyError
-from ..exchange.json_body import scan
 from ..observe.stats import WAYS, Stats
 from ..patches import table
 from ..patches.patch import Patches
 from ..rules.ruleset import RuleSet
 from ..text.printable import counted
-from ..wire.content_encoding import DecodingError
-from .flows import decoded, received
+from .flows import received
 from .recorder import facts_of
 
-logger = logging.getLogger(__name__)
-
-_MAX_EXPLAINED = 16 << 20
 _FIRST = "no earlier request of this session begins like this one"
 # The frame of the console's box, and the blank at either side of a line.
 _BORDERS = 4
@@ -66,11 +59,13 @@ class Commands:
 
     def _explain_flow(self, flow: Flow) -> list[str]:
         from ..exchange.explain import explain
+        from ..recordings.recorded import model_in
 
         if not isinstance(flow, http.HTTPFlow):
             return ["not an HTTP flow"]
         head, arrival = received(flow)
-        model = facts_of(flow).get("model") or _model_in(flow)
+        # The record of a refused request has no model.
+        model = facts_of(flow).get("model") or model_in(head, flow.request.raw_content or b"")
         return explain(self._rules(), head, model, arrival).lines()
 
     @command.command("gateway.diff")
@@ -130,11 +125,3 @@ def _room() -> int | None:
     """Return the columns of the console's box for results, which has 80 % of the screen."""
     screen = getattr(ctx.master, "ui", None)
     return int(screen.get_cols_rows()[0] * 0.8) - _BORDERS if screen is not None else None
-
-
-def _model_in(flow: http.HTTPFlow) -> str | None:
-    """Return the model in the body of a request; the record of a refused one has none."""
-    try:
-        return scan(decoded(flow.request, _MAX_EXPLAINED)).model
-    except (DecodingError, BodyError):
-        return None

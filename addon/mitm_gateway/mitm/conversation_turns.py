@@ -18,8 +18,7 @@ from ..llm.session import agent_in_headers, response_id, session_in_bytes, sessi
 from ..observe.conversation_turn import Turn, turn_lines
 from ..text.bounded_json import parsed
 from ..text.redact import masked_text
-from ..wire.content_encoding import DecodingError
-from .flows import decoded
+from ..wire.content_encoding import DecodingError, decode
 from .recorder import facts_of
 
 # The flows that one search looks at, the requests that it compares, and the bytes that it may parse for that.
@@ -59,16 +58,20 @@ def _turn(of: http.HTTPFlow, limit: int) -> Turn | None:
 
 def _prompt(of: http.HTTPFlow, limit: int) -> Prompt | None:
     try:
-        return prompt_of(parsed(decoded(of.request, limit)))
+        return prompt_of(parsed(_content(of.request, limit)))
     except (ValueError, RecursionError, DecodingError):
         return None
+
+
+def _content(message: http.Message, limit: int) -> bytes:
+    return decode(message.raw_content or b"", message.headers.get("content-encoding", ""), limit)
 
 
 def _response(of: http.HTTPFlow) -> Any:
     if of.response is None or len(of.response.raw_content or b"") > MAX_BYTES:
         return None
     try:
-        content = decoded(of.response, MAX_BYTES)
+        content = _content(of.response, MAX_BYTES)
     except DecodingError:
         return None
     return read(content, of.response.headers.get("content-type", ""), [], time.thread_time)
@@ -157,6 +160,6 @@ def _stored_as(of: http.HTTPFlow) -> str | None:
     if of.response is None:
         return None
     try:
-        return response_id(decoded(of.response, MAX_BYTES))
+        return response_id(_content(of.response, MAX_BYTES))
     except DecodingError:
         return None

@@ -20,7 +20,6 @@ from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
 from ..wire.addresses import Upstream, normal_host, normal_path, place
-from ..wire.content_encoding import decode
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Arrival, Fields, Mode, RequestHead, as_bytes, as_text
 from .replay import original_head, point_at, remember
@@ -57,11 +56,6 @@ def received(flow: http.HTTPFlow) -> tuple[RequestHead, Arrival]:
     """Return the head of a recorded request as its client sent it, and how it arrived."""
     arrival = arrival_of(flow.client_conn, inside_connect=False, authenticated=True, replay=False)
     return original_head(flow) or head_of(flow, arrival), arrival
-
-
-def decoded(message: http.Message, limit: int) -> bytes:
-    """Return the decoded body of a message. Raises DecodingError for one of more than `limit` bytes, too."""
-    return decode(message.raw_content or b"", message.headers.get("content-encoding", ""), limit)
 
 
 def head_of(flow: http.HTTPFlow, arrival: Arrival) -> RequestHead:

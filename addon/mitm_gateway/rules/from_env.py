@@ -41,8 +41,8 @@ def _problems(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"{_URL_VARIABLE} {fault}"
 
 
-def rules_file(environ: Mapping[str, str]) -> str:
-    """Return the environment form as the text of a rules file, which reads the key from another variable."""
+def rules_file(environ: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """Return the environment form as the text of a rules file, and the variable from which it reads the key."""
     rule = {
         "name": "environment",
         "match": {"host": API_HOST, "path": "/v1/**"},
@@ -50,9 +50,5 @@ def rules_file(environ: Mapping[str, str]) -> str:
         "auth": {"scheme": environ[MODE_VARIABLE], "credential": "gateway"},
         "respond": {"head": True},
     }
-    return json.dumps({"credentials": {"gateway": {"env": GATEWAY_KEY_VARIABLE}}, "rules": [rule]})
-
-
-def gateway_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that the rules of `rules_file` read."""
-    return {GATEWAY_KEY_VARIABLE: environ[_KEY_VARIABLE]}
+    text = json.dumps({"credentials": {"gateway": {"env": GATEWAY_KEY_VARIABLE}}, "rules": [rule]})
+    return text, {GATEWAY_KEY_VARIABLE: environ[_KEY_VARIABLE]}

@@ -1,6 +1,5 @@
 """The limit on a request body, enforced while it arrives."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from mitmproxy.proxy.layers.http import HttpStream
@@ -15,7 +14,7 @@ def limit_bodies(patches: Patches) -> None:
     original = HttpStream.state_consume_request_body
     body_limit, refuse = patches.gateway.body_limit, patches.gateway.refuse
 
-    def state_consume_request_body(self: Any, event: Any) -> Iterable[Any]:
+    def state_consume_request_body(self: Any, event: Any) -> Any:
         flow, held = self.flow, self.request_body_buf
         limit = body_limit(flow)
         if isinstance(event, RequestTrailers) and limit is not None and not flow.response:
@@ -26,7 +25,6 @@ def limit_bodies(patches: Patches) -> None:
             if flow.response:
                 held.clear()
                 return ()
-        steps: Iterable[Any] = original(self, event)
-        return steps
+        return original(self, event)
 
     patches.set(HttpStream, "state_consume_request_body", state_consume_request_body)

@@ -112,12 +112,11 @@ def skip_interim(patches: Patches) -> None:
                 return
         yield from read_headers(self, event)
 
-    def read_final_headers(self: Any, event: Any) -> LayerSteps:
+    def read_final_headers(self: Any, event: Any) -> Any:
         is_interim = (
             self.request and isinstance(event, events.DataReceived) and _INTERIM.match(_first_line(self.buf))
         )
-        steps: LayerSteps = (read_after_interim if is_interim else read_headers)(self, event)
-        return steps
+        return (read_after_interim if is_interim else read_headers)(self, event)
 
     patches.set(client, "read_headers", read_final_headers)
 

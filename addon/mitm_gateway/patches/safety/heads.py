@@ -92,7 +92,7 @@ def _check_status(status: int) -> None:
 
 
 def _bounded(read_headers: Any) -> Any:
-    def read_bounded_headers(self: Any, event: Any) -> LayerSteps:
+    def read_bounded_headers(self: Any, event: Any) -> Any:
         if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
             # mitmproxy would log the unfinished head, which may contain a key.
             _discard(self.buf)
@@ -101,8 +101,7 @@ def _bounded(read_headers: Any) -> Any:
             setattr(self.conn, _UNFINISHED, end is None)
             if _is_too_large(self.buf, end):
                 return _give_up(self)
-        steps: LayerSteps = read_headers(self, event)
-        return steps
+        return read_headers(self, event)
 
     return read_bounded_headers
 
@@ -242,10 +241,9 @@ def encode_linearly(patches: Patches) -> None:
     coder = HuffmanEncoder
     encode = coder.encode
 
-    def encode_long(self: Any, bytes_to_encode: bytes) -> bytes:
+    def encode_long(self: Any, bytes_to_encode: bytes) -> Any:
         if len(bytes_to_encode) <= _SHORT_BYTES:
-            short: bytes = encode(self, bytes_to_encode)
-            return short
+            return encode(self, bytes_to_encode)
         codes = [
             f"{code:0{length}b}"
             for code, length in zip(self.huffman_code_list, self.huffman_code_list_lengths, strict=True)

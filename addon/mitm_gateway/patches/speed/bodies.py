@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
@@ -26,14 +25,13 @@ def whole_bodies(patches: Patches) -> None:
     if not parts <= {name for name in dir(Block) if callable(getattr(Block, name))}:
         raise Unexpected("utils.ReceiveBuffer")
 
-    def state_consume_request_body(self: Any, event: Any) -> Iterable[Any]:
+    def state_consume_request_body(self: Any, event: Any) -> Any:
         held = self.request_body_buf
         if type(event) is RequestData and type(held) is ReceiveBuffer and len(held) >= LARGE_BYTES:
             size = expected_http_body_size(self.flow.request)
             if size is not None and len(held) < size <= MOST_BYTES:
                 self.request_body_buf = Block(size, bytes(held))
-        steps: Iterable[Any] = consume(self, event)
-        return steps
+        return consume(self, event)
 
     patches.set(HttpStream, "state_consume_request_body", state_consume_request_body)
 
