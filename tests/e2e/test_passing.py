@@ -168,19 +168,26 @@ def test_a_tunnel_that_is_not_decrypted_carries_anything(
 
 
 @pytest.mark.parametrize("decrypts", ["rules", "all"])
-def test_a_tunnel_carries_http2_without_tls_as_it_is(
-    mitmdump: StartMitmdump, recorder: StartRecorder, decrypts: str
+@pytest.mark.parametrize(
+    "sent",
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"NICK somebody\r\n", b"get key\r\n", b"GET / HTTP\n"],
+    ids=["HTTP/2", "IRC", "memcached", "HTTP/0.9"],
+)
+def test_a_tunnel_carries_other_protocols_of_text_as_they_are(
+    mitmdump: StartMitmdump, decrypts: str, sent: bytes
 ) -> None:
-    settings = bytes.fromhex("000000040000000000")
-    upstream = recorder(Bytes(settings))
-    option = f"gateway_intercept={decrypts}"
-    proxy = mitmdump("--set", option, rules=RULES["host"], names={f"{OTHER}:50051": upstream.port})
-    with Wire(proxy.port) as client:
-        assert client.connect(f"{OTHER}:50051").status == 200
-        sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings
-        client.send(sent)
-        assert client.receive() == settings
-    assert upstream.raw == sent
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        names = {f"{OTHER}:50051": server.getsockname()[1]}
+        proxy = mitmdump("--set", f"gateway_intercept={decrypts}", rules=RULES["host"], names=names)
+        with Wire(proxy.port) as client:
+            assert client.connect(f"{OTHER}:50051").status == 200
+            client.send(sent)
+            upstream, _ = server.accept()
+            with upstream:
+                upstream.settimeout(20)
+                assert upstream.recv(4096) == sent
+                upstream.sendall(b"answer")
+                assert client.receive() == b"answer"
 
 
 def test_http2_without_tls_in_a_tunnel_to_a_host_with_rules_goes_by_the_rules(

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -49,6 +50,8 @@ _MOVED = "mitm-gateway: the connection is not to where the rule sends the reques
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
 # The first line of an HTTP/2 connection; no HTTP/1 request has this method.
 _PREFACE = b"PRI * HTTP/2.0\r\n"
+# A first line, if it is complete, that no HTTP/1 request has.
+_OTHER_LINE = re.compile(rb"(?:\r\n)*(?![^\r\n]* HTTP/1\.\d\r?\n)[^\r\n]+\r?\n")
 
 Address: TypeAlias = tuple[str, int]
 
@@ -204,7 +207,7 @@ class Connections:
     def choose_protocol(self, data: NextLayer) -> None:
         """Have everything read as HTTP where rules decide, so that anything else is refused instead of relayed.
 
-        Without TLS, mitmproxy reads HTTP/2 as HTTP/1, and would not forward it as HTTP/2.
+        Of text, mitmproxy reads every protocol as HTTP/1, and HTTP/2 without TLS as well.
         """
         context, is_ruled = data.context, self._rules_decide(data)
         if isinstance(data.layer, DNSLayer):
@@ -214,7 +217,7 @@ class Connections:
             # Without a flow it is a tunnel that the user wants undecrypted.
             if is_ruled and data.layer.flow is not None:
                 data.layer = HttpLayer(context, HTTPMode.transparent)
-        elif _begins_http2(data) and not is_ruled and _is_tunnel(data):
+        elif not is_ruled and _is_tunnel(data) and _carries_other_lines(data):
             data.layer = TCPLayer(context, ignore=self._lifecycle.settings.only_rule_hosts)
         if _begins_http2(data):
             context.client.alpn, context.client.alpn_offers = b"h2", HTTP_ALPNS  # as if TLS had chosen it
@@ -294,6 +297,12 @@ def _is_reverse(mode: mode_specs.ProxyMode) -> bool:
 def _is_tunnel(data: NextLayer) -> bool:
     """Return whether a client has named an address that it connects to, instead of one for each request."""
     return data.context.server.address is not None and not _is_reverse(data.context.client.proxy_mode)
+
+
+def _carries_other_lines(data: NextLayer) -> bool:
+    """Return whether a client begins with a line of another protocol than HTTP/1."""
+    is_http = isinstance(data.layer, HttpLayer) and data.context.client.alpn is None
+    return is_http and _OTHER_LINE.match(data.data_client()) is not None
 
 
 def _begins_http2(data: NextLayer) -> bool:
