@@ -145,10 +145,15 @@ def _sni_agrees(arrival: Arrival, host: str) -> bool:
     if arrival.sni is None:
         # CONNECT names the target; a transparent listener knows only its address.
         return arrival.inside_connect or arrival.mode != "transparent"
+    return _name_of(arrival.sni) == host
+
+
+def _name_of(sni: str) -> str | None:
+    """Return a TLS server name in normal form; None for anything that is no name."""
     try:
-        return normal_host(arrival.sni) == host
+        return normal_host(sni)
     except ValueError:
-        return False
+        return None
 
 
 def _check_reverse_host(
@@ -159,18 +164,13 @@ def _check_reverse_host(
         return Refusal(
             421, "the Host header does not name this listener; list further names in gateway_hosts"
         )
-    if arrival.tls and arrival.sni is not None:
-        try:
-            if _is_ours(normal_host(arrival.sni), own, policy):
-                return None
-        except ValueError:
-            pass
+    if arrival.tls and arrival.sni is not None and not _is_ours(_name_of(arrival.sni), own, policy):
         return Refusal(421, "the TLS server name does not name this listener")
     return None
 
 
-def _is_ours(host: str, own: tuple[str, ...], policy: Policy) -> bool:
-    return host in own or is_loopback(host) or host in policy.hosts
+def _is_ours(host: str | None, own: tuple[str, ...], policy: Policy) -> bool:
+    return host is not None and (host in own or is_loopback(host) or host in policy.hosts)
 
 
 def _check_origin(head: RequestHead, policy: Policy) -> Refusal | None:

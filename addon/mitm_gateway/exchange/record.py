@@ -10,7 +10,7 @@ from ..llm.calls import identify
 from ..llm.session import agent_in_headers, session_in_headers
 from ..llm.usage import Usage
 from ..text.printable import shown_name
-from ..text.redact import has_query_key, is_key_header, masked_text, without_echoes
+from ..text.redact import is_key_header, masked_text, without_echoes, without_query_keys
 from ..wire.addresses import normal_path
 from ..wire.request import RequestHead
 from .plan import Plan
@@ -138,6 +138,6 @@ def auth_change(plan: Plan, head: RequestHead) -> str | None:
     if plan.auth.scheme == "keep":
         return None
     slots = [name for name in head.values if is_key_header(name)]
-    if not slots and has_query_key(head.target):
+    if not slots and without_query_keys(head.target) != head.target:
         slots = ["key in the query"]
     return f"{shown_name(' + '.join(slots)) or 'no key'} → {plan.auth.name or plan.auth.scheme}"

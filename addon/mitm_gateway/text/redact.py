@@ -136,11 +136,6 @@ def without_query_keys(target: str, drops: Callable[[str], bool] = is_key_parame
     return path + mark + "&".join(kept) if kept else path
 
 
-def has_query_key(target: str) -> bool:
-    """Return whether a parameter of a request target carries a key."""
-    return "?" in target and without_query_keys(target) != target
-
-
 def _without_keys(pair: str, drops: Callable[[str], bool]) -> str | None:
     """Return the rest of a parameter; some servers take `;` for `&`."""
     if drops(pair):
