@@ -55,7 +55,7 @@ _PLACES = tuple(dict.fromkeys(api.request for api in (OTHER, *APIS)))
 
 def _answers(api: Api) -> tuple[tuple[Place, ...], bool, bool]:
     """Return the places of models in responses, and whether they are JSON Lines, and models resources."""
-    return api.response, api.stream == "json_lines", api.has_resource_names
+    return api.response, api.is_json_lines, api.has_resource_names
 
 
 # The distinct kinds of responses.

@@ -74,7 +74,7 @@ class AutoRestorer:
         match kind:
             case "sse":
                 self._restorer = SseRestorer(self._rename, self._api.response)
-            case "json" if self._api.stream == "json_lines":
+            case "json" if self._api.is_json_lines:
                 self._restorer = LinesRestorer(self._rename, self._api.response)
             case "json":
                 is_common = self._api.response == OTHER.response

@@ -1,4 +1,4 @@
-"""The table of APIs: endpoints, places of model names, error form, token counts, streams and local answers.
+"""The table of APIs: endpoints, places of model names, error form, token counts and local answers.
 
 Adding an API takes one entry in `APIS` and its data in `tests/data/streams`.
 """
@@ -8,7 +8,6 @@ from typing import Literal
 
 Form = Literal["anthropic", "openai", "gemini", "bedrock"]
 """The vendor whose shapes an API uses for errors and lists."""
-Stream = Literal["sse", "aws_eventstream", "json_lines", "websocket"]
 LocalAnswerKind = Literal["models", "model", "count_tokens"]
 Place = tuple[str | None, ...]
 """Keys from the top of a JSON document to a model name; None selects every element of a list."""
@@ -98,7 +97,8 @@ class Api:
     has_resource_names: bool = False
     """True if a body writes a model as a resource, `models/NAME`; only the name is mapped."""
     tokens: Tokens = ANTHROPIC_TOKENS
-    stream: Stream = "sse"
+    is_json_lines: bool = False
+    """True if each line of a response is a document."""
     is_about_earlier: bool = False
     """True if responses are about an earlier request, and name its model."""
     local: LocalAnswerKind | None = None
@@ -164,7 +164,7 @@ APIS: tuple[Api, ...] = (
     ),
     Api(
         "message-batch-results", ("/messages/batches/*/results",), "anthropic",
-        response=(("result", "message", "model"),), stream="json_lines", is_about_earlier=True,
+        response=(("result", "message", "model"),), is_json_lines=True, is_about_earlier=True,
     ),
     Api("batch-jobs", ("/batch/jobs",), "openai", request=(*_TOP, ("requests", None, "body", "model"))),  # of Mistral
     Api("message-batch", ("/messages/batches/**",), "anthropic"),
@@ -180,7 +180,7 @@ APIS: tuple[Api, ...] = (
     ),
     Api("response-parts", ("/responses/**",), "openai", is_about_earlier=True),
     Api(
-        "realtime", ("/realtime", "/realtime/**"), "openai", query=("model", "deployment"), stream="websocket",
+        "realtime", ("/realtime", "/realtime/**"), "openai", query=("model", "deployment"),
         request=(
             *_TOP, ("session", "model"), *_TRANSCRIBED, *(("session", *place) for place in _TRANSCRIBED),
         ),
@@ -189,7 +189,7 @@ APIS: tuple[Api, ...] = (
     Api(
         "gemini-live",
         ("/ws/*BidiGenerateContent", "/ws/*BidiGenerateContentConstrained", "/ws/*/BidiGenerateContent"),
-        "gemini", tokens=GEMINI_TOKENS, stream="websocket",
+        "gemini", tokens=GEMINI_TOKENS,
     ),
     Api(
         "openai-media",
@@ -204,13 +204,9 @@ APIS: tuple[Api, ...] = (
             ("method", "reinforcement", "grader", "model"), ("method", "reinforcement", "grader", "graders", "model"),
         ),
     ),
+    Api("bedrock-invoke", ("/model/{model*}/invoke*",), "bedrock", "chat", is_conversation=True),
     Api(
-        "bedrock-invoke", ("/model/{model*}/invoke*",), "bedrock", "chat",
-        is_conversation=True, stream="aws_eventstream",
-    ),
-    Api(
-        "bedrock-converse", ("/model/{model*}/converse*",), "bedrock", "chat",
-        is_conversation=True, tokens=CONVERSE_TOKENS, stream="aws_eventstream",
+        "bedrock-converse", ("/model/{model*}/converse*",), "bedrock", "chat", is_conversation=True, tokens=CONVERSE_TOKENS
     ),
     Api("bedrock-count", ("/model/{model*}/count-tokens",), "bedrock"),
     Api("bedrock-jobs", ("/async-invoke", "/model-invocation-job"), "bedrock", request=(("modelId",),)),

@@ -86,9 +86,5 @@ def signed(
     )
     own = Credentials(keys.access_key, keys.secret_key.reveal(), keys.token.reveal() if keys.token else None)
     SigV4Auth(own, service, region).add_auth(request)
-    added = [
-        (as_bytes(name), as_bytes(value))
-        for name, value in request.headers.items()
-        if as_bytes(name).lower() in _REPLACED
-    ]
-    return (*kept, *added)
+    headers = [(as_bytes(name), as_bytes(value)) for name, value in request.headers.items()]
+    return (*kept, *[item for item in headers if item[0].lower() in _REPLACED])

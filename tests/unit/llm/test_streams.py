@@ -34,7 +34,7 @@ COUNTED = {
 
 
 @table(
-    "api", [api for api in APIS if api.operation in ("chat", "generate_content") or api.stream == "json_lines"],
+    "api", [api for api in APIS if api.operation in ("chat", "generate_content") or api.is_json_lines],
 )  # fmt: skip
 def test_every_api_that_answers_with_a_conversation_has_a_recorded_response(api: Api) -> None:
     assert any(api_of(path) is api for path in FILES)
