@@ -53,6 +53,17 @@ async def test_an_http1_head_up_to_128_kib_is_served_and_a_larger_one_is_431(
     assert not refused.client.connected
 
 
+@pytest.mark.parametrize("blank", [b"\r\n", b"\n", b"\r\n\r\n\n"])
+async def test_empty_lines_before_a_request_line_are_ignored(patched: taddons.context, blank: bytes) -> None:
+    request = http1(1)
+    served = await connected(patched, blank + request, **SERVED)
+    assert served.got == ANSWER
+    served = await connected(patched, request + blank + request, **SERVED)
+    assert served.got == ANSWER * 2
+    served = await connected(patched, *pieces(request + blank + request, 1), **SERVED)
+    assert served.got == ANSWER * 2
+
+
 async def test_no_byte_of_an_unfinished_http1_head_is_searched_twice(
     patched: taddons.context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,8 @@ _LARGE_BYTES = 16 << 10
 # A smaller head has few fields: each has a name of one byte, a colon and a line break.
 _SMALL_BYTES = 3 * MAX_HEAD_FIELDS
 
+_LINE_BREAKS = (b"\r\n", b"\n")
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
 _UNFINISHED = "gateway_unfinished_head"
 _HEAD_END = re.compile(rb"\n\r?\n")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -93,10 +95,13 @@ def _check_status(status: int) -> None:
 
 def _bounded(read_headers: Any) -> Any:
     def read_bounded_headers(self: Any, event: Any) -> Any:
-        if isinstance(event, events.ConnectionClosed) and isinstance(self, _http1.Http1Server):
-            # mitmproxy would log the unfinished head, which may contain a key.
-            _discard(self.buf)
-        elif len(self.buf) > _SMALL_BYTES:
+        if isinstance(self, _http1.Http1Server):
+            if isinstance(event, events.ConnectionClosed):
+                # mitmproxy would log the unfinished head, which may contain a key.
+                _discard(self.buf)
+            elif self.buf._data.startswith(_LINE_BREAKS):
+                _skip_empty_lines(self.buf)
+        if len(self.buf) > _SMALL_BYTES:
             end = _head_end(self.buf)
             setattr(self.conn, _UNFINISHED, end is None)
             if _is_too_large(self.buf, end):
@@ -104,6 +109,12 @@ def _bounded(read_headers: Any) -> Any:
         return read_headers(self, event)
 
     return read_bounded_headers
+
+
+def _skip_empty_lines(buffer: ReceiveBuffer) -> None:
+    """Skip what a server ignores before a request line (RFC 9112, 2.2); mitmproxy would wait for more data."""
+    if empty := _EMPTY_LINES.match(buffer._data):
+        buffer.maybe_extract_at_most(empty.end())
 
 
 def has_unfinished_head(connection: Any) -> bool:
