@@ -117,7 +117,6 @@ def test_mitmweb_and_the_page_show_a_session_of_claude_code(
     upstream = recorder(insist_on_bearer(GW, answers))
     saved, prices, home = tmp_path / "talk.mitm", tmp_path / "prices.yaml", tmp_path / "claude-home"
     prices.write_text(PRICES)
-    home.mkdir()
     for name in FILES:
         (home / name).write_text(f"the content of {name}")
     proxy = mitmdump(

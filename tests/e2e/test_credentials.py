@@ -65,7 +65,10 @@ def test_a_403_drops_the_value_only_if_it_tells_of_a_dead_token(
     def key_after(body: str, kind: str = "") -> str | None:
         """Return the key of the request that follows such a 403."""
         upstream.script = Reply(403, body.encode(), (JSON, ("x-amzn-ErrorType", kind)))
-        assert post(proxy).status == 403
+        refused = post(proxy)
+        assert refused.status == 403
+        # Only a header tells of it before the answer has begun.
+        assert refused.header("x-should-retry") == ("true" if kind == "ExpiredTokenException" else None)
         upstream.script = json_reply(message())
         assert post(proxy).status == 200
         return upstream.requests[-1].header("authorization")
