@@ -27,21 +27,7 @@ Note = Callable[[str, float | None], None]
 Measure = Callable[["Running", Note], None]
 ROOT = HERE.parent
 SIZES = {"1 KB": 1 << 10, "100 KB": 100 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
-WORDS = [
-    "def",
-    "return",
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    '"model":',
-    "\\",
-    "{}",
-    "[]",
-    "naïve",
-    "import",
-    "self",
-]
+WORDS = 'def return the quick brown fox "model": \\ {} [] naïve import self'
 
 
 # ---- what is sent ----
@@ -57,7 +43,7 @@ def body(size: int, model: str, wish: str = "") -> bytes:
     message["messages"] = []
     room = size - len(json.dumps(message))
     while room > 60:
-        text = " ".join(chance.choices(WORDS, k=2000))[: min(room - 60, 8000)]
+        text = " ".join(chance.choices(WORDS.split(), k=2000))[: min(room - 60, 8000)]
         message["messages"].append({"role": "user", "content": [{"type": "text", "text": text}]})
         room = size - sum(len(each["content"][0]["text"]) + 70 for each in message["messages"]) - 150
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()

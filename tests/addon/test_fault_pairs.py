@@ -10,17 +10,14 @@ import pytest
 
 from mitm_gateway.exchange.exchange import Exchange
 from support.constants import API, GW
-from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Connection, Gateway
+from support.layers import ANSWER, REQUEST, SOCKET, SOCKET_HOST, WAYS, Connection, Gateway
 from support.scripts.faults import STEPS, breaking
 
 pytestmark = pytest.mark.exhaustive
-REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
 BREAKABLE = {**STEPS, "withhold": (Exchange, "withhold", False)}
 ON_THE_WAY_OUT = [step for step, (*_, is_out) in STEPS.items() if is_out]
 # These end a request that has failed; doing nothing must not let it out either.
 REFUSING = ("refuse", "note_refusal", "withhold", "check", "perform")
-# The request of a rule that does not read bodies may leave as soon as its head is decided.
-HEAD_HOST = "socket.test"
 
 
 class Broken(Gateway):
@@ -36,11 +33,11 @@ class Broken(Gateway):
         """Send one request while these steps are broken; with `by_head`, each of them once."""
         self.broken, self.met, self._is_once = broken, set(), by_head
         request, way = REQUEST, WAYS["tunnel"]
-        if by_head:
-            request = REQUEST.replace(API.encode(), HEAD_HOST.encode())
-            way = {"target": (HEAD_HOST, 443), "sni": HEAD_HOST}
+        if by_head:  # a request may leave as soon as its head is decided
+            request = REQUEST.replace(API.encode(), SOCKET_HOST.encode())
+            way = SOCKET
         try:
-            return self.exchange(request, ANSWER, 4096, **way)
+            return self.exchange(request, ANSWER, way=way)
         finally:
             self.broken = {}
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from support.constants import GW, PACKAGE
-from support.layers import ANSWER, BODY, KEY, LINE, REST, UPSTREAM, WAYS, Connection, Gateway
+from support.layers import ANSWER, REQUEST, UPSTREAM, Connection, Gateway
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
 INSIDE = str(PACKAGE)
 FAULTS = (RuntimeError, asyncio.CancelledError)
 # The calls of a refusal and of the final check; behind them, the end of a request is settled.
@@ -67,14 +66,14 @@ class Asked(Gateway):
         """Send the request until its calls are always the same, as caches are filled, and note them."""
         for _ in range(5):
             with Calls() as calls:
-                connection = self.exchange(REQUEST, ANSWER, 4096, **WAYS["tunnel"])
+                connection = self.exchange(REQUEST, ANSWER)
         self.calls, self.whole = calls.names, connection.sent[UPSTREAM]
 
     def ask(self, fault: type[BaseException], first: int, second: int = 0) -> Connection | None:
         """Send the request with these faults; assert that nothing got out, or the request as its rule sends it."""
         try:
             with Calls(fault, first, second):
-                connection = self.exchange(REQUEST, ANSWER, 4096, **WAYS["tunnel"])
+                connection = self.exchange(REQUEST, ANSWER)
         except FAULTS:  # mitmproxy itself has failed, and ends the connection
             return None
         connection.sent = {address: data for address, data in connection.sent.items() if data}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from support.constants import API, CK, GW
 from support.http_client import pseudo_headers
-from support.layers import ANSWER, BODY, KEY, LINE, REST, WAYS, Gateway
+from support.layers import ANSWER, BODY, KEY, LINE, REQUEST, REST, SOCKET, SOCKET_HOST, WAYS, Gateway
 from support.table import table
 
 EVENTS = (
@@ -47,15 +47,14 @@ def test_any_request_is_edited_as_the_rule_says_or_not_forwarded(
     # The key stays in its header: behind the end of a head it would be a part of the body, the client's own.
     assume(b"\n" not in line and b"\r" not in line)
     sent = (line, KEY, data.draw(mutated(REST, SECOND_KEY)), data.draw(mutated(BODY)))
-    gateway.check(gateway.exchange(b"\r\n".join(sent), ANSWER, cut, **WAYS[name]), is_plain=plain)
+    gateway.check(gateway.exchange(b"\r\n".join(sent), ANSWER, cut, way=WAYS[name]), is_plain=plain)
     gateway.serves_the_next()
 
 
 @shared
 @given(data=st.data(), whole=st.sampled_from([ANSWER, EVENTS]))
 def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObject, whole: bytes) -> None:
-    sent = b"\r\n".join((LINE, KEY, REST, BODY))
-    connection = gateway.exchange(sent, data.draw(mutated(whole)), 4096, **WAYS["tunnel"])
+    connection = gateway.exchange(REQUEST, data.draw(mutated(whole)))
     gateway.check(connection, breaks_answer=True)
     gateway.serves_the_next()
 
@@ -63,9 +62,8 @@ def test_no_response_leaves_a_trace_of_a_key(gateway: Gateway, data: st.DataObje
 @table("key", [GW, CK])
 @table("line", ["HTTP/1.1 401 no {}", "HTTP/1.1 200 OK\r\nX-{}: a", "HTTP/1.1 200 OK\r\nX-A: {}"])
 def test_a_key_anywhere_in_a_responses_head_is_masked(gateway: Gateway, line: str, key: str) -> None:
-    sent = b"\r\n".join((LINE, KEY, REST, BODY))
     head = f"{line.format(key)}\r\nContent-Length: 0\r\n\r\n".encode()
-    gateway.check(gateway.exchange(sent, head, 4096, **WAYS["tunnel"]), breaks_answer=True)
+    gateway.check(gateway.exchange(REQUEST, head), breaks_answer=True)
 
 
 @shared
@@ -89,7 +87,7 @@ def test_any_request_over_http2_is_edited_as_the_rule_says_or_not_forwarded(
     if in_trailer:
         h2.send_headers(1, [key], end_stream=True)
     way = {**WAYS["tunnel"], "alpn": b"h2"}
-    gateway.check(gateway.exchange(h2.data_to_send(), ANSWER, 4096, **way))
+    gateway.check(gateway.exchange(h2.data_to_send(), ANSWER, way=way))
     gateway.serves_the_next()
 
 
@@ -112,10 +110,9 @@ INTERIM = {
 def test_an_interim_answer_is_not_taken_for_the_answer(
     gateway: Gateway, name: str, cut: int, answer: bytes
 ) -> None:
-    sent = b"\r\n".join((LINE, KEY, REST, BODY))
-    connection = gateway.exchange(sent, INTERIM[name] + answer, 4096, answer_cut=cut, **WAYS["tunnel"])
+    connection = gateway.exchange(REQUEST, INTERIM[name] + answer, answer_cut=cut)
     gateway.check(connection)
-    alone = gateway.exchange(sent, answer, 4096, **WAYS["tunnel"])
+    alone = gateway.exchange(REQUEST, answer)
     assert unchunked(connection.got) == unchunked(alone.got)
     assert alone.got.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"claude-x" in alone.got
@@ -132,8 +129,7 @@ def unchunked(message: bytes) -> tuple[bytes, bytes]:
 
 
 def test_after_an_interim_answer_the_connection_serves_the_next(gateway: Gateway) -> None:
-    sent = b"\r\n".join((LINE, KEY, REST, BODY)) * 3
-    connection = gateway.exchange(sent, HINTS + ANSWER, 4096, **WAYS["tunnel"])
+    connection = gateway.exchange(REQUEST * 3, HINTS + ANSWER)
     assert connection.got.count(b"HTTP/1.1 200 OK") == connection.got.count(b"claude-x") == 3
     assert b"HTTP/1.1 1" not in connection.got
 
@@ -146,14 +142,14 @@ HANDSHAKE = (
 
 @table("cut", [1, 65536])
 @table("answered", [b"other", b"websocket", b"websocket\r\nUpgrade: other"])
-@table("first", [b"\r\n".join((LINE, KEY, REST, BODY)), HANDSHAKE % (b"other", b"13")])
+@table("first", [REQUEST, HANDSHAKE % (b"other", b"13")])
 def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(
     gateway: Gateway, first: bytes, answered: bytes, cut: int
 ) -> None:
     # The client's next request would be forwarded as it is, with its key.
-    sent = first + b"\r\n".join((LINE, KEY, REST, BODY))
+    sent = first + REQUEST
     switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % answered
-    connection = gateway.exchange(sent, switch, 4096, answer_cut=cut, **WAYS["tunnel"])
+    connection = gateway.exchange(sent, switch, answer_cut=cut)
     gateway.check(connection, breaks_answer=True)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
     gateway.serves_the_next()
@@ -170,17 +166,16 @@ def test_an_unasked_switch_of_protocols_does_not_open_a_pipe(
 def test_a_websocket_that_becomes_something_else_is_not_opened(
     gateway: Gateway, version: bytes, answered: bytes, cut: int
 ) -> None:
-    sent = (HANDSHAKE % (b"websocket", version)).replace(API.encode(), b"socket.test") + KEY
+    sent = (HANDSHAKE % (b"websocket", version)).replace(API.encode(), SOCKET_HOST.encode()) + KEY
     switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % answered
-    way = {"target": ("socket.test", 443), "sni": "socket.test"}
-    connection = gateway.exchange(sent, switch, 4096, answer_cut=cut, **way)
+    connection = gateway.exchange(sent, switch, answer_cut=cut, way=SOCKET)
     gateway.check(connection, breaks_answer=True)
     assert connection.got.startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize("version", [b"13", b"8"])
 def test_a_websocket_of_a_rule_that_reads_bodies_is_426(gateway: Gateway, version: bytes) -> None:
-    connection = gateway.exchange(HANDSHAKE % (b"websocket", version), ANSWER, 4096, **WAYS["tunnel"])
+    connection = gateway.exchange(HANDSHAKE % (b"websocket", version), ANSWER)
     gateway.check(connection)
     assert connection.got.startswith(b"HTTP/1.1 426 ")
     assert b"x-should-retry: false" in connection.got
@@ -189,5 +184,5 @@ def test_a_websocket_of_a_rule_that_reads_bodies_is_426(gateway: Gateway, versio
 def test_a_key_that_is_a_word_of_http_does_not_spoil_the_framing(gateway: Gateway) -> None:
     # It is masked before mitmproxy has looked whether the answer is chunked and must be ended.
     sent = b"\r\n".join((LINE, b"x-api-key: chunked", REST, BODY)) * 2
-    connection = gateway.exchange(sent, EVENTS, 4096, **WAYS["tunnel"])
+    connection = gateway.exchange(sent, EVENTS)
     assert connection.got.count(b"0\r\n\r\n") == connection.got.count(b"claude-x") == 2

@@ -14,12 +14,11 @@ from wsproto.events import BytesMessage, Event, Ping, TextMessage
 
 from mitm_gateway.patches.safety import websockets
 from support.constants import GW
-from support.layers import UPSTREAM, Connection, Gateway
+from support.layers import SOCKET, SOCKET_HOST, UPSTREAM, WAYS, Connection, Gateway
 from support.patched import applied
 
-HOST = "socket.test"
 ASKED = (
-    f"GET /v1/realtime HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    f"GET /v1/realtime HTTP/1.1\r\nHost: {SOCKET_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 ).encode()
 SWITCH = (
@@ -41,7 +40,7 @@ def frame(content: bytes, *, is_masked: bool = False, opcode: int = 1) -> bytes:
 
 def talk(gateway: Gateway, sent: bytes, answered: bytes = b"") -> tuple[Connection, HTTPFlow]:
     """Open a socket and exchange these frames; the client ends it."""
-    connection = gateway.exchange(ASKED + sent, SWITCH + answered, 1 << 20, target=(HOST, 443), sni=HOST)
+    connection = gateway.exchange(ASKED + sent, SWITCH + answered, way=SOCKET)
     flow = connection.flows[-1]
     assert flow.websocket is not None
     return connection, flow
@@ -51,8 +50,10 @@ def answer(gateway: Gateway, data: bytes, *, is_passing: bool) -> Connection:
     """Let the upstream switch protocols and send frames, for a host with rules or for one without."""
     if not is_passing:
         return talk(gateway, b"", data)[0]
-    asked = ASKED.replace(b"/v1/realtime", b"http://passing.test/x").replace(HOST.encode(), b"passing.test")
-    return gateway.exchange(asked, SWITCH + data, 1 << 20)
+    asked = ASKED.replace(b"/v1/realtime", b"http://passing.test/x").replace(
+        SOCKET_HOST.encode(), b"passing.test"
+    )
+    return gateway.exchange(asked, SWITCH + data, way=WAYS["plain"])
 
 
 @pytest.mark.parametrize("is_passing", [False, True])
@@ -139,9 +140,7 @@ def test_a_message_that_unpacks_to_too_much_ends_the_socket(
     )
     sent = b"\xc2\xfe" + len(bomb).to_bytes(2, "big") + b"\0\0\0\0" + bomb
     tracemalloc.start()
-    connection = gateway.exchange(
-        with_deflate(ASKED) + sent, with_deflate(SWITCH), 1 << 20, target=(HOST, 443), sni=HOST
-    )
+    connection = gateway.exchange(with_deflate(ASKED) + sent, with_deflate(SWITCH), way=SOCKET)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert TOO_BIG in connection.got

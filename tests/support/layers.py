@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ BODY = b'{"model":"claude-x","messages":[]}'
 LINE = b"POST /v1/messages HTTP/1.1"
 KEY = f"x-api-key: {CK}".encode()
 REST = f"Host: {API}\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n".encode()
+REQUEST = b"\r\n".join((LINE, KEY, REST, BODY))
 ANSWER = (
     b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"model":"gw-model"}'
 )
@@ -56,6 +57,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "transparent": {"target": ("203.0.113.7", 443), "sni": API, "mode": "transparent"},
     "plain": {},
 }
+# The rule of this host reads no body.
+SOCKET_HOST = "socket.test"
+SOCKET: dict[str, Any] = {"target": (SOCKET_HOST, 443), "sni": SOCKET_HOST}
 
 
 class Connection:
@@ -75,7 +79,7 @@ class Connection:
         upstream_tls: bool = True,
         upstream_alpn: bytes | None = None,
         answer: bytes = b"",
-        cut: int = 65536,
+        cut: int = 1 << 20,
     ) -> None:
         self._addons = gateway.master.addons
         self._upstream_alpn = upstream_alpn
@@ -236,7 +240,13 @@ class Gateway:
         self._context.__exit__(None, None, None)
 
     def exchange(
-        self, sent: bytes, answer: bytes, cut: int, answer_cut: int = 65536, **way: Any
+        self,
+        sent: bytes,
+        answer: bytes,
+        cut: int = 1 << 20,
+        *,
+        answer_cut: int = 1 << 20,
+        way: Mapping[str, Any] = WAYS["tunnel"],
     ) -> Connection:
         """Send a request in pieces and hang up; the upstream's response arrives in pieces too."""
 
@@ -281,8 +291,7 @@ class Gateway:
 
     def serves_the_next(self) -> None:
         """Check I4: the next request works after any other."""
-        sent = b"\r\n".join((LINE, KEY, REST, BODY))
-        connection = self.exchange(sent, ANSWER, 4096, **WAYS["tunnel"])
+        connection = self.exchange(REQUEST, ANSWER)
         self.check(connection)
         assert b'{"model":"claude-x"}' in connection.got
         assert f"Authorization: Bearer {GW}\r\n".encode() in connection.sent[UPSTREAM]
