@@ -29,10 +29,10 @@ ENV = {
 
 
 def options_for(ruleset: RuleSet, folder: Path) -> Options:
-    hosts = [rule.match.host[0].text.replace("*", "x").partition(":") for rule in ruleset.rules]
+    hosts = dict.fromkeys(rule.match.host[0].text.replace("*", "x") for rule in ruleset.rules)
     listeners = tuple(
         Listener("127.0.0.1", 9000 + number, host, int(port or 443))
-        for number, (host, _, port) in enumerate(hosts)
+        for number, (host, _, port) in enumerate(name.partition(":") for name in hosts)
     )
     return Options(
         listeners, config_dir=str(folder), secrets_dir=str(folder / "secrets"), metrics=("0.0.0.0", 9902)
@@ -80,11 +80,11 @@ def test_a_text_that_looks_like_another_type_stays_a_text(envoy_program: str, tm
 
 
 def with_presets(names: Sequence[str]) -> RuleSet:
-    """Rules that use these presets, each with its own host, so that no rule takes the requests of another."""
+    """Rules that use these presets, each with its own header, so that no rule takes the requests of another."""
     rules = []
     for name in names:
         preset = presets.rule_of(name)
-        rule = {"name": name, "preset": name, "match": {**preset["match"], "host": f"{name}.test"}}
+        rule = {"name": name, "preset": name, "match": {**preset["match"], "header": {"x-case": name}}}
         if preset.get("auth", {"scheme": "keep"})["scheme"] != "keep":
             rule["auth"] = {"credential": "gw"}
         rules.append(rule)
