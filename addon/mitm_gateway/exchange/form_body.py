@@ -149,10 +149,7 @@ def _is_json(node: PlaceNode, value: bytes) -> bool:
 def _in_text(raw: bytes, start: int, end: int) -> FormModel:
     if end - start > MAX_NAME_BYTES:
         raise BodyError(Reason.LONG_MODEL)
-    try:
-        return FormModel(start, end, raw[start:end].decode(), _plain)
-    except UnicodeDecodeError:
-        raise BodyError(Reason.NOT_UTF8) from None
+    return FormModel(start, end, _text(raw[start:end]), _plain)
 
 
 def _in_json(raw: bytes, start: int, end: int, key: str, api: Api) -> Iterator[FormModel]:
@@ -188,8 +185,16 @@ def _in_pairs(raw: bytes, api: Api) -> Iterator[FormModel]:
         if node and _is_text(node):
             if len(value) > 3 * MAX_NAME_BYTES:  # in percent-encoding
                 raise BodyError(Reason.LONG_MODEL)
-            yield FormModel(at + len(name) + 1, at + len(pair), _decoded(value), _encoded)
+            yield FormModel(at + len(name) + 1, at + len(pair), unquote_plus(_text(value)), _encoded)
         at += len(pair) + 1
+
+
+def _text(value: bytes) -> str:
+    """Return a model as text. Raises BodyError."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BodyError(Reason.NOT_UTF8) from None
 
 
 def _decoded(text: bytes) -> str:

@@ -1,7 +1,7 @@
 """Forms in the exported filter: their models are found, renamed and bounded as in the addon."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mitm_gateway.envoy.lua_constants import api_data
@@ -37,6 +37,8 @@ FORM_TYPES = st.sampled_from([
 
 
 @given(FORMS, FORM_TYPES, st.sampled_from(["realtime", "chat-completions", "agents", "openai-media"]))
+@example("x=\udcff&model=a", PAIRS, "realtime")
+@example("model=\udcff", PAIRS, "realtime")
 def test_the_models_of_forms_are_found_and_renamed_alike(
     lua: Library, form: str, content_type: str, name: str
 ) -> None:

@@ -113,6 +113,7 @@ local function add_pairs(places, form, api)
     local node = mark and mark - 1 <= 3 * MAX_FIELD_NAME and node_of(head.query_text(pair:sub(1, mark - 1)), api)
     if node and is_text(node) then
       if #pair - mark > 3 * MAX_NAME_BYTES then refuse(REASONS.long_model) end
+      if not json.is_utf8(pair) then refuse(REASONS.not_utf8) end
       local name = head.query_text(pair:sub(mark + 1))
       places[#places + 1] = { start = at + mark, finish = at + #pair, name = name, prefix = "", written = head.quoted_value }
     end
