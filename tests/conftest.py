@@ -165,15 +165,15 @@ def claude() -> Path:
 
 @pytest.fixture
 def run_claude(claude: Path, tmp_path: Path) -> RunClaude:
-    """Run Claude Code for one prompt, with only these variables: `run_claude(env, prompt, arguments)`."""
+    """Run Claude Code in `claude-home`, for one prompt, with only these variables: `run_claude(env, prompt, args)`."""
     home = tmp_path / "claude-home"
+    home.mkdir()
     quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_MAX_RETRIES": "0"}
     basic = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **quiet}
 
     def run(
         env: Mapping[str, str], prompt: str = "hi", args: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
-        home.mkdir(exist_ok=True)
         return subprocess.run(
             [claude, "-p", prompt, *args],
             cwd=home, env={**basic, **env}, stdin=subprocess.DEVNULL,
