@@ -13,12 +13,12 @@ import yaml
 
 from behaviour.case import MODELS, Case
 from behaviour.cases import CASES
-from behaviour.engines import ENGINES, ENV, Shared, started
+from behaviour.engines import ENGINES, Started, started
 from mitm_gateway.text.redact import KEY_ENDINGS, KEY_NAMES, MASK, masked_header
 from support.answers import Reply, Seen, Stream, insist_on_bearer, json_reply, message, message_events
 from support.bodies import overgrown
-from support.constants import API, CK, GW, JSON, REVERSE
-from support.fixture_types import RunClaude, StartRecorder
+from support.constants import API, CK, GW, JSON
+from support.fixture_types import RunClaude
 from support.http_client import Http2Client, Response, Wire, pseudo_headers
 from support.mitmdump import Mitmdump
 from support.recorder import Recorder
@@ -26,22 +26,14 @@ from support.table import table
 
 pytestmark = pytest.mark.e2e
 
-Engine = Callable[..., Any]
+Engine = Callable[..., Started]
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """Start an engine with these rules: `engine(rules, body_limit=…, clients=…)`."""
-    start = request.getfixturevalue(request.param)
-
-    def start_mitmdump(rules: str, body_limit: int = 64 << 20, clients: str = "") -> Any:
-        options = ("--set", f"gateway_body_limit={body_limit}", "--set", f"gateway_clients={clients}")
-        return start(*options, rules=rules, modes=REVERSE, env=ENV)
-
-    def start_envoy(rules: str, body_limit: int = 64 << 20, clients: str = "") -> Any:
-        return start(rules, env=ENV, body_limit=body_limit, clients=clients or None)
-
-    return start_envoy if request.param == "envoy" else start_mitmdump
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Start an engine with the rules of a case: `engine(case, body_limit=…, clients=…)`."""
+    with ExitStack() as opened:
+        yield lambda case, **options: opened.enter_context(started(request, case.rules, **options))
 
 
 def ask(proxy: Any, case: Case, number: object = "") -> Response:
@@ -69,7 +61,7 @@ def rules_of_all(upstream: str) -> str:
 
 
 @pytest.fixture(params=ENGINES)
-def all_cases(request: pytest.FixtureRequest) -> Iterator[Shared]:
+def all_cases(request: pytest.FixtureRequest) -> Iterator[Started]:
     """One engine with the rules of every case; one engine for each would take minutes."""
     with started(request, rules_of_all) as (proxy, upstream):
         upstream.script = json_reply(message("gw-large"))
@@ -85,7 +77,7 @@ PLAIN = """
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def mapping(request: pytest.FixtureRequest) -> Iterator[Shared]:
+def mapping(request: pytest.FixtureRequest) -> Iterator[Started]:
     """One engine with a rule that maps models and a plain one, for all tests that say what its upstream answers."""
     rules = Case("", MODELS, match="path: [/v1/**, /v1beta/**, /api/**]", more=PLAIN).rules
     with started(request, rules) as shared:
@@ -109,7 +101,7 @@ class OverHttp2:
 
 
 @pytest.fixture
-def over_http2(all_cases: Shared) -> Iterator[list[OverHttp2]]:
+def over_http2(all_cases: Started) -> Iterator[list[OverHttp2]]:
     """A connection in clear, and one through TLS where the engine takes that."""
     proxy, _ = all_cases
     with ExitStack() as opened:
@@ -142,7 +134,7 @@ def assert_handled(case: Case, answer: Response, sent: Sequence[Seen], upstream:
 # One test, as these engines start slowly.
 @table(("number", "case"), enumerate(CASES))
 def test_the_engine_handles_the_case_over_http1_and_http2(
-    all_cases: Shared, over_http2: list[OverHttp2], number: int, case: Case
+    all_cases: Started, over_http2: list[OverHttp2], number: int, case: Case
 ) -> None:
     proxy, upstream = all_cases
     ways: list[Callable[[], Response]] = [lambda: ask(proxy, case, number)]
@@ -153,7 +145,7 @@ def test_the_engine_handles_the_case_over_http1_and_http2(
         assert_handled(case, ask_once(), upstream.requests[before:], upstream)
 
 
-def test_every_name_that_the_views_mask_is_stripped(mapping: Shared) -> None:
+def test_every_name_that_the_views_mask_is_stripped(mapping: Started) -> None:
     proxy, upstream = mapping
     upstream.script = json_reply(message())
     names = sorted({*KEY_NAMES, *KEY_ENDINGS, *(f"X-{ending}" for ending in KEY_ENDINGS)})
@@ -167,13 +159,11 @@ def test_every_name_that_the_views_mask_is_stripped(mapping: Shared) -> None:
     assert b"hunter2" not in upstream.raw
 
 
-def test_a_client_key_counts_in_every_slot_and_is_removed(
-    engine: Engine, recorder: StartRecorder, tmp_path: Path
-) -> None:
-    upstream, clients = recorder(json_reply(message())), tmp_path / "clients"
+def test_a_client_key_counts_in_every_slot_and_is_removed(engine: Engine, tmp_path: Path) -> None:
+    clients = tmp_path / "clients"
     clients.write_text(f"other-key\n{CK}\n")
     clients.chmod(0o600)
-    proxy = engine(Case("", auth="{scheme: keep}").rules(upstream.url), clients=str(clients))
+    proxy, upstream = engine(Case("", auth="{scheme: keep}"), clients=str(clients))
     own = ("x-api-key", "own")
     slots: list[tuple[str, str]] = [
         *((name, CK) for name in ("x-goog-api-key", "api-key", "subscription-key", "x-app-key")),
@@ -197,7 +187,7 @@ def test_a_client_key_counts_in_every_slot_and_is_removed(
 
 
 @table("size", [1, 7, 64, 4096])
-def test_a_stream_gets_the_clients_model_name_across_any_cut(mapping: Shared, size: int) -> None:
+def test_a_stream_gets_the_clients_model_name_across_any_cut(mapping: Started, size: int) -> None:
     proxy, upstream = mapping
     whole = (
         b"".join(message_events("gw-large")).replace(b'"model"', b'"mod\\u0065l"', 1) + b'data: {"model":"gw'
@@ -208,7 +198,7 @@ def test_a_stream_gets_the_clients_model_name_across_any_cut(mapping: Shared, si
 
 
 @table(("target", "restored"), [("/plain/messages", b"gw-large"), ("/v1/messages", b"claude-opus-4")])
-def test_each_event_arrives_before_the_next_is_sent(mapping: Shared, target: str, restored: bytes) -> None:
+def test_each_event_arrives_before_the_next_is_sent(mapping: Started, target: str, restored: bytes) -> None:
     proxy, upstream = mapping
     events = message_events("gw-large")
     upstream.script = Stream(events)
@@ -223,7 +213,7 @@ def test_each_event_arrives_before_the_next_is_sent(mapping: Shared, target: str
 
 
 @table("chunked", [False, True])
-def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shared, chunked: bool) -> None:
+def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Started, chunked: bool) -> None:
     proxy, upstream = mapping
     body, headers = json.dumps(message("gw-s", "x" * 5000)).encode(), (JSON, ("X-Odd", "a,b"))
     whole, pieces = Reply(200, body, headers), Stream((body[:40], body[40:]), gated=False, headers=headers)
@@ -235,9 +225,8 @@ def test_a_json_answer_is_restored_and_the_connection_stays_usable(mapping: Shar
             assert got.header("x-odd") == "a,b"
 
 
-def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder) -> None:
-    upstream = recorder(json_reply(message()))
-    proxy = engine(Case("", MODELS, more=PLAIN).rules(upstream.url), body_limit=65536)
+def test_a_body_over_the_limit_is_413(engine: Engine) -> None:
+    proxy, upstream = engine(Case("", MODELS, more=PLAIN), body_limit=65536)
     body = b'{"model":"a","x":"' + b"a" * 200_000 + b'"}'
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     for target, framing, sent in (
@@ -252,7 +241,7 @@ def test_a_body_over_the_limit_is_413(engine: Engine, recorder: StartRecorder) -
     assert upstream.raw == b""
 
 
-def test_a_body_small_as_text_and_large_as_data_is_413(mapping: Shared) -> None:
+def test_a_body_small_as_text_and_large_as_data_is_413(mapping: Started) -> None:
     proxy, upstream = mapping
     before = len(upstream.raw)
     with Wire(proxy.port) as client:
@@ -263,14 +252,14 @@ def test_a_body_small_as_text_and_large_as_data_is_413(mapping: Shared) -> None:
 
 
 @pytest.mark.parametrize("body", [b"RIFF\0\xff", '{"a":1}'.encode("utf-16"), b'{"a":1]\xc0', b'{"model":1}'])
-def test_the_reason_names_bytes_that_are_no_text_first(mapping: Shared, body: bytes) -> None:
+def test_the_reason_names_bytes_that_are_no_text_first(mapping: Started, body: bytes) -> None:
     proxy, _ = mapping
     answer = ask(proxy, Case("", body=body))
     assert answer.status == 400
     assert ("is not UTF-8" in json.loads(answer.body)["error"]["message"]) == (b"model" not in body)
 
 
-def test_claude_code_gets_its_answer(mapping: Shared, run_claude: RunClaude) -> None:
+def test_claude_code_gets_its_answer(mapping: Started, run_claude: RunClaude) -> None:
     proxy, upstream = mapping
     upstream.script = insist_on_bearer(GW)
     before = len(upstream.requests)
@@ -282,7 +271,7 @@ def test_claude_code_gets_its_answer(mapping: Shared, run_claude: RunClaude) -> 
     assert CK.encode() not in upstream.raw
 
 
-def test_names_are_restored_between_events_without_one(mapping: Shared) -> None:
+def test_names_are_restored_between_events_without_one(mapping: Started) -> None:
     proxy, upstream = mapping
     quiet = b'event: x\ndata: {"text":"a \\"model\\" of it"}\n\n'
     named = b'data: {"model":"gw-large","text":"\\u00e9"}\n\n'
@@ -306,7 +295,7 @@ RESTORED = (
 
 @table(("endpoint", "kind", "body"), RESTORED)
 def test_names_are_restored_where_the_api_has_them_under_any_type(
-    mapping: Shared, endpoint: str, kind: str, body: bytes
+    mapping: Started, endpoint: str, kind: str, body: bytes
 ) -> None:
     proxy, upstream = mapping
     upstream.script = Reply(200, body, (("Content-Type", kind),))
@@ -316,9 +305,7 @@ def test_names_are_restored_where_the_api_has_them_under_any_type(
     assert answer.body == body.replace(b"gw-large", b"claude-opus-4")
 
 
-def test_results_of_a_batch_show_the_clients_names_if_only_one_is_possible(
-    engine: Engine, recorder: StartRecorder
-) -> None:
+def test_results_of_a_batch_show_the_clients_names_if_only_one_is_possible(engine: Engine) -> None:
     line = b'{"custom_id":"a","result":{"type":"succeeded","message":{"model":"%s"}}}\n'
     names = {
         b"gw-exact": b"claude-exact",
@@ -328,9 +315,9 @@ def test_results_of_a_batch_show_the_clients_names_if_only_one_is_possible(
         b"other": b"other",
     }
     body, expected = (b"".join(map(line.__mod__, each)) for each in (names.keys(), names.values()))
-    upstream = recorder(Reply(200, body, (("Content-Type", "application/x-jsonl"),)))
     entries = "claude-exact: gw-exact, claude-haiku-*: gw-small, 'claude-*-4-*': 'vendor/claude-{1}-4.{2}'"
-    proxy = engine(Case("", f"models: {{map: {{{entries}}}, default: gw-large}}").rules(upstream.url))
+    proxy, upstream = engine(Case("", f"models: {{map: {{{entries}}}, default: gw-large}}"))
+    upstream.script = Reply(200, body, (("Content-Type", "application/x-jsonl"),))
     answer = ask(proxy, Case("", method="GET", target="/v1/messages/batches/b_1/results", body=b""))
     assert answer.body == expected
 
@@ -355,7 +342,7 @@ UNCHANGED = Case("", body=b'{"model":"gw-large"}')
     ],
 )
 def test_a_response_shows_the_name_that_the_client_knows(
-    mapping: Shared, case: Case, sent: str, received: str
+    mapping: Started, case: Case, sent: str, received: str
 ) -> None:
     proxy, upstream = mapping
     upstream.script = json_reply(message(sent))
