@@ -293,3 +293,34 @@ def test_a_large_download_from_nginx_passes_in_little_memory(mitmdump: StartMitm
     assert LARGE < size < LARGE + 1000
     # The kept copy of 8 MiB, and the pieces on their way.
     assert peak_mb(proxy.process.pid) - before < 60
+
+
+@pytest.mark.parametrize("decrypts", ["rules", "all"])
+def test_a_client_may_name_the_proxy_as_https(
+    mitmdump: StartMitmdump, recorder: StartRecorder, decrypts: str
+) -> None:
+    upstream = recorder(json_reply({}))
+    names = {f"{OTHER}:22": upstream.port}
+    proxy = mitmdump("--set", f"gateway_intercept={decrypts}", rules=RULES["host"], names=names)
+    with Wire(proxy.port) as client:
+        client.start_tls("localhost", proxy.ca_cert)
+        assert client.connect(f"{OTHER}:22").status == 200
+        assert client.request("GET", "/x", [("Host", OTHER)]).status == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_proxy_that_a_client_has_as_its_base_url_says_so(mitmdump: StartMitmdump, host: str) -> None:
+    proxy = mitmdump(rules=RULES["host"])
+    with Wire(proxy.port) as client:
+        answer = client.request("POST", "/v1/messages", [("Host", f"{host}:{proxy.port}")], BODY)
+    assert (answer.status, answer.header("x-should-retry")) == (421, "false")
+    assert b"this listener is an HTTPS proxy; set HTTPS_PROXY, " in answer.body
+
+
+def test_a_reverse_listener_that_a_client_has_as_its_proxy_says_so(mitmdump: StartMitmdump) -> None:
+    proxy = mitmdump(rules=RULES["path"], modes=[f"reverse:https://{OTHER}"])
+    with Wire(proxy.port) as client:
+        answer = client.connect(f"{OTHER}:443")
+    assert answer.status == 400
+    assert b"this listener is not a proxy; name it in the client's base URL" in answer.body
+    assert "refused with 400: mitm-gateway: this listener is not a proxy" in proxy.output()

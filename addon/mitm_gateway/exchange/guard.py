@@ -27,6 +27,9 @@ TRACE_REFUSED = "TRACE is not forwarded: it would show the credential"
 CROSS_SITE = "requests of web pages from other sites may not use this gateway"
 # `same-site` is a page on another port or subdomain, whose requests the browser sends without asking.
 OWN_SITES = ("none", "same-origin")
+NOT_A_PROXY = (
+    "this listener is not a proxy; name it in the client's base URL, or start the gateway with --intercept"
+)
 LONG_PATH = f"the path is longer than {MAX_PATH_CHARACTERS} characters"
 ODD_PATH = "the path has dot or empty segments, as from a base URL with a slash at its end"
 TWO_READINGS = (
@@ -82,6 +85,8 @@ def check_admission(
     head: RequestHead, arrival: Arrival, policy: Policy, knows_host: Callable[[str, int], bool]
 ) -> Refusal | None:
     """Return the refusal of a request that is inadmissible under any rule; requests to hosts without rules pass."""
+    if arrival.mode == "reverse" and head.verb == "CONNECT":
+        return Refusal(400, NOT_A_PROXY)
     if refusal := _check_any(head):
         return refusal
     is_ours = arrival.mode == "reverse" or knows_host(head.host, head.port)

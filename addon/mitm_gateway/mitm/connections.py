@@ -46,6 +46,10 @@ _MOST_HOPS = 3
 LOOP = Refusal(
     508, "the upstream leads back to this gateway; correct the rule's upstream, or the address of its name"
 )
+NO_BASE_URL = Refusal(
+    421,
+    "this listener is an HTTPS proxy; set HTTPS_PROXY, or start the gateway without --intercept for a base URL",
+)
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
 # The first line of an HTTP/2 connection; no HTTP/1 request has this method.
@@ -161,6 +165,8 @@ class Connections:
         if self.is_own(client):
             return LOOP
         arrival = self._arrival(flow)
+        if _asks_proxy_itself(flow, arrival):
+            return NO_BASE_URL
         if not is_replay:
             self._arrivals[client.id] = arrival
         return arrival
@@ -202,7 +208,9 @@ class Connections:
         ruleset = self._lifecycle.ruleset()
         if ruleset is not None and self._lifecycle.settings.only_rule_hosts:
             address = data.context.server.address
-            data.ignore_connection = not _has_rules(ruleset, data.client_hello.sni, address)
+            # Without an address, TLS is with this proxy itself: a client names it as https://.
+            is_tunnelled = address is not None and not _has_rules(ruleset, data.client_hello.sni, address)
+            data.ignore_connection = is_tunnelled
 
     def choose_protocol(self, data: NextLayer) -> None:
         """Have everything read as HTTP where rules decide, so that anything else is refused instead of relayed.
@@ -319,6 +327,13 @@ def _is_this_machine(client: Client) -> bool:
     """Return whether a peer is a program of this machine."""
     known = _HERE_BY_MODE.get(client.proxy_mode.type_name)
     return is_loopback(client.peername[0].partition("%")[0]) if known is None else known
+
+
+def _asks_proxy_itself(flow: http.HTTPFlow, arrival: Arrival) -> bool:
+    """Return whether a client has an HTTPS proxy as its base URL."""
+    if arrival.mode != "regular" or arrival.inside_connect or flow.request.port not in listen_ports():
+        return False
+    return flow.request.host == "localhost" or is_loopback(flow.request.host)
 
 
 def _comes_from_elsewhere(data: ServerConnectionHookData) -> bool:

@@ -6,6 +6,7 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers.http import _http1, _http2, _http3
 
+from ...exchange.guard import NOT_A_PROXY
 from ...llm.errors import error_body
 from ...wire.refusal import Refusal
 from ..patch import Patches
@@ -50,6 +51,8 @@ def json_pages(patches: Patches) -> None:
 def json_page(status_code: int, message: str = "") -> bytes:
     """Return the body of an error page."""
     reason = _REASONS.get(status_code, "the request could not be completed; see the proxy's log")
+    if status_code == 400 and "HTTP CONNECT request even though" in message:
+        reason = NOT_A_PROXY
     if status_code == 502:
         reason = cause_of(message) or reason
     return error_body(Refusal(status_code, reason, retry=status_code >= 500), "anthropic")
