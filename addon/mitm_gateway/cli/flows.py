@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(arguments: argparse.Namespace, recording: Recording) -> int:
     requests, session = sessions.grouped(recording), arguments.session
     if session:
-        requests = sessions.of_session(requests, session)
+        requests = (each for each in requests if (each.session or "").startswith(session))
     if arguments.show is not None:
         width = terminal_width(sys.stdout, conversation.WIDTH)
         return _with_numbers(

@@ -137,14 +137,10 @@ def _switch(client: Client, hosts: Iterable[CoveredHost], environ: Environ) -> d
     It is the user's choice if rules cover that API, else an API without a switch, else the first of them.
     """
     setups = [client.apis[target.api or ""] for target in hosts]
-    chosen = next((setup for setup in setups if _is_on(setup, environ)), None)
+    chosen = next((setup for setup in setups if any(map(environ.get, setup.switch))), None)
     if chosen is None and any(not setup.switch for setup in setups):
         return {}
     return dict((chosen or next(iter(setups), Setup())).switch)
-
-
-def _is_on(setup: Setup, environ: Environ) -> bool:
-    return any(environ.get(name) for name in setup.switch)
 
 
 def _has_any(fallback: Mapping[str, str], environ: Environ) -> bool:

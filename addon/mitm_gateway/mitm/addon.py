@@ -247,7 +247,7 @@ class GatewayAddon:
     # ---- running the steps ----
 
     def _start(self, flow: http.HTTPFlow, steps: HookSteps) -> Awaitable[None] | None:
-        """Run the steps of a hook; return what remains to be awaited, None where that is nothing."""
+        """Run the steps of a hook; return the rest of them to await, None once they have ended."""
         waiting = self._advance(flow, steps.send, None)
         return None if waiting is None else self._finish(flow, steps, waiting)
 

@@ -92,11 +92,6 @@ def grouped(requests: Iterable[Recorded]) -> Iterator[Recorded]:
         yield replace(each, session=named and each.masks.text(one_line(named)))
 
 
-def of_session(requests: Iterable[Recorded], wanted: str) -> Iterator[Recorded]:
-    """Yield the requests of the sessions whose name begins like this."""
-    return (each for each in requests if (each.session or "").startswith(wanted))
-
-
 @dataclass(slots=True)
 class _Total:
     requests: int

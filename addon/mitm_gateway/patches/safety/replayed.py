@@ -7,7 +7,7 @@ from ..patch import Patches
 
 
 def keep_answers(patches: Patches) -> None:
-    """Let a request that has been answered or refused be."""
+    """Keep the response of a request that another addon has answered or refused."""
     original = ServerPlayback.request
 
     def request(self: ServerPlayback, f: http.HTTPFlow) -> None:
