@@ -62,14 +62,9 @@ class Command:
         given, output, errors = (folder / name for name in ("input", "output", "errors"))
         given.write_text(text)
         process = Forked.start(
-            program,
-            [*map(str, args)],
-            cwd=self.home,
-            env=self.environment(env),
-            output=output,
-            errors=errors,
-            text=given,
-        )
+            program, [*map(str, args)],
+            cwd=self.home, env=self.environment(env), output=output, errors=errors, text=given,
+        )  # fmt: skip
         self._forked.append(Program(process, output, errors))
         return self._forked[-1]
 

@@ -48,20 +48,13 @@ class Forked:
         process.start()
 
     @classmethod
-    def start(
-        cls,
-        program: ProgramName,
-        args: Sequence[str],
-        *,
-        cwd: Path,
-        env: Mapping[str, str],
-        output: Path,
-        errors: Path | None = None,
-        text: Path | None = None,
-    ) -> Forked:
-        """Start a program with these arguments and only these variables; `text` is its input."""
-        call = (program, list(args), cwd, dict(env), text, output, errors)
-        return cls(_FORKS.Process(target=_run, args=call, daemon=program != "mitm-gateway"))
+    def start(cls, program: ProgramName, args: Sequence[str], **setting: Any) -> Forked:
+        """Start a program with these arguments; the setting is that of `_run`."""
+        return cls(
+            _FORKS.Process(
+                target=_run, args=(program, args), kwargs=setting, daemon=program != "mitm-gateway"
+            )
+        )
 
     @property
     def pid(self) -> int:
@@ -92,13 +85,14 @@ class Forked:
 def _run(
     program: ProgramName,
     args: Sequence[str],
+    *,
     cwd: Path,
     env: Mapping[str, str],
-    text: Path | None,
     output: Path,
-    errors: Path | None,
+    errors: Path | None = None,
+    text: Path | None = None,
 ) -> None:
-    """Become the program: its session, files, folder, variables and import path."""
+    """Become the program, with its session, folder, import path and only these variables; `text` is its input."""
     os.setsid()
     out = _appended(output)
     _take_files(os.open(text or os.devnull, os.O_RDONLY), out, _appended(errors) if errors else out)
