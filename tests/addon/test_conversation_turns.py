@@ -151,7 +151,7 @@ def test_a_failed_response_begins_with_error_and_hint(shown: Any) -> None:
 
 def test_mitmproxy_renders_the_view_of_a_request(shown: Any) -> None:
     _, view = shown
-    remove = views.add(lambda: DEFAULT_LIMIT)
+    remove = views.register(lambda: DEFAULT_LIMIT)
     try:
         request(view, body("one"))
         later = request(view, body("one", "two", "three"))

@@ -157,13 +157,13 @@ async def test_options_keep_their_values_and_lists_stay_copies(patches: Patches)
 @pytest.mark.parametrize("other", [Listener("a script", []), Updated([]), View()])
 async def test_flows_are_unseen_until_another_addon_may_keep_them(patches: Patches, other: object) -> None:
     with taddons.context(object.__new__(FinalCheck), UpdateAltSvc()) as context:
-        assert not patches.are_unseen()
+        assert not patches.are_flows_unseen()
         table.apply(patches, "speed")
-        assert patches.are_unseen()
+        assert patches.are_flows_unseen()
         context.master.addons.add(other)
-        assert not patches.are_unseen()
+        assert not patches.are_flows_unseen()
         context.master.addons.remove(other)
-        assert patches.are_unseen()
+        assert patches.are_flows_unseen()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,6 @@ async def test_flows_are_seen_while_an_option_asks_for_it(
 ) -> None:
     with taddons.context(Save(), Dumper()) as context:
         table.apply(patches, "speed")
-        assert patches.are_unseen()
+        assert patches.are_flows_unseen()
         context.options.update(**{option: str(tmp_path / value) if "save" in option else value})
-        assert not patches.are_unseen()
+        assert not patches.are_flows_unseen()

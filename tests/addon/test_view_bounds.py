@@ -15,7 +15,7 @@ from mitmproxy.net import encoding
 from mitmproxy.test import taddons, tflow
 
 from mitm_gateway.llm.conversation import DEFAULT_LIMIT
-from mitm_gateway.mitm.views import add
+from mitm_gateway.mitm.views import register
 from mitm_gateway.patches.safety import views
 from support.patched import applied
 from support.table import table
@@ -110,7 +110,7 @@ def test_a_conversation_is_read_whole_by_its_own_view() -> None:
         {"type": "text", "text": "the end"},
     ]
     body = json.dumps({"type": "message", "role": "assistant", "content": texts})
-    remove = add(lambda: DEFAULT_LIMIT)
+    remove = register(lambda: DEFAULT_LIMIT)
     try:
         with applied("view-bounds"):
             shown = printed(body.encode(), "application/json", "/v1/messages")

@@ -27,7 +27,7 @@ from .form_body import FormBody
 from .front_page import Greeting, greet
 from .headers import Secrets, outgoing_fields, signed_fields
 from .json_body import Body
-from .local_answers import LocalAnswer, to_body, to_head, to_probe
+from .local_answers import LocalAnswer, answer_to_body, answer_to_head, answer_to_probe
 from .masked_head import MaskedHead
 from .plan import Pass, Plan, decide
 from .query import edited_target
@@ -74,8 +74,8 @@ class Exchange:
         self.head = self._arrived = _NO_HEAD
         self.plan: Plan | None = None
         self.record = Record(wall())
-        self.secrets: tuple[str, ...] = ()
-        """Every key that must not be shown: the gateway's and the client's."""
+        self.all_keys: tuple[str, ...] = ()
+        """Every key that must not be shown: the client's, and the gateway's once they are obtained."""
         self.is_held = False
         """The caller has performed `NeedBody`: the body may be reported."""
         self.is_released = False
@@ -97,7 +97,7 @@ class Exchange:
     def on_request_head(self, head: RequestHead) -> Step:
         """Admit the request, then decide as far as its head allows."""
         self.head = self._arrived = head
-        self.secrets = every_key_in(head)
+        self.all_keys = every_key_in(head)
         if refusal := self._check_admission(head):
             return self.refuse(refusal)
         if head.verb in ("OPTIONS", "HEAD") and (answer := self._answer_without_key(head)):
@@ -120,7 +120,7 @@ class Exchange:
 
     def _answer_without_key(self, head: RequestHead) -> LocalAnswer | None:
         if self.arrival.mode == "reverse" or self._knows_host(head):
-            return preflight(head, self.config.policy) or to_probe(self.config.ruleset, head)
+            return preflight(head, self.config.policy) or answer_to_probe(self.config.ruleset, head)
         return None
 
     def _knows_host(self, head: RequestHead) -> bool:
@@ -136,7 +136,7 @@ class Exchange:
             case Plan():
                 self.plan = outcome
                 self.record.model, self.record.model_sent = outcome.model, outcome.model_sent
-                answer = to_head(outcome.rule, self.config.ruleset, self.head)
+                answer = answer_to_head(outcome.rule, self.config.ruleset, self.head)
                 return self._answer(answer) if answer else None
             case DependsOnModel():
                 if self._has_body:
@@ -158,7 +158,7 @@ class Exchange:
         """Decide what depends on the body, and edit it."""
         self._has_body = True
         self.record.bytes_out = len(content)
-        if self.plan is not None and not self.plan.rule.reads_body:
+        if self.plan is not None and not self.plan.rule.reads_body:  # it leaves as it is
             self.record.session = session_in_bytes(content)
             return self._proceed() if self.config.has_recording else Forward()
         return self.on_turn(NeedTurn(self._decide_by_body(content)))
@@ -182,12 +182,14 @@ class Exchange:
             return step
         assert self.plan is not None
         if answer := (
-            yield from to_body(self.plan.rule, self.head, body.raw if isinstance(body, Body) else b"")
+            yield from answer_to_body(self.plan.rule, self.head, body.raw if isinstance(body, Body) else b"")
         ):
             return self._answer(answer)
         if body is not None:
             self._edit_body(self.plan, body, content)
-        return self._proceed() if self._secrets is None else Forward(body=self._edited)
+        if self._secrets is None:  # the body chose the rule, so its credentials are still to come
+            return self._proceed()
+        return Forward(body=self._edited)
 
     def _edit_body(self, plan: Plan, body: Body | FormBody, content: bytes) -> None:
         record = self.record
@@ -212,7 +214,7 @@ class Exchange:
         plan = self.plan
         assert plan is not None
         self._secrets = secrets = self._gather_secrets(plan, values)
-        self.secrets = (*secrets.values, *self.secrets)
+        self.all_keys = (*secrets.values, *self.all_keys)
         target = edited_target(plan.target, plan.rule.query, secrets.named)
         head = self._mask_head(plan.destination, target, outgoing_fields(plan, self.head, secrets))
         if plan.rule.reads_body and not self._has_body:
@@ -234,11 +236,11 @@ class Exchange:
 
     def _mask_head(self, destination: Upstream | None, target: str, fields: Fields) -> MaskedHead:
         """Return the head with its secrets masked, and keep it for the moment at which it is written with them."""
-        self._sent = MaskedHead(destination, target, fields, self.secrets, reveal=self.config.reveal)
+        self._sent = MaskedHead(destination, target, fields, self.all_keys, reveal=self.config.reveal)
         return self._sent
 
     def with_secrets(self, target: str, fields: Fields) -> tuple[str, Fields]:
-        """Return target and fields as they are written to the upstream."""
+        """Return target and fields with their secrets, as they are written to the upstream."""
         return self._sent.with_secrets(target, fields) if self._sent else (target, fields)
 
     @property
@@ -260,7 +262,7 @@ class Exchange:
     @property
     def hidden(self) -> tuple[str, ...]:
         """The keys that are masked where the upstream echoes them."""
-        return () if self.config.reveal else self.secrets
+        return () if self.config.reveal else self.all_keys
 
     @property
     def is_passing(self) -> bool:

@@ -17,7 +17,7 @@ from ..wire.request import Arrival, Fields, RequestHead, as_bytes, as_text
 from .front_page import Greeting
 from .guard import Policy, check_admission
 from .headers import Secrets, outgoing_fields
-from .local_answers import to_body, to_head, to_probe
+from .local_answers import answer_to_body, answer_to_head, answer_to_probe
 from .plan import NOWHERE, Pass, Plan, decide
 from .query import edited_target
 from .record import auth_change
@@ -148,7 +148,7 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
     refusal = check_admission(head, arrival, Policy(), ruleset.knows_host) or refuse_socket(ruleset, head)
     if refusal:
         return Explanation(request, "refuse", refusal.rule, status=refusal.status, reason=refusal.reason)
-    if answer := to_probe(ruleset, head):
+    if answer := answer_to_probe(ruleset, head):
         return Explanation(request, "answer", status=answer.status, reason=answer.note)
     outcome = decide(ruleset, head, arrival, (model,) if model else (), demo=NOWHERE)
     match outcome:
@@ -170,9 +170,9 @@ def explain(ruleset: RuleSet, head: RequestHead, model: str | None, arrival: Arr
 
 def _answered_by(rule: Rule, ruleset: RuleSet, head: RequestHead) -> str | None:
     """Return the key of the rule for which the request is answered locally."""
-    if to_head(rule, ruleset, head):
+    if answer_to_head(rule, ruleset, head):
         return "respond.models"
-    return "respond.count_tokens" if finish(to_body(rule, head, b"")) else None
+    return "respond.count_tokens" if finish(answer_to_body(rule, head, b"")) else None
 
 
 def _place(ruleset: RuleSet, rule: Rule) -> str:

@@ -46,14 +46,14 @@ class LocalAnswer:
 TO_PROBE = LocalAnswer(200, "", b"", note=PROBE)
 
 
-def to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
+def answer_to_probe(ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
     """Return 200 for a `HEAD` on any path of a host whose rules say `head: true`."""
     if head.verb != "HEAD":
         return None
     return TO_PROBE if any(rule.respond.head for rule in ruleset.on_host(head.host, head.port)) else None
 
 
-def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
+def answer_to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | None:
     """Return the list of models, or one of them, if the request asks for it and the rule allows it."""
     if not rule.respond.models or head.verb != "GET":
         return None
@@ -67,7 +67,7 @@ def to_head(rule: Rule, ruleset: RuleSet, head: RequestHead) -> LocalAnswer | No
     return None
 
 
-def to_body(rule: Rule, head: RequestHead, body: bytes) -> Turns[LocalAnswer | None]:
+def answer_to_body(rule: Rule, head: RequestHead, body: bytes) -> Turns[LocalAnswer | None]:
     """Return a token estimate if the request asks for it and the rule allows it."""
     if rule.respond.count_tokens != "estimate" or head.verb != "POST":
         return None

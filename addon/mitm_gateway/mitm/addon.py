@@ -1,7 +1,8 @@
 """The gateway as a mitmproxy addon: the hooks, in the order in which mitmproxy calls them.
 
-Each hook reports an event to the flow's exchange and performs the step that it returns. There is one place that
-awaits, and one that turns any fault into a refusal.
+Each hook reports an event to the flow's exchange and performs the step that it returns. `_finish` is the one place
+that awaits, `_advance` the one that turns any fault into a refusal. Flows contain masked secrets only: the real ones are
+written by `Requests.outgoing`, which `patches/safety/outgoing.py` calls while mitmproxy writes a head to its upstream.
 """
 
 import asyncio
@@ -40,8 +41,9 @@ from .requests import Requests, UnderWay, ending_of, keep_bodies, note_message, 
 logger = logging.getLogger(__name__)
 
 NOT_NOTED = "the end of a flow could not be noted"
-# The steps of one hook: yields what has to be awaited, and receives the result.
-HookSteps = Generator[Awaitable[Any], Any, None]
+# The work of one hook: yields each awaitable, and receives its result. No coroutine, so that work without one, which
+# is most, ends within the hook and mitmproxy awaits nothing.
+HookWork = Generator[Awaitable[Any], Any, None]
 
 
 class GatewayAddon:
@@ -170,9 +172,9 @@ class GatewayAddon:
         if entry := self._requests.end(flow):
             contain(lambda: self._end(entry), NOT_NOTED)
 
-    # ---- the steps of a hook ----
+    # ---- the work of the hooks ----
 
-    def _open_tunnel(self, flow: http.HTTPFlow) -> HookSteps:
+    def _open_tunnel(self, flow: http.HTTPFlow) -> HookWork:
         try:
             if not self._lifecycle.is_ready:
                 yield self._lifecycle.ready()
@@ -181,7 +183,7 @@ class GatewayAddon:
         finally:
             hide_connect(flow)
 
-    def _begin(self, flow: http.HTTPFlow) -> HookSteps:
+    def _begin(self, flow: http.HTTPFlow) -> HookWork:
         if not self._lifecycle.is_ready:
             yield self._lifecycle.ready()
         if (in_force := self._lifecycle.in_force) is None:
@@ -196,7 +198,7 @@ class GatewayAddon:
             restore_original(flow)
         yield from self._carry_out(entry, entry.exchange.on_request_head(head_of(flow, arrival)))
 
-    def _read_body(self, entry: UnderWay) -> HookSteps:
+    def _read_body(self, entry: UnderWay) -> HookWork:
         flow, exchange = entry.flow, entry.exchange
         if exchange.arrival.replay:
             restore_original_model(flow)
@@ -208,7 +210,7 @@ class GatewayAddon:
             step = exchange.on_turn(step)
         yield from self._carry_out(entry, step)
 
-    def _carry_out(self, entry: UnderWay, step: Step) -> HookSteps:
+    def _carry_out(self, entry: UnderWay, step: Step) -> HookWork:
         """Obtain the credentials that the exchange asks for, and perform its step."""
         flow, exchange, credentials = entry.flow, entry.exchange, entry.credentials
         if isinstance(step, NeedCredentials):
@@ -224,7 +226,7 @@ class GatewayAddon:
             if (refusal := self._answer_from_recording(entry, step)) is None:
                 return
             step = refusal
-        perform(step, flow, exchange, is_kept=not self._lifecycle.patches.are_unseen())
+        perform(step, flow, exchange, keeps_original=not self._lifecycle.patches.are_flows_unseen())
         if exchange.is_passing and self._lifecycle.may_stream:
             stream_request(entry)
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
@@ -244,29 +246,29 @@ class GatewayAddon:
         flow.response, flow.is_replay = response, "response"
         return None
 
-    # ---- running the steps ----
+    # ---- running the work ----
 
-    def _start(self, flow: http.HTTPFlow, steps: HookSteps) -> Awaitable[None] | None:
-        """Run the steps of a hook; return the rest of them to await, None once they have ended."""
-        waiting = self._advance(flow, steps.send, None)
-        return None if waiting is None else self._finish(flow, steps, waiting)
+    def _start(self, flow: http.HTTPFlow, work: HookWork) -> Awaitable[None] | None:
+        """Run the work of a hook; return an awaitable for the rest of it, None if it is done."""
+        waiting = self._advance(flow, work.send, None)
+        return None if waiting is None else self._finish(flow, work, waiting)
 
-    async def _finish(self, flow: http.HTTPFlow, steps: HookSteps, waiting: Awaitable[Any] | None) -> None:
-        """Await what the steps need, until they end."""
+    async def _finish(self, flow: http.HTTPFlow, work: HookWork, waiting: Awaitable[Any] | None) -> None:
+        """Await each awaitable of the work, until it ends."""
         while waiting is not None:
             try:
                 value = await waiting
             except ANY_FAULT as fault:
-                waiting = self._advance(flow, steps.throw, fault)
+                waiting = self._advance(flow, work.throw, fault)
                 if is_cancelled(fault):
                     raise
             else:
-                waiting = self._advance(flow, steps.send, value)
+                waiting = self._advance(flow, work.send, value)
 
     def _advance(
         self, flow: http.HTTPFlow, resume: Callable[[Any], Awaitable[Any]], value: object
     ) -> Awaitable[Any] | None:
-        """Run the steps up to the next wait. Any fault becomes a refusal."""
+        """Run the work up to its next awaitable, and return that. Any fault becomes a refusal."""
         try:
             return resume(value)
         except StopIteration:
@@ -306,7 +308,7 @@ class GatewayAddon:
         keep_bodies(entry)
         if exchange.is_passing:
             return
-        # Now: the connections may be closed when the record is written.
+        # Determined at once: the connections may be closed when the record is written.
         ending: Ending = "complete"
         if flow.error is not None or flow.websocket is not None:
             ending = ending_of(flow, exchange.silence_s, timeout_s(ctx.options))
@@ -316,7 +318,7 @@ class GatewayAddon:
             entry.credentials.reject(*rejected)
         if exchange.plan is not None:
             remember_sent(flow, exchange.record.model, exchange.record.model_sent)
-        if self._lifecycle.patches.are_unseen():
+        if self._lifecycle.patches.are_flows_unseen():  # recorded later, a few together
             self._ended.add(entry)
         else:
             self._recorder.note(exchange.complete(), flow)

@@ -109,21 +109,21 @@ def response_head_of(flow: http.HTTPFlow) -> ResponseHead | None:
 # ---- performing ----
 
 
-def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange, *, is_kept: bool = True) -> None:
+def perform(step: Step, flow: http.HTTPFlow, exchange: Exchange, *, keeps_original: bool = True) -> None:
     """Do to a flow what its exchange has decided. Nothing is forwarded before the last line has run.
 
-    A flow that is kept contains the original request too, for a replay.
+    With `keeps_original` the flow also stores the client's own head, for a replay.
     """
     match step:
         case Forward(head, body):
             if head is not None:
-                _set_head(flow, head, exchange, is_kept=is_kept)
+                _set_head(flow, head, exchange, keeps_original=keeps_original)
             _set_body(flow, body)
         case Pass(target, fields, authority):
             _pass_on(flow, target, fields, authority)
         case NeedBody(head):
             flow.request.stream = False
-            _set_head(flow, head, exchange, is_kept=is_kept)
+            _set_head(flow, head, exchange, keeps_original=keeps_original)
             exchange.is_held = True
             return
         case LocalAnswer():
@@ -182,13 +182,13 @@ def kill(flow: http.HTTPFlow) -> None:
         logger.error("a request could not even be refused, and was killed")
 
 
-def _set_head(flow: http.HTTPFlow, head: MaskedHead, exchange: Exchange, *, is_kept: bool) -> None:
+def _set_head(flow: http.HTTPFlow, head: MaskedHead, exchange: Exchange, *, keeps_original: bool) -> None:
     data, destination = flow.request.data, head.destination
     data.path, data.headers.fields = as_bytes(head.target), head.fields
     if destination is None:
         return
-    if is_kept:
-        remember(flow, exchange.head, exchange.secrets)
+    if keeps_original:
+        remember(flow, exchange.head, exchange.all_keys)
     point_at(flow, destination.scheme, destination.host, destination.port, head.target)
     if data.authority:
         _name(flow, destination.authority)

@@ -115,7 +115,7 @@ class Lifecycle:
         if faults := take_out_faults(ctx.options):
             end_start(faults)
         make_private()
-        self._remove_views = views.add(lambda: self.settings.view_limit)
+        self._remove_views = views.register(lambda: self.settings.view_limit)
         set_defaults(ctx.options)
 
     def configure(self, updated: set[str]) -> None:

@@ -148,12 +148,12 @@ def keep_bodies(entry: UnderWay) -> None:
     if exchange.config.reveal or exchange.is_passing:
         return
     if response is not None and not has_streamed:  # the head of one that streams has been masked
-        response.headers.fields = fields_masked_exactly(response.headers.fields, exchange.secrets)
+        response.headers.fields = fields_masked_exactly(response.headers.fields, exchange.all_keys)
     if response is not None and response.trailers is not None:
-        response.trailers.fields = fields_masked_exactly(response.trailers.fields, exchange.secrets)
+        response.trailers.fields = fields_masked_exactly(response.trailers.fields, exchange.all_keys)
     if flow.error is not None:
         # It quotes what a peer sent.
-        flow.error.msg = unquoted(flow.error.msg, exchange.secrets)
+        flow.error.msg = unquoted(flow.error.msg, exchange.all_keys)
 
 
 def note_message(entry: UnderWay) -> None:

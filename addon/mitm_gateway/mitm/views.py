@@ -103,7 +103,7 @@ def llm_view(limit: Callable[[], int]) -> View:
 _GATEWAY_VIEW = View("Gateway", _gateway, _gateway_priority)
 
 
-def add(limit: Callable[[], int]) -> Callable[[], None]:
+def register(limit: Callable[[], int]) -> Callable[[], None]:
     """Register the views with mitmproxy; return the function that removes them."""
     adapted = _contentview if _HAS_NEW_VIEWS else _legacy_view
     added = [adapted(view) for view in (llm_view(limit), _GATEWAY_VIEW)]

@@ -67,7 +67,7 @@ class Patches:
         self.gateway = gateway
         self._undo: dict[Patch, list[Callable[[], None]]] = {}
         self._current: list[Callable[[], None]] = []
-        self.are_unseen: Callable[[], bool] = lambda: False
+        self.are_flows_unseen: Callable[[], bool] = lambda: False
         """Returns True if nothing but the gateway uses flows that have ended. A speed patch, which knows, sets it."""
 
     def apply(self, patch: Patch) -> None:

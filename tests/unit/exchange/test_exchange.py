@@ -218,7 +218,7 @@ def test_a_rule_allows_its_own_upstream_only(destination: Upstream, expected: bo
 
 
 def test_every_key_is_known_for_masking() -> None:
-    assert set(released(begun(PLAIN)).secrets) == {GW, CK}
+    assert set(released(begun(PLAIN)).all_keys) == {GW, CK}
 
 
 @table("rule", [PLAIN, MAPPED, BY_MODEL])

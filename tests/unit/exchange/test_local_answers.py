@@ -2,7 +2,12 @@
 
 import json
 
-from mitm_gateway.exchange.local_answers import estimated_tokens, to_body, to_head, to_probe
+from mitm_gateway.exchange.local_answers import (
+    answer_to_body,
+    answer_to_head,
+    answer_to_probe,
+    estimated_tokens,
+)
 from mitm_gateway.rules.ruleset import RuleSet
 from mitm_gateway.text.turns import finish
 from support.builders import make_head, make_rule, make_ruleset
@@ -24,7 +29,7 @@ MODELS = {"map": {"claude-opus-4": "a", "claude-*": "b", "claude-haiku": "c"}}
 )
 def test_the_models_list_has_the_form_of_the_api(host: str, target: str, expected: dict[str, object]) -> None:
     rule = make_rule(match={"host": host}, models=MODELS, respond={"models": True})
-    answer = to_head(rule, make_ruleset(rule), make_head(target, method="GET", host=host))
+    answer = answer_to_head(rule, make_ruleset(rule), make_head(target, method="GET", host=host))
     assert answer is not None
     listed = json.loads(answer.body)
     key = "models" if "models" in listed else "data"
@@ -35,7 +40,7 @@ def test_the_models_list_has_the_form_of_the_api(host: str, target: str, expecte
 def test_the_models_list_includes_those_of_a_desktop_file() -> None:
     rule = make_rule(respond={"models": True})
     rules = RuleSet((rule,), listed_models=("claude-x",))
-    answer = to_head(rule, rules, make_head("/v1/models/claude-x", method="GET"))
+    answer = answer_to_head(rule, rules, make_head("/v1/models/claude-x", method="GET"))
     assert answer is not None
     assert json.loads(answer.body)["id"] == "claude-x"
 
@@ -43,21 +48,21 @@ def test_the_models_list_includes_those_of_a_desktop_file() -> None:
 @table(("method", "target"), [("POST", "/v1/models"), ("GET", "/v1/models/other")])
 def test_other_requests_are_forwarded(method: str, target: str) -> None:
     rule = make_rule(models=MODELS, respond={"models": True})
-    assert to_head(rule, make_ruleset(rule), make_head(target, method=method)) is None
+    assert answer_to_head(rule, make_ruleset(rule), make_head(target, method=method)) is None
 
 
 def test_nothing_is_answered_by_default() -> None:
     rule = make_rule(models=MODELS)
-    assert to_head(rule, make_ruleset(rule), make_head("/v1/models", method="GET")) is None
-    assert finish(to_body(rule, make_head("/v1/messages/count_tokens"), b"{}")) is None
-    assert to_probe(make_ruleset(rule), make_head("/", method="HEAD")) is None
+    assert answer_to_head(rule, make_ruleset(rule), make_head("/v1/models", method="GET")) is None
+    assert finish(answer_to_body(rule, make_head("/v1/messages/count_tokens"), b"{}")) is None
+    assert answer_to_probe(make_ruleset(rule), make_head("/", method="HEAD")) is None
 
 
 def test_a_probe_is_answered_on_any_path_of_the_rules_host() -> None:
     rules = make_ruleset(make_rule(match={"path": "/v1/**"}, respond={"head": True}))
-    assert to_probe(rules, make_head("/api/hello", method="HEAD")) is not None
-    assert to_probe(rules, make_head("/api/hello", method="GET")) is None
-    assert to_probe(rules, make_head("/", method="HEAD", host="other.test")) is None
+    assert answer_to_probe(rules, make_head("/api/hello", method="HEAD")) is not None
+    assert answer_to_probe(rules, make_head("/api/hello", method="GET")) is None
+    assert answer_to_probe(rules, make_head("/", method="HEAD", host="other.test")) is None
 
 
 @table("body", [b"", b"nonsense", b"[]", b'{"messages": 5}', b"[" * 100_000])

@@ -68,7 +68,7 @@ def test_a_secret_joins_the_target_last_and_is_known_for_masking() -> None:
     step = exchange.on_credentials({"gw": Value(Secret("S+CRET/0123456789012"))})
     assert isinstance(step, Forward)
     assert step.head is not None
-    assert {"S+CRET/0123456789012", "S%2BCRET/0123456789012"} <= set(exchange.secrets)
+    assert {"S+CRET/0123456789012", "S%2BCRET/0123456789012"} <= set(exchange.all_keys)
     assert exchange.plan is not None
     assert "CRET" not in repr(exchange.plan)
 

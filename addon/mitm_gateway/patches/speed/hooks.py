@@ -147,7 +147,7 @@ class Dispatch:
         patches.set(
             HttpStream, "handle_event", plain_handling(HttpStream.handle_event, self._completes_in_place)
         )
-        patches.set(patches, "are_unseen", self.are_unseen)
+        patches.set(patches, "are_flows_unseen", self.are_flows_unseen)
         patches.on_undo(self.retire)
         self._is_on = True
 
@@ -184,7 +184,7 @@ class Dispatch:
         """Return whether any addon has this hook."""
         return self._table(name) != ()
 
-    def are_unseen(self) -> bool:
+    def are_flows_unseen(self) -> bool:
         """Return whether no addon sees flows but the gateway and those of mitmproxy that keep none."""
         if self._are_unseen is None:
             tables = map(self._table, _HOOKS_OF_FLOWS)
