@@ -313,8 +313,11 @@ def test_a_proxy_that_a_client_has_as_its_base_url_says_so(mitmdump: StartMitmdu
     proxy = mitmdump(rules=RULES["host"])
     with Wire(proxy.port) as client:
         answer = client.request("POST", "/v1/messages", [("Host", f"{host}:{proxy.port}")], BODY)
-    assert (answer.status, answer.header("x-should-retry")) == (421, "false")
-    assert b"this listener is an HTTPS proxy; set HTTPS_PROXY, " in answer.body
+    assert (answer.status, answer.header("x-should-retry")) == (502, "false")
+    assert (
+        b"this listener is an HTTPS proxy, and a request must not come back to it; set HTTPS_PROXY, "
+        in answer.body
+    )
 
 
 def test_a_reverse_listener_that_a_client_has_as_its_proxy_says_so(mitmdump: StartMitmdump) -> None:

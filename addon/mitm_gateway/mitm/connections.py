@@ -47,8 +47,9 @@ LOOP = Refusal(
     508, "the upstream leads back to this gateway; correct the rule's upstream, or the address of its name"
 )
 NO_BASE_URL = Refusal(
-    421,
-    "this listener is an HTTPS proxy; set HTTPS_PROXY, or start the gateway without --intercept for a base URL",
+    502,
+    "this listener is an HTTPS proxy, and a request must not come back to it; set HTTPS_PROXY, "
+    "or start the gateway without --intercept for a base URL",
 )
 _MOVED = "mitm-gateway: the connection is not to where the rule sends the request"
 _NEARBY = "mitm-gateway: other machines do not reach this machine's own services"
