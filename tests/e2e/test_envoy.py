@@ -299,6 +299,32 @@ def test_a_listed_page_is_answered_its_preflight_and_may_read(
     assert "Origin" in (answer.header("vary") or "")
 
 
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("POST", "/v1/messages"), ("OPTIONS", "/v1/messages"), ("GET", "/v1/models"), ("HEAD", "/x"), ("GET", "/x"),
+     ("OPTIONS", "/x"), ("POST", "/v1/%2e/x"), ("OPTIONS", "/v1/%2e/x"), ("GET", "/v1/%6dodels")],
+)  # fmt: skip
+def test_answers_given_here_are_readable_for_listed_pages_only(
+    one_envoy: StartOneEnvoy, method: str, target: str
+) -> None:
+    more = "models: {map: {claude-x: gw-model}}\nrespond: {models: true, head: true}"
+    origins = ("https://ours.test", "vscode-webview://*")
+    _, proxy = one_envoy(json_reply({}), more=more, origins=origins)
+    for origin in ("https://OURS.test", "vscode-webview://a-1"):
+        answer = ask(proxy, ("Origin", origin), method=method, target=target, body=b"")
+        assert answer.header("access-control-allow-origin") == origin
+        assert answer.header("vary") == "Origin"
+    for origin in (
+        "https://ours.test:8443",
+        "https://ours.test.evil.test",
+        "null",
+        "https://ours.test,vscode-webview://a",
+    ):
+        refused = ask(proxy, ("Origin", origin), method=method, target=target, body=b"")
+        assert refused.status == 403
+        assert not [name for name, _ in refused.headers if name.lower().startswith("access-control-")]
+
+
 # Headers of a session and its agent, and what the log has of a path and of these.
 NAMED = (
     ("/messages?beta=true", "s-1", "a.1", ("/messages", "s-1", "a.1")),

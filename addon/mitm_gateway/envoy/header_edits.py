@@ -73,6 +73,11 @@ def headers_put_in(rule: Rule, listener: Listener, options: Options) -> list[dic
     return fields
 
 
+def for_pages() -> dict[str, Any]:
+    """Return the configuration of a route whose own answer a page of a listed origin may read."""
+    return {MUTATION: typed(_PER_ROUTE, mutations={"response_mutations": _page_headers()})}
+
+
 def _page_headers() -> list[dict[str, Any]]:
     """Return the mutations that let a page of a listed origin read a response."""
     return [

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..exchange.guard import HOST_IN_ORIGIN
 from ..exchange.local_answers import listed_models, model_list, one_model
 from ..exchange.plan import TOKEN_BETAS
 from ..exchange.websocket import reads_messages
@@ -24,7 +25,7 @@ from ..wire.request import DOUBLED_PATH
 from .access_log import KEPT
 from .export_options import Listener, Options
 from .extension import typed
-from .header_edits import headers_put_in, path_edit, removals
+from .header_edits import for_pages, headers_put_in, path_edit, removals
 from .lua_constants import DONE, LUA, MODEL, PATH
 from .lua_filter import auth_on, destination_on
 from .re2 import MODEL_REGEX, any_spelling, form_regexes, model_regex, path_regex, segments_regex, value_regex
@@ -35,6 +36,8 @@ PASS_CLUSTER = "target"
 # A client's key for a proxy (RFC 9110, 11.7.2), removed before the rule's own headers are added.
 _FOR_PROXIES = ["proxy-authorization"]
 _NO_RULE = -1
+# The metadata of a route for pages, which adds `Vary` to the filter's answers too.
+_PAGE: dict[str, Any] = {"is_page": True}
 RULE = "rule"  # the metadata that hold the number of a rule
 
 Route = dict[str, Any]
@@ -62,17 +65,18 @@ def virtual_hosts(ruleset: RuleSet, listener: Listener, options: Options) -> lis
 
 def _routes(ruleset: RuleSet, listener: Listener, options: Options) -> list[Route]:
     rules = ruleset.on_host(listener.host, listener.host_port)
-    routes = [*_refusals(NOT_GET, listener.host, _other_upgrade()), _other_path()]
+    routes = [*_refusals(NOT_GET, listener.host, _other_upgrade()), *_with_pages([_other_path()], options)]
+    probe = _with_pages([_answer(200, "", [_exact(":method", "HEAD")])], options)
     if any(rule.respond.head for rule in rules):
-        routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
+        routes += probe
     for number, rule in enumerate(ruleset.rules, start=1):
         if rule in rules:
             routes += _rule_routes(number, rule, ruleset, listener, options)
     if ruleset.unmatched == "pass":
         routes += _with_plain(_pass(listener, options), options, strips=False)
-    else:  # a client's probe
-        routes.append(_answer(200, "", [_exact(":method", "HEAD")]))
-    return [*routes, *_refusals(BLOCKED, listener.host)]
+    else:
+        routes += probe
+    return [*routes, *_with_pages(_refusals(BLOCKED, listener.host), options)]
 
 
 def _other_upgrade() -> list[Route]:
@@ -94,10 +98,9 @@ def _rule_routes(
     if rule.match.model is not None:
         routes.append(_asking(number, [*conditions, _is_present(MODEL, present=False)]))
         conditions.append(_regex(MODEL, model_regex(rule.match.model)))
-    routes += _model_answers(rule, ruleset, listener.host, conditions)
+    routes += _with_pages(_model_answers(rule, ruleset, listener.host, conditions), options)
     if options.origins:
-        # The filter refuses a page whose origin is not listed.
-        page = [*conditions, _is_present("origin", present=True)]
+        page = [*conditions, *_of_listed_pages(options.origins)]
         routes += _with_upgrade(_forward(number, rule, listener, options, page, is_page=True))
     own = _forward(number, rule, listener, options, conditions)
     if reads_messages(rule):  # the filter refuses its upgrades
@@ -106,6 +109,31 @@ def _rule_routes(
     if rule.reads_body or auth_on(rule, listener).credential == CLIENT or edits_query or options.tokens:
         return [*routes, *_with_upgrade(own)]
     return [*routes, *_with_plain(own, options, strips=auth_on(rule, listener).scheme != "keep")]
+
+
+def _of_listed_pages(origins: Sequence[str]) -> list[Route]:
+    """Return the conditions of a request by a listed page; the filter refuses those of others."""
+    listed = "|".join(
+        f"{re.escape(origin[:-1])}{HOST_IN_ORIGIN.pattern}" if origin.endswith("//*") else re.escape(origin)
+        for origin in origins
+    )
+    return [_regex("origin", f"(?i:{listed})/*")]
+
+
+def _with_pages(routes: list[Route], options: Options) -> list[Route]:
+    """Return routes with answers, and before each one for requests of listed pages."""
+    if not options.origins:
+        return routes
+    more = {"metadata": {"filter_metadata": {LUA: _PAGE}}, "typed_per_filter_config": for_pages()}
+    listed = _of_listed_pages(options.origins)
+    return [
+        each
+        for route in routes
+        for each in (
+            route | {"match": route["match"] | {"headers": [*route["match"]["headers"], *listed]}} | more,
+            route,
+        )
+    ]
 
 
 def _with_upgrade(route: Route) -> list[Route]:
@@ -194,7 +222,9 @@ def _forward(
     return {
         "name": rule.name,
         "match": {"prefix": "/", "headers": conditions},
-        "metadata": {"filter_metadata": {LUA: {RULE: number, "upstream": str(place)}}},
+        "metadata": {
+            "filter_metadata": {LUA: {RULE: number, "upstream": str(place), **(_PAGE if is_page else {})}}
+        },
         "route": {
             "cluster": cluster_name(number),
             "host_rewrite_literal": place.authority,

@@ -38,7 +38,7 @@ TWO_READINGS = (
 # Clients send one key or two; each of them is compared with each client key.
 MAX_KEYS = 100
 
-_HOST_IN_ORIGIN = re.compile(r"[^/\s*,]+")
+HOST_IN_ORIGIN = re.compile(r"[^/\s*,]+")
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
 # Characters that are not allowed in a token (RFC 9110, 5.6.2), which names and methods are.
 _BLANK = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
@@ -195,7 +195,7 @@ def listed_origin(origin: str, policy: Policy) -> bool:
     if place in policy.origins:
         return "*" not in place
     scheme, mark, host = place.partition("://")
-    return f"{scheme}{mark}*" in policy.origins and _HOST_IN_ORIGIN.fullmatch(host) is not None
+    return f"{scheme}{mark}*" in policy.origins and HOST_IN_ORIGIN.fullmatch(host) is not None
 
 
 def _check_form(head: RequestHead) -> Refusal | None:

@@ -176,6 +176,7 @@ function admission.answer_preflight(request)
   if not origin or request.method:upper() ~= "OPTIONS" then return false end
   local answer = { [":status"] = "204", ["access-control-allow-origin"] = text.trimmed(origin) }
   for name, value in pairs(CONSTANTS.preflight) do answer[name] = value end
+  if request.handle:metadata():get("is_page") then answer.vary = nil end -- which the route adds
   answer["access-control-allow-headers"] = headers:get("access-control-request-headers")
   if (headers:get("access-control-request-private-network") or ""):lower() == "true" then
     answer["access-control-allow-private-network"] = "true"
