@@ -41,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]
-    # What is imported stays: a search for garbage among it finds none.
+    # Imported objects stay: a search for garbage among them finds none.
     was_collecting = gc.isenabled()
     gc.disable()
     try:

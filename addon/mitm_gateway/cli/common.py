@@ -49,7 +49,7 @@ def add_rules_option(parser: argparse.ArgumentParser) -> None:
 
 
 class _Once(argparse.Action):
-    """An option with one value: the first of two files would be ignored without a word."""
+    """An option that may occur once: of two files, argparse would silently ignore the first."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None

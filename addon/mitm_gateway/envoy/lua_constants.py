@@ -78,7 +78,7 @@ def _counts(within: str, names: Mapping[str, usage.Count]) -> Mapping[str, Any]:
 
 
 def _usage_marks() -> list[list[str]]:
-    """Return the texts of which an event with counts, an error or an end contains one, each with a pattern around it."""
+    """Return texts, one of which occurs in each event with counts, an error or an end, and the pattern around each."""
     counts = [[f'"{name}"', f'"{name}"%s*:%s*{{'] for name in dict.fromkeys(each.within for each in TOKENS)]
     stops = [[f'"{name}"', f'"{name}"%s*:%s*"'] for *_, name in STOP_REASONS]
     kinds = [['"object"', f'"object"%s*:%s*"{kind}"'] for kind in usage.WITH_STATUS] + [['"interaction"']]

@@ -43,7 +43,7 @@ def edited_form(plan: Plan, form: FormBody, record: Record) -> bytes | None:
 
 
 def applied_edits(rule: Rule, body: Body) -> tuple[str, ...]:
-    """Describe the edits of a rule that change this body, except of the model; for display, as each is tried."""
+    """Describe the edits of a rule that change this body, model names apart. For display only: each edit is tried."""
     tried = {f"remove {path}": _changes(body, remove=(path,)) for path in rule.body.remove}
     tried |= {f"set {path}": _changes(body, set_=((path, value),)) for path, value in rule.body.set_texts}
     tried["edit anthropic_beta"] = rule.beta is not None and _changes(body, betas=rule.beta.edited)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """A reason; the Envoy filter gives the same ones."""
+    """A fixed reason; the Envoy filter gives the same ones."""
 
     NOT_UTF8 = "the body is not UTF-8"
     NOT_JSON = "the body is not valid JSON"
@@ -30,4 +30,4 @@ class BodyError(ValueError):
 
 
 class OvergrownError(BodyError):
-    """A body that is small as text and large as data."""
+    """A body that is small as text but would need too much memory as data."""

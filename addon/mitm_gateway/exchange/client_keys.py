@@ -29,7 +29,7 @@ Names = Callable[[str], bool]
 
 
 def bare_key(value: str) -> str:
-    """Return a key without its auth scheme; of Basic auth, the password. A scheme alone has no key."""
+    """Return the key in an auth value without its scheme, of Basic auth the password; empty if there is only a scheme."""
     scheme, _, rest = value.strip().partition(" ")
     if scheme.lower() in ("bearer", "token"):
         return rest.strip()
@@ -55,7 +55,7 @@ def keys_in(head: RequestHead) -> Iterator[str]:
 
 
 def every_key_in(head: RequestHead) -> tuple[str, ...]:
-    """Return the keys to mask wherever they are echoed; outside the usual slots, those that are no usual word."""
+    """Return the keys to mask wherever they are echoed; of unusual slots only values that are no ordinary word."""
     usual = [bare_key(value) for name in _COMPARED for value in head.all(name)]
     others = [key for key in keys_in(head) if len(key) >= SHORTEST_PART]
     return tuple(dict.fromkeys([key for key in (*usual, *others) if key]))

@@ -1,4 +1,4 @@
-"""The comment beside a flow: one line that begins with what differs from row to row.
+"""The comment beside a flow: one line that begins with the parts that differ from row to row.
 
 A good request begins with model and tokens, a failed one with its cause and the cure; rule, auth, time and cost follow.
 """

@@ -235,7 +235,7 @@ class Exchange:
         return Secrets(own.secret, named, own.headers)
 
     def _mask_head(self, destination: Upstream | None, target: str, fields: Fields) -> MaskedHead:
-        """Return the head with its secrets masked, and keep it for the moment at which it is written with them."""
+        """Return the head with its secrets masked, and keep both for `with_secrets`."""
         self._sent = MaskedHead(destination, target, fields, self.all_keys, reveal=self.config.reveal)
         return self._sent
 
@@ -344,7 +344,7 @@ class Exchange:
     def on_end(
         self, response: ResponseHead | None, error: str | None = None, ending: Ending = "complete"
     ) -> None:
-        """Note the end of the flow, well or not; `complete` may follow later."""
+        """Note the end of the flow, successful or not; `complete` may follow later."""
         self._response, self.record.error, self.record.ending = response, error, ending
         self.record.total_s = self._now() - self._started
 
@@ -377,7 +377,7 @@ class Exchange:
 
     @property
     def silence_s(self) -> float:
-        """Return for how long nothing of the response has arrived."""
+        """Seconds since the last part of the response arrived, or since the request if none has."""
         last = self.tee.last_chunk_at if self.tee else None
         return self._now() - (self._started if last is None else last)
 

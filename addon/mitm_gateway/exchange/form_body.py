@@ -17,7 +17,7 @@ from .json_scanner import json_string
 _BOUNDARY = re.compile(r'(?i)[; \t]boundary=(?:"([^"]+)"|([^\s";,]+))')
 _DISPOSITION = re.compile(rb"(?i)content-disposition:[ \t]*form-data[ \t]*(;.*)", re.DOTALL)
 _PARAMETER = re.compile(rb';[ \t]*([^=; \t]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^";]*))')
-# What follows a boundary; servers skip blanks there.
+# The text after a boundary: a line break, before which servers skip blanks, or the mark of the last one.
 _DELIMITED = re.compile(rb"[ \t]*+\r\n|--")
 _LAST = re.compile(rb"--|[ \t\r\n]*+\Z")
 # `session[model]` is the key "model" of "session", and `models[]` an element of "models".
@@ -74,7 +74,7 @@ def read_form(raw: bytes, content_type: str, api: Api) -> FormBody | None:
 
 
 def _node_of(name: str, api: Api) -> PlaceNode | None:
-    """Return what a field of this name has in an API: a model, or JSON with models."""
+    """Return the content of a field of this name in an API: a model, or JSON with models."""
     node = tree_of(api.request)
     if len(name) > MAX_FIELD_NAME:
         return None
@@ -87,7 +87,7 @@ def _node_of(name: str, api: Api) -> PlaceNode | None:
 
 
 def _is_text(node: PlaceNode) -> bool:
-    """Report whether a model is the text of a field: of one, or of each of several with this name."""
+    """Report whether the whole text of a field is a model; several fields may have the same name."""
     return node.is_model or (None in node.below and node.below[None].is_model)
 
 

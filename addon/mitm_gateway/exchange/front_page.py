@@ -71,7 +71,7 @@ def _is_zero(parameters: list[str]) -> bool:
 def _facts(
     ruleset: RuleSet, head: RequestHead, arrival: Arrival, variables: Variables, *, needs_key: bool
 ) -> dict[str, Any]:
-    """Return what the page says. It contains no path of an upstream: that may name an account."""
+    """Return the facts on the page. No path of an upstream is among them: it may name an account."""
     place = head.get("host") or head.authority
     url = f"{'https' if arrival.tls else 'http'}://{place.strip()}"
     return {

@@ -55,7 +55,7 @@ class Policy:
     client_keys: tuple[bytes, ...] | None = field(default=None, repr=False)
 
     def knows_key(self, value: str) -> bool:
-        """Report whether a value is a client key, in a time that does not depend on which key or how much fits."""
+        """Report whether a value is a client key, in time that depends neither on which nor on how many bytes agree."""
         candidate = value.encode("utf-8", "surrogateescape")
         # All keys are compared, even after one is equal.
         return sum(hmac.compare_digest(candidate, key) for key in self.client_keys or ()) > 0

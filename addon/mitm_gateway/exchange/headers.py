@@ -20,9 +20,9 @@ Field = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The secrets of one request: for its auth header, by name for `headers`, and extra headers of a helper.
+    """The secrets of one request: for its auth header, by name for `headers` and `query`, and headers of a helper.
 
-    With `signing` it contains none of them, but a signature over its final bytes.
+    With `signing` the request contains none of them, but a signature over its final bytes.
     """
 
     auth: Secret | None = None

@@ -14,7 +14,7 @@ MAX_IDLE = 100
 
 
 class Parsers:
-    """One parser for small bodies, and one for large ones from the second of a size on."""
+    """One parser for small bodies, and one for large ones, kept from the second body of about the same size on."""
 
     def __init__(self, new: Callable[[], Any]) -> None:
         self._new = new

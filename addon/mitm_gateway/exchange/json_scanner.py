@@ -263,7 +263,7 @@ _LEADING_MODEL = re.compile(
 def leading_model(chunk: bytes) -> tuple[int, int] | None:
     """Return the place of the top-level model's value in the first chunk of a response, if it is certain.
 
-    It is where the model precedes all nested values and nothing behind it can be another such key.
+    It is certain if the model precedes all nested values and nothing behind it can be another key of a model.
     """
     found = _LEADING_MODEL.match(chunk)
     # `find`, as `in` reads its argument as a number first, and builds the message of an error that is discarded.

@@ -8,7 +8,7 @@ from ..wire.request import Fields
 
 
 class MaskedHead:
-    """A head as it is sent, without its secrets; without a destination it is the client's own. `reveal` masks nothing."""
+    """The head to send, its secrets masked unless `reveal` is set; without a destination, the client's own head."""
 
     def __init__(
         self,

@@ -97,7 +97,7 @@ class Record:
             self.notes = (*self.notes, f"the token is for {api.authority}: set upstream to {api}")
 
     def hide(self, secrets: Sequence[str]) -> None:
-        """Mask these secrets, and what looks like a key, in every text of a peer: an upstream can name its model so."""
+        """Mask these secrets, and everything like a key, in all texts of peers: an upstream can echo one as its model."""
         usage = self.usage or Usage()
         texts = [*(getattr(self, name) for name in _OF_PEERS), *usage]
         shown = "\n".join([text for text in texts if isinstance(text, str)])

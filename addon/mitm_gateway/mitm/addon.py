@@ -72,7 +72,7 @@ class GatewayAddon:
         self._lifecycle.load(loader)
 
     def configure(self, updated: set[str]) -> None:
-        """Take the options over."""
+        """Apply the changed options."""
         self._ended.record()
         self._lifecycle.configure(updated)
 
@@ -331,7 +331,7 @@ class GatewayAddon:
 
 
 def contain(action: Callable[[], None], what: str) -> None:
-    """Do something that must not disturb the flow; a fault is logged."""
+    """Run an action that must not disturb the flow, and log its fault."""
     try:
         action()
     except ANY_FAULT as fault:

@@ -63,7 +63,7 @@ Address: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """A connection to an upstream: when it was opened, its other end, and how often its request left before."""
+    """A connection to an upstream: when it was opened, its other end, and how often its request had been sent before."""
 
     opened: float
     remote: Address
@@ -241,7 +241,7 @@ class Connections:
     # ---- upstreams ----
 
     async def check_upstream(self, data: ServerConnectionHookData) -> None:
-        """Decide just before a connection is opened. On any fault none is."""
+        """Refuse a connection just before it is opened if it leads where no rule sends it, and after any fault."""
         try:
             data.server.error = data.server.error or await self._objection(data)
         except ANY_FAULT as fault:
@@ -270,7 +270,7 @@ class Connections:
         return None
 
     def _needs_key(self, client: Client) -> bool:
-        """Return whether a client has shown no key, as only HTTP requests and CONNECT do."""
+        """Return whether keys are required and this client has shown none; only HTTP requests and CONNECT can show one."""
         return (
             self._lifecycle.settings.policy.client_keys is not None and client.id not in self._authenticated
         )

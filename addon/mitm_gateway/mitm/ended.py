@@ -17,7 +17,7 @@ _LATEST_S = 0.05
 class Ended:
     """Records flows a few at a time, once their answers have been written.
 
-    The code of recording is then in the processor's cache for all of them but the first.
+    For all but the first, the code of recording is then in the processor's cache.
     """
 
     def __init__(self, record: Callable[[UnderWay], None]) -> None:

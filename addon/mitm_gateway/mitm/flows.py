@@ -94,7 +94,7 @@ def _is_http1(request: http.Request) -> bool:
 
 
 def place_of(request: http.Request) -> Upstream:
-    """Return where a request goes."""
+    """Return the destination of a request."""
     return place(as_text(request.data.scheme), request.data.host, request.data.port)
 
 
@@ -204,7 +204,7 @@ def _name(flow: http.HTTPFlow, authority: str) -> None:
 
 
 def _set_body(flow: http.HTTPFlow, edited: bytes | None) -> None:
-    """Put an edited body in, and frame the body for the upstream."""
+    """Insert an edited body, and frame the body for the upstream."""
     data = flow.request.data
     fields = data.headers.fields
     if edited is not None:

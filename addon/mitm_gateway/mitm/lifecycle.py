@@ -119,7 +119,7 @@ class Lifecycle:
         set_defaults(ctx.options)
 
     def configure(self, updated: set[str]) -> None:
-        """Take the options over. At start a fault ends the program; later the change is rolled back."""
+        """Apply the changed options. At start a fault ends the program; later the change is rolled back."""
         is_ours = any(name.startswith(("gateway_", _REPLAY)) or name in _WATCHED_OPTIONS for name in updated)
         if self._is_configured and not is_ours:
             return

@@ -21,7 +21,7 @@ def is_watched() -> bool:
 class Live:
     """Updates the view of flows under way, each at most once in an interval and never later than that.
 
-    `show` puts what has passed so far into a flow; it returns False where there is nothing to show.
+    `show` puts the data that has passed so far into a flow; it returns False if there is none.
     """
 
     def __init__(self, show: Callable[[http.HTTPFlow], bool]) -> None:

@@ -60,7 +60,7 @@ _SAMPLE_PATHS = ("/v1/messages", "/")
 
 
 def broken_promises(options: Options, ruleset: RuleSet) -> Iterator[str]:
-    """Yield why these options cannot be used with these rules, each with what to do."""
+    """Yield the reasons why these options cannot be used with these rules, each with its remedy."""
     if any(map(_sends_secret, ruleset.rules)):
         yield from _exposing(options)
     if not options.keep_host_header and any(spec.startswith("reverse:") for spec in options.mode):
@@ -111,7 +111,7 @@ def _modified_headers(options: Options) -> Iterator[str]:
 
 
 def known_holes(options: Options) -> Iterator[str]:
-    """Yield the holes of this mitmproxy version that the gateway cannot close, each with what to do."""
+    """Yield the holes of this mitmproxy version that the gateway cannot close, each with its remedy."""
     if "web_port" in options and not has_web_login(version.VERSION):
         yield (
             "this mitmweb has no login (CVE-2025-23217): any program on this machine can read its flows; "

@@ -59,7 +59,7 @@ class RecordingReader:
         return RecordingError(f"{one_line(str(self._path))}: {text}; {_EXPECTED}")
 
     def note(self, text: str) -> None:
-        """Add a remark about a part that is left out, up to some of them. Raises RecordingError after a thousand."""
+        """Count a part that is left out, and keep the first few remarks. Raises RecordingError after a thousand parts."""
         self._left_out += 1
         if self._left_out > _MOST_LEFT_OUT:
             raise self._fault(f"more than {_MOST_LEFT_OUT:,} parts cannot be read")
@@ -103,7 +103,7 @@ class RecordingReader:
                 yield found
 
     def _no_flow(self, file: IO[bytes]) -> str:
-        """Tell a file whose only flow is cut off from one that begins with a number."""
+        """Return the fault of a file without a whole flow: a flow that is cut off, or no recording at all."""
         is_flow = re.match(rb"\d+:\w+[,;]", file.read(32)) is not None
         return "cut off inside flow 1" if is_flow else _NO_RECORDING
 

@@ -47,7 +47,7 @@ def remember(flow: http.HTTPFlow, head: RequestHead, keys: Sequence[str] = ()) -
 
 
 def original_of(flow: http.HTTPFlow) -> dict[str, Any]:
-    """Return what is kept of the request as it arrived; empty where no rule has taken the flow."""
+    """Return the stored parts of the request as it arrived; empty where no rule has taken the flow."""
     original = flow.metadata.get(ORIGINAL)
     return original if isinstance(original, dict) else {}
 
@@ -68,7 +68,7 @@ def original_head(flow: http.HTTPFlow) -> RequestHead | None:
 
 
 def remember_sent(flow: http.HTTPFlow, model: str | None, model_sent: str | None) -> None:
-    """Keep what was sent instead, once the flow has ended, to recognise later edits by the user."""
+    """Store the request that was sent instead, once the flow has ended, to recognise later edits by the user."""
     if original := original_of(flow):
         original["sent"] = _place(flow)
         original["sent_fields"] = flow.request.data.headers.fields

@@ -131,7 +131,7 @@ class UpstreamProxy:
 
 
 def _trust(proxy: Proxy) -> ssl.SSLContext | None:
-    """Return what verifies a proxy's certificate: the same that verifies an upstream's."""
+    """Return the TLS settings that verify a proxy's certificate, the same as for an upstream's."""
     if proxy.scheme != "https":
         return None
     options = ctx.options

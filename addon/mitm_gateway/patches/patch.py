@@ -68,7 +68,7 @@ class Patches:
         self._undo: dict[Patch, list[Callable[[], None]]] = {}
         self._current: list[Callable[[], None]] = []
         self.are_flows_unseen: Callable[[], bool] = lambda: False
-        """Returns True if nothing but the gateway uses flows that have ended. A speed patch, which knows, sets it."""
+        """Return whether nothing but the gateway uses flows that have ended; the speed patch for hooks replaces this."""
 
     def apply(self, patch: Patch) -> None:
         """Apply a patch completely, or raise Unexpected and leave mitmproxy as it was."""

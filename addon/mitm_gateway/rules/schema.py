@@ -1,6 +1,6 @@
 """The vocabulary of a rules file: frozen models of the file, its credentials and its rules.
 
-The text under each field is the reference: `rules.schema.json` and the README are generated from it.
+The text under each field is the reference: `rules.schema.json` and the table in docs/rules.md are generated from it.
 """
 
 from __future__ import annotations

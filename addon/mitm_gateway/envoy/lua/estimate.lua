@@ -1,4 +1,4 @@
--- About how many tokens a request has: the characters of its texts, keys and other values, divided.
+-- An estimate of a request's tokens: the characters of its texts, keys and other values, divided.
 
 local estimate = {}
 

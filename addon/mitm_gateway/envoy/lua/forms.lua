@@ -65,7 +65,7 @@ local function node_of(name, api)
   return is_step and node or nil
 end
 
--- Return whether a model is the text of a field: of one, or of each of several with this name.
+-- Return whether the whole text of a field is a model; several fields may have the same name.
 local function is_text(node) return node.is_model or node.each and node.each.is_model end
 
 -- Add the models in a field's JSON, which is read as the member of an object.

@@ -23,7 +23,7 @@ end
 local is_blank = marks_of(" \t\n\r")
 local is_short_escape = marks_of('"\\/bfnrt')
 
--- The size of the text that is read: one at a time, and never while Envoy waits.
+-- The size of the text that is read; only one is, and Envoy never waits meanwhile.
 local size = 0
 
 local open_containers = ffi.new("uint8_t[?]", MAX_DEPTH + 2)

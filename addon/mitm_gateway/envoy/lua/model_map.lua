@@ -1,4 +1,4 @@
--- A rule's map of models: the name that is sent for the client's, and back.
+-- A rule's map of models, from the client's name to the upstream's and back.
 
 local model_map = {}
 

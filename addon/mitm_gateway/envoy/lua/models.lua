@@ -54,7 +54,7 @@ local function has_no_model(at, finish)
   return next_model > finish
 end
 
--- Find the models in the value at `at`; `node` tells which texts in it are models. Return its end.
+-- Find the models in the value at `at`; `node` marks the texts in it that are models. Return its end.
 local function search(p, at, node)
   local mark = p[at]
   if node.is_gated and is_usual() then

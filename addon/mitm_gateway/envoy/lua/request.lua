@@ -6,9 +6,9 @@
 local has, as_value = text.has, text.as_value
 local refuse, check_size = admission.refuse, admission.check_size
 local REASONS = CONSTANTS.reasons
--- Headers that tell Envoy's routes: the path is in normal form, the model, the client's key.
+-- Headers for Envoy's routes: whether the path is in normal form, the model, the client's key.
 local PATH, MODEL, KEY = CONSTANTS.path_header, CONSTANTS.model_header, CONSTANTS.key_header
--- The header that tells the gate behind the filter.
+-- The header for the gate behind the filter.
 local DONE = CONSTANTS.done_header
 local NO_MODEL = "-"
 local NOTES, LOGGED = CONSTANTS.notes, CONSTANTS.logged_names
@@ -81,7 +81,7 @@ local function is_compressed(encoding)
   return false
 end
 
--- Read and check the request's body, unless it is empty. What is not JSON may be a form.
+-- Read and check the request's body, unless it is empty. If it is not JSON, it may be a form.
 local function read_body(request)
   if request.content or request.has_no_body then return end
   -- For Envoy, a request for a WebSocket has no end.

@@ -48,7 +48,7 @@ local function note_usage(handle, found, keeps_model)
   end
 end
 
--- Note the findings of a reader, and whether its stream still lacks its end.
+-- Note the findings of a reader, and whether the end of its stream is still missing.
 local function note(handle, reader, found, keeps_model)
   if not found then return end
   note_usage(handle, found, keeps_model)

@@ -145,7 +145,7 @@ class Reading:
         transport.resume_reading = self.resume
 
     def hold(self) -> None:
-        """Read no more; where a client's requests share a few connections, let another one have this one's place."""
+        """Read no more, and release the place of this connection if only a few connections may be open at once."""
         self.is_held = True
         if self._slots is not None:
             self._slots.release()
@@ -164,7 +164,7 @@ class Reading:
             self._resume()
 
     def give_way(self) -> None:
-        """Read while the peer has not taken all that was sent to it: it may have to write before it reads on."""
+        """Read while data for the peer is still unsent: it may have to write before it reads on."""
         if self.is_held and self._transport.get_write_buffer_size():
             self._resume()
 

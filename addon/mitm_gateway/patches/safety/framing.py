@@ -63,7 +63,7 @@ def _passed_on(received: list[Any]) -> LayerSteps:
 
 
 def divided(contents: list[bytes]) -> list[bytes]:
-    """Return the contents of chunks that arrived together; of many, the last ones joined, as each passes all layers."""
+    """Return the contents of chunks that arrived together; of many the last are joined, because each passes all layers."""
     first, others = contents[:_SEPARATE_CHUNKS], contents[_SEPARATE_CHUNKS:]
     return [*first, b"".join(others)] if others else first
 

@@ -9,7 +9,7 @@ from mitmproxy.utils import strutils
 from ...text.printable import visible
 from ..patch import Patches
 
-# What mitmproxy itself puts into a line: colours.
+# The colours that mitmproxy itself puts into a line.
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*+m)")
 
 

@@ -66,7 +66,7 @@ def plain_handling(
 
 
 def _event_to_child(self: Any, child: Any, event: events.Event) -> LayerCommands:
-    """Pass an event to a layer, and what that says to other layers to them before it continues."""
+    """Pass an event to a layer, and the layer's own events to their receivers before it continues."""
     running: list[tuple[Any, Iterator[Any]]] = [(child, iter(child.handle_event(event)))]
     ended: list[Any] = []
     while running:

@@ -57,7 +57,7 @@ def direct_reads(patches: Patches) -> None:
         # A request may have waited for the connection to its upstream.
         if type(event) is events.OpenConnectionCompleted and turns.must_wait:
             try:
-                await turns.come()
+                await turns.wait()
             except (
                 asyncio.CancelledError
             ):  # the client has left; mitmproxy closes only what it has begun to read
@@ -72,7 +72,7 @@ def direct_reads(patches: Patches) -> None:
 
 
 class TurnQueue:
-    """Work that lets the data of upstreams go first: each pass of the event loop does one piece of it, at its end.
+    """Work that lets the data of upstreams pass first: each pass of the event loop does one piece of it, at its end.
 
     A request takes as long as some thirty events of streams, which would otherwise wait for all the requests that
     arrived with them. Where no response streams, requests need no turns.
@@ -84,18 +84,18 @@ class TurnQueue:
 
     @property
     def must_wait(self) -> bool:
-        """Return whether work waits already, or a stream may have anything due in this pass of the loop."""
+        """Return whether work waits already, or an event of a stream may be due in this pass of the loop."""
         if self._waiting:
             return True
         return self._has_streams() and bool(getattr(asyncio.get_running_loop(), "_ready", ()))
 
     def add(self, action: Callable[[], None]) -> None:
-        """Do something in its turn."""
+        """Call the action in its turn."""
         self._waiting.append(action)
         if len(self._waiting) == 1:
             self._schedule()
 
-    async def come(self) -> None:
+    async def wait(self) -> None:
         """Wait for a turn."""
         turn = asyncio.get_running_loop().create_future()
         self.add(lambda: None if turn.cancelled() else turn.set_result(None))

@@ -11,7 +11,7 @@ from ..patch import Patches, expect
 
 
 def fewer_messages(patches: Patches) -> None:
-    """Describe flows in mitmweb to the browsers that are connected only, and after changes instead of at each."""
+    """Describe flows in mitmweb to connected browsers only, and once after several changes instead of at each."""
     app, web = (sys.modules.get(f"mitmproxy.tools.web.{name}") for name in ("app", "master"))
     if app is not None and web is not None and isinstance(ctx.master, web.WebMaster):
         Messages(ctx.master, app).install(patches)
@@ -26,7 +26,7 @@ class Messages:
         self._changed: dict[str, flow.Flow] = {}
 
     def install(self, patches: Patches) -> None:
-        """Take the place of mitmweb's receivers."""
+        """Replace mitmweb's receivers."""
         master, view = self._master, self._master.view
         for signal, original, receiver in (
             (view.sig_view_add, master._sig_view_add, self.added),
