@@ -86,7 +86,7 @@ def test_env_lines_work_in_their_shell(command: Command, shell: str) -> None:
     assert not {"ANTHROPIC_API_KEY", "GW_KEY"} & set(held)
 
 
-def test_env_lines_by_shell() -> None:
+def test_env_lines_follow_the_syntax_of_each_shell() -> None:
     changes = Changes({"A": "it's"}, ("B", "C"))
     assert lines(changes, "bash") == ["unset B C", "export A='it'\"'\"'s'"]
     for shell in ("bash", "fish", "powershell"):

@@ -189,5 +189,5 @@ def test_the_commands_of_a_page_work_as_they_are_written(page: str, desk: Desk) 
                 assert part.strip() in desk.printed, desk.printed
 
 
-def test_no_reason_is_left_over() -> None:
+def test_every_reason_belongs_to_a_documented_command() -> None:
     assert set(NOT_RUN) <= {line for found in BLOCKS.values() for commands, _ in found for line in commands}

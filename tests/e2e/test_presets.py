@@ -180,7 +180,9 @@ def assert_foundry(request: Seen) -> None:
 # ---- in the provider's own mode ----
 
 
-def test_azure_foundry_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
+def test_claude_codes_mode_for_foundry_reaches_azure_foundry(
+    start_preset: StartPreset, run_claude: RunClaude
+) -> None:
     setting = start_preset("azure-foundry", "my-res.services.ai.azure.com", env=ENV)
     env = {
         "CLAUDE_CODE_USE_FOUNDRY": "1",
@@ -196,7 +198,9 @@ def test_azure_foundry_in_its_own_mode(start_preset: StartPreset, run_claude: Ru
 VERTEX = "us-east5-aiplatform.googleapis.com"
 
 
-def test_vertex_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
+def test_claude_codes_mode_for_vertex_reaches_vertex(
+    start_preset: StartPreset, run_claude: RunClaude
+) -> None:
     setting = start_preset("vertex", VERTEX, listen=VERTEX, script=Stream(message_events(), gated=False))
     env = {
         "CLAUDE_CODE_USE_VERTEX": "1",

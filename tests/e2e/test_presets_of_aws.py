@@ -22,7 +22,9 @@ AWS = {
 }
 
 
-def test_bedrock_mantle_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
+def test_claude_codes_mode_for_mantle_reaches_bedrock_mantle(
+    start_preset: StartPreset, run_claude: RunClaude
+) -> None:
     setting = start_preset(
         "bedrock-mantle", "bedrock-mantle.eu-west-1.api.aws", env={"AWS_REGION": "eu-west-1"}
     )
@@ -38,7 +40,7 @@ def test_bedrock_mantle_in_its_own_mode(start_preset: StartPreset, run_claude: R
     assert request.json["model"].startswith("anthropic.claude-")
 
 
-def test_bedrock_mantle_signed(start_preset: StartPreset) -> None:
+def test_requests_to_bedrock_mantle_can_be_signed(start_preset: StartPreset) -> None:
     setting = start_preset(
         "bedrock-mantle",
         "bedrock-mantle.us-east-1.api.aws",
@@ -62,7 +64,9 @@ def signed(service: str) -> dict[str, str]:
     return {"credentials": "{aws: default}", "auth": auth}
 
 
-def test_bedrock_in_its_own_mode(start_preset: StartPreset, run_claude: RunClaude) -> None:
+def test_claude_codes_mode_for_bedrock_reaches_bedrock(
+    start_preset: StartPreset, run_claude: RunClaude
+) -> None:
     setting = start_preset("bedrock", RUNTIME, listen=RUNTIME, script=event_stream(message_events()))
     env = {
         "CLAUDE_CODE_USE_BEDROCK": "1",

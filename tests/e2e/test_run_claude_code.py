@@ -73,7 +73,7 @@ def test_model_discovery_of_claude_code_is_answered_from_desktop_keys_in_its_set
     assert "claude-mine-2" in kept
 
 
-def test_interactive_claude_code(
+def test_claude_code_works_in_a_terminal(
     recorder: StartRecorder, command: Command, claude: Path, terminal: StartTerminal
 ) -> None:
     upstream = recorder(insist_on_bearer(KEY, claude_answers))

@@ -203,7 +203,7 @@ def test_a_secret_goes_nowhere_in_clear_or_by_a_redirect(recorder: StartRecorder
     assert other.raw == b""
 
 
-def test_google_application_default_credentials(
+def test_google_gets_a_token_for_application_default_credentials(
     recorder: StartRecorder, command: Command, tmp_path: Path
 ) -> None:
     upstream = recorder(json_reply({"access_token": "ya29.test", "expires_in": 3600}))

@@ -36,7 +36,9 @@ def test_once_writes_private_files_and_the_basic_form(run_main: RunMain, tmp_pat
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
 
 
-def test_a_missing_secret_ends_it_and_names_the_credential(tmp_path: Path, run_main: RunMain) -> None:
+def test_a_missing_secret_ends_the_command_and_names_the_credential(
+    tmp_path: Path, run_main: RunMain
+) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES.replace("FILE", str(tmp_path / "nowhere")))
     rules.chmod(0o600)
@@ -60,7 +62,7 @@ async def test_a_file_is_replaced_only_where_its_secret_changed(tmp_path: Path) 
     assert names_in(folder) == ["a"]
 
 
-async def test_it_is_patient_for_a_while_and_keeps_the_old_file(tmp_path: Path) -> None:
+async def test_an_unusable_credential_keeps_its_old_file_for_a_while(tmp_path: Path) -> None:
     key, folder = tmp_path / "key", tmp_path / "out"
     key.write_text("first")
     folder.mkdir()

@@ -208,7 +208,7 @@ def test_restore_puts_back_only_what_the_rule_changed() -> None:
          b'{"result":{"message":{"model":"up-a"}}}\n', b'{"result":{"message":{"model":"client-a"}}}\n'),
     ],
 )  # fmt: skip
-def test_the_way_back_of_other_apis(
+def test_responses_of_other_apis_get_the_clients_name_back(
     method: str, target: str, request_body: bytes, response: bytes, expected: bytes
 ) -> None:
     assert way_back(target, request_body, response, method) == expected

@@ -159,7 +159,7 @@ def test_only_edits_that_change_the_body_are_reported() -> None:
     assert applied_edits(rule, scan(b'{"b":2,"c":3}')) == ()
 
 
-def test_an_edit_that_only_works_after_another_has_been_made() -> None:
+def test_an_edit_that_needs_an_earlier_one_is_reported_as_applied() -> None:
     rule = make_rule(body={"remove": ["a"], "set": {"a": 1}})
     body = scan(b'{"a":{"b":1,"b":2}}')
     assert applied_edits(rule, body) == ("remove a", "set a")

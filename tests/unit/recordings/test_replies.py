@@ -43,7 +43,7 @@ def test_a_response_may_be_given_again() -> None:
         Question("POST", "API.test", 443, "/v1/messages", "m", (b"{}", json.dumps(BODY).encode())),
     ],
 )
-def test_differences_that_do_not_matter(asked: Question) -> None:
+def test_some_differences_do_not_keep_a_request_from_its_response(asked: Question) -> None:
     assert replies(question()).take(asked) == 1
 
 
