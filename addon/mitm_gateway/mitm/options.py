@@ -48,7 +48,7 @@ _OPTIONS: tuple[tuple[str, type, object, str], ...] = (
     ("gateway_clients", str, "", "File of client keys, one a line; every request then needs one."),
     ("gateway_intercept", str, "all", "Hosts to decrypt: all, or only those with rules."),
     ("gateway_keep", int, 0, "How many handled flows mitmweb keeps; 0 keeps all."),
-    ("gateway_fast", bool, True, "Quicker hook dispatch inside mitmproxy."),
+    ("gateway_fast", bool, True, "Make mitmproxy faster, with all of its features."),
     ("gateway_proxy", str, ENVIRONMENT,
      "Proxy in front of upstreams: a URL, none, or env for HTTPS_PROXY, ALL_PROXY and NO_PROXY as curl reads them."),
 )  # fmt: skip

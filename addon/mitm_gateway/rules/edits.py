@@ -103,8 +103,8 @@ class Models(Model):
     """Name for all models that `map` does not cover."""
     restore: bool = True
     """Show the name that the client asked for in responses; of several models, that of the one that answers.
-    Responses about an earlier request, such as the results of a batch, show it where exactly one name is sent
-    as the upstream's."""
+    Responses about an earlier request, such as the results of a batch, show it if exactly one of the client's
+    names is sent as the upstream's."""
 
     @cached_property
     def names(self) -> ModelMap:
