@@ -1,5 +1,6 @@
 """Responses that stream through a real mitmdump, and the copies that are kept of them."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,39 @@ def test_received_parts_are_kept_when_the_client_hangs_up(gateway: StartGateway,
     flow = recorded_flow(file)
     assert flow.response is not None
     assert flow.response.raw_content == events[0]
+
+
+def receive_until(peer: socket.socket, end: bytes) -> bytes:
+    peer.settimeout(20)
+    received = b""
+    while end not in received:
+        received += peer.recv(4096) or end
+    return received
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/vnd.amazon.eventstream"])
+def test_peers_talk_in_turns_where_a_rule_does_not_read_the_body(
+    mitmdump: StartMitmdump, tmp_path: Path, content_type: str
+) -> None:
+    file, head = tmp_path / "flows", [*pseudo_headers("localhost", scheme="http"), ("x-api-key", CK)]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        text = rules(f"http://127.0.0.1:{server.getsockname()[1]}")
+        proxy = mitmdump("-w", str(file), rules=text, modes=[f"reverse:https://{API}"], env=ENV)
+        with Wire(proxy.port) as wire:
+            client = Http2Client(wire)
+            call = client.open_request([*head, ("content-type", content_type)])
+            client.send_data(call, b"question")
+            upstream, _ = server.accept()
+            with upstream:
+                received = receive_until(upstream, b"question")
+                upstream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nanswer\r\n")
+                assert client.read_chunk(call, 0) == b"answer"
+                client.send_data(call, b"again")
+                client.end_request(call, [("authorization", CK)])
+                received += receive_until(upstream, b"0\r\n\r\n")
+                upstream.sendall(b"3\r\nend\r\n0\r\n\r\n")
+                assert client.read_response(call).body == b"answerend"
+    assert f"Bearer {GW}".encode() in received
+    assert CK.encode() not in received
+    proxy.stop()
+    assert recorded_flow(file).request.raw_content == b"questionagain"

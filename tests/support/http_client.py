@@ -189,6 +189,24 @@ class Http2Client:
             self._flush()
         return stream
 
+    def open_request(self, headers: Sequence[Header]) -> int:
+        """Send the head of a request and give its stream id."""
+        stream = int(self._protocol.get_next_available_stream_id())
+        self._chunks[stream] = []
+        self._protocol.send_headers(stream, list(headers))
+        self._flush()
+        return stream
+
+    def send_data(self, stream: int, data: bytes) -> None:
+        """Send a frame of a request that was opened."""
+        self._protocol.send_data(stream, data)
+        self._flush()
+
+    def end_request(self, stream: int, trailers: Sequence[Header]) -> None:
+        """End a request that was opened."""
+        self._protocol.send_headers(stream, list(trailers), end_stream=True)
+        self._flush()
+
     def read_chunk(self, stream: int, number: int) -> bytes:
         """The `number`-th data frame of a response, counted from 0."""
         while len(self._chunks[stream]) <= number:

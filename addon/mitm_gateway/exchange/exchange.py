@@ -32,7 +32,7 @@ from .masked_head import MaskedHead
 from .plan import Pass, Plan, decide
 from .query import edited_target
 from .record import ANSWERED_HERE, REPLAYED, Ending, Record
-from .request_body import announces_more_than, read_in_turns
+from .request_body import announces_more_than, is_dialogue, read_in_turns
 from .response_plan import (
     SWITCHING,
     ResponseHead,
@@ -272,7 +272,15 @@ class Exchange:
     @property
     def takes_body(self) -> bool:
         """The body is to be reported: the step for the head has been performed, and a rule may take the request."""
-        return (self.is_held or self.is_released) and not self.is_answered and not self.is_passing
+        return (self.is_held or self.is_released) and not self.is_answered and not self.streams_body
+
+    @property
+    def streams_body(self) -> bool:
+        """The body is forwarded while it arrives: no rule takes the request, or the upstream answers before its end."""
+        if self.plan is None or not self.is_released:
+            return self.is_passing
+        rule = self.plan.rule
+        return not (rule.reads_body or rule.signs or self._has_body) and is_dialogue(self.head)
 
     def withhold(self) -> None:
         """Let nothing leave: the caller answers locally."""

@@ -227,7 +227,7 @@ class GatewayAddon:
                 return
             step = refusal
         perform(step, flow, exchange, keeps_original=not self._lifecycle.patches.are_flows_unseen())
-        if exchange.is_passing and self._lifecycle.may_stream:
+        if exchange.streams_body and self._lifecycle.may_stream:
             stream_request(entry)
         if exchange.config.is_watched and not exchange.is_answered and not exchange.is_passing:
             self._recorder.progress(flow, exchange.progress("waiting", None))

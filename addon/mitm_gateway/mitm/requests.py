@@ -96,9 +96,11 @@ class Requests(dict[str, UnderWay]):
         return _with_head(request, as_bytes(target), fields)
 
     def body_limit(self, flow: http.HTTPFlow) -> int | None:
-        """Return how many bytes a request's body may have; None where no rule takes it."""
+        """Return how many bytes a request's body may have; None where no rule takes it, and where it is not held."""
         entry = self.get(flow.id)
-        return None if entry is None or entry.exchange.is_passing else entry.exchange.config.body_limit
+        if entry is None or entry.exchange.is_passing or entry.request_tee is not None:
+            return None
+        return entry.exchange.config.body_limit
 
     def refuse(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
         """Refuse a request while its body is being received."""
@@ -123,7 +125,7 @@ def _with_head(request: http.Request, path: bytes, fields: Fields) -> http.Reque
 
 
 def stream_request(entry: UnderWay) -> None:
-    """Let the body of a request that no rule takes stream from its first byte, with a bounded copy for display."""
+    """Let the body of a request stream from its first byte, with a bounded copy for display."""
     if entry.flow.request.raw_content is None:
         entry.request_tee = Tee(entry.exchange.config.capture, None, None)
         entry.flow.request.stream = entry.request_tee.feed
@@ -134,6 +136,7 @@ def keep_bodies(entry: UnderWay) -> None:
     flow, exchange = entry.flow, entry.exchange
     if entry.request_tee is not None and entry.request_tee.has_fed:
         flow.request.raw_content = entry.request_tee.kept()
+        exchange.record.bytes_out = entry.request_tee.size
         entry.request_tee.close()
     if flow.websocket is not None and (reason := flow.websocket.close_reason):
         # The peer's frame has been forwarded as it is; mitmproxy prints and keeps the text.
