@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from mitmproxy import io
 
+from mitm_gateway.llm.apis import Form
+from mitm_gateway.llm.errors import error_body
 from mitm_gateway.patches.safety.error_pages import cause_of
+from mitm_gateway.wire.refusal import Refusal
 from support.certificates import Authority
 from support.company_proxy import Relay
 from support.constants import API, REVERSE
 from support.fixture_types import StartMitmdump, StartRecorder
-from support.http_client import Wire
+from support.http_client import Http2Client, Wire, pseudo_headers
 from support.program import unused_port
 from support.table import table
 
@@ -60,6 +64,35 @@ def test_the_cause_is_in_the_answer(
             error = json.loads(answer.body)["error"]
             assert error["type"] == "api_error", url
             assert cause in error["message"], url
+
+
+FORMS: dict[str, Form] = {
+    "/v1/messages": "anthropic",
+    "/v1/chat/completions": "openai",
+    "/openai/deployments/x/embeddings": "openai",
+    "/v1beta/models/x:generateContent": "gemini",
+    "/model/x/converse": "bedrock",
+}
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_the_page_has_the_form_of_the_api(mitmdump: StartMitmdump, tmp_path: Path, protocol: str) -> None:
+    rule = f"match: {{host: {API}}}, upstream: 'http://127.0.0.1:{unused_port()}', auth: {{scheme: none}}"
+    proxy = mitmdump("-w", str(tmp_path / "flows"), rules=f"rules: [{{{rule}}}]")
+    for path, form in FORMS.items():
+        with Wire.through(proxy.port, f"{API}:443", proxy.ca_cert, alpn=(protocol,)) as wire:
+            if protocol == "h2":
+                answer = Http2Client(wire).request(pseudo_headers(API, path, "POST"), b"{}")
+            else:
+                answer = wire.request("POST", path, [("Host", API)], b"{}")
+        assert answer.status == 502
+        assert answer.body == error_body(Refusal(502, "the upstream refused the connection"), form)
+        if protocol != "h2":
+            assert bool(answer.header("x-amzn-errortype")) == (form == "bedrock")
+    proxy.stop()
+    with (tmp_path / "flows").open("rb") as file:
+        assert len([*io.FlowReader(file).stream()]) == len(FORMS)
+    assert "Addon error" not in proxy.output()
 
 
 @table(

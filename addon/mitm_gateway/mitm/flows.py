@@ -16,6 +16,7 @@ from ..exchange.masked_head import MaskedHead
 from ..exchange.plan import Pass
 from ..exchange.response_plan import ResponseHead, ResponsePlan
 from ..exchange.steps import AnswerFromRecording, Forward, NeedBody, NeedCredentials, NeedTurn, Step
+from ..llm.apis import Form
 from ..llm.calls import call_of, identify
 from ..llm.errors import error_body, error_headers
 from ..text.redact import masked_fields, masked_target
@@ -239,10 +240,7 @@ def _refuse(flow: http.HTTPFlow, refusal: Refusal, exchange: Exchange | None) ->
     request = flow.request
     # A local answer to a request that streams would leave both sides waiting.
     request.stream = False
-    if exchange is not None and exchange.head.method:  # the request as the client sent it
-        form = call_of(exchange.head).form
-    else:
-        form = identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
+    form = error_form(request, exchange)
     body, headers = error_body(refusal, form), error_headers(refusal, form)
     headers |= exchange.page_headers if exchange is not None else {}
     if exchange is None or not exchange.config.reveal:
@@ -253,6 +251,13 @@ def _refuse(flow: http.HTTPFlow, refusal: Refusal, exchange: Exchange | None) ->
         request.raw_content = None
     flow.response = http.Response.make(refusal.status, body, headers)
     logger.info("refused with %d: %s", refusal.status, refusal.message)
+
+
+def error_form(request: http.Request, exchange: Exchange | None) -> Form:
+    """Return the error form of the API that a client asked."""
+    if exchange is not None and exchange.head.method:  # the request as the client sent it
+        return call_of(exchange.head).form
+    return identify(request.host, request.method, normal_path(request.path.partition("?")[0])).form
 
 
 def perform_response(plan: ResponsePlan, flow: http.HTTPFlow, *, may_retry: bool = False) -> None:

@@ -90,6 +90,7 @@ class Lifecycle:
                 proxy.asks_for_login,
                 self._is_tunnelled,
                 lambda: bool(requests.streaming),
+                requests.error_form,
             )
         )
         self._default_rules = default_rules

@@ -11,11 +11,12 @@ from ..credentials.store import Credentials
 from ..exchange.exchange import Exchange
 from ..exchange.record import Ending
 from ..exchange.tee import Tee
+from ..llm.apis import Form
 from ..text.printable import one_line
 from ..text.redact import fields_masked_exactly, masked_exactly
 from ..wire.refusal import ANY_FAULT, Refusal
 from ..wire.request import Fields, as_bytes, as_text
-from .flows import place_of, refuse
+from .flows import error_form, place_of, refuse
 from .log_filter import unquoted
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,11 @@ class Requests(dict[str, UnderWay]):
         if entry is None or entry.exchange.is_passing or entry.request_tee is not None:
             return None
         return entry.exchange.config.body_limit
+
+    def error_form(self, flow: http.HTTPFlow) -> Form:
+        """Return the error form of the API that a request asks."""
+        entry = self.get(flow.id)
+        return error_form(flow.request, entry.exchange if entry else None)
 
     def refuse(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
         """Refuse a request while its body is being received."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from mitmproxy import http, version
 from mitmproxy.connection import Server
 
+from ..llm.apis import Form
 from ..wire.refusal import Refusal
 
 PatchKind = Literal["safety", "speed"]
@@ -46,6 +47,8 @@ class Gateway:
     """Return whether this CONNECT opens a tunnel that is not decrypted."""
     has_streams: Callable[[], bool] = lambda: True
     """Return whether a response streams at present, whose events may not wait for requests."""
+    error_form: Callable[[http.HTTPFlow], Form] = lambda flow: "anthropic"
+    """Return the error form of the API that a request asks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """mitmproxy's own error pages as JSON, in the form of the gateway's refusals, with the cause of a 502."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from mitmproxy import http
 from mitmproxy.net.http import http1
-from mitmproxy.proxy.layers.http import _http1, _http2, _http3
+from mitmproxy.proxy.layers.http import HttpStream, _http1, _http2, _http3
+from mitmproxy.proxy.layers.http._events import ResponseProtocolError
 
 from ...exchange.guard import NOT_A_PROXY
-from ...llm.errors import error_body
+from ...llm.apis import Form
+from ...llm.errors import error_body, error_headers
 from ...wire.refusal import Refusal
-from ..patch import Patches
+from ..patch import LayerSteps, Patches
 
 # Begins the texts of the gateway's own faults, which quote no peer.
 OWN_FAULT = "mitm-gateway: "
@@ -43,24 +47,53 @@ _CAUSES = (
 
 def json_pages(patches: Patches) -> None:
     """Replace the HTML pages of every HTTP version; some of them quote the peer."""
+    handle = HttpStream.handle_protocol_error
+    patches.set(HttpStream, "handle_protocol_error", _noting_the_form(handle, patches.gateway.error_form))
     patches.set(_http1, "make_error_response", _json_response)
     for version in (_http2, _http3):
         patches.set(version, "format_error", json_page)
 
 
+class _Message(str):
+    """A message of mitmproxy, and the error form of the API that the client asked."""
+
+    form: Form = "anthropic"
+
+
+def _noting_the_form(
+    handle: Callable[[Any, Any], LayerSteps], error_form: Callable[[http.HTTPFlow], Form]
+) -> Callable[[Any, Any], LayerSteps]:
+    def handle_protocol_error(self: Any, event: Any) -> LayerSteps:
+        if isinstance(event, ResponseProtocolError):
+            # The page is made from the message alone, by the connection to the client.
+            event.message = message = _Message(event.message)
+            message.form = error_form(self.flow)
+        return handle(self, event)
+
+    return handle_protocol_error
+
+
 def json_page(status_code: int, message: str = "") -> bytes:
     """Return the body of an error page."""
+    return error_body(_refusal(status_code, message), _form_of(message))
+
+
+def _form_of(message: str) -> Form:
+    return message.form if isinstance(message, _Message) else "anthropic"
+
+
+def _refusal(status_code: int, message: str) -> Refusal:
     reason = _REASONS.get(status_code, "the request could not be completed; see the proxy's log")
     if status_code == 400 and "HTTP CONNECT request even though" in message:
         reason = NOT_A_PROXY
     if status_code == 502:
         reason = cause_of(message) or reason
-    return error_body(Refusal(status_code, reason, retry=status_code >= 500), "anthropic")
+    return Refusal(status_code, reason, retry=True)
 
 
 def _json_response(status_code: int, message: str = "") -> bytes:
-    body = json_page(status_code, message)
-    head = http.Response.make(status_code, body, {"content-type": "application/json", "connection": "close"})
+    headers = error_headers(_refusal(status_code, message), _form_of(message)) | {"connection": "close"}
+    head = http.Response.make(status_code, json_page(status_code, message), headers)
     return bytes(http1.assemble_response(head))
 
 
