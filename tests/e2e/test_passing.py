@@ -327,3 +327,13 @@ def test_a_reverse_listener_that_a_client_has_as_its_proxy_says_so(mitmdump: Sta
     assert answer.status == 400
     assert b"this listener is not a proxy; name it in the client's base URL" in answer.body
     assert "refused with 400: mitm-gateway: this listener is not a proxy" in proxy.output()
+
+
+@pytest.mark.parametrize("hello", [b"\x05\x01\x00", b"\x04\x01\x01\xbb\x01\x02\x03\x04\x00"], ids=["5", "4"])
+def test_a_client_that_speaks_socks_is_closed_and_logged_once(mitmdump: StartMitmdump, hello: bytes) -> None:
+    proxy = mitmdump(rules=RULES["host"])
+    for _ in range(2):
+        with Wire(proxy.port) as client:
+            client.send(hello)
+            assert client.receive() == b""
+    assert proxy.output().count("a client speaks SOCKS, and this is an HTTP listener; write http://") == 1

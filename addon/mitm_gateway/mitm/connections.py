@@ -226,10 +226,20 @@ class Connections:
             # Without a flow it is a tunnel that the user wants undecrypted.
             if is_ruled and data.layer.flow is not None:
                 data.layer = HttpLayer(context, HTTPMode.transparent)
+        elif _begins_socks(data):
+            self._note_socks(context.client)
+            data.layer = _Closed(context)
         elif not is_ruled and _is_tunnel(data) and _carries_other_lines(data):
             data.layer = TCPLayer(context, ignore=self._lifecycle.settings.only_rule_hosts)
         if _begins_http2(data):
             context.client.alpn, context.client.alpn_offers = b"h2", HTTP_ALPNS  # as if TLS had chosen it
+
+    def _note_socks(self, client: Client) -> None:
+        """Log once what to change in a client that takes an HTTP listener for a SOCKS proxy."""
+        place = hostport(*_end(client.sockname or ("", 0)), "")
+        if (text := f"{place}: a client speaks SOCKS") not in self._failed:
+            self._failed.add(text)
+            logger.warning("%s, and this is an HTTP listener; write http:// for its proxy", text)
 
     def _rules_decide(self, data: NextLayer) -> bool:
         """Return whether rules decide on the host of a connection, or block it."""
@@ -301,6 +311,12 @@ def _carries_no_key(mode: mode_specs.ProxyMode) -> bool:
 
 def _is_reverse(mode: mode_specs.ProxyMode) -> bool:
     return isinstance(mode, mode_specs.ReverseMode)
+
+
+def _begins_socks(data: NextLayer) -> bool:
+    """Return whether a client begins with SOCKS 4 or 5 where it has named no address and has no TLS."""
+    is_http = isinstance(data.layer, HttpLayer) and not _is_tunnel(data) and not data.context.client.tls
+    return is_http and data.data_client()[:1] in (b"\x04", b"\x05")
 
 
 def _is_tunnel(data: NextLayer) -> bool:
