@@ -87,6 +87,7 @@ def test_the_page_has_the_form_of_the_api(mitmdump: StartMitmdump, tmp_path: Pat
                 answer = wire.request("POST", path, [("Host", API)], b"{}")
         assert answer.status == 502
         assert answer.body == error_body(Refusal(502, "the upstream refused the connection"), form)
+        assert answer.header("content-type") == "application/json"
         if protocol != "h2":
             assert bool(answer.header("x-amzn-errortype")) == (form == "bedrock")
     proxy.stop()

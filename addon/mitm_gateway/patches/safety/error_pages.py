@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-from mitmproxy import http
+from mitmproxy import http, version
 from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers.http import HttpStream, _http1, _http2, _http3
 from mitmproxy.proxy.layers.http._events import ResponseProtocolError
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
+from mitmproxy.proxy.layers.http._http_h3 import LayeredH3Connection
 
 from ...exchange.guard import NOT_A_PROXY
 from ...llm.apis import Form
@@ -50,8 +53,23 @@ def json_pages(patches: Patches) -> None:
     handle = HttpStream.handle_protocol_error
     patches.set(HttpStream, "handle_protocol_error", _noting_the_form(handle, patches.gateway.error_form))
     patches.set(_http1, "make_error_response", _json_response)
-    for version in (_http2, _http3):
-        patches.set(version, "format_error", json_page)
+    for layer, connection in ((_http2, BufferedH2Connection), (_http3, LayeredH3Connection)):
+        patches.set(layer, "format_error", json_page)
+        patches.wrap(connection, "send_headers", _as_json)
+
+
+# The head of a page, behind the status.
+_HTML_PAGE = [(b"server", version.MITMPROXY.encode()), (b"content-type", b"text/html")]
+
+
+def _as_json(send: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(send)
+    def send_headers(self: Any, stream_id: int, headers: Any, *more: Any, **options: Any) -> Any:
+        if len(headers) == 3 and headers[1:] == _HTML_PAGE:
+            headers = [*headers[:2], (b"content-type", b"application/json")]
+        return send(self, stream_id, headers, *more, **options)
+
+    return send_headers
 
 
 class _Message(str):
