@@ -100,7 +100,7 @@ function admission.header_keys(headers, name)
   return found
 end
 
--- Return the client's own key, which no placeholder is: from the usual slots first, then from any other for API keys.
+-- Return the client's own key, never a placeholder: from the usual slots first, then from any other for API keys.
 function admission.key_to_move(headers, query, prefer)
   local first, second = CONSTANTS.usual_slots[1], CONSTANTS.usual_slots[2]
   if prefer == second then first, second = second, first end
@@ -150,7 +150,7 @@ local function count_keys(headers, names, query)
   return count
 end
 
--- Ask for a client's key where keys are configured, and take it out of the request, whatever its slot.
+-- Require a client's key if keys are configured, and remove it from the request, whatever its slot.
 function admission.check_client_key(request, is_probe)
   if not LISTENER.clients then return end
   local headers = request.headers

@@ -8,7 +8,7 @@ local value_end, refuse, covers = json.value_end, json.refuse, text.covers
 
 edits.ANY = true -- the step of a path to every element
 
--- How many nested members all edits of one request may still visit.
+-- The number of nested members that all edits of one request may still visit.
 local members_left = 0
 
 local function count()

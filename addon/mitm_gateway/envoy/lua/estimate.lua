@@ -10,7 +10,7 @@ for form, names in pairs(CONSTANTS.estimated_members) do
   counted[form], names_size[form] = text.set_of(names), #table.concat(names)
 end
 
--- Count characters, of which each has one byte that continues none.
+-- Count characters by their first bytes: all but the ones that continue a character.
 local function characters_of(text)
   local _, continuations = text:gsub("[\128-\191]", "")
   return #text - continuations

@@ -205,7 +205,7 @@ local function covers_model(globs, name)
 end
 
 -- Refuse a body whose models may belong to different rules. Envoy chose the rule by the first; the others belong to it if
--- the conditions on models say the same of them, up to this rule.
+-- the conditions on models treat them alike, up to this rule.
 local function check_other_models(request)
   for place = 2, #(request.names or {}) do
     for number, rule in ipairs(LISTENER.rules) do
