@@ -144,7 +144,7 @@ def _switch(client: Client, hosts: Iterable[CoveredHost], environ: Environ) -> d
 
 
 def _has_any(fallback: Mapping[str, str], environ: Environ) -> bool:
-    """Return True if the user has credentials that would do instead of the placeholders."""
+    """Return True if the user has credentials that make the placeholders unnecessary."""
     home = Path(environ.get("HOME") or Path.home())
     in_files = any((home / ".aws" / name).exists() for name in ("credentials", "config"))
     return any(environ.get(name) for name in (*fallback, "AWS_PROFILE")) or in_files

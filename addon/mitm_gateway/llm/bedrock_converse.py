@@ -7,7 +7,7 @@ Shapes: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Conv
 from collections.abc import Mapping
 from typing import Any
 
-from .shapes import Data, as_list, known
+from .shapes import Data, as_list, as_object
 
 _MEDIA = {"image", "document", "video", "audio"}
 
@@ -16,10 +16,13 @@ def body(value: Data) -> Data:
     """Convert a request or a response."""
     if "toolConfig" not in value and "output" not in value:
         return value
-    tools, message = known(value.get("toolConfig")).get("tools"), known(value.get("output")).get("message")
+    tools, message = (
+        as_object(value.get("toolConfig")).get("tools"),
+        as_object(value.get("output")).get("message"),
+    )
     if isinstance(tools, list):
         rest = {name: item for name, item in value.items() if name != "toolConfig"}
-        return {**rest, "tools": [known(tool).get("toolSpec", tool) for tool in tools]}
+        return {**rest, "tools": [as_object(tool).get("toolSpec", tool) for tool in tools]}
     if isinstance(message, Mapping):
         return {**message, "stop_reason": value.get("stopReason"), "usage": _usage(value.get("usage"))}
     return value
@@ -27,8 +30,8 @@ def body(value: Data) -> Data:
 
 def _usage(value: Any) -> Data:
     """Return token counts with the longer part of a cache where the Messages API has it."""
-    counts = dict(known(value))
-    for each in map(known, as_list(counts.get("cacheDetails"))):
+    counts = dict(as_object(value))
+    for each in map(as_object, as_list(counts.get("cacheDetails"))):
         if each.get("ttl") == "1h":
             counts["cache_creation"] = {"ephemeral_1h_input_tokens": each.get("inputTokens")}
     return counts
@@ -39,7 +42,7 @@ def part(value: Data) -> Data:
     if "type" in value or len(value) != 1:
         return value
     [(kind, content)] = value.items()
-    inner = known(content)
+    inner = as_object(content)
     match kind:
         case "text" | "json":
             return {"type": "text", "text": content}
@@ -51,31 +54,31 @@ def part(value: Data) -> Data:
         case "reasoningContent" if "redactedContent" in inner:
             return {"type": "redacted_thinking", "data": inner["redactedContent"]}
         case "reasoningContent":
-            return {"type": "thinking", "thinking": known(inner.get("reasoningText")).get("text")}
+            return {"type": "thinking", "thinking": as_object(inner.get("reasoningText")).get("text")}
         case _ if kind in _MEDIA:
             return _media(kind, inner)
     return value
 
 
 def _media(kind: str, value: Data) -> Data:
-    source = known(value.get("source"))
-    where = known(source.get("s3Location")).get("uri")
+    source = as_object(value.get("source"))
+    where = as_object(source.get("s3Location")).get("uri")
     shown = {"media_type": value.get("format"), "data": source.get("bytes"), "url": where}
     return {"type": kind, "title": value.get("name"), "source": shown}
 
 
 def events(event: Any) -> list[Any]:
     """Convert an event to events of the Messages API; return an event of another API as it is."""
-    told = known(event)
+    told = as_object(event)
     index = told.get("contentBlockIndex")
     match told.get("type"):
         case "messageStart":
             return [{"type": "message_start", "message": {"role": told.get("role")}}]
         case "contentBlockStart":
-            block = part(known(told.get("start")))
+            block = part(as_object(told.get("start")))
             return [{"type": "content_block_start", "index": index, "content_block": block}]
         case "contentBlockDelta":
-            delta = _delta(known(told.get("delta")))
+            delta = _delta(as_object(told.get("delta")))
             return [{"type": "content_block_delta", "index": index, "delta": delta}]
         case "messageStop":
             delta = {"stop_reason": told.get("stopReason")}
@@ -89,5 +92,5 @@ def _delta(delta: Data) -> Data:
     if "text" in delta:
         return {"type": "text_delta", "text": delta["text"]}
     if "toolUse" in delta:
-        return {"type": "input_json_delta", "partial_json": known(delta["toolUse"]).get("input")}
-    return {"type": "thinking_delta", "thinking": known(delta.get("reasoningContent")).get("text")}
+        return {"type": "input_json_delta", "partial_json": as_object(delta["toolUse"]).get("input")}
+    return {"type": "thinking_delta", "thinking": as_object(delta.get("reasoningContent")).get("text")}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..text.printable import compact, one_line
-from .shapes import known
+from .shapes import as_object
 
 _MISSED = ("cache_missed_input_tokens", "cache_missed_tokens")
 
@@ -19,7 +19,7 @@ def diagnosis(response: Any) -> str | None:
         return None
     if "diagnostics" in response:
         return _anthropic(response["diagnostics"])
-    found = known(response.get("prompt_cache_diagnostics"))
+    found = as_object(response.get("prompt_cache_diagnostics"))
     return _told(found, found.get("type"), found.get("reason")) if found else None
 
 

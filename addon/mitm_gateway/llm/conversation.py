@@ -17,7 +17,7 @@ from .calls import identify
 from .conversation_parts import chat_call, ends, part_text, parts_of, section, titled
 from .conversation_tools import tool_text
 from .read_body import read
-from .shapes import as_list, known
+from .shapes import as_list, as_object
 from .usage import UNFINISHED, counts_in
 
 # Text beyond this is omitted from the middle: the system prompt and the newest messages matter most. A single part has
@@ -124,7 +124,7 @@ def _length(value: Any) -> str:
 
 
 def _message(message: Any, limit: int) -> str:
-    message = known(message) if isinstance(message, Mapping) else {"content": message}
+    message = as_object(message) if isinstance(message, Mapping) else {"content": message}
     role = compact(message.get("role") or message.get("type") or "message")
     tools = as_list(message.get("additional_tools")) or as_list(message.get("tools"))
     if not tools and "role" not in message and "content" not in message:
@@ -168,7 +168,7 @@ def _response(body: Mapping[str, Any], limit: int) -> Iterator[str]:
 
 
 def _choice(choice: Any, limit: int) -> str:
-    return _message({"role": "assistant", **known(known(choice).get("message"))}, limit)
+    return _message({"role": "assistant", **as_object(as_object(choice).get("message"))}, limit)
 
 
 def _error(error: Any) -> str:
@@ -181,17 +181,19 @@ def _error(error: Any) -> str:
 
 def _stop(body: Mapping[str, Any]) -> str | None:
     reasons = [body.get("stop_reason")]
-    reasons += [known(choice).get("finish_reason") for choice in as_list(body.get("choices"))[:_MAX_CHOICES]]
+    reasons += [
+        as_object(choice).get("finish_reason") for choice in as_list(body.get("choices"))[:_MAX_CHOICES]
+    ]
     reasons += [body.get("status")] if "output" in body and body.get("status") not in UNFINISHED else []
     found = [compact(reason) for reason in reasons if reason]
-    details = known(body.get("incomplete_details")).get("reason")
+    details = as_object(body.get("incomplete_details")).get("reason")
     return ", ".join([*found, compact(details)] if details else found) or None
 
 
 def _usage(body: Mapping[str, Any]) -> str | None:
-    usage = known(body.get("usage", body))
+    usage = as_object(body.get("usage", body))
     found = counts_in(usage)
-    thought = known(usage.get("output_tokens_details") or usage.get("completion_tokens_details"))
+    thought = as_object(usage.get("output_tokens_details") or usage.get("completion_tokens_details"))
     counts = {
         "in": found.input_tokens,
         "out": found.output_tokens,

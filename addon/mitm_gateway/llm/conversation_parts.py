@@ -7,7 +7,7 @@ from ..text.bounded_json import parsed
 from ..text.printable import compact, folded, indented, listed, size
 from . import bedrock_converse, gemini
 from .image_size import pixels
-from .shapes import known
+from .shapes import as_object
 
 # Each line counts as some characters, because it takes time.
 _LINE_WEIGHT = 60
@@ -103,8 +103,8 @@ def _others(part: Mapping[str, Any]) -> str:
 
 def chat_call(call: Any, limit: int) -> str:
     """Return a tool call of chat completions as text."""
-    call = known(call)
-    return _call(call.get("id"), known(call.get("function")), limit)
+    call = as_object(call)
+    return _call(call.get("id"), as_object(call.get("function")), limit)
 
 
 def _call(identity: Any, call: Mapping[str, Any], limit: int) -> str:
@@ -125,7 +125,9 @@ def _decoded(arguments: str) -> Any:
 
 def _media(kind: str, part: Mapping[str, Any]) -> str:
     """Return an image or a file as a line with type, size and pixels."""
-    source = known(part.get("source") or part.get("image_url") or part.get("file") or part.get("input_audio"))
+    source = as_object(
+        part.get("source") or part.get("image_url") or part.get("file") or part.get("input_audio")
+    )
     where = part.get("image_url") if isinstance(part.get("image_url"), str) else source.get("url")
     data = source.get("data") or part.get("file_data") or source.get("file_data")
     media = source.get("media_type") or source.get("format") or ""

@@ -7,7 +7,7 @@ Shapes: https://ai.google.dev/api/generate-content.
 from collections.abc import Mapping
 from typing import Any
 
-from .shapes import Data, as_list, known
+from .shapes import Data, as_list, as_object
 
 _REQUEST = {"contents": "messages", "systemInstruction": "system", "system_instruction": "system"}
 _RESPONSE = {"candidates", "usageMetadata", "modelVersion", "promptFeedback"}
@@ -27,14 +27,14 @@ def _request(value: Data) -> Data:
     if isinstance(messages := found["messages"], list):
         found["messages"] = [_message(message) for message in messages]
     if "system" in found:
-        found["system"] = known(found["system"]).get("parts", found["system"])
+        found["system"] = as_object(found["system"]).get("parts", found["system"])
     if isinstance(tools := found.get("tools"), list):
-        found["tools"] = [each for tool in tools for each in _tools(known(tool))]
+        found["tools"] = [each for tool in tools for each in _tools(as_object(tool))]
     return found
 
 
 def _message(value: Any) -> Any:
-    if not (message := known(value)):
+    if not (message := as_object(value)):
         return value
     return {**message, "role": message.get("role", "user"), "content": message.get("parts")}
 
@@ -46,11 +46,11 @@ def _tools(tool: Data) -> list[Any]:
 
 
 def _response(value: Data) -> Data:
-    first = known(next(iter(as_list(value.get("candidates"))), None))
-    blocked = known(value.get("promptFeedback")).get("blockReason")
+    first = as_object(next(iter(as_list(value.get("candidates"))), None))
+    blocked = as_object(value.get("promptFeedback")).get("blockReason")
     found = {
         "model": value.get("modelVersion"),
-        "content": known(first.get("content")).get("parts"),
+        "content": as_object(first.get("content")).get("parts"),
         "stop_reason": first.get("finishReason") or blocked,
         "usage": value.get("usageMetadata"),
         "error": value.get("error"),

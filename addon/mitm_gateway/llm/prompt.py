@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import bedrock_converse, gemini
-from .shapes import as_list, known
+from .shapes import as_list, as_object
 
 # Members that move from request to request and are no part of the prompt.
 _MARKS = ("cache_control", "cachePoint")
@@ -96,7 +96,7 @@ def prompt_of(body: Any) -> Prompt | None:
     blocks = [*_texts(body.get("system")), *_texts(body.get("instructions"))]
     billing = "\n".join(text for text in blocks if text.startswith(_BILLING))
     system = [text for text in blocks if not text.startswith(_BILLING)]
-    continues = body.get("previous_response_id") or known(body.get("conversation")).get("id")
+    continues = body.get("previous_response_id") or as_object(body.get("conversation")).get("id")
     return Prompt(
         model=_name(body.get("model")),
         tools=tuple(_tool(tool) for tool in as_list(body.get("tools"))),
@@ -114,7 +114,7 @@ def _name(value: Any) -> str | None:
 
 
 def _message(value: Any) -> Message:
-    message = known(value)
+    message = as_object(value)
     kind = message.get("type")
     role = message.get("role") or _ITEM_ROLES.get(str(kind)) or ("assistant" if kind else "user")
     others = {key: each for key, each in message.items() if key not in ("role", "content", "parts", *_MARKS)}
@@ -144,8 +144,8 @@ def _part_texts(parts: Iterable[Any]) -> Iterator[str]:
 
 
 def _tool(tool: Any) -> tuple[str, str]:
-    tool = known(tool)
-    inner = known(tool.get("function")) or tool
+    tool = as_object(tool)
+    inner = as_object(tool.get("function")) or tool
     return str(inner.get("name") or tool.get("type") or "?"), _json(tool)
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .shapes import known
+from .shapes import as_object
 
 # Claude Code, Codex (three spellings), opencode, and names that several gateways and clients share.
 SESSION_HEADERS = (
@@ -40,7 +40,7 @@ def agent_in_headers(get: Get) -> str | None:
 
 def session_in_body(body: Mapping[str, Any]) -> str | None:
     """Return the session that a request's JSON body names."""
-    metadata = known(body.get(_METADATA))
+    metadata = as_object(body.get(_METADATA))
     values = [body.get(_CACHE_KEY), *(metadata.get(name) for name in _NAMES)]
     texts = [value for value in values if isinstance(value, str) and 0 < len(value) <= _MAX_VALUE]
     return _session(texts[0]) if texts else None
@@ -80,7 +80,7 @@ def _session(value: str) -> str | None:
     """Return the session inside an identifier of a user, as Claude Code writes it, or the value itself."""
     if value.startswith("{"):
         try:
-            inner = known(json.loads(value)).get("session_id")
+            inner = as_object(json.loads(value)).get("session_id")
         except (ValueError, RecursionError):
             inner = None
         value = inner if isinstance(inner, str) and inner else value

@@ -7,7 +7,7 @@ Data: TypeAlias = Mapping[str, Any]
 """An object of JSON."""
 
 
-def known(value: Any) -> dict[str, Any]:
+def as_object(value: Any) -> dict[str, Any]:
     """Return an object, or an empty one instead of anything else."""
     return value if isinstance(value, dict) else {}
 

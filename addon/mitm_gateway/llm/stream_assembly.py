@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from ..text.bounded_json import parsed
 from . import gemini
-from .shapes import Data, as_list, known
+from .shapes import Data, as_list, as_object
 
 _Object: TypeAlias = dict[str, Any]
 
@@ -174,7 +174,7 @@ class Assembly:
 
 def _set(value: Any) -> _Object:
     """Return the members of an object that have a value."""
-    return {name: item for name, item in known(value).items() if item is not None}
+    return {name: item for name, item in as_object(value).items() if item is not None}
 
 
 def _whole_input(block: _Object) -> _Object:

@@ -27,7 +27,7 @@ def turn_lines(earlier: Turn, later: Turn) -> list[str]:
 
 
 def _reuse(found: Difference) -> Iterator[str]:
-    """Yield where the part of the prompt ends that a cache can serve, if that is before the end."""
+    """Yield a line about the part of the prompt that a cache can serve, unless it is the whole."""
     if found.continues or found.is_prefix_kept:
         return
     tools = found.tools_gone or found.tools_new or found.tools_changed or found.are_tools_reordered
@@ -54,17 +54,17 @@ def _cache(turn: Turn) -> Iterator[str]:
 
 
 def _edits(before: Mapping[str, Any], after: Mapping[str, Any], found: Difference) -> Iterator[str]:
-    """Yield whether an edit of the gateway moved the beginning of the prompt."""
+    """Yield a line about the edits of the gateway, and whether they changed the prompt."""
     if not before or not after:
         return
     old, new = _edited(before), _edited(after)
     if old == new:
         if any(new):
-            yield f"gateway: the same edits in both requests ({_told(new)}); they did not move the prompt"
+            yield f"gateway: the same edits in both requests ({_told(new)}); they did not change the prompt"
         else:
             yield "gateway: no edit of the body in either request"
         return
-    effect = "they did not move the prompt" if found.is_prefix_kept else "they may have moved the prompt"
+    effect = "they did not change the prompt" if found.is_prefix_kept else "they may have changed the prompt"
     yield f"gateway: before: {_told(old)}; now: {_told(new)}; {effect}"
 
 

@@ -130,7 +130,7 @@ def _span_only(report: Report) -> Attributes:
 def _tokens(report: Report) -> tuple[tuple[str, int], ...]:
     """Return the input tokens, cached ones included as the conventions count them, and the output tokens.
 
-    No vendor counted those of an answer from a recording again.
+    An answer from a recording has none: no vendor has counted them again.
     """
     if REPLAYED in report.record.notes:
         return ()

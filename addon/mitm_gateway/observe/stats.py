@@ -163,7 +163,7 @@ class Stats:
 
 
 def _lines(log: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines, of a longer one than a gateway writes only the beginning."""
+    """Yield the lines; of one that is longer than a gateway writes, only the beginning."""
     is_rest = False
     while line := log.readline(MAX_LINE):
         if not is_rest:

@@ -37,7 +37,7 @@ def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
 
 
 def _narrow(columns: Sequence[Column], widths: list[int], kept: Sequence[int], width: int) -> None:
-    """Take from the widest names the excess of the line."""
+    """Shorten the widest names until the line fits."""
     names = [at for at in kept if columns[at].is_text]
     while names and _total(widths, kept) > width and max(widths[at] for at in names) > _LEAST_NAME:
         widths[max(names, key=lambda at: widths[at])] -= 1

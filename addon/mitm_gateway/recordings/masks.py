@@ -1,7 +1,7 @@
 """Masking of recorded text, which may come from a proxy that masked nothing.
 
 The gateway masks heads, since bodies are the user's own. A recording is passed on to others, so here every text is
-searched: for the keys that its requests used, for what looks like a key, and for values whose name says so.
+searched: for the keys that its requests used, for what looks like a key, and for values with a name that denotes a secret.
 """
 
 from __future__ import annotations

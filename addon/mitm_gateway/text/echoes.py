@@ -51,7 +51,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _is_in_base64(secret: bytes, text: str) -> bool:
-    """Look for the characters of a secret that depend on nothing else, for each place where it may begin."""
+    """Look for the characters in base64 that a secret alone determines, for each of its possible offsets."""
     return (
         b2a_base64(secret, newline=False)[:-4].decode() in text
         or b2a_base64(b"\0" + secret, newline=False)[4:-4].decode() in text

@@ -311,7 +311,7 @@ def _is_masked_within(secret: str, is_of_http: bool) -> bool:
 
 
 def _values(fields: Fields) -> str:
-    """Return all values as one text, which is searched much sooner than each of them."""
+    """Return all values as one text, whose search is much faster than that of each value."""
     return _decoded(b"\n".join([value for _, value in fields]))
 
 

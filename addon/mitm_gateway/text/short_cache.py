@@ -17,7 +17,7 @@ def remember_short(function: Callable[[Key], Result]) -> Callable[[Key], Result]
 
 
 class _Results(dict[Key, Result]):
-    """Results by text. Looking one up takes no Python call, which names of headers need dozens of times a request."""
+    """Results by text. A lookup takes no Python call: each request has dozens of names of headers to look up."""
 
     def __init__(self, function: Callable[[Key], Result]) -> None:
         super().__init__()

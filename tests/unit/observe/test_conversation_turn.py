@@ -84,10 +84,10 @@ EDITED = {"model": "m", "model_sent": "m", "bytes_received": 9, "applied": ["rem
     ("before", "after", "line"),
     [
         ({"model": "m"}, {"model": "m"}, "gateway: no edit of the body in either request"),
-        (EDITED, EDITED, "gateway: the same edits in both requests (remove tools[*].b); they did not move the prompt"),
-        ({"model": "m"}, EDITED, "gateway: before: no edit; now: remove tools[*].b; they may have moved the prompt"),
+        (EDITED, EDITED, "gateway: the same edits in both requests (remove tools[*].b); they did not change the prompt"),
+        ({"model": "m"}, EDITED, "gateway: before: no edit; now: remove tools[*].b; they may have changed the prompt"),
         ({"model": "m", "model_sent": "a"}, {"model": "m", "model_sent": "b"},
-         "gateway: before: m → a; now: m → b; they may have moved the prompt"),
+         "gateway: before: m → a; now: m → b; they may have changed the prompt"),
     ],
 )  # fmt: skip
 def test_a_turn_shows_whether_the_gateway_moved_the_prompt(
