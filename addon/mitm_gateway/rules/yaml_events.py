@@ -112,6 +112,7 @@ _SYNTAX_FAULTS = (
     ("escape", _ESCAPE_FAULT),
     ("Unicode character code", _ESCAPE_FAULT),
     ("hexdecimal number", _ESCAPE_FAULT),  # as libyaml spells it
+    ("node content", 'a value is missing, or a bracket is not closed; expected a value, "]" or "}"'),
     ("',' or ']'", 'a list is not closed; expected "," or "]"'),
     ("',' or '}'", 'a mapping is not closed; expected "," or "}"'),
     ("tag", _TAG_FAULT),
