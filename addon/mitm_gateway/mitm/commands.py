@@ -70,7 +70,7 @@ class Commands:
 
     @command.command("gateway.diff")
     def diff(self, flows: str = "@focus", other: str = "") -> Sequence[str]:
-        """Compare two requests that a filter or `@ID,ID` names, or one of each; a single one with that before it."""
+        """Compare two requests, named by one or two filters or by `@ID,ID`; a single request with the one before it."""
         from . import conversation_turns
 
         chosen = [flow for spec in (flows, other) if spec for flow in _flows(spec)]
