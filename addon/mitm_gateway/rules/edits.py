@@ -61,8 +61,8 @@ class Beta(Model):
     """Names that are always sent."""
 
     def edited(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the names to send for the client's, without duplicates and in order."""
-        kept = [name for name in names if self._keeps(name)]
+        """Return the names to send for the client's, in order, without empty ones and duplicates."""
+        kept = [name for name in names if name.strip() and self._keeps(name)]
         renamed = [self.rename.get(name, name) for name in kept]
         return tuple(dict.fromkeys([*renamed, *self.add]))
 

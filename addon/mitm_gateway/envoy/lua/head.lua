@@ -207,7 +207,7 @@ function head.edited_betas(beta, names)
     kept[#kept + 1] = name
   end
   for _, name in ipairs(names) do
-    local stays = not beta.keep or text.any_covers(beta.keep, name)
+    local stays = trimmed(name) ~= "" and (not beta.keep or text.any_covers(beta.keep, name))
     if stays and not text.any_covers(beta.drop, name) then add(beta.rename[name] or name) end
   end
   for _, name in ipairs(beta.add) do add(name) end
