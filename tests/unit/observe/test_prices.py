@@ -110,7 +110,7 @@ def test_a_file_of_the_user_has_precedence(tmp_path: Path) -> None:
         ("models: {m: {input: 1, output: 1, long: {above: 0, input: 1, output: 1}}}",
          'p:1:49: "above" is 0; expected a number of tokens'),
         ("models: {}\nhosts: a", 'p:2:8: "hosts" is text; expected a list of texts'),
-        ("models: {m: [", "p:2:1: not valid YAML"),
+        ("models: {m: [", "p:2:1: a value is missing, or a bracket is not closed"),
     ],
 )  # fmt: skip
 def test_a_mistake_has_a_place_and_an_expectation(text: str, problem: str) -> None:
