@@ -23,7 +23,7 @@ from .common import (
     say,
     wrong_usage,
 )
-from .rules_source import told_rules
+from .rules_source import announced_rules
 from .serve import served_hosts
 
 # Without quotes, which some shells match in comments as well.
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         client = catalogue.named(arguments.client or catalogue.SHELL)
     except ValueError as fault:
         return wrong_usage(str(fault))
-    ruleset = told_rules(arguments, demo=True).ruleset
+    ruleset = announced_rules(arguments, demo=True).ruleset
     changes = (
         _intercept(ruleset, client, arguments.port)
         if arguments.intercept

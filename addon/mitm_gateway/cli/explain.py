@@ -9,7 +9,7 @@ from ..exchange.explain import explain_url
 from ..text.printable import visible
 from .check import warn
 from .common import OK, Subparsers, add_rules_option, examples, wants_colour, wrong_usage
-from .rules_source import told_rules
+from .rules_source import announced_rules
 
 
 def add(commands: Subparsers) -> None:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the explanation."""
     try:
         headers = [_header(text) for text in arguments.headers]
-        ruleset = told_rules(arguments).ruleset
+        ruleset = announced_rules(arguments).ruleset
         warn(ruleset, os.environ)
         explanation = explain_url(ruleset, arguments.method, arguments.url, headers, arguments.model)
     except ValueError as fault:

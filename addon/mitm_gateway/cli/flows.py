@@ -18,7 +18,7 @@ from ..rules.load import load
 from ..rules.read_file import FileError, open_file
 from ..text.printable import counted, one_line
 from .common import FAULT, OK, Subparsers, add_rules_option, print_fault, say, terminal_width, wrong_usage
-from .rules_source import told_rules
+from .rules_source import announced_rules
 from .saving import whole_file
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _print(arguments: argparse.Namespace, recording: Recording) -> int:
 
 def _judge(arguments: argparse.Namespace, requests: Iterable[Recorded]) -> int:
     """Print the effect of the rules on the requests, or the differences that other rules would make."""
-    rules = told_rules(arguments).ruleset
+    rules = announced_rules(arguments).ruleset
     other = load(arguments.against, os.environ) if arguments.against else None
     found = cases.cases(requests, rules, other)
     if other is None:

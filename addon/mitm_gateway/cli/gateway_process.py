@@ -118,8 +118,8 @@ class GatewayProcess:
 def fault_in(output: str) -> str:
     """Return the part of a failed start's output that tells why; mitmproxy opens its listeners all the same."""
     lines = output.strip().splitlines()
-    told = [_TIME.sub("", line) for line in lines if not _STARTED.search(line)]
-    return "\n".join(told or lines)
+    printed = [_TIME.sub("", line) for line in lines if not _STARTED.search(line)]
+    return "\n".join(printed or lines)
 
 
 def is_written(certificate: Path) -> bool:

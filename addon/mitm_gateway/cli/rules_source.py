@@ -56,7 +56,7 @@ def find_rules(file: Path | None, environ: Mapping[str, str], *, demo: bool = Fa
     return RulesSource(load(path, environ), path, str(path))
 
 
-def told_rules(arguments: argparse.Namespace, *, demo: bool = False) -> RulesSource:
+def announced_rules(arguments: argparse.Namespace, *, demo: bool = False) -> RulesSource:
     """Find the rules of a command and print the source to stderr. Raises RulesError."""
     source = find_rules(arguments.rules, os.environ, demo=demo)
     say(rules_line(source))

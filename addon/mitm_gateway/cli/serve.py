@@ -44,7 +44,7 @@ from .mitmproxy_options import (
     upstream_trust,
 )
 from .mitmproxy_process import run_tool
-from .rules_source import RulesSource, told_rules
+from .rules_source import RulesSource, announced_rules
 from .saving import SaveError, add_save_option, recording
 
 # A client without a variable for its base URL needs the proxy in any case.
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; return mitmproxy's exit status."""
     if fault := option_fault(arguments.set) or _stray(arguments) or settings_fault(arguments.set):
         return wrong_usage(fault)
-    source = told_rules(arguments, demo=True)
+    source = announced_rules(arguments, demo=True)
     warn_of_missing(source)
     hosts = served_hosts(source.ruleset, arguments.host)
     if not hosts and not arguments.intercept:

@@ -69,22 +69,22 @@ def _media(kind: str, value: Data) -> Data:
 
 def events(event: Any) -> list[Any]:
     """Convert an event to events of the Messages API; return an event of another API as it is."""
-    told = as_object(event)
-    index = told.get("contentBlockIndex")
-    match told.get("type"):
+    content = as_object(event)
+    index = content.get("contentBlockIndex")
+    match content.get("type"):
         case "messageStart":
-            return [{"type": "message_start", "message": {"role": told.get("role")}}]
+            return [{"type": "message_start", "message": {"role": content.get("role")}}]
         case "contentBlockStart":
-            block = part(as_object(told.get("start")))
+            block = part(as_object(content.get("start")))
             return [{"type": "content_block_start", "index": index, "content_block": block}]
         case "contentBlockDelta":
-            delta = _delta(as_object(told.get("delta")))
+            delta = _delta(as_object(content.get("delta")))
             return [{"type": "content_block_delta", "index": index, "delta": delta}]
         case "messageStop":
-            delta = {"stop_reason": told.get("stopReason")}
+            delta = {"stop_reason": content.get("stopReason")}
             return [{"type": "message_delta", "delta": delta}, {"type": "message_stop"}]
         case "metadata":
-            return [{"type": "message_delta", "usage": _usage(told.get("usage"))}]
+            return [{"type": "message_delta", "usage": _usage(content.get("usage"))}]
     return [event]
 
 

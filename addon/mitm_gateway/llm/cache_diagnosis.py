@@ -20,7 +20,7 @@ def diagnosis(response: Any) -> str | None:
     if "diagnostics" in response:
         return _anthropic(response["diagnostics"])
     found = as_object(response.get("prompt_cache_diagnostics"))
-    return _told(found, found.get("type"), found.get("reason")) if found else None
+    return _in_words(found, found.get("type"), found.get("reason")) if found else None
 
 
 def _anthropic(diagnostics: Any) -> str:
@@ -29,10 +29,10 @@ def _anthropic(diagnostics: Any) -> str:
     reason = diagnostics.get("cache_miss_reason")
     if not isinstance(reason, Mapping):
         return "no difference found so far"
-    return _told({**diagnostics, **reason}, reason.get("type"))
+    return _in_words({**diagnostics, **reason}, reason.get("type"))
 
 
-def _told(found: Mapping[str, Any], *reasons: Any) -> str:
+def _in_words(found: Mapping[str, Any], *reasons: Any) -> str:
     names = [
         compact(each.get("type", each) if isinstance(each, Mapping) else each) for each in reasons if each
     ]

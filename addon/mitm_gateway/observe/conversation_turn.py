@@ -49,8 +49,8 @@ def _cache(turn: Turn) -> Iterator[str]:
         share = f" ({read * 100 // total} % of the prompt)" if total else ""
         cost = f"; cost {dollars(facts['cost_usd'])}" if "cost_usd" in facts else ""
         yield f"cache: {read:,} tokens read{share}, {written:,} written, {fresh:,} fresh{cost}"
-    if told := diagnosis(turn.response):
-        yield f"the vendor's diagnosis: {told}"
+    if reason := diagnosis(turn.response):
+        yield f"the vendor's diagnosis: {reason}"
 
 
 def _edits(before: Mapping[str, Any], after: Mapping[str, Any], found: Difference) -> Iterator[str]:
@@ -60,12 +60,12 @@ def _edits(before: Mapping[str, Any], after: Mapping[str, Any], found: Differenc
     old, new = _edited(before), _edited(after)
     if old == new:
         if any(new):
-            yield f"gateway: the same edits in both requests ({_told(new)}); they did not change the prompt"
+            yield f"gateway: the same edits in both requests ({_edits_in_words(new)}); they did not change the prompt"
         else:
             yield "gateway: no edit of the body in either request"
         return
     effect = "they did not change the prompt" if found.is_prefix_kept else "they may have changed the prompt"
-    yield f"gateway: before: {_told(old)}; now: {_told(new)}; {effect}"
+    yield f"gateway: before: {_edits_in_words(old)}; now: {_edits_in_words(new)}; {effect}"
 
 
 def _edited(facts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -78,6 +78,6 @@ def _edited(facts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     return mapping, tuple(edits)
 
 
-def _told(edited: tuple[str, tuple[str, ...]]) -> str:
+def _edits_in_words(edited: tuple[str, tuple[str, ...]]) -> str:
     mapping, edits = edited
     return one_line(", ".join(filter(None, (mapping, *edits)))) or "no edit"
