@@ -55,7 +55,7 @@ def command_line(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str
     return (sys.executable, "-P", "-c", _OWN_START, *words[1:])
 
 
-class Errors:
+class ErrorOutput:
     """The end of a helper's error output; its last line usually names the remedy."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ def _masked_if_opaque(word: str) -> str:
 
 
 async def run_helper(
-    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: Errors
+    argv: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], errors: ErrorOutput
 ) -> bytes:
     """Return the output of a helper, at most 64 KiB; `errors` gets its error output. Raises CredentialError."""
     program = Path(argv[0]).name
@@ -136,7 +136,7 @@ async def run_helper(
     return output
 
 
-async def _bounded_output(process: asyncio.subprocess.Process, program: str, errors: Errors) -> bytes:
+async def _bounded_output(process: asyncio.subprocess.Process, program: str, errors: ErrorOutput) -> bytes:
     assert process.stdout is not None
     output = b""
     while chunk := await process.stdout.read(MAX_SECRET_BYTES + 1 - len(output)):

@@ -217,7 +217,7 @@ class _Helper(Source):
             run.exception()  # retrieved here, as nothing else awaits a background run
 
     async def _refresh(self) -> Value:
-        errors = helper.Errors()
+        errors = helper.ErrorOutput()
         try:
             output = await helper.run_helper(self.argv, self.timeout_s, self.context.environ, errors)
             value = helper.parse_output(output, self.ttl_s, self.context.now(), self.context.wall())

@@ -15,7 +15,7 @@ from ..llm.prompt import Digest, Prompt, prompt_of
 from ..llm.prompt_difference import shared_messages
 from ..llm.read_body import read
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
-from ..observe.conversation_turn import Turn, turn_lines
+from ..observe.conversation_turn import ConversationTurn, turn_lines
 from ..text.bounded_json import parsed
 from ..text.redact import masked_text
 from ..wire.content_encoding import DecodingError, decode
@@ -51,9 +51,9 @@ def compared(earlier: http.HTTPFlow, later: http.HTTPFlow) -> list[str]:
     return turn_lines(one, other)
 
 
-def _turn(of: http.HTTPFlow, limit: int) -> Turn | None:
+def _turn(of: http.HTTPFlow, limit: int) -> ConversationTurn | None:
     prompt = _prompt(of, limit)
-    return None if prompt is None else Turn(prompt, facts_of(of), _response(of))
+    return None if prompt is None else ConversationTurn(prompt, facts_of(of), _response(of))
 
 
 def _prompt(of: http.HTTPFlow, limit: int) -> Prompt | None:

@@ -11,7 +11,7 @@ from ..text.printable import dollars, one_line
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ConversationTurn:
     """A request: its prompt as it was sent, the facts of its record, and its parsed response, if any."""
 
     prompt: Prompt
@@ -19,7 +19,7 @@ class Turn:
     response: Any = None
 
 
-def turn_lines(earlier: Turn, later: Turn) -> list[str]:
+def turn_lines(earlier: ConversationTurn, later: ConversationTurn) -> list[str]:
     """Return the lines about a turn and the request that it continues."""
     found = difference(earlier.prompt.digest(), later.prompt.digest())
     lines = in_words(found, earlier.prompt, later.prompt)
@@ -41,7 +41,7 @@ def _reuse(found: Difference) -> Iterator[str]:
         yield f"the cache can serve the prompt up to message {found.same:,}"
 
 
-def _cache(turn: Turn) -> Iterator[str]:
+def _cache(turn: ConversationTurn) -> Iterator[str]:
     facts = turn.facts
     read, written = facts.get("cache_read_tokens", 0), facts.get("cache_creation_tokens", 0)
     if (fresh := facts.get("fresh_tokens")) is not None:

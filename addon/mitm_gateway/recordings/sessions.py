@@ -10,7 +10,7 @@ from itertools import islice
 
 from ..llm.prompt import Digest, Prompt
 from ..llm.session import agent_in_headers, response_id, session_in_bytes, session_in_headers
-from ..observe.conversation_turn import Turn, turn_lines
+from ..observe.conversation_turn import ConversationTurn, turn_lines
 from ..text.printable import one_line
 from .listing import cost, cost_usd, models, token_counts, when
 from .recorded import Recorded
@@ -132,7 +132,7 @@ def comparison(earlier: Recorded, later: Recorded) -> Iterator[str]:
         yield later.masks.text(earlier.masks.text(line))
 
 
-def _turn(recorded: Recorded, prompt: Prompt) -> Turn:
+def _turn(recorded: Recorded, prompt: Prompt) -> ConversationTurn:
     known = cost_usd(recorded.entry)
     facts = recorded.entry if known is None else {**recorded.entry, "cost_usd": known}
-    return Turn(prompt, facts, recorded.answer)
+    return ConversationTurn(prompt, facts, recorded.answer)

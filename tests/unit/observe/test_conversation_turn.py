@@ -4,7 +4,7 @@ from typing import Any
 
 from mitm_gateway.llm.cache_diagnosis import diagnosis
 from mitm_gateway.llm.prompt import prompt_of
-from mitm_gateway.observe.conversation_turn import Turn, turn_lines
+from mitm_gateway.observe.conversation_turn import ConversationTurn, turn_lines
 from support.table import table
 
 BODY: dict[str, Any] = {
@@ -16,10 +16,10 @@ BODY: dict[str, Any] = {
 NEXT = [*BODY["messages"], {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}]
 
 
-def turn(facts: dict[str, Any] | None = None, response: Any = None, **changes: Any) -> Turn:
+def turn(facts: dict[str, Any] | None = None, response: Any = None, **changes: Any) -> ConversationTurn:
     prompt = prompt_of({**BODY, **changes})
     assert prompt is not None
-    return Turn(prompt, facts or {}, response)
+    return ConversationTurn(prompt, facts or {}, response)
 
 
 def test_a_turn_shows_the_cache_and_the_cost() -> None:
