@@ -16,6 +16,8 @@ _FORMATTER = "http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfi
 PRESERVE_CASE = {"header_key_format": {"stateful_formatter": extension("preserve_case", _FORMATTER)}}
 # Envoy's default of 1024 of each suits services in a mesh, not one gateway of many clients.
 _MANY = 65536
+# The figures of the vendors' SDKs, as in `mitm/upstream_proxy.py`.
+_KEEP_ALIVE = {"keepalive_time": 60, "keepalive_interval": 60, "keepalive_probes": 5}
 
 
 def clusters(ruleset: RuleSet, options: Options) -> list[dict[str, Any]]:
@@ -95,6 +97,7 @@ def _cluster(name: str, place: Upstream, injectors: list[dict[str, Any]], option
         "dns_lookup_family": "ALL",
         "connect_timeout": "10s",
         "circuit_breakers": {"thresholds": [limits]},
+        "upstream_connection_options": {"tcp_keepalive": _KEEP_ALIVE},
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],

@@ -1,7 +1,9 @@
 """The proxy between the gateway and its upstreams: chosen for each connection, and used by requests and tunnels."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -20,6 +22,16 @@ from .proxy_tunnel import ProxyError, asks_for_login, authorization, dial, reach
 from .requests import Requests
 
 logger = logging.getLogger(__name__)
+
+# The figures of the vendors' SDKs, whose own probes end at the gateway: networks drop connections that are
+# silent for some minutes while a model thinks, and after a laptop's sleep no answer is ever received on one.
+_PROBE_AFTER_S, _PROBES = 60, 5
+_KEEP_ALIVE = {
+    "TCP_KEEPIDLE": _PROBE_AFTER_S,
+    "TCP_KEEPALIVE": _PROBE_AFTER_S,  # its name on macOS
+    "TCP_KEEPINTVL": _PROBE_AFTER_S,
+    "TCP_KEEPCNT": _PROBES,
+}
 
 
 class UpstreamProxy:
@@ -49,6 +61,11 @@ class UpstreamProxy:
 
     async def dial(self, client: Client, server: Server, **options: object) -> Streams:
         """Open a connection to a server, directly or through a proxy. Raises OSError."""
+        streams = await self._open(client, server, **options)
+        _keep_alive(streams[1].get_extra_info("socket"))
+        return streams
+
+    async def _open(self, client: Client, server: Server, **options: object) -> Streams:
         assert server.address is not None
         host, port = server.address[0], server.address[1]
         proxy, is_plain = await self._route(client, server)
@@ -128,6 +145,15 @@ class UpstreamProxy:
         fault = ProxyError(proxy, asks_for_login(proxy, b"\n" + bytes(response.headers)))
         self._log(fault)
         return OWN_FAULT + fault.sentence
+
+
+def _keep_alive(opened: socket.socket) -> None:
+    """Have the operating system probe a silent connection; it works without, so a refusal is no fault."""
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _trust(proxy: Proxy) -> ssl.SSLContext | None:

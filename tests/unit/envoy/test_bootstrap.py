@@ -132,3 +132,10 @@ def test_any_reader_of_yaml_reads_the_exported_values() -> None:
     text = files(ruleset, Options())["envoy.yaml"]
     assert yaml.safe_load(text) == bootstrap(ruleset, Options())
     assert "inline_string: |\n" in text
+
+
+def test_silent_connections_to_upstreams_are_kept_alive() -> None:
+    ruleset = parse_rules((TOP + "    upstream: https://h.test\n").encode(), "rules.yaml", {})
+    for cluster in bootstrap(ruleset, Options())["static_resources"]["clusters"]:
+        probes = cluster["upstream_connection_options"]["tcp_keepalive"]
+        assert probes == {"keepalive_time": 60, "keepalive_interval": 60, "keepalive_probes": 5}
