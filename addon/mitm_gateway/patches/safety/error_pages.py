@@ -26,6 +26,8 @@ _REASONS = {
     431: "the request's head is too large",
     502: "the upstream cannot be reached or does not answer as HTTP; see the proxy's log",
 }
+# A server of TLS 1.3 misses a client's certificate after the handshake. Its alert is lost where its end overtakes it.
+_FIRST = " (first request of a TLS 1.3 connection)"
 # The words of mitmproxy, OpenSSL and the operating system (Linux, macOS) for each cause of a 502.
 _CAUSES = (
     (r"not known|nodename|name resolution|no address associated|getaddrinfo", "the upstream's name was not found"),
@@ -43,6 +45,8 @@ _CAUSES = (
     (r"stream reset", "the upstream reset the request"),
     (r"cannot parse|protocol error|does not speak tls|wrong.version", "the upstream does not answer as HTTP, "
      "or not over TLS"),
+    (rf"closed.*{re.escape(_FIRST)}", "the upstream closed the connection without an answer; if it wants a client's "
+     "certificate, set client_certs=FILE"),
     (r"closed (the )?connection|connection closed|closed early|reset by peer", "the upstream closed the connection "
      "without an answer"),
 )  # fmt: skip
@@ -78,13 +82,20 @@ class _Message(str):
     form: Form = "anthropic"
 
 
+def _note(message: str, flow: http.HTTPFlow) -> str:
+    """Return the note about an upstream that closes a connection over TLS 1.3 that was opened for this request."""
+    server, opened = flow.server_conn, flow.server_conn.timestamp_tls_setup
+    is_new = opened is not None and opened >= flow.request.timestamp_start and server.tls_version == "TLSv1.3"
+    return _FIRST if is_new and "closed" in message and not message.startswith(OWN_FAULT) else ""
+
+
 def _noting_the_form(
     handle: Callable[[Any, Any], LayerSteps], error_form: Callable[[http.HTTPFlow], Form]
 ) -> Callable[[Any, Any], LayerSteps]:
     def handle_protocol_error(self: Any, event: Any) -> LayerSteps:
         if isinstance(event, ResponseProtocolError):
             # The page is made from the message alone, by the connection to the client.
-            event.message = message = _Message(event.message)
+            event.message = message = _Message(event.message + _note(event.message, self.flow))
             message.form = error_form(self.flow)
         return handle(self, event)
 
