@@ -242,6 +242,17 @@ def test_a_client_that_ignores_everything_is_reported_with_the_way_out(
     assert (done.returncode, said in done.stderr) == (status, True), done
 
 
+def test_a_client_that_trusts_other_certificates_only_is_not_said_to_ignore_the_proxy(
+    command: Command,
+) -> None:
+    command.write_rules("rules: [{match: {host: api.anthropic.com}, upstream: demo}]")
+    code = "import ssl, urllib.request as u; trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+    code += "u.urlopen('https://api.anthropic.com', context=trust)"
+    done = command.run("run", "--intercept", "--", *python(code))
+    assert "connected to the gateway, but no rule took a request. " in done.stderr
+    assert "HTTPS_PROXY" not in done.stderr.splitlines()[-1]
+
+
 def test_refusals_and_hints_are_summed_up_at_the_end(recorder: StartRecorder, command: Command) -> None:
     error = {"type": "error", "error": {"type": "not_found_error", "message": "model: claude-x"}}
     upstream = recorder(json_reply(error, 404))

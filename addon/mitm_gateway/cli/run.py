@@ -228,7 +228,7 @@ def _run_client(
     if gateway.has_ended:
         say(f"the gateway ended early; see {session.log}")
     gateway.stop()
-    report.print_summary()
+    report.print_summary(has_connected=gateway.has_connections())
     return status
 
 

@@ -84,9 +84,16 @@ class SessionReport:
                     self._say_hint(hint)
                 return
 
-    def print_summary(self) -> None:
+    def print_summary(self, *, has_connected: bool) -> None:
         """Print refusals, failures and a hint after the client's end; nothing if all went well."""
         entries = self.requests.entries()
+        if not entries and self.intercepts and has_connected:
+            say(
+                f"{self.program} connected to the gateway, but no rule took a request. If {self.program} should have "
+                "called a model, no rule covers the host or path, or it does not trust the gateway's certificate; "
+                f"see {self.log}"
+            )
+            return
         if not entries:
             say(f"{self.program} ended without a request through the gateway. {self._reason()}")
             return

@@ -55,8 +55,8 @@ Summary = Callable[..., str]
 def summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Summary:
     """Return what is printed at the end about these requests."""
 
-    def printed(*entries: dict[str, object], **options: Any) -> str:
-        report(tmp_path, *entries, **options).print_summary()
+    def printed(*entries: dict[str, object], has_connected: bool = False, **options: Any) -> str:
+        report(tmp_path, *entries, **options).print_summary(has_connected=has_connected)
         return capsys.readouterr().err
 
     return printed
@@ -131,6 +131,15 @@ def test_a_client_that_asks_nothing_is_reported_with_the_way_out(
 ) -> None:
     said = f"mitm-gateway: {name} ended without a request through the gateway. "
     assert len(summary(client=name, intercepts=intercepts).partition(said)[2]) > 30
+
+
+@table("name", ["claude", "other"])
+def test_a_client_that_connects_for_other_hosts_only_does_not_ignore_the_proxy(
+    summary: Summary, name: str
+) -> None:
+    said = summary(client=name, intercepts=True, has_connected=True)
+    assert said.startswith(f"mitm-gateway: {name} connected to the gateway, but no rule took a request. ")
+    assert "HTTPS_PROXY" not in said
 
 
 def test_a_failed_start_is_told_by_its_reason_alone() -> None:
