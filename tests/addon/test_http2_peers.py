@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -20,9 +20,13 @@ from hyperframe.frame import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy import http
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from mitmproxy.test import taddons, tflow
 
+from mitm_gateway.patches.patch import Gateway
 from mitm_gateway.patches.safety import turns
 from mitm_gateway.patches.safety.back_pressure import Reading
 from support.layers import HOST, HTTP2_PREFACE, TUNNEL, Connection, connected
@@ -140,6 +144,28 @@ async def test_requests_that_wait_for_an_upstreams_streams_end_with_its_goaway(
     )
     statuses = [frame.stream_id for frame in parsed(connection.got) if isinstance(frame, HeadersFrame)]
     assert sorted(statuses) == list(range(1, 25, 2))
+
+
+async def test_requests_that_wait_for_an_upstreams_streams_get_their_secrets_when_they_are_sent() -> None:
+    def outgoing(request: http.Request) -> http.Request | None:
+        if "x-secret" in request.headers:  # no request of a flow
+            return None
+        copy = request.copy()
+        copy.headers["x-secret"] = "s"
+        return copy
+
+    gateway = Gateway(body_limit=lambda flow: None, refuse=lambda flow, refusal: None, outgoing=outgoing)
+    with applied("outgoing-head", gateway=gateway), taddons.context(Proxyserver(), NextLayer()) as context:
+        context.options.http2_ping_keepalive = 0
+        streams = range(1, 25, 2)
+        connection = await http2(context, *(head(at, HEAD, end=True) for at in streams), upstream_alpn=b"h2")
+        await connection.upstream_sends(SettingsFrame(0).serialize())
+        for at in streams:
+            await connection.upstream_sends(sent_bytes(head(at), data(at)))
+    assert contents(connection.got) == b"ok" * len(streams)
+    decoder, frames = Decoder(), parsed(connection.sent[UPSTREAM])
+    heads = [decoder.decode(each.data) for each in frames if isinstance(each, HeadersFrame)]
+    assert ["x-secret" in map(str, dict(fields)) for fields in heads] == [True] * len(streams)
 
 
 async def test_an_upstream_may_take_room_back(patched: taddons.context) -> None:

@@ -13,9 +13,9 @@ def no_patches() -> Patches:
 
 
 @contextmanager
-def applied(*names: str) -> Iterator[Patches]:
-    """Apply the named patches for the duration of the block."""
-    patches = no_patches()
+def applied(*names: str, gateway: Gateway | None = None) -> Iterator[Patches]:
+    """Apply the named patches for the duration of the block, by default for a gateway without limits."""
+    patches = Patches(gateway) if gateway else no_patches()
     try:
         for patch in PATCHES:
             if patch.name in names:

@@ -55,16 +55,25 @@ def _withhold(connection: Any, event: Any) -> LayerSteps:
 
 def _sending_over_streams(
     handle: Callable[[Any, Any], LayerSteps], outgoing: Outgoing
-) -> Callable[[Any, Any], Iterable[Any]]:
-    def handle_outgoing(self: Any, event: Any) -> Iterable[Any]:
+) -> Callable[[Any, Any], LayerSteps]:
+    def handle_outgoing(self: Any, event: Any) -> LayerSteps:
         if type(event) is not RequestHeaders:
-            return handle(self, event)
-        request = outgoing(event.request)
-        if request is None:
-            return (_failure(event),)  # the rest of the message is dropped: its stream was never opened
-        return handle(self, RequestHeaders(event.stream_id, request, event.end_stream))
+            yield from handle(self, event)
+        elif (request := outgoing(event.request)) is None:
+            yield _failure(event)  # the rest of the message is dropped: its stream was never opened
+        else:
+            sent = RequestHeaders(event.stream_id, request, event.end_stream)
+            yield from handle(self, sent)
+            _keep_masked(self, sent, event)
 
     return handle_outgoing
+
+
+def _keep_masked(connection: Any, sent: Any, event: Any) -> None:
+    """Let a request that waits for one of the upstream's streams wait without its secrets, and get them when it leaves."""
+    waiting = getattr(connection, "stream_queue", {}).get(event.stream_id)  # HTTP/3 has no queue
+    if waiting and waiting[0] is sent:
+        waiting[0] = event
 
 
 def _failure(event: Any) -> ReceiveHttp:
