@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..rules.schema import Credential
 from ..text.redact import Secret
+from .clock import elapsed_s
 from .sources import Context, Source, source_of
 from .value import CredentialError, Value
 
@@ -24,7 +25,7 @@ class Credentials:
         credentials: Mapping[str, Credential],
         environ: Mapping[str, str] = os.environ,
         *,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = elapsed_s,
         wall: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda text: None,
         previous: Credentials | None = None,

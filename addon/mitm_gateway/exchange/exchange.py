@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from ..credentials.clock import elapsed_s
 from ..credentials.value import Value
 from ..llm.session import session_in_bytes
 from ..rules.ruleset import DependsOnModel
@@ -66,7 +67,7 @@ class Exchange:
         self,
         config: Config,
         arrival: Arrival,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = elapsed_s,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config

@@ -1,10 +1,10 @@
 """The tee on a response: each chunk passes at once, with the model restored if asked, and a copy is kept."""
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Protocol
 
+from ..credentials.clock import elapsed_s
 from ..llm.usage import Usage, UsageReader
 from ..wire.refusal import ANY_FAULT
 
@@ -43,7 +43,7 @@ class Tee:
 
     def feed(self, chunk: bytes) -> bytes | list[bytes]:
         """Return the bytes to send on; an empty list if all of them are held back."""
-        self.last_chunk_at = time.monotonic()
+        self.last_chunk_at = elapsed_s()
         if self.first_chunk_at is None:
             self.first_chunk_at = self.last_chunk_at
         passed = self._restored(chunk)

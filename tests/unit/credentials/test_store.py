@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     replacement = tmp_path / "new"
     replacement.write_text("two")
     replacement.replace(file)
+    assert await value(credentials) == "two"
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux")
+async def test_a_token_expires_while_the_machine_sleeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("one")
+    credentials = make({"command": ["cat", str(token)], "ttl": "1h"}, {"PATH": os.environ["PATH"]})
+    assert await value(credentials) == "one"
+    token.write_text("two")
+    awake = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: awake + 8 * 3600)
     assert await value(credentials) == "two"
 
 
