@@ -98,7 +98,7 @@ class GatewayProcess:
 
     def lost_a_port(self) -> bool:
         """Return True if another program took a port between the choice and the start."""
-        return _PORT_TAKEN in self._output()
+        return _PORT_TAKEN in self._output().lower()
 
     def stop(self) -> None:
         """End the process, by force if it does not end by itself."""
