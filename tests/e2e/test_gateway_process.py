@@ -8,6 +8,8 @@ import pytest
 
 from mitm_gateway.cli.gateway_process import GatewayError, GatewayProcess, free_ports
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("place", ["listener", "page"])
 def test_a_port_that_was_taken_meanwhile_is_noticed(place: str, tmp_path: Path) -> None:
