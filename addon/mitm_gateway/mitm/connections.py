@@ -218,18 +218,18 @@ class Connections:
 
         Of text, mitmproxy reads every protocol as HTTP/1, and HTTP/2 without TLS as well.
         """
-        context, is_ruled = data.context, self._rules_decide(data)
+        context = data.context
         if isinstance(data.layer, DNSLayer):
             if self._needs_key(context.client):
                 data.layer = _Closed(context)
         elif isinstance(data.layer, TCPLayer):
             # Without a flow it is a tunnel that the user wants undecrypted.
-            if is_ruled and data.layer.flow is not None:
+            if data.layer.flow is not None and self._rules_decide(data):
                 data.layer = HttpLayer(context, HTTPMode.transparent)
         elif _begins_socks(data):
             self._note_socks(context.client)
             data.layer = _Closed(context)
-        elif not is_ruled and _is_tunnel(data) and _carries_other_lines(data):
+        elif _is_tunnel(data) and _carries_other_lines(data) and not self._rules_decide(data):
             data.layer = TCPLayer(context, ignore=self._lifecycle.settings.only_rule_hosts)
         if _begins_http2(data):
             context.client.alpn, context.client.alpn_offers = b"h2", HTTP_ALPNS  # as if TLS had chosen it
